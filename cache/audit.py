@@ -1,0 +1,124 @@
+"""Looks a cache over: what is in it, and whether every committed row is still what was written."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cache.layout import COMMITTED, FAILED, PENDING
+from cache.rows import all_finite
+from cache.store import FeatureCache, Stream
+from cache.stream import SPEECH
+from cache.utterance import Utterance
+from cache.writer import rows_checksum
+
+STATES = {PENDING: "pending", COMMITTED: "committed", FAILED: "failed"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that must not be in a cache; `id` is empty where it concerns a whole stream."""
+
+    stream: str
+    id: str
+    problem: str
+
+
+def summarize(cache: FeatureCache) -> dict[str, Any]:
+    """Counts what a cache holds; the object that ``mmer-cache info --json`` prints."""
+    failures = [
+        {"id": cache.ids[index], "stream": name, "reason": stream.reason(index)}
+        for name, stream in cache.streams.items()
+        for index in np.flatnonzero(stream.state == FAILED).tolist()
+    ]
+    streams = {name: _summary(stream) for name, stream in cache.streams.items()}
+    return {"utterances": len(cache.utterances), "streams": streams, "failures": failures}
+
+
+def noted(cache: FeatureCache) -> list[dict[str, str]]:
+    """Lists what was noted of committed rows, in the form of the failures of `summarize`."""
+    return [
+        {"id": cache.ids[index], "stream": name, "note": stream.reason(index)}
+        for name, stream in cache.streams.items()
+        for index in np.flatnonzero(stream.state == COMMITTED).tolist()
+        if stream.reason(index)
+    ]
+
+
+def verify(cache: FeatureCache) -> list[Problem]:
+    """Checks every stream: key, offsets, states, checksums of committed rows, NaN and infinity."""
+    return [problem for stream in cache.streams.values() for problem in _stream_problems(cache, stream)]
+
+
+def verify_recordings(cache: FeatureCache, digest_of: Callable[[Utterance, Stream], bytes | str]) -> list[Problem]:
+    """Compares what each speech stream consumed with the recordings as they are now.
+
+    Args:
+        cache: an open cache.
+        digest_of: gives the input digest of an utterance for a stream, or says why there is none.
+    """
+    problems = []
+    for name, stream in cache.streams.items():
+        if stream.spec.consumes != SPEECH:
+            continue
+        for index in np.flatnonzero(stream.state == COMMITTED).tolist():
+            found = digest_of(cache.utterances[index], stream)
+            if isinstance(found, str):
+                problems.append(Problem(name, cache.ids[index], found))
+            elif found != bytes(stream.input_digest[index]):
+                problems.append(Problem(name, cache.ids[index], "the recording is not the one that was featurized"))
+    return problems
+
+
+def as_json(problems: list[Problem]) -> list[dict[str, str]]:
+    """Gives the problems as plain objects."""
+    return [asdict(problem) for problem in problems]
+
+
+def count_states(stream: Stream) -> dict[str, int]:
+    """Counts the utterances of a stream by state."""
+    return {name: int(np.count_nonzero(stream.state == state)) for state, name in STATES.items()}
+
+
+def _summary(stream: Stream) -> dict[str, Any]:
+    spec, rows = stream.spec, len(stream.values)
+    shape = {"rows": rows, "dim": spec.shape[-1], "dtype": spec.dtype}
+    if len(spec.shape) > 1:
+        shape["layers"] = spec.shape[0]
+    return {**shape, **count_states(stream), "bytes": rows * spec.row_bytes, "key": stream.key}
+
+
+def _stream_problems(cache: FeatureCache, stream: Stream) -> Iterator[Problem]:
+    name, count = stream.spec.name, len(cache.utterances)
+    if stream.spec.key != stream.key:
+        yield Problem(name, "", f"key {stream.key} does not belong to its spec {stream.spec.key}")
+    offsets = stream.offsets
+    if (
+        len(offsets) != count + 1
+        or offsets[0] != 0
+        or offsets[-1] != len(stream.values)
+        or (np.diff(offsets) < 0).any()
+    ):
+        yield Problem(name, "", f"offsets do not divide {len(stream.values)} rows among {count} utterances")
+        return
+    for index in range(count):
+        for problem in _row_problems(stream, index):
+            yield Problem(name, cache.ids[index], problem)
+
+
+def _row_problems(stream: Stream, index: int) -> Iterator[str]:
+    state = int(stream.state[index])
+    if state not in STATES:
+        yield f"impossible state {state}"
+    if state == FAILED and not stream.reason(index):
+        yield "failed without a reason"
+    if state != COMMITTED:
+        return
+    stored = stream.stored(index)
+    if rows_checksum(stored) != int(stream.checksum[index]):
+        yield "checksum differs: the rows are not those that were committed"
+    elif not all_finite(stored):
+        yield "holds NaN or infinity"
+    if not any(bytes(stream.input_digest[index])):
+        yield "committed without an input digest"

@@ -1,0 +1,242 @@
+"""The HDF5 layout of format version 1: create a file whole, read where everything lies in it.
+
+All datasets that a run writes are contiguous, allocated when the file is created and aligned to 4096 bytes, so that
+rows are written and mapped at byte offsets that never change, and no HDF5 metadata is touched afterwards. This is
+the only file that knows the names of groups and datasets.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import CacheMissing, CacheUnreadable
+from cache.stream import StreamSpec
+from cache.utterance import COLUMNS, COUNT, NUMBER, TEXT, Utterance
+
+FORMAT, FORMAT_VERSION = "mmer-cache", 1
+PENDING, COMMITTED, FAILED = 0, 1, 2
+REASON_BYTES = 200
+
+Weights = Mapping[str, Mapping[str, npt.NDArray[np.generic]]]  # encoder -> name -> values
+
+BOOKKEEPING: Mapping[str, str] = {"state": "u1", "checksum": "<u8", "input_digest": "V16", "reason": f"S{REASON_BYTES}"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamPlan:
+    """A stream to be created: how many rows each utterance gets, and which utterances failed before it ran.
+
+    Attributes:
+        spec: what will be computed.
+        lengths: rows of each utterance, int64 ``(n,)``, 0 for failed ones.
+        failures: index of an utterance -> why nothing can be computed for it.
+    """
+
+    spec: StreamSpec
+    lengths: npt.NDArray[np.int64]
+    failures: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a dataset's bytes lie in the file; the offset of an empty one is 0 and never used."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes from one row to the next."""
+        return int(np.prod(self.shape[1:])) * self.dtype.itemsize
+
+    @property
+    def end(self) -> int:
+        """First byte after the dataset."""
+        return self.offset + self.shape[0] * self.row_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamLayout:
+    """One stream of an existing file."""
+
+    spec: StreamSpec
+    key: str
+    offsets: npt.NDArray[np.int64]
+    regions: Mapping[str, Region]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheLayout:
+    """Where everything lies in an existing file.
+
+    Attributes:
+        path: the file.
+        header: ``mmer_version``, ``created`` and ``corpus`` (a mapping).
+        utterances: all of them, in row order.
+        streams: by name.
+    """
+
+    path: Path
+    header: Mapping[str, Any]
+    utterances: Sequence[Utterance]
+    streams: Mapping[str, StreamLayout]
+
+
+def create_file(
+    path: Path,
+    *,
+    header: Mapping[str, Any],
+    utterances: Sequence[Utterance],
+    plans: Sequence[StreamPlan],
+    weights: Weights,
+) -> None:
+    """Writes a complete cache file with every row pending or failed, and syncs it to disk."""
+    with h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_EXCL, fapl=_aligned())) as file:
+        file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION})
+        file.attrs.update({name: header[name] for name in ("mmer_version", "created")})
+        file.attrs["corpus"] = json.dumps(header["corpus"], sort_keys=True)
+        _write_utterances(file.create_group("utterances"), utterances)
+        streams = file.create_group("streams")
+        for plan in plans:
+            _create_stream(streams.create_group(plan.spec.name), plan)
+        for encoder, arrays in weights.items():
+            for name, values in arrays.items():
+                file.create_dataset(f"weights/{encoder}/{name}", data=values)
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def read_layout(path: Path) -> CacheLayout:
+    """Reads where everything lies, then closes the file.
+
+    Raises:
+        CacheMissing: if there is no such file.
+        CacheUnreadable: if it is no cache, a damaged one, or one of a newer format.
+    """
+    with _opened(path) as file:
+        try:
+            header = {name: file.attrs[name] for name in ("mmer_version", "created")}
+            header["corpus"] = json.loads(file.attrs["corpus"])
+            streams = {name: _read_stream(group) for name, group in file["streams"].items()}
+            utterances = _read_utterances(file["utterances"])
+        except (KeyError, ValueError, TypeError, OSError) as error:
+            raise CacheUnreadable(
+                f"{path} is damaged: {' '.join(str(error).split())}; run mmer-featurize anew"
+            ) from error
+    size = path.stat().st_size
+    end = max((region.end for stream in streams.values() for region in stream.regions.values()), default=0)
+    if end > size:
+        raise CacheUnreadable(f"{path} is truncated: {size} bytes of at least {end}; copy it again or featurize anew")
+    return CacheLayout(path=path, header=header, utterances=utterances, streams=streams)
+
+
+def read_weights(path: Path) -> dict[str, dict[str, npt.NDArray[np.generic]]]:
+    """Reads the weights that heads start from, by encoder and name."""
+    with _opened(path) as file:
+        groups = file["weights"].items() if "weights" in file else ()
+        return {encoder: {name: values[()] for name, values in group.items()} for encoder, group in groups}
+
+
+def reason_bytes(reason: str) -> bytes:
+    """Cuts a reason to what the file holds, never inside a character."""
+    return reason.encode("utf-8", "replace")[:REASON_BYTES].decode("utf-8", "ignore").encode()
+
+
+def _opened(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise CacheMissing(f"no cache at {path}; make one with mmer-featurize CORPUS --cache {path}")
+    try:
+        # No HDF5 lock: the file's metadata never change, and readers may stand beside the writer.
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise CacheUnreadable(f"{path} is no readable cache: {' '.join(str(error).split())}") from error
+    if file.attrs.get("format") != FORMAT:
+        file.close()
+        raise CacheUnreadable(f"{path} is an HDF5 file but no mmer cache")
+    version = int(file.attrs.get("format_version", 0))
+    if version != FORMAT_VERSION:
+        file.close()
+        raise CacheUnreadable(
+            f"{path} has cache format {version}, this mmer reads format {FORMAT_VERSION}; "
+            f"{'upgrade mmer' if version > FORMAT_VERSION else 'featurize anew'}"
+        )
+    return file
+
+
+def _aligned() -> h5py.h5p.PropFAID:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_alignment(1, 4096)  # page size: a mapped row never shares a page with metadata
+    return access
+
+
+def _write_utterances(group: h5py.Group, utterances: Sequence[Utterance]) -> None:
+    for column, kind in COLUMNS.items():
+        values = [getattr(utterance, column) for utterance in utterances]
+        if kind == TEXT:
+            group.create_dataset(column, data=values, dtype=h5py.string_dtype(), shape=(len(values),))
+        elif kind == NUMBER:
+            group.create_dataset(column, data=np.array([np.nan if v is None else v for v in values], dtype="<f8"))
+        else:
+            group.create_dataset(column, data=np.array([-1 if v is None else v for v in values], dtype="<i8"))
+
+
+def _read_utterances(group: h5py.Group) -> list[Utterance]:
+    columns = {column: _read_column(group, column, kind) for column, kind in COLUMNS.items()}
+    rows = zip(*columns.values(), strict=True)
+    return [Utterance(**dict(zip(columns, row, strict=True))) for row in rows]
+
+
+def _read_column(group: h5py.Group, column: str, kind: str) -> list[Any]:
+    if kind == TEXT:
+        return list(group[column].asstr()[()])
+    values = group[column][()].tolist()
+    if kind == COUNT:
+        return [None if value < 0 else value for value in values]
+    return [None if value != value else value for value in values]  # noqa: PLR0124 - NaN alone differs from itself
+
+
+def _create_stream(group: h5py.Group, plan: StreamPlan) -> None:
+    spec, count = plan.spec, len(plan.lengths)
+    group.attrs.update({"spec": spec.to_json(), "key": spec.key})
+    offsets = np.concatenate([[0], np.cumsum(plan.lengths)]).astype("<i8")
+    _create_region(group, "offsets", (count + 1,), "<i8")[...] = offsets
+    _create_region(group, "values", (int(offsets[-1]), *spec.shape), spec.dtype)
+    if spec.dtype == "int8":
+        _create_region(group, "scales", (int(offsets[-1]),), "<f2")
+    # All bookkeeping is written out now, so that a full disk can never stop it.
+    filled = {name: np.zeros(count, dtype=dtype) for name, dtype in BOOKKEEPING.items()}
+    for index, reason in plan.failures.items():
+        filled["state"][index], filled["reason"][index] = FAILED, reason_bytes(reason)
+    for name, values in filled.items():
+        _create_region(group, name, values.shape, BOOKKEEPING[name])[...] = values
+
+
+def _create_region(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.CONTIGUOUS)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(np.dtype(dtype), logical=True)
+    return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, creation))
+
+
+def _read_stream(group: h5py.Group) -> StreamLayout:
+    spec = StreamSpec.from_json(group.attrs["spec"])
+    names = ["values", *BOOKKEEPING, *(["scales"] if spec.dtype == "int8" else [])]
+    regions = {name: _region(group[name]) for name in names}
+    return StreamLayout(spec=spec, key=str(group.attrs["key"]), offsets=group["offsets"][()], regions=regions)
+
+
+def _region(dataset: h5py.Dataset) -> Region:
+    offset = dataset.id.get_offset() if dataset.size else 0
+    if offset is None:
+        raise ValueError(f"{dataset.name} is not contiguous")
+    return Region(int(offset), dataset.shape, dataset.dtype)

@@ -1,0 +1,182 @@
+"""Builds a new cache file, keeps what is still valid of the old one, and puts it in its place by a rename."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.errors import DiskFull, MmerError
+from cache.layout import (
+    COMMITTED,
+    FAILED,
+    CacheLayout,
+    StreamPlan,
+    Weights,
+    create_file,
+    read_layout,
+    read_weights,
+)
+from cache.store import FeatureCache, Stream
+from cache.utterance import Utterance
+from cache.writer import CacheWriter, Row, rows_checksum, unwritable, writing_lock
+
+COPY_BYTES = 64 << 20  # committed together while copying: bounds memory, and few enough syncs
+OVERHEAD_BYTES = 1 << 20  # HDF5 metadata and alignment of a file with a dozen streams
+
+
+def plan_bytes(plans: Sequence[StreamPlan]) -> int:
+    """Gives the size of a file with these streams, transcripts and metadata aside."""
+    bookkeeping = 8 + 1 + 8 + 16 + 200  # offset, state, checksum, digest, reason of one utterance
+    rows = sum(int(plan.lengths.sum()) * plan.spec.row_bytes for plan in plans)
+    return OVERHEAD_BYTES + rows + sum(len(plan.lengths) * bookkeeping for plan in plans)
+
+
+def check_room(folder: Path, size_bytes: int) -> None:
+    """Refuses what the disk has no room for.
+
+    Raises:
+        DiskFull: with the bytes needed and the bytes free.
+    """
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if size_bytes > free_bytes:
+        raise DiskFull(
+            f"{size_bytes / 1e9:.2f} GB needed in {folder}, {free_bytes / 1e9:.2f} GB free; "
+            "free some, name another place by --cache, or store less by --dtype int8"
+        )
+
+
+def build_file(
+    path: Path,
+    *,
+    header: Mapping[str, Any],
+    utterances: Sequence[Utterance],
+    plans: Sequence[StreamPlan],
+    weights: Weights,
+) -> int:
+    """Creates the cache, or replaces it by one that keeps every row still valid.
+
+    A row is kept if its utterance and its stream are planned again under the same id, name and key with as many rows,
+    and its bytes still have their checksum. The old file stays whole until the rename. The caller holds `writing_lock`.
+
+    Args:
+        path: the cache file.
+        header: ``mmer_version``, ``created`` and ``corpus``.
+        utterances: all of them, in the order of the plans' lengths.
+        plans: the streams of the new file.
+        weights: by encoder and name.
+
+    Returns:
+        How many rows of utterances were kept.
+
+    Raises:
+        DiskFull: if there is no room beside the old file.
+        MmerError: if the folder cannot be written.
+    """
+    check_room(path.parent, plan_bytes(plans))
+    for leftover in path.parent.glob(f".{path.name}.*.part"):
+        leftover.unlink()  # of a killed run: the lock says that no other is at work
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        create_file(fresh, header=header, utterances=utterances, plans=plans, weights=weights)
+        kept = _keep_rows(FeatureCache(path), read_layout(fresh)) if path.exists() else 0
+        _check_created(fresh, utterances, plans)
+        fresh.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+    finally:
+        fresh.unlink(missing_ok=True)
+    return kept
+
+
+def plan_of(layout: CacheLayout, stream: Stream, utterances: Sequence[Utterance]) -> StreamPlan:
+    """Plans a stream of an existing file again, for utterances that may have changed.
+
+    Utterances that the stream does not know get no rows and stay pending until its encoder runs again.
+    """
+    known = {utterance.id: index for index, utterance in enumerate(layout.utterances)}
+    indices = [known.get(utterance.id) for utterance in utterances]
+    lengths = [0 if index is None else int(stream.lengths[index]) for index in indices]
+    failures = {
+        new: stream.reason(old) for new, old in enumerate(indices) if old is not None and stream.state[old] == FAILED
+    }
+    return StreamPlan(spec=stream.spec, lengths=np.array(lengths, dtype=np.int64), failures=failures)
+
+
+def drop_stream(path: Path, name: str) -> None:
+    """Removes a stream from a cache, and the weights of its encoder when no other stream is left of it.
+
+    Raises:
+        MmerError: if the cache has no such stream, or only this one.
+    """
+    with writing_lock(path):
+        cache = FeatureCache(path)
+        cache.stream(name)
+        kept = [stream for other, stream in cache.streams.items() if other != name]
+        if not kept:
+            raise MmerError(f"{name} is the only stream of {path}; remove the file instead")
+        encoders = {stream.spec.name.split("@")[0].removesuffix(".codes") for stream in kept}
+        build_file(
+            path,
+            header=cache.layout.header,
+            utterances=cache.utterances,
+            plans=[plan_of(cache.layout, stream, cache.utterances) for stream in kept],
+            weights={encoder: arrays for encoder, arrays in read_weights(path).items() if encoder in encoders},
+        )
+
+
+def _keep_rows(old: FeatureCache, fresh: CacheLayout) -> int:
+    known = {utterance.id: index for index, utterance in enumerate(old.utterances)}
+    places = [(known[utterance.id], new) for new, utterance in enumerate(fresh.utterances) if utterance.id in known]
+    kept = 0
+    with CacheWriter(fresh) as writer:
+        for name, layout in fresh.streams.items():
+            if name not in old.streams or old.streams[name].key != layout.key:
+                continue
+            lengths = np.diff(layout.offsets)
+            same = [(a, b) for a, b in places if int(old.streams[name].lengths[a]) == int(lengths[b])]
+            for rows in _batched(_valid_rows(old.streams[name], same)):
+                writer.commit(rows)
+                kept += len(rows)
+    return kept
+
+
+def _valid_rows(stream: Stream, places: Sequence[tuple[int, int]]) -> Iterator[Row]:
+    for old, new in places:
+        stored = stream.stored(old)
+        if stream.state[old] == COMMITTED and int(stream.checksum[old]) == rows_checksum(stored):
+            digest = bytes(stream.input_digest[old])
+            yield Row(stream=stream.spec.name, index=new, stored=stored, digest=digest, note=stream.reason(old))
+
+
+def _batched(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    size_bytes = 0
+    for row in rows:
+        batch.append(row)
+        size_bytes += row.stored.values.nbytes
+        if size_bytes >= COPY_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _check_created(path: Path, utterances: Sequence[Utterance], plans: Sequence[StreamPlan]) -> None:
+    layout = read_layout(path)
+    planned = {plan.spec.name: int(plan.lengths.sum()) for plan in plans}
+    found = {name: int(stream.offsets[-1]) for name, stream in layout.streams.items()}
+    if len(layout.utterances) != len(utterances) or found != planned:
+        raise MmerError(f"{path} does not read back as it was written; the disk may be damaged")
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

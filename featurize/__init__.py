@@ -1,0 +1,1 @@
+"""From a corpus folder to the rows of a cache."""

@@ -1,0 +1,1 @@
+"""Readers of corpus folders: raw labels in, utterances out."""

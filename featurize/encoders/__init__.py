@@ -1,0 +1,1 @@
+"""Frozen encoders of speech and text, each exact under batching."""
