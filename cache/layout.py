@@ -24,7 +24,7 @@ FORMAT, FORMAT_VERSION = "mmer-cache", 1
 PENDING, COMMITTED, FAILED = 0, 1, 2
 REASON_BYTES = 200
 
-Weights = Mapping[str, Mapping[str, npt.NDArray[np.generic]]]  # encoder -> name -> values
+Weights = Mapping[str, Mapping[str, npt.NDArray[Any]]]  # encoder -> name -> values
 
 BOOKKEEPING: Mapping[str, str] = {"state": "u1", "checksum": "<u8", "input_digest": "V16", "reason": f"S{REASON_BYTES}"}
 
@@ -138,7 +138,7 @@ def read_layout(path: Path) -> CacheLayout:
     return CacheLayout(path=path, header=header, utterances=utterances, streams=streams)
 
 
-def read_weights(path: Path) -> dict[str, dict[str, npt.NDArray[np.generic]]]:
+def read_weights(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """Reads the weights that heads start from, by encoder and name."""
     with _opened(path) as file:
         groups = file["weights"].items() if "weights" in file else ()

@@ -34,17 +34,22 @@ def plan_bytes(plans: Sequence[StreamPlan]) -> int:
     return OVERHEAD_BYTES + rows + sum(len(plan.lengths) * bookkeeping for plan in plans)
 
 
+def free_bytes(folder: Path) -> int:
+    """Gives the free bytes where a folder lies or would lie."""
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free
+
+
 def check_room(folder: Path, size_bytes: int) -> None:
     """Refuses what the disk has no room for.
 
     Raises:
         DiskFull: with the bytes needed and the bytes free.
     """
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    free_bytes = shutil.disk_usage(existing).free
-    if size_bytes > free_bytes:
+    room_bytes = free_bytes(folder)
+    if size_bytes > room_bytes:
         raise DiskFull(
-            f"{size_bytes / 1e9:.2f} GB needed in {folder}, {free_bytes / 1e9:.2f} GB free; "
+            f"{size_bytes / 1e9:.2f} GB needed in {folder}, {room_bytes / 1e9:.2f} GB free; "
             "free some, name another place by --cache, or store less by --dtype int8"
         )
 

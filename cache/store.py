@@ -3,7 +3,7 @@
 import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ class PackedRows(NamedTuple):
         lengths: rows per utterance, int64 ``(batch,)``.
     """
 
-    rows: npt.NDArray[np.generic]
+    rows: npt.NDArray[Any]
     lengths: npt.NDArray[np.int64]
 
 
@@ -58,7 +58,7 @@ class Stream:
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return StoredRows(self.values[rows], None if self.scales is None else self.scales[rows])
 
-    def read(self, index: int) -> npt.NDArray[np.generic]:
+    def read(self, index: int) -> npt.NDArray[Any]:
         """Gives the rows of one utterance, ``(rows, ...)``; read-only, without a copy where the type allows.
 
         Raises:
@@ -67,7 +67,7 @@ class Stream:
         self._check_committed([index])
         return from_stored(*self.stored(index))
 
-    def pack(self, indices: Sequence[int], out: npt.NDArray[np.generic] | None = None) -> PackedRows:
+    def pack(self, indices: Sequence[int], out: npt.NDArray[Any] | None = None) -> PackedRows:
         """Copies the rows of several utterances into one array without padding.
 
         Args:
@@ -130,6 +130,9 @@ class FeatureCache:
     def __reduce__(self) -> tuple[type["FeatureCache"], tuple[Path]]:
         return FeatureCache, (self.path,)
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
     @property
     def utterances(self) -> Sequence[Utterance]:
         """All utterances, in row order."""
@@ -147,12 +150,12 @@ class FeatureCache:
             known = ", ".join(self.streams) or "none"
             raise MmerError(f"{self.path} has no stream {name}; it has: {known}") from None
 
-    def weights(self, encoder: str) -> dict[str, npt.NDArray[np.generic]]:
+    def weights(self, encoder: str) -> dict[str, npt.NDArray[Any]]:
         """Reads the weights of an encoder that heads start from, by name; empty where there are none."""
         return read_weights(self.path).get(encoder, {})
 
 
-def _mapped(region: Region, buffer: mmap.mmap) -> npt.NDArray[np.generic]:
+def _mapped(region: Region, buffer: mmap.mmap) -> npt.NDArray[Any]:
     if not region.shape[0]:
         return np.empty(region.shape, dtype=region.dtype)
     return np.ndarray(region.shape, region.dtype, buffer=buffer, offset=region.offset)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -146,7 +146,7 @@ class CacheWriter:
         self._write_item(row.stream, "reason", row.index, reason_bytes(row.note))
         self._write_item(row.stream, "checksum", row.index, rows_checksum(row.stored).to_bytes(8, "little"))
 
-    def _write_rows(self, stream: str, name: str, start: int, rows: npt.NDArray[np.generic]) -> None:
+    def _write_rows(self, stream: str, name: str, start: int, rows: npt.NDArray[Any]) -> None:
         region = self.layout.streams[stream].regions[name]
         self._write(region.offset + start * region.row_bytes, np.ascontiguousarray(rows).data.cast("B"))
 

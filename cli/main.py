@@ -1,0 +1,20 @@
+"""The group ``mmer``: every command under one name."""
+
+import click
+
+from cli.options import LazyGroup
+
+COMMANDS = {
+    "featurize": "cli.extract:featurize",
+    "cache": "cli.maintain:cache",
+}
+
+
+@click.group(cls=LazyGroup, commands_at=COMMANDS)
+@click.version_option(package_name="mmer")
+def mmer() -> None:
+    """Multimodal (speech + text) emotion recognition from cached encoder features."""
+
+
+if __name__ == "__main__":
+    mmer()

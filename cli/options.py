@@ -1,0 +1,99 @@
+"""What commands share: options, clean errors, tables, lazily loaded subcommands."""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+file_argument = click.argument("file", type=click.Path(path_type=Path))
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called, so that help needs no torch."""
+
+    def __init__(self, *args: Any, commands_at: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._commands_at = commands_at or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names the commands, in the order of the table."""
+        return list(self._commands_at)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports a command, given as ``module:name``."""
+        if cmd_name not in self._commands_at:
+            return None
+        module, name = self._commands_at[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@contextmanager
+def clean_errors() -> Iterator[None]:
+    """Turns an MmerError into one line and exit code 1, and Ctrl-C into a word on how to go on."""
+    from cache.errors import MmerError
+
+    try:
+        yield
+    except MmerError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted; what is committed stays, and the same command goes on from there")
+
+
+def fail(message: str) -> None:
+    """Prints one line and ends the command with exit code 1."""
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(1)
+
+
+def print_json(value: object) -> None:
+    """Prints one JSON object."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints a table, the first column to the left and all others to the right."""
+    cells = [list(header), *[[_cell(value) for value in row] for row in rows]]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
+    for row in cells:
+        first, *others = (
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        click.echo("  ".join([first, *others]).rstrip())
+
+
+def size_text(size_bytes: float) -> str:
+    """Writes a number of bytes for people.
+
+    Example:
+        >>> size_text(1_234_567)
+        '1.2 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
+
+
+def positive(kind: type[int] | type[float]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Makes a callback that refuses numbers of zero and below."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        if value is not None and not value > 0:
+            raise click.BadParameter(f"must be above 0, got {value}")
+        return value
+
+    return check
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,50 @@
+"""A bar on stderr: utterances, audio seconds per second, time left."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Self
+
+import click
+from tqdm import tqdm
+
+
+class ProgressBar:
+    """One bar per encoder, and notes above it; where stderr is no terminal, a line per encoder."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._done_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def note(self, notes: Sequence[str]) -> None:
+        """Prints what was noticed before anything runs."""
+        for line in notes:
+            click.echo(f"note: {line}", err=True)
+
+    def start(self, name: str, utterances: int, seconds: float) -> None:
+        """Begins the bar of an encoder."""
+        self._close()
+        self._done_s = 0.0
+        # a minute of silence in a log file, a tenth of a second on a terminal
+        self._bar = tqdm(total=utterances, desc=name, unit="utt", mininterval=0.1 if _terminal() else 60.0)
+
+    def advance(self, utterances: int, seconds: float) -> None:
+        """Moves the bar of the encoder that runs."""
+        self._done_s += seconds
+        elapsed_s = self._bar.format_dict["elapsed"] or 1e-9
+        self._bar.set_postfix_str(f"{self._done_s / elapsed_s:.0f} audio-s/s", refresh=False)
+        self._bar.update(utterances)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _terminal() -> bool:
+    return sys.stderr.isatty()

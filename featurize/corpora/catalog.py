@@ -1,0 +1,97 @@
+"""The corpora that can be featurized, and reading one of them by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.errors import MmerError
+from featurize.corpora.demo import read_demo
+from featurize.corpora.iemocap import TREE as IEMOCAP_TREE
+from featurize.corpora.iemocap import read_iemocap
+from featurize.corpora.manifest import read_manifest
+from featurize.corpora.ravdess import TREE as RAVDESS_TREE
+from featurize.corpora.ravdess import read_ravdess
+from featurize.corpora.reading import Reading, check_reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSpec:
+    """What is known of a corpus before it is read.
+
+    Attributes:
+        read: turns its root into utterances.
+        where: where to get it, in one clause.
+        tree: what is expected at its root, in one clause.
+        transcripts: whether its utterances have a text.
+        encoders: names of the encoders that are taken where none is named.
+    """
+
+    read: Callable[[Path], Reading]
+    where: str
+    tree: str
+    transcripts: bool = True
+    encoders: tuple[str, ...] = ("wav2vec2-base", "roberta-base")
+
+
+CORPORA: Mapping[str, CorpusSpec] = {
+    "iemocap": CorpusSpec(
+        read=read_iemocap,
+        where="https://sail.usc.edu/iemocap (free for research, on request)",
+        tree=IEMOCAP_TREE,
+    ),
+    "ravdess": CorpusSpec(
+        read=read_ravdess,
+        where="https://zenodo.org/records/1188976 (Audio_Speech_Actors_01-24.zip)",
+        tree=RAVDESS_TREE,
+    ),
+    "manifest": CorpusSpec(
+        read=read_manifest,
+        where="your own recordings, listed by you",
+        tree="a .csv, .tsv or .jsonl file with the columns id,audio,text,label,speaker,session",
+    ),
+    "demo": CorpusSpec(
+        read=read_demo,
+        where="nowhere, it is synthesized on the spot",
+        tree="any folder, new or from an earlier run",
+        encoders=("wav2vec2-tiny", "roberta-tiny"),
+    ),
+}
+
+
+def corpus_spec(name: str) -> CorpusSpec:
+    """Looks a corpus up by its name.
+
+    Raises:
+        MmerError: if there is none of that name.
+    """
+    try:
+        return CORPORA[name]
+    except KeyError:
+        raise MmerError(f"unknown corpus {name!r}; known: {', '.join(sorted(CORPORA))}") from None
+
+
+def read_corpus(name: str, root: Path | None, *, allow_outside: bool = False) -> Reading:
+    """Reads a corpus and checks what holds for every one.
+
+    Args:
+        name: one of `CORPORA`.
+        root: its folder, or its file for ``manifest``; the folder to be filled for ``demo``.
+        allow_outside: take recordings outside the manifest's folder; only for ``manifest``.
+
+    Raises:
+        MmerError: if the corpus is unknown, its root is missing, or what lies there cannot be used.
+    """
+    spec = corpus_spec(name)
+    if allow_outside and name != "manifest":
+        raise MmerError(f"--allow-outside is for the corpus manifest, not for {name}; leave it out")
+    if root is None or not (name == "demo" or root.exists()):
+        raise MmerError(_root_problem(name, spec, root))
+    reading = read_manifest(root, allow_outside=allow_outside) if name == "manifest" else spec.read(root)
+    check_reading(reading, name)
+    return reading
+
+
+def _root_problem(name: str, spec: CorpusSpec, root: Path | None) -> str:
+    kind = "file" if name == "manifest" else "folder"
+    problem = f"{name} needs its {kind}" if root is None else f"{name} finds no {kind} {root}"
+    return f"{problem}: pass --root or set MMER_{name.upper()}_ROOT; get it at {spec.where}; expected: {spec.tree}"

@@ -1,0 +1,165 @@
+"""IEMOCAP: ten actors in five dyadic sessions, about twelve hours.
+
+Source: Busso et al., 2008, doi:10.1007/s10579-008-9076-6. Licence by form; nothing is downloaded here.
+Expects: ROOT/Session{1..5} with dialog/EmoEvaluation, dialog/transcriptions and sentences/wav.
+Labels: kept as published (ang, hap, exc, sad, neu, fru, sur, fea, dis, oth, xxx); merging belongs to fusion.labels.
+Text: the published transcripts, event tags such as [LAUGHTER] included; the text policy belongs to a later stage.
+Times: none, since every turn has a recording of its own; they only give the order of the turns.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cache.errors import MmerError
+from cache.utterance import Utterance
+from featurize.corpora.reading import Reading
+
+SESSIONS = ("Session1", "Session2", "Session3", "Session4", "Session5")
+RELEASE = "IEMOCAP_full_release"
+RELEASE_TURNS = 10_039  # Busso et al., 2008
+TREE = "ROOT/Session{1..5}/ with dialog/EmoEvaluation/*.txt, dialog/transcriptions/*.txt and sentences/wav/"
+STYLES: Mapping[str, str] = {"script": "scripted", "impro": "improvised"}
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
+# The gender letter of the turn tells who speaks; that of the dialogue tells who wore the motion capture markers.
+_HEADER = re.compile(
+    rf"\[(?P<start>{_NUMBER})\s*-\s*(?P<end>{_NUMBER})\]\s+"
+    r"(?P<id>(?P<dialogue>(?P<pair>Ses0(?P<session>[1-5]))[FM]_\w+)_(?P<gender>[FM])[A-Z\d]+)\s+"
+    rf"(?P<label>\w+)\s+\[(?P<valence>{_NUMBER}),\s*(?P<activation>{_NUMBER}),\s*(?P<dominance>{_NUMBER})\]"
+)
+_TRANSCRIPT = re.compile(r"(?P<id>\S+)\s*\[[^\]]*\]\s*:(?P<text>.*)")
+
+
+def read_iemocap(root: Path) -> Reading:
+    """Reads the official release; the recordings themselves are not looked at.
+
+    Args:
+        root: the folder that holds Session1 to Session5, or the parent of such an ``IEMOCAP_full_release``.
+
+    Returns:
+        All turns, by session, dialogue and start time; a remark for a turn without a transcript or with two.
+
+    Raises:
+        MmerError: if there is no session folder or a file cannot be read.
+    """
+    release = _release_folder(root)
+    evaluations = _text_files(release, "EmoEvaluation")
+    transcripts = _text_files(release, "transcriptions")
+    utterances: list[Utterance] = []
+    remarks: dict[str, str] = {}
+    unread: list[str] = []
+    for evaluation in evaluations:
+        headers, odd_lines = _headers(evaluation)
+        unread += odd_lines
+        transcript = _transcript_of(evaluation)
+        texts, repeated = _texts(transcript) if transcript in transcripts else ({}, set())
+        session = evaluation.parents[2].name
+        utterances += [_utterance(header, turn, session, texts) for turn, header in enumerate(headers)]
+        remarks |= _remarks([header["id"] for header in headers], texts, repeated)
+    notes = [
+        *_session_notes(release),
+        *_file_notes(evaluations, transcripts),
+        *_count_notes(unread, len(utterances)),
+    ]
+    return Reading(root=release, utterances=utterances, notes=notes, remarks=remarks)
+
+
+def _release_folder(root: Path) -> Path:
+    for folder in (root, root / RELEASE):
+        if any((folder / session).is_dir() for session in SESSIONS):
+            return folder
+    raise MmerError(f"no folder Session1 to Session5 in {root}; expected: {TREE}")
+
+
+def _text_files(release: Path, kind: str) -> list[Path]:
+    """Returns the files right in ``dialog/<kind>``, without its subfolders and the ``._*`` files of macOS."""
+    folders = [release / session / "dialog" / kind for session in SESSIONS]
+    paths = [path for folder in folders for path in sorted(folder.glob("*.txt"))]
+    return [path for path in paths if path.is_file() and not path.name.startswith("._")]
+
+
+def _transcript_of(evaluation: Path) -> Path:
+    return evaluation.parents[1] / "transcriptions" / evaluation.name
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        # Some releases hold latin-1 bytes; as lone surrogates they reach the cleaning of the text stage.
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise MmerError(f"cannot read {path}: {error.strerror}") from error
+    return [line.strip() for line in text.split("\n")]
+
+
+def _headers(evaluation: Path) -> tuple[list[re.Match[str]], list[str]]:
+    """Returns the turn headers by start time, and where a line looks like one but is not."""
+    headers, unread = [], []
+    for number, line in enumerate(_lines(evaluation), start=1):
+        header = _HEADER.fullmatch(line)
+        if header:
+            headers.append(header)
+        elif line.startswith("["):
+            unread.append(f"{evaluation.name} line {number}")
+    return sorted(headers, key=lambda header: (float(header["start"]), float(header["end"]), header["id"])), unread
+
+
+def _texts(transcript: Path) -> tuple[dict[str, str], set[str]]:
+    """Returns turn -> text of its first line, and the turns that have more lines."""
+    texts: dict[str, str] = {}
+    repeated = set()
+    for match in filter(None, map(_TRANSCRIPT.fullmatch, _lines(transcript))):
+        if match["id"] in texts:
+            repeated.add(match["id"])
+        else:
+            texts[match["id"]] = match["text"].strip()
+    return texts, repeated
+
+
+def _utterance(header: re.Match[str], turn: int, session: str, texts: Mapping[str, str]) -> Utterance:
+    name, dialogue = header["id"], header["dialogue"]
+    return Utterance(
+        id=name,
+        audio=f"{session}/sentences/wav/{dialogue}/{name}.wav",
+        text=texts.get(name, ""),
+        label=header["label"],
+        speaker=header["pair"] + header["gender"],
+        session=header["session"],
+        dialogue=dialogue,
+        turn=turn,
+        style=next((style for word, style in STYLES.items() if word in dialogue), ""),
+        valence=float(header["valence"]),
+        activation=float(header["activation"]),
+        dominance=float(header["dominance"]),
+    )
+
+
+def _remarks(names: Sequence[str], texts: Mapping[str, str], repeated: set[str]) -> dict[str, str]:
+    remarks = {name: "no transcript line, text left empty" for name in names if name not in texts}
+    return remarks | {name: "more than one transcript line, kept the first" for name in names if name in repeated}
+
+
+def _session_notes(release: Path) -> list[str]:
+    missing = [session for session in SESSIONS if not (release / session).is_dir()]
+    return [f"no folder {', '.join(missing)} in {release}: their turns are left out"] if missing else []
+
+
+def _file_notes(evaluations: Sequence[Path], transcripts: Sequence[Path]) -> list[str]:
+    expected = {_transcript_of(path) for path in evaluations}
+    silent = sorted(path.stem for path in expected.difference(transcripts))
+    unrated = sorted(path.stem for path in set(transcripts) - expected)
+    notes = []
+    if silent:
+        notes.append(f"no transcription file for {', '.join(silent)}: their turns have no text")
+    if unrated:
+        notes.append(f"no EmoEvaluation file for {', '.join(unrated)}: their turns are left out")
+    return notes
+
+
+def _count_notes(unread: Sequence[str], turns: int) -> list[str]:
+    notes = []
+    if unread:
+        notes.append(f"{len(unread)} lines of EmoEvaluation look like a turn but cannot be read (first: {unread[0]})")
+    if turns != RELEASE_TURNS:
+        notes.append(f"{turns} turns found, the full release has {RELEASE_TURNS}")
+    return notes

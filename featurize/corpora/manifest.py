@@ -1,0 +1,208 @@
+"""The user's own corpus: a table of utterances as CSV, TSV or JSON lines, in UTF-8.
+
+Expects: the columns of `NEEDED`, of which any but ``id`` may be empty; may have those of `OPTIONAL`.
+Audio: paths relative to the folder of the manifest, which is the root of the corpus.
+Cells are taken as they are: bytes that are no UTF-8 become lone surrogates, which a later stage cleans like NULs.
+"""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path, PurePath
+
+from cache.errors import MmerError
+from cache.utterance import Utterance
+from featurize.corpora.reading import Reading
+
+NEEDED = ("id", "audio", "text", "label", "speaker", "session")
+TIMES_AND_RATINGS = ("start_s", "end_s", "valence", "activation", "dominance")
+OPTIONAL = ("dialogue", "turn", "split", "style", "channel", *TIMES_AND_RATINGS)
+DELIMITERS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
+JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
+
+
+def read_manifest(path: Path, *, allow_outside: bool = False) -> Reading:
+    """Reads a table of utterances; the recordings themselves are not looked at.
+
+    Args:
+        path: a .csv or .tsv file with a header, or a .jsonl, .json or .ndjson file with one object a line.
+        allow_outside: take recordings that lie outside the manifest's folder.
+
+    Returns:
+        One utterance per row, in the order of the file; unknown columns are named in a note.
+
+    Raises:
+        MmerError: if the file cannot be read, lacks a needed column or has a bad row; names the line.
+    """
+    text = _text_of(path)
+    rows = _csv_rows(path, text) if path.suffix.lower() in DELIMITERS else _json_rows(path, text)
+    unknown: dict[str, None] = {}  # a set that keeps the order of the file
+    utterances = []
+    for row in rows:
+        unknown |= dict.fromkeys(name for name in row.cells if name not in NEEDED + OPTIONAL)
+        utterances.append(_utterance(row, allow_outside=allow_outside))
+    if not utterances:
+        raise MmerError(f"{path}: no utterance in it; it needs the columns {', '.join(NEEDED)} and a row for each")
+    notes = [f"unknown columns are ignored: {_listed(unknown)}"] if unknown else []
+    return Reading(root=path.parent, utterances=utterances, notes=notes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """One row with its place, so that an error can name it."""
+
+    path: Path
+    line: int
+    cells: Mapping[str, object]
+
+    def error(self, problem: str) -> MmerError:
+        return _line_error(self.path, self.line, problem)
+
+    def text(self, name: str) -> str:
+        value = self.cells.get(name)
+        if value is None:
+            return ""
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise self.error(f"{name} must be a text or a number, got {json.dumps(value)}")
+        return str(value)
+
+    def number(self, name: str) -> float | None:
+        cell = self.text(name)
+        if not cell.strip():
+            return None
+        try:
+            number = float(cell)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise self.error(f"{name} must be a finite number or empty, got {cell!r}")
+        return number
+
+    def count(self, name: str) -> int | None:
+        number = self.number(name)
+        if number is None:
+            return None
+        # 2.0 passes: tables with gaps are often saved that way. Above 2**53 a float skips whole numbers.
+        if not number.is_integer() or not 0 <= number < 2**53:
+            raise self.error(f"{name} must be a whole number from 0 or empty, got {self.text(name)!r}")
+        return int(number)
+
+
+def _line_error(path: Path, line: int, problem: str) -> MmerError:
+    # An id may hold line breaks; the message may not.
+    return MmerError(f"{path}: line {line}: {' '.join(problem.splitlines())}")
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(name if name.isprintable() and name else ascii(name) for name in names) or "none"
+
+
+def _text_of(path: Path) -> str:
+    known = (*DELIMITERS, *JSON_SUFFIXES)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise MmerError(f"the manifest {path} {what}; expected a file ({', '.join(known)})")
+    if path.suffix.lower() not in known:
+        raise MmerError(f"the manifest {path} has an unknown ending {path.suffix!r}; known: {', '.join(known)}")
+    try:
+        return path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise MmerError(f"cannot read the manifest {path}: {error.strerror}") from error
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[_Row]:
+    records = _csv_records(path, text)
+    line, cells = next(records, (1, []))
+    header = [name.strip() for name in cells]
+    if header:
+        _check_columns(path, line, header)
+    for line, cells in records:
+        if len(cells) != len(header):
+            raise _line_error(path, line, f"{len(cells)} cells, but the header has {len(header)} columns")
+        yield _Row(path=path, line=line, cells=dict(zip(header, cells, strict=True)))
+
+
+def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields the records that are not blank, each with the line that it starts at."""
+    # Strict, since a lenient reader lets a stray quote swallow the rows that follow.
+    reader = csv.reader(StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()], strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise _line_error(path, line, f"not readable as {path.suffix.lower()[1:].upper()}: {error}") from None
+        if cells and (len(cells) > 1 or cells[0].strip()):
+            yield line, cells
+
+
+def _json_rows(path: Path, text: str) -> Iterator[_Row]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            cells = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise _line_error(path, number, f"not readable as JSON: {getattr(error, 'msg', error)}") from None
+        if not isinstance(cells, dict):
+            raise _line_error(path, number, f"expected one JSON object a line, got a {type(cells).__name__}")
+        _check_columns(path, number, list(cells))
+        yield _Row(path=path, line=number, cells=cells)
+
+
+def _check_columns(path: Path, line: int, found: list[str]) -> None:
+    missing = [name for name in NEEDED if name not in found]
+    if missing:
+        problem = f"missing columns {', '.join(missing)}; found {_listed(found)}; a column may be empty (null in JSON)"
+        raise _line_error(path, line, problem)
+    twice = [name for name in NEEDED + OPTIONAL if found.count(name) > 1]
+    if twice:
+        raise _line_error(path, line, f"the column {twice[0]} occurs more than once")
+
+
+def _utterance(row: _Row, *, allow_outside: bool) -> Utterance:
+    if not row.text("id").strip():
+        raise row.error("the id is empty, every utterance needs one of its own")
+    try:
+        return Utterance(
+            id=row.text("id"),
+            audio=_audio(row, allow_outside=allow_outside),
+            start_s=row.number("start_s"),
+            end_s=row.number("end_s"),
+            text=row.text("text"),
+            label=row.text("label"),
+            speaker=row.text("speaker"),
+            session=row.text("session"),
+            dialogue=row.text("dialogue"),
+            turn=row.count("turn"),
+            split=row.text("split"),
+            style=row.text("style"),
+            channel=row.text("channel"),
+            valence=row.number("valence"),
+            activation=row.number("activation"),
+            dominance=row.number("dominance"),
+        )
+    except ValueError as error:
+        raise row.error(str(error)) from None
+
+
+def _audio(row: _Row, *, allow_outside: bool) -> str:
+    """Returns the path of the recording, relative to the manifest's folder where it lies in it."""
+    named = row.text("audio")
+    if not named:
+        return ""
+    # By the letters only, symlinks not resolved: the check guards against a table that reaches out of its folder,
+    # while a folder whose recordings are links to another disk is the user's own, common choice.
+    folder = os.path.normpath(row.path.parent.absolute())
+    target = PurePath(os.path.normpath(Path(folder, named)))
+    if target.is_relative_to(folder):
+        return target.relative_to(folder).as_posix()
+    if not allow_outside:
+        raise row.error(f"audio {named!r} lies outside the manifest's folder; --allow-outside takes it all the same")
+    return PurePath(os.path.normpath(named)).as_posix()

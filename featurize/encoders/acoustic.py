@@ -1,0 +1,89 @@
+"""Log-mel and MFCC by librosa: 25 ms windows every 10 ms, centred, of 16 kHz speech; no weights.
+
+`logmel80` is normalized to zero mean and unit variance over all values of an utterance (systems.md J-3), which keeps
+the shape of the spectrum and drops the level. `mfcc39` (Davis and Mermelstein, 1980) keeps both: 13 coefficients, the
+level in the first, with first and second differences over nine frames.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import librosa
+import numpy as np
+import numpy.typing as npt
+
+from cache.rows import Rows
+from cache.stream import Scalar, StreamSpec
+from featurize.audio import RATE_HZ
+from featurize.encoders.base import Planned, Waveform
+
+WINDOW, HOP, FFT = 400, 160, 512
+FLOOR = 1e-10  # power, librosa's own floor for decibels
+
+Features = npt.NDArray[np.float32]
+
+
+class AcousticEncoder:
+    """Frames of hand-made features, 100 a second.
+
+    Args:
+        name: what the stream is called.
+        source: ``logmel80`` or ``mfcc39``.
+        dtype: how values are stored.
+        versions: library versions, recorded.
+        limits: which inputs the run accepts, recorded.
+    """
+
+    def __init__(
+        self, *, name: str, source: str, dtype: str, versions: Mapping[str, str], limits: Mapping[str, Scalar]
+    ) -> None:
+        self._features, role, dim = FEATURES[source]
+        self.start_weights: Mapping[str, npt.NDArray[Any]] = {}
+        self.specs = [
+            StreamSpec(
+                name=name,
+                role=role,
+                source=source,
+                shape=(dim,),
+                dtype=dtype,
+                rate_hz=RATE_HZ / HOP,
+                preprocessing={"window": WINDOW, "hop": HOP, "fft": FFT, "rate_hz": RATE_HZ, "resampler": "soxr HQ"},
+                versions=versions,
+                limits=limits,
+            )
+        ]
+
+    def plan(self, sizes: Sequence[int]) -> list[Planned]:
+        """Counts frames from samples."""
+        counts = [1 + max(samples, FFT) // HOP for samples in sizes]
+        return [Planned(rows=(count,), cost=count) for count in counts]
+
+    def encode(self, inputs: Sequence[Waveform], *, precise: bool = False) -> list[tuple[Rows, ...]]:
+        """Gives the features of each 16 kHz waveform, ``(frames, dim)``."""
+        return [(self._features(_padded(waveform)),) for waveform in inputs]
+
+
+def logmel80(waveform: Waveform) -> Features:
+    """Gives 80 normalized log-mel bands, ``(frames, 80)``."""
+    power = librosa.feature.melspectrogram(y=waveform, n_mels=80, **_WINDOWS)
+    logmel = np.log(np.maximum(power, FLOOR)).T
+    return np.asarray((logmel - logmel.mean()) / np.sqrt(logmel.var() + FLOOR), dtype=np.float32)
+
+
+def mfcc39(waveform: Waveform) -> Features:
+    """Gives 13 MFCC with first and second differences, ``(frames, 39)``."""
+    static = librosa.feature.mfcc(y=waveform, n_mfcc=13, **_WINDOWS)
+    differences = [librosa.feature.delta(static, order=order, mode="nearest") for order in (1, 2)]
+    return np.asarray(np.concatenate([static, *differences]).T, dtype=np.float32)
+
+
+def _padded(waveform: Waveform) -> Waveform:
+    missing = FFT - len(waveform)  # librosa warns of less
+    return np.pad(waveform, (0, missing)) if missing > 0 else waveform
+
+
+_WINDOWS: Mapping[str, Any] = {"sr": RATE_HZ, "n_fft": FFT, "win_length": WINDOW, "hop_length": HOP}
+FEATURES: Mapping[str, tuple[Callable[[Waveform], Features], str, int]] = {
+    "logmel80": (logmel80, "mel", 80),
+    "mfcc39": (mfcc39, "audio", 39),
+}

@@ -1,0 +1,119 @@
+"""The encoders known by a short name, and how an encoder is asked for on the command line."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.errors import MmerError
+
+BUILT_IN = "built-in"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """One row of the catalog.
+
+    Attributes:
+        source: hub id, or ``built-in`` for encoders without files.
+        modality: ``speech`` or ``text``.
+        dim: width of a row.
+        rate_hz: rows per second of speech, 0 for text.
+        paper: where it was published.
+    """
+
+    source: str
+    modality: str
+    dim: int
+    rate_hz: int
+    paper: str
+
+
+def _speech(source: str, dim: int, paper: str, rate_hz: int = 50) -> EncoderSpec:
+    return EncoderSpec(source=source, modality="speech", dim=dim, rate_hz=rate_hz, paper=paper)
+
+
+def _text(source: str, dim: int, paper: str) -> EncoderSpec:
+    return EncoderSpec(source=source, modality="text", dim=dim, rate_hz=0, paper=paper)
+
+
+ENCODERS: Mapping[str, EncoderSpec] = {
+    "wav2vec2-base": _speech("facebook/wav2vec2-base", 768, "arXiv:2006.11477"),
+    "wav2vec2-base-960h": _speech("facebook/wav2vec2-base-960h", 768, "arXiv:2006.11477"),
+    "wav2vec2-large": _speech("facebook/wav2vec2-large", 1024, "arXiv:2006.11477"),
+    "hubert-base": _speech("facebook/hubert-base-ls960", 768, "arXiv:2106.07447"),
+    "hubert-large": _speech("facebook/hubert-large-ll60k", 1024, "arXiv:2106.07447"),
+    "wavlm-base": _speech("microsoft/wavlm-base", 768, "arXiv:2110.13900"),
+    "wavlm-base-plus": _speech("microsoft/wavlm-base-plus", 768, "arXiv:2110.13900"),
+    "wavlm-large": _speech("microsoft/wavlm-large", 1024, "arXiv:2110.13900"),
+    "roberta-base": _text("FacebookAI/roberta-base", 768, "arXiv:1907.11692"),
+    "roberta-large": _text("FacebookAI/roberta-large", 1024, "arXiv:1907.11692"),
+    "bert-base": _text("google-bert/bert-base-uncased", 768, "arXiv:1810.04805"),
+    "distilbert-base": _text("distilbert/distilbert-base-uncased", 768, "arXiv:1910.01108"),
+    "logmel80": _speech(BUILT_IN, 80, "systems.md J-3", rate_hz=100),
+    "mfcc39": _speech(BUILT_IN, 39, "doi:10.1109/TASSP.1980.1163420", rate_hz=100),
+    "wav2vec2-tiny": _speech(BUILT_IN, 64, "arXiv:2006.11477"),
+    "roberta-tiny": _text(BUILT_IN, 64, "arXiv:1907.11692"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderRequest:
+    """An encoder as asked for: ``[NAME=]SOURCE[@LAYERS]``.
+
+    Attributes:
+        name: what its streams are called.
+        source: catalog name, hub id or folder.
+        layers: what is written after ``@``, each a stream of its own; ``last`` where nothing is.
+    """
+
+    name: str
+    source: str
+    layers: tuple[str, ...]
+
+
+def parse_requests(texts: Sequence[str]) -> list[EncoderRequest]:
+    """Reads what was asked for; layers of one encoder asked for apart are computed in one pass.
+
+    Raises:
+        MmerError: if a text is not understood, a source is unknown, or two sources share a name.
+
+    Example:
+        >>> parse_requests(["roberta-base", "roberta-base@4"])
+        [EncoderRequest(name='roberta-base', source='roberta-base', layers=('last', '4'))]
+    """
+    requests: dict[str, EncoderRequest] = {}
+    for text in texts:
+        one = _parse(text)
+        other = requests.get(one.name)
+        if other and other.source != one.source:
+            raise MmerError(
+                f"{other.source} and {one.source} would both be called {one.name}; "
+                f"name one of them, as in --encoder {one.name}-2={one.source}"
+            )
+        if other and one.layers[0] in other.layers:
+            raise MmerError(f"encoder {text} is asked for twice")
+        layers = (*other.layers, *one.layers) if other else one.layers
+        requests[one.name] = EncoderRequest(name=one.name, source=one.source, layers=layers)
+    return list(requests.values())
+
+
+def _parse(text: str) -> EncoderRequest:
+    match = re.fullmatch(r"(?:([^=/@]*)=)?(.+?)(?:@([^@/]*))?", text)
+    if not match or match[1] == "" or match[3] == "":
+        raise MmerError(f"encoder {text!r} is not understood; write [NAME=]SOURCE[@LAYERS], such as bert-base@12")
+    source = match[2].rstrip("/") or match[2]
+    _check_source(source)
+    name = match[1] or Path(source).name
+    if name in {"", ".", ".."}:
+        raise MmerError(f"encoder {text!r} needs a name, as in --encoder NAME={source}")
+    return EncoderRequest(name=name, source=source, layers=(match[3] or "last",))
+
+
+def _check_source(source: str) -> None:
+    if source in ENCODERS or Path(source).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        return
+    near = difflib.get_close_matches(source, ENCODERS, n=3)
+    meant = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ENCODERS)}"
+    raise MmerError(f"unknown encoder {source!r}; {meant} A hub id (OWNER/NAME) or a folder is taken too")

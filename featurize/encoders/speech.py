@@ -1,0 +1,146 @@
+"""wav2vec 2.0, HuBERT and WavLM: frames, hidden layers and quantizer codes in one pass.
+
+Papers: wav2vec 2.0 (Baevski et al., 2020, arXiv:2006.11477), HuBERT (Hsu et al., 2021, arXiv:2106.07447), WavLM (Chen
+et al., 2022, arXiv:2110.13900). The convolutions and the quantizer always run in float32: bfloat16 flips 6% of codes.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from cache.rows import Rows
+from cache.stream import Scalar, StreamSpec
+from featurize.audio import MIN_SAMPLES, RATE_HZ
+from featurize.encoders.base import Planned, Waveform
+from featurize.encoders.layers import LayerChoice, tapped
+from featurize.encoders.padding import conv_lengths, encode_waveforms, pad_waveforms, valid_mask
+
+PREPROCESSING: Mapping[str, Scalar] = {"rate_hz": RATE_HZ, "resampler": "soxr HQ", "min_samples": MIN_SAMPLES}
+
+
+class SpeechEncoder:
+    """A frozen speech encoder on one device.
+
+    Args:
+        base: Hugging Face's base model, in eval mode and float32.
+        quantizer: its quantizer if codes are wanted, None otherwise.
+        start_weights: what heads start from, by name.
+        spec: of the encoder; its name is the stream's, its layers are set per choice.
+        choices: hidden states of each stream of frames.
+        normalize: zero mean and unit variance per utterance, as the checkpoint's feature extractor does.
+        device: where to run.
+        precision: type the Transformer computes in.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: nn.Module,
+        quantizer: nn.Module | None,
+        start_weights: Mapping[str, npt.NDArray[Any]],
+        spec: StreamSpec,
+        choices: Sequence[LayerChoice],
+        normalize: bool,
+        device: torch.device,
+        precision: torch.dtype,
+    ) -> None:
+        self.base = base.to(device).eval()
+        self.start_weights = start_weights
+        self.normalize = normalize
+        self.device = device
+        self._quantizer = None if quantizer is None else quantizer.to(device).eval()
+        self.choices = choices
+        self._wanted = {index for choice in choices for index in choice.indices}
+        self._precision = precision
+        self._transformers = {torch.float32: self.base.encoder}
+        if precision != torch.float32:
+            self._transformers[precision] = copy.deepcopy(self.base.encoder).to(precision)
+        config: Any = self.base.config
+        self._kernels, self._strides = tuple(config.conv_kernel), tuple(config.conv_stride)
+        self.specs = self._specs(spec, int(config.hidden_size))
+
+    def plan(self, sizes: Sequence[int]) -> list[Planned]:
+        """Counts frames and codes from samples."""
+        frames = [self._lengths(max(samples, MIN_SAMPLES))[-1] for samples in sizes]
+        return [Planned(rows=(count,) * len(self.specs), cost=count) for count in frames]
+
+    def encode(self, inputs: Sequence[Waveform], *, precise: bool = False) -> list[tuple[Rows, ...]]:
+        """Encodes 16 kHz waveforms ``(samples,)``: ``(frames, ...)`` per choice, then codes ``(frames, groups)``."""
+        waveforms = [self.prepare(waveform) for waveform in inputs]
+        lengths = [self._lengths(len(waveform)) for waveform in waveforms]
+        frames = [length[-1] for length in lengths]
+        with torch.inference_mode():
+            conv = encode_waveforms(
+                self.base.feature_extractor,  # type: ignore[arg-type]
+                pad_waveforms(waveforms, self.device),
+                [length[0] for length in lengths],
+            )
+            projected, normed = _projected(self.base, conv)
+            outputs = self._frames(projected, frames, torch.float32 if precise else self._precision)
+            if self._quantizer is not None:
+                outputs.append(quantizer_codes(self._quantizer, normed))
+            arrays = [_as_rows(output) for output in outputs]
+        return [tuple(array[index, :count] for array in arrays) for index, count in enumerate(frames)]
+
+    def prepare(self, waveform: Waveform) -> Waveform:
+        """Normalizes a waveform over its own samples, then pads it to one frame."""
+        if self.normalize:
+            # the same numbers as Wav2Vec2FeatureExtractor, whose 1e-7 guards silence
+            waveform = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
+        missing = MIN_SAMPLES - len(waveform)
+        return np.pad(waveform, (0, missing)) if missing > 0 else waveform
+
+    def _specs(self, spec: StreamSpec, dim: int) -> list[StreamSpec]:
+        specs = [
+            replace(spec, name=_stream_name(spec.name, choice), layers=choice.text, shape=choice.row_shape(dim))
+            for choice in self.choices
+        ]
+        if self._quantizer is not None:
+            groups = int(self._quantizer.num_groups)  # type: ignore[arg-type]
+            codes = replace(spec, name=f"{spec.name}.codes", role="codes", layers="quantizer", shape=(groups,))
+            specs.append(replace(codes, dtype="uint16", precision="float32"))
+        return specs
+
+    def _lengths(self, samples: int) -> list[int]:
+        return conv_lengths(samples, self._kernels, self._strides)
+
+    def _frames(self, projected: Tensor, frames: Sequence[int], precision: torch.dtype) -> list[Tensor]:
+        transformer: Any = self._transformers[precision]
+        mask = valid_mask(frames, self.device)
+        with tapped(transformer.layers, self._wanted) as hidden:
+            last = transformer(projected.to(precision), attention_mask=mask).last_hidden_state
+        return [choice.select(hidden, last) for choice in self.choices]
+
+
+def quantizer_codes(quantizer: nn.Module, normed: Tensor) -> Tensor:
+    """Picks the codevector of each group as the quantizer does in eval mode.
+
+    Args:
+        quantizer: Hugging Face's ``Wav2Vec2GumbelVectorQuantizer``.
+        normed: layer-normed convolutional features, ``(batch, frames, dim)``.
+
+    Returns:
+        Indices within each group, int64 ``(batch, frames, groups)``.
+    """
+    scores = quantizer.weight_proj(normed)  # type: ignore[operator]
+    return scores.unflatten(-1, (quantizer.num_groups, quantizer.num_vars)).argmax(dim=-1)  # type: ignore[no-any-return]
+
+
+def _projected(base: nn.Module, conv: Tensor) -> tuple[Tensor, Tensor]:
+    projected = base.feature_projection(conv)  # type: ignore[operator]
+    # wav2vec 2.0 and WavLM return the normed features beside the projected ones, HuBERT the projected ones alone
+    return projected if isinstance(projected, tuple) else (projected, conv)
+
+
+def _stream_name(name: str, choice: LayerChoice) -> str:
+    return f"{name}@{choice.text}" if choice.indices else name
+
+
+def _as_rows(output: Tensor) -> Rows:
+    return (output.float() if output.is_floating_point() else output).cpu().numpy()
