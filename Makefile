@@ -1,0 +1,27 @@
+# Everything runs in .venv, which is made on first use and again when what it holds has changed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types clean
+
+demo: .venv/installed ## featurize the built-in corpus, then check the cache
+	$(BIN)/mmer-featurize demo
+	$(BIN)/mmer-cache verify cache/demo.h5
+
+test: .venv/installed ## all tests
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: .venv/installed ## style, by ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed ## types, by mypy in strict mode
+	$(BIN)/mypy
+
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch .venv/installed
+
+clean: ## the environment and all caches of tools; no feature cache
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
