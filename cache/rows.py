@@ -60,7 +60,7 @@ def all_finite(stored: StoredRows) -> bool:
 
 
 def _quantized(values: npt.NDArray[np.float32]) -> StoredRows:
-    peaks = np.abs(values).reshape(len(values), -1).max(axis=1, initial=0.0)
+    peaks = np.abs(values).max(axis=tuple(range(1, values.ndim)), initial=0.0)
     scales = _scales(peaks)
     divisors = np.where(scales > 0, scales, 1).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
     with np.errstate(invalid="ignore"):

@@ -42,9 +42,9 @@ class Row:
 
 def rows_checksum(stored: StoredRows) -> int:
     """Gives the 64-bit checksum of stored rows, their scales included."""
-    digest = blake2b(np.ascontiguousarray(stored.values).data, digest_size=8)
+    digest = blake2b(_bytes_of(stored.values), digest_size=8)
     if stored.scales is not None:
-        digest.update(np.ascontiguousarray(stored.scales).data)
+        digest.update(_bytes_of(stored.scales))
     return int.from_bytes(digest.digest(), "little")
 
 
@@ -148,7 +148,7 @@ class CacheWriter:
 
     def _write_rows(self, stream: str, name: str, start: int, rows: npt.NDArray[Any]) -> None:
         region = self.layout.streams[stream].regions[name]
-        self._write(region.offset + start * region.row_bytes, np.ascontiguousarray(rows).data.cast("B"))
+        self._write(region.offset + start * region.row_bytes, _bytes_of(rows))
 
     def _write_item(self, stream: str, name: str, index: int, value: bytes) -> None:
         region = self.layout.streams[stream].regions[name]
@@ -179,3 +179,8 @@ class CacheWriter:
                 f"no room left while writing {self.layout.path} ({error.strerror}); "
                 "what is committed stays readable: free some and run the same command again"
             ) from error
+
+
+def _bytes_of(rows: npt.NDArray[Any]) -> memoryview:
+    # by way of uint8, since a memoryview cannot cast rows of shape (0, dim)
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data

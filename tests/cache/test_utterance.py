@@ -1,0 +1,24 @@
+from typing import Any
+
+import pytest
+
+from cache.utterance import COLUMNS, Utterance
+
+
+def test_every_field_has_a_column_of_its_own() -> None:
+    assert list(COLUMNS) == list(Utterance.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"id": ""}, "needs an id"),
+        ({"id": "a", "start_s": -1.0}, "not be negative, got -1.0"),
+        ({"id": "a", "start_s": 2.0, "end_s": 2.0}, "after start_s 2.0, got 2.0"),
+        ({"id": "a", "end_s": float("nan")}, "got nan"),
+        ({"id": "a", "turn": -1}, "turn of a"),
+    ],
+)
+def test_impossible_utterances_are_refused(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Utterance(**fields)

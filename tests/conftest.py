@@ -1,0 +1,22 @@
+"""Fixtures that several folders of tests share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
+
+from cache.layout import StreamPlan
+from tests.toys import commit, create, plan_for, utterances_named
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> tuple[Path, StreamPlan]:
+    """A cache of four utterances, the third failed, everything else committed."""
+    path = tmp_path / "toy.h5"
+    plan = plan_for([3, 5, 0, 2], failures={2: "missing"})
+    create(path, utterances_named("abcd"), [plan], enc={"w": np.arange(3.0)})
+    commit(path, plan, [0, 1, 3])
+    return path, plan
