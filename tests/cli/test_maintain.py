@@ -1,0 +1,113 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile
+from click.testing import CliRunner, Result
+
+from cache.layout import StreamPlan, read_layout
+from cache.store import FeatureCache
+from cli.maintain import cache as command
+from tests.voices import RATE_HZ, featurized, tone, write_voices
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    manifest = write_voices(folder / "corpus", "abc")
+    (folder / "corpus" / "c.wav").write_bytes(b"")
+    featurized(manifest, folder / "a.h5")
+    return folder / "a.h5"
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    shutil.copy(made, tmp_path)
+    shutil.copytree(made.parent / "corpus", tmp_path / "corpus")
+    return tmp_path / "a.h5"
+
+
+def test_info_lists_streams_and_failures(made: Path) -> None:
+    result = run("info", made)
+    assert result.exit_code == 0
+    assert "manifest, 3 utterances" in result.stdout
+    assert "failed: c in wav2vec2-tiny: empty: zero bytes" in result.stdout
+
+
+def test_info_as_json_keeps_its_contract(made: Path) -> None:
+    found = json.loads(run("info", made, "--json").stdout)
+    assert found["utterances"] == 3
+    assert {"id": "c", "stream": "logmel80", "reason": "empty: zero bytes"} in found["failures"]
+    assert set(found["streams"]["roberta-tiny"]) == {
+        "rows",
+        "dim",
+        "dtype",
+        "committed",
+        "failed",
+        "pending",
+        "bytes",
+        "key",
+    }
+
+
+def test_verify_is_clean_on_a_sound_cache_and_its_recordings(made: Path) -> None:
+    result = run("verify", made, "--audio", made.parent / "corpus")
+    assert result.exit_code == 0, result.output
+    assert "0 problems" in result.stdout
+
+
+def test_verify_finds_damage(copy: Path) -> None:
+    values = read_layout(copy).streams["logmel80"].regions["values"]
+    with copy.open("rb+") as file:
+        file.seek(values.offset)
+        file.write(b"\xff\xff\xff")
+    result = run("verify", copy, "--json")
+    assert result.exit_code == 1
+    (problem,) = json.loads(result.stdout)["problems"]
+    assert (problem["stream"], problem["id"]) == ("logmel80", "a")
+    assert "checksum differs" in problem["problem"]
+
+
+def test_verify_finds_exchanged_and_missing_recordings(copy: Path) -> None:
+    soundfile.write(copy.parent / "corpus" / "a.wav", tone(0.2, seed=99), RATE_HZ)
+    (copy.parent / "corpus" / "b.wav").unlink()
+    result = run("verify", copy, "--audio", copy.parent / "corpus")
+    assert result.exit_code == 1
+    assert "wav2vec2-tiny a: the recording is not the one that was featurized" in result.stdout
+    assert "wav2vec2-tiny b: missing" in result.stdout
+
+
+def test_doctor_counts(made: Path) -> None:
+    result = run("doctor", made)
+    assert result.exit_code == 0
+    assert "label sad" in result.stdout
+    assert "DIFFERS" in result.stdout  # c is not covered
+    found = json.loads(run("doctor", made, "--json").stdout)["findings"]
+    assert {"what": "utterances", "found": 3, "expected": None, "detail": "", "differs": False} in found
+
+
+def test_drop_takes_one_stream_away(copy: Path) -> None:
+    result = run("drop", copy, "logmel80")
+    assert result.exit_code == 0, result.output
+    assert "logmel80" not in FeatureCache(copy).streams
+    assert run("verify", copy).exit_code == 0
+
+
+@pytest.mark.parametrize("call", [("info",), ("verify",), ("doctor",), ("drop", "x")])
+def test_no_cache_at_all_is_one_line(tmp_path: Path, call: tuple[str, ...]) -> None:
+    name, *rest = call
+    result = run(name, tmp_path / "none.h5", *rest)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: no cache at ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_dropping_an_unknown_stream_names_the_known(toy: tuple[Path, StreamPlan]) -> None:
+    result = run("drop", toy[0], "nope")
+    assert result.exit_code == 1
+    assert "it has: enc" in result.stderr
