@@ -31,7 +31,7 @@ def list_corpora(ctx: click.Context, param: click.Parameter, value: bool) -> Non
         from featurize.corpora.catalog import CORPORA
 
         for name, one in CORPORA.items():
-            click.echo(f"{name}\n  from: {one.where}\n  tree: {one.tree}")
+            click.echo(f"{name}\n  from: {one.where or 'your own recordings'}\n  tree: {one.tree}")
         ctx.exit()
 
 

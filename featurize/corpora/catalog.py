@@ -20,16 +20,14 @@ class CorpusSpec:
 
     Attributes:
         read: turns its root into utterances.
-        where: where to get it, in one clause.
+        where: where to get it, in one clause; empty for the user's own.
         tree: what is expected at its root, in one clause.
-        transcripts: whether its utterances have a text.
         encoders: names of the encoders that are taken where none is named.
     """
 
     read: Callable[[Path], Reading]
     where: str
     tree: str
-    transcripts: bool = True
     encoders: tuple[str, ...] = ("wav2vec2-base", "roberta-base")
 
 
@@ -46,12 +44,12 @@ CORPORA: Mapping[str, CorpusSpec] = {
     ),
     "manifest": CorpusSpec(
         read=read_manifest,
-        where="your own recordings, listed by you",
+        where="",
         tree="a .csv, .tsv or .jsonl file with the columns id,audio,text,label,speaker,session",
     ),
     "demo": CorpusSpec(
         read=read_demo,
-        where="nowhere, it is synthesized on the spot",
+        where="synthesized on the spot",
         tree="any folder, new or from an earlier run",
         encoders=("wav2vec2-tiny", "roberta-tiny"),
     ),
@@ -94,4 +92,5 @@ def read_corpus(name: str, root: Path | None, *, allow_outside: bool = False) ->
 def _root_problem(name: str, spec: CorpusSpec, root: Path | None) -> str:
     kind = "file" if name == "manifest" else "folder"
     problem = f"{name} needs its {kind}" if root is None else f"{name} finds no {kind} {root}"
-    return f"{problem}: pass --root or set MMER_{name.upper()}_ROOT; get it at {spec.where}; expected: {spec.tree}"
+    source = f"; get it at {spec.where}" if spec.where else ""
+    return f"{problem}: pass --root or set MMER_{name.upper()}_ROOT{source}; expected: {spec.tree}"

@@ -5,7 +5,8 @@ et al., 2022, arXiv:2110.13900). The convolutions and the quantizer always run i
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -75,7 +76,7 @@ class SpeechEncoder:
         waveforms = [self.prepare(waveform) for waveform in inputs]
         lengths = [self._lengths(len(waveform)) for waveform in waveforms]
         frames = [length[-1] for length in lengths]
-        with torch.inference_mode():
+        with torch.inference_mode(), full_float32(self.device):
             conv = encode_waveforms(
                 self.base.feature_extractor,  # type: ignore[arg-type]
                 pad_waveforms(waveforms, self.device),
@@ -116,6 +117,16 @@ class SpeechEncoder:
         with tapped(transformer.layers, self._wanted) as hidden:
             last = transformer(projected.to(precision), attention_mask=mask).last_hidden_state
         return [choice.select(hidden, last) for choice in self.choices]
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Keeps convolutions on a GPU from rounding to TF32, which is on by default and flips codes as bfloat16 does."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 def quantizer_codes(quantizer: nn.Module, normed: Tensor) -> Tensor:
