@@ -4,6 +4,7 @@ Batches are a pure function of the plan, and a batch that is only partly committ
 run gives the values of an undisturbed one.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,7 @@ from featurize.commit import CommitThread
 from featurize.encoders.base import Encoder
 from featurize.plan import EncoderPlan, Inputs, pack_batches, speech_digest, transcript_digest
 
-DECODE_THREADS = 2
+DECODE_THREADS = min(8, os.cpu_count() or 2)  # decoding one utterance takes a hundredth of encoding it on one core
 AHEAD = 3  # batches decoded ahead of the encoder: enough to overlap, few enough to bound memory
 TOKENS = 2048  # of a batch of transcripts: sorted by length they need little padding on any device
 

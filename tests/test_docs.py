@@ -1,0 +1,67 @@
+"""What the documents say must be so: commands parse, links lead somewhere, tables are whole."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from cli.extract import featurize
+from cli.main import mmer
+from cli.maintain import cache
+from featurize.corpora.catalog import CORPORA
+from featurize.encoders.catalog import ENCODERS
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
+COMMANDS: dict[str, click.Command] = {"mmer-featurize": featurize, "mmer-cache": cache, "mmer": mmer}
+
+
+def shown_commands() -> list[str]:
+    """The lines of console blocks that call a command of ours."""
+    blocks = [
+        block for document in DOCUMENTS for block in re.findall(r"```console\n(.*?)```", document.read_text(), re.S)
+    ]
+    lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    return sorted({line[line.index("mmer-") :] for line in lines if re.match(r"(timeout .*)?mmer-", line)})
+
+
+@pytest.mark.parametrize("line", shown_commands())
+def test_every_command_shown_is_one_that_runs(line: str) -> None:
+    name, *arguments = shlex.split(line)
+    command = COMMANDS[name]
+    context = command.make_context(name, arguments)
+    while isinstance(command, click.Group):
+        _, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert command is not None
+        context = command.make_context(name, arguments)
+
+
+def test_commands_are_shown_at_all() -> None:
+    assert len(shown_commands()) >= 8
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_that_are_there(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", document.read_text())
+    assert not [link for link in links if "://" not in link and not (document.parent / link).exists()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_place_is_left_to_fill_in(document: Path) -> None:
+    assert not re.findall(r"@@\w+@@|TO RECORD|TODO", document.read_text())
+
+
+def test_the_readme_names_every_corpus_and_encoder() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert not [name for name in [*CORPORA, *ENCODERS] if name not in readme]
+
+
+def test_every_option_of_the_readme_is_one_of_ours() -> None:
+    known = {
+        option for command in (featurize, *cache.commands.values()) for one in command.params for option in one.opts
+    }
+    known |= {option for one in featurize.params for option in one.secondary_opts}
+    pip = {"--constraint", "--editable"}
+    assert set(re.findall(r"--[a-z][a-z-]+", (ROOT / "README.md").read_text())) <= known | pip
