@@ -135,7 +135,7 @@ def _start(path: Path, folder: Path, utterances: int) -> multiprocessing.process
 def _run(path: Path, root: Path, utterances: int) -> None:
     import torch
 
-    from featurize.encoders.load import EncodingOptions
+    from featurize.encoders.options import EncodingOptions
     from featurize.job import Job, run_job
 
     torch.set_num_threads(1)

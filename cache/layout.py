@@ -151,6 +151,8 @@ def reason_bytes(reason: str) -> bytes:
 
 
 def _opened(path: Path) -> h5py.File:
+    if path.is_dir():
+        raise CacheUnreadable(f"{path} is a folder, not a cache file")
     if not path.is_file():
         raise CacheMissing(f"no cache at {path}; make one with mmer-featurize CORPUS --cache {path}")
     try:

@@ -54,8 +54,10 @@ def writing_lock(path: Path) -> Iterator[None]:
 
     Raises:
         CacheBusy: if another run holds it.
-        MmerError: if the folder cannot be written.
+        MmerError: if the folder cannot be written, or the path is a folder itself.
     """
+    if path.is_dir():
+        raise MmerError(f"{path} is a folder; name a file by --cache, such as {path / 'corpus.h5'}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock", timeout=0)

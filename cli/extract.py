@@ -114,7 +114,7 @@ def _job(
     import transformers
 
     from featurize.device import choose_device
-    from featurize.encoders.load import EncodingOptions
+    from featurize.encoders.options import EncodingOptions
     from featurize.job import Job
 
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]

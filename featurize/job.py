@@ -18,7 +18,8 @@ from featurize.corpora.catalog import corpus_spec, read_corpus
 from featurize.corpora.reading import Reading
 from featurize.device import default_batch_seconds
 from featurize.encoders.catalog import EncoderRequest, parse_requests
-from featurize.encoders.load import Encoders, EncodingOptions, character_targets, consumes, load_encoders
+from featurize.encoders.load import Encoders, character_targets, consumes, load_encoders
+from featurize.encoders.options import EncodingOptions
 from featurize.extract import Progress, extract
 from featurize.plan import EncoderPlan, Inputs, plan_encoder, read_inputs
 from featurize.prepare import CorpusHeader, prepared

@@ -30,12 +30,14 @@ def shown_commands() -> list[str]:
 @pytest.mark.parametrize("line", shown_commands())
 def test_every_command_shown_is_one_that_runs(line: str) -> None:
     name, *arguments = shlex.split(line)
-    command = COMMANDS[name]
-    context = command.make_context(name, arguments)
+    command: click.Command | None = COMMANDS[name]
     while isinstance(command, click.Group):
-        _, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
-        assert command is not None
-        context = command.make_context(name, arguments)
+        _, command, arguments = command.resolve_command(click.Context(command), arguments)
+    assert command is not None
+    try:
+        command.make_context(name, arguments)
+    except click.exceptions.Exit as done:  # --list-encoders and the like print and end
+        assert done.exit_code == 0
 
 
 def test_commands_are_shown_at_all() -> None:

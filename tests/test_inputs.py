@@ -172,6 +172,7 @@ STOPS: dict[str, tuple[list[dict[str, str]], list[str], str]] = {
     "unknown encoder": ([{"id": "a"}], ["--encoder", "wav2vec2-tyny"], "did you mean wav2vec2-tiny"),
     "path outside": ([{"id": "a", "audio": "../a.wav"}], [], "--allow-outside"),
     "no such device": ([{"id": "a"}], ["--device", "quantum"], "take auto, cpu, cuda"),
+    "no such folder": ([{"id": "a"}], ["--encoder", "./nope"], "unknown encoder './nope'"),
     "bad layers": ([{"id": "a"}], ["--encoder", "x=wav2vec2-tiny@99"], "hidden states 0 to 4"),
 }
 
@@ -181,6 +182,21 @@ def test_a_mistake_stops_the_run_before_any_work(tmp_path: Path, kind: str) -> N
     rows, options, told = STOPS[kind]
     assert told in stopped(run(write_corpus(tmp_path, rows), *options))
     assert not (tmp_path / "a.h5").exists()
+
+
+def test_codes_that_no_encoder_has_stop_the_run(tmp_path: Path) -> None:
+    manifest = write_voices(tmp_path, "a")
+    arguments = ["manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), "--audio-only", "--codes"]
+    assert "--codes needs an encoder with a quantizer" in stopped(
+        CliRunner().invoke(featurize, [*arguments, "--encoder", "mfcc39"])
+    )
+
+
+def test_a_folder_in_place_of_the_cache_stops_the_run(tmp_path: Path) -> None:
+    manifest = write_voices(tmp_path, "a")
+    (tmp_path / "folder").mkdir()
+    assert "is a folder; name a file by --cache" in stopped(run(manifest, "--cache", str(tmp_path / "folder")))
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.wav", "corpus.csv", "folder"]
 
 
 def test_an_unknown_corpus_stops_the_run(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from cache.store import FeatureCache
-from featurize.encoders.load import EncodingOptions
+from featurize.encoders.options import EncodingOptions
 from featurize.job import Job, Report, run_job
 
 RATE_HZ = 16_000

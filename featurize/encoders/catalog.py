@@ -112,8 +112,8 @@ def _parse(text: str) -> EncoderRequest:
 
 
 def _check_source(source: str) -> None:
-    if source in ENCODERS or Path(source).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+    if source in ENCODERS or Path(source).is_dir() or re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
         return
     near = difflib.get_close_matches(source, ENCODERS, n=3)
-    meant = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ENCODERS)}"
-    raise MmerError(f"unknown encoder {source!r}; {meant} A hub id (OWNER/NAME) or a folder is taken too")
+    meant = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ENCODERS)};"
+    raise MmerError(f"unknown encoder {source!r}; {meant} (a hub id OWNER/NAME or a folder is taken too)")

@@ -1,8 +1,7 @@
 """From what was asked for on the command line to encoders ready to run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy.typing as npt
@@ -10,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from cache.errors import MmerError
-from cache.stream import SPEECH, TRANSCRIPT, Scalar, StreamSpec
+from cache.stream import SPEECH, TRANSCRIPT, StreamSpec
 from featurize.audio import RATE_HZ
 from featurize.encoders.base import SpeechInput, TextInput
 from featurize.encoders.catalog import BUILT_IN, ENCODERS, EncoderRequest
@@ -26,42 +25,12 @@ from featurize.encoders.checkpoint import (
 )
 from featurize.encoders.chunk import ChunkedEncoder
 from featurize.encoders.layers import LayerChoice, parse_layers
+from featurize.encoders.options import PRECISIONS, EncodingOptions, library_versions, recorded_limits
 from featurize.encoders.speech import PREPROCESSING, SpeechEncoder
 from featurize.encoders.text import TextEncoder, count_layers, tokenizer_digest
 from featurize.encoders.tiny import build_roberta_tiny, build_roberta_tiny_tokenizer, build_wav2vec2_tiny
 
-PRECISIONS: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 ACOUSTIC = ("logmel80", "mfcc39")
-RECORDED = ("mmer", "torch", "transformers", "numpy", "soxr", "soundfile", "librosa")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodingOptions:
-    """How encoders run and what they accept.
-
-    Attributes:
-        device: where they run.
-        dtype: how features are stored.
-        precision: type Transformers compute in.
-        codes: quantizer codes: True wanted, False not wanted, None where the checkpoint has them.
-        event_tags: ``strip`` or ``keep``.
-        truncate: cut transcripts that are too long instead of failing.
-        max_seconds: longest utterance.
-        chunk: encode longer ones in pieces instead of failing.
-    """
-
-    device: torch.device
-    dtype: str = "float16"
-    precision: str = "float32"
-    codes: bool | None = None
-    event_tags: str = "strip"
-    truncate: bool = False
-    max_seconds: float = 60.0
-    chunk: bool = False
 
 
 @dataclass(kw_only=True)
@@ -100,12 +69,14 @@ def load_encoders(requests: Sequence[EncoderRequest], options: EncodingOptions) 
             loaded.notes.extend([f"{request.name} {note}"] if note else [])
         else:
             loaded.text.append(_text(request, options))
+    if options.codes and not any(spec.role == "codes" for encoder in loaded.speech for spec in encoder.specs):
+        raise MmerError("--codes needs an encoder with a quantizer, such as --encoder wav2vec2-base")
     return loaded
 
 
 def character_targets(options: EncodingOptions) -> TextInput:
     """Gives the encoder of CTC targets, which needs nothing but the transcripts."""
-    return CharacterTargets(event_tags=options.event_tags, versions=_versions())
+    return CharacterTargets(event_tags=options.event_tags, versions=library_versions())
 
 
 def _acoustic(request: EncoderRequest, options: EncodingOptions) -> SpeechInput:
@@ -117,9 +88,9 @@ def _acoustic(request: EncoderRequest, options: EncodingOptions) -> SpeechInput:
         ) from error
     if request.layers != ("last",):
         raise MmerError(f"{request.source} has no layers; got @{request.layers[-1]}")
-    limits = _limits(options, chunk=False)
+    limits = recorded_limits(options, chunk=False)
     return AcousticEncoder(
-        name=request.name, source=request.source, dtype=options.dtype, versions=_versions(), limits=limits
+        name=request.name, source=request.source, dtype=options.dtype, versions=library_versions(), limits=limits
     )
 
 
@@ -137,8 +108,8 @@ def _speech(request: EncoderRequest, options: EncodingOptions) -> tuple[SpeechIn
         precision=options.precision,
         rate_hz=50.0,
         preprocessing={**PREPROCESSING, "normalize": model.normalize},
-        versions=_versions(),
-        limits=_limits(options, chunk=options.chunk),
+        versions=library_versions(),
+        limits=recorded_limits(options, chunk=options.chunk),
         trained_on={} if checkpoint is None else checkpoint.trained_on,
     )
     config: Any = model.base.config
@@ -211,7 +182,7 @@ def _text(request: EncoderRequest, options: EncodingOptions) -> TextInput:
             "event_tags": options.event_tags,
             "truncate": options.truncate,
         },
-        versions=_versions(),
+        versions=library_versions(),
         trained_on={} if checkpoint is None else checkpoint.trained_on,
     )
     return TextEncoder(
@@ -232,17 +203,3 @@ def _choices(request: EncoderRequest, layers: int) -> list[LayerChoice]:
 
 def _location(source: str) -> str:
     return ENCODERS[source].source if source in ENCODERS and ENCODERS[source].source != BUILT_IN else source
-
-
-def _limits(options: EncodingOptions, *, chunk: bool) -> dict[str, Scalar]:
-    return {"max_seconds": options.max_seconds, "chunk": chunk}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in RECORDED:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a bare clone, or a machine without librosa
-            continue
-    return found

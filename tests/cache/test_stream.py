@@ -20,7 +20,12 @@ DECIDES: dict[str, Any] = {
     "rate_hz": 100.0,
     "preprocessing": {"normalize": True},
 }
-RECORDED: dict[str, Any] = {"name": "b", "versions": {"torch": "3"}, "limits": {"max_seconds": 9.0}, "trained_on": {"speakers": ["1"]}}
+RECORDED: dict[str, Any] = {
+    "name": "b",
+    "versions": {"torch": "3"},
+    "limits": {"max_seconds": 9.0},
+    "trained_on": {"speakers": ["1"]},
+}
 
 
 @pytest.mark.parametrize("field", DECIDES)

@@ -9,7 +9,7 @@ from cache.audit import summarize, verify, verify_recordings
 from cache.doctor import examine
 from cache.store import FeatureCache
 from featurize.corpora.iemocap import read_iemocap
-from featurize.encoders.load import EncodingOptions
+from featurize.encoders.options import EncodingOptions
 from featurize.job import Job, run_job
 from featurize.recheck import recording_digests
 from tests.voices import RATE_HZ, Silent, tone

@@ -1,0 +1,57 @@
+"""How encoders run, what they accept, and which library versions did it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from cache.stream import Scalar
+
+PRECISIONS: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+RECORDED = ("mmer", "torch", "transformers", "numpy", "soxr", "soundfile", "librosa")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodingOptions:
+    """How encoders run and what they accept.
+
+    Attributes:
+        device: where they run.
+        dtype: how features are stored.
+        precision: type Transformers compute in.
+        codes: quantizer codes: True wanted, False not wanted, None where the checkpoint has them.
+        event_tags: ``strip`` or ``keep``.
+        truncate: cut transcripts that are too long instead of failing.
+        max_seconds: longest utterance.
+        chunk: encode longer ones in pieces instead of failing.
+    """
+
+    device: torch.device
+    dtype: str = "float16"
+    precision: str = "float32"
+    codes: bool | None = None
+    event_tags: str = "strip"
+    truncate: bool = False
+    max_seconds: float = 60.0
+    chunk: bool = False
+
+
+def recorded_limits(options: EncodingOptions, *, chunk: bool) -> dict[str, Scalar]:
+    """Gives what a stream's spec records of the inputs accepted."""
+    return {"max_seconds": options.max_seconds, "chunk": chunk}
+
+
+def library_versions() -> dict[str, str]:
+    """Gives the versions of what takes part in a feature, as far as installed."""
+    found = {}
+    for package in RECORDED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # a bare clone, or a machine without librosa
+            continue
+    return found
