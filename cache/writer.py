@@ -109,6 +109,8 @@ class CacheWriter:
             DiskFull: if the disk fills up; whatever was committed before stays as it is.
             ValueError: if the rows are not those that the plan reserved.
         """
+        if not rows:
+            return
         with self._full_disk_told():
             for row in rows:
                 self._write_row(row)

@@ -25,7 +25,11 @@ MIN_SAMPLES = 400  # receptive field of the wav2vec 2.0 feature encoder, 25 ms
 EXACT_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF", "NIST", "VOC", "IRCAM"})
 UNKNOWN_TOTAL = 1 << 40  # libsndfile gives absurd totals where a streamed file has none
 MP3_PADDING = 2 * 1152  # encoder delay and padding, at most two MPEG frames
+OGG_PAGE = 65_307  # bytes of the longest page
 BLOCK = 1 << 20
+
+# How libsndfile's log says that a chunk holds less than its header announces.
+SHORT_OF = re.compile(r"^ *(?:data|SSND|Data Size|[Rr]iff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 Waveform = npt.NDArray[np.float32]
 
@@ -97,7 +101,8 @@ def probe(path: Path) -> Recording:
         raise RecordingError("missing" if not path.exists() else "not a file")
     if not path.stat().st_size:
         raise RecordingError("empty: zero bytes")
-    with _decoding(), soundfile.SoundFile(path) as file:
+    with _opened(path) as file:
+        _refuse_unfinished(path, file.format)
         exact = file.format in EXACT_FORMATS and 0 < file.frames < UNKNOWN_TOTAL
         samples = file.frames if exact else _counted(file)
         _refuse_truncated(file, samples)
@@ -145,7 +150,7 @@ def _nearest(position: float) -> int:
 
 
 def _decoded(span: Span) -> Waveform:
-    with _decoding(), soundfile.SoundFile(span.recording.path) as file:
+    with _opened(span.recording.path) as file:
         # Seeking in MP3 and Ogg is not exact to the sample: there everything before the span is decoded too.
         skipped = 0 if span.recording.seekable else span.start
         if span.recording.seekable:
@@ -185,18 +190,32 @@ def _refuse_truncated(file: soundfile.SoundFile, samples: int) -> None:
 
     libsndfile silently takes the shorter of the two for WAV and tells of it only in its log.
     """
-    told = re.search(r"^data\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    told = SHORT_OF.search(file.extra_info)
     if told and int(told[2]) < int(told[1]) < (1 << 31) - (1 << 12):  # more means a streamed file without a total
         raise RecordingError(f"truncated: {told[2]} of {told[1]} bytes of sound")
     if file.format == "MP3" and file.frames < UNKNOWN_TOTAL and samples < file.frames - MP3_PADDING:
         raise RecordingError(f"truncated: {samples} of {file.frames} samples of sound")
 
 
+def _refuse_unfinished(path: Path, sound_format: str) -> None:
+    """Checks that an Ogg file ends with a whole page that says it is the last (RFC 3533, section 6)."""
+    if sound_format != "OGG":
+        return
+    with path.open("rb") as handle:
+        handle.seek(max(0, path.stat().st_size - OGG_PAGE))
+        page = handle.read().rpartition(b"OggS")[2]  # from its fifth byte on
+    whole = len(page) > 22 and len(page) >= 23 + page[22] + sum(page[23 : 23 + page[22]])
+    if not whole or not page[1] & 4:
+        raise RecordingError("truncated: it does not end with its last page")
+
+
 @contextmanager
-def _decoding() -> Iterator[None]:
-    """Turns the errors of soundfile and the file system into a RecordingError."""
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Opens a recording; turns the errors of soundfile and the file system into a RecordingError."""
     try:
-        yield
+        # by its descriptor: of a name, soundfile would believe the extension
+        with path.open("rb") as handle, soundfile.SoundFile(handle.fileno(), closefd=False) as file:
+            yield file
     except soundfile.SoundFileError as error:
         raise RecordingError(f"cannot be decoded: {str(error).split(': ')[-1].rstrip('.')}") from error
     except OSError as error:

@@ -14,7 +14,7 @@ Failure = tuple[Sequence[str], int, str]
 
 
 class CommitThread:
-    """Writes what it is given in the order given; whatever waits together is flushed to disk together.
+    """Writes what it is given in the order given; rows that wait together are flushed to disk together.
 
     An error of the writer is raised at the next call, and when the thread is left.
     """
@@ -68,8 +68,14 @@ class CommitThread:
         return items
 
     def _write(self, items: Sequence[list[Row] | Failure]) -> None:
-        self.writer.commit([row for item in items if isinstance(item, list) for row in item])
+        rows: list[Row] = []
         for item in items:
-            if not isinstance(item, list):
-                for stream in item[0]:
-                    self.writer.fail(stream, item[1], item[2])
+            if isinstance(item, list):
+                rows += item
+                continue
+            self.writer.commit(rows)
+            rows = []
+            streams, index, reason = item
+            for stream in streams:
+                self.writer.fail(stream, index, reason)
+        self.writer.commit(rows)

@@ -20,6 +20,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in BATCH_SECONDS:
+            raise NotImplementedError(device.type)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise MmerError(f"device {name!r} is not to be had here; take auto, cpu, cuda, cuda:N or mps") from error

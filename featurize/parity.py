@@ -80,9 +80,8 @@ def _parity(plan: EncoderPlan, inputs: Inputs, utterances: int) -> Parity:
     found = [load_source(plan, inputs, index) for index in chosen]
     values = [one.value for one in found if isinstance(one, Source)]
     encoder = _whole(plan.encoder)
-    pairs = [
-        deviation(rows[0], _alone(encoder, value)) for rows, value in zip(encoder.encode(values), values, strict=True)
-    ]
+    rows = encoder.encode(values) if values else []
+    pairs = [deviation(one[0], _alone(encoder, value)) for one, value in zip(rows, values, strict=True)]
     spec = plan.specs[0]
     relative, absolute = (max(numbers, default=0.0) for numbers in (zip(*pairs, strict=True) if pairs else ((), ())))
     return Parity(

@@ -15,7 +15,7 @@ from cache.layout import StreamPlan
 from cache.stream import SPEECH, StreamSpec
 from cache.utterance import Utterance
 from featurize.audio import RATE_HZ, RecordingError, Span, cut, probe
-from featurize.corpora.reading import Reading
+from featurize.corpora.reading import Reading, check_reading
 from featurize.encoders.base import Encoder, Planned
 from featurize.transcript import clean_text, spoken, text_digest
 
@@ -71,8 +71,12 @@ def read_inputs(reading: Reading, *, limit: int | None = None) -> Inputs:
     Args:
         reading: the corpus as read.
         limit: how many utterances to take, from the first; None for all.
+
+    Raises:
+        MmerError: if two ids are the same once undecodable characters are gone.
     """
     cleaned = [_cleaned(utterance) for utterance in reading.utterances[:limit]]
+    check_reading(replace(reading, utterances=[utterance for utterance, _ in cleaned]), "the corpus")
     prober = remembered(_probed)
     with ThreadPoolExecutor(PROBE_THREADS) as threads:
         spans = list(threads.map(lambda pair: _span(reading.root, pair[0], prober), cleaned))
@@ -180,5 +184,5 @@ def _too_long(span: Span | str, limit_s: float) -> str:
     if isinstance(span, str):
         return span
     if span.duration_s > limit_s:
-        return f"{span.duration_s:.1f} s, longer than --max-seconds {limit_s:g}; raise it or pass --chunk"
+        return f"{span.duration_s:g} s, longer than --max-seconds {limit_s:g}; raise it or pass --chunk"
     return ""

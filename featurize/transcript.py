@@ -62,17 +62,15 @@ def spoken(text: str, event_tags: str) -> Spoken:
         >>> spoken(" [LAUGHTER]  I  know. ", "strip").text
         'I know.'
     """
-    kept = np.ones(len(text), dtype=bool)
     if event_tags == STRIP:
-        for tag in EVENT_TAG.finditer(text):
-            kept[tag.start() : tag.end()] = False
+        text = EVENT_TAG.sub(lambda tag: " " * len(tag[0]), text)
     characters: list[str] = []
     positions: list[int] = []
-    for position in np.flatnonzero(kept).tolist():
-        gap = text[position].isspace()
+    for position, character in enumerate(text):
+        gap = character.isspace()
         if gap and (not characters or characters[-1] == " "):
             continue
-        characters.append(" " if gap else text[position])
+        characters.append(" " if gap else character)
         positions.append(position)
     if characters and characters[-1] == " ":
         characters, positions = characters[:-1], positions[:-1]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
+os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch: for tiny models threads only wait for each other
 
 from cache.layout import StreamPlan
 from tests.toys import commit, create, plan_for, utterances_named

@@ -103,12 +103,19 @@ def _parse(text: str) -> EncoderRequest:
     match = re.fullmatch(r"(?:([^=/@]*)=)?(.+?)(?:@([^@/]*))?", text)
     if not match or match[1] == "" or match[3] == "":
         raise MmerError(f"encoder {text!r} is not understood; write [NAME=]SOURCE[@LAYERS], such as bert-base@12")
-    source = match[2].rstrip("/") or match[2]
+    source, layers = match[2], match[3]
+    whole = text.removeprefix(f"{match[1]}=") if match[1] else text
+    if Path(whole).is_dir():  # a folder may have an @ in its name
+        source, layers = whole.rstrip("/") or whole, None
     _check_source(source)
     name = match[1] or Path(source).name
     if name in {"", ".", ".."}:
         raise MmerError(f"encoder {text!r} needs a name, as in --encoder NAME={source}")
-    return EncoderRequest(name=name, source=source, layers=(match[3] or "last",))
+    if name == "ctc.chars" or name.endswith((".codes", ".tokens")):
+        raise MmerError(
+            f"the name {name} is taken by another kind of stream; choose one, as in --encoder NAME={source}"
+        )
+    return EncoderRequest(name=name, source=source, layers=(layers or "last",))
 
 
 def _check_source(source: str) -> None:

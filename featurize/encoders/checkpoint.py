@@ -4,6 +4,7 @@ safetensors are preferred; a ``.bin`` goes through torch's weights-only loader; 
 """
 
 import json
+import math
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -26,8 +28,10 @@ from transformers import (
     Wav2Vec2ForPreTraining,
     WavLMModel,
 )
+from transformers.utils.hub import cached_file
 
 from cache.errors import MmerError
+from featurize.audio import RATE_HZ
 
 # Model type -> class to load. WavLM has no SDPA: it is loaded eager.
 SPEECH_FAMILIES: Mapping[str, tuple[Any, str]] = {
@@ -42,6 +46,8 @@ TEXT_FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "distilbert": {},
 }
 QUANTIZER_PARTS = ("quantizer.", "project_q.", "project_hid.")
+PREPROCESSOR = "preprocessor_config.json"
+HOP = 320  # samples from one frame to the next, in every family
 UNUSED = "masked_spec_embed"  # SpecAugment's, never read in eval mode; random where a checkpoint lacks it
 
 
@@ -94,7 +100,7 @@ def open_checkpoint(source: str) -> Checkpoint:
     return Checkpoint(
         location=source,
         source=folder.resolve().name if folder.is_dir() else source,
-        revision="" if folder.is_dir() else str(getattr(config, "_commit_hash", "") or ""),
+        revision="" if folder.is_dir() else _revision(source),
         config=config,
         trained_on=_trained_on(folder),
     )
@@ -106,6 +112,9 @@ def load_speech(checkpoint: Checkpoint) -> SpeechCheckpoint:
     Raises:
         MmerError: if weights are missing, its quantizer's included where only some of them are there.
     """
+    hop = math.prod(checkpoint.config.conv_stride)
+    if hop != HOP:
+        raise MmerError(f"{checkpoint.location} gives a frame every {hop} samples; mmer takes one every {HOP}")
     family, attention = SPEECH_FAMILIES[checkpoint.config.model_type]
     model, missing = _load(family, checkpoint, attn_implementation=attention)
     quantizer_lost = {name for name in missing if name.startswith(QUANTIZER_PARTS)}
@@ -129,8 +138,9 @@ def load_text(checkpoint: Checkpoint) -> tuple[nn.Module, PreTrainedTokenizerBas
     _refuse_missing(checkpoint, missing)
     with _told(checkpoint.location):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.location, trust_remote_code=False)
-    if not getattr(tokenizer, "is_fast", False):
-        raise MmerError(f"{checkpoint.location} has no tokenizer.json, so tokens have no character spans")
+    # Hugging Face makes an empty tokenizer where the files of one are missing.
+    if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise MmerError(f"{checkpoint.location} has no tokenizer; put its tokenizer.json beside the weights")
     return model, tokenizer
 
 
@@ -169,9 +179,20 @@ def _refuse_missing(checkpoint: Checkpoint, missing: set[str]) -> None:
 
 def _normalizes(location: str) -> tuple[bool, str]:
     try:
-        return bool(Wav2Vec2FeatureExtractor.from_pretrained(location).do_normalize), ""
-    except OSError:
-        return True, "has no preprocessor_config.json: utterances are normalized, as is the default"
+        extractor: Any = Wav2Vec2FeatureExtractor.from_pretrained(location)
+    except (OSError, ValueError) as error:
+        if cached_file(location, PREPROCESSOR, _raise_exceptions_for_missing_entries=False):
+            raise MmerError(f"{PREPROCESSOR} of {location} cannot be read; repair it or remove it") from error
+        return True, f"has no {PREPROCESSOR}: utterances are normalized, as is the default"
+    if extractor.sampling_rate != RATE_HZ:
+        raise MmerError(f"{location} wants speech at {extractor.sampling_rate} Hz; mmer gives {RATE_HZ} Hz")
+    return bool(extractor.do_normalize), ""
+
+
+def _revision(source: str) -> str:
+    """Gives the commit of a hub repository, after which its folder in the hub cache is named."""
+    found = try_to_load_from_cache(source, "config.json")
+    return Path(found).parent.name if isinstance(found, str) else ""
 
 
 def _trained_on(folder: Path) -> Mapping[str, object]:
@@ -180,9 +201,11 @@ def _trained_on(folder: Path) -> Mapping[str, object]:
         return {}
     try:
         told = json.loads(path.read_text())
-    except ValueError as error:
-        raise MmerError(f"{path} is no JSON ({error}); it says which speakers the encoder has seen") from error
-    return dict(told)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or not told:
+        raise MmerError(f"{path} must hold a JSON object that says which corpus and speakers the encoder has seen")
+    return told
 
 
 @contextmanager
@@ -190,7 +213,11 @@ def _told(source: str) -> Iterator[None]:
     """Turns what Hugging Face raises into one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
+    except pickle.UnpicklingError as error:
+        raise MmerError(
+            f"the .bin of {source} holds more than weights and is not loaded; convert it to safetensors"
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         why = str(error).strip().split("\n", maxsplit=1)[0]
         if Path(source).is_dir():
             raise MmerError(f"{source} holds no checkpoint that can be loaded: {why}") from error

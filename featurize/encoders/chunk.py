@@ -21,6 +21,8 @@ class ChunkedEncoder:
     """
 
     def __init__(self, encoder: SpeechInput, *, max_samples: int) -> None:
+        if max_samples < FIELD:
+            raise ValueError(f"pieces must hold at least {FIELD} samples, one frame; got {max_samples}")
         self.specs = encoder.specs
         self.start_weights: Mapping[str, npt.NDArray[Any]] = encoder.start_weights
         self.whole = encoder
@@ -53,9 +55,8 @@ class ChunkedEncoder:
         return [waveform[start * HOP : (min(start + each, total) - 1) * HOP + FIELD] for start in starts]
 
     def _note(self, samples: int) -> str:
-        if samples <= self._max_samples:
-            return ""
-        return f"encoded in {-(-_frames(samples) // _frames(self._max_samples))} pieces"
+        pieces = 1 if samples <= self._max_samples else -(-_frames(samples) // _frames(self._max_samples))
+        return f"encoded in {pieces} pieces" if pieces > 1 else ""
 
 
 def _frames(samples: int) -> int:

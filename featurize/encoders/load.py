@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cache.errors import MmerError
 from cache.stream import SPEECH, TRANSCRIPT, StreamSpec
-from featurize.audio import RATE_HZ
+from featurize.audio import MIN_SAMPLES, RATE_HZ
 from featurize.encoders.base import SpeechInput, TextInput
 from featurize.encoders.catalog import BUILT_IN, ENCODERS, EncoderRequest
 from featurize.encoders.characters import CharacterTargets
@@ -116,6 +116,7 @@ def _speech(request: EncoderRequest, options: EncodingOptions) -> tuple[SpeechIn
     encoder = SpeechEncoder(
         base=model.base,
         quantizer=quantizer,
+        quantizer_weights="" if quantizer is None else weights_digest(model.pretraining or quantizer),
         start_weights=start_weights,
         spec=spec,
         choices=_choices(request, int(config.num_hidden_layers)),
@@ -126,6 +127,8 @@ def _speech(request: EncoderRequest, options: EncodingOptions) -> tuple[SpeechIn
     notes = "; ".join(one for one in (model.note, note) if one)
     if not options.chunk:
         return encoder, notes
+    if options.max_seconds * RATE_HZ < MIN_SAMPLES:
+        raise MmerError(f"--chunk needs --max-seconds of at least {MIN_SAMPLES / RATE_HZ}, got {options.max_seconds:g}")
     return ChunkedEncoder(encoder, max_samples=int(options.max_seconds * RATE_HZ)), notes
 
 

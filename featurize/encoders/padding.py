@@ -2,10 +2,12 @@
 
 Three remedies together are exact: the first layer's group norm takes its statistics over the valid samples only,
 the Transformer gets the boolean mask of valid frames, and padded frames are zero where they enter a convolution
-(the encoders' positional one does that itself, by the mask).
+(the encoders do that themselves by the mask, but for HuBERT's batch norm before the positional one).
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +63,28 @@ def encode_waveforms(feature_encoder: nn.Module, waveforms: Tensor, first_length
         else:
             hidden = layer(hidden)
     return hidden.transpose(1, 2)
+
+
+@contextmanager
+def masked(transformer: nn.Module, mask: Tensor | None) -> Iterator[None]:
+    """Makes the Transformer of a speech encoder keep padding out of its positional convolution.
+
+    Args:
+        transformer: Hugging Face's ``encoder``.
+        mask: True where a frame is valid, ``(batch, frames)``, or None where nothing is padded.
+    """
+    norm = getattr(transformer.pos_conv_embed, "batch_norm", None)
+    if mask is None or norm is None:
+        with warnings.catch_warnings():
+            # WavLM's boolean mask meets its float position bias; torch handles both and warns once
+            warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
+            yield
+        return
+    handle = norm.register_forward_hook(lambda module, arguments, output: output * mask[:, None])
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _valid_group_norm(norm: nn.GroupNorm, hidden: Tensor, lengths: Sequence[int]) -> Tensor:

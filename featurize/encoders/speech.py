@@ -20,7 +20,7 @@ from cache.stream import Scalar, StreamSpec
 from featurize.audio import MIN_SAMPLES, RATE_HZ
 from featurize.encoders.base import Planned, Waveform
 from featurize.encoders.layers import LayerChoice, tapped
-from featurize.encoders.padding import conv_lengths, encode_waveforms, pad_waveforms, valid_mask
+from featurize.encoders.padding import conv_lengths, encode_waveforms, masked, pad_waveforms, valid_mask
 
 PREPROCESSING: Mapping[str, Scalar] = {"rate_hz": RATE_HZ, "resampler": "soxr HQ", "min_samples": MIN_SAMPLES}
 
@@ -31,6 +31,7 @@ class SpeechEncoder:
     Args:
         base: Hugging Face's base model, in eval mode and float32.
         quantizer: its quantizer if codes are wanted, None otherwise.
+        quantizer_weights: digest of all that decides codes and start weights.
         start_weights: what heads start from, by name.
         spec: of the encoder; its name is the stream's, its layers are set per choice.
         choices: hidden states of each stream of frames.
@@ -45,6 +46,7 @@ class SpeechEncoder:
         base: nn.Module,
         quantizer: nn.Module | None,
         start_weights: Mapping[str, npt.NDArray[Any]],
+        quantizer_weights: str = "",
         spec: StreamSpec,
         choices: Sequence[LayerChoice],
         normalize: bool,
@@ -55,6 +57,7 @@ class SpeechEncoder:
         self.start_weights = start_weights
         self.normalize = normalize
         self.device = device
+        self._quantizer_weights = quantizer_weights
         self._quantizer = None if quantizer is None else quantizer.to(device).eval()
         self.choices = choices
         self._wanted = {index for choice in choices for index in choice.indices}
@@ -105,7 +108,7 @@ class SpeechEncoder:
         if self._quantizer is not None:
             groups = int(self._quantizer.num_groups)  # type: ignore[arg-type]
             codes = replace(spec, name=f"{spec.name}.codes", role="codes", layers="quantizer", shape=(groups,))
-            specs.append(replace(codes, dtype="uint16", precision="float32"))
+            specs.append(replace(codes, weights=self._quantizer_weights, dtype="uint16", precision="float32"))
         return specs
 
     def _lengths(self, samples: int) -> list[int]:
@@ -114,7 +117,7 @@ class SpeechEncoder:
     def _frames(self, projected: Tensor, frames: Sequence[int], precision: torch.dtype) -> list[Tensor]:
         transformer: Any = self._transformers[precision]
         mask = valid_mask(frames, self.device)
-        with tapped(transformer.layers, self._wanted) as hidden:
+        with tapped(transformer.layers, self._wanted) as hidden, masked(transformer, mask):
             last = transformer(projected.to(precision), attention_mask=mask).last_hidden_state
         return [choice.select(hidden, last) for choice in self.choices]
 

@@ -116,7 +116,7 @@ def test_utterances_that_are_too_long_or_unreadable_fail_and_the_rest_is_planned
         "2.5 s, longer than --max-seconds 2; raise it or pass --chunk",
         "missing",
         "",
-        "3.0 s, longer than --max-seconds 2; raise it or pass --chunk",
+        "3 s, longer than --max-seconds 2; raise it or pass --chunk",
     ]
     assert [one.rows for one in plan.planned] == [(160,), (), (), (320,), ()]
     assert [one.note for one in plan.planned if not one.failure] == ["16000 samples", "32000 samples"]

@@ -51,7 +51,7 @@ def test_the_differences_of_a_ramp_are_its_slope() -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(samples=st.integers(1, 20_000), seed=st.integers(0, 9))
+@given(samples=st.integers(400, 20_000), seed=st.integers(0, 9))  # a few samples may all lie below the floor
 def test_logmel_of_an_utterance_has_zero_mean_and_unit_variance(samples: int, seed: int) -> None:
     found = logmel80_of(speech(samples, seed))
     assert found.mean(dtype=np.float64) == pytest.approx(0, abs=1e-4)

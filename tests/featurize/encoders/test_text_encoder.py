@@ -175,10 +175,10 @@ def test_kept_event_tags_are_tokens_too() -> None:
     assert [(start, end) for _, start, end in stripped] == [(0, 0), (0, 2), (12, 14), (0, 0)]
 
 
-def test_a_word_cut_by_an_event_tag_has_the_span_around_it() -> None:
+def test_an_event_tag_parts_the_words_around_it() -> None:
     text = "gar[LAUGHTER]den"
     tokens = encoder_of("bert").encode([text])[0][1]
-    assert [text[start:end] for _, start, end in tokens] == ["", text, ""]
+    assert [text[start:end] for _, start, end in tokens] == ["", "gar", "den", ""]
 
 
 @settings(deadline=None, max_examples=50)
