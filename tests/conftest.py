@@ -11,6 +11,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch: for tiny m
 
 from cache.layout import StreamPlan
 from tests.toys import commit, create, plan_for, utterances_named
+from tests.voices import featurized, write_voices
 
 
 @pytest.fixture
@@ -21,3 +22,16 @@ def toy(tmp_path: Path) -> tuple[Path, StreamPlan]:
     create(path, utterances_named("abcd"), [plan], enc={"w": np.arange(3.0)})
     commit(path, plan, [0, 1, 3])
     return path, plan
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """The manifest of six recordings."""
+    return write_voices(tmp_path / "corpus", "abcdef")
+
+
+@pytest.fixture
+def cache(corpus: Path, tmp_path: Path) -> Path:
+    """Its complete cache."""
+    featurized(corpus, tmp_path / "a.h5")
+    return tmp_path / "a.h5"

@@ -1,7 +1,6 @@
 """The main job from end to end: what is computed, what is kept, what is computed anew."""
 
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,40 +12,21 @@ import soundfile
 from cache.audit import summarize, verify
 from cache.errors import MmerError
 from cache.store import FeatureCache
-from cache.writer import Row
-from featurize.commit import CommitThread
 from featurize.job import run_job
-from tests.voices import RATE_HZ, Silent, contents, featurized, job_over, tone, write_corpus, write_voices
+from tests.voices import (
+    RATE_HZ,
+    STREAMS,
+    Silent,
+    computed_anew,
+    contents,
+    featurized,
+    job_over,
+    tone,
+    write_corpus,
+    write_voices,
+)
 
 SPEECH_OF_ONE = {"wav2vec2-tiny": 1, "wav2vec2-tiny.codes": 1, "logmel80": 1}
-STREAMS = ["ctc.chars", "logmel80", "roberta-tiny", "roberta-tiny.tokens", "wav2vec2-tiny", "wav2vec2-tiny.codes"]
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    return write_voices(tmp_path / "corpus", "abcdef")
-
-
-@pytest.fixture
-def cache(corpus: Path, tmp_path: Path) -> Path:
-    featurized(corpus, tmp_path / "a.h5")
-    return tmp_path / "a.h5"
-
-
-def computed_anew(corpus: Path, cache: Path, **changes: Any) -> dict[str, int]:
-    """How many utterances a run writes to each stream."""
-    written: Counter[str] = Counter()
-    put = CommitThread.put
-
-    def counted(commits: CommitThread, rows: list[Row]) -> None:
-        written.update(row.stream for row in rows)
-        put(commits, rows)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CommitThread, "put", counted)
-        featurized(corpus, cache, **changes)
-    assert verify(FeatureCache(cache)) == []
-    return dict(written)
 
 
 def test_one_run_gives_every_stream_of_every_utterance(cache: Path) -> None:
@@ -144,33 +124,6 @@ def test_layers_of_one_encoder_are_computed_in_one_pass(corpus: Path, tmp_path: 
     assert opened.stream("wav2vec2-tiny@0,4").spec.shape == (2, 64)
     assert opened.stream("wav2vec2-tiny@2").spec.shape == (64,)
     assert "roberta-tiny.tokens" in opened.streams
-
-
-def test_another_key_stops_the_run_and_says_what_changed(corpus: Path, cache: Path) -> None:
-    before = contents(cache)
-    with pytest.raises(MmerError, match=r"computed otherwise \(dtype float16 -> int8\); --replace .*wav2vec2-tiny-2="):
-        featurized(corpus, cache, dtype="int8")
-    assert contents(cache) == before
-    featurized(corpus, cache, dtype="int8", replace=True)
-    assert FeatureCache(cache).stream("wav2vec2-tiny").spec.dtype == "int8"
-
-
-def test_two_keys_stand_side_by_side_under_two_names(corpus: Path, cache: Path) -> None:
-    featurized(corpus, cache, dtype="int8", encoders=("small=wav2vec2-tiny",), mel=False, audio_only=True)
-    opened = FeatureCache(cache)
-    exact, small = opened.stream("wav2vec2-tiny").read(0), opened.stream("small").read(0)
-    assert np.linalg.norm(exact - small) / np.linalg.norm(exact) < 0.02
-
-
-def test_replace_recomputes_what_is_there(corpus: Path, cache: Path) -> None:
-    before = contents(cache)
-    assert computed_anew(corpus, cache, replace=True) == dict.fromkeys(STREAMS, 6)
-    assert contents(cache) == before
-
-
-def test_event_tags_are_part_of_the_key(corpus: Path, cache: Path) -> None:
-    with pytest.raises(MmerError, match=r"preprocessing.event_tags strip -> keep"):
-        featurized(corpus, cache, event_tags="keep")
 
 
 def test_batches_give_what_one_by_one_gives(corpus: Path, cache: Path, tmp_path: Path) -> None:

@@ -1,20 +1,26 @@
 """Small corpora of real files to featurize, and jobs over them."""
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import soundfile
 import torch
 
+from cache.audit import verify
 from cache.store import FeatureCache
+from cache.writer import Row
+from featurize.commit import CommitThread
 from featurize.encoders.options import EncodingOptions
 from featurize.job import Job, Report, run_job
 
 RATE_HZ = 16_000
+STREAMS = ["ctc.chars", "logmel80", "roberta-tiny", "roberta-tiny.tokens", "wav2vec2-tiny", "wav2vec2-tiny.codes"]
 COLUMNS = ("id", "audio", "text", "label", "speaker", "session")
 
 
@@ -90,3 +96,19 @@ def contents(path: Path) -> dict[tuple[str, str], tuple[Any, ...]]:
         for name, stream in cache.streams.items()
         for index, utterance in enumerate(cache.ids)
     }
+
+
+def computed_anew(corpus: Path, cache: Path, **changes: Any) -> dict[str, int]:
+    """How many utterances a run writes to each stream."""
+    written: Counter[str] = Counter()
+    put = CommitThread.put
+
+    def counted(commits: CommitThread, rows: list[Row]) -> None:
+        written.update(row.stream for row in rows)
+        put(commits, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CommitThread, "put", counted)
+        featurized(corpus, cache, **changes)
+    assert verify(FeatureCache(cache)) == []
+    return dict(written)

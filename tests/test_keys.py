@@ -1,0 +1,37 @@
+"""The key of a stream: what another one stops, and how two stand side by side."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.errors import MmerError
+from cache.store import FeatureCache
+from tests.voices import STREAMS, computed_anew, contents, featurized
+
+
+def test_another_key_stops_the_run_and_says_what_changed(corpus: Path, cache: Path) -> None:
+    before = contents(cache)
+    with pytest.raises(MmerError, match=r"computed otherwise \(dtype float16 -> int8\); --replace .*wav2vec2-tiny-2="):
+        featurized(corpus, cache, dtype="int8")
+    assert contents(cache) == before
+    featurized(corpus, cache, dtype="int8", replace=True)
+    assert FeatureCache(cache).stream("wav2vec2-tiny").spec.dtype == "int8"
+
+
+def test_two_keys_stand_side_by_side_under_two_names(corpus: Path, cache: Path) -> None:
+    featurized(corpus, cache, dtype="int8", encoders=("small=wav2vec2-tiny",), mel=False, audio_only=True)
+    opened = FeatureCache(cache)
+    exact, small = opened.stream("wav2vec2-tiny").read(0), opened.stream("small").read(0)
+    assert np.linalg.norm(exact - small) / np.linalg.norm(exact) < 0.02
+
+
+def test_replace_recomputes_what_is_there(corpus: Path, cache: Path) -> None:
+    before = contents(cache)
+    assert computed_anew(corpus, cache, replace=True) == dict.fromkeys(STREAMS, 6)
+    assert contents(cache) == before
+
+
+def test_event_tags_are_part_of_the_key(corpus: Path, cache: Path) -> None:
+    with pytest.raises(MmerError, match=r"preprocessing.event_tags strip -> keep"):
+        featurized(corpus, cache, event_tags="keep")
