@@ -20,8 +20,8 @@ def to_stored(values: Rows, dtype: str) -> StoredRows:
 
     float16 keeps 11 significant bits: a relative error of at most 4.9e-4 per value.
     int8 divides each row by its own scale, the peak / 127 rounded up to float16. Its relative L2 error grows with
-    the ratio of a row's peak to its root mean square; `benchmarks/int8_error.py` measured 0.7% on Gaussian rows 768
-    wide, 0.9% on log-mel of real speech and 0.6% on a random wav2vec2-base.
+    the ratio of a row's peak to its root mean square; `benchmarks/int8_error.py` measured 0.8% on Gaussian rows 768
+    wide and on a random wav2vec2-base over real speech, and 0.4% on log-mel of it.
 
     Args:
         values: ``(rows, ...)``; integers are stored as they are.

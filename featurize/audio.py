@@ -38,7 +38,7 @@ class RecordingError(MmerError):
     """One recording cannot be used; the others can."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recording:
     """What a file holds: its rate, its samples per channel, and whether it can be cut by seeking."""
 
@@ -53,7 +53,7 @@ class Recording:
         return self.samples / self.rate_hz
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
     """A part of a recording, in source samples ``[start, stop)``."""
 
@@ -72,7 +72,7 @@ class Span:
         return (self.stop - self.start) / self.recording.rate_hz
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Loaded:
     """The sound of a span: 16 kHz mono float32 ``(samples,)``, a digest of it as decoded, and what was noticed."""
 

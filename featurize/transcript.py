@@ -43,8 +43,8 @@ def clean_text(text: str) -> Cleaned:
         Cleaned(text='so what', note='1 NUL character removed')
     """
     nuls = text.count("\0")
-    surrogates = sum(0xD800 <= ord(character) <= 0xDFFF for character in text)
-    cleaned = "".join(character for character in text if character != "\0" and not 0xD800 <= ord(character) <= 0xDFFF)
+    surrogates = sum(not _storable(character) for character in text) - nuls
+    cleaned = text if not nuls and not surrogates else "".join(filter(_storable, text))
     symbols = [character for character in cleaned if unicodedata.category(character) == "So"]
     notes = [
         *([f"{_counted(nuls, 'NUL character')} removed"] if nuls else []),
@@ -103,6 +103,10 @@ def ctc_note(words: str) -> str:
 def text_digest(text: str) -> bytes:
     """Gives the 16-byte digest of a text."""
     return blake2b(text.encode(), digest_size=16).digest()
+
+
+def _storable(character: str) -> bool:
+    return character != "\0" and not 0xD800 <= ord(character) <= 0xDFFF
 
 
 def _plain(words: str) -> str:

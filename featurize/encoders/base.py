@@ -15,7 +15,7 @@ Size_contra = TypeVar("Size_contra", contravariant=True)
 Input_contra = TypeVar("Input_contra", contravariant=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Planned:
     """What an encoder will make of one input.
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from cache.rows import Rows
 from cache.stream import Scalar, StreamSpec
@@ -54,6 +55,7 @@ class SpeechEncoder:
         precision: torch.dtype,
     ) -> None:
         self.base = base.to(device).eval()
+        _fold_weight_norm(self.base)
         self.start_weights = start_weights
         self.normalize = normalize
         self.device = device
@@ -144,6 +146,21 @@ def quantizer_codes(quantizer: nn.Module, normed: Tensor) -> Tensor:
     """
     scores = quantizer.weight_proj(normed)  # type: ignore[operator]
     return scores.unflatten(-1, (quantizer.num_groups, quantizer.num_vars)).argmax(dim=-1)  # type: ignore[no-any-return]
+
+
+def _fold_weight_norm(base: nn.Module) -> None:
+    """Computes the weights of the positional convolution once; otherwise every call does, to the same bits."""
+    embedding: Any = base.encoder.pos_conv_embed  # type: ignore[union-attr]
+    normed: Any = getattr(embedding, "conv", None)
+    if normed is None or not parametrize.is_parametrized(normed, "weight"):
+        return
+    # A new module, since unparametrizing one in place breaks its deep copies: they share its class.
+    folded = nn.Conv1d(
+        normed.in_channels, normed.out_channels, normed.kernel_size, padding=normed.padding, groups=normed.groups
+    )
+    folded.weight = nn.Parameter(normed.weight.detach(), requires_grad=False)
+    folded.bias = normed.bias
+    embedding.conv = folded
 
 
 def _projected(base: nn.Module, conv: Tensor) -> tuple[Tensor, Tensor]:

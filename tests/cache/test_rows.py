@@ -40,7 +40,7 @@ def test_int8_peak_never_clips() -> None:
 def test_int8_error_is_what_the_docstring_states() -> None:
     values = np.random.default_rng(0).standard_normal((500, 768)).astype(np.float32)
     error = np.linalg.norm(from_stored(*to_stored(values, "int8")) - values) / np.linalg.norm(values)
-    assert error == pytest.approx(0.0072, abs=5e-4)
+    assert error == pytest.approx(0.0077, abs=2e-4)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e6])

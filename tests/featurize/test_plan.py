@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,6 @@ from tests.voices import RATE_HZ, tone
 
 COSTS = st.lists(st.integers(0, 200), max_size=40)
 BUDGETS = st.integers(0, 1000) | st.floats(0, 1000)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Models as small as these are ten times slower when threads of several processes wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @given(COSTS, BUDGETS)

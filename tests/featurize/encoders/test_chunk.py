@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from functools import cache
 
 import hypothesis.strategies as st
@@ -15,15 +14,6 @@ from featurize.encoders.options import EncodingOptions
 
 LIMIT = 4000  # samples, 12 frames
 FRAMES = 12
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Models as small as these are ten times slower when threads of several processes wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @cache

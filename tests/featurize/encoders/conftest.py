@@ -1,0 +1,13 @@
+"""Checkpoints that several tests read, and none may change."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.featurize.encoders.checkpoints import QUANTIZER_SIZE, saved
+
+
+@pytest.fixture(scope="session")
+def wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pre-training checkpoint with its quantizer."""
+    return saved(tmp_path_factory.mktemp("checkpoint") / "mini", **QUANTIZER_SIZE)
