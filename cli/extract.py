@@ -111,12 +111,17 @@ def featurize(dry_run: bool, parity_check: int | None, as_json: bool, **asked: A
 def _job(
     *, corpus: str, root: Path | None, cache: Path | None, encoders: tuple[str, ...], device: str, **asked: Any
 ) -> Any:
+    # Threads of OpenMP spin while they wait, which starves a machine that others use too: 2 to 7 times slower there,
+    # 3% faster on an idle one. To be set before torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import transformers
 
     from featurize.device import choose_device
     from featurize.encoders.options import EncodingOptions
     from featurize.job import Job
+    from featurize.memory import keep_freed_memory
 
+    keep_freed_memory()
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     root = root or _root_of_environment(corpus)
