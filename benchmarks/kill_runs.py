@@ -3,7 +3,7 @@
     python benchmarks/kill_runs.py --kills 50
 
 A run over a part of the demo corpus is started again and again and killed by SIGKILL after a random time; where there
-is no file yet, every second kill waits for its creation. After every kill the file, if there is one, must open, must be
+is no file yet, every third kill waits for its creation. After every kill the file, if there is one, must open, must be
 sound, and must still hold every row that was committed before, to the bit. Whenever a run gets through, its values must
 equal those of an undisturbed run; then the next begins from nothing.
 """
@@ -69,18 +69,18 @@ def survive(folder: Path, *, kills: int, seed: int, utterances: int = 60) -> Tal
     """
     moments, tally = random.Random(seed), Tally()
     _finish(folder / "reference.h5", folder, utterances)  # writes the demo corpus
-    created_s, longest_s = _timed(folder / "undisturbed.h5", folder, utterances)
+    started = time.monotonic()
+    _finish(folder / "undisturbed.h5", folder, utterances)
+    longest_s = time.monotonic() - started
     reference = _committed(folder / "reference.h5")
     path = folder / "killed.h5"
     before: dict[tuple[str, str], tuple[int, bytes, str]] = {}
     while tally.total < kills:
         process = _start(path, folder, utterances)
-        if path.exists():
-            process.join(moments.uniform(0, longest_s))
-        elif moments.random() < 0.5:
-            process.join(moments.uniform(0, 1.5 * created_s))
-        else:
+        if not path.exists() and moments.random() < 1 / 3:
             _await_creation(path, process, moments.uniform(0, CREATION_S))
+        else:
+            process.join(moments.uniform(0, longest_s))
         if process.exitcode is None:
             process.kill()
             process.join()
@@ -110,17 +110,6 @@ def _await_creation(path: Path, process: multiprocessing.process.BaseProcess, de
     while process.is_alive() and not path.exists() and not _part(path):
         time.sleep(0.0002)
     time.sleep(delay_s)
-
-
-def _timed(path: Path, folder: Path, utterances: int) -> tuple[float, float]:
-    """Runs undisturbed; gives the seconds until the file is there and until the run ends."""
-    started = time.monotonic()
-    process = _start(path, folder, utterances)
-    while not path.exists() and process.is_alive():
-        time.sleep(0.002)
-    created_s = time.monotonic() - started
-    process.join()
-    return created_s, time.monotonic() - started
 
 
 def _start(path: Path, folder: Path, utterances: int) -> multiprocessing.process.BaseProcess:

@@ -1,7 +1,6 @@
 """Brings the cache file to the state that a run starts from: created, resumed, or rebuilt for a changed plan."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,13 +13,11 @@ import numpy as np
 from cache.errors import MmerError
 from cache.layout import COMMITTED, StreamPlan, Weights, read_layout, read_weights
 from cache.rebuild import build_file, check_room, plan_of
-from cache.store import FeatureCache, Stream
-from cache.stream import SPEECH, Scalar, StreamSpec
+from cache.store import FeatureCache
+from cache.stream import Scalar, StreamSpec
 from cache.writer import CacheWriter
-from featurize.audio import RecordingError, Span, load
-from featurize.plan import EncoderPlan, Inputs, speech_digest, transcript_digest
-
-CHECK_THREADS = 2
+from featurize.plan import EncoderPlan, Inputs
+from featurize.recheck import refuse_lost, reset_changed, unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +62,8 @@ def prepared(
         A writer, and notes on what was found.
 
     Raises:
-        MmerError: if the file belongs to another corpus, if a stream of the same name was computed otherwise, or if
-            recordings are gone that the file holds features of.
+        MmerError: if the file belongs to another corpus or to other utterances altogether, if a stream of the same
+            name was computed otherwise, or if recordings are gone that the file holds features of.
         DiskFull: if there is no room for what is planned.
     """
     streams = [stream for plan in plans for stream in plan.streams()]
@@ -76,15 +73,15 @@ def prepared(
         _build(planned, others=[], old=None)
     else:
         cache = FeatureCache(path)
-        _check_same_corpus(cache, corpus)
+        _check_same_corpus(cache, corpus, inputs)
         if not replace:
             _check_same_keys(cache, streams)
-            _refuse_lost(cache, inputs, _unreadable(cache, inputs))
+            refuse_lost(cache, inputs, unreadable(cache, inputs))
         notes += _settle(planned, cache)
     with CacheWriter(read_layout(path)) as writer:
         if replace:
             _reset_all(writer, streams)
-        notes += _reset_changed(writer, path, inputs, replace=replace)
+        notes += reset_changed(writer, inputs, replace=replace)
         _fail_planned(writer, streams)
         pending_bytes = _pending_bytes(writer, streams)
         check_room(path.parent, pending_bytes)
@@ -132,10 +129,15 @@ def _start_weights(plans: Sequence[EncoderPlan]) -> Weights:
     return {name: weights for name, weights in named.items() if weights}
 
 
-def _check_same_corpus(cache: FeatureCache, corpus: CorpusHeader) -> None:
+def _check_same_corpus(cache: FeatureCache, corpus: CorpusHeader, inputs: Inputs) -> None:
     held = cache.layout.header["corpus"].get("name")
     if held != corpus.name:
         raise MmerError(f"{cache.path} holds the corpus {held}, not {corpus.name}; name another file by --cache")
+    if not {utterance.id for utterance in inputs.utterances} & set(cache.ids):
+        raise MmerError(
+            f"{cache.path} holds {len(cache)} other utterances (first: {cache.ids[0]}) and none of {corpus.root}; "
+            "name another file by --cache"
+        )
 
 
 def _check_same_keys(cache: FeatureCache, streams: Sequence[StreamPlan]) -> None:
@@ -165,67 +167,9 @@ def _pieces(spec: StreamSpec) -> Scalar:
     return spec.limits.get("max_seconds") if spec.limits.get("chunk") else None
 
 
-def _unreadable(cache: FeatureCache, inputs: Inputs) -> dict[str, str]:
-    """Finds recordings that cannot be read any more though the cache holds features of them."""
-    held = {cache.ids[index] for stream in _speech(cache) for index in np.flatnonzero(stream.state == COMMITTED)}
-    pairs = zip(inputs.utterances, inputs.spans, strict=True)
-    return {utterance.id: span for utterance, span in pairs if isinstance(span, str) and utterance.id in held}
-
-
-def _refuse_lost(cache: FeatureCache, inputs: Inputs, lost: Mapping[str, str]) -> None:
-    if lost:
-        first, why = next(iter(lost.items()))
-        raise MmerError(
-            f"{len(lost)} of {len(inputs.utterances)} recordings that {cache.path} holds features of cannot be read "
-            f"any more (first: {first}: {why}); bring them back, or drop their features by --replace"
-        )
-
-
 def _reset_all(writer: CacheWriter, streams: Sequence[StreamPlan]) -> None:
     for stream in streams:
         writer.reset(stream.spec.name, np.flatnonzero(writer.states[stream.spec.name] == COMMITTED).tolist())
-
-
-def _reset_changed(writer: CacheWriter, path: Path, inputs: Inputs, *, replace: bool) -> list[str]:
-    """Makes rows pending whose recording or transcript is no longer the one that was encoded."""
-    cache = FeatureCache(path)
-    held = [index for index in range(len(cache)) if any(one.state[index] == COMMITTED for one in _speech(cache))]
-    with ThreadPoolExecutor(CHECK_THREADS) as threads:
-        sounds = dict(zip(held, threads.map(lambda index: _sound_digest(inputs.spans[index]), held), strict=True))
-    lost = {cache.ids[index]: told for index, told in sounds.items() if isinstance(told, str)}
-    if not replace:
-        _refuse_lost(cache, inputs, lost)
-    notes = []
-    for name, stream in cache.streams.items():
-        committed = np.flatnonzero(stream.state == COMMITTED).tolist()
-        changed = [index for index in committed if _changed(stream, index, inputs, sounds)]
-        if changed:
-            writer.reset(name, changed)
-            notes.append(f"{name}: the input of {len(changed)} utterances changed (first: {cache.ids[changed[0]]})")
-    return notes
-
-
-def _changed(stream: Stream, index: int, inputs: Inputs, sounds: Mapping[int, bytes | str]) -> bool:
-    held = bytes(stream.input_digest[index])
-    if stream.spec.consumes != SPEECH:
-        return held != transcript_digest(inputs.utterances[index].text, stream.spec)
-    sound, span = sounds[index], inputs.spans[index]
-    if isinstance(sound, str) or isinstance(span, str):
-        return True
-    return held != speech_digest(sound, span.samples, stream.spec)
-
-
-def _sound_digest(span: Span | str) -> bytes | str:
-    if isinstance(span, str):
-        return span
-    try:
-        return load(span).digest
-    except RecordingError as error:
-        return str(error)
-
-
-def _speech(cache: FeatureCache) -> list[Stream]:
-    return [stream for stream in cache.streams.values() if stream.spec.consumes == SPEECH]
 
 
 def _fail_planned(writer: CacheWriter, streams: Sequence[StreamPlan]) -> None:

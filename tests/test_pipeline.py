@@ -194,6 +194,13 @@ def test_a_cache_of_another_corpus_is_left_alone(corpus: Path, cache: Path) -> N
         run_job(demo, Silent())
 
 
+def test_a_cache_of_other_utterances_altogether_is_left_alone(cache: Path, tmp_path: Path) -> None:
+    before = contents(cache)
+    with pytest.raises(MmerError, match=r"holds 6 other utterances \(first: a\) and none of .*; name another file"):
+        featurized(write_voices(tmp_path / "other", "xyz"), cache)
+    assert contents(cache) == before
+
+
 def test_long_recordings_fail_or_are_encoded_in_pieces(corpus: Path, tmp_path: Path) -> None:
     report = featurized(corpus, tmp_path / "a.h5", max_seconds=0.55)
     assert {one["id"] for one in report.summary["failures"]} == {"e", "f"}
