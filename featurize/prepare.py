@@ -145,11 +145,17 @@ def _check_same_keys(cache: FeatureCache, streams: Sequence[StreamPlan]) -> None
         name = stream.spec.name
         if name in cache.streams and cache.streams[name].key != stream.spec.key:
             changed = "; ".join(cache.streams[name].spec.differences(stream.spec))
-            base, *layers = name.split("@")
             raise MmerError(
-                f"{name} of {cache.path} was computed otherwise ({changed}); --replace recomputes it, "
-                f"or keep both under another name, as in --encoder {base}-2={'@'.join([stream.spec.source, *layers])}"
+                f"{name} of {cache.path} was computed otherwise ({changed}); --replace recomputes it"
+                f"{_another_name(stream.spec)}"
             )
+
+
+def _another_name(spec: StreamSpec) -> str:
+    if spec.role == "chars":
+        return ""
+    encoder, *layers = spec.name.removesuffix(".codes").removesuffix(".tokens").split("@")
+    return f", or keep both under another name, as in --encoder {encoder}-2={'@'.join([spec.source, *layers])}"
 
 
 def _planned_so(cache: FeatureCache, plan: StreamPlan) -> bool:

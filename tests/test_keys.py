@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -24,6 +25,24 @@ def test_two_keys_stand_side_by_side_under_two_names(corpus: Path, cache: Path) 
     opened = FeatureCache(cache)
     exact, small = opened.stream("wav2vec2-tiny").read(0), opened.stream("small").read(0)
     assert np.linalg.norm(exact - small) / np.linalg.norm(exact) < 0.02
+
+
+def test_the_name_proposed_is_one_of_the_encoder(corpus: Path, cache: Path) -> None:
+    streams = {
+        "wav2vec2-tiny.codes": "wav2vec2-tiny-2=wav2vec2-tiny",
+        "roberta-tiny.tokens": "roberta-tiny-2=",
+        "ctc.chars": "",
+    }
+    for name, proposed in streams.items():
+        with h5py.File(cache, "r+") as file:
+            key = file[f"streams/{name}"].attrs["key"]
+            file[f"streams/{name}"].attrs["key"] = "0" * 32
+        with pytest.raises(
+            MmerError, match=f"{name} of .*--replace recomputes it{'.*' + proposed if proposed else '$'}"
+        ):
+            featurized(corpus, cache)
+        with h5py.File(cache, "r+") as file:
+            file[f"streams/{name}"].attrs["key"] = key
 
 
 def test_replace_recomputes_what_is_there(corpus: Path, cache: Path) -> None:
