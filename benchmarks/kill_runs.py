@@ -1,6 +1,6 @@
 """Kills runs at random moments, creation included, and checks that nothing committed is lost.
 
-    python benchmarks/kill_runs.py --kills 50
+    python -m benchmarks.kill_runs --kills 50
 
 A run over a part of the demo corpus is started again and again and killed by SIGKILL after a random time; where there
 is no file yet, every third kill waits for its creation. After every kill the file, if there is one, must open, must be
