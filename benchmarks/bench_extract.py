@@ -98,12 +98,13 @@ class Bench:
         keep_freed_memory()
         started, worked_s = time.perf_counter(), self.encoder.worked_s
         plan = plan_encoder(self.encoder, self.inputs, max_seconds=60, chunk=False)
-        header = CorpusHeader(name="noise", root=self.folder)
+        header, quiet = CorpusHeader(name="noise", root=self.folder), Silent()
         with (
             TemporaryDirectory(dir=self.folder) as name,
-            prepared(Path(name) / "cache.h5", header, self.inputs, [plan], replace=False) as (writer, _),
+            prepared(Path(name) / "cache.h5", header, self.inputs, [plan], replace=False, progress=quiet) as opened,
         ):
-            extract([plan], self.inputs, writer, batch_seconds=0, progress=Silent())
+            writer, _ = opened
+            extract([plan], self.inputs, writer, batch_seconds=0, progress=quiet)
             assert all(states.all() for states in writer.states.values())
         worked_s = self.encoder.worked_s - worked_s
         self.outside.append(1 - worked_s / (time.perf_counter() - started))

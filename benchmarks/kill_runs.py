@@ -11,13 +11,14 @@ equal those of an undisturbed run; then the next begins from nothing.
 import multiprocessing
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 
+from benchmarks.measure import Silent
 from cache.audit import verify
 from cache.layout import COMMITTED
 from cache.store import FeatureCache
@@ -40,19 +41,6 @@ class Tally:
     def total(self) -> int:
         """All kills."""
         return sum(self.kills.values())
-
-
-class Quiet:
-    """Progress that nobody watches."""
-
-    def note(self, notes: Sequence[str]) -> None:
-        """Says nothing."""
-
-    def start(self, name: str, utterances: int, seconds: float) -> None:
-        """Says nothing."""
-
-    def advance(self, utterances: int, seconds: float) -> None:
-        """Says nothing."""
 
 
 def survive(folder: Path, *, kills: int, seed: int, utterances: int = 60) -> Tally:
@@ -130,7 +118,7 @@ def _run(path: Path, root: Path, utterances: int) -> None:
     torch.set_num_threads(1)
     options = EncodingOptions(device=torch.device("cpu"))
     job = Job(corpus="demo", root=root, cache=path, encoders=ENCODERS, options=options, mel=False, limit=utterances)
-    run_job(job, Quiet())
+    run_job(job, Silent())
 
 
 def _committed(path: Path) -> Committed:

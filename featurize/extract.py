@@ -4,12 +4,11 @@ Batches are a pure function of the plan, and a batch that is only partly committ
 run gives the values of an undisturbed one.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,30 +17,14 @@ from cache.layout import COMMITTED
 from cache.rows import Rows, StoredRows, all_finite, to_stored
 from cache.stream import SPEECH, StreamSpec
 from cache.writer import CacheWriter, Row
-from featurize.audio import RecordingError, Span, load
+from featurize.audio import DECODE_THREADS, RecordingError, Span, load
 from featurize.commit import CommitThread
 from featurize.encoders.base import Encoder
 from featurize.plan import EncoderPlan, Inputs, pack_batches, speech_digest, transcript_digest
+from featurize.progress import Progress
 
-DECODE_THREADS = min(8, os.cpu_count() or 2)  # decoding one utterance takes a hundredth of encoding it on one core
 AHEAD = 3  # batches decoded ahead of the encoder: enough to overlap, few enough to bound memory
 TOKENS = 2048  # of a batch of transcripts: sorted by length they need little padding on any device
-
-
-class Progress(Protocol):
-    """Told how far a run is."""
-
-    def note(self, notes: Sequence[str]) -> None:
-        """Something was noticed before anything runs."""
-        ...
-
-    def start(self, name: str, utterances: int, seconds: float) -> None:
-        """An encoder begins, with so much to do."""
-        ...
-
-    def advance(self, utterances: int, seconds: float) -> None:
-        """So much more is encoded."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

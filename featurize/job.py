@@ -20,9 +20,10 @@ from featurize.device import default_batch_seconds
 from featurize.encoders.catalog import EncoderRequest, parse_requests
 from featurize.encoders.load import Encoders, character_targets, consumes, load_encoders
 from featurize.encoders.options import EncodingOptions
-from featurize.extract import Progress, extract
+from featurize.extract import extract
 from featurize.plan import EncoderPlan, Inputs, plan_encoder, read_inputs
 from featurize.prepare import CorpusHeader, prepared
+from featurize.progress import Progress
 
 MEL = "logmel80"
 
@@ -135,7 +136,10 @@ def run_job(job: Job, progress: Progress) -> Report:
             read_layout(job.cache)  # a file that cannot be read stops the run before the encoders are loaded
         ready = plan_job(job, reading, requests)
         header = CorpusHeader(name=job.corpus, root=reading.root)
-        with prepared(job.cache, header, ready.inputs, ready.plans, replace=job.replace) as (writer, notes):
+        with prepared(job.cache, header, ready.inputs, ready.plans, replace=job.replace, progress=progress) as (
+            writer,
+            notes,
+        ):
             progress.note([*ready.notes, *notes])
             extract(ready.plans, ready.inputs, writer, batch_seconds=job.batch_budget, progress=progress)
     cache = FeatureCache(job.cache)

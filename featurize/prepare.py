@@ -17,6 +17,7 @@ from cache.store import FeatureCache
 from cache.stream import Scalar, StreamSpec
 from cache.writer import CacheWriter
 from featurize.plan import EncoderPlan, Inputs
+from featurize.progress import Progress
 from featurize.recheck import refuse_lost, reset_changed, unreadable
 
 
@@ -45,7 +46,13 @@ class _FilePlan:
 
 @contextmanager
 def prepared(
-    path: Path, corpus: CorpusHeader, inputs: Inputs, plans: Sequence[EncoderPlan], *, replace: bool
+    path: Path,
+    corpus: CorpusHeader,
+    inputs: Inputs,
+    plans: Sequence[EncoderPlan],
+    *,
+    replace: bool,
+    progress: Progress,
 ) -> Iterator[tuple[CacheWriter, list[str]]]:
     """Opens the cache for the rows of a run; the caller holds `cache.writer.writing_lock`.
 
@@ -57,6 +64,7 @@ def prepared(
         inputs: of the corpus as it is now.
         plans: the encoders of this run; other streams of the file are kept.
         replace: recompute the streams of this run, whatever was there.
+        progress: told how far the look at recordings of an earlier run is.
 
     Yields:
         A writer, and notes on what was found.
@@ -81,7 +89,7 @@ def prepared(
     with CacheWriter(read_layout(path)) as writer:
         if replace:
             _reset_all(writer, streams)
-        notes += reset_changed(writer, inputs, replace=replace)
+        notes += reset_changed(writer, inputs, replace=replace, progress=progress)
         _fail_planned(writer, streams)
         pending_bytes = _pending_bytes(writer, streams)
         check_room(path.parent, pending_bytes)

@@ -13,10 +13,9 @@ from cache.store import FeatureCache, Stream
 from cache.stream import SPEECH
 from cache.utterance import Utterance
 from cache.writer import CacheWriter
-from featurize.audio import RecordingError, Span, cut, load, probe
+from featurize.audio import DECODE_THREADS, RecordingError, Span, cut, load, probe
 from featurize.plan import Inputs, speech_digest, transcript_digest
-
-CHECK_THREADS = 2
+from featurize.progress import Progress
 
 
 def recording_digests(root: Path) -> Callable[[Utterance, Stream], bytes | str]:
@@ -62,13 +61,14 @@ def refuse_lost(cache: FeatureCache, inputs: Inputs, lost: Mapping[str, str]) ->
         )
 
 
-def reset_changed(writer: CacheWriter, inputs: Inputs, *, replace: bool) -> list[str]:
+def reset_changed(writer: CacheWriter, inputs: Inputs, *, replace: bool, progress: Progress) -> list[str]:
     """Makes rows pending whose recording or transcript is no longer the one that was encoded.
 
     Args:
         writer: of the cache.
         inputs: of the corpus as it is now, in the order of the cache.
         replace: do so for recordings that can no longer be decoded, too.
+        progress: told how far the decoding is.
 
     Returns:
         A note for each stream that has such rows.
@@ -77,9 +77,7 @@ def reset_changed(writer: CacheWriter, inputs: Inputs, *, replace: bool) -> list
         MmerError: if recordings of committed rows can no longer be decoded.
     """
     cache = FeatureCache(writer.layout.path)
-    held = [index for index in range(len(cache)) if any(one.state[index] == COMMITTED for one in _speech(cache))]
-    with ThreadPoolExecutor(CHECK_THREADS) as threads:
-        sounds = dict(zip(held, threads.map(lambda index: _sound_digest(inputs.spans[index]), held), strict=True))
+    sounds = _sounds(cache, inputs, progress)
     lost = {cache.ids[index]: told for index, told in sounds.items() if isinstance(told, str)}
     if not replace:
         refuse_lost(cache, inputs, lost)
@@ -101,6 +99,22 @@ def _changed(stream: Stream, index: int, inputs: Inputs, sounds: Mapping[int, by
     if isinstance(sound, str) or isinstance(span, str):
         return True
     return held != speech_digest(sound, span.samples, stream.spec)
+
+
+def _sounds(cache: FeatureCache, inputs: Inputs, progress: Progress) -> dict[int, bytes | str]:
+    """Digests every recording that the cache holds features of, or says why it cannot be decoded any more."""
+    held = [index for index in range(len(cache)) if any(one.state[index] == COMMITTED for one in _speech(cache))]
+    if not held:
+        return {}
+    seconds = [inputs.utterances[index].duration_s or 0.0 for index in held]
+    progress.start("recordings as before?", len(held), sum(seconds))
+    sounds: dict[int, bytes | str] = {}
+    with ThreadPoolExecutor(DECODE_THREADS) as threads:
+        found = threads.map(lambda index: _sound_digest(inputs.spans[index]), held)
+        for index, duration_s, digest in zip(held, seconds, found, strict=True):
+            sounds[index] = digest
+            progress.advance(1, duration_s)
+    return sounds
 
 
 def _sound_digest(span: Span | str) -> bytes | str:
