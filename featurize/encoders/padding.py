@@ -1,8 +1,8 @@
 """Batches of speech that give what each utterance would give alone.
 
 Three remedies together are exact: the first layer's group norm takes its statistics over the valid samples only,
-the Transformer gets the boolean mask of valid frames, and padded frames are zero where they enter a convolution
-(the encoders do that themselves by the mask, but for HuBERT's batch norm before the positional one).
+the Transformer gets the boolean mask of valid frames, and padded frames are zero where they enter a convolution after
+the feature encoder.
 """
 
 import warnings
@@ -66,25 +66,28 @@ def encode_waveforms(feature_encoder: nn.Module, waveforms: Tensor, first_length
 
 
 @contextmanager
-def masked(transformer: nn.Module, mask: Tensor | None) -> Iterator[None]:
-    """Makes the Transformer of a speech encoder keep padding out of its positional convolution.
+def padding_kept_out(transformer: nn.Module, mask: Tensor | None) -> Iterator[None]:
+    """Zeroes padded frames where they enter a convolution of a Transformer, whatever came before it.
+
+    The encoders zero them by the mask once, before the first layer; HuBERT's batch norm then makes them non-zero again.
 
     Args:
         transformer: Hugging Face's ``encoder``.
         mask: True where a frame is valid, ``(batch, frames)``, or None where nothing is padded.
     """
-    norm = getattr(transformer.pos_conv_embed, "batch_norm", None)
-    if mask is None or norm is None:
+    handles = []
+    if mask is not None:
+        valid = mask[:, None]  # (batch, 1, frames)
+        wide = [one for one in transformer.modules() if isinstance(one, nn.Conv1d) and one.kernel_size[0] > 1]
+        handles = [one.register_forward_pre_hook(lambda module, inputs: (inputs[0] * valid,)) for one in wide]
+    try:
         with warnings.catch_warnings():
-            # WavLM's boolean mask meets its float position bias; torch handles both and warns once
+            # WavLM's boolean mask meets its float position bias; torch handles both and warns
             warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
             yield
-        return
-    handle = norm.register_forward_hook(lambda module, arguments, output: output * mask[:, None])
-    try:
-        yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _valid_group_norm(norm: nn.GroupNorm, hidden: Tensor, lengths: Sequence[int]) -> Tensor:

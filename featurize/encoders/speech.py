@@ -21,7 +21,7 @@ from cache.stream import Scalar, StreamSpec
 from featurize.audio import MIN_SAMPLES, RATE_HZ
 from featurize.encoders.base import Planned, Waveform
 from featurize.encoders.layers import LayerChoice, tapped
-from featurize.encoders.padding import conv_lengths, encode_waveforms, masked, pad_waveforms, valid_mask
+from featurize.encoders.padding import conv_lengths, encode_waveforms, pad_waveforms, padding_kept_out, valid_mask
 
 PREPROCESSING: Mapping[str, Scalar] = {"rate_hz": RATE_HZ, "resampler": "soxr HQ", "min_samples": MIN_SAMPLES}
 
@@ -119,7 +119,7 @@ class SpeechEncoder:
     def _frames(self, projected: Tensor, frames: Sequence[int], precision: torch.dtype) -> list[Tensor]:
         transformer: Any = self._transformers[precision]
         mask = valid_mask(frames, self.device)
-        with tapped(transformer.layers, self._wanted) as hidden, masked(transformer, mask):
+        with tapped(transformer.layers, self._wanted) as hidden, padding_kept_out(transformer, mask):
             last = transformer(projected.to(precision), attention_mask=mask).last_hidden_state
         return [choice.select(hidden, last) for choice in self.choices]
 
