@@ -1,8 +1,9 @@
 """Builds a new cache file, keeps what is still valid of the old one, and puts it in its place by a rename."""
 
+import glob
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from cache.layout import (
 from cache.store import FeatureCache, Stream
 from cache.utterance import Utterance
 from cache.writer import CacheWriter, Row, rows_checksum, unwritable, writing_lock
+
+Keep = Callable[[Stream, int], bool]
 
 COPY_BYTES = 64 << 20  # committed together while copying: bounds memory, and few enough syncs
 OVERHEAD_BYTES = 1 << 20  # HDF5 metadata and alignment of a file with a dozen streams
@@ -61,11 +64,12 @@ def build_file(
     utterances: Sequence[Utterance],
     plans: Sequence[StreamPlan],
     weights: Weights,
+    keep: Keep = lambda stream, index: True,
 ) -> int:
     """Creates the cache, or replaces it by one that keeps every row still valid.
 
     A row is kept if its utterance and its stream are planned again under the same id, name and key with as many rows,
-    and its bytes still have their checksum. The old file stays whole until the rename. The caller holds `writing_lock`.
+    its bytes still have their checksum, and `keep` says so. The old file stays whole until the rename. The caller holds `writing_lock`.
 
     Args:
         path: the cache file.
@@ -73,6 +77,7 @@ def build_file(
         utterances: all of them, in the order of the plans' lengths.
         plans: the streams of the new file.
         weights: by encoder and name.
+        keep: whether the input of a row of the old file, by its stream and index there, is still what was encoded.
 
     Returns:
         How many rows of utterances were kept.
@@ -82,12 +87,12 @@ def build_file(
         MmerError: if the folder cannot be written.
     """
     check_room(path.parent, plan_bytes(plans))
-    for leftover in path.parent.glob(f".{path.name}.*.part"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         leftover.unlink()  # of a killed run: the lock says that no other is at work
     fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         create_file(fresh, header=header, utterances=utterances, plans=plans, weights=weights)
-        kept = _keep_rows(FeatureCache(path), read_layout(fresh)) if path.exists() else 0
+        kept = _keep_rows(FeatureCache(path), read_layout(fresh), keep) if path.exists() else 0
         _check_created(fresh, utterances, plans)
         fresh.replace(path)
         _sync_folder(path.parent)
@@ -107,7 +112,9 @@ def plan_of(layout: CacheLayout, stream: Stream, utterances: Sequence[Utterance]
     indices = [known.get(utterance.id) for utterance in utterances]
     lengths = [0 if index is None else int(stream.lengths[index]) for index in indices]
     failures = {
-        new: stream.reason(old) for new, old in enumerate(indices) if old is not None and stream.state[old] == FAILED
+        new: stream.reason(old)
+        for new, old in enumerate(indices)
+        if old is not None and stream.state[old] == FAILED and layout.utterances[old].text == utterances[new].text
     }
     return StreamPlan(spec=stream.spec, lengths=np.array(lengths, dtype=np.int64), failures=failures)
 
@@ -118,9 +125,10 @@ def drop_stream(path: Path, name: str) -> None:
     Raises:
         MmerError: if the cache has no such stream, or only this one.
     """
+    path = path.resolve()
+    FeatureCache(path).stream(name)
     with writing_lock(path):
         cache = FeatureCache(path)
-        cache.stream(name)
         kept = [stream for other, stream in cache.streams.items() if other != name]
         if not kept:
             raise MmerError(f"{name} is the only stream of {path}; remove the file instead")
@@ -134,7 +142,7 @@ def drop_stream(path: Path, name: str) -> None:
         )
 
 
-def _keep_rows(old: FeatureCache, fresh: CacheLayout) -> int:
+def _keep_rows(old: FeatureCache, fresh: CacheLayout, keep: Keep) -> int:
     known = {utterance.id: index for index, utterance in enumerate(old.utterances)}
     places = [(known[utterance.id], new) for new, utterance in enumerate(fresh.utterances) if utterance.id in known]
     kept = 0
@@ -143,8 +151,9 @@ def _keep_rows(old: FeatureCache, fresh: CacheLayout) -> int:
             if name not in old.streams or old.streams[name].key != layout.key:
                 continue
             lengths = np.diff(layout.offsets)
-            same = [(a, b) for a, b in places if int(old.streams[name].lengths[a]) == int(lengths[b])]
-            for rows in _batched(_valid_rows(old.streams[name], same)):
+            stream = old.streams[name]
+            same = [(a, b) for a, b in places if int(stream.lengths[a]) == int(lengths[b]) and keep(stream, a)]
+            for rows in _batched(_valid_rows(stream, same)):
                 writer.commit(rows)
                 kept += len(rows)
     return kept

@@ -58,6 +58,8 @@ def writing_lock(path: Path) -> Iterator[None]:
     """
     if path.is_dir():
         raise MmerError(f"{path} is a folder; name a file by --cache, such as {path / 'corpus.h5'}")
+    if path.exists() and not path.is_file():
+        raise MmerError(f"{path} is no plain file; name another one by --cache")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock", timeout=0)
@@ -141,7 +143,7 @@ class CacheWriter:
         if row.stored.values.shape != expected or row.stored.values.dtype != layout.regions["values"].dtype:
             found = f"{row.stored.values.shape} {row.stored.values.dtype}"
             raise ValueError(f"{row.stream} of utterance {row.index} must be {expected} as planned, got {found}")
-        if self.states[row.stream][row.index] == COMMITTED:
+        if self.states[row.stream][row.index] != PENDING:
             self.reset(row.stream, [row.index])
         self._write_rows(row.stream, "values", start, row.stored.values)
         if row.stored.scales is not None:

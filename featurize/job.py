@@ -131,12 +131,13 @@ def run_job(job: Job, progress: Progress) -> Report:
     """
     started = time.monotonic()
     reading, requests = read_job(job)
-    with writing_lock(job.cache):
-        if job.cache.exists():
-            read_layout(job.cache)  # a file that cannot be read stops the run before the encoders are loaded
+    path = job.cache.resolve() if job.cache.is_symlink() else job.cache  # the lock belongs to the file, not to a link
+    with writing_lock(path):
+        if path.exists():
+            read_layout(path)  # a file that cannot be read stops the run before the encoders are loaded
         ready = plan_job(job, reading, requests)
         header = CorpusHeader(name=job.corpus, root=reading.root)
-        with prepared(job.cache, header, ready.inputs, ready.plans, replace=job.replace, progress=progress) as (
+        with prepared(path, header, ready.inputs, ready.plans, replace=job.replace, progress=progress) as (
             writer,
             notes,
         ):

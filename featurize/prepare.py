@@ -14,11 +14,11 @@ from cache.errors import MmerError
 from cache.layout import COMMITTED, StreamPlan, Weights, read_layout, read_weights
 from cache.rebuild import build_file, check_room, plan_of
 from cache.store import FeatureCache
-from cache.stream import Scalar, StreamSpec
+from cache.stream import SPEECH, Scalar, StreamSpec
 from cache.writer import CacheWriter
 from featurize.plan import EncoderPlan, Inputs
 from featurize.progress import Progress
-from featurize.recheck import refuse_lost, reset_changed, unreadable
+from featurize.recheck import changed_rows, digest_sounds, refuse_lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ class _FilePlan:
     inputs: Inputs
     plans: Sequence[EncoderPlan]
     streams: Sequence[StreamPlan]
+    replace: bool
 
 
 @contextmanager
@@ -75,46 +76,94 @@ def prepared(
         DiskFull: if there is no room for what is planned.
     """
     streams = [stream for plan in plans for stream in plan.streams()]
-    planned = _FilePlan(path=path, corpus=corpus, inputs=inputs, plans=plans, streams=streams)
+    planned = _FilePlan(path=path, corpus=corpus, inputs=inputs, plans=plans, streams=streams, replace=replace)
     notes: list[str] = []
+    stale: dict[str, set[int]] = {}
+    lost: dict[str, str] = {}
     if not path.exists():
-        _build(planned, others=[], old=None)
+        _build(planned, others=[], old=None, stale=stale)
     else:
         cache = FeatureCache(path)
         _check_same_corpus(cache, corpus, inputs)
         if not replace:
             _check_same_keys(cache, streams)
-            refuse_lost(cache, inputs, unreadable(cache, inputs))
-        notes += _settle(planned, cache)
+        sounds = digest_sounds(cache, inputs, progress)
+        if not replace:
+            refuse_lost(cache, inputs, sounds)
+        lost = {name: told for name, told in sounds.items() if isinstance(told, str)}
+        stale = _stale(planned, cache, sounds)
+        notes += [*_changed_notes(cache, stale, planned), *_settle(planned, cache, stale)]
     with CacheWriter(read_layout(path)) as writer:
-        if replace:
-            _reset_all(writer, streams)
-        notes += reset_changed(writer, inputs, replace=replace, progress=progress)
         _fail_planned(writer, streams)
-        pending_bytes = _pending_bytes(writer, streams)
-        check_room(path.parent, pending_bytes)
+        _fail_lost(writer, planned, lost)
+        check_room(path.parent, _pending_bytes(writer, streams))
         yield writer, notes
 
 
-def _settle(planned: _FilePlan, cache: FeatureCache) -> list[str]:
-    """Rebuilds the file if the plan is not the one that it was created for."""
+def _stale(planned: _FilePlan, cache: FeatureCache, sounds: Mapping[str, bytes | str]) -> dict[str, set[int]]:
+    """Finds the rows that are to be computed anew: their input changed, or their stream is replaced."""
+    specs = {stream.spec.name: stream.spec for stream in planned.streams}
+    stale = changed_rows(cache, planned.inputs, specs, sounds)
+    if planned.replace:
+        stale |= {name: set(range(len(cache))) for name in specs if name in cache.streams}
+    return stale
+
+
+def _changed_notes(cache: FeatureCache, stale: Mapping[str, set[int]], planned: _FilePlan) -> list[str]:
+    mine = {stream.spec.name for stream in planned.streams} if planned.replace else set()
+    return [
+        f"{name}: the input of {len(rows)} utterances changed (first: {cache.ids[min(rows)]})"
+        for name, rows in stale.items()
+        if rows and name not in mine
+    ]
+
+
+def _settle(planned: _FilePlan, cache: FeatureCache, stale: Mapping[str, set[int]]) -> list[str]:
+    """Takes stale rows back, in a new file if the plan is not the one that the old was created for."""
     utterances = planned.inputs.utterances
     if list(cache.utterances) == utterances and all(_planned_so(cache, stream) for stream in planned.streams):
+        with CacheWriter(cache.layout) as writer:
+            for name, rows in stale.items():
+                writer.reset(name, sorted(rows))
         return []
-    named = {stream.spec.name for stream in planned.streams}
-    others = [plan_of(cache.layout, one, utterances) for name, one in cache.streams.items() if name not in named]
-    kept = _build(planned, others=others, old=cache)
-    return [f"the plan changed: {planned.path} was rebuilt, {kept} rows of utterances kept"]
+    others = [plan_of(cache.layout, cache.streams[name], utterances) for name in _kept_streams(planned, cache)]
+    held = sum(int(np.count_nonzero(stream.state == COMMITTED)) for stream in cache.streams.values())
+    kept = _build(planned, others=others, old=cache, stale=stale)
+    return [f"the plan changed: {planned.path} was rebuilt with {kept} of {held} committed rows of utterances"]
 
 
-def _build(planned: _FilePlan, *, others: Sequence[StreamPlan], old: FeatureCache | None) -> int:
-    weights: dict[str, Any] = {} if old is None else dict(read_weights(planned.path))
+def _kept_streams(planned: _FilePlan, cache: FeatureCache) -> list[str]:
+    """Names the streams of other runs, without those of an encoder whose name another one takes over."""
+    named = {stream.spec.name: stream.spec for stream in planned.streams}
+    taken = {
+        _encoder_name(name)
+        for name, spec in named.items()
+        if name in cache.streams and _encoder_of(spec) != _encoder_of(cache.streams[name].spec)
+    }
+    return [name for name in cache.streams if name not in named and _encoder_name(name) not in taken]
+
+
+def _encoder_of(spec: StreamSpec) -> tuple[str, str, str]:
+    return spec.source, spec.revision, spec.weights
+
+
+def _encoder_name(stream: str) -> str:
+    return stream.removesuffix(".codes").removesuffix(".tokens").split("@")[0]
+
+
+def _build(
+    planned: _FilePlan, *, others: Sequence[StreamPlan], old: FeatureCache | None, stale: Mapping[str, set[int]]
+) -> int:
+    held = {} if old is None else read_weights(planned.path)
+    encoders = {_encoder_name(stream.spec.name) for stream in others}
+    weights = {name: arrays for name, arrays in held.items() if name in encoders}
     return build_file(
         planned.path,
         header={"mmer_version": mmer_version(), "created": _created(old), "corpus": planned.corpus.as_json()},
         utterances=planned.inputs.utterances,
         plans=[*others, *planned.streams],
         weights=weights | dict(_start_weights(planned.plans)),
+        keep=lambda stream, index: index not in stale.get(stream.spec.name, ()),
     )
 
 
@@ -162,8 +211,8 @@ def _check_same_keys(cache: FeatureCache, streams: Sequence[StreamPlan]) -> None
 def _another_name(spec: StreamSpec) -> str:
     if spec.role == "chars":
         return ""
-    encoder, *layers = spec.name.removesuffix(".codes").removesuffix(".tokens").split("@")
-    return f", or keep both under another name, as in --encoder {encoder}-2={'@'.join([spec.source, *layers])}"
+    layers = "" if spec.layers in {"last", "quantizer", "tokenizer"} else f"@{spec.layers}"
+    return f", or keep both under another name, as in --encoder {_encoder_name(spec.name)}-2={spec.source}{layers}"
 
 
 def _planned_so(cache: FeatureCache, plan: StreamPlan) -> bool:
@@ -172,6 +221,7 @@ def _planned_so(cache: FeatureCache, plan: StreamPlan) -> bool:
         stream is not None
         and stream.key == plan.spec.key
         and _pieces(stream.spec) == _pieces(plan.spec)
+        and stream.spec.trained_on == plan.spec.trained_on
         and np.array_equal(stream.lengths, plan.lengths)
     )
 
@@ -181,16 +231,20 @@ def _pieces(spec: StreamSpec) -> Scalar:
     return spec.limits.get("max_seconds") if spec.limits.get("chunk") else None
 
 
-def _reset_all(writer: CacheWriter, streams: Sequence[StreamPlan]) -> None:
-    for stream in streams:
-        writer.reset(stream.spec.name, np.flatnonzero(writer.states[stream.spec.name] == COMMITTED).tolist())
-
-
 def _fail_planned(writer: CacheWriter, streams: Sequence[StreamPlan]) -> None:
     """Brings the reasons of utterances that cannot be encoded up to date."""
     for stream in streams:
         for index, reason in stream.failures.items():
             writer.fail(stream.spec.name, index, reason)
+
+
+def _fail_lost(writer: CacheWriter, planned: _FilePlan, lost: Mapping[str, str]) -> None:
+    """Says in the streams of other runs, too, why features were dropped by --replace."""
+    named = {stream.spec.name for stream in planned.streams}
+    others = [name for name, one in writer.layout.streams.items() if name not in named and one.spec.consumes == SPEECH]
+    for index, utterance in enumerate(planned.inputs.utterances):
+        for name in others if utterance.id in lost else ():
+            writer.fail(name, index, lost[utterance.id])
 
 
 def _pending_bytes(writer: CacheWriter, streams: Sequence[StreamPlan]) -> int:

@@ -10,10 +10,10 @@ import numpy as np
 from cache.errors import MmerError
 from cache.layout import COMMITTED
 from cache.store import FeatureCache, Stream
-from cache.stream import SPEECH
+from cache.stream import SPEECH, StreamSpec
 from cache.utterance import Utterance
-from cache.writer import CacheWriter
 from featurize.audio import DECODE_THREADS, RecordingError, Span, cut, load, probe
+from featurize.corpora.iemocap import RELEASE
 from featurize.plan import Inputs, speech_digest, transcript_digest
 from featurize.progress import Progress
 
@@ -22,8 +22,12 @@ def recording_digests(root: Path) -> Callable[[Utterance, Stream], bytes | str]:
     """Makes a function that digests what a stream would consume of an utterance now, or says why it cannot.
 
     Args:
-        root: folder that the recordings' paths are relative to.
+        root: folder that the recordings' paths are relative to, or what the corpus takes for it.
+
+    Raises:
+        MmerError: if there is no such folder.
     """
+    root = _audio_folder(root)
 
     @remembered  # every speech stream asks for the same recording
     def sound(audio: str, start_s: float | None, end_s: float | None) -> tuple[bytes, int] | str:
@@ -40,19 +44,21 @@ def recording_digests(root: Path) -> Callable[[Utterance, Stream], bytes | str]:
     return digest_of
 
 
-def unreadable(cache: FeatureCache, inputs: Inputs) -> dict[str, str]:
-    """Finds recordings that the cache holds features of but that cannot be read any more: id -> why."""
-    held = {cache.ids[index] for stream in _speech(cache) for index in np.flatnonzero(stream.state == COMMITTED)}
-    pairs = zip(inputs.utterances, inputs.spans, strict=True)
-    return {utterance.id: span for utterance, span in pairs if isinstance(span, str) and utterance.id in held}
+def _audio_folder(root: Path) -> Path:
+    if not root.exists():
+        raise MmerError(f"no folder {root}; --audio takes what --root took")
+    if root.is_file():  # of a manifest
+        return root.parent
+    return root / RELEASE if (root / RELEASE).is_dir() else root
 
 
-def refuse_lost(cache: FeatureCache, inputs: Inputs, lost: Mapping[str, str]) -> None:
-    """Refuses to give up features whose recordings are gone.
+def refuse_lost(cache: FeatureCache, inputs: Inputs, sounds: Mapping[str, bytes | str]) -> None:
+    """Refuses to give up features whose recordings cannot be read any more.
 
     Raises:
         MmerError: if there are any, with the first of them.
     """
+    lost = {name: told for name, told in sounds.items() if isinstance(told, str)}
     if lost:
         first, why = next(iter(lost.items()))
         raise MmerError(
@@ -61,60 +67,58 @@ def refuse_lost(cache: FeatureCache, inputs: Inputs, lost: Mapping[str, str]) ->
         )
 
 
-def reset_changed(writer: CacheWriter, inputs: Inputs, *, replace: bool, progress: Progress) -> list[str]:
-    """Makes rows pending whose recording or transcript is no longer the one that was encoded.
+def changed_rows(
+    cache: FeatureCache, inputs: Inputs, specs: Mapping[str, StreamSpec], sounds: Mapping[str, bytes | str]
+) -> dict[str, set[int]]:
+    """Finds committed rows whose recording or transcript is no longer the one that was encoded.
 
     Args:
-        writer: of the cache.
-        inputs: of the corpus as it is now, in the order of the cache.
-        replace: do so for recordings that can no longer be decoded, too.
-        progress: told how far the decoding is.
+        cache: the file as it is.
+        inputs: of the corpus as it is now.
+        specs: of the streams that are planned anew; other streams have their own.
+        sounds: digest of each recording as it is now, or why it cannot be decoded; by utterance id.
 
     Returns:
-        A note for each stream that has such rows.
-
-    Raises:
-        MmerError: if recordings of committed rows can no longer be decoded.
+        Indices in the cache, by stream; utterances that left the corpus are none of them.
     """
-    cache = FeatureCache(writer.layout.path)
-    sounds = _sounds(cache, inputs, progress)
-    lost = {cache.ids[index]: told for index, told in sounds.items() if isinstance(told, str)}
-    if not replace:
-        refuse_lost(cache, inputs, lost)
-    notes = []
+    now = {utterance.id: index for index, utterance in enumerate(inputs.utterances)}
+    changed = {}
     for name, stream in cache.streams.items():
-        committed = np.flatnonzero(stream.state == COMMITTED).tolist()
-        changed = [index for index in committed if _changed(stream, index, inputs, sounds)]
-        if changed:
-            writer.reset(name, changed)
-            notes.append(f"{name}: the input of {len(changed)} utterances changed (first: {cache.ids[changed[0]]})")
-    return notes
+        spec = specs.get(name, stream.spec)
+        held = [index for index in np.flatnonzero(stream.state == COMMITTED).tolist() if cache.ids[index] in now]
+        changed[name] = {
+            index
+            for index in held
+            if bytes(stream.input_digest[index]) != _digest(spec, inputs, now[cache.ids[index]], sounds)
+        }
+    return changed
 
 
-def _changed(stream: Stream, index: int, inputs: Inputs, sounds: Mapping[int, bytes | str]) -> bool:
-    held = bytes(stream.input_digest[index])
-    if stream.spec.consumes != SPEECH:
-        return held != transcript_digest(inputs.utterances[index].text, stream.spec)
-    sound, span = sounds[index], inputs.spans[index]
-    if isinstance(sound, str) or isinstance(span, str):
-        return True
-    return held != speech_digest(sound, span.samples, stream.spec)
-
-
-def _sounds(cache: FeatureCache, inputs: Inputs, progress: Progress) -> dict[int, bytes | str]:
-    """Digests every recording that the cache holds features of, or says why it cannot be decoded any more."""
-    held = [index for index in range(len(cache)) if any(one.state[index] == COMMITTED for one in _speech(cache))]
-    if not held:
+def digest_sounds(cache: FeatureCache, inputs: Inputs, progress: Progress) -> dict[str, bytes | str]:
+    """Digests every recording that the cache holds features of, or says why it cannot be read any more; by id."""
+    held = {cache.ids[index] for stream in _speech(cache) for index in np.flatnonzero(stream.state == COMMITTED)}
+    places = [index for index, utterance in enumerate(inputs.utterances) if utterance.id in held]
+    if not places:
         return {}
-    seconds = [inputs.utterances[index].duration_s or 0.0 for index in held]
-    progress.start("recordings as before?", len(held), sum(seconds))
-    sounds: dict[int, bytes | str] = {}
+    seconds = [inputs.utterances[index].duration_s or 0.0 for index in places]
+    progress.start("recordings as before?", len(places), sum(seconds))
+    sounds: dict[str, bytes | str] = {}
     with ThreadPoolExecutor(DECODE_THREADS) as threads:
-        found = threads.map(lambda index: _sound_digest(inputs.spans[index]), held)
-        for index, duration_s, digest in zip(held, seconds, found, strict=True):
-            sounds[index] = digest
+        found = threads.map(lambda index: _sound_digest(inputs.spans[index]), places)
+        for index, duration_s, digest in zip(places, seconds, found, strict=True):
+            sounds[inputs.utterances[index].id] = digest
             progress.advance(1, duration_s)
     return sounds
+
+
+def _digest(spec: StreamSpec, inputs: Inputs, index: int, sounds: Mapping[str, bytes | str]) -> bytes:
+    utterance, span = inputs.utterances[index], inputs.spans[index]
+    if spec.consumes != SPEECH:
+        return transcript_digest(utterance.text, spec)
+    sound = sounds[utterance.id]
+    if isinstance(sound, str) or isinstance(span, str):
+        return b""
+    return speech_digest(sound, span.samples, spec)
 
 
 def _sound_digest(span: Span | str) -> bytes | str:
