@@ -7,7 +7,8 @@ the only file that knows the names of groups and datasets.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,16 +122,11 @@ def read_layout(path: Path) -> CacheLayout:
         CacheMissing: if there is no such file.
         CacheUnreadable: if it is no cache, a damaged one, or one of a newer format.
     """
-    with _opened(path) as file:
-        try:
-            header = {name: file.attrs[name] for name in ("mmer_version", "created")}
-            header["corpus"] = json.loads(file.attrs["corpus"])
-            streams = {name: _read_stream(group) for name, group in file["streams"].items()}
-            utterances = _read_utterances(file["utterances"])
-        except (KeyError, ValueError, TypeError, OSError) as error:
-            raise CacheUnreadable(
-                f"{path} is damaged: {' '.join(str(error).split())}; run mmer-featurize anew"
-            ) from error
+    with _reading(path) as file:
+        header = {name: file.attrs[name] for name in ("mmer_version", "created")}
+        header["corpus"] = dict(json.loads(file.attrs["corpus"]))
+        streams = {name: _read_stream(group) for name, group in file["streams"].items()}
+        utterances = _read_utterances(file["utterances"])
     size = path.stat().st_size
     end = max((region.end for stream in streams.values() for region in stream.regions.values()), default=0)
     if end > size:
@@ -140,7 +136,7 @@ def read_layout(path: Path) -> CacheLayout:
 
 def read_weights(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """Reads the weights that heads start from, by encoder and name."""
-    with _opened(path) as file:
+    with _reading(path) as file:
         groups = file["weights"].items() if "weights" in file else ()
         return {encoder: {name: values[()] for name, values in group.items()} for encoder, group in groups}
 
@@ -150,7 +146,9 @@ def reason_bytes(reason: str) -> bytes:
     return reason.encode("utf-8", "replace")[:REASON_BYTES].decode("utf-8", "ignore").encode()
 
 
-def _opened(path: Path) -> h5py.File:
+@contextmanager
+def _reading(path: Path) -> Iterator[h5py.File]:
+    """Opens a cache and says in one line what is wrong with it, whatever HDF5 stumbles over."""
     if path.is_dir():
         raise CacheUnreadable(f"{path} is a folder, not a cache file")
     if not path.is_file():
@@ -159,18 +157,26 @@ def _opened(path: Path) -> h5py.File:
         # No HDF5 lock: the file's metadata never change, and readers may stand beside the writer.
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise CacheUnreadable(f"{path} is no readable cache: {' '.join(str(error).split())}") from error
+        what = " ".join(str(error).split())
+        raise CacheUnreadable(f"{path} is no cache that can be read ({what}); remove it or name another") from error
+    with file:
+        try:
+            _check_format(path, file)
+            yield file
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
+            what = " ".join(str(error).split())
+            raise CacheUnreadable(f"{path} is damaged ({what}); remove it and featurize anew") from error
+
+
+def _check_format(path: Path, file: h5py.File) -> None:
     if file.attrs.get("format") != FORMAT:
-        file.close()
         raise CacheUnreadable(f"{path} is an HDF5 file but no mmer cache")
     version = int(file.attrs.get("format_version", 0))
     if version != FORMAT_VERSION:
-        file.close()
         raise CacheUnreadable(
             f"{path} has cache format {version}, this mmer reads format {FORMAT_VERSION}; "
             f"{'upgrade mmer' if version > FORMAT_VERSION else 'featurize anew'}"
         )
-    return file
 
 
 def _aligned() -> h5py.h5p.PropFAID:

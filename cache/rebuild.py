@@ -69,7 +69,8 @@ def build_file(
     """Creates the cache, or replaces it by one that keeps every row still valid.
 
     A row is kept if its utterance and its stream are planned again under the same id, name and key with as many rows,
-    its bytes still have their checksum, and `keep` says so. The old file stays whole until the rename. The caller holds `writing_lock`.
+    its bytes still have their checksum, and `keep` says so. The old file stays whole until the rename. The caller holds
+    `writing_lock`.
 
     Args:
         path: the cache file.

@@ -79,7 +79,9 @@ def list_corpora(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 )
 @click.option("--limit", type=int, callback=positive(int), help="Only the first N utterances.")
 @click.option("--allow-outside", is_flag=True, help="A manifest may name recordings outside its folder.")
-@click.option("--replace", is_flag=True, help="Recompute what is there, also if it was computed otherwise.")
+@click.option(
+    "--replace", is_flag=True, help="Recompute what was computed otherwise or is damaged; drop what left the corpus."
+)
 @click.option("--dry-run", is_flag=True, help="Print rows, bytes, time and free disk; compute nothing.")
 @click.option(
     "--parity-check", type=int, callback=positive(int), help="First compare N utterances, batched, with one by one."
@@ -205,7 +207,9 @@ def _print_report(report: Any) -> None:
             click.echo(f"  {item['id']} in {item['stream']}: {item[key]}")
         if len(items) > SHOWN:
             click.echo(f"  ... and {len(items) - SHOWN} more; `mmer-cache info {report.cache} --json` lists them")
-    click.echo(f"{report.cache} is up to date after {_duration(report.seconds)}")
+    pending = [name for name, one in report.summary["streams"].items() if one["pending"]]
+    rest = f"; pending, for their encoder to run again: {', '.join(pending)}" if pending else ""
+    click.echo(f"{report.cache} is done after {_duration(report.seconds)}{rest}")
 
 
 def _duration(seconds: float) -> str:

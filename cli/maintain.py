@@ -64,7 +64,11 @@ def verify(file: Path, audio: Path | None, as_json: bool) -> None:
         committed = sum(stream["committed"] for stream in _summary(opened)["streams"].values())
         click.echo(f"{file}: {committed:,} committed rows of utterances checked, {len(problems)} problems")
     if problems:
-        fail(f"{file} has {len(problems)} problems; run mmer-featurize again with --replace, or copy the file anew")
+        utterances = len({problem.id for problem in problems})
+        fail(
+            f"{file} has {len(problems)} problems in {utterances} utterances; mmer-featurize recomputes rows "
+            "of changed recordings, and with --replace damaged ones"
+        )
 
 
 @cache.command()

@@ -88,8 +88,8 @@ def positive(kind: type[int] | type[float]) -> Callable[[click.Context, click.Pa
     """Makes a callback that refuses numbers of zero and below."""
 
     def check(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-        if value is not None and not value > 0:
-            raise click.BadParameter(f"must be above 0, got {value}")
+        if value is not None and not 0 < value < float("inf"):
+            raise click.BadParameter(f"must be a number above 0, got {value}")
         return value
 
     return check

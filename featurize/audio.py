@@ -27,6 +27,7 @@ EXACT_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", 
 DECODE_THREADS = min(8, os.cpu_count() or 2)  # decoding an utterance takes a hundredth of encoding it on one core
 UNKNOWN_TOTAL = 1 << 40  # libsndfile gives absurd totals where a streamed file has none
 MP3_PADDING = 2 * 1152  # encoder delay and padding, at most two MPEG frames
+LOUDEST = 1e9  # full scale is 1, that of 32-bit integers taken for floats 2e9: beyond it squares overflow soon
 OGG_PAGE = 65_307  # bytes of the longest page
 BLOCK = 1 << 20
 
@@ -110,7 +111,7 @@ def probe(path: Path) -> Recording:
         _refuse_truncated(file, samples)
         if not samples:
             raise RecordingError("no samples")
-        return Recording(path=path, rate_hz=file.samplerate, samples=samples, seekable=exact)
+        return Recording(path=path, rate_hz=file.samplerate, samples=samples, seekable=exact and file.seekable())
 
 
 def cut(recording: Recording, start_s: float | None, end_s: float | None) -> Span:
@@ -142,6 +143,8 @@ def load(span: Span) -> Loaded:
         raise RecordingError(f"truncated or damaged: {len(sound)} samples decoded, {planned} announced")
     if not np.isfinite(sound).all():
         raise RecordingError(f"{int(np.count_nonzero(~np.isfinite(sound)))} samples are NaN or infinite")
+    if len(sound) and float(np.abs(sound).max()) > LOUDEST:
+        raise RecordingError(f"samples up to {float(np.abs(sound).max()):.3g} are no sound")
     digest = blake2b(f"{span.recording.rate_hz} {sound.shape[1]} ".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(sound).data)
     return Loaded(waveform=_resampled(sound, span), digest=digest.digest(), note=_note(sound, span))
@@ -155,7 +158,7 @@ def _decoded(span: Span) -> Waveform:
     with _opened(span.recording.path) as file:
         # Seeking in MP3 and Ogg is not exact to the sample: there everything before the span is decoded too.
         skipped = 0 if span.recording.seekable else span.start
-        if span.recording.seekable:
+        if span.recording.seekable and span.start:
             file.seek(span.start)
         sound: Waveform = file.read(span.stop - span.start + skipped, dtype="float32", always_2d=True)
         return sound[skipped:]
@@ -176,7 +179,7 @@ def _note(sound: Waveform, span: Span) -> str:
     if not sound.any():
         notes.append("silent: every sample is 0")
     if span.samples < MIN_SAMPLES:
-        notes.append(f"{1000 * span.duration_s:g} ms: zero-padded to {MIN_SAMPLES} samples after normalization")
+        notes.append(f"{1000 * span.duration_s:g} ms: shorter than one frame of 25 ms, zero-padded")
     return "; ".join(notes)
 
 

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -33,7 +34,9 @@ class CommitThread:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._waiting.put(None)
-        self._thread.join()
+        while self._thread.is_alive():
+            with suppress(KeyboardInterrupt):  # a second Ctrl-C must not close the file under the thread
+                self._thread.join()
         if self._error is not None and error is None:
             raise self._error
 

@@ -82,10 +82,12 @@ def all_batches(plan: EncoderPlan, batch_seconds: float) -> list[list[int]]:
     return pack_batches([one.cost for one in plan.planned], possible, budget)
 
 
-def encode_split(encoder: Encoder[Any, Any], values: Sequence[Any]) -> list[tuple[Rows, ...] | str]:
+def encode_split(
+    encoder: Encoder[Any, Any], values: Sequence[Any], *, precise: bool = False
+) -> list[tuple[Rows, ...] | str]:
     """Encodes a batch, in halves where it does not fit the memory; one input that does not fit gives the reason."""
     try:
-        return list(encoder.encode(values))
+        return list(encoder.encode(values, precise=precise))
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -94,7 +96,8 @@ def encode_split(encoder: Encoder[Any, Any], values: Sequence[Any]) -> list[tupl
     if len(values) == 1:
         return ["out of memory for this utterance alone; try --chunk or another --device"]
     half = len(values) // 2
-    return [*encode_split(encoder, values[:half]), *encode_split(encoder, values[half:])]
+    parts = (values[:half], values[half:])
+    return [output for part in parts for output in encode_split(encoder, part, precise=precise)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +149,9 @@ def _rows(plan: EncoderPlan, source: Source, output: tuple[Rows, ...] | str) -> 
         return output
     note, stored = source.note, _stored(plan.specs, output)
     if not all(map(all_finite, stored)) and plan.specs[0].precision != "float32":
-        output = plan.encoder.encode([source.value], precise=True)[0]
+        output = encode_split(plan.encoder, [source.value], precise=True)[0]
+        if isinstance(output, str):
+            return output
         stored = _stored(plan.specs, output)
         note = "; ".join(one for one in (note, f"in float32: {plan.specs[0].precision} overflowed") if one)
     if not all(map(all_finite, stored)):

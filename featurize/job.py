@@ -43,7 +43,7 @@ class Job:
         batch_seconds: speech of one batch; None for what suits the device.
         limit: how many utterances, from the first; None for all.
         allow_outside: recordings of a manifest may lie outside its folder.
-        replace: recompute what is there.
+        replace: recompute what was computed otherwise or is damaged, and drop what left the corpus.
     """
 
     corpus: str

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from cache.errors import MmerError
 from cache.layout import COMMITTED, StreamPlan, Weights, read_layout, read_weights
 from cache.rebuild import build_file, check_room, plan_of
 from cache.store import FeatureCache
 from cache.stream import SPEECH, Scalar, StreamSpec
 from cache.writer import CacheWriter
+from featurize.conflicts import check_same_corpus, check_same_keys, encoder_name, encoder_of, refuse_lost
 from featurize.plan import EncoderPlan, Inputs
 from featurize.progress import Progress
-from featurize.recheck import changed_rows, digest_sounds, refuse_lost
+from featurize.recheck import changed_rows, damaged_rows, digest_sounds, lost_features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def prepared(
         corpus: what the file says of its corpus.
         inputs: of the corpus as it is now.
         plans: the encoders of this run; other streams of the file are kept.
-        replace: recompute the streams of this run, whatever was there.
+        replace: recompute what was computed otherwise or is damaged, and drop what left the corpus.
         progress: told how far the look at recordings of an earlier run is.
 
     Yields:
@@ -84,15 +84,15 @@ def prepared(
         _build(planned, others=[], old=None, stale=stale)
     else:
         cache = FeatureCache(path)
-        _check_same_corpus(cache, corpus, inputs)
+        check_same_corpus(cache, corpus.name, inputs)
         if not replace:
-            _check_same_keys(cache, streams)
+            check_same_keys(cache, streams)
         sounds = digest_sounds(cache, inputs, progress)
+        lost = lost_features(cache, inputs, _speech_failures(streams), sounds)
         if not replace:
-            refuse_lost(cache, inputs, sounds)
-        lost = {name: told for name, told in sounds.items() if isinstance(told, str)}
+            refuse_lost(cache, lost)
         stale = _stale(planned, cache, sounds)
-        notes += [*_changed_notes(cache, stale, planned), *_settle(planned, cache, stale)]
+        notes += [*_changed_notes(cache, stale), *_settle(planned, cache, stale)]
     with CacheWriter(read_layout(path)) as writer:
         _fail_planned(writer, streams)
         _fail_lost(writer, planned, lost)
@@ -101,20 +101,23 @@ def prepared(
 
 
 def _stale(planned: _FilePlan, cache: FeatureCache, sounds: Mapping[str, bytes | str]) -> dict[str, set[int]]:
-    """Finds the rows that are to be computed anew: their input changed, or their stream is replaced."""
+    """Finds the rows that are to be computed anew: their input changed, or --replace finds them damaged."""
     specs = {stream.spec.name: stream.spec for stream in planned.streams}
     stale = changed_rows(cache, planned.inputs, specs, sounds)
-    if planned.replace:
-        stale |= {name: set(range(len(cache))) for name in specs if name in cache.streams}
-    return stale
+    damaged = damaged_rows(cache) if planned.replace else {}
+    return {name: rows | damaged.get(name, set()) for name, rows in stale.items()}
 
 
-def _changed_notes(cache: FeatureCache, stale: Mapping[str, set[int]], planned: _FilePlan) -> list[str]:
-    mine = {stream.spec.name for stream in planned.streams} if planned.replace else set()
+def _speech_failures(streams: Sequence[StreamPlan]) -> dict[int, str]:
+    speech = [stream for stream in streams if stream.spec.consumes == SPEECH]
+    return {index: why for stream in speech for index, why in stream.failures.items()}
+
+
+def _changed_notes(cache: FeatureCache, stale: Mapping[str, set[int]]) -> list[str]:
     return [
-        f"{name}: the input of {len(rows)} utterances changed (first: {cache.ids[min(rows)]})"
+        f"{name}: {len(rows)} utterances are no longer what was encoded (first: {cache.ids[min(rows)]})"
         for name, rows in stale.items()
-        if rows and name not in mine
+        if rows
     ]
 
 
@@ -136,26 +139,18 @@ def _kept_streams(planned: _FilePlan, cache: FeatureCache) -> list[str]:
     """Names the streams of other runs, without those of an encoder whose name another one takes over."""
     named = {stream.spec.name: stream.spec for stream in planned.streams}
     taken = {
-        _encoder_name(name)
+        encoder_name(name)
         for name, spec in named.items()
-        if name in cache.streams and _encoder_of(spec) != _encoder_of(cache.streams[name].spec)
+        if name in cache.streams and encoder_of(spec) != encoder_of(cache.streams[name].spec)
     }
-    return [name for name in cache.streams if name not in named and _encoder_name(name) not in taken]
-
-
-def _encoder_of(spec: StreamSpec) -> tuple[str, str, str]:
-    return spec.source, spec.revision, spec.weights
-
-
-def _encoder_name(stream: str) -> str:
-    return stream.removesuffix(".codes").removesuffix(".tokens").split("@")[0]
+    return [name for name in cache.streams if name not in named and encoder_name(name) not in taken]
 
 
 def _build(
     planned: _FilePlan, *, others: Sequence[StreamPlan], old: FeatureCache | None, stale: Mapping[str, set[int]]
 ) -> int:
     held = {} if old is None else read_weights(planned.path)
-    encoders = {_encoder_name(stream.spec.name) for stream in others}
+    encoders = {encoder_name(stream.spec.name) for stream in others}
     weights = {name: arrays for name, arrays in held.items() if name in encoders}
     return build_file(
         planned.path,
@@ -184,35 +179,6 @@ def _start_weights(plans: Sequence[EncoderPlan]) -> Weights:
         plan.specs[-1].name.removesuffix(".codes"): plan.encoder.start_weights for plan in plans
     }
     return {name: weights for name, weights in named.items() if weights}
-
-
-def _check_same_corpus(cache: FeatureCache, corpus: CorpusHeader, inputs: Inputs) -> None:
-    held = cache.layout.header["corpus"].get("name")
-    if held != corpus.name:
-        raise MmerError(f"{cache.path} holds the corpus {held}, not {corpus.name}; name another file by --cache")
-    if not {utterance.id for utterance in inputs.utterances} & set(cache.ids):
-        raise MmerError(
-            f"{cache.path} holds {len(cache)} other utterances (first: {cache.ids[0]}) and none of {corpus.root}; "
-            "name another file by --cache"
-        )
-
-
-def _check_same_keys(cache: FeatureCache, streams: Sequence[StreamPlan]) -> None:
-    for stream in streams:
-        name = stream.spec.name
-        if name in cache.streams and cache.streams[name].key != stream.spec.key:
-            changed = "; ".join(cache.streams[name].spec.differences(stream.spec))
-            raise MmerError(
-                f"{name} of {cache.path} was computed otherwise ({changed}); --replace recomputes it"
-                f"{_another_name(stream.spec)}"
-            )
-
-
-def _another_name(spec: StreamSpec) -> str:
-    if spec.role == "chars":
-        return ""
-    layers = "" if spec.layers in {"last", "quantizer", "tokenizer"} else f"@{spec.layers}"
-    return f", or keep both under another name, as in --encoder {_encoder_name(spec.name)}-2={spec.source}{layers}"
 
 
 def _planned_so(cache: FeatureCache, plan: StreamPlan) -> bool:

@@ -1,6 +1,6 @@
 """Looks at the inputs again: whether recordings and transcripts are still those that were featurized."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache as remembered
 from pathlib import Path
@@ -12,6 +12,7 @@ from cache.layout import COMMITTED
 from cache.store import FeatureCache, Stream
 from cache.stream import SPEECH, StreamSpec
 from cache.utterance import Utterance
+from cache.writer import rows_checksum
 from featurize.audio import DECODE_THREADS, RecordingError, Span, cut, load, probe
 from featurize.corpora.iemocap import RELEASE
 from featurize.plan import Inputs, speech_digest, transcript_digest
@@ -52,19 +53,36 @@ def _audio_folder(root: Path) -> Path:
     return root / RELEASE if (root / RELEASE).is_dir() else root
 
 
-def refuse_lost(cache: FeatureCache, inputs: Inputs, sounds: Mapping[str, bytes | str]) -> None:
-    """Refuses to give up features whose recordings cannot be read any more.
+def lost_features(
+    cache: FeatureCache, inputs: Inputs, failures: Mapping[int, str], sounds: Mapping[str, bytes | str]
+) -> dict[str, str]:
+    """Finds utterances whose features a run would drop, and why.
 
-    Raises:
-        MmerError: if there are any, with the first of them.
+    Args:
+        cache: the file as it is.
+        inputs: of the corpus as it is now.
+        failures: index of an utterance -> why it cannot be encoded as the run is planned.
+        sounds: as `digest_sounds` gives them.
     """
-    lost = {name: told for name, told in sounds.items() if isinstance(told, str)}
-    if lost:
-        first, why = next(iter(lost.items()))
-        raise MmerError(
-            f"{len(lost)} of {len(inputs.utterances)} recordings that {cache.path} holds features of cannot be read "
-            f"any more (first: {first}: {why}); bring them back, or drop their features by --replace"
-        )
+    held = _held(cache, cache.streams.values())
+    now = {utterance.id for utterance in inputs.utterances}
+    lost = {name: "not among the utterances of this run" for name in cache.ids if name in held and name not in now}
+    spoken = _held(cache, _speech(cache))
+    planned = {inputs.utterances[index].id: why for index, why in failures.items()}
+    lost |= {name: why for name, why in planned.items() if name in spoken}
+    return lost | {name: told for name, told in sounds.items() if isinstance(told, str)}
+
+
+def damaged_rows(cache: FeatureCache) -> dict[str, set[int]]:
+    """Finds committed rows whose bytes are no longer those that were committed; indices by stream."""
+    return {
+        name: {
+            index
+            for index in np.flatnonzero(stream.state == COMMITTED).tolist()
+            if rows_checksum(stream.stored(index)) != int(stream.checksum[index])
+        }
+        for name, stream in cache.streams.items()
+    }
 
 
 def changed_rows(
@@ -96,7 +114,7 @@ def changed_rows(
 
 def digest_sounds(cache: FeatureCache, inputs: Inputs, progress: Progress) -> dict[str, bytes | str]:
     """Digests every recording that the cache holds features of, or says why it cannot be read any more; by id."""
-    held = {cache.ids[index] for stream in _speech(cache) for index in np.flatnonzero(stream.state == COMMITTED)}
+    held = _held(cache, _speech(cache))
     places = [index for index, utterance in enumerate(inputs.utterances) if utterance.id in held]
     if not places:
         return {}
@@ -128,6 +146,10 @@ def _sound_digest(span: Span | str) -> bytes | str:
         return load(span).digest
     except RecordingError as error:
         return str(error)
+
+
+def _held(cache: FeatureCache, streams: Iterable[Stream]) -> set[str]:
+    return {cache.ids[index] for stream in streams for index in np.flatnonzero(stream.state == COMMITTED)}
 
 
 def _speech(cache: FeatureCache) -> list[Stream]:

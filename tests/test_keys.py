@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from cache.errors import MmerError
+from cache.layout import read_layout
 from cache.store import FeatureCache
-from tests.voices import STREAMS, computed_anew, contents, featurized
+from tests.voices import computed_anew, contents, featurized
 
 
 def test_another_key_stops_the_run_and_says_what_changed(corpus: Path, cache: Path) -> None:
@@ -45,10 +46,25 @@ def test_the_name_proposed_is_one_of_the_encoder(corpus: Path, cache: Path) -> N
             file[f"streams/{name}"].attrs["key"] = key
 
 
-def test_replace_recomputes_what_is_there(corpus: Path, cache: Path) -> None:
+def test_replace_recomputes_damaged_rows_and_no_other(corpus: Path, cache: Path) -> None:
     before = contents(cache)
-    assert computed_anew(corpus, cache, replace=True) == dict.fromkeys(STREAMS, 6)
+    assert computed_anew(corpus, cache, replace=True) == {}
+    values = read_layout(cache).streams["logmel80"].regions["values"]
+    with cache.open("rb+") as file:
+        file.seek(values.offset)
+        file.write(b"\xff\xff\xff")
+    assert computed_anew(corpus, cache, replace=True) == {"logmel80": 1}
     assert contents(cache) == before
+
+
+def test_an_encoder_that_takes_over_a_name_takes_all_of_it(corpus: Path, cache: Path, tmp_path: Path) -> None:
+    featurized(corpus, cache, encoders=("e=wav2vec2-tiny", "e=wav2vec2-tiny@2"), audio_only=True)
+    assert {"e", "e@2", "e.codes"} <= set(FeatureCache(cache).streams)
+    featurized(corpus, cache, encoders=("e=mfcc39",), audio_only=True, replace=True)
+    after = FeatureCache(cache)
+    assert [name for name in after.streams if name.startswith("e")] == ["e"]
+    assert after.weights("e") == {}
+    assert after.weights("wav2vec2-tiny")
 
 
 def test_event_tags_are_part_of_the_key(corpus: Path, cache: Path) -> None:

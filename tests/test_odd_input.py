@@ -51,9 +51,16 @@ def test_other_formats_are_mixed_and_resampled(tmp_path: Path, kind: str) -> Non
     assert report["streams"]["wav2vec2-tiny"]["rows"] == 24  # 0.5 s are 8000 samples at 16 kHz, whatever the file
 
 
+def test_a_recording_that_cannot_be_sought_in_is_decoded_from_its_start(tmp_path: Path) -> None:
+    manifest = write_corpus(tmp_path, [{"id": "a", "start_s": 0.1, "end_s": 0.4}])
+    sound(samplerate=8_000, subtype="GSM610")(tmp_path / "a.wav")
+    result = run(manifest, "--json")
+    assert json.loads(result.stdout)["failures"] == []
+
+
 NOTED: dict[str, tuple[Any, str, str, str]] = {
     "silent": (np.zeros(8000), "hello", "wav2vec2-tiny", "silent: every sample is 0"),
-    "5 ms": (tone(0.005), "hello", "logmel80", "5 ms: zero-padded to 400 samples"),
+    "5 ms": (tone(0.005), "hello", "logmel80", "5 ms: shorter than one frame"),
     "empty transcript": (tone(0.5), "", "roberta-tiny", "empty transcript"),
     "only an event tag": (tone(0.5), "[LAUGHTER]", "roberta-tiny", ""),
     "emoji": (tone(0.5), "so 😀 nice", "roberta-tiny", "holds 1 symbol such as 😀"),
@@ -98,6 +105,10 @@ def with_nan(path: Path) -> None:
     soundfile.write(path, samples, RATE_HZ, subtype="FLOAT")
 
 
+def too_loud(path: Path) -> None:
+    soundfile.write(path, np.full((8000, 2), 3e38, dtype=np.float32), RATE_HZ, subtype="FLOAT")
+
+
 FAILED: dict[str, tuple[Write, str]] = {
     "missing": (lambda path: None, "missing"),
     "zero bytes": (Path.touch, "empty: zero bytes"),
@@ -106,6 +117,7 @@ FAILED: dict[str, tuple[Write, str]] = {
     "not audio": (lambda path: path.write_text("hello"), "cannot be decoded"),  # type: ignore[dict-item]
     "a folder": (Path.mkdir, "not a file"),
     "NaN": (with_nan, "1 samples are NaN or infinite"),
+    "no sound": (too_loud, "samples up to 3e+38 are no sound"),
     "too long": (sound(1.1, samplerate=RATE_HZ), "1.1 s, longer than --max-seconds 1"),
 }
 

@@ -1,6 +1,6 @@
 """Log-mel and MFCC by librosa: 25 ms windows every 10 ms, centred, of 16 kHz speech; no weights.
 
-`logmel80` is normalized to zero mean and unit variance over all values of an utterance (systems.md J-3), which keeps
+`logmel80` is normalized to zero mean and unit variance over all values of an utterance, which keeps
 the shape of the spectrum and drops the level. `mfcc39` (Davis and Mermelstein, 1980) keeps both: 13 coefficients, the
 level in the first, with first and second differences over nine frames.
 """

@@ -51,7 +51,7 @@ ENCODERS: Mapping[str, EncoderSpec] = {
     "roberta-large": _text("FacebookAI/roberta-large", 1024, "arXiv:1907.11692"),
     "bert-base": _text("google-bert/bert-base-uncased", 768, "arXiv:1810.04805"),
     "distilbert-base": _text("distilbert/distilbert-base-uncased", 768, "arXiv:1910.01108"),
-    "logmel80": _speech(BUILT_IN, 80, "systems.md J-3", rate_hz=100),
+    "logmel80": _speech(BUILT_IN, 80, "doi:10.1109/TASSP.1980.1163420", rate_hz=100),
     "mfcc39": _speech(BUILT_IN, 39, "doi:10.1109/TASSP.1980.1163420", rate_hz=100),
     "wav2vec2-tiny": _speech(BUILT_IN, 64, "arXiv:2006.11477"),
     "roberta-tiny": _text(BUILT_IN, 64, "arXiv:1907.11692"),
@@ -109,13 +109,14 @@ def _parse(text: str) -> EncoderRequest:
         source, layers = whole.rstrip("/") or whole, None
     _check_source(source)
     name = match[1] or Path(source).name
-    if name in {"", ".", ".."}:
-        raise MmerError(f"encoder {text!r} needs a name, as in --encoder NAME={source}")
+    if name in {"", ".", ".."} or "@" in name or not name.isprintable():
+        raise MmerError(f"encoder {text!r} needs a plain name without @, as in --encoder NAME={source!r}")
     if name == "ctc.chars" or name.endswith((".codes", ".tokens")):
         raise MmerError(
             f"the name {name} is taken by another kind of stream; choose one, as in --encoder NAME={source}"
         )
-    return EncoderRequest(name=name, source=source, layers=(layers or "last",))
+    plain = re.sub(r"\d+", lambda number: str(int(number[0])), layers or "last")  # 01 is layer 1
+    return EncoderRequest(name=name, source=source, layers=(plain,))
 
 
 def _check_source(source: str) -> None:

@@ -1,4 +1,4 @@
-"""CTC targets: the characters of a transcript over wav2vec 2.0's 32 symbols (systems.md 2.6)."""
+"""CTC targets: the characters of a transcript over wav2vec 2.0's 32 symbols."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -47,6 +47,7 @@ TEXT_FAMILIES: Mapping[str, Mapping[str, Any]] = {
 }
 QUANTIZER_PARTS = ("quantizer.", "project_q.", "project_hid.")
 PREPROCESSOR = "preprocessor_config.json"
+NOT_DECIDING = frozenset({"architectures", "transformers_version", "dtype", "torch_dtype"})
 HOP = 320  # samples from one frame to the next, in every family
 UNUSED = "masked_spec_embed"  # SpecAugment's, never read in eval mode; random where a checkpoint lacks it
 
@@ -154,6 +155,16 @@ def weights_digest(*modules: nn.Module) -> str:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def config_digest(config: PretrainedConfig) -> str:
+    """Digests what a configuration says that decides a feature: the shape of the model, not who made it.
+
+    Only what differs from the defaults of its family counts: a default added by a later library changes nothing.
+    """
+    told = config.to_diff_dict()
+    decides = {name: value for name, value in told.items() if name not in NOT_DECIDING and not name.startswith("_")}
+    return blake2b(json.dumps(decides, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
 def _load(family: Any, checkpoint: Checkpoint, **arguments: Any) -> tuple[Any, set[str]]:

@@ -18,6 +18,7 @@ from featurize.encoders.checkpoint import (
     SPEECH_FAMILIES,
     Checkpoint,
     SpeechCheckpoint,
+    config_digest,
     load_speech,
     load_text,
     open_checkpoint,
@@ -97,6 +98,7 @@ def _acoustic(request: EncoderRequest, options: EncodingOptions) -> SpeechInput:
 def _speech(request: EncoderRequest, options: EncodingOptions) -> tuple[SpeechInput, str]:
     checkpoint, model = _speech_checkpoint(request.source)
     quantizer, start_weights, note = _quantizer(request, model, options)
+    config: Any = model.base.config
     spec = StreamSpec(
         name=request.name,
         role="audio",
@@ -107,12 +109,11 @@ def _speech(request: EncoderRequest, options: EncodingOptions) -> tuple[SpeechIn
         dtype=options.dtype,
         precision=options.precision,
         rate_hz=50.0,
-        preprocessing={**PREPROCESSING, "normalize": model.normalize},
+        preprocessing={**PREPROCESSING, "normalize": model.normalize, "config": config_digest(config)},
         versions=library_versions(),
         limits=recorded_limits(options, chunk=options.chunk),
         trained_on={} if checkpoint is None else checkpoint.trained_on,
     )
-    config: Any = model.base.config
     encoder = SpeechEncoder(
         base=model.base,
         quantizer=quantizer,
@@ -181,6 +182,7 @@ def _text(request: EncoderRequest, options: EncodingOptions) -> TextInput:
         dtype=options.dtype,
         precision=options.precision,
         preprocessing={
+            "config": config_digest(model.config),
             "tokenizer": tokenizer_digest(tokenizer),
             "event_tags": options.event_tags,
             "truncate": options.truncate,

@@ -28,7 +28,7 @@ def test_the_cache_of_a_manifest_is_named_after_it(
     result = run("manifest", "--root", str(manifest), *TINY)
     assert result.exit_code == 0, result.output
     assert len(FeatureCache(tmp_path / "cache" / "corpus.h5")) == 4
-    assert "cache/corpus.h5 is up to date" in result.stdout
+    assert "cache/corpus.h5 is done" in result.stdout
 
 
 def test_the_root_may_come_from_the_environment(

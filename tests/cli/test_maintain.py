@@ -82,6 +82,14 @@ def test_verify_finds_exchanged_and_missing_recordings(copy: Path) -> None:
     assert "wav2vec2-tiny b: missing" in result.stdout
 
 
+def test_verify_takes_the_manifest_for_its_folder_and_refuses_what_is_not_there(made: Path) -> None:
+    assert run("verify", made, "--audio", made.parent / "corpus" / "corpus.csv").exit_code == 0
+    result = run("verify", made, "--audio", made.parent / "nope")
+    assert result.exit_code == 1
+    assert "nope; --audio takes what --root took" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_doctor_counts(made: Path) -> None:
     result = run("doctor", made)
     assert result.exit_code == 0
