@@ -103,7 +103,7 @@ def featurize(dry_run: bool, parity_check: int | None, as_json: bool, **asked: A
     with clean_errors():
         job = _job(**asked)
         if parity_check:
-            _check_parity(job, parity_check)
+            _check_parity(job, parity_check, as_json)
         if dry_run:
             _print_estimate(job, as_json)
         else:
@@ -141,7 +141,7 @@ def _root_of_environment(corpus: str) -> Path | None:
     return Path(found) if found else None
 
 
-def _check_parity(job: Any, utterances: int) -> None:
+def _check_parity(job: Any, utterances: int, as_json: bool) -> None:
     from featurize.job import plan_job, read_job
     from featurize.parity import TOLERANCE, check_parity
 
@@ -149,7 +149,7 @@ def _check_parity(job: Any, utterances: int) -> None:
         click.echo(
             f"parity of {one.encoder} ({one.precision}), {one.utterances} utterances batched against one by one: "
             f"relative L2 {one.relative:.1e}, largest difference {one.absolute:.1e}",
-            err=True,
+            err=as_json,  # stdout is for the one object then
         )
         if not one.exact:
             fail(f"{one.encoder} deviates by more than {TOLERANCE:g}; run it with --batch-seconds 0 and report this")

@@ -2,14 +2,16 @@
 
 Expects: the columns of `NEEDED`, of which any but ``id`` may be empty; may have those of `OPTIONAL`.
 Audio: paths relative to the folder of the manifest, which is the root of the corpus.
-Cells are taken as they are: bytes that are no UTF-8 become lone surrogates, which a later stage cleans like NULs.
+Texts are taken as they are: bytes that are no UTF-8 become lone surrogates, which a later stage cleans like NULs.
 """
 
+import codecs
 import csv
+import difflib
 import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path, PurePath
@@ -47,7 +49,7 @@ def read_manifest(path: Path, *, allow_outside: bool = False) -> Reading:
         utterances.append(_utterance(row, allow_outside=allow_outside))
     if not utterances:
         raise MmerError(f"{path}: no utterance in it; it needs the columns {', '.join(NEEDED)} and a row for each")
-    notes = [f"unknown columns are ignored: {_listed(unknown)}"] if unknown else []
+    notes = [_unknown_note(unknown)] if unknown else []
     return Reading(root=path.parent, utterances=utterances, notes=notes)
 
 
@@ -68,6 +70,8 @@ class _Row:
             return ""
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise self.error(f"{name} must be a text or a number, got {json.dumps(value)}")
+        if name != "text" and any(0xDC80 <= ord(character) <= 0xDCFF for character in str(value)):
+            raise self.error(f"{name} holds bytes that are no UTF-8; save the table as UTF-8")
         return str(value)
 
     def number(self, name: str) -> float | None:
@@ -109,9 +113,12 @@ def _text_of(path: Path) -> str:
     if path.suffix.lower() not in known:
         raise MmerError(f"the manifest {path} has an unknown ending {path.suffix!r}; known: {', '.join(known)}")
     try:
-        return path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        content = path.read_bytes()
     except OSError as error:
         raise MmerError(f"cannot read the manifest {path}: {error.strerror}") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise MmerError(f"the manifest {path} is in UTF-16; save it as UTF-8")
+    return content.decode("utf-8-sig", errors="surrogateescape")
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[_Row]:
@@ -159,11 +166,25 @@ def _json_rows(path: Path, text: str) -> Iterator[_Row]:
 def _check_columns(path: Path, line: int, found: list[str]) -> None:
     missing = [name for name in NEEDED if name not in found]
     if missing:
-        problem = f"missing columns {', '.join(missing)}; found {_listed(found)}; a column may be empty (null in JSON)"
+        problem = f"missing columns {', '.join(missing)}; found {_listed(found)}; {_way_out(missing, found)}"
         raise _line_error(path, line, problem)
     twice = [name for name in NEEDED + OPTIONAL if found.count(name) > 1]
     if twice:
         raise _line_error(path, line, f"the column {twice[0]} occurs more than once")
+
+
+def _way_out(missing: Collection[str], found: Sequence[str]) -> str:
+    if len(found) == 1 and any(separator in found[0] for separator in ";\t,"):
+        return "separate columns by commas in .csv and by tabs in .tsv"
+    if {name.lower() for name in found} & set(missing):
+        return "write their names in lower case"
+    return "add them, their cells may be empty (null in JSON)"
+
+
+def _unknown_note(unknown: Collection[str]) -> str:
+    near = {name: difflib.get_close_matches(name.lower(), NEEDED + OPTIONAL, n=1) for name in unknown}
+    meant = [f"{name} for {found[0]}" for name, found in near.items() if found]
+    return f"unknown columns are ignored: {_listed(unknown)}" + (f" (meant {', '.join(meant)}?)" if meant else "")
 
 
 def _utterance(row: _Row, *, allow_outside: bool) -> Utterance:

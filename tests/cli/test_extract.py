@@ -70,9 +70,11 @@ def test_parity_check_prints_a_figure_per_encoder(manifest: Path, tmp_path: Path
     arguments = ("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *TINY)
     result = run(*arguments, "--parity-check", "3", "--dry-run")
     assert result.exit_code == 0, result.output
-    assert "parity of wav2vec2-tiny (float32), 3 utterances" in result.stderr
-    assert "parity of roberta-tiny (float32), 3 utterances" in result.stderr
-    assert result.stderr.count("relative L2") == 2
+    assert "parity of wav2vec2-tiny (float32), 3 utterances" in result.stdout
+    assert "parity of roberta-tiny (float32), 3 utterances" in result.stdout
+    assert result.stdout.count("relative L2") == 2
+    result = run(*arguments, "--parity-check", "3", "--dry-run", "--json")
+    assert "streams" in json.loads(result.stdout)
 
 
 def test_a_parity_that_is_off_stops_the_run(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,9 @@ def test_spaces_around_column_names_and_whole_floats_are_tolerated(tmp_path: Pat
 
 def test_a_missing_column_is_named_with_those_found(tmp_path: Path) -> None:
     path = written(tmp_path, csv_of("u1,a.wav,hi,x", header="id,audio,text,emotion"))
-    message = "missing columns label, speaker, session; found id, audio, text, emotion; a column may be empty"
+    message = (
+        "missing columns label, speaker, session; found id, audio, text, emotion; add them, their cells may be empty"
+    )
     with pytest.raises(MmerError, match=message):
         read_manifest(path)
 

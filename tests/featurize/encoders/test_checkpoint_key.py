@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -65,3 +66,22 @@ def test_another_normalization_changes_the_key(wav2vec2: Path, tmp_path: Path) -
     copy = shutil.copytree(wav2vec2, tmp_path / "mini")
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(copy)  # type: ignore[no-untyped-call]
     assert keys_of(copy)["mini"] != keys_of(wav2vec2)["mini"]
+
+
+@pytest.mark.parametrize(
+    ("change", "other_key"),
+    [
+        ({"num_attention_heads": 4}, True),
+        ({"hidden_act": "relu"}, True),
+        ({"layer_norm_eps": 1e-3}, True),
+        ({"transformers_version": "9.9", "architectures": ["Other"]}, False),
+        ({"_name_or_path": "elsewhere"}, False),
+    ],
+)
+def test_what_the_configuration_says_of_the_model_is_part_of_the_key(
+    wav2vec2: Path, tmp_path: Path, change: dict[str, object], *, other_key: bool
+) -> None:
+    copy = shutil.copytree(wav2vec2, tmp_path / wav2vec2.name)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **change}))
+    assert (keys_of(copy) != keys_of(wav2vec2)) == other_key
