@@ -128,6 +128,11 @@ class CacheWriter:
             self._write_item(stream, "reason", index, reason_bytes(reason))
             self._set_state(stream, index, FAILED)
 
+    def note(self, stream: str, index: int, note: str) -> None:
+        """Brings up to date what was noticed about a committed utterance."""
+        with self._full_disk_told():
+            self._write_item(stream, "reason", index, reason_bytes(note))
+
     def reset(self, stream: str, indices: Sequence[int]) -> None:
         """Takes back what was committed or failed, to be computed anew."""
         with self._full_disk_told():

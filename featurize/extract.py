@@ -20,7 +20,7 @@ from cache.writer import CacheWriter, Row
 from featurize.audio import DECODE_THREADS, RecordingError, Span, load
 from featurize.commit import CommitThread
 from featurize.encoders.base import Encoder
-from featurize.plan import EncoderPlan, Inputs, pack_batches, speech_digest, transcript_digest
+from featurize.plan import EncoderPlan, Inputs, pack_batches, speech_digest, transcript_digest, transcript_note
 from featurize.progress import Progress
 
 AHEAD = 3  # batches decoded ahead of the encoder: enough to overlap, few enough to bound memory
@@ -179,8 +179,7 @@ def load_source(plan: EncoderPlan, inputs: Inputs, index: int) -> Source | Refus
     if plan.consumes != SPEECH:
         text = inputs.utterances[index].text
         digests = tuple(transcript_digest(text, spec) for spec in plan.specs)
-        noted = "; ".join(one for one in (inputs.remarks[index], note) if one)
-        return Source(index=index, value=text, digests=digests, note=noted)
+        return Source(index=index, value=text, digests=digests, note=transcript_note(plan, inputs, index))
     span = inputs.spans[index]
     assert isinstance(span, Span)  # a plan without a failure has one
     try:

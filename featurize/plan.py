@@ -111,6 +111,11 @@ def plan_encoder(encoder: Encoder[Any, Any], inputs: Inputs, *, max_seconds: flo
     return EncoderPlan(encoder=encoder, consumes=consumes, planned=planned)
 
 
+def transcript_note(plan: EncoderPlan, inputs: Inputs, index: int) -> str:
+    """Says what is noticed about a transcript: by the corpus, by cleaning it, by its encoder."""
+    return "; ".join(one for one in (inputs.remarks[index], plan.planned[index].note) if one)
+
+
 def pack_batches(costs: Sequence[int], indices: Sequence[int], budget: float) -> list[list[int]]:
     """Packs utterances of similar length, longest first, a pure function of the plan.
 

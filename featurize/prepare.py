@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from cache.layout import COMMITTED, StreamPlan, Weights, read_layout, read_weights
+from cache.layout import COMMITTED, StreamPlan, Weights, read_layout, read_weights, reason_bytes
 from cache.rebuild import build_file, check_room, plan_of
 from cache.store import FeatureCache
 from cache.stream import SPEECH, Scalar, StreamSpec
 from cache.writer import CacheWriter
 from featurize.conflicts import check_same_corpus, check_same_keys, encoder_name, encoder_of, refuse_lost
-from featurize.plan import EncoderPlan, Inputs
+from featurize.plan import EncoderPlan, Inputs, transcript_note
 from featurize.progress import Progress
 from featurize.recheck import changed_rows, damaged_rows, digest_sounds, lost_features
 
@@ -96,6 +96,7 @@ def prepared(
     with CacheWriter(read_layout(path)) as writer:
         _fail_planned(writer, streams)
         _fail_lost(writer, planned, lost)
+        _refresh_notes(writer, planned)
         check_room(path.parent, _pending_bytes(writer, streams))
         yield writer, notes
 
@@ -202,6 +203,17 @@ def _fail_planned(writer: CacheWriter, streams: Sequence[StreamPlan]) -> None:
     for stream in streams:
         for index, reason in stream.failures.items():
             writer.fail(stream.spec.name, index, reason)
+
+
+def _refresh_notes(writer: CacheWriter, planned: _FilePlan) -> None:
+    """Brings what is noted of transcripts up to date: it may change where the cleaned text does not."""
+    cache = FeatureCache(planned.path)
+    for plan in planned.plans:
+        for spec in plan.specs if plan.consumes != SPEECH else ():
+            for index in np.flatnonzero(writer.states[spec.name] == COMMITTED).tolist():
+                note = transcript_note(plan, planned.inputs, index)
+                if reason_bytes(note) != reason_bytes(cache.stream(spec.name).reason(index)):
+                    writer.note(spec.name, index, note)
 
 
 def _fail_lost(writer: CacheWriter, planned: _FilePlan, lost: Mapping[str, str]) -> None:

@@ -85,6 +85,16 @@ def test_a_changed_transcript_is_recomputed_and_no_other(corpus: Path, cache: Pa
     assert computed_anew(corpus, cache) == {"roberta-tiny": 1, "roberta-tiny.tokens": 1, "ctc.chars": 1}
 
 
+def test_a_note_of_a_transcript_is_kept_up_to_date(corpus: Path, cache: Path) -> None:
+    stream = FeatureCache(cache).stream("roberta-tiny")
+    write_corpus(corpus.parent, [{"id": name, "text": f"this is {name}\0"} for name in "abcdef"])
+    assert computed_anew(corpus, cache) == {}
+    assert stream.reason(0) == "1 NUL character removed"
+    write_corpus(corpus.parent, [{"id": name} for name in "abcdef"])
+    assert computed_anew(corpus, cache) == {}
+    assert stream.reason(0) == ""
+
+
 def test_a_changed_label_is_taken_over_without_computing(corpus: Path, cache: Path) -> None:
     write_corpus(corpus.parent, [{"id": name, "label": "happy"} for name in "abcdef"])
     assert computed_anew(corpus, cache) == {}
