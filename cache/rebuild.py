@@ -133,7 +133,7 @@ def drop_stream(path: Path, name: str) -> None:
         kept = [stream for other, stream in cache.streams.items() if other != name]
         if not kept:
             raise MmerError(f"{name} is the only stream of {path}; remove the file instead")
-        encoders = {stream.spec.name.split("@")[0].removesuffix(".codes") for stream in kept}
+        encoders = {stream.spec.encoder for stream in kept}
         build_file(
             path,
             header=cache.layout.header,

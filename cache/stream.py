@@ -21,8 +21,6 @@ ROLES: Mapping[str, str] = {
     "chars": TRANSCRIPT,
 }
 
-FEATURE_DTYPES = ("float16", "float32", "int8")  # how features may be stored; targets have an integer type of their own
-
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSpec:
@@ -78,6 +76,11 @@ class StreamSpec:
     def consumes(self) -> str:
         """What its encoder reads: ``speech`` or ``transcript``."""
         return ROLES[self.role]
+
+    @property
+    def encoder(self) -> str:
+        """Name of the encoder that gave it, under which weights are kept: the stream's without layers or suffix."""
+        return self.name.removesuffix(".codes").removesuffix(".tokens").split("@")[0]
 
     @property
     def row_bytes(self) -> int:

@@ -64,13 +64,8 @@ def encoder_of(spec: StreamSpec) -> tuple[str, str, str]:
     return spec.source, spec.revision, spec.weights
 
 
-def encoder_name(stream: str) -> str:
-    """Gives the name of the encoder that a stream belongs to."""
-    return stream.removesuffix(".codes").removesuffix(".tokens").split("@")[0]
-
-
 def _another_name(spec: StreamSpec) -> str:
     if spec.role == "chars":
         return ""
     layers = "" if spec.layers in {"last", "quantizer", "tokenizer"} else f"@{spec.layers}"
-    return f", or keep both under another name, as in --encoder {encoder_name(spec.name)}-2={spec.source}{layers}"
+    return f", or keep both under another name, as in --encoder {spec.encoder}-2={spec.source}{layers}"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from cache.rebuild import build_file, check_room, plan_of
 from cache.store import FeatureCache
 from cache.stream import SPEECH, Scalar, StreamSpec
 from cache.writer import CacheWriter
-from featurize.conflicts import check_same_corpus, check_same_keys, encoder_name, encoder_of, refuse_lost
+from featurize.conflicts import check_same_corpus, check_same_keys, encoder_of, refuse_lost
 from featurize.plan import EncoderPlan, Inputs, transcript_note
 from featurize.progress import Progress
 from featurize.recheck import changed_rows, damaged_rows, digest_sounds, lost_features
@@ -79,7 +78,7 @@ def prepared(
     planned = _FilePlan(path=path, corpus=corpus, inputs=inputs, plans=plans, streams=streams, replace=replace)
     notes: list[str] = []
     stale: dict[str, set[int]] = {}
-    lost: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
     if not path.exists():
         _build(planned, others=[], old=None, stale=stale)
     else:
@@ -88,14 +87,14 @@ def prepared(
         if not replace:
             check_same_keys(cache, streams)
         sounds = digest_sounds(cache, inputs, progress)
-        lost = lost_features(cache, inputs, _speech_failures(streams), sounds)
+        unreadable = {name: told for name, told in sounds.items() if isinstance(told, str)}
         if not replace:
-            refuse_lost(cache, lost)
+            refuse_lost(cache, lost_features(cache, inputs, streams) | unreadable)
         stale = _stale(planned, cache, sounds)
         notes += [*_changed_notes(cache, stale), *_settle(planned, cache, stale)]
     with CacheWriter(read_layout(path)) as writer:
         _fail_planned(writer, streams)
-        _fail_lost(writer, planned, lost)
+        _fail_unreadable(writer, planned, unreadable)
         _refresh_notes(writer, planned)
         check_room(path.parent, _pending_bytes(writer, streams))
         yield writer, notes
@@ -107,11 +106,6 @@ def _stale(planned: _FilePlan, cache: FeatureCache, sounds: Mapping[str, bytes |
     stale = changed_rows(cache, planned.inputs, specs, sounds)
     damaged = damaged_rows(cache) if planned.replace else {}
     return {name: rows | damaged.get(name, set()) for name, rows in stale.items()}
-
-
-def _speech_failures(streams: Sequence[StreamPlan]) -> dict[int, str]:
-    speech = [stream for stream in streams if stream.spec.consumes == SPEECH]
-    return {index: why for stream in speech for index, why in stream.failures.items()}
 
 
 def _changed_notes(cache: FeatureCache, stale: Mapping[str, set[int]]) -> list[str]:
@@ -140,18 +134,19 @@ def _kept_streams(planned: _FilePlan, cache: FeatureCache) -> list[str]:
     """Names the streams of other runs, without those of an encoder whose name another one takes over."""
     named = {stream.spec.name: stream.spec for stream in planned.streams}
     taken = {
-        encoder_name(name)
+        spec.encoder
         for name, spec in named.items()
         if name in cache.streams and encoder_of(spec) != encoder_of(cache.streams[name].spec)
     }
-    return [name for name in cache.streams if name not in named and encoder_name(name) not in taken]
+    others = [name for name in cache.streams if name not in named]
+    return [name for name in others if cache.streams[name].spec.encoder not in taken]
 
 
 def _build(
     planned: _FilePlan, *, others: Sequence[StreamPlan], old: FeatureCache | None, stale: Mapping[str, set[int]]
 ) -> int:
     held = {} if old is None else read_weights(planned.path)
-    encoders = {encoder_name(stream.spec.name) for stream in others}
+    encoders = {stream.spec.encoder for stream in others}
     weights = {name: arrays for name, arrays in held.items() if name in encoders}
     return build_file(
         planned.path,
@@ -176,10 +171,7 @@ def _created(old: FeatureCache | None) -> str:
 
 
 def _start_weights(plans: Sequence[EncoderPlan]) -> Weights:
-    named: Mapping[str, Any] = {
-        plan.specs[-1].name.removesuffix(".codes"): plan.encoder.start_weights for plan in plans
-    }
-    return {name: weights for name, weights in named.items() if weights}
+    return {plan.specs[0].encoder: plan.encoder.start_weights for plan in plans if plan.encoder.start_weights}
 
 
 def _planned_so(cache: FeatureCache, plan: StreamPlan) -> bool:
@@ -216,13 +208,13 @@ def _refresh_notes(writer: CacheWriter, planned: _FilePlan) -> None:
                     writer.note(spec.name, index, note)
 
 
-def _fail_lost(writer: CacheWriter, planned: _FilePlan, lost: Mapping[str, str]) -> None:
+def _fail_unreadable(writer: CacheWriter, planned: _FilePlan, unreadable: Mapping[str, str]) -> None:
     """Says in the streams of other runs, too, why features were dropped by --replace."""
     named = {stream.spec.name for stream in planned.streams}
     others = [name for name, one in writer.layout.streams.items() if name not in named and one.spec.consumes == SPEECH]
     for index, utterance in enumerate(planned.inputs.utterances):
-        for name in others if utterance.id in lost else ():
-            writer.fail(name, index, lost[utterance.id])
+        for name in others if utterance.id in unreadable else ():
+            writer.fail(name, index, unreadable[utterance.id])
 
 
 def _pending_bytes(writer: CacheWriter, streams: Sequence[StreamPlan]) -> int:

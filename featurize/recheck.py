@@ -1,6 +1,6 @@
 """Looks at the inputs again: whether recordings and transcripts are still those that were featurized."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache as remembered
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cache.errors import MmerError
-from cache.layout import COMMITTED
+from cache.layout import COMMITTED, StreamPlan
 from cache.store import FeatureCache, Stream
 from cache.stream import SPEECH, StreamSpec
 from cache.utterance import Utterance
@@ -53,24 +53,23 @@ def _audio_folder(root: Path) -> Path:
     return root / RELEASE if (root / RELEASE).is_dir() else root
 
 
-def lost_features(
-    cache: FeatureCache, inputs: Inputs, failures: Mapping[int, str], sounds: Mapping[str, bytes | str]
-) -> dict[str, str]:
-    """Finds utterances whose features a run would drop, and why.
+def lost_features(cache: FeatureCache, inputs: Inputs, streams: Sequence[StreamPlan]) -> dict[str, str]:
+    """Finds utterances whose features the plan of a run has no place for, and why; by id.
 
     Args:
         cache: the file as it is.
         inputs: of the corpus as it is now.
-        failures: index of an utterance -> why it cannot be encoded as the run is planned.
-        sounds: as `digest_sounds` gives them.
+        streams: of the run; other streams of the file keep what they have of the utterances that stay.
     """
-    held = _held(cache, cache.streams.values())
     now = {utterance.id for utterance in inputs.utterances}
-    lost = {name: "not among the utterances of this run" for name in cache.ids if name in held and name not in now}
-    spoken = _held(cache, _speech(cache))
-    planned = {inputs.utterances[index].id: why for index, why in failures.items()}
-    lost |= {name: why for name, why in planned.items() if name in spoken}
-    return lost | {name: told for name, told in sounds.items() if isinstance(told, str)}
+    left = _held(cache.streams.values(), cache) - now
+    gone = [name for name in cache.ids if name in left]
+    lost = dict.fromkeys(gone, "not among the utterances of this run")
+    for plan in (one for one in streams if one.spec.consumes == SPEECH):
+        held = _held([cache.streams[plan.spec.name]], cache) if plan.spec.name in cache.streams else set()
+        failing = {inputs.utterances[index].id: why for index, why in plan.failures.items()}
+        lost |= {name: why for name, why in failing.items() if name in held}
+    return lost
 
 
 def damaged_rows(cache: FeatureCache) -> dict[str, set[int]]:
@@ -114,7 +113,7 @@ def changed_rows(
 
 def digest_sounds(cache: FeatureCache, inputs: Inputs, progress: Progress) -> dict[str, bytes | str]:
     """Digests every recording that the cache holds features of, or says why it cannot be read any more; by id."""
-    held = _held(cache, _speech(cache))
+    held = _held(_speech(cache), cache)
     places = [index for index, utterance in enumerate(inputs.utterances) if utterance.id in held]
     if not places:
         return {}
@@ -148,7 +147,7 @@ def _sound_digest(span: Span | str) -> bytes | str:
         return str(error)
 
 
-def _held(cache: FeatureCache, streams: Iterable[Stream]) -> set[str]:
+def _held(streams: Iterable[Stream], cache: FeatureCache) -> set[str]:
     return {cache.ids[index] for stream in streams for index in np.flatnonzero(stream.state == COMMITTED)}
 
 

@@ -49,6 +49,14 @@ def test_a_smaller_run_drops_features_only_when_told_so(
     }
 
 
+def test_a_limit_of_one_encoder_costs_the_others_nothing(corpus: Path, cache: Path) -> None:
+    before = contents(cache)
+    written = computed_anew(corpus, cache, encoders=("mfcc39",), audio_only=True, mel=False, max_seconds=0.55)
+    assert written == {"mfcc39": 4}
+    after = contents(cache)
+    assert {key: after[key] for key in before} == before
+
+
 def test_no_stale_row_is_ever_in_the_file(corpus: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"id": name, "label": "new"} if name != "b" else {"id": "b", "text": "that was b"} for name in "abcdef"]
     write_corpus(corpus.parent, rows)

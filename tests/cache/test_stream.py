@@ -73,6 +73,11 @@ def test_rows_take_their_scale_along() -> None:
     assert replace(SPEC, shape=(3, 8)).row_bytes == 3 * 8 * 2
 
 
+@pytest.mark.parametrize("name", ["enc", "enc@4,8", "enc@mean9-12", "enc.codes", "enc.tokens"])
+def test_streams_of_one_encoder_know_its_name(name: str) -> None:
+    assert replace(SPEC, name=name).encoder == "enc"
+
+
 def test_role_says_what_is_consumed() -> None:
     assert SPEC.consumes == SPEECH
     assert replace(SPEC, role="tokens").consumes == "transcript"
