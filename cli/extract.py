@@ -113,8 +113,8 @@ def featurize(dry_run: bool, parity_check: int | None, as_json: bool, **asked: A
 def _job(
     *, corpus: str, root: Path | None, cache: Path | None, encoders: tuple[str, ...], device: str, **asked: Any
 ) -> Any:
-    # Threads of OpenMP spin while they wait, which starves a machine that others use too: 2 to 7 times slower there,
-    # 3% faster on an idle one. To be set before torch is loaded.
+    # Threads of OpenMP spin while they wait, which starves a machine that others use too: with one of two cores busy,
+    # early sleep is 1.6 times as fast (benchmarks/bench_process.py). To be set before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import transformers
 

@@ -1,7 +1,7 @@
 """Lets the C library keep freed memory for the next activations.
 
 glibc returns large blocks to the kernel as soon as they are free and faults them in again, page by page, for the next
-utterance. Kept, a base-size encoder runs 1.1 times as fast on a CPU (`benchmarks/bench_extract.py`).
+utterance. Kept, a base-size encoder runs 1.2 times as fast on a CPU (`benchmarks/bench_process.py`).
 """
 
 import ctypes
