@@ -2,7 +2,7 @@
 
 All datasets that a run writes are contiguous, allocated when the file is created and aligned to 4096 bytes, so that
 rows are written and mapped at byte offsets that never change, and no HDF5 metadata is touched afterwards. This is
-the only file that knows the names of groups and datasets.
+the only file that knows the names of groups and datasets; the columns of utterances are `cache.table`'s.
 """
 
 import json
@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from cache.errors import CacheMissing, CacheUnreadable
 from cache.stream import StreamSpec
-from cache.utterance import COLUMNS, COUNT, NUMBER, TEXT, Utterance
+from cache.table import read_utterances, write_utterances
+from cache.utterance import Utterance
 
 FORMAT, FORMAT_VERSION = "mmer-cache", 1
 PENDING, COMMITTED, FAILED = 0, 1, 2
@@ -104,7 +105,7 @@ def create_file(
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION})
         file.attrs.update({name: header[name] for name in ("mmer_version", "created")})
         file.attrs["corpus"] = json.dumps(header["corpus"], sort_keys=True)
-        _write_utterances(file.create_group("utterances"), utterances)
+        write_utterances(file.create_group("utterances"), utterances)
         streams = file.create_group("streams")
         for plan in plans:
             _create_stream(streams.create_group(plan.spec.name), plan)
@@ -126,7 +127,7 @@ def read_layout(path: Path) -> CacheLayout:
         header = {name: file.attrs[name] for name in ("mmer_version", "created")}
         header["corpus"] = dict(json.loads(file.attrs["corpus"]))
         streams = {name: _read_stream(group) for name, group in file["streams"].items()}
-        utterances = _read_utterances(file["utterances"])
+        utterances = read_utterances(file["utterances"])
     size = path.stat().st_size
     end = max((region.end for stream in streams.values() for region in stream.regions.values()), default=0)
     if end > size:
@@ -183,32 +184,6 @@ def _aligned() -> h5py.h5p.PropFAID:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_alignment(1, 4096)  # page size: a mapped row never shares a page with metadata
     return access
-
-
-def _write_utterances(group: h5py.Group, utterances: Sequence[Utterance]) -> None:
-    for column, kind in COLUMNS.items():
-        values = [getattr(utterance, column) for utterance in utterances]
-        if kind == TEXT:
-            group.create_dataset(column, data=values, dtype=h5py.string_dtype(), shape=(len(values),))
-        elif kind == NUMBER:
-            group.create_dataset(column, data=np.array([np.nan if v is None else v for v in values], dtype="<f8"))
-        else:
-            group.create_dataset(column, data=np.array([-1 if v is None else v for v in values], dtype="<i8"))
-
-
-def _read_utterances(group: h5py.Group) -> list[Utterance]:
-    columns = {column: _read_column(group, column, kind) for column, kind in COLUMNS.items()}
-    rows = zip(*columns.values(), strict=True)
-    return [Utterance(**dict(zip(columns, row, strict=True))) for row in rows]
-
-
-def _read_column(group: h5py.Group, column: str, kind: str) -> list[Any]:
-    if kind == TEXT:
-        return list(group[column].asstr()[()])
-    values = group[column][()].tolist()
-    if kind == COUNT:
-        return [None if value < 0 else value for value in values]
-    return [None if value != value else value for value in values]  # noqa: PLR0124 - NaN alone differs from itself
 
 
 def _create_stream(group: h5py.Group, plan: StreamPlan) -> None:

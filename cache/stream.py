@@ -16,6 +16,7 @@ ROLES: Mapping[str, str] = {
     "audio": SPEECH,
     "mel": SPEECH,
     "codes": SPEECH,
+    "patches": SPEECH,
     "text": TRANSCRIPT,
     "tokens": TRANSCRIPT,
     "chars": TRANSCRIPT,
@@ -28,7 +29,7 @@ class StreamSpec:
 
     Attributes:
         name: name of the stream in the file, such as ``wav2vec2-base.codes``.
-        role: what the rows are: audio, mel, codes, text, tokens or chars.
+        role: what the rows are: audio, mel, codes, patches, text, tokens or chars.
         source: catalog source, hub id or folder name of the encoder.
         revision: commit of the hub repository, empty for folders and built-in encoders.
         weights: digest of the encoder's weights, empty where it has none.

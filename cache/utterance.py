@@ -24,7 +24,9 @@ COLUMNS: Mapping[str, str] = {
     "valence": NUMBER,
     "activation": NUMBER,
     "dominance": NUMBER,
+    "sentiment": TEXT,
 }
+ADDED = frozenset({"sentiment"})  # columns that files of earlier releases lack
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +51,7 @@ class Utterance:
         valence: rated valence on the corpus' own scale.
         activation: rated activation (arousal) on the corpus' own scale.
         dominance: rated dominance on the corpus' own scale.
+        sentiment: raw sentiment of the corpus, such as ``positive``.
     """
 
     id: str
@@ -68,6 +71,7 @@ class Utterance:
     valence: float | None = None
     activation: float | None = None
     dominance: float | None = None
+    sentiment: str = ""
 
     def __post_init__(self) -> None:
         if not self.id:

@@ -22,7 +22,7 @@ from featurize.corpora.reading import Reading
 
 NEEDED = ("id", "audio", "text", "label", "speaker", "session")
 TIMES_AND_RATINGS = ("start_s", "end_s", "valence", "activation", "dominance")
-OPTIONAL = ("dialogue", "turn", "split", "style", "channel", *TIMES_AND_RATINGS)
+OPTIONAL = ("dialogue", "turn", "split", "style", "channel", *TIMES_AND_RATINGS, "sentiment")
 DELIMITERS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
@@ -208,6 +208,7 @@ def _utterance(row: _Row, *, allow_outside: bool) -> Utterance:
             valence=row.number("valence"),
             activation=row.number("activation"),
             dominance=row.number("dominance"),
+            sentiment=row.text("sentiment"),
         )
     except ValueError as error:
         raise row.error(str(error)) from None
