@@ -1,6 +1,7 @@
 """What exactly was computed for one stream of a cache, and the key that names it."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
@@ -80,8 +81,8 @@ class StreamSpec:
 
     @property
     def encoder(self) -> str:
-        """Name of the encoder that gave it, under which weights are kept: the stream's without layers or suffix."""
-        return self.name.removesuffix(".codes").removesuffix(".tokens").split("@")[0]
+        """Name of the encoder that gave it, under which weights are kept: the stream's without layers and kind."""
+        return re.sub(r"@[\w,-]+", "", self.name.removesuffix(".codes").removesuffix(".tokens"))
 
     @property
     def row_bytes(self) -> int:

@@ -69,6 +69,14 @@ def list_corpora(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     "--max-seconds", type=float, default=60.0, show_default=True, callback=positive(float), help="Longest utterance."
 )
 @click.option("--chunk", is_flag=True, help="Encode longer utterances in pieces instead of failing them.")
+@click.option(
+    "--history",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Turns of the dialogue before an utterance that its text encoder reads too; the streams end in +historyN.",
+)
+@click.option("--max-tokens", type=int, callback=positive(int), help="Longest text.  [default: what the encoder takes]")
 @click.option("--truncate", is_flag=True, help="Cut transcripts that are too long instead of failing them.")
 @click.option(
     "--event-tags",
@@ -131,7 +139,7 @@ def _job(
     cache = cache or Path("cache") / f"{name}.h5"
     if corpus == "demo" and root is None:
         root = cache.parent / "demo"
-    of_encoding = ("dtype", "precision", "codes", "event_tags", "truncate", "max_seconds", "chunk")
+    of_encoding = EncodingOptions.__dataclass_fields__.keys() & asked.keys()
     options = EncodingOptions(device=choose_device(device), **{name: asked.pop(name) for name in of_encoding})
     return Job(corpus=corpus, root=root, cache=cache, encoders=encoders, options=options, **asked)
 

@@ -67,5 +67,6 @@ def encoder_of(spec: StreamSpec) -> tuple[str, str, str]:
 def _another_name(spec: StreamSpec) -> str:
     if spec.role == "chars":
         return ""
+    name = spec.encoder.split("+history")[0]
     layers = "" if spec.layers in {"last", "quantizer", "tokenizer"} else f"@{spec.layers}"
-    return f", or keep both under another name, as in --encoder {spec.encoder}-2={spec.source}{layers}"
+    return f", or keep both under another name, as in --encoder {name}-2={spec.source}{layers}"

@@ -177,9 +177,9 @@ def load_source(plan: EncoderPlan, inputs: Inputs, index: int) -> Source | Refus
     """Loads what an encoder reads of one utterance, or says why it cannot be had."""
     note = plan.planned[index].note
     if plan.consumes != SPEECH:
-        text = inputs.utterances[index].text
-        digests = tuple(transcript_digest(text, spec) for spec in plan.specs)
-        return Source(index=index, value=text, digests=digests, note=transcript_note(plan, inputs, index))
+        turn = inputs.turn(index, plan.planned[index].turns)
+        digests = tuple(transcript_digest(turn, spec) for spec in plan.specs)
+        return Source(index=index, value=turn, digests=digests, note=transcript_note(plan, inputs, index))
     span = inputs.spans[index]
     assert isinstance(span, Span)  # a plan without a failure has one
     try:

@@ -21,7 +21,7 @@ from featurize.encoders.catalog import EncoderRequest, parse_requests
 from featurize.encoders.load import Encoders, character_targets, consumes, load_encoders
 from featurize.encoders.options import EncodingOptions
 from featurize.extract import extract
-from featurize.plan import EncoderPlan, Inputs, plan_encoder, read_inputs
+from featurize.plan import EncoderPlan, Inputs, history_of, plan_encoder, read_inputs
 from featurize.prepare import CorpusHeader, prepared
 from featurize.progress import Progress
 
@@ -114,13 +114,15 @@ def plan_job(job: Job, reading: Reading, requests: Sequence[EncoderRequest]) -> 
         MmerError: if an encoder is not at hand.
     """
     inputs = read_inputs(reading, limit=job.limit)
+    _check_history(job, inputs)
     loaded = load_encoders(requests, job.options)
     encoders: list[Any] = [*loaded.speech, *_mel(job, loaded), *loaded.text]
     if not job.audio_only and _transcribed(reading):
         encoders.append(character_targets(job.options))
     options = job.options
     plans = [plan_encoder(one, inputs, max_seconds=options.max_seconds, chunk=options.chunk) for one in encoders]
-    return Ready(job=job, inputs=inputs, plans=plans, notes=[*reading.notes, *loaded.notes])
+    notes = [*reading.notes, *loaded.notes, *_dropped_turns(plans, inputs)]
+    return Ready(job=job, inputs=inputs, plans=plans, notes=notes)
 
 
 def run_job(job: Job, progress: Progress) -> Report:
@@ -176,6 +178,23 @@ def _of_modality(sources: Sequence[str], modality: str) -> list[EncoderRequest]:
 
 def _transcribed(reading: Reading) -> bool:
     return any(utterance.text.strip() for utterance in reading.utterances)
+
+
+def _check_history(job: Job, inputs: Inputs) -> None:
+    if job.options.history and not inputs.dialogues:
+        raise MmerError(f"--history {job.options.history} needs dialogues, and {job.corpus} has none; leave it out")
+
+
+def _dropped_turns(plans: Sequence[EncoderPlan], inputs: Inputs) -> list[str]:
+    """Says how often the oldest turns of a history were dropped to keep a text as short as it must be."""
+    notes = []
+    for plan in plans:
+        history = history_of(plan.specs[0])
+        turns = [len(inputs.turn(index, history).before) for index in range(len(plan.planned) if history else 0)]
+        cut = sum(one.turns < count for one, count in zip(plan.planned, turns, strict=False) if not one.failure)
+        if cut:
+            notes.append(f"{plan.specs[0].name}: of {cut} utterances the oldest turns of the history did not fit")
+    return notes
 
 
 def _mel(job: Job, loaded: Encoders) -> list[Any]:

@@ -18,7 +18,6 @@ from featurize.encoders.text import TextEncoder
 from featurize.extract import Source, load_source
 from featurize.job import Ready
 from featurize.plan import EncoderPlan, Inputs
-from featurize.transcript import spoken
 
 TOLERANCE = 1e-5  # relative L2, float32
 
@@ -99,7 +98,7 @@ def _spread(plan: EncoderPlan, utterances: int) -> list[int]:
 def _alone(encoder: Any, value: Any) -> Rows:
     if isinstance(encoder, SpeechEncoder):
         return reference_speech(encoder, value)
-    return reference_text(encoder, spoken(value, encoder.event_tags).text)
+    return reference_text(encoder, encoder.words(value))
 
 
 def _whole(encoder: Any) -> Any:

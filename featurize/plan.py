@@ -16,8 +16,9 @@ from cache.stream import SPEECH, StreamSpec
 from cache.utterance import Utterance
 from featurize.audio import RATE_HZ, RecordingError, Span, cut, probe
 from featurize.corpora.reading import Reading, check_reading
+from featurize.dialogue import Dialogues, Turn
 from featurize.encoders.base import Encoder, Planned
-from featurize.transcript import clean_text, spoken, text_digest
+from featurize.transcript import clean_text, text_digest
 
 PROBE_THREADS = 8  # probing waits for the disk, not for a core
 
@@ -31,12 +32,19 @@ class Inputs:
         utterances: cleaned, with their durations.
         spans: where the sound of each lies, or why there is none.
         remarks: what was noticed about each transcript, empty where nothing was.
+        dialogues: of the whole corpus, whatever the limit.
     """
 
     root: Path
     utterances: list[Utterance]
     spans: list[Span | str]
     remarks: list[str]
+    dialogues: Dialogues
+
+    def turn(self, index: int, count: int) -> Turn:
+        """Gives a transcript with up to so many of the turns before it."""
+        utterance = self.utterances[index]
+        return Turn(utterance.text, self.dialogues.before(utterance.id, count))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +83,9 @@ def read_inputs(reading: Reading, *, limit: int | None = None) -> Inputs:
     Raises:
         MmerError: if two ids are the same once undecodable characters are gone.
     """
-    cleaned = [_cleaned(utterance) for utterance in reading.utterances[:limit]]
+    cleaned = [_cleaned(utterance) for utterance in reading.utterances]
+    dialogues = Dialogues([utterance for utterance, _ in cleaned])
+    cleaned = cleaned[:limit]
     check_reading(replace(reading, utterances=[utterance for utterance, _ in cleaned]), "the corpus")
     prober = remembered(_probed)
     with ThreadPoolExecutor(PROBE_THREADS) as threads:
@@ -87,7 +97,7 @@ def read_inputs(reading: Reading, *, limit: int | None = None) -> Inputs:
     remarks = [
         "; ".join(one for one in (reading.remarks.get(utterance.id, ""), note) if one) for utterance, note in cleaned
     ]
-    return Inputs(root=reading.root, utterances=utterances, spans=spans, remarks=remarks)
+    return Inputs(root=reading.root, utterances=utterances, spans=spans, remarks=remarks, dialogues=dialogues)
 
 
 def plan_encoder(encoder: Encoder[Any, Any], inputs: Inputs, *, max_seconds: float, chunk: bool) -> EncoderPlan:
@@ -101,7 +111,8 @@ def plan_encoder(encoder: Encoder[Any, Any], inputs: Inputs, *, max_seconds: flo
     """
     consumes = encoder.specs[0].consumes
     if consumes != SPEECH:
-        planned = encoder.plan([utterance.text for utterance in inputs.utterances])
+        history = history_of(encoder.specs[0])
+        planned = encoder.plan([inputs.turn(index, history) for index in range(len(inputs.utterances))])
         return EncoderPlan(encoder=encoder, consumes=consumes, planned=planned)
     limit = float("inf") if chunk else max_seconds
     failures = [_too_long(span, limit) for span in inputs.spans]
@@ -152,10 +163,15 @@ def speech_digest(digest: bytes, samples: int, spec: StreamSpec) -> bytes:
     return blake2b(digest + f"pieces of {limit_s} s".encode(), digest_size=16).digest()
 
 
-def transcript_digest(text: str, spec: StreamSpec) -> bytes:
+def history_of(spec: StreamSpec) -> int:
+    """Says how many turns before an utterance a stream reads at most."""
+    return int(spec.preprocessing.get("history") or 0)
+
+
+def transcript_digest(turn: Turn, spec: StreamSpec) -> bytes:
     """Digests what a text stream consumed: the spoken words, and for character spans the transcript around them."""
-    words = spoken(text, str(spec.preprocessing["event_tags"])).text
-    return text_digest(f"{words}\0{text}" if spec.role == "tokens" else words)
+    words = "\x1e".join(turn.words(str(spec.preprocessing["event_tags"])))  # the ASCII record separator
+    return text_digest(f"{words}\0{turn.text}" if spec.role == "tokens" else words)
 
 
 def _cleaned(utterance: Utterance) -> tuple[Utterance, str]:

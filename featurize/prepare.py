@@ -102,8 +102,7 @@ def prepared(
 
 def _stale(planned: _FilePlan, cache: FeatureCache, sounds: Mapping[str, bytes | str]) -> dict[str, set[int]]:
     """Finds the rows that are to be computed anew: their input changed, or --replace finds them damaged."""
-    specs = {stream.spec.name: stream.spec for stream in planned.streams}
-    stale = changed_rows(cache, planned.inputs, specs, sounds)
+    stale = changed_rows(cache, planned.inputs, planned.plans, sounds)
     damaged = damaged_rows(cache) if planned.replace else {}
     return {name: rows | damaged.get(name, set()) for name, rows in stale.items()}
 

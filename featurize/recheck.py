@@ -15,7 +15,7 @@ from cache.utterance import Utterance
 from cache.writer import rows_checksum
 from featurize.audio import DECODE_THREADS, RecordingError, Span, cut, load, probe
 from featurize.corpora.iemocap import RELEASE
-from featurize.plan import Inputs, speech_digest, transcript_digest
+from featurize.plan import EncoderPlan, Inputs, history_of, speech_digest, transcript_digest
 from featurize.progress import Progress
 
 
@@ -85,28 +85,29 @@ def damaged_rows(cache: FeatureCache) -> dict[str, set[int]]:
 
 
 def changed_rows(
-    cache: FeatureCache, inputs: Inputs, specs: Mapping[str, StreamSpec], sounds: Mapping[str, bytes | str]
+    cache: FeatureCache, inputs: Inputs, plans: Sequence[EncoderPlan], sounds: Mapping[str, bytes | str]
 ) -> dict[str, set[int]]:
     """Finds committed rows whose recording or transcript is no longer the one that was encoded.
 
     Args:
         cache: the file as it is.
         inputs: of the corpus as it is now.
-        specs: of the streams that are planned anew; other streams have their own.
+        plans: of the streams that are planned anew; other streams have their own specs.
         sounds: digest of each recording as it is now, or why it cannot be decoded; by utterance id.
 
     Returns:
         Indices in the cache, by stream; utterances that left the corpus are none of them.
     """
     now = {utterance.id: index for index, utterance in enumerate(inputs.utterances)}
+    planned = {spec.name: (spec, plan) for plan in plans for spec in plan.specs}
     changed = {}
     for name, stream in cache.streams.items():
-        spec = specs.get(name, stream.spec)
+        spec, plan = planned.get(name, (stream.spec, None))
         held = [index for index in np.flatnonzero(stream.state == COMMITTED).tolist() if cache.ids[index] in now]
         changed[name] = {
             index
             for index in held
-            if bytes(stream.input_digest[index]) != _digest(spec, inputs, now[cache.ids[index]], sounds)
+            if bytes(stream.input_digest[index]) not in _digests(spec, plan, inputs, now[cache.ids[index]], sounds)
         }
     return changed
 
@@ -128,14 +129,19 @@ def digest_sounds(cache: FeatureCache, inputs: Inputs, progress: Progress) -> di
     return sounds
 
 
-def _digest(spec: StreamSpec, inputs: Inputs, index: int, sounds: Mapping[str, bytes | str]) -> bytes:
+def _digests(
+    spec: StreamSpec, plan: EncoderPlan | None, inputs: Inputs, index: int, sounds: Mapping[str, bytes | str]
+) -> set[bytes]:
+    """Gives the digests under which a committed row is still good, one unless it depends on an encoder not at hand."""
     utterance, span = inputs.utterances[index], inputs.spans[index]
     if spec.consumes != SPEECH:
-        return transcript_digest(utterance.text, spec)
+        # Without its tokenizer nobody knows how many turns of the history fitted in.
+        counts = range(history_of(spec) + 1) if plan is None else (plan.planned[index].turns,)
+        return {transcript_digest(inputs.turn(index, count), spec) for count in counts}
     sound = sounds[utterance.id]
     if isinstance(sound, str) or isinstance(span, str):
-        return b""
-    return speech_digest(sound, span.samples, spec)
+        return set()
+    return {speech_digest(sound, span.samples, spec)}
 
 
 def _sound_digest(span: Span | str) -> bytes | str:

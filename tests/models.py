@@ -31,6 +31,7 @@ from transformers import (
 
 from cache.rows import Rows
 from cache.stream import StreamSpec
+from featurize.dialogue import Turn
 from featurize.encoders.base import Waveform
 from featurize.encoders.layers import parse_layers
 from featurize.encoders.speech import SpeechEncoder
@@ -185,11 +186,18 @@ def text_model(family: str) -> Any:
     return lively(DistilBertModel, DistilBertConfig(**DISTILBERT_SIZE, vocab_size=words))
 
 
+def turns(*texts: str) -> list[Turn]:
+    """Transcripts without a history, as the pipeline hands them over."""
+    return [Turn(text) for text in texts]
+
+
 def text_encoder(
     family: str,
     *layers: str,
     event_tags: str = STRIP,
     truncate: bool = False,
+    history: int = 0,
+    longest: int | None = None,
     precision: torch.dtype = torch.float32,
 ) -> TextEncoder:
     return TextEncoder(
@@ -199,6 +207,8 @@ def text_encoder(
         choices=[parse_layers(text, layers=TEXT_LAYERS, encoder="a") for text in layers or ("last",)],
         event_tags=event_tags,
         truncate=truncate,
+        history=history,
+        longest=longest,
         device=CPU,
         precision=precision,
     )

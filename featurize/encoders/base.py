@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from cache.rows import Rows
 from cache.stream import StreamSpec
+from featurize.dialogue import Turn
 
 Waveform = npt.NDArray[np.float32]
 Size_contra = TypeVar("Size_contra", contravariant=True)
@@ -22,12 +23,14 @@ class Planned:
     Attributes:
         rows: rows in each of the encoder's streams, in their order; empty for a failure.
         cost: what it takes of a batch's budget, in rows of the encoder.
+        turns: how many turns before it are spliced in.
         note: what is noticed about the input, empty where nothing is.
         failure: why the input cannot be encoded, empty where it can.
     """
 
     rows: tuple[int, ...] = ()
     cost: int = 0
+    turns: int = 0
     note: str = ""
     failure: str = ""
 
@@ -44,7 +47,7 @@ class Encoder(Protocol[Size_contra, Input_contra]):
     start_weights: Mapping[str, npt.NDArray[Any]]
 
     def plan(self, sizes: Sequence[Size_contra]) -> list[Planned]:
-        """Says what each input will take, from its size alone: samples at 16 kHz, or the transcript itself."""
+        """Says what each input will take, from its size alone: samples at 16 kHz, or the turn itself."""
         ...
 
     def encode(self, inputs: Sequence[Input_contra], *, precise: bool = False) -> list[tuple[Rows, ...]]:
@@ -53,4 +56,4 @@ class Encoder(Protocol[Size_contra, Input_contra]):
 
 
 SpeechInput = Encoder[int, Waveform]
-TextInput = Encoder[str, str]
+TextInput = Encoder[Turn, Turn]

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from cache.rows import Rows
 from cache.stream import StreamSpec
+from featurize.dialogue import Turn
 from featurize.encoders.base import Planned
 from featurize.transcript import CTC_SYMBOLS, ctc_ids, ctc_note, spoken
 
@@ -34,12 +35,12 @@ class CharacterTargets:
             )
         ]
 
-    def plan(self, sizes: Sequence[str]) -> list[Planned]:
+    def plan(self, sizes: Sequence[Turn]) -> list[Planned]:
         """Counts characters; a transcript without any gets no row and is no failure."""
-        words = [spoken(text, self._event_tags).text for text in sizes]
+        words = [spoken(turn.text, self._event_tags).text for turn in sizes]
         counts = [len(ctc_ids(text)) for text in words]
         return [Planned(rows=(count,), cost=1, note=ctc_note(text)) for count, text in zip(counts, words, strict=True)]
 
-    def encode(self, inputs: Sequence[str], *, precise: bool = False) -> list[tuple[Rows, ...]]:
+    def encode(self, inputs: Sequence[Turn], *, precise: bool = False) -> list[tuple[Rows, ...]]:
         """Gives the symbols of each transcript, uint8 ``(characters, 1)``."""
-        return [(ctc_ids(spoken(text, self._event_tags).text)[:, None],) for text in inputs]
+        return [(ctc_ids(spoken(turn.text, self._event_tags).text)[:, None],) for turn in inputs]

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from cache.errors import MmerError
-from cache.stream import SPEECH, TRANSCRIPT, StreamSpec
+from cache.stream import SPEECH, TRANSCRIPT, Scalar, StreamSpec
 from featurize.audio import MIN_SAMPLES, RATE_HZ
 from featurize.encoders.base import SpeechInput, TextInput
 from featurize.encoders.catalog import BUILT_IN, ENCODERS, EncoderRequest
@@ -186,6 +186,7 @@ def _text(request: EncoderRequest, options: EncodingOptions) -> TextInput:
             "tokenizer": tokenizer_digest(tokenizer),
             "event_tags": options.event_tags,
             "truncate": options.truncate,
+            **_splicing(options),
         },
         versions=library_versions(),
         trained_on={} if checkpoint is None else checkpoint.trained_on,
@@ -197,9 +198,17 @@ def _text(request: EncoderRequest, options: EncodingOptions) -> TextInput:
         choices=_choices(request, count_layers(model)),
         event_tags=options.event_tags,
         truncate=options.truncate,
+        history=options.history,
+        longest=options.max_tokens,
         device=options.device,
         precision=PRECISIONS[options.precision],
     )
+
+
+def _splicing(options: EncodingOptions) -> dict[str, Scalar]:
+    """Gives what decides a text beside the transcript, as far as asked for: the keys of all other runs stay."""
+    asked = {"history": options.history, "max_tokens": options.max_tokens}
+    return {name: value for name, value in asked.items() if value}
 
 
 def _choices(request: EncoderRequest, layers: int) -> list[LayerChoice]:

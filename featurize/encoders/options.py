@@ -27,6 +27,8 @@ class EncodingOptions:
         codes: quantizer codes: True wanted, False not wanted, None where the checkpoint has them.
         event_tags: ``strip`` or ``keep``.
         truncate: cut transcripts that are too long instead of failing.
+        history: how many turns of the dialogue before an utterance its text encoder reads too.
+        max_tokens: longest text, special tokens included; None for what the encoder takes.
         max_seconds: longest utterance.
         chunk: encode longer ones in pieces instead of failing.
     """
@@ -37,6 +39,8 @@ class EncodingOptions:
     codes: bool | None = None
     event_tags: str = "strip"
     truncate: bool = False
+    history: int = 0
+    max_tokens: int | None = None
     max_seconds: float = 60.0
     chunk: bool = False
 

@@ -1,10 +1,14 @@
 """RoBERTa, BERT and DistilBERT: contextual token vectors, token ids and their character spans.
 
+With a history, the turns before an utterance stand before it in one text, parted by spaces; of a text that gets too
+long the oldest turns are dropped, and the utterance itself stays whole.
+
 Papers: RoBERTa (Liu et al., 2019, arXiv:1907.11692), BERT (Devlin et al., 2019, arXiv:1810.04805), DistilBERT (Sanh et
 al., 2019, arXiv:1910.01108).
 """
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -18,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cache.rows import Rows
 from cache.stream import StreamSpec
+from featurize.dialogue import Turn
 from featurize.encoders.base import Planned
 from featurize.encoders.layers import LayerChoice, tapped
 from featurize.transcript import spoken
@@ -33,6 +38,8 @@ class TextEncoder:
         choices: hidden states of each stream of token vectors.
         event_tags: ``strip`` or ``keep``.
         truncate: cut what is longer than the encoder takes instead of failing.
+        history: how many turns before an utterance are read too.
+        longest: most tokens of a text, special ones included; None for what the encoder takes.
         device: where to run.
         precision: type the model computes in.
     """
@@ -46,6 +53,8 @@ class TextEncoder:
         choices: Sequence[LayerChoice],
         event_tags: str,
         truncate: bool,
+        history: int = 0,
+        longest: int | None = None,
         device: torch.device,
         precision: torch.dtype,
     ) -> None:
@@ -60,20 +69,21 @@ class TextEncoder:
         self._models = {torch.float32: self.model}
         if precision != torch.float32:
             self._models[precision] = copy.deepcopy(self.model).to(precision)
-        self.max_tokens = max_tokens(model, tokenizer)
+        self.max_tokens = min(max_tokens(model, tokenizer), longest or sys.maxsize)
+        self._history = history
         self.specs = self._specs(spec, int(model.config.hidden_size))  # type: ignore[union-attr, arg-type]
 
-    def plan(self, sizes: Sequence[str]) -> list[Planned]:
-        """Tokenizes transcripts: rows are tokens, special ones included."""
-        return [self._planned(text) for text in sizes]
+    def plan(self, sizes: Sequence[Turn]) -> list[Planned]:
+        """Tokenizes transcripts: rows are tokens, special ones and those of the history included."""
+        return [self._planned(turn) for turn in sizes]
 
-    def encode(self, inputs: Sequence[str], *, precise: bool = False) -> list[tuple[Rows, ...]]:
+    def encode(self, inputs: Sequence[Turn], *, precise: bool = False) -> list[tuple[Rows, ...]]:
         """Encodes transcripts: vectors ``(tokens, ...)`` per choice, then int32 ``(tokens, 3)`` id, start, end.
 
         The span ``[start, end)`` counts characters of the transcript as stored, event tags included; special tokens
-        have an empty one.
+        and those of the history have an empty one. The history is as planned: nothing of it is dropped here.
         """
-        encoded = [self._tokens(text) for text in inputs]
+        encoded = [self._tokens(turn) for turn in inputs]
         lengths = [len(tokens) for tokens in encoded]
         ids = torch.full((len(encoded), max(lengths)), int(self.tokenizer.pad_token_id or 0))
         for row, tokens in zip(ids, encoded, strict=True):
@@ -84,9 +94,16 @@ class TextEncoder:
             (*(output[index, :length] for output in outputs), encoded[index]) for index, length in enumerate(lengths)
         ]
 
-    def _planned(self, text: str) -> Planned:
-        words = spoken(text, self.event_tags).text
-        ids = self.tokenizer(words, verbose=False)["input_ids"]
+    def words(self, turn: Turn) -> str:
+        """Gives the text that is tokenized: what is spoken in the history and in the turn itself."""
+        return " ".join(turn.words(self.event_tags))
+
+    def _planned(self, turn: Turn) -> Planned:
+        turns = len(turn.before)
+        ids = self._ids(turn)
+        while turns and len(ids) > self.max_tokens:
+            turns -= 1
+            ids = self._ids(turn.latest(turns))
         unknown = ids.count(self.tokenizer.unk_token_id)
         notes = [f"{unknown} tokens unknown to the vocabulary"] if unknown else []
         if len(ids) > self.max_tokens:
@@ -94,15 +111,21 @@ class TextEncoder:
                 return Planned(failure=f"{len(ids)} tokens, the encoder takes {self.max_tokens}; --truncate cuts")
             notes.append(f"truncated from {len(ids)} to {self.max_tokens} tokens")
         count = min(len(ids), self.max_tokens)
-        return Planned(rows=(count,) * len(self.specs), cost=count, note="; ".join(notes))
+        return Planned(rows=(count,) * len(self.specs), cost=count, turns=turns, note="; ".join(notes))
 
-    def _tokens(self, text: str) -> npt.NDArray[np.int32]:
-        words = spoken(text, self.event_tags)
+    def _ids(self, turn: Turn) -> list[int]:
+        ids: list[int] = self.tokenizer(self.words(turn), verbose=False)["input_ids"]
+        return ids
+
+    def _tokens(self, turn: Turn) -> npt.NDArray[np.int32]:
+        text = self.words(turn)
         encoded = self.tokenizer(
-            words.text, truncation=True, max_length=self.max_tokens, return_offsets_mapping=True, verbose=False
+            text, truncation=True, max_length=self.max_tokens, return_offsets_mapping=True, verbose=False
         )
+        positions = spoken(turn.text, self.event_tags).positions
+        history = len(text) - len(positions)  # characters of the turns before, which get no span
         rows = [
-            (token, int(words.positions[start]), int(words.positions[end - 1]) + 1) if end > start else (token, 0, 0)
+            (token, *_span(positions, start - history, end - history))
             for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         ]
         return np.array(rows, dtype=np.int32)
@@ -114,17 +137,18 @@ class TextEncoder:
             return [choice.select(hidden, last).float().cpu().numpy() for choice in self.choices]
 
     def _specs(self, spec: StreamSpec, dim: int) -> list[StreamSpec]:
+        variant = f"+history{self._history}" if self._history else ""
         vectors = [
             replace(
                 spec,
-                name=f"{spec.name}@{choice.text}" if choice.indices else spec.name,
+                name=f"{spec.name}@{choice.text}{variant}" if choice.indices else f"{spec.name}{variant}",
                 layers=choice.text,
                 shape=choice.row_shape(dim),
             )
             for choice in self.choices
         ]
-        tokens = replace(spec, name=f"{spec.name}.tokens", role="tokens", layers="tokenizer", shape=(3,), dtype="int32")
-        return [*vectors, replace(tokens, weights="", precision="float32")]
+        tokens = replace(spec, name=f"{spec.name}{variant}.tokens", role="tokens", layers="tokenizer", shape=(3,))
+        return [*vectors, replace(tokens, dtype="int32", weights="", precision="float32")]
 
 
 def max_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -143,6 +167,12 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 def count_layers(model: nn.Module) -> int:
     """Gives how many layers a text model has."""
     return len(_layers(model))
+
+
+def _span(positions: npt.NDArray[np.int32], start: int, end: int) -> tuple[int, int]:
+    """Gives the span in the transcript as stored of a span of what is spoken; empty where it holds none of it."""
+    start = max(start, 0)  # a token may begin with the space before it
+    return (int(positions[start]), int(positions[end - 1]) + 1) if end > start else (0, 0)
 
 
 def _layers(model: nn.Module) -> nn.ModuleList:

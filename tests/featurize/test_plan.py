@@ -16,6 +16,7 @@ from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from featurize.audio import Recording, Span
 from featurize.corpora.reading import Reading
+from featurize.dialogue import Dialogues, Turn
 from featurize.encoders.base import Planned, Waveform
 from featurize.encoders.catalog import parse_requests
 from featurize.encoders.load import character_targets, load_encoders
@@ -29,6 +30,7 @@ from featurize.plan import (
     speech_digest,
     transcript_digest,
 )
+from tests.models import turns
 from tests.voices import RATE_HZ, tone
 
 COSTS = st.lists(st.integers(0, 200), max_size=40)
@@ -96,7 +98,10 @@ def span(seconds: float, rate_hz: int = RATE_HZ) -> Span:
 
 def inputs_of(*spans: Span | str) -> Inputs:
     utterances = [Utterance(id=str(index), text=f"text {index}") for index in range(len(spans))]
-    return Inputs(root=Path(), utterances=utterances, spans=list(spans), remarks=[""] * len(spans))
+    remarks = [""] * len(spans)
+    return Inputs(
+        root=Path(), utterances=utterances, spans=list(spans), remarks=remarks, dialogues=Dialogues(utterances)
+    )
 
 
 def test_utterances_that_are_too_long_or_unreadable_fail_and_the_rest_is_planned() -> None:
@@ -198,7 +203,7 @@ def test_speech_encoders_give_the_rows_that_were_planned(name: str, sizes: list[
 @given(texts=st.lists(st.text(max_size=30) | st.just("[LAUGHTER] I  know "), min_size=1, max_size=4))
 def test_text_encoders_give_the_rows_that_were_planned(name: str, texts: list[str]) -> None:
     encoder = encoders()[name]
-    check_rows(encoder, encoder.plan(texts), encoder.encode(texts))
+    check_rows(encoder, encoder.plan(turns(*texts)), encoder.encode(turns(*texts)))
 
 
 def check_rows(encoder: Any, planned: Sequence[Planned], encoded: Sequence[tuple[Any, ...]]) -> None:
@@ -232,6 +237,6 @@ def test_pieces_change_the_digest_of_long_sound_alone() -> None:
 
 def test_the_digest_of_a_transcript_is_that_of_what_the_stream_holds_of_it() -> None:
     vectors, tokens = encoders()["roberta-tiny@1,4"].specs
-    assert transcript_digest("I  know", vectors) == transcript_digest(" I know [LAUGHTER]", vectors)
-    assert transcript_digest("I  know", tokens) != transcript_digest("I know", tokens)  # their spans differ
-    assert transcript_digest("I know", vectors) != transcript_digest("I knew", vectors)
+    assert transcript_digest(Turn("I  know"), vectors) == transcript_digest(Turn(" I know [LAUGHTER]"), vectors)
+    assert transcript_digest(Turn("I  know"), tokens) != transcript_digest(Turn("I know"), tokens)  # their spans differ
+    assert transcript_digest(Turn("I know"), vectors) != transcript_digest(Turn("I knew"), vectors)

@@ -4,6 +4,7 @@ from hypothesis import given
 
 from featurize.encoders.characters import CharacterTargets
 from featurize.transcript import CTC_SYMBOLS, ctc_ids, spoken
+from tests.models import turns
 
 TEXTS = (
     st.lists(st.sampled_from(["I", "don't", "KNOW", "[LAUGHTER]", "5", "é", "😀", "-", " "])).map(" ".join) | st.text()
@@ -16,12 +17,12 @@ def targets(event_tags: str = "strip") -> CharacterTargets:
 
 
 def spelt(text: str, event_tags: str = "strip") -> str:
-    ((rows,),) = targets(event_tags).encode([text])
+    ((rows,),) = targets(event_tags).encode(turns(text))
     return "".join(CTC_SYMBOLS[index] for index in rows[:, 0])
 
 
 def test_a_transcript_becomes_a_column_of_symbols() -> None:
-    ((rows,), (empty,)) = targets().encode(["I know.", ""])
+    ((rows,), (empty,)) = targets().encode(turns("I know.", ""))
     assert rows.dtype == np.uint8
     assert rows.tolist() == [[10], [4], [26], [9], [8], [18]]
     assert empty.shape == (0, 1)
@@ -33,7 +34,7 @@ def test_event_tags_are_stripped_or_spelt() -> None:
 
 
 def test_a_transcript_that_cannot_be_spelt_has_no_row_and_is_no_failure() -> None:
-    empty, tag, digits = targets().plan(["", "[LAUGHTER]", "42"])
+    empty, tag, digits = targets().plan(turns("", "[LAUGHTER]", "42"))
     for planned in (empty, tag, digits):
         assert (planned.rows, planned.failure) == ((0,), "")
         assert planned.cost == 1
@@ -44,8 +45,8 @@ def test_a_transcript_that_cannot_be_spelt_has_no_row_and_is_no_failure() -> Non
 @given(TEXTS, POLICIES)
 def test_as_many_rows_as_planned(text: str, event_tags: str) -> None:
     encoder = targets(event_tags)
-    (planned,) = encoder.plan([text])
-    ((rows,),) = encoder.encode([text])
+    (planned,) = encoder.plan(turns(text))
+    ((rows,),) = encoder.encode(turns(text))
     assert (len(rows),) == planned.rows
     np.testing.assert_array_equal(rows[:, 0], ctc_ids(spoken(text, event_tags).text))
 

@@ -20,7 +20,7 @@ from cache.errors import MmerError
 from featurize.encoders.base import TextInput
 from featurize.encoders.checkpoint import load_text, open_checkpoint
 from tests.featurize.encoders.checkpoints import WEIGHTS, altered, changed, loaded, without
-from tests.models import DISTILBERT_SIZE, TEXT_SIZE, WORDS, word_pieces
+from tests.models import DISTILBERT_SIZE, TEXT_SIZE, WORDS, turns, word_pieces
 
 
 def save_bert(folder: Path) -> None:
@@ -53,7 +53,7 @@ def text_of(source: Path | str, **options: Any) -> TextInput:
 def test_a_text_folder_gives_the_vectors_of_the_model_saved_in_it(text_folder: Path) -> None:
     encoder = text_of(text_folder)
     assert [spec.name for spec in encoder.specs] == ["mini", "mini.tokens"]
-    vectors, tokens = encoder.encode(["I know the gardens."])[0]
+    vectors, tokens = encoder.encode(turns("I know the gardens."))[0]
     assert tokens[:, 0].tolist() == [2, 5, 6, 7, 8, 9, 10, 3]
     checkpoint = open_checkpoint(str(text_folder))
     model, _ = load_text(checkpoint)

@@ -16,6 +16,7 @@ from tests.models import (
     text_encoder,
     text_model,
     text_tokenizer,
+    turns,
     worst,
 )
 
@@ -25,17 +26,17 @@ from tests.models import (
 @given(texts=st.lists(TEXTS, min_size=1, max_size=5))
 def test_a_batch_gives_what_each_transcript_gives_alone(family: str, texts: list[str]) -> None:
     encoder = text_encoder(family, truncate=True)
-    for text, rows in zip(texts, encoder.encode(texts), strict=True):
+    for text, rows in zip(texts, encoder.encode(turns(*texts)), strict=True):
         expected = reference_text(encoder, spoken(text, STRIP).text)
         assert deviation(rows[0], expected)[0] <= TOLERANCE
-        np.testing.assert_array_equal(rows[1], encoder.encode([text])[0][1])
+        np.testing.assert_array_equal(rows[1], encoder.encode(turns(text))[0][1])
 
 
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
 def test_hidden_layers_are_those_of_hugging_face(family: str) -> None:
     encoder = text_encoder(family, *CHOICES)
     texts = ["I know", "so. I know the gardens. So", ""]
-    for text, rows in zip(texts, encoder.encode(texts), strict=True):
+    for text, rows in zip(texts, encoder.encode(turns(*texts)), strict=True):
         with torch.inference_mode():
             output = text_model(family)(**text_tokenizer(family)(text, return_tensors="pt"), output_hidden_states=True)
         assert worst(rows[:-1], chosen_of(output)) <= TOLERANCE
@@ -48,9 +49,9 @@ def test_hidden_layers_are_those_of_hugging_face(family: str) -> None:
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
 def test_a_transcript_without_words_gives_the_special_tokens(family: str, text: str) -> None:
     encoder = text_encoder(family)
-    (planned,) = encoder.plan([text])
+    (planned,) = encoder.plan(turns(text))
     assert (planned.rows, planned.note, planned.failure) == ((2, 2), "", "")
-    vectors, tokens = encoder.encode([text])[0]
+    vectors, tokens = encoder.encode(turns(text))[0]
     assert np.isfinite(vectors).all()
     assert tokens.tolist() == [[2 if family != "roberta" else 0, 0, 0], [3 if family != "roberta" else 2, 0, 0]]
 
@@ -64,17 +65,18 @@ def test_a_transcript_without_words_gives_the_special_tokens(family: str, text: 
 )
 def test_as_many_rows_as_planned(text: str, family: str, truncate: bool, event_tags: str) -> None:
     encoder = text_encoder(family, "last", "0,1", truncate=truncate, event_tags=event_tags)
-    (planned,) = encoder.plan([text])
+    (planned,) = encoder.plan(turns(text))
     if not planned.failure:
-        assert tuple(len(rows) for rows in encoder.encode([text])[0]) == planned.rows
+        assert tuple(len(rows) for rows in encoder.encode(turns(text))[0]) == planned.rows
         assert len(planned.rows) == len(encoder.specs)
 
 
 def test_half_precision_is_close_and_gives_float32_on_demand() -> None:
     texts = ["I know", "so. I know the gardens."]
-    full = text_encoder("bert").encode(texts)
+    full = text_encoder("bert").encode(turns(*texts))
     half = text_encoder("bert", precision=torch.bfloat16)
-    for rows, exact, precise in zip(half.encode(texts), full, half.encode(texts, precise=True), strict=True):
+    batches = zip(half.encode(turns(*texts)), full, half.encode(turns(*texts), precise=True), strict=True)
+    for rows, exact, precise in batches:
         assert 1e-5 < deviation(rows[0], exact[0])[0] < 0.05
         assert rows[0].dtype == np.float32
         np.testing.assert_array_equal(rows[1], exact[1])

@@ -3,12 +3,12 @@ import numpy as np
 from hypothesis import given, settings
 
 from featurize.transcript import STRIP, spoken
-from tests.models import TEXTS, WORDS, text_encoder
+from tests.models import TEXTS, WORDS, text_encoder, turns
 
 
 def test_tokens_are_ids_and_spans_of_the_transcript_as_stored() -> None:
     text = " I  know [LAUGHTER] the\tGardens, so."
-    vectors, tokens = text_encoder("bert").encode([text])[0]
+    vectors, tokens = text_encoder("bert").encode(turns(text))[0]
     assert tokens.dtype == np.int32
     assert tokens.shape == (len(vectors), 3)
     found = [(WORDS[token], text[start:end]) for token, start, end in tokens]
@@ -28,15 +28,15 @@ def test_tokens_are_ids_and_spans_of_the_transcript_as_stored() -> None:
 
 def test_kept_event_tags_are_tokens_too() -> None:
     text = "so [so the] so"
-    kept = text_encoder("bert", event_tags="keep").encode([text])[0][1]
+    kept = text_encoder("bert", event_tags="keep").encode(turns(text))[0][1]
     assert [text[start:end] for _, start, end in kept] == ["", "so", "[", "so", "the", "]", "so", ""]
-    stripped = text_encoder("bert").encode([text])[0][1]
+    stripped = text_encoder("bert").encode(turns(text))[0][1]
     assert [(start, end) for _, start, end in stripped] == [(0, 0), (0, 2), (12, 14), (0, 0)]
 
 
 def test_an_event_tag_parts_the_words_around_it() -> None:
     text = "gar[LAUGHTER]den"
-    tokens = text_encoder("bert").encode([text])[0][1]
+    tokens = text_encoder("bert").encode(turns(text))[0][1]
     assert [text[start:end] for _, start, end in tokens] == ["", "gar", "den", ""]
 
 
@@ -44,7 +44,7 @@ def test_an_event_tag_parts_the_words_around_it() -> None:
 @given(text=TEXTS | st.text(max_size=6))
 def test_spans_of_byte_tokens_lie_in_the_transcript_in_order(text: str) -> None:
     encoder = text_encoder("roberta", truncate=True)
-    tokens = encoder.encode([text])[0][1]
+    tokens = encoder.encode(turns(text))[0][1]
     spans = tokens[1:-1, 1:]
     assert (spans[:, 0] <= spans[:, 1]).all()
     assert (spans <= len(text)).all()
