@@ -26,7 +26,8 @@ from cli.options import print_table
 from featurize.audio import RATE_HZ
 from featurize.corpora.manifest import NEEDED
 from featurize.encoders.options import EncodingOptions
-from featurize.job import Job, run_job
+from featurize.job import Job
+from featurize.run import run_job
 
 ENCODERS = ("wav2vec2-tiny", "roberta-tiny")
 LENGTHS_S = (3.0, 1.0, 2.0, 1.5, 2.5)  # in turn, so that both sizes have the same longest batch

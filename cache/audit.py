@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cache.joined import AnyCache, AnyStream
 from cache.layout import COMMITTED, FAILED, PENDING
 from cache.rows import all_finite
 from cache.store import FeatureCache, Stream
@@ -25,7 +26,7 @@ class Problem:
     problem: str
 
 
-def summarize(cache: FeatureCache) -> dict[str, Any]:
+def summarize(cache: AnyCache) -> dict[str, Any]:
     """Counts what a cache holds; the object that ``mmer-cache info --json`` prints."""
     failures = [
         {"id": cache.ids[index], "stream": name, "reason": stream.reason(index)}
@@ -36,7 +37,7 @@ def summarize(cache: FeatureCache) -> dict[str, Any]:
     return {"utterances": len(cache.utterances), "streams": streams, "failures": failures}
 
 
-def noted(cache: FeatureCache) -> list[dict[str, str]]:
+def noted(cache: AnyCache) -> list[dict[str, str]]:
     """Lists what was noted of committed rows, in the form of the failures of `summarize`."""
     return [
         {"id": cache.ids[index], "stream": name, "note": stream.reason(index)}
@@ -46,29 +47,30 @@ def noted(cache: FeatureCache) -> list[dict[str, str]]:
     ]
 
 
-def verify(cache: FeatureCache) -> list[Problem]:
-    """Checks every stream: key, offsets, states, checksums of committed rows, NaN and infinity."""
-    return [problem for stream in cache.streams.values() for problem in _stream_problems(cache, stream)]
+def verify(cache: AnyCache) -> list[Problem]:
+    """Checks every stream of every file: key, offsets, states, checksums of committed rows, NaN and infinity."""
+    return [
+        problem
+        for part in cache.parts
+        for stream in part.streams.values()
+        for problem in _stream_problems(part, stream, place=f"{part.path}: " if len(cache.parts) > 1 else "")
+    ]
 
 
-def verify_recordings(cache: FeatureCache, digest_of: Callable[[Utterance, Stream], bytes | str]) -> list[Problem]:
-    """Compares what each speech stream consumed with the recordings as they are now.
+def verify_recordings(cache: AnyCache, digest_of: Callable[[Utterance, Stream], bytes | str]) -> list[Problem]:
+    """Compares what each speech stream consumed with the recordings as they are now; imported ones say nothing of it.
 
     Args:
-        cache: an open cache.
+        cache: an open cache, of one file or several.
         digest_of: gives the input digest of an utterance for a stream, or says why there is none.
     """
-    problems = []
-    for name, stream in cache.streams.items():
-        if stream.spec.consumes != SPEECH:
-            continue
-        for index in np.flatnonzero(stream.state == COMMITTED).tolist():
-            found = digest_of(cache.utterances[index], stream)
-            if isinstance(found, str):
-                problems.append(Problem(name, cache.ids[index], found))
-            elif found != bytes(stream.input_digest[index]):
-                problems.append(Problem(name, cache.ids[index], "the recording is not the one that was featurized"))
-    return problems
+    return [
+        problem
+        for part in cache.parts
+        for stream in part.streams.values()
+        if stream.spec.consumes == SPEECH and not stream.spec.imported
+        for problem in _recording_problems(part, stream, digest_of)
+    ]
 
 
 def as_json(problems: list[Problem]) -> list[dict[str, str]]:
@@ -76,27 +78,39 @@ def as_json(problems: list[Problem]) -> list[dict[str, str]]:
     return [asdict(problem) for problem in problems]
 
 
-def count_states(stream: Stream) -> dict[str, int]:
+def count_states(stream: AnyStream) -> dict[str, int]:
     """Counts the utterances of a stream by state."""
     return {name: int(np.count_nonzero(stream.state == state)) for state, name in STATES.items()}
 
 
-def _summary(stream: Stream) -> dict[str, Any]:
-    spec, rows = stream.spec, len(stream.values)
+def _summary(stream: AnyStream) -> dict[str, Any]:
+    spec, rows = stream.spec, stream.rows
     shape = {"rows": rows, "dim": spec.shape[-1], "dtype": spec.dtype}
     if len(spec.shape) > 1:
         shape["layers"] = spec.shape[0]
     return {**shape, **count_states(stream), "bytes": rows * spec.row_bytes, "key": stream.key}
 
 
-def _stream_problems(cache: FeatureCache, stream: Stream) -> Iterator[Problem]:
+def _recording_problems(
+    cache: FeatureCache, stream: Stream, digest_of: Callable[[Utterance, Stream], bytes | str]
+) -> Iterator[Problem]:
+    name = stream.spec.name
+    for index in np.flatnonzero(stream.state == COMMITTED).tolist():
+        found = digest_of(cache.utterances[index], stream)
+        if isinstance(found, str):
+            yield Problem(name, cache.ids[index], found)
+        elif found != bytes(stream.input_digest[index]):
+            yield Problem(name, cache.ids[index], "the recording is not the one that was featurized")
+
+
+def _stream_problems(cache: FeatureCache, stream: Stream, place: str) -> Iterator[Problem]:
     name, count = stream.spec.name, len(cache.utterances)
     if stream.spec.key != stream.key:
-        yield Problem(name, "", f"key {stream.key} does not belong to its spec {stream.spec.key}")
+        yield Problem(name, "", f"{place}key {stream.key} does not belong to its spec {stream.spec.key}")
     offsets = stream.offsets
-    whole = len(offsets) == count + 1 and offsets[0] == 0 and offsets[-1] == len(stream.values)
+    whole = len(offsets) == count + 1 and offsets[0] == 0 and offsets[-1] == stream.rows
     if not whole or (np.diff(offsets) < 0).any():
-        yield Problem(name, "", f"offsets do not divide {len(stream.values)} rows among {count} utterances")
+        yield Problem(name, "", f"{place}offsets do not divide {stream.rows} rows among {count} utterances")
         return
     for index in range(count):
         for problem in _row_problems(stream, index):

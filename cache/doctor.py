@@ -1,9 +1,4 @@
-"""Compares a cache with what is known of its corpus: published counts, twin recordings, odd durations.
-
-Counts: IEMOCAP with happy and excited merged, by session, from the index that the MMER repository ships (5531);
-turns of the release: 10,039 (Busso et al., 2008, doi:10.1007/s10579-008-9076-6). RAVDESS: Livingstone and Russo,
-2018, doi:10.1371/journal.pone.0196391, 60 speech recordings of each of 24 actors, 44 songs of each of 23.
-"""
+"""Compares a cache with what is published of its corpus: counts, broken clips, twin recordings, odd durations."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache.layout import COMMITTED
-from cache.store import FeatureCache
+from cache.joined import AnyCache, AnyStream
+from cache.layout import COMMITTED, FAILED
+from cache.published import (
+    IEMOCAP_CLASSES,
+    IEMOCAP_SESSIONS,
+    IEMOCAP_TURNS,
+    MELD_DIALOGUES,
+    MELD_DIALOGUES_NOTE,
+    MELD_EMOTIONS,
+    MELD_SENTIMENTS,
+    MELD_UTTERANCES,
+    RAVDESS_SPEECH,
+    Defect,
+    Table,
+    broken_clips,
+)
 from cache.stream import SPEECH
 from cache.utterance import Utterance
 
@@ -34,50 +43,37 @@ class Finding:
         return self.expected is not None and self.found != self.expected
 
 
-_IEMOCAP_CLASSES = {"ang": "ang", "hap": "hap", "exc": "hap", "neu": "neu", "sad": "sad"}
-_IEMOCAP_COUNTS: Mapping[str, Mapping[str, int]] = {
-    "1": {"ang": 229, "hap": 278, "neu": 384, "sad": 194},
-    "2": {"ang": 137, "hap": 327, "neu": 362, "sad": 197},
-    "3": {"ang": 240, "hap": 286, "neu": 320, "sad": 305},
-    "4": {"ang": 327, "hap": 303, "neu": 258, "sad": 143},
-    "5": {"ang": 170, "hap": 442, "neu": 384, "sad": 245},
-}
-_RAVDESS_SPEECH = {
-    "neutral": 96,
-    "calm": 192,
-    "happy": 192,
-    "sad": 192,
-    "angry": 192,
-    "fearful": 192,
-    "disgust": 192,
-    "surprised": 192,
-}
-
-
-def examine(cache: FeatureCache) -> list[Finding]:
+def examine(cache: AnyCache) -> list[Finding]:
     """Lists the findings for a cache, published counts first."""
-    corpus = str(cache.layout.header["corpus"].get("name", ""))
+    corpus = str(cache.header["corpus"].get("name", ""))
     counts = COUNTS.get(corpus, _label_counts)(cache.utterances)
-    return [*counts, *_twins(cache), *_durations(cache.utterances), *_coverage(cache)]
+    defects = broken_clips(corpus)
+    return [
+        *counts,
+        *_broken(cache, defects),
+        *_twins(cache),
+        *_durations(cache.utterances),
+        *_coverage(cache, defects),
+    ]
 
 
 def _iemocap(utterances: Sequence[Utterance]) -> list[Finding]:
-    found = Counter((one.session, _IEMOCAP_CLASSES.get(one.label, "")) for one in utterances)
+    found = Counter((one.session, IEMOCAP_CLASSES.get(one.label, "")) for one in utterances)
     table = [
         Finding(f"session {session}, {label}", found[session, label], expected)
-        for session, classes in _IEMOCAP_COUNTS.items()
+        for session, classes in IEMOCAP_SESSIONS.items()
         for label, expected in classes.items()
     ]
     sessions = [
         Finding(
             f"session {session}, four classes", sum(found[session, label] for label in classes), sum(classes.values())
         )
-        for session, classes in _IEMOCAP_COUNTS.items()
+        for session, classes in IEMOCAP_SESSIONS.items()
     ]
     total = sum(finding.found for finding in sessions)
-    expected = sum(sum(classes.values()) for classes in _IEMOCAP_COUNTS.values())
+    expected = sum(sum(classes.values()) for classes in IEMOCAP_SESSIONS.values())
     return [
-        Finding("turns", len(utterances), 10039),
+        Finding("turns", len(utterances), IEMOCAP_TURNS),
         Finding("four classes (ang, hap + exc, neu, sad)", total, expected),
         *sessions,
         *table,
@@ -94,7 +90,32 @@ def _ravdess(utterances: Sequence[Utterance]) -> list[Finding]:
         Finding("speech recordings", len(speech), 1440, "; ".join(odd)),
         Finding("song recordings", songs, 1012 if songs else None),
         Finding("actors of the speech part", len(speakers), 24),
-        *(Finding(f"speech, {label}", labels[label], expected) for label, expected in _RAVDESS_SPEECH.items()),
+        *(Finding(f"speech, {label}", labels[label], expected) for label, expected in RAVDESS_SPEECH.items()),
+    ]
+
+
+def _meld(utterances: Sequence[Utterance]) -> list[Finding]:
+    splits = Counter(one.split for one in utterances)
+    dialogues = Counter(split for split, _ in {(one.split, one.dialogue) for one in utterances})
+    emotions = Counter((one.split, one.label) for one in utterances)
+    sentiments = Counter((one.split, one.sentiment) for one in utterances)
+    return [
+        Finding("utterances", len(utterances), sum(MELD_UTTERANCES.values())),
+        *(Finding(f"{split}, utterances", splits[split], count) for split, count in MELD_UTTERANCES.items()),
+        *(
+            Finding(f"{split}, dialogues", dialogues[split], count, MELD_DIALOGUES_NOTE.get(split, ""))
+            for split, count in MELD_DIALOGUES.items()
+        ),
+        *_by_split(emotions, MELD_EMOTIONS, "{split}, {label}"),
+        *_by_split(sentiments, MELD_SENTIMENTS, "{split}, sentiment {label}"),
+    ]
+
+
+def _by_split(found: Mapping[tuple[str, str], int], table: Table, what: str) -> list[Finding]:
+    return [
+        Finding(what.format(split=split, label=label), found[split, label], expected)
+        for split, counts in table.items()
+        for label, expected in counts.items()
     ]
 
 
@@ -108,10 +129,26 @@ def _label_counts(utterances: Sequence[Utterance]) -> list[Finding]:
     ]
 
 
-COUNTS: Mapping[str, Callable[[Sequence[Utterance]], list[Finding]]] = {"iemocap": _iemocap, "ravdess": _ravdess}
+COUNTS: Mapping[str, Callable[[Sequence[Utterance]], list[Finding]]] = {
+    "iemocap": _iemocap,
+    "ravdess": _ravdess,
+    "meld": _meld,
+}
 
 
-def _twins(cache: FeatureCache) -> list[Finding]:
+def _broken(cache: AnyCache, defects: Mapping[str, Defect]) -> list[Finding]:
+    """Names the clips that are known to be broken and have no features; a repaired copy has them."""
+    lost = {name for stream in cache.streams.values() for name in _lost(cache, stream, defects)}
+    detail = "; ".join(f"{name}: {defect.what}" for name, defect in defects.items() if name in lost)
+    return [Finding("known broken clips without features", len(lost), None, detail)] if defects else []
+
+
+def _lost(cache: AnyCache, stream: AnyStream, defects: Mapping[str, Defect]) -> list[str]:
+    failed = np.flatnonzero(stream.state == FAILED).tolist() if stream.spec.consumes == SPEECH else []
+    return [cache.ids[index] for index in failed if cache.ids[index] in defects]
+
+
+def _twins(cache: AnyCache) -> list[Finding]:
     """Finds recordings whose samples are the same: they may stand on both sides of a split."""
     for stream in cache.streams.values():
         if stream.spec.consumes == SPEECH:
@@ -134,8 +171,10 @@ def _durations(utterances: Sequence[Utterance]) -> list[Finding]:
     ]
 
 
-def _coverage(cache: FeatureCache) -> list[Finding]:
+def _coverage(cache: AnyCache, defects: Mapping[str, Defect]) -> list[Finding]:
+    """Counts what is committed of every stream; of clips that are known to be broken, nothing is expected."""
+    expected = {name: len(cache.utterances) - len(_lost(cache, one, defects)) for name, one in cache.streams.items()}
     return [
-        Finding(f"committed in {name}", int(np.count_nonzero(stream.state == COMMITTED)), len(cache.utterances))
+        Finding(f"committed in {name}", int(np.count_nonzero(stream.state == COMMITTED)), expected[name])
         for name, stream in cache.streams.items()
     ]

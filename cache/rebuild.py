@@ -3,7 +3,7 @@
 import glob
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ from cache.layout import (
     Weights,
     create_file,
     read_layout,
-    read_weights,
 )
 from cache.store import FeatureCache, Stream
 from cache.utterance import Utterance
-from cache.writer import CacheWriter, Row, rows_checksum, unwritable, writing_lock
+from cache.writer import CacheWriter, Row, rows_checksum, unwritable
 
 Keep = Callable[[Stream, int], bool]
 
 COPY_BYTES = 64 << 20  # committed together while copying: bounds memory, and few enough syncs
+ROW_BYTES = 1 << 10  # about what a row that waits for its commit costs beside its values
 OVERHEAD_BYTES = 1 << 20  # HDF5 metadata and alignment of a file with a dozen streams
 
 
@@ -87,13 +87,40 @@ def build_file(
         DiskFull: if there is no room beside the old file.
         MmerError: if the folder cannot be written.
     """
+
+    def kept_rows(fresh: CacheLayout) -> Iterator[Row]:
+        return _kept_rows(FeatureCache(path), fresh, keep) if path.exists() else iter(())
+
+    return write_file(path, header=header, utterances=utterances, plans=plans, weights=weights, rows_for=kept_rows)
+
+
+def write_file(
+    path: Path,
+    *,
+    header: Mapping[str, Any],
+    utterances: Sequence[Utterance],
+    plans: Sequence[StreamPlan],
+    weights: Weights,
+    rows_for: Callable[[CacheLayout], Iterator[Row]],
+) -> int:
+    """Creates the cache, or replaces it, with the rows that are given for its layout; the rest is as planned.
+
+    Rows are committed as they come, so that few are held at a time. The caller holds `writing_lock`.
+
+    Returns:
+        How many rows of utterances were committed.
+
+    Raises:
+        DiskFull: if there is no room beside the old file.
+        MmerError: if the folder cannot be written.
+    """
     check_room(path.parent, plan_bytes(plans))
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         leftover.unlink()  # of a killed run: the lock says that no other is at work
     fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         create_file(fresh, header=header, utterances=utterances, plans=plans, weights=weights)
-        kept = _keep_rows(FeatureCache(path), read_layout(fresh), keep) if path.exists() else 0
+        written = _commit(read_layout(fresh), rows_for)
         _check_created(fresh, utterances, plans)
         fresh.replace(path)
         _sync_folder(path.parent)
@@ -101,7 +128,7 @@ def build_file(
         raise unwritable(path.parent, error) from error
     finally:
         fresh.unlink(missing_ok=True)
-    return kept
+    return written
 
 
 def plan_of(layout: CacheLayout, stream: Stream, utterances: Sequence[Utterance]) -> StreamPlan:
@@ -115,52 +142,23 @@ def plan_of(layout: CacheLayout, stream: Stream, utterances: Sequence[Utterance]
     failures = {
         new: stream.reason(old)
         for new, old in enumerate(indices)
-        if old is not None and stream.state[old] == FAILED and layout.utterances[old].text == utterances[new].text
+        if old is not None and stream.state[old] == FAILED and _stays(stream, layout.utterances[old], utterances[new])
     }
     return StreamPlan(spec=stream.spec, lengths=np.array(lengths, dtype=np.int64), failures=failures)
 
 
-def drop_stream(path: Path, name: str) -> None:
-    """Removes a stream from a cache, and the weights of its encoder when no other stream is left of it.
+def _stays(stream: Stream, old: Utterance, new: Utterance) -> bool:
+    """Tells whether a failure is still one: another transcript may fit, while nothing computes an imported row."""
+    return stream.spec.imported or old.text == new.text
 
-    Raises:
-        MmerError: if the cache has no such stream, or only this one.
+
+def valid_rows(stream: Stream, places: Iterable[tuple[int, int]]) -> Iterator[Row]:
+    """Gives the committed rows whose bytes still have their checksum, for another place.
+
+    Args:
+        stream: where they are.
+        places: index of an utterance there, and its index in the new file.
     """
-    path = path.resolve()
-    FeatureCache(path).stream(name)
-    with writing_lock(path):
-        cache = FeatureCache(path)
-        kept = [stream for other, stream in cache.streams.items() if other != name]
-        if not kept:
-            raise MmerError(f"{name} is the only stream of {path}; remove the file instead")
-        encoders = {stream.spec.encoder for stream in kept}
-        build_file(
-            path,
-            header=cache.layout.header,
-            utterances=cache.utterances,
-            plans=[plan_of(cache.layout, stream, cache.utterances) for stream in kept],
-            weights={encoder: arrays for encoder, arrays in read_weights(path).items() if encoder in encoders},
-        )
-
-
-def _keep_rows(old: FeatureCache, fresh: CacheLayout, keep: Keep) -> int:
-    known = {utterance.id: index for index, utterance in enumerate(old.utterances)}
-    places = [(known[utterance.id], new) for new, utterance in enumerate(fresh.utterances) if utterance.id in known]
-    kept = 0
-    with CacheWriter(fresh) as writer:
-        for name, layout in fresh.streams.items():
-            if name not in old.streams or old.streams[name].key != layout.key:
-                continue
-            lengths = np.diff(layout.offsets)
-            stream = old.streams[name]
-            same = [(a, b) for a, b in places if int(stream.lengths[a]) == int(lengths[b]) and keep(stream, a)]
-            for rows in _batched(_valid_rows(stream, same)):
-                writer.commit(rows)
-                kept += len(rows)
-    return kept
-
-
-def _valid_rows(stream: Stream, places: Sequence[tuple[int, int]]) -> Iterator[Row]:
     for old, new in places:
         stored = stream.stored(old)
         if stream.state[old] == COMMITTED and int(stream.checksum[old]) == rows_checksum(stored):
@@ -168,12 +166,33 @@ def _valid_rows(stream: Stream, places: Sequence[tuple[int, int]]) -> Iterator[R
             yield Row(stream=stream.spec.name, index=new, stored=stored, digest=digest, note=stream.reason(old))
 
 
+def _commit(fresh: CacheLayout, rows_for: Callable[[CacheLayout], Iterator[Row]]) -> int:
+    written = 0
+    with CacheWriter(fresh) as writer:
+        for rows in _batched(rows_for(fresh)):
+            writer.commit(rows)
+            written += len(rows)
+    return written
+
+
+def _kept_rows(old: FeatureCache, fresh: CacheLayout, keep: Keep) -> Iterator[Row]:
+    known = {utterance.id: index for index, utterance in enumerate(old.utterances)}
+    places = [(known[utterance.id], new) for new, utterance in enumerate(fresh.utterances) if utterance.id in known]
+    for name, layout in fresh.streams.items():
+        if name not in old.streams or old.streams[name].key != layout.key:
+            continue
+        lengths = np.diff(layout.offsets)
+        stream = old.streams[name]
+        same = [(a, b) for a, b in places if int(stream.lengths[a]) == int(lengths[b]) and keep(stream, a)]
+        yield from valid_rows(stream, same)
+
+
 def _batched(rows: Iterator[Row]) -> Iterator[list[Row]]:
     batch: list[Row] = []
     size_bytes = 0
     for row in rows:
         batch.append(row)
-        size_bytes += row.stored.values.nbytes
+        size_bytes += row.stored.values.nbytes + ROW_BYTES
         if size_bytes >= COPY_BYTES:
             yield batch
             batch, size_bytes = [], 0

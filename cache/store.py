@@ -3,16 +3,18 @@
 import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from cache.errors import MmerError
+from cache.errors import CacheUnreadable, MmerError
 from cache.layout import COMMITTED, CacheLayout, Region, StreamLayout, read_layout, read_weights
 from cache.rows import StoredRows, from_stored
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
+
+Named = TypeVar("Named")
 
 
 class PackedRows(NamedTuple):
@@ -28,12 +30,25 @@ class PackedRows(NamedTuple):
 
 
 class Stream:
-    """One stream of a mapped cache."""
+    """One stream of a mapped cache.
+
+    Attributes:
+        spec: what was computed.
+        key: digest of the spec, as it stands in the file.
+        offsets: first row of each utterance and the end of the last, int64 ``(n + 1,)``.
+        lengths: rows of each utterance, int64 ``(n,)``.
+        values: all rows as they are stored, ``(rows, ...)``.
+        scales: of an int8 stream, float16 ``(rows,)``; None for others.
+        state: pending, committed or failed, uint8 ``(n,)``.
+        checksum: of the committed rows, uint64 ``(n,)``.
+        input_digest: of exactly what the encoder consumed, 16 bytes each, ``(n,)``.
+    """
 
     def __init__(self, layout: StreamLayout, buffer: mmap.mmap, ids: Sequence[str], path: Path) -> None:
         self.spec: StreamSpec = layout.spec
         self.key = layout.key
         self.offsets = layout.offsets
+        self.lengths: npt.NDArray[np.int64] = np.diff(layout.offsets)
         arrays = {name: _mapped(region, buffer) for name, region in layout.regions.items()}
         self.values = arrays["values"]
         self.scales = arrays.get("scales")
@@ -45,9 +60,9 @@ class Stream:
         return len(self._ids)
 
     @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Rows of each utterance, int64 ``(n,)``."""
-        return np.diff(self.offsets)
+    def rows(self) -> int:
+        """Rows of all utterances together."""
+        return len(self.values)
 
     def reason(self, index: int) -> str:
         """Says why an utterance failed, or what was noted of a committed one."""
@@ -78,21 +93,38 @@ class Stream:
             MmerError: if one of the utterances is not committed.
             ValueError: if `out` is too short.
         """
-        self._check_committed(indices)
         chosen = np.asarray(indices, dtype=np.int64)
-        starts, stops = self.offsets[chosen], self.offsets[chosen + 1]
-        lengths = stops - starts
+        lengths: npt.NDArray[np.int64] = self.lengths[chosen]
+        ends = np.cumsum(lengths)
         total = int(lengths.sum())
+        out = self.room(total, out)
+        self.copy_into(out, chosen, ends)
+        return PackedRows(out[:total], lengths)
+
+    def room(self, rows: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Gives an array for rows as they are read, ``(rows, ...)``: `out` if there is one.
+
+        Raises:
+            ValueError: if `out` is too short.
+        """
         if out is None:
             dtype = self.values.dtype if self.scales is None else np.dtype(np.float32)
-            out = np.empty((total, *self.spec.shape), dtype=dtype)
-        if len(out) < total:
-            raise ValueError(f"out must hold {total} rows of {self.spec.name}, got {len(out)}")
-        ends = np.cumsum(lengths)
+            return np.empty((rows, *self.spec.shape), dtype=dtype)
+        if len(out) < rows:
+            raise ValueError(f"out must hold {rows} rows of {self.spec.name}, got {len(out)}")
+        return out
+
+    def copy_into(self, out: npt.NDArray[Any], chosen: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> None:
+        """Copies the rows of each chosen utterance into `out`, so that they end before the row of `ends`.
+
+        Raises:
+            MmerError: if one of the utterances is not committed.
+        """
+        self._check_committed(chosen.tolist())
+        starts, stops = self.offsets[chosen], self.offsets[chosen + 1]
         for start, stop, end in zip(starts.tolist(), stops.tolist(), ends.tolist(), strict=True):
             scales = None if self.scales is None else self.scales[start:stop]
             out[end - (stop - start) : end] = from_stored(self.values[start:stop], scales)
-        return PackedRows(out[:total], lengths)
 
     def _check_committed(self, indices: Sequence[int]) -> None:
         for index in indices:
@@ -120,8 +152,7 @@ class FeatureCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.layout: CacheLayout = read_layout(path)
-        with path.open("rb") as file:
-            self._buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._buffer = _map_file(path)
         self.ids = [utterance.id for utterance in self.utterances]
         self.streams: Mapping[str, Stream] = {
             name: Stream(layout, self._buffer, self.ids, path) for name, layout in self.layout.streams.items()
@@ -134,6 +165,16 @@ class FeatureCache:
         return len(self.ids)
 
     @property
+    def parts(self) -> Sequence["FeatureCache"]:
+        """The files behind it, here itself alone; see `cache.joined` for several."""
+        return [self]
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """``mmer_version``, ``created`` and ``corpus``, a mapping with its name and root."""
+        return self.layout.header
+
+    @property
     def utterances(self) -> Sequence[Utterance]:
         """All utterances, in row order."""
         return self.layout.utterances
@@ -144,15 +185,34 @@ class FeatureCache:
         Raises:
             MmerError: if the cache has none of that name.
         """
-        try:
-            return self.streams[name]
-        except KeyError:
-            known = ", ".join(self.streams) or "none"
-            raise MmerError(f"{self.path} has no stream {name}; it has: {known}") from None
+        return stream_named(self.streams, name, self.path)
 
     def weights(self, encoder: str) -> dict[str, npt.NDArray[Any]]:
         """Reads the weights of an encoder that heads start from, by name; empty where there are none."""
         return read_weights(self.path).get(encoder, {})
+
+
+def stream_named(streams: Mapping[str, Named], name: str, path: Path) -> Named:
+    """Looks a stream of a cache up.
+
+    Raises:
+        MmerError: if there is none of that name, with those there are.
+    """
+    try:
+        return streams[name]
+    except KeyError:
+        known = ", ".join(streams) or "none"
+        raise MmerError(f"{path} has no stream {name}; it has: {known}") from None
+
+
+def _map_file(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:  # each mapped file counts among the open ones
+        raise CacheUnreadable(
+            f"{path} cannot be mapped ({error.strerror}); see ulimit -n, or merge the files"
+        ) from error
 
 
 def _mapped(region: Region, buffer: mmap.mmap) -> npt.NDArray[Any]:

@@ -80,6 +80,11 @@ class StreamSpec:
         return ROLES[self.role]
 
     @property
+    def imported(self) -> bool:
+        """Whether it comes from another toolkit, so that its input digests are of the rows, not of a recording."""
+        return "imported" in self.preprocessing
+
+    @property
     def encoder(self) -> str:
         """Name of the encoder that gave it, under which weights are kept: the stream's without layers and kind."""
         return re.sub(r"@[\w,-]+", "", self.name.removesuffix(".codes").removesuffix(".tokens"))

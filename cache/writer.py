@@ -49,8 +49,12 @@ def rows_checksum(stored: StoredRows) -> int:
 
 
 @contextmanager
-def writing_lock(path: Path) -> Iterator[None]:
+def writing_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Holds the right to write to a cache; readers need none.
+
+    Args:
+        path: the cache file.
+        wait: until another run is done, however long that takes, instead of stopping.
 
     Raises:
         CacheBusy: if another run holds it.
@@ -62,7 +66,7 @@ def writing_lock(path: Path) -> Iterator[None]:
         raise MmerError(f"{path} is no plain file; name another one by --cache")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock", timeout=0)
+        lock = FileLock(f"{path}.lock", timeout=-1 if wait else 0)
         lock.acquire()
     except Timeout:
         raise CacheBusy(f"another run is writing to {path}; wait for it or name another file by --cache") from None

@@ -7,32 +7,9 @@ from typing import Any
 
 import click
 
-from cli.options import clean_errors, fail, json_option, positive, print_json, print_table, size_text
-
-SHOWN = 5  # failures and notes printed; all of them are in the cache
-
-
-def list_encoders(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Prints the catalog of encoders and ends."""
-    if value:
-        from featurize.encoders.catalog import ENCODERS
-
-        header = ("name", "modality", "dim", "rows/s", "source", "paper")
-        rows = [
-            (name, one.modality, one.dim, one.rate_hz or "-", one.source, one.paper) for name, one in ENCODERS.items()
-        ]
-        print_table(header, rows)
-        ctx.exit()
-
-
-def list_corpora(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Prints the catalog of corpora and ends."""
-    if value:
-        from featurize.corpora.catalog import CORPORA
-
-        for name, one in CORPORA.items():
-            click.echo(f"{name}\n  from: {one.where or 'your own recordings'}\n  tree: {one.tree}")
-        ctx.exit()
+from cli.listing import list_corpora, list_encoders
+from cli.options import clean_errors, json_option, positive
+from cli.running import check_parity, print_estimate, run
 
 
 @click.command()
@@ -70,6 +47,14 @@ def list_corpora(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 )
 @click.option("--chunk", is_flag=True, help="Encode longer utterances in pieces instead of failing them.")
 @click.option(
+    "--start-layers",
+    type=click.IntRange(1, 12),
+    default=2,
+    show_default=True,
+    metavar="K",
+    help="Layers kept for JFM to start from: the first of a ViT, of RoBERTa or BERT those after NAME@LAYER.",
+)
+@click.option(
     "--history",
     type=click.IntRange(min=0),
     default=0,
@@ -85,6 +70,10 @@ def list_corpora(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     show_default=True,
     help="Tags such as [LAUGHTER] in transcripts.",
 )
+@click.option("--workers", type=int, callback=positive(int), help="Encode in N processes of this machine.")
+@click.option("--scheduler", metavar="ADDRESS", help="Encode on a dask cluster, such as tcp://10.0.0.1:8786.")
+@click.option("--shards", type=int, callback=positive(int), help="A cache file for each of K shares of the corpus.")
+@click.option("--shard", type=int, callback=positive(int), help="Only that one of --shards, as in a job array.")
 @click.option("--limit", type=int, callback=positive(int), help="Only the first N utterances.")
 @click.option("--allow-outside", is_flag=True, help="A manifest may name recordings outside its folder.")
 @click.option(
@@ -97,7 +86,17 @@ def list_corpora(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 @click.option("--list-encoders", is_flag=True, is_eager=True, expose_value=False, callback=list_encoders)
 @click.option("--list-corpora", is_flag=True, is_eager=True, expose_value=False, callback=list_corpora)
 @json_option
-def featurize(dry_run: bool, parity_check: int | None, as_json: bool, **asked: Any) -> None:
+def featurize(
+    *,
+    dry_run: bool,
+    parity_check: int | None,
+    workers: int | None,
+    scheduler: str | None,
+    shards: int | None,
+    shard: int | None,
+    as_json: bool,
+    **asked: Any,
+) -> None:
     """Runs encoders over every utterance of CORPUS once and keeps what they give in one file.
 
     CORPUS is demo, iemocap, ravdess or manifest. What is already in the file is not computed again; a run that was
@@ -109,13 +108,14 @@ def featurize(dry_run: bool, parity_check: int | None, as_json: bool, **asked: A
         mmer-featurize iemocap --root IEMOCAP_full_release --encoder wav2vec2-base
     """
     with clean_errors():
-        job = _job(**asked)
+        cluster = _workers(workers, scheduler, asked)
+        job = _shard_of(_job(**asked), shard, shards)
         if parity_check:
-            _check_parity(job, parity_check, as_json)
+            check_parity(job, parity_check, as_json)
         if dry_run:
-            _print_estimate(job, as_json)
+            print_estimate(job, as_json)
         else:
-            _run(job, as_json)
+            run(job, cluster, None if shard else shards, as_json)
 
 
 def _job(
@@ -144,86 +144,31 @@ def _job(
     return Job(corpus=corpus, root=root, cache=cache, encoders=encoders, options=options, **asked)
 
 
+def _workers(count: int | None, scheduler: str | None, asked: dict[str, Any]) -> Any:
+    """Gives where batches are encoded, None for this process; there, this process itself only plans."""
+    if count and scheduler:
+        raise click.UsageError("--workers starts processes here, --scheduler joins a cluster; give one of the two")
+    if not count and not scheduler:
+        return None
+    from featurize.cluster import Workers
+
+    device, asked["device"] = asked["device"], "cpu"
+    return Workers(count=count or 0, scheduler=scheduler or "", device=device)
+
+
+def _shard_of(job: Any, shard: int | None, shards: int | None) -> Any:
+    if shard is None:
+        return job
+    if shards is None or shard > shards:
+        raise click.UsageError(f"--shard {shard} needs --shards of at least as many")
+    from featurize.run import shard_jobs
+
+    return shard_jobs(job, shards)[0][shard - 1]
+
+
 def _root_of_environment(corpus: str) -> Path | None:
     found = os.environ.get(f"MMER_{corpus.upper()}_ROOT")
     return Path(found) if found else None
-
-
-def _check_parity(job: Any, utterances: int, as_json: bool) -> None:
-    from featurize.job import plan_job, read_job
-    from featurize.parity import TOLERANCE, check_parity
-
-    for one in check_parity(plan_job(job, *read_job(job)), utterances):
-        click.echo(
-            f"parity of {one.encoder} ({one.precision}), {one.utterances} utterances batched against one by one: "
-            f"relative L2 {one.relative:.1e}, largest difference {one.absolute:.1e}",
-            err=as_json,  # stdout is for the one object then
-        )
-        if not one.exact:
-            fail(f"{one.encoder} deviates by more than {TOLERANCE:g}; run it with --batch-seconds 0 and report this")
-
-
-def _print_estimate(job: Any, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from featurize.estimate import estimate
-    from featurize.job import plan_job, read_job
-
-    found = estimate(plan_job(job, *read_job(job)))
-    if as_json:
-        print_json(asdict(found))
-        return
-    print_table(
-        ("stream", "rows", "size", "cannot"),
-        [(one.name, one.rows, size_text(one.size_bytes), one.failed) for one in found.streams],
-    )
-    click.echo(f"{found.utterances} utterances, {found.audio_s / 3600:.2f} h of speech")
-    click.echo(f"file: {size_text(found.size_bytes)}, free disk: {size_text(found.free_bytes)}")
-    click.echo(f"time: about {_duration(found.seconds)} on {job.options.device}, by one batch of each encoder")
-
-
-def _run(job: Any, as_json: bool) -> None:
-    from cli.progress import ProgressBar
-    from featurize.job import run_job
-
-    with ProgressBar() as progress:
-        report = run_job(job, progress)
-    if as_json:
-        print_json(
-            {
-                "cache": str(report.cache),
-                **report.summary,
-                "noted": report.noted,
-                "notes": report.notes,
-                "seconds": round(report.seconds, 3),
-            }
-        )
-    else:
-        _print_report(report)
-    if report.empty:
-        fail(f"nothing at all was computed for {', '.join(report.empty)}; the reasons are above and in {report.cache}")
-
-
-def _print_report(report: Any) -> None:
-    from cli.maintain import print_streams
-
-    print_streams(report.summary)
-    for what, key, items in (("failed", "reason", report.summary["failures"]), ("noted", "note", report.noted)):
-        if items:
-            click.echo(f"{len({item['id'] for item in items})} utterances {what} in one stream or more:")
-        for item in items[:SHOWN]:
-            click.echo(f"  {item['id']} in {item['stream']}: {item[key]}")
-        if len(items) > SHOWN:
-            click.echo(f"  ... and {len(items) - SHOWN} more; `mmer-cache info {report.cache} --json` lists them")
-    pending = [name for name, one in report.summary["streams"].items() if one["pending"]]
-    rest = f"; pending, for their encoder to run again: {', '.join(pending)}" if pending else ""
-    click.echo(f"{report.cache} is done after {_duration(report.seconds)}{rest}")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 if __name__ == "__main__":

@@ -5,40 +5,48 @@ from typing import Any
 
 import click
 
-from cli.options import clean_errors, fail, file_argument, json_option, print_json, print_table, size_text
+from cli.options import LazyGroup, clean_errors, fail, file_argument, json_option, print_json, print_table, size_text
 
+COMMANDS = {
+    "info": "cli.maintain:info",
+    "verify": "cli.maintain:verify",
+    "doctor": "cli.maintain:doctor",
+    "export": "cli.packs:export",
+    "import": "cli.packs:import_pack",
+    "merge": "cli.merge:merge",
+    "drop": "cli.maintain:drop",
+}
 SHOWN = 20
 
 
-@click.group()
+@click.group(cls=LazyGroup, commands_at=COMMANDS)
 def cache() -> None:
-    """Looks after a cache: info, verify, doctor, drop."""
+    """Looks after caches; FILE may be a quoted pattern of files that are one corpus."""
 
 
-@cache.command()
+@click.command()
 @file_argument
 @json_option
 def info(file: Path, as_json: bool) -> None:
     """Says what is in FILE: streams, what is committed, failed and pending, and why."""
     from cache.audit import noted, summarize
-    from cache.store import FeatureCache
+    from cache.joined import open_cache
 
     with clean_errors():
-        opened = FeatureCache(file)
+        opened = open_cache(file)
         summary = summarize(opened)
         if as_json:
             print_json({**summary, "noted": noted(opened)})
             return
-        header = opened.layout.header
-        click.echo(
-            f"{file}: {header['corpus']['name']}, {summary['utterances']:,} utterances, made {header['created']}"
-        )
+        header, files = opened.header, f" in {len(opened.parts)} files" if len(opened.parts) > 1 else ""
+        made = f"{summary['utterances']:,} utterances{files}, made {header['created']}"
+        click.echo(f"{file}: {header['corpus']['name']}, {made}")
         print_streams(summary)
         _print_items(summary["failures"], "failed", "reason")
         _print_items(noted(opened), "noted", "note")
 
 
-@cache.command()
+@click.command()
 @file_argument
 @click.option("--audio", type=click.Path(path_type=Path), help="Corpus folder: compare the recordings too.")
 @json_option
@@ -47,10 +55,10 @@ def verify(file: Path, audio: Path | None, as_json: bool) -> None:
     from cache.audit import as_json as plain
     from cache.audit import verify as problems_of
     from cache.audit import verify_recordings
-    from cache.store import FeatureCache
+    from cache.joined import open_cache
 
     with clean_errors():
-        opened = FeatureCache(file)
+        opened = open_cache(file)
         problems = problems_of(opened)
         if audio is not None:
             from featurize.recheck import recording_digests
@@ -71,7 +79,7 @@ def verify(file: Path, audio: Path | None, as_json: bool) -> None:
         )
 
 
-@cache.command()
+@click.command()
 @file_argument
 @json_option
 def doctor(file: Path, as_json: bool) -> None:
@@ -79,10 +87,10 @@ def doctor(file: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     from cache.doctor import examine
-    from cache.store import FeatureCache
+    from cache.joined import open_cache
 
     with clean_errors():
-        findings = examine(FeatureCache(file))
+        findings = examine(open_cache(file))
     if as_json:
         print_json({"findings": [{**asdict(one), "differs": one.differs} for one in findings]})
         return
@@ -96,23 +104,24 @@ def doctor(file: Path, as_json: bool) -> None:
             click.echo(f"{one.what}: {one.detail}")
 
 
-@cache.command()
+@click.command()
 @file_argument
 @click.argument("stream")
 @json_option
 def drop(file: Path, stream: str, as_json: bool) -> None:
-    """Removes STREAM from FILE; the file is built anew beside it and renamed."""
-    from cache.rebuild import drop_stream
-    from cache.store import FeatureCache
+    """Removes STREAM from FILE, or from every file that a pattern names; each is built anew beside it and renamed."""
+    from cache.drop import drop_stream
+    from cache.joined import open_cache
+    from cache.parts import cache_files
 
     with clean_errors():
-        before = file.stat().st_size if file.exists() else 0
+        files = cache_files(file)
+        before = _size_bytes(files)
         drop_stream(file, stream)
-        summary: dict[str, Any] = _summary(FeatureCache(file))
-    if as_json:
-        print_json(summary)
-    else:
-        click.echo(f"{stream} dropped from {file}: {size_text(before)} -> {size_text(file.stat().st_size)}")
+        if as_json:
+            print_json(_summary(open_cache(file)))
+        else:
+            click.echo(f"{stream} dropped from {file}: {size_text(before)} -> {size_text(_size_bytes(files))}")
 
 
 def print_streams(summary: dict[str, Any]) -> None:
@@ -123,6 +132,10 @@ def print_streams(summary: dict[str, Any]) -> None:
         for name, one in summary["streams"].items()
     ]
     print_table(header, rows)
+
+
+def _size_bytes(files: list[Path]) -> int:
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
 def _summary(opened: Any) -> dict[str, Any]:

@@ -37,7 +37,8 @@ class ProgressBar:
         """Moves the bar of the encoder that runs."""
         self._done_s += seconds
         elapsed_s = self._bar.format_dict["elapsed"] or 1e-9
-        self._bar.set_postfix_str(f"{self._done_s / elapsed_s:.0f} audio-s/s", refresh=False)
+        if self._done_s:
+            self._bar.set_postfix_str(f"{self._done_s / elapsed_s:.0f} audio-s/s", refresh=False)
         self._bar.update(utterances)
 
     def _close(self) -> None:

@@ -1,7 +1,7 @@
 """Recordings: how long one is, and the 16 kHz mono samples of one span of it.
 
-Decoding is soundfile's, resampling soxr's (HQ). A span is cut at the nearest source samples, then mixed down, then
-resampled, so that its length follows from the header alone.
+Decoding is soundfile's, that of videos PyAV's, resampling soxr's (HQ). A span is cut at the nearest source samples,
+then mixed down, then resampled, so that its length follows from the header alone.
 """
 
 import os
@@ -18,6 +18,7 @@ import soundfile
 import soxr
 
 from cache.errors import MmerError
+from featurize.video import VideoError, decode_video, is_video, measure_video
 
 RATE_HZ = 16_000
 MIN_SAMPLES = 400  # receptive field of the wav2vec 2.0 feature encoder, 25 ms
@@ -43,12 +44,13 @@ class RecordingError(MmerError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recording:
-    """What a file holds: its rate, its samples per channel, and whether it can be cut by seeking."""
+    """What a file holds: its rate, its samples per channel, whether it can be cut by seeking and is a video."""
 
     path: Path
     rate_hz: int
     samples: int
     seekable: bool
+    video: bool = False
 
     @property
     def duration_s(self) -> float:
@@ -104,6 +106,10 @@ def probe(path: Path) -> Recording:
         raise RecordingError("missing" if not path.exists() else "not a file")
     if not path.stat().st_size:
         raise RecordingError("empty: zero bytes")
+    if is_video(path):
+        with _explained():
+            rate_hz, samples = measure_video(path)
+        return Recording(path=path, rate_hz=rate_hz, samples=samples, seekable=False, video=True)
     with _opened(path) as file:
         _refuse_unfinished(path, file.format)
         exact = file.format in EXACT_FORMATS and 0 < file.frames < UNKNOWN_TOTAL
@@ -155,6 +161,9 @@ def _nearest(position: float) -> int:
 
 
 def _decoded(span: Span) -> Waveform:
+    if span.recording.video:
+        with _explained():
+            return decode_video(span.recording.path, span.start, span.stop)
     with _opened(span.recording.path) as file:
         # Seeking in MP3 and Ogg is not exact to the sample: there everything before the span is decoded too.
         skipped = 0 if span.recording.seekable else span.start
@@ -216,12 +225,20 @@ def _refuse_unfinished(path: Path, sound_format: str) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Opens a recording; turns the errors of soundfile and the file system into a RecordingError."""
+    """Opens a recording."""
+    # by its descriptor: of a name, soundfile would believe the extension
+    with _explained(), path.open("rb") as handle, soundfile.SoundFile(handle.fileno(), closefd=False) as file:
+        yield file
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns the errors of soundfile, PyAV and the file system into a RecordingError."""
     try:
-        # by its descriptor: of a name, soundfile would believe the extension
-        with path.open("rb") as handle, soundfile.SoundFile(handle.fileno(), closefd=False) as file:
-            yield file
+        yield
     except soundfile.SoundFileError as error:
         raise RecordingError(f"cannot be decoded: {str(error).split(': ')[-1].rstrip('.')}") from error
+    except VideoError as error:
+        raise RecordingError(str(error)) from error
     except OSError as error:
         raise RecordingError(f"cannot be read: {error.strerror}") from error

@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass
 
 from cache.rebuild import free_bytes, plan_bytes
-from featurize.extract import Source, all_batches, encode_split, load_source
+from featurize.encode import Source, encode_split, load_source, order_of
+from featurize.extract import all_batches
 from featurize.job import Ready
 from featurize.plan import EncoderPlan, Inputs
 
@@ -52,13 +53,14 @@ def estimate(ready: Ready) -> Estimate:
         )
         for stream in plans
     ]
+    budget = ready.job.batch_budget(ready.job.options.device)
     return Estimate(
         utterances=len(ready.inputs.utterances),
         audio_s=sum(utterance.duration_s or 0.0 for utterance in ready.inputs.utterances),
         streams=streams,
         size_bytes=plan_bytes(plans),
         free_bytes=free_bytes(ready.job.cache.parent),
-        seconds=sum(_seconds(plan, ready.inputs, ready.job.batch_budget) for plan in ready.plans),
+        seconds=sum(_seconds(plan, ready.inputs, budget) for plan in ready.plans),
     )
 
 
@@ -67,7 +69,7 @@ def _seconds(plan: EncoderPlan, inputs: Inputs, batch_seconds: float) -> float:
     if not batches:
         return 0.0
     batch = batches[len(batches) // 2]  # they are sorted by length
-    found = [load_source(plan, inputs, index) for index in batch]
+    found = [load_source(order_of(plan, inputs, index), plan.specs) for index in batch]
     values = [one.value for one in found if isinstance(one, Source)]
     if not values:
         return 0.0

@@ -8,41 +8,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 
 from cache.layout import COMMITTED
-from cache.rows import Rows, StoredRows, all_finite, to_stored
-from cache.stream import SPEECH, StreamSpec
+from cache.stream import SPEECH
 from cache.writer import CacheWriter, Row
-from featurize.audio import DECODE_THREADS, RecordingError, Span, load
+from featurize.audio import DECODE_THREADS
 from featurize.commit import CommitThread
-from featurize.encoders.base import Encoder
-from featurize.plan import EncoderPlan, Inputs, pack_batches, speech_digest, transcript_digest, transcript_note
+from featurize.encode import Order, Refused, Source, encode_sources, load_source, order_of
+from featurize.plan import EncoderPlan, Inputs, pack_batches
 from featurize.progress import Progress
 
 AHEAD = 3  # batches decoded ahead of the encoder: enough to overlap, few enough to bound memory
 TOKENS = 2048  # of a batch of transcripts: sorted by length they need little padding on any device
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """One input of an encoder, its digest for each stream, and what was noticed about it."""
-
-    index: int
-    value: Any
-    digests: tuple[bytes, ...]
-    note: str
-
-
-@dataclass(frozen=True)
-class Refused:
-    """One input that cannot be had, and why."""
-
-    index: int
-    reason: str
 
 
 def extract(
@@ -64,7 +43,7 @@ def extract(
         for plan in plans:
             batches = pending_batches(plan, writer, batch_seconds)
             if batches:
-                _run(_Run(plan=plan, inputs=inputs, commits=commits, progress=progress), batches, threads)
+                _run(EncoderRun(plan=plan, inputs=inputs, commits=commits, progress=progress), batches, threads)
 
 
 def pending_batches(plan: EncoderPlan, writer: CacheWriter, batch_seconds: float) -> list[list[int]]:
@@ -82,113 +61,44 @@ def all_batches(plan: EncoderPlan, batch_seconds: float) -> list[list[int]]:
     return pack_batches([one.cost for one in plan.planned], possible, budget)
 
 
-def encode_split(
-    encoder: Encoder[Any, Any], values: Sequence[Any], *, precise: bool = False
-) -> list[tuple[Rows, ...] | str]:
-    """Encodes a batch, in halves where it does not fit the memory; one input that does not fit gives the reason."""
-    try:
-        return list(encoder.encode(values, precise=precise))
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if len(values) == 1:
-        return ["out of memory for this utterance alone; try --chunk or another --device"]
-    half = len(values) // 2
-    parts = (values[:half], values[half:])
-    return [output for part in parts for output in encode_split(encoder, part, precise=precise)]
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Run:
-    """One encoder at work, and which utterances each of its streams misses."""
+class EncoderRun:
+    """One encoder at work, wherever its batches are encoded: orders go out, rows come back and are committed."""
 
     plan: EncoderPlan
     inputs: Inputs
     commits: CommitThread
     progress: Progress
 
-    def missing(self, stream: str, index: int) -> bool:
+    def start(self, batches: Sequence[list[int]]) -> None:
+        """Says what is to be done."""
+        utterances = sum(len(batch) for batch in batches)
+        self.progress.start(self.plan.specs[0].name, utterances, sum(map(self._seconds, batches)))
+
+    def order(self, index: int) -> Order:
+        """Gives what an encoder needs to know of an utterance."""
+        return order_of(self.plan, self.inputs, index)
+
+    def finish(self, batch: Sequence[int], made: Sequence[Row | Refused]) -> None:
+        """Hands over what a batch gave, as far as it is missing."""
+        for one in made:
+            if isinstance(one, Refused):
+                names = [spec.name for spec in self.plan.specs if self._misses(spec.name, one.index)]
+                self.commits.fail(names, one.index, one.reason)
+        self.commits.put([one for one in made if isinstance(one, Row) and self._misses(one.stream, one.index)])
+        self.progress.advance(len(batch), self._seconds(batch))
+
+    def _misses(self, stream: str, index: int) -> bool:
         return bool(self.commits.writer.states[stream][index] != COMMITTED)
 
-
-def _run(run: _Run, batches: Sequence[list[int]], threads: ThreadPoolExecutor) -> None:
-    seconds = [utterance.duration_s or 0.0 for utterance in run.inputs.utterances]
-    total_s = sum(seconds[index] for batch in batches for index in batch)
-    run.progress.start(run.plan.specs[0].name, sum(len(batch) for batch in batches), total_s)
-    for batch, found in _ahead(batches, lambda index: load_source(run.plan, run.inputs, index), threads):
-        for one in found:
-            if isinstance(one, Refused):
-                _fail(run, one.index, one.reason)
-        sources = [one for one in found if isinstance(one, Source)]
-        if sources:
-            _encode(run, sources)
-        run.progress.advance(len(batch), sum(seconds[index] for index in batch))
+    def _seconds(self, batch: Sequence[int]) -> float:
+        return sum(self.inputs.utterances[index].duration_s or 0.0 for index in batch)
 
 
-def _encode(run: _Run, sources: Sequence[Source]) -> None:
-    outputs = encode_split(run.plan.encoder, [source.value for source in sources])
-    rows: list[Row] = []
-    for source, output in zip(sources, outputs, strict=True):
-        made = _rows(run.plan, source, output)
-        if isinstance(made, str):
-            _fail(run, source.index, made)
-        else:
-            rows.extend(row for row in made if run.missing(row.stream, row.index))
-    run.commits.put(rows)
-
-
-def _fail(run: _Run, index: int, reason: str) -> None:
-    run.commits.fail([spec.name for spec in run.plan.specs if run.missing(spec.name, index)], index, reason)
-
-
-def _rows(plan: EncoderPlan, source: Source, output: tuple[Rows, ...] | str) -> list[Row] | str:
-    """Converts what was computed to what is stored, or says why it cannot be."""
-    if isinstance(output, str):
-        return output
-    note, stored = source.note, _stored(plan.specs, output)
-    if not all(map(all_finite, stored)) and plan.specs[0].precision != "float32":
-        output = encode_split(plan.encoder, [source.value], precise=True)[0]
-        if isinstance(output, str):
-            return output
-        stored = _stored(plan.specs, output)
-        note = "; ".join(one for one in (note, f"in float32: {plan.specs[0].precision} overflowed") if one)
-    if not all(map(all_finite, stored)):
-        return _not_finite(output, plan.specs[0])
-    return [
-        Row(stream=spec.name, index=source.index, stored=rows, digest=digest, note=note)
-        for spec, rows, digest in zip(plan.specs, stored, source.digests, strict=True)
-    ]
-
-
-def _stored(specs: Sequence[StreamSpec], output: tuple[Rows, ...]) -> list[StoredRows]:
-    return [to_stored(rows, spec.dtype) for spec, rows in zip(specs, output, strict=True)]
-
-
-def _not_finite(output: tuple[Rows, ...], spec: StreamSpec) -> str:
-    if all(np.isfinite(rows).all() for rows in output):
-        peak = max(float(np.abs(rows).max()) for rows in output)
-        return f"values up to {peak:.3g} do not fit {spec.dtype}; --dtype float32 holds them"
-    return "the encoder gives NaN or infinity, in float32 too"
-
-
-def load_source(plan: EncoderPlan, inputs: Inputs, index: int) -> Source | Refused:
-    """Loads what an encoder reads of one utterance, or says why it cannot be had."""
-    note = plan.planned[index].note
-    if plan.consumes != SPEECH:
-        turn = inputs.turn(index, plan.planned[index].turns)
-        digests = tuple(transcript_digest(turn, spec) for spec in plan.specs)
-        return Source(index=index, value=turn, digests=digests, note=transcript_note(plan, inputs, index))
-    span = inputs.spans[index]
-    assert isinstance(span, Span)  # a plan without a failure has one
-    try:
-        loaded = load(span)
-    except RecordingError as error:
-        return Refused(index, str(error))
-    digests = tuple(speech_digest(loaded.digest, span.samples, spec) for spec in plan.specs)
-    noted = "; ".join(one for one in (loaded.note, note) if one)
-    return Source(index=index, value=loaded.waveform, digests=digests, note=noted)
+def _run(run: EncoderRun, batches: Sequence[list[int]], threads: ThreadPoolExecutor) -> None:
+    run.start(batches)
+    for batch, found in _ahead(batches, lambda index: load_source(run.order(index), run.plan.specs), threads):
+        run.finish(batch, encode_sources(run.plan.encoder, found))
 
 
 def _ahead(
@@ -203,8 +113,3 @@ def _ahead(
             yield first, [future.result() for future in futures]
     for last, futures in waiting:
         yield last, [future.result() for future in futures]
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    told = str(error)
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in told

@@ -12,12 +12,14 @@ import numpy as np
 
 from cache.errors import MmerError
 from cache.layout import StreamPlan
+from cache.published import Defect
 from cache.stream import SPEECH, StreamSpec
 from cache.utterance import Utterance
 from featurize.audio import RATE_HZ, RecordingError, Span, cut, probe
 from featurize.corpora.reading import Reading, check_reading
 from featurize.dialogue import Dialogues, Turn
 from featurize.encoders.base import Encoder, Planned
+from featurize.shard import Shard
 from featurize.transcript import clean_text, text_digest
 
 PROBE_THREADS = 8  # probing waits for the disk, not for a core
@@ -73,7 +75,7 @@ class EncoderPlan:
         ]
 
 
-def read_inputs(reading: Reading, *, limit: int | None = None) -> Inputs:
+def read_inputs(reading: Reading, *, limit: int | None = None, shard: Shard | None = None) -> Inputs:
     """Cleans the transcripts of a corpus and probes its recordings.
 
     Args:
@@ -85,11 +87,11 @@ def read_inputs(reading: Reading, *, limit: int | None = None) -> Inputs:
     """
     cleaned = [_cleaned(utterance) for utterance in reading.utterances]
     dialogues = Dialogues([utterance for utterance, _ in cleaned])
-    cleaned = cleaned[:limit]
+    cleaned = [pair for pair in cleaned[:limit] if shard is None or shard.holds(pair[0].id)]
     check_reading(replace(reading, utterances=[utterance for utterance, _ in cleaned]), "the corpus")
     prober = remembered(_probed)
     with ThreadPoolExecutor(PROBE_THREADS) as threads:
-        spans = list(threads.map(lambda pair: _span(reading.root, pair[0], prober), cleaned))
+        spans = list(threads.map(lambda pair: _span(reading, pair[0], prober), cleaned))
     utterances = [
         replace(utterance, duration_s=None if isinstance(span, str) else span.duration_s)
         for (utterance, _), span in zip(cleaned, spans, strict=True)
@@ -189,16 +191,27 @@ def _probed(path: Path) -> Any:
         return str(error)
 
 
-def _span(root: Path, utterance: Utterance, prober: Any) -> Span | str:
+def _span(reading: Reading, utterance: Utterance, prober: Any) -> Span | str:
     if not utterance.audio:
         return "no recording named"
-    recording = prober(root / utterance.audio)
+    recording = prober(reading.root / utterance.audio)
     if isinstance(recording, str):
-        return recording
+        return _with_defect(recording, reading.defects.get(utterance.id))
     try:
-        return cut(recording, utterance.start_s, utterance.end_s)
+        return _with_defect(cut(recording, utterance.start_s, utterance.end_s), reading.defects.get(utterance.id))
     except RecordingError as error:
         return str(error)
+
+
+def _with_defect(found: Span | str, defect: Defect | None) -> Span | str:
+    """Adds to a failure what is known of the release; fails a clip that is wrong for being long, whatever was asked."""
+    if defect is None:
+        return found
+    if isinstance(found, str):
+        return found if defect.limit_s else f"{found}; {defect}"
+    if defect.limit_s and found.duration_s > defect.limit_s:
+        return f"{found.duration_s:.1f} s; {defect}"
+    return found
 
 
 def _too_long(span: Span | str, limit_s: float) -> str:

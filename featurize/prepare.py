@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from cache.layout import COMMITTED, StreamPlan, Weights, read_layout, read_weigh
 from cache.rebuild import build_file, check_room, plan_of
 from cache.store import FeatureCache
 from cache.stream import SPEECH, Scalar, StreamSpec
+from cache.version import mmer_version
 from cache.writer import CacheWriter
 from featurize.conflicts import check_same_corpus, check_same_keys, encoder_of, refuse_lost
 from featurize.plan import EncoderPlan, Inputs, transcript_note
@@ -118,7 +118,8 @@ def _changed_notes(cache: FeatureCache, stale: Mapping[str, set[int]]) -> list[s
 def _settle(planned: _FilePlan, cache: FeatureCache, stale: Mapping[str, set[int]]) -> list[str]:
     """Takes stale rows back, in a new file if the plan is not the one that the old was created for."""
     utterances = planned.inputs.utterances
-    if list(cache.utterances) == utterances and all(_planned_so(cache, stream) for stream in planned.streams):
+    planned_so = all(_planned_so(cache, stream) for stream in planned.streams) and _holds_weights(planned)
+    if planned_so and list(cache.utterances) == utterances:
         with CacheWriter(cache.layout) as writer:
             for name, rows in stale.items():
                 writer.reset(name, sorted(rows))
@@ -131,46 +132,51 @@ def _settle(planned: _FilePlan, cache: FeatureCache, stale: Mapping[str, set[int
 
 def _kept_streams(planned: _FilePlan, cache: FeatureCache) -> list[str]:
     """Names the streams of other runs, without those of an encoder whose name another one takes over."""
-    named = {stream.spec.name: stream.spec for stream in planned.streams}
-    taken = {
-        spec.encoder
-        for name, spec in named.items()
-        if name in cache.streams and encoder_of(spec) != encoder_of(cache.streams[name].spec)
-    }
+    named, taken = {stream.spec.name for stream in planned.streams}, _taken(planned, cache)
     others = [name for name in cache.streams if name not in named]
     return [name for name in others if cache.streams[name].spec.encoder not in taken]
+
+
+def _taken(planned: _FilePlan, cache: FeatureCache) -> set[str]:
+    """Names the encoders of the file whose name another one takes over."""
+    specs = [stream.spec for stream in planned.streams if stream.spec.name in cache.streams]
+    return {spec.encoder for spec in specs if encoder_of(spec) != encoder_of(cache.streams[spec.name].spec)}
 
 
 def _build(
     planned: _FilePlan, *, others: Sequence[StreamPlan], old: FeatureCache | None, stale: Mapping[str, set[int]]
 ) -> int:
-    held = {} if old is None else read_weights(planned.path)
-    encoders = {stream.spec.encoder for stream in others}
-    weights = {name: arrays for name, arrays in held.items() if name in encoders}
     return build_file(
         planned.path,
         header={"mmer_version": mmer_version(), "created": _created(old), "corpus": planned.corpus.as_json()},
         utterances=planned.inputs.utterances,
         plans=[*others, *planned.streams],
-        weights=weights | dict(_start_weights(planned.plans)),
+        weights=_weights(planned, others, old),
         keep=lambda stream, index: index not in stale.get(stream.spec.name, ()),
     )
-
-
-def mmer_version() -> str:
-    """Gives the installed version of mmer, or says that it runs from a bare clone."""
-    try:
-        return version("mmer")
-    except PackageNotFoundError:
-        return "uninstalled"
 
 
 def _created(old: FeatureCache | None) -> str:
     return str(old.layout.header["created"]) if old else datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def _weights(planned: _FilePlan, others: Sequence[StreamPlan], old: FeatureCache | None) -> Weights:
+    """Joins the weights of this run to those held of the same encoders: fewer start layers take none away."""
+    new = _start_weights(planned.plans)
+    if old is None:
+        return new
+    kept = {stream.spec.encoder for stream in others} | (new.keys() - _taken(planned, old))
+    held = {name: arrays for name, arrays in read_weights(planned.path).items() if name in kept}
+    return {name: {**held.get(name, {}), **new.get(name, {})} for name in {**held, **new}}
+
+
 def _start_weights(plans: Sequence[EncoderPlan]) -> Weights:
     return {plan.specs[0].encoder: plan.encoder.start_weights for plan in plans if plan.encoder.start_weights}
+
+
+def _holds_weights(planned: _FilePlan) -> bool:
+    held = read_weights(planned.path)
+    return all(arrays.keys() <= held.get(name, {}).keys() for name, arrays in _start_weights(planned.plans).items())
 
 
 def _planned_so(cache: FeatureCache, plan: StreamPlan) -> bool:
@@ -210,10 +216,15 @@ def _refresh_notes(writer: CacheWriter, planned: _FilePlan) -> None:
 def _fail_unreadable(writer: CacheWriter, planned: _FilePlan, unreadable: Mapping[str, str]) -> None:
     """Says in the streams of other runs, too, why features were dropped by --replace."""
     named = {stream.spec.name for stream in planned.streams}
-    others = [name for name, one in writer.layout.streams.items() if name not in named and one.spec.consumes == SPEECH]
+    others = [name for name, one in writer.layout.streams.items() if name not in named and _hears(one.spec)]
     for index, utterance in enumerate(planned.inputs.utterances):
         for name in others if utterance.id in unreadable else ():
             writer.fail(name, index, unreadable[utterance.id])
+
+
+def _hears(spec: StreamSpec) -> bool:
+    """Tells whether a stream depends on the recordings at hand."""
+    return spec.consumes == SPEECH and not spec.imported
 
 
 def _pending_bytes(writer: CacheWriter, streams: Sequence[StreamPlan]) -> int:

@@ -100,9 +100,12 @@ def changed_rows(
     """
     now = {utterance.id: index for index, utterance in enumerate(inputs.utterances)}
     planned = {spec.name: (spec, plan) for plan in plans for spec in plan.specs}
-    changed = {}
+    changed: dict[str, set[int]] = {}
     for name, stream in cache.streams.items():
         spec, plan = planned.get(name, (stream.spec, None))
+        if spec.imported:  # nobody can say from the corpus what it should be
+            changed[name] = set()
+            continue
         held = [index for index in np.flatnonzero(stream.state == COMMITTED).tolist() if cache.ids[index] in now]
         changed[name] = {
             index
@@ -158,4 +161,5 @@ def _held(streams: Iterable[Stream], cache: FeatureCache) -> set[str]:
 
 
 def _speech(cache: FeatureCache) -> list[Stream]:
-    return [stream for stream in cache.streams.values() if stream.spec.consumes == SPEECH]
+    streams = cache.streams.values()
+    return [stream for stream in streams if stream.spec.consumes == SPEECH and not stream.spec.imported]

@@ -9,7 +9,7 @@ from cache.errors import CacheBusy, MmerError
 from cache.store import FeatureCache
 from cache.writer import writing_lock
 from featurize import prepare
-from featurize.job import run_job
+from featurize.run import run_job
 from tests.voices import STREAMS, Silent, computed_anew, contents, featurized, job_over, write_corpus, write_voices
 
 

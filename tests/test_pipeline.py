@@ -12,7 +12,7 @@ import soundfile
 from cache.audit import summarize, verify
 from cache.errors import MmerError
 from cache.store import FeatureCache
-from featurize.job import run_job
+from featurize.run import run_job
 from tests.voices import (
     RATE_HZ,
     STREAMS,
@@ -202,7 +202,7 @@ def test_defaults_follow_the_corpus(corpus: Path, tmp_path: Path) -> None:
     from featurize.job import read_job
 
     def names(**changes: Any) -> Sequence[str]:
-        return [one.name for one in read_job(job_over(corpus, tmp_path / "a.h5", **changes))[1]]
+        return [one.name for one in read_job(job_over(corpus, tmp_path / "a.h5", **changes))[1].requests]
 
     assert names(encoders=()) == ["wav2vec2-base", "roberta-base"]
     assert names(encoders=("hubert-base",)) == ["hubert-base", "roberta-base"]

@@ -17,7 +17,8 @@ from cache.store import FeatureCache
 from cache.writer import Row
 from featurize.commit import CommitThread
 from featurize.encoders.options import EncodingOptions
-from featurize.job import Job, Report, run_job
+from featurize.job import Job
+from featurize.run import Report, run_job
 
 RATE_HZ = 16_000
 STREAMS = ["ctc.chars", "logmel80", "roberta-tiny", "roberta-tiny.tokens", "wav2vec2-tiny", "wav2vec2-tiny.codes"]

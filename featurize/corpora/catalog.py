@@ -9,6 +9,8 @@ from featurize.corpora.demo import read_demo
 from featurize.corpora.iemocap import TREE as IEMOCAP_TREE
 from featurize.corpora.iemocap import read_iemocap
 from featurize.corpora.manifest import read_manifest
+from featurize.corpora.meld import TREE as MELD_TREE
+from featurize.corpora.meld import read_meld
 from featurize.corpora.ravdess import TREE as RAVDESS_TREE
 from featurize.corpora.ravdess import read_ravdess
 from featurize.corpora.reading import Reading, check_reading
@@ -41,6 +43,11 @@ CORPORA: Mapping[str, CorpusSpec] = {
         read=read_ravdess,
         where="https://zenodo.org/records/1188976 (Audio_Speech_Actors_01-24.zip)",
         tree=RAVDESS_TREE,
+    ),
+    "meld": CorpusSpec(
+        read=read_meld,
+        where="https://affective-meld.github.io (MELD.Raw.tar.gz)",
+        tree=MELD_TREE,
     ),
     "manifest": CorpusSpec(
         read=read_manifest,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.errors import MmerError
+from cache.published import Defect
 from cache.utterance import Utterance
 
 
@@ -18,12 +19,14 @@ class Reading:
         utterances: all of them, labels as published.
         notes: what the reader noticed about the folder as a whole, one line each.
         remarks: utterance id -> what the reader noticed about that utterance.
+        defects: utterance id -> what is known to be wrong with its recording in every copy of the release.
     """
 
     root: Path
     utterances: Sequence[Utterance]
     notes: Sequence[str] = ()
     remarks: Mapping[str, str] = field(default_factory=dict)
+    defects: Mapping[str, Defect] = field(default_factory=dict)
 
 
 def check_reading(reading: Reading, corpus: str) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -71,6 +72,69 @@ def test_an_actor_with_too_few_recordings_is_named(tmp_path: Path) -> None:
     found = examined(tmp_path, "ravdess", ravdess()[:-1])
     assert found["speech recordings"].differs
     assert found["speech recordings"].detail == "actor 24 has 59"
+
+
+MELD = [  # dialogues, emotions (systems.md 1.5) and sentiments of each split
+    ("train", 1038, [4710, 1205, 268, 683, 1743, 271, 1109], [4710, 2334, 2945]),
+    ("dev", 114, [470, 150, 40, 111, 163, 22, 153], [470, 233, 406]),
+    ("test", 280, [1256, 281, 50, 208, 402, 68, 345], [1256, 521, 833]),
+]
+EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+SENTIMENTS = ("neutral", "positive", "negative")
+
+
+def meld() -> list[Utterance]:
+    return [
+        Utterance(
+            id=f"{split}_{place}", split=split, dialogue=f"{split}_dia{place % dialogues}", label=label, sentiment=mood
+        )
+        for split, dialogues, emotions, moods in MELD
+        for place, (label, mood) in enumerate(
+            zip(
+                chain.from_iterable(map(repeat, EMOTIONS, emotions)),
+                chain.from_iterable(map(repeat, SENTIMENTS, moods)),
+                strict=True,
+            )
+        )
+    ]
+
+
+def test_meld_as_published_does_not_differ(tmp_path: Path) -> None:
+    found = examined(tmp_path, "meld", meld())
+    assert [found[f"{split}, utterances"].found for split in ("train", "dev", "test")] == [9989, 1109, 2610]
+    assert found["train, dialogues"].detail.startswith("the paper prints 1,039")
+    assert [name for name, one in found.items() if one.differs] == ["committed in enc"]
+
+
+def test_a_lost_turn_of_meld_shows_in_its_split_emotion_and_sentiment(tmp_path: Path) -> None:
+    found = examined(tmp_path, "meld", meld()[:-1])
+    assert {name: one.found for name, one in found.items() if one.differs} == {
+        "utterances": 13_707,
+        "test, utterances": 2609,
+        "test, anger": 344,
+        "test, sentiment negative": 832,
+        "committed in enc": 0,
+    }
+
+
+def test_clips_known_to_be_broken_are_named_and_not_expected(tmp_path: Path) -> None:
+    names = ["train_dia0_utt0", "train_dia125_utt3", "dev_dia110_utt7", "test_dia38_utt4"]
+    speech = plan_for([1, 0, 0, 1], failures={1: "truncated", 2: "missing"})
+    text = plan_for([1, 0, 1, 1], failures={1: "too long"})
+    text = replace(text, spec=replace(text.spec, name="words", role="text"))
+    header = {"mmer_version": "0", "created": "2026", "corpus": {"name": "meld"}}
+    utterances = [Utterance(id=name) for name in names]
+    create_file(tmp_path / "a.h5", header=header, utterances=utterances, plans=[speech, text], weights={})
+    commit(tmp_path / "a.h5", speech, [0, 3])
+    found = {finding.what: finding for finding in examine(FeatureCache(tmp_path / "a.h5"))}
+    assert found["known broken clips without features"] == Finding(
+        "known broken clips without features",
+        2,
+        None,
+        "train_dia125_utt3: the mp4 file is corrupt; dev_dia110_utt7: the clip was never released",
+    )
+    assert found["committed in enc"] == Finding("committed in enc", 2, 2)
+    assert found["committed in words"].expected == 4  # a transcript is not broken by its clip
 
 
 def test_other_corpora_are_counted_without_a_verdict(tmp_path: Path) -> None:

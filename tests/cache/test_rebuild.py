@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.errors import DiskFull, MmerError
-from cache.layout import COMMITTED, FAILED, PENDING, StreamPlan, read_layout, read_weights
-from cache.rebuild import check_room, drop_stream, plan_bytes
+from cache.errors import DiskFull
+from cache.layout import COMMITTED, FAILED, PENDING, StreamPlan, read_layout
+from cache.rebuild import check_room, plan_bytes
 from cache.rows import to_stored
 from cache.store import FeatureCache
-from tests.toys import commit, create, plan_for, utterances_named, values_for
+from tests.toys import create, plan_for, utterances_named, values_for
 
 
 def test_rows_follow_their_utterance_not_their_place(toy: tuple[Path, StreamPlan]) -> None:
@@ -82,24 +82,3 @@ def test_planned_bytes_are_those_of_the_file(tmp_path: Path) -> None:
     plan = plan_for([70_000] * 20, dim=8, dtype="int8")
     create(tmp_path / "a.h5", utterances_named([f"u{index}" for index in range(20)]), [plan])
     assert (tmp_path / "a.h5").stat().st_size == pytest.approx(plan_bytes([plan]), rel=0.1)
-
-
-def test_dropping_a_stream_keeps_the_others(tmp_path: Path) -> None:
-    path = tmp_path / "a.h5"
-    plans = [plan_for([3, 2]), plan_for([3, 2], name="enc.codes", dtype="uint16", dim=2), plan_for([1, 1], name="b")]
-    create(path, utterances_named("ab"), plans, enc={"w": np.ones(2)}, b={"w": np.ones(2)})
-    for plan in plans:
-        commit(path, plan, [0])
-    drop_stream(path, "b")
-    cache = FeatureCache(path)
-    assert list(cache.streams) == ["enc", "enc.codes"]
-    assert cache.stream("enc").state.tolist() == [COMMITTED, PENDING]
-    np.testing.assert_array_equal(cache.stream("enc.codes").read(0), values_for(plans[1], 0))
-    assert list(read_weights(path)) == ["enc"]
-
-
-def test_dropping_nothing_or_everything_is_refused(toy: tuple[Path, StreamPlan]) -> None:
-    with pytest.raises(MmerError, match="no stream b"):
-        drop_stream(toy[0], "b")
-    with pytest.raises(MmerError, match="only stream"):
-        drop_stream(toy[0], "enc")

@@ -109,12 +109,12 @@ def test_wrong_usage_is_exit_code_2(wrong: tuple[str, ...]) -> None:
 
 
 def test_interrupting_says_how_to_go_on(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from featurize import job
+    from featurize import run as running
 
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "extract", interrupted)
+    monkeypatch.setattr(running, "extract", interrupted)
     result = run("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *TINY)
     assert result.exit_code == 1
     assert "the same command goes on from there" in result.stderr

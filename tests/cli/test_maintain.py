@@ -6,9 +6,11 @@ import pytest
 import soundfile
 from click.testing import CliRunner, Result
 
+from cache.joined import open_cache
 from cache.layout import StreamPlan, read_layout
 from cache.store import FeatureCache
 from cli.maintain import cache as command
+from tests.shards import SIX, write_shards, write_whole
 from tests.voices import RATE_HZ, featurized, tone, write_voices
 
 
@@ -106,12 +108,71 @@ def test_drop_takes_one_stream_away(copy: Path) -> None:
     assert run("verify", copy).exit_code == 0
 
 
+@pytest.fixture
+def pattern(tmp_path: Path) -> Path:
+    """Six committed utterances in three files, named by a pattern."""
+    whole = write_whole(tmp_path / "whole.h5", SIX)
+    write_shards(whole, tmp_path, SIX)
+    return tmp_path / "shard-*.h5"
+
+
+def test_info_sums_up_all_files_of_a_pattern(pattern: Path) -> None:
+    result = run("info", pattern)
+    assert result.exit_code == 0, result.output
+    assert "shard-*.h5: toy, 6 utterances in 3 files, made 2026" in result.stdout
+    shards = json.loads(run("info", pattern, "--json").stdout)
+    whole = json.loads(run("info", pattern.with_name("whole.h5"), "--json").stdout)
+    assert shards["streams"] == whole["streams"]
+    assert shards.keys() == whole.keys()
+
+
+def test_verify_and_doctor_look_at_all_files_of_a_pattern(pattern: Path) -> None:
+    result = run("verify", pattern)
+    assert result.exit_code == 0, result.output
+    assert "18 committed rows of utterances checked, 0 problems" in result.stdout
+    counted = run("doctor", pattern).stdout.splitlines()
+    assert run("doctor", pattern.with_name("whole.h5")).stdout.splitlines() == counted
+    values = read_layout(pattern.with_name("shard-1.h5")).streams["enc"].regions["values"]
+    with pattern.with_name("shard-1.h5").open("rb+") as file:
+        file.seek(values.offset)
+        file.write(b"\xff\xff")
+    damaged = run("verify", pattern, "--json")
+    assert damaged.exit_code == 1
+    assert [problem["id"] for problem in json.loads(damaged.stdout)["problems"]] == ["e"]
+
+
+def test_drop_takes_a_stream_out_of_every_file_of_a_pattern(pattern: Path) -> None:
+    result = run("drop", pattern, "mel")
+    assert result.exit_code == 0, result.output
+    assert "mel dropped from" in result.stdout
+    assert list(open_cache(pattern).streams) == ["enc", "enc.codes"]
+    assert run("verify", pattern).exit_code == 0
+    assert list(json.loads(run("drop", pattern, "enc.codes", "--json").stdout)["streams"]) == ["enc"]
+
+
+def test_files_that_are_not_one_corpus_are_one_line(pattern: Path) -> None:
+    assert run("drop", pattern.with_name("shard-2.h5"), "mel").exit_code == 0
+    result = run("info", pattern)
+    assert result.exit_code == 1
+    assert "shard-2.h5 has no stream mel" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("call", [("info",), ("verify",), ("doctor",), ("drop", "x")])
 def test_no_cache_at_all_is_one_line(tmp_path: Path, call: tuple[str, ...]) -> None:
     name, *rest = call
     result = run(name, tmp_path / "none.h5", *rest)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: no cache at ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("call", [("info",), ("verify",), ("doctor",), ("drop", "x")])
+def test_a_pattern_without_a_match_is_one_line(tmp_path: Path, call: tuple[str, ...]) -> None:
+    name, *rest = call
+    result = run(name, tmp_path / "none-*.h5", *rest)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: no cache matches ")
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -13,8 +13,8 @@ from cache.store import FeatureCache
 from cache.stream import StreamSpec
 from cache.writer import CacheWriter, Row, writing_lock
 from featurize.commit import WAITING, CommitThread
+from featurize.encode import encode_split
 from featurize.encoders.base import Planned
-from featurize.extract import encode_split
 from tests.toys import create, plan_for, utterances_named
 
 Values = Sequence[npt.NDArray[np.float32]]

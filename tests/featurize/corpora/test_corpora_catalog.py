@@ -13,7 +13,7 @@ MANIFEST = "id,audio,text,label,speaker,session\nu1,../a.wav,,,,\n"
 
 
 def test_an_unknown_corpus_is_told_the_known_ones() -> None:
-    with pytest.raises(MmerError, match="unknown corpus 'iemocop'; known: demo, iemocap, manifest, ravdess"):
+    with pytest.raises(MmerError, match="unknown corpus 'iemocop'; known: demo, iemocap, manifest, meld, ravdess"):
         corpus_spec("iemocop")
 
 

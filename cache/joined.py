@@ -1,0 +1,171 @@
+"""Opens several cache files as one corpus: a job on many machines writes a file per shard, and nothing is merged."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.parts import cache_files, check_apart, check_same_corpus, check_same_streams
+from cache.rows import StoredRows
+from cache.store import FeatureCache, PackedRows, Stream, stream_named
+from cache.stream import StreamSpec
+from cache.utterance import Utterance
+
+
+class JoinedStream:
+    """One stream of several files; utterances count on from file to file, values stay where they are mapped.
+
+    Attributes:
+        spec: of the first file; the keys of all are the same.
+        key: of every file.
+        lengths: rows of each utterance, int64 ``(n,)``.
+        offsets: int64 ``(n + 1,)``, as if all rows lay in one file.
+    """
+
+    def __init__(self, parts: Sequence[Stream]) -> None:
+        self.parts = parts
+        self.spec: StreamSpec = parts[0].spec
+        self.key = parts[0].key
+        self.lengths = np.concatenate([part.lengths for part in parts])
+        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._firsts = np.cumsum([0, *(len(part) for part in parts[:-1])])  # index of each file's first utterance
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all utterances together."""
+        return sum(part.rows for part in self.parts)
+
+    @cached_property
+    def state(self) -> npt.NDArray[np.uint8]:
+        """State of each utterance when it was first asked for, ``(n,)``."""
+        return np.concatenate([part.state for part in self.parts])
+
+    @cached_property
+    def checksum(self) -> npt.NDArray[np.uint64]:
+        """Checksum of each utterance's rows when it was first asked for, ``(n,)``."""
+        return np.concatenate([part.checksum for part in self.parts])
+
+    @cached_property
+    def input_digest(self) -> npt.NDArray[Any]:
+        """Digest of what was encoded of each utterance when it was first asked for, 16 bytes each, ``(n,)``."""
+        return np.concatenate([part.input_digest for part in self.parts])
+
+    def reason(self, index: int) -> str:
+        """Says why an utterance failed, or what was noted of a committed one."""
+        part, inside = self._place(index)
+        return part.reason(inside)
+
+    def stored(self, index: int) -> StoredRows:
+        """Gives the rows of an utterance in their stored type, without a copy and whatever their state."""
+        part, inside = self._place(index)
+        return part.stored(inside)
+
+    def read(self, index: int) -> npt.NDArray[Any]:
+        """Gives the rows of one utterance, ``(rows, ...)``; read-only, without a copy where the type allows.
+
+        Raises:
+            MmerError: if the utterance is not committed.
+        """
+        part, inside = self._place(index)
+        return part.read(inside)
+
+    def pack(self, indices: Sequence[int], out: npt.NDArray[Any] | None = None) -> PackedRows:
+        """Copies the rows of several utterances into one array without padding, as `cache.store.Stream.pack` does.
+
+        Raises:
+            MmerError: if one of the utterances is not committed.
+            ValueError: if `out` is too short.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        lengths: npt.NDArray[np.int64] = self.lengths[chosen]
+        ends = np.cumsum(lengths)
+        total = int(lengths.sum())
+        out = self.parts[0].room(total, out)
+        places = np.searchsorted(self._firsts, chosen, side="right") - 1
+        for place in np.unique(places).tolist():
+            here = places == place
+            self.parts[place].copy_into(out, chosen[here] - self._firsts[place], ends[here])
+        return PackedRows(out[:total], lengths)
+
+    def _place(self, index: int) -> tuple[Stream, int]:
+        place = int(np.searchsorted(self._firsts, index, side="right")) - 1
+        return self.parts[place], index - int(self._firsts[place])
+
+
+class JoinedCache:
+    """Several open files that are one corpus; reads like a `cache.store.FeatureCache`.
+
+    Args:
+        path: what the user named, such as ``cache/voices-*.h5``.
+        parts: the files, in the order of their utterances.
+
+    Raises:
+        MmerError: if an utterance is in two of the files, if they are of two corpora, or if a stream is not in each of
+            them under the same key.
+    """
+
+    def __init__(self, path: Path, parts: Sequence[FeatureCache]) -> None:
+        check_same_corpus(parts)
+        check_apart(parts)
+        check_same_streams(parts)
+        self.path = path
+        self.parts = parts
+        self.utterances: Sequence[Utterance] = [one for part in parts for one in part.utterances]
+        self.ids = [one.id for one in self.utterances]
+        self.streams: Mapping[str, JoinedStream] = {
+            name: JoinedStream([part.streams[name] for part in parts]) for name in parts[0].streams
+        }
+
+    def __reduce__(self) -> tuple[type["JoinedCache"], tuple[Path, Sequence[FeatureCache]]]:
+        return JoinedCache, (self.path, self.parts)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files, in the order of their utterances."""
+        return [part.path for part in self.parts]
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """``mmer_version``, ``created`` and ``corpus`` of the first file."""
+        return self.parts[0].header
+
+    def stream(self, name: str) -> JoinedStream:
+        """Gives a stream by name.
+
+        Raises:
+            MmerError: if there is none of that name.
+        """
+        return stream_named(self.streams, name, self.path)
+
+    def weights(self, encoder: str) -> dict[str, npt.NDArray[Any]]:
+        """Reads the weights of an encoder that heads start from, by name; empty where there are none."""
+        return next((found for part in self.parts if (found := part.weights(encoder))), {})
+
+
+AnyCache: TypeAlias = FeatureCache | JoinedCache
+AnyStream: TypeAlias = Stream | JoinedStream
+
+
+def open_cache(path: str | Path) -> AnyCache:
+    """Opens a cache file, or all files that match a pattern as one.
+
+    Args:
+        path: a file, or a pattern such as ``cache/voices-*.h5`` that is no file itself.
+
+    Raises:
+        CacheMissing: if there is no such file, or none that matches.
+        CacheUnreadable: if one of them is no cache that can be read.
+        MmerError: if the files are not one corpus.
+    """
+    path = Path(path)
+    files = cache_files(path)
+    return FeatureCache(files[0]) if len(files) == 1 else JoinedCache(path, [FeatureCache(file) for file in files])

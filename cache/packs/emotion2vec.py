@@ -1,0 +1,147 @@
+"""Features as emotion2vec's scripts leave them: packed with lengths, or one .npy per recording.
+
+Source: Ma et al., 2023, arXiv:2312.15185; https://github.com/ddlBoJack/emotion2vec, scripts and iemocap_downstream.
+Packed: ``NAME.npy`` ``(rows, dim)``, ``NAME.lengths`` with a number a line, and for the ids ``NAME.emo``
+(``id<TAB>label`` a line) or ``NAME.tsv`` (a first line with the root, then ``path<TAB>samples``). These files only
+agree by the order of their lines, so their counts must be the same; the stream is then joined by id.
+Single: ``ID.npy`` at any depth, ``(frames, dim)`` or averaged ``(dim,)``; also what FunASR writes to its output_dir.
+Frames: 50 Hz.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cache.errors import MmerError
+from cache.packs.foreign import Asked, Found, Load, array_files, foreign_pack, speaker_columns
+from cache.packs.pack import Pack, check_unique, load_array, read_text
+from cache.packs.records import utterance_from
+from cache.utterance import Utterance
+
+PACKED, SINGLE, STREAM = "emotion2vec", "emotion2vec-files", "emotion2vec"
+SAMPLES_HZ = 16_000  # its scripts take nothing else
+
+
+def has_lengths(folder: Path) -> bool:
+    """Tells whether a folder holds packed features."""
+    return bool(_length_files(folder))
+
+
+def read_packed(folder: Path, asked: Asked) -> Pack:
+    """Opens packed features; of several NAMEs, all are taken.
+
+    Raises:
+        MmerError: if ids are missing, counts disagree, or features cannot be used.
+    """
+    _refuse_metadata(asked)
+    utterances: list[Utterance] = []
+    arrays: dict[str, tuple[str, Load]] = {}
+    corpus = asked.corpus or folder.resolve().name
+    for lengths_file in _length_files(folder):
+        values_file = lengths_file.with_suffix(".npy")
+        described = _described(lengths_file, corpus)
+        ends = _ends(lengths_file, values_file, described)
+        check_unique((utterance.id for utterance in [*utterances, *described]), folder)
+        utterances += described
+        for utterance, start, end in zip(described, [0, *ends], ends, strict=False):
+            load = partial(_part, values_file, start, end)
+            arrays[utterance.id] = (f"{values_file} ({utterance.id})", load)
+    found = Found(folder=folder, layout=PACKED, stream=STREAM, corpus=corpus, utterances=utterances, arrays=arrays)
+    return foreign_pack(found, asked)
+
+
+def has_arrays(folder: Path) -> bool:
+    """Tells whether a folder holds .npy files at all."""
+    return bool(array_files(folder))
+
+
+def read_single(folder: Path, asked: Asked) -> Pack:
+    """Opens one file per recording; the file's name is the id.
+
+    Raises:
+        MmerError: if two files have one name, or features cannot be used.
+    """
+    _refuse_metadata(asked)
+    paths = array_files(folder).values()
+    check_unique((path.stem for path in paths), folder)
+    corpus = asked.corpus or folder.resolve().name
+    utterances = [_utterance(corpus, {"id": path.stem}, str(path)) for path in paths]
+    arrays: dict[str, tuple[str, Load]] = {path.stem: (str(path), partial(load_array, path)) for path in paths}
+    found = Found(folder=folder, layout=SINGLE, stream=STREAM, corpus=corpus, utterances=utterances, arrays=arrays)
+    return foreign_pack(found, asked)
+
+
+def _length_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.lengths") if not path.name.startswith("."))
+
+
+def _refuse_metadata(asked: Asked) -> None:
+    if asked.metadata is not None:
+        raise MmerError(f"--metadata {asked.metadata} is of EmoBox; this pack has another layout, see --layout")
+
+
+def _described(lengths_file: Path, corpus: str) -> list[Utterance]:
+    """Reads the ids, in the order of the lengths, from the labels or the manifest beside them."""
+    labels, manifest = lengths_file.with_suffix(".emo"), lengths_file.with_suffix(".tsv")
+    recordings = _recordings(manifest) if manifest.is_file() else []
+    if not labels.is_file():
+        if not recordings:
+            raise MmerError(
+                f"{lengths_file} does not say whose the rows are; put {labels.name} (id and label a line) "
+                f"or {manifest.name} (path and samples a line) beside it"
+            )
+        return [_utterance(corpus, record, str(manifest)) for record in recordings]
+    records = [_labelled(line, f"{labels} line {number}") for number, line in _lines(labels)]
+    by_id = {record["id"]: record for record in recordings}
+    if recordings and [record["id"] for record in records] != list(by_id):
+        raise MmerError(f"{labels} and {manifest} do not list the same ids in the same order; remove the wrong one")
+    return [_utterance(corpus, {**by_id.get(record["id"], {}), **record}, str(labels)) for record in records]
+
+
+def _recordings(manifest: Path) -> list[dict[str, Any]]:
+    records = []
+    for number, line in _lines(manifest)[1:]:
+        path, _, samples = line.partition("\t")
+        if not path or not samples.strip().isdecimal():
+            raise MmerError(f"{manifest} line {number} must be a path, a tab and a number of samples, got {line!r}")
+        records.append({"id": Path(path).stem, "audio": path, "duration_s": int(samples) / SAMPLES_HZ})
+    return records
+
+
+def _labelled(line: str, place: str) -> dict[str, Any]:
+    name, tab, label = line.partition("\t")
+    if not tab or not name or not label.strip():
+        raise MmerError(f"{place} must be an id, a tab and a label, got {line!r}")
+    return {"id": name, "label": label.strip()}
+
+
+def _ends(lengths_file: Path, values_file: Path, described: Sequence[Utterance]) -> list[int]:
+    """Gives the row after the last of each utterance, once all counts agree."""
+    lengths = []
+    for number, line in _lines(lengths_file):
+        if not line.strip().isdecimal():
+            raise MmerError(f"{lengths_file} line {number} must be a number of rows, got {line!r}")
+        lengths.append(int(line))
+    if len(lengths) != len(described):
+        raise MmerError(f"{lengths_file} has {len(lengths)} lengths, but {len(described)} ids stand beside it")
+    values = load_array(values_file)
+    if values.ndim != 2 or len(values) != sum(lengths):
+        raise MmerError(f"{lengths_file} sums to {sum(lengths)} rows, {values_file.name} has shape {values.shape}")
+    return [int(end) for end in np.cumsum(lengths)]
+
+
+def _lines(file: Path) -> list[tuple[int, str]]:
+    lines = [line.rstrip("\r") for line in read_text(file).split("\n")]
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _utterance(corpus: str, record: dict[str, Any], place: str) -> Utterance:
+    return utterance_from({**record, **speaker_columns(corpus, record["id"])}, place)
+
+
+def _part(values_file: Path, start: int, end: int) -> npt.NDArray[Any]:
+    return load_array(values_file)[start:end]

@@ -1,0 +1,163 @@
+"""Writes a cache, or some of its streams, as a feature pack; see `cache.packs.own` for what is where."""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from cache.errors import DiskFull, MmerError
+from cache.joined import AnyCache, AnyStream
+from cache.layout import COMMITTED
+from cache.packs.own import FORMAT, FORMAT_VERSION, LENGTHS, MANIFEST, ROWS, STATES, UTTERANCES, layout_of, safe_name
+from cache.packs.records import utterance_record
+from cache.packs.values import WRITERS, Where, Write
+from cache.rebuild import free_bytes
+from cache.writer import rows_checksum
+
+_STATE_NAMES = {state: name for name, state in STATES.items()}
+_RECORD_BYTES = 500  # a line of JSON per utterance and stream, and a file's name and blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        utterances: how many.
+        committed: how many of them have features, by stream.
+        size_bytes: of all files.
+    """
+
+    utterances: int
+    committed: dict[str, int]
+    size_bytes: int
+
+
+def export_pack(
+    cache: AnyCache, folder: Path, *, layout: str = "npy", streams: Sequence[str] = (), replace: bool = False
+) -> Exported:
+    """Writes a feature pack beside `folder`, then renames it; utterance by utterance, whatever the size of the cache.
+
+    Args:
+        cache: an open cache, of one file or several.
+        folder: where the pack is to be.
+        layout: npy, packed or safetensors.
+        streams: the streams to take; all if none are named.
+        replace: take the place of an older pack; nothing else is ever removed.
+
+    Raises:
+        MmerError: if the folder is taken, a stream is unknown, or something cannot be written.
+        DiskFull: if there is no room.
+    """
+    folder = folder.resolve()
+    chosen = {name: cache.stream(name) for name in dict.fromkeys(streams or cache.streams)}
+    fresh = folder.with_name(f".{folder.name}.part")
+    try:
+        _check_free(folder, replace)
+        _check_room(folder, chosen.values())
+        shutil.rmtree(fresh, ignore_errors=True)  # of a killed export
+        fresh.mkdir(parents=True)
+        _write(cache, chosen, fresh, layout)
+        size_bytes = sum(file.stat().st_size for file in fresh.rglob("*") if file.is_file())
+        _take_place(fresh, folder)
+    except OSError as error:
+        raise MmerError(f"cannot write {folder} ({error.strerror}); name another folder") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    committed = {name: int(np.count_nonzero(stream.state == COMMITTED)) for name, stream in chosen.items()}
+    return Exported(utterances=len(cache), committed=committed, size_bytes=size_bytes)
+
+
+def _check_free(folder: Path, replace: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not layout_of(folder)):
+        raise MmerError(f"{folder} is there and is no feature pack of mmer; name another folder")
+    if any(folder.iterdir()) and not replace:
+        raise MmerError(f"{folder} holds a feature pack already; --replace writes it anew, or name another folder")
+
+
+def _check_room(folder: Path, streams: Iterable[AnyStream]) -> None:
+    needed_bytes = sum(_committed_rows(one) * one.spec.row_bytes + len(one) * _RECORD_BYTES for one in streams)
+    room_bytes = free_bytes(folder.parent)
+    if needed_bytes > room_bytes:
+        raise DiskFull(
+            f"{needed_bytes / 1e9:.2f} GB needed in {folder.parent}, {room_bytes / 1e9:.2f} GB free; "
+            "free some, name another folder, or fewer streams by --stream"
+        )
+
+
+def _write(cache: AnyCache, streams: dict[str, AnyStream], folder: Path, layout: str) -> None:
+    _write_lines(folder / UTTERANCES, (utterance_record(utterance) for utterance in cache.utterances))
+    described = []
+    for number, (name, stream) in enumerate(streams.items()):
+        home = Path("streams") / safe_name(number, name, 2)
+        (folder / home).mkdir(parents=True)
+        with WRITERS[layout](folder / home, stream.spec, _committed_rows(stream)) as write:
+            _write_lines(
+                folder / home / ROWS, (_record(stream, cache.ids, index, write) for index in range(len(cache)))
+            )
+        if layout == "packed":
+            np.save(folder / home / LENGTHS, np.where(stream.state == COMMITTED, stream.lengths, 0).astype("<i8"))
+        spec = json.loads(stream.spec.to_json())
+        described.append({"name": name, "key": stream.key, "folder": home.as_posix(), "spec": spec})
+    manifest = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "layout": layout,
+        **{name: str(cache.header[name]) for name in ("mmer_version", "created")},
+        "corpus": dict(cache.header["corpus"]),
+        "utterances": len(cache),
+        "streams": described,
+        "weights": _write_weights(cache, streams.values(), folder),
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _record(stream: AnyStream, ids: Sequence[str], index: int, write: Write) -> dict[str, Any]:
+    state = _STATE_NAMES[int(stream.state[index])]
+    record = {"id": ids[index], "state": state, "rows": int(stream.lengths[index]), "reason": stream.reason(index)}
+    if state != "committed":
+        return record
+    stored = stream.stored(index)
+    if rows_checksum(stored) != int(stream.checksum[index]):
+        raise MmerError(f"{stream.spec.name} of {ids[index]} is damaged; mmer-featurize --replace computes it anew")
+    where: Where = write(safe_name(index, ids[index]), stored)
+    digest, checksum = bytes(stream.input_digest[index]).hex(), f"{int(stream.checksum[index]):016x}"
+    return {**record, "input_digest": digest, "checksum": checksum, **where}
+
+
+def _write_weights(cache: AnyCache, streams: Iterable[AnyStream], folder: Path) -> dict[str, str]:
+    """Writes what heads start from, one file per encoder of these streams that has some."""
+    files: dict[str, str] = {}
+    for number, encoder in enumerate(dict.fromkeys(stream.spec.encoder for stream in streams)):
+        arrays = cache.weights(encoder)
+        if arrays:
+            (folder / "weights").mkdir(exist_ok=True)
+            files[encoder] = f"weights/{safe_name(number, encoder, 2)}.safetensors"
+            save_file({name: np.asarray(values, order="C") for name, values in arrays.items()}, folder / files[encoder])
+    return files
+
+
+def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _take_place(fresh: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
+    fresh.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _committed_rows(stream: AnyStream) -> int:
+    return int(stream.lengths[stream.state == COMMITTED].sum())

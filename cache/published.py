@@ -1,0 +1,105 @@
+"""What is published of a corpus: how much of what it holds, and which of its clips are known to be broken.
+
+IEMOCAP: happy and excited merged, by session, from the index that the MMER repository ships (5531); turns of the
+release: 10,039 (Busso et al., 2008, doi:10.1007/s10579-008-9076-6).
+RAVDESS: Livingstone and Russo, 2018, doi:10.1371/journal.pone.0196391, 60 speech recordings of each of 24 actors, 44
+songs of each of 23.
+MELD: Poria et al., 2019, arXiv:1810.02508, https://affective-meld.github.io, utterances, emotions
+and dialogues as its csv files count them, sentiments as the paper does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Counts = Mapping[str, int]
+Table = Mapping[str, Counts]
+
+IEMOCAP_TURNS = 10_039
+IEMOCAP_CLASSES: Mapping[str, str] = {"ang": "ang", "hap": "hap", "exc": "hap", "neu": "neu", "sad": "sad"}
+IEMOCAP_SESSIONS: Table = {
+    "1": {"ang": 229, "hap": 278, "neu": 384, "sad": 194},
+    "2": {"ang": 137, "hap": 327, "neu": 362, "sad": 197},
+    "3": {"ang": 240, "hap": 286, "neu": 320, "sad": 305},
+    "4": {"ang": 327, "hap": 303, "neu": 258, "sad": 143},
+    "5": {"ang": 170, "hap": 442, "neu": 384, "sad": 245},
+}
+
+RAVDESS_SPEECH: Counts = {
+    "neutral": 96,
+    "calm": 192,
+    "happy": 192,
+    "sad": 192,
+    "angry": 192,
+    "fearful": 192,
+    "disgust": 192,
+    "surprised": 192,
+}
+
+MELD_UTTERANCES: Counts = {"train": 9989, "dev": 1109, "test": 2610}
+MELD_DIALOGUES: Counts = {"train": 1038, "dev": 114, "test": 280}
+MELD_DIALOGUES_NOTE: Mapping[str, str] = {
+    "train": "the paper prints 1,039, for they are numbered 0 to 1038; of number 60 the release has no turn"
+}
+MELD_EMOTIONS: Table = {
+    "train": {
+        "neutral": 4710,
+        "joy": 1743,
+        "surprise": 1205,
+        "anger": 1109,
+        "sadness": 683,
+        "disgust": 271,
+        "fear": 268,
+    },
+    "dev": {"neutral": 470, "joy": 163, "surprise": 150, "anger": 153, "sadness": 111, "disgust": 22, "fear": 40},
+    "test": {"neutral": 1256, "joy": 402, "surprise": 281, "anger": 345, "sadness": 208, "disgust": 68, "fear": 50},
+}
+MELD_SENTIMENTS: Table = {
+    "train": {"neutral": 4710, "positive": 2334, "negative": 2945},
+    "dev": {"neutral": 470, "positive": 233, "negative": 406},
+    "test": {"neutral": 1256, "positive": 521, "negative": 833},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defect:
+    """What is known to be wrong with one clip of a release.
+
+    Attributes:
+        what: the defect, in one clause.
+        source: where it is reported.
+        limit_s: a copy that is not longer was repaired; None where the length says nothing.
+    """
+
+    what: str
+    source: str
+    limit_s: float | None = None
+
+    def __str__(self) -> str:
+        return f"known defect of the release: {self.what} ({self.source})"
+
+
+# Of the other 13,704 clips of MELD every one decodes, and the longest has 41 s. Many of them are cut badly all the same
+# (declare-lab/MELD issue 9) or are copies of each other, which the doctor finds.
+_WRONG_CUT_S = 60.0
+BROKEN_CLIPS: Mapping[str, Mapping[str, Defect]] = {
+    "meld": {
+        "train_dia125_utt3": Defect(what="the mp4 file is corrupt", source="declare-lab/MELD issue 39"),
+        "dev_dia110_utt7": Defect(what="the clip was never released", source="declare-lab/MELD issues 22 and 27"),
+        "test_dia38_utt4": Defect(
+            what="305 s of the episode for one line", source="declare-lab/MELD issue 20", limit_s=_WRONG_CUT_S
+        ),
+        "test_dia220_utt0": Defect(
+            what="235 s of another scene for one line", source="declare-lab/MELD issue 20", limit_s=_WRONG_CUT_S
+        ),
+    },
+}
+
+
+def broken_clips(corpus: str) -> Mapping[str, Defect]:
+    """Gives the clips of a corpus that are known to be broken, by utterance id.
+
+    Example:
+        >>> str(broken_clips("meld")["train_dia125_utt3"])
+        'known defect of the release: the mp4 file is corrupt (declare-lab/MELD issue 39)'
+    """
+    return BROKEN_CLIPS.get(corpus, {})
