@@ -10,16 +10,19 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from cache.rows import Rows
 from featurize.audio import RATE_HZ
+from featurize.encode import Source, load_source, order_of
 from featurize.encoders.base import Waveform
 from featurize.encoders.chunk import ChunkedEncoder
 from featurize.encoders.layers import LayerChoice
-from featurize.encoders.speech import SpeechEncoder
+from featurize.encoders.mel import MelEncoder
+from featurize.encoders.patches import BANDS, COLUMNS, PATCH, ROWS, columns_of
+from featurize.encoders.speech import SpeechEncoder, full_float32
 from featurize.encoders.text import TextEncoder
-from featurize.extract import Source, load_source
 from featurize.job import Ready
 from featurize.plan import EncoderPlan, Inputs
 
 TOLERANCE = 1e-5  # relative L2, float32
+BATCHED = (SpeechEncoder, MelEncoder, TextEncoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class Parity:
 
 def check_parity(ready: Ready, utterances: int) -> list[Parity]:
     """Compares one mixed batch of utterances, spread over all lengths, with each of them alone."""
-    batched = [plan for plan in ready.plans if isinstance(_whole(plan.encoder), SpeechEncoder | TextEncoder)]
+    batched = [plan for plan in ready.plans if isinstance(_whole(plan.encoder), BATCHED)]
     return [_parity(plan, ready.inputs, utterances) for plan in batched]
 
 
@@ -68,6 +71,32 @@ def reference_text(encoder: TextEncoder, words: str) -> Rows:
     return _alone_through(encoder.model, encoder.choices[0], **encoded.to(encoder.device))
 
 
+def reference_mel(encoder: MelEncoder, waveform: Waveform) -> Rows:
+    """Encodes one waveform as an image by Hugging Face's own embeddings and layers, ``(1 + 5 * columns, ...)``.
+
+    Each band of the image stands in all channels, as a grey photograph; rows come in the order of the pixels, positions
+    from Hugging Face's interpolation to 15 s.
+    """
+    model = encoder.model
+    ((mel,),) = encoder.mel.encode([waveform])
+    columns = columns_of(len(mel))
+    image = np.zeros((BANDS, columns * PATCH), dtype=np.float32)
+    image[:, : len(mel)] = mel.T
+    grey = torch.from_numpy(image).to(encoder.device).expand(1, model.config.num_channels, -1, -1)
+    with torch.inference_mode():
+        patches = model.embeddings.patch_embeddings(grey / model.config.num_channels)  # (1, rows * columns, dim)
+        table = _positions(model.embeddings, max(columns, COLUMNS))
+        grid = table[:, 1:].reshape(1, ROWS, -1, table.shape[-1])[:, :, :columns]
+        states = torch.cat([model.embeddings.cls_token + table[:, :1], patches + grid.flatten(1, 2)], dim=1)
+        hidden = [states]
+        for layer in model.layers:
+            hidden.append(layer(hidden[-1]))
+        chosen = encoder.choices[0].select(dict(enumerate(hidden)), model.layernorm(hidden[-1]))[0]
+    by_time = chosen[1:].reshape(ROWS, columns, *chosen.shape[1:]).transpose(0, 1).flatten(0, 1)
+    rows: Rows = torch.cat([chosen[:1], by_time]).cpu().numpy()
+    return rows
+
+
 def deviation(found: Rows, expected: Rows) -> tuple[float, float]:
     """Gives the relative L2 and the largest absolute deviation."""
     difference = found.astype(np.float64) - expected.astype(np.float64)
@@ -76,7 +105,7 @@ def deviation(found: Rows, expected: Rows) -> tuple[float, float]:
 
 def _parity(plan: EncoderPlan, inputs: Inputs, utterances: int) -> Parity:
     chosen = _spread(plan, utterances)
-    found = [load_source(plan, inputs, index) for index in chosen]
+    found = [load_source(order_of(plan, inputs, index), plan.specs) for index in chosen]
     values = [one.value for one in found if isinstance(one, Source)]
     encoder = _whole(plan.encoder)
     rows = encoder.encode(values) if values else []
@@ -96,13 +125,23 @@ def _spread(plan: EncoderPlan, utterances: int) -> list[int]:
 
 
 def _alone(encoder: Any, value: Any) -> Rows:
-    if isinstance(encoder, SpeechEncoder):
-        return reference_speech(encoder, value)
-    return reference_text(encoder, encoder.words(value))
+    with full_float32(encoder.device):
+        if isinstance(encoder, SpeechEncoder):
+            return reference_speech(encoder, value)
+        if isinstance(encoder, MelEncoder):
+            return reference_mel(encoder, value)
+        return reference_text(encoder, encoder.words(value))
 
 
 def _whole(encoder: Any) -> Any:
     return encoder.whole if isinstance(encoder, ChunkedEncoder) else encoder
+
+
+def _positions(embeddings: Any, columns: int) -> torch.Tensor:
+    """Gives Hugging Face's positions of an image of that many columns, ``(1, 1 + rows * columns, dim)``."""
+    rows = torch.empty(1, 1 + ROWS * columns, embeddings.position_embeddings.shape[-1])
+    positions: torch.Tensor = embeddings.interpolate_pos_encoding(rows, ROWS * PATCH, columns * PATCH)
+    return positions
 
 
 def _alone_through(model: Any, choice: LayerChoice, **values: torch.Tensor) -> Rows:

@@ -15,6 +15,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import (
     BertConfig,
     BertModel,
+    Data2VecAudioConfig,
+    Data2VecAudioModel,
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
     HubertConfig,
@@ -23,6 +27,8 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    Wav2Vec2ConformerModel,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
     WavLMConfig,
@@ -64,12 +70,34 @@ DISTILBERT_SIZE: Mapping[str, Any] = {  # the same in other words
     "max_position_embeddings": TEXT_POSITIONS,
 }
 
-SPEECH_FAMILIES: Mapping[str, tuple[Any, Any]] = {
-    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
-    "hubert": (HubertConfig, HubertModel),
-    "wavlm": (WavLMConfig, WavLMModel),
+DEBERTA_SIZE: Mapping[str, Any] = {  # as deberta-v3-base: no positions but relative ones, in 2 x 4 buckets
+    **TEXT_SIZE,
+    "relative_attention": True,
+    "position_buckets": 4,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
 }
-TEXT_FAMILIES = ("bert", "roberta", "distilbert")
+
+SPEECH_FAMILIES: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model, {}),
+    "hubert": (HubertConfig, HubertModel, {}),
+    "wavlm": (WavLMConfig, WavLMModel, {}),
+    "data2vec": (Data2VecAudioConfig, Data2VecAudioModel, {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 7}),
+    "conformer": (
+        Wav2Vec2ConformerConfig,
+        Wav2Vec2ConformerModel,
+        {"position_embeddings_type": "relative", "conv_depthwise_kernel_size": 7},
+    ),
+    "conformer-rope": (
+        Wav2Vec2ConformerConfig,
+        Wav2Vec2ConformerModel,
+        {"position_embeddings_type": "rotary", "conv_depthwise_kernel_size": 7},
+    ),
+}
+CONVOLVING = ("data2vec", "conformer", "conformer-rope")  # in more than one place after the feature encoder
+TEXT_FAMILIES = ("bert", "roberta", "distilbert", "deberta-v2")
 
 HARD_MIX = (400, 401, 719, 720, 16_000, 5000, 48_000)  # samples: one frame, nearly two, two, and far more
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "i", "know", "the", "garden", "##s", ".", "so", "don", "'", "t"]
@@ -86,15 +114,18 @@ def lively(model: Any, config: Any, **options: Any) -> Any:
     for parameter in made.parameters():
         if parameter.ndim == 1:
             parameter.data += 0.2 * torch.randn_like(parameter)
+    for name, values in made.named_buffers():
+        if name.endswith("running_mean"):
+            values.normal_()
     return made
 
 
 @cache
 def speech_model(family: str, norm: str = "group", stable: bool = False) -> Any:
     """Builds a base model; ``norm`` is that of its convolutions, ``stable`` puts layer norms first."""
-    configuration, model = SPEECH_FAMILIES[family]
+    configuration, model, particular = SPEECH_FAMILIES[family]
     norms = {"feat_extract_norm": norm, "conv_bias": norm == "layer", "do_stable_layer_norm": stable}
-    return lively(model, configuration(**SPEECH_SIZE, **norms))
+    return lively(model, configuration(**{**SPEECH_SIZE, **norms, **particular}))
 
 
 def speech_encoder(
@@ -183,6 +214,8 @@ def text_model(family: str) -> Any:
     if family == "roberta":
         config = RobertaConfig(**TEXT_SIZE, vocab_size=words, pad_token_id=1)
         return lively(RobertaModel, config, add_pooling_layer=False)
+    if family == "deberta-v2":
+        return lively(DebertaV2Model, DebertaV2Config(**DEBERTA_SIZE, vocab_size=words))
     return lively(DistilBertModel, DistilBertConfig(**DISTILBERT_SIZE, vocab_size=words))
 
 
@@ -205,6 +238,7 @@ def text_encoder(
         tokenizer=text_tokenizer(family),
         spec=StreamSpec(name="a", role="text", source="a", weights="w", shape=(1,), dtype="float32"),
         choices=[parse_layers(text, layers=TEXT_LAYERS, encoder="a") for text in layers or ("last",)],
+        start_weights={},
         event_tags=event_tags,
         truncate=truncate,
         history=history,

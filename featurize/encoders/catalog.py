@@ -18,6 +18,7 @@ class EncoderSpec:
     Attributes:
         source: hub id, or ``built-in`` for encoders without files.
         modality: ``speech`` or ``text``.
+        role: of its stream: audio, mel, patches or text.
         dim: width of a row.
         rate_hz: rows per second of speech, 0 for text.
         paper: where it was published.
@@ -25,17 +26,22 @@ class EncoderSpec:
 
     source: str
     modality: str
+    role: str
     dim: int
-    rate_hz: int
+    rate_hz: float
     paper: str
 
 
-def _speech(source: str, dim: int, paper: str, rate_hz: int = 50) -> EncoderSpec:
-    return EncoderSpec(source=source, modality="speech", dim=dim, rate_hz=rate_hz, paper=paper)
+def _speech(source: str, dim: int, paper: str, rate_hz: float = 50, role: str = "audio") -> EncoderSpec:
+    return EncoderSpec(source=source, modality="speech", role=role, dim=dim, rate_hz=rate_hz, paper=paper)
+
+
+def _patches(source: str, dim: int, paper: str) -> EncoderSpec:
+    return _speech(source, dim, paper, rate_hz=31.25, role="patches")
 
 
 def _text(source: str, dim: int, paper: str) -> EncoderSpec:
-    return EncoderSpec(source=source, modality="text", dim=dim, rate_hz=0, paper=paper)
+    return EncoderSpec(source=source, modality="text", role="text", dim=dim, rate_hz=0, paper=paper)
 
 
 ENCODERS: Mapping[str, EncoderSpec] = {
@@ -47,13 +53,20 @@ ENCODERS: Mapping[str, EncoderSpec] = {
     "wavlm-base": _speech("microsoft/wavlm-base", 768, "arXiv:2110.13900"),
     "wavlm-base-plus": _speech("microsoft/wavlm-base-plus", 768, "arXiv:2110.13900"),
     "wavlm-large": _speech("microsoft/wavlm-large", 1024, "arXiv:2110.13900"),
+    "wav2vec2-conformer-rel-pos-large": _speech("facebook/wav2vec2-conformer-rel-pos-large", 1024, "arXiv:2010.05171"),
+    "wav2vec2-conformer-rope-large": _speech("facebook/wav2vec2-conformer-rope-large", 1024, "arXiv:2010.05171"),
+    "data2vec-audio-base": _speech("facebook/data2vec-audio-base", 768, "arXiv:2202.03555"),
+    "xls-r-300m": _speech("facebook/wav2vec2-xls-r-300m", 1024, "arXiv:2111.09296"),
+    "vit-mel-base": _patches("google/vit-base-patch16-224-in21k", 768, "arXiv:2010.11929"),
     "roberta-base": _text("FacebookAI/roberta-base", 768, "arXiv:1907.11692"),
     "roberta-large": _text("FacebookAI/roberta-large", 1024, "arXiv:1907.11692"),
     "bert-base": _text("google-bert/bert-base-uncased", 768, "arXiv:1810.04805"),
     "distilbert-base": _text("distilbert/distilbert-base-uncased", 768, "arXiv:1910.01108"),
-    "logmel80": _speech(BUILT_IN, 80, "doi:10.1109/TASSP.1980.1163420", rate_hz=100),
+    "deberta-v3-base": _text("microsoft/deberta-v3-base", 768, "arXiv:2111.09543"),
+    "logmel80": _speech(BUILT_IN, 80, "doi:10.1109/TASSP.1980.1163420", rate_hz=100, role="mel"),
     "mfcc39": _speech(BUILT_IN, 39, "doi:10.1109/TASSP.1980.1163420", rate_hz=100),
     "wav2vec2-tiny": _speech(BUILT_IN, 64, "arXiv:2006.11477"),
+    "vit-mel-tiny": _patches(BUILT_IN, 64, "arXiv:2010.11929"),
     "roberta-tiny": _text(BUILT_IN, 64, "arXiv:1907.11692"),
 }
 
@@ -71,6 +84,16 @@ class EncoderRequest:
     name: str
     source: str
     layers: tuple[str, ...]
+
+    @property
+    def location(self) -> str:
+        """Where its checkpoint is: hub id or folder."""
+        return location_of(self.source)
+
+
+def location_of(source: str) -> str:
+    """Gives the hub id of a catalog name, and any other source as it is."""
+    return ENCODERS[source].source if source in ENCODERS and ENCODERS[source].source != BUILT_IN else source
 
 
 def parse_requests(texts: Sequence[str]) -> list[EncoderRequest]:

@@ -1,4 +1,4 @@
-"""Loads Hugging Face checkpoints from the hub cache or a folder, and digests their weights.
+"""Loads Hugging Face checkpoints from the hub cache or a folder.
 
 safetensors are preferred; a ``.bin`` goes through torch's weights-only loader; remote code never runs.
 """
@@ -9,7 +9,6 @@ import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +16,18 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoTokenizer,
-    HubertModel,
-    PretrainedConfig,
-    PreTrainedTokenizerBase,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2ForPreTraining,
-    WavLMModel,
-)
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, Wav2Vec2FeatureExtractor
 from transformers.utils.hub import cached_file
+from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
 from cache.errors import MmerError
 from featurize.audio import RATE_HZ
+from featurize.encoders.families import FAMILIES, UNUSED
 
-# Model type -> class to load. WavLM has no SDPA: it is loaded eager.
-SPEECH_FAMILIES: Mapping[str, tuple[Any, str]] = {
-    "wav2vec2": (Wav2Vec2ForPreTraining, "sdpa"),
-    "hubert": (HubertModel, "sdpa"),
-    "wavlm": (WavLMModel, "eager"),
-}
-# Model type -> arguments that leave out what no stream reads.
-TEXT_FAMILIES: Mapping[str, Mapping[str, Any]] = {
-    "roberta": {"add_pooling_layer": False},
-    "bert": {"add_pooling_layer": False},
-    "distilbert": {},
-}
 QUANTIZER_PARTS = ("quantizer.", "project_q.", "project_hid.")
 PREPROCESSOR = "preprocessor_config.json"
-NOT_DECIDING = frozenset({"architectures", "transformers_version", "dtype", "torch_dtype"})
-HOP = 320  # samples from one frame to the next, in every family
-UNUSED = "masked_spec_embed"  # SpecAugment's, never read in eval mode; random where a checkpoint lacks it
+HOP = 320  # samples from one frame to the next, in every family of speech
+PATCH = 16  # pixels along a side of a ViT patch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +70,8 @@ def open_checkpoint(source: str) -> Checkpoint:
     """
     with _told(source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    if config.model_type not in {**SPEECH_FAMILIES, **TEXT_FAMILIES}:
-        known = ", ".join([*SPEECH_FAMILIES, *TEXT_FAMILIES])
-        raise MmerError(f"{source} is of the family {config.model_type}; mmer takes {known}")
+    if config.model_type not in FAMILIES:
+        raise MmerError(f"{source} is of the family {config.model_type}; mmer takes {', '.join(FAMILIES)}")
     if getattr(config, "add_adapter", False):
         raise MmerError(f"{source} ends in an adapter, which changes the frame rate; take a checkpoint without")
     folder = Path(source)
@@ -116,17 +93,15 @@ def load_speech(checkpoint: Checkpoint) -> SpeechCheckpoint:
     hop = math.prod(checkpoint.config.conv_stride)
     if hop != HOP:
         raise MmerError(f"{checkpoint.location} gives a frame every {hop} samples; mmer takes one every {HOP}")
-    family, attention = SPEECH_FAMILIES[checkpoint.config.model_type]
-    model, missing = _load(family, checkpoint, attn_implementation=attention)
+    model, missing = _load(checkpoint)
     quantizer_lost = {name for name in missing if name.startswith(QUANTIZER_PARTS)}
     _refuse_missing(checkpoint, missing - quantizer_lost)
-    base = getattr(model, "wav2vec2", model)
     whole = {name for name in model.state_dict() if name.startswith(QUANTIZER_PARTS)}
     if quantizer_lost and quantizer_lost != whole:
         _refuse_missing(checkpoint, quantizer_lost)
     normalize, note = _normalizes(checkpoint.location)
     pretraining = model if whole and not quantizer_lost else None
-    return SpeechCheckpoint(base=base, pretraining=pretraining, normalize=normalize, note=note)
+    return SpeechCheckpoint(base=model.base_model, pretraining=pretraining, normalize=normalize, note=note)
 
 
 def load_text(checkpoint: Checkpoint) -> tuple[nn.Module, PreTrainedTokenizerBase]:
@@ -135,7 +110,13 @@ def load_text(checkpoint: Checkpoint) -> tuple[nn.Module, PreTrainedTokenizerBas
     Raises:
         MmerError: if weights or the tokenizer are missing.
     """
-    model, missing = _load(AutoModel, checkpoint, **TEXT_FAMILIES[checkpoint.config.model_type])
+    if getattr(checkpoint.config, "conv_kernel_size", 0):
+        raise MmerError(
+            f"{checkpoint.location} has a convolution after its first layer, as in DeBERTa v2; mmer takes those "
+            "without, such as microsoft/deberta-v3-base"
+        )
+    _check_sentencepiece(checkpoint.location)
+    model, missing = _load(checkpoint)
     _refuse_missing(checkpoint, missing)
     with _told(checkpoint.location):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.location, trust_remote_code=False)
@@ -145,39 +126,44 @@ def load_text(checkpoint: Checkpoint) -> tuple[nn.Module, PreTrainedTokenizerBas
     return model, tokenizer
 
 
-def weights_digest(*modules: nn.Module) -> str:
-    """Digests names, types, shapes and values of weights, whatever file they came from."""
-    digest = blake2b(digest_size=16)
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            if name.endswith(UNUSED):
-                continue
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def load_vit(checkpoint: Checkpoint) -> nn.Module:
+    """Loads a ViT in float32.
 
-
-def config_digest(config: PretrainedConfig) -> str:
-    """Digests what a configuration says that decides a feature: the shape of the model, not who made it.
-
-    Only what differs from the defaults of its family counts: a default added by a later library changes nothing.
+    Raises:
+        MmerError: if weights are missing, or its patches are not those of 16 by 16 pixels on a square image.
     """
-    told = config.to_diff_dict()
-    decides = {name: value for name, value in told.items() if name not in NOT_DECIDING and not name.startswith("_")}
-    return blake2b(json.dumps(decides, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    config: Any = checkpoint.config
+    height, width = _pair(config.image_size)
+    if _pair(config.patch_size) != (PATCH, PATCH) or height != width or height % PATCH:
+        patch = " x ".join(str(side) for side in _pair(config.patch_size))
+        raise MmerError(
+            f"{checkpoint.location} cuts images of {height} x {width} into patches of {patch}; "
+            f"mmer takes square images and patches of {PATCH} x {PATCH}"
+        )
+    if config.num_channels not in {1, 3}:
+        raise MmerError(f"{checkpoint.location} reads {config.num_channels} channels; mmer takes 1, or 3 for RGB")
+    model, missing = _load(checkpoint)
+    _refuse_missing(checkpoint, missing)
+    vit: nn.Module = model
+    return vit
 
 
-def _load(family: Any, checkpoint: Checkpoint, **arguments: Any) -> tuple[Any, set[str]]:
+def _load(checkpoint: Checkpoint) -> tuple[Any, set[str]]:
+    family = FAMILIES[checkpoint.config.model_type]
     with _told(checkpoint.location):
-        model, info = family.from_pretrained(
+        model, info = family.model.from_pretrained(
             checkpoint.location,
             output_loading_info=True,
             dtype=torch.float32,
             weights_only=True,
             trust_remote_code=False,
-            **arguments,
+            **family.arguments,
         )
-    return model.eval(), {name for name in info["missing_keys"] if not name.endswith(UNUSED)}
+    missing = {name for name in info["missing_keys"] if not name.endswith(UNUSED)}
+    if family.unread:
+        model.base_model.set_submodule(family.unread, nn.Identity())
+        missing = {name for name in missing if family.unread not in name}
+    return model.eval(), missing
 
 
 def _refuse_missing(checkpoint: Checkpoint, missing: set[str]) -> None:
@@ -192,12 +178,34 @@ def _normalizes(location: str) -> tuple[bool, str]:
     try:
         extractor: Any = Wav2Vec2FeatureExtractor.from_pretrained(location)
     except (OSError, ValueError) as error:
-        if cached_file(location, PREPROCESSOR, _raise_exceptions_for_missing_entries=False):
+        if _has_file(location, PREPROCESSOR):
             raise MmerError(f"{PREPROCESSOR} of {location} cannot be read; repair it or remove it") from error
         return True, f"has no {PREPROCESSOR}: utterances are normalized, as is the default"
     if extractor.sampling_rate != RATE_HZ:
         raise MmerError(f"{location} wants speech at {extractor.sampling_rate} Hz; mmer gives {RATE_HZ} Hz")
     return bool(extractor.do_normalize), ""
+
+
+def _check_sentencepiece(location: str) -> None:
+    """Refuses a tokenizer that Hugging Face cannot convert here: DeBERTa's is published as a SentencePiece model."""
+    available = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
+    lacking = [name for name, there in available.items() if not there]
+    if lacking and _has_file(location, "spm.model") and not _has_file(location, "tokenizer.json"):
+        raise MmerError(
+            f"the tokenizer of {location} is a SentencePiece model, which needs {' and '.join(lacking)}; "
+            "the extra deberta brings what is missing, as in pip install --editable '.[deberta]'"
+        )
+
+
+def _has_file(location: str, name: str) -> bool:
+    with _told(location):
+        return cached_file(location, name, _raise_exceptions_for_missing_entries=False) is not None
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    """Gives height and width of what a configuration says as one number or as two."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
 
 
 def _revision(source: str) -> str:

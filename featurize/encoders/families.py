@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import (
+    BertModel,
     Data2VecAudioModel,
     DebertaV2Model,
     DistilBertModel,
-    BertModel,
     HubertModel,
     RobertaModel,
     ViTModel,

@@ -1,7 +1,7 @@
 """Which hidden states of an encoder a stream holds: the last, one, several stacked, or their mean."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -32,6 +32,15 @@ class LayerChoice:
     def stacked(self) -> int:
         """How many layers a row holds, 0 where it holds a plain vector."""
         return 0 if self.mean or (len(self.indices) < 2 and self.text != "all") else len(self.indices)
+
+    @property
+    def single(self) -> int | None:
+        """The hidden state that a row is, None for the encoder's output, a mean or a stack."""
+        return self.indices[0] if len(self.indices) == 1 and not self.mean and not self.stacked else None
+
+    def stream_name(self, name: str) -> str:
+        """Names its stream after the encoder's: ``NAME``, or ``NAME@LAYERS``."""
+        return f"{name}@{self.text}" if self.indices else name
 
     def row_shape(self, dim: int) -> tuple[int, ...]:
         """Gives the shape of a row, ``(dim,)`` or ``(layers, dim)``."""
@@ -77,6 +86,11 @@ def parse_layers(text: str, *, layers: int, encoder: str) -> LayerChoice:
     if max(indices) > layers:
         raise MmerError(f"{encoder} has hidden states 0 to {layers}; got {max(indices)} in {text!r}")
     return LayerChoice(text=text, indices=indices, mean=bool(mean))
+
+
+def parse_choices(texts: Sequence[str], *, layers: int, encoder: str) -> list[LayerChoice]:
+    """Reads all that is asked for of one encoder, each as `parse_layers` does."""
+    return [parse_layers(text, layers=layers, encoder=encoder) for text in texts]
 
 
 @contextmanager

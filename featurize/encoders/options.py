@@ -13,7 +13,7 @@ PRECISIONS: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-RECORDED = ("mmer", "torch", "transformers", "numpy", "soxr", "soundfile", "librosa")
+RECORDED = ("mmer", "torch", "transformers", "numpy", "soxr", "soundfile", "librosa", "av")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class EncodingOptions:
         max_tokens: longest text, special tokens included; None for what the encoder takes.
         max_seconds: longest utterance.
         chunk: encode longer ones in pieces instead of failing.
+        start_layers: how many pre-trained layers are kept for JFM to start from.
     """
 
     device: torch.device
@@ -43,6 +44,7 @@ class EncodingOptions:
     max_tokens: int | None = None
     max_seconds: float = 60.0
     chunk: bool = False
+    start_layers: int = 2
 
 
 def recorded_limits(options: EncodingOptions, *, chunk: bool) -> dict[str, Scalar]:

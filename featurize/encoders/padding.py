@@ -2,7 +2,7 @@
 
 Three remedies together are exact: the first layer's group norm takes its statistics over the valid samples only,
 the Transformer gets the boolean mask of valid frames, and padded frames are zero where they enter a convolution after
-the feature encoder.
+the feature encoder: those for positions, several in data2vec, and one in each layer of a conformer.
 """
 
 import warnings
@@ -46,7 +46,7 @@ def conv_lengths(samples: int, kernels: Sequence[int], strides: Sequence[int]) -
 
 
 def encode_waveforms(feature_encoder: nn.Module, waveforms: Tensor, first_lengths: Sequence[int]) -> Tensor:
-    """Runs the convolutional feature encoder of wav2vec 2.0, HuBERT or WavLM, exact for every utterance of a batch.
+    """Runs the convolutional feature encoder of wav2vec 2.0 or a relative, exact for every utterance of a batch.
 
     Args:
         feature_encoder: Hugging Face's, with its ``conv_layers``.
@@ -69,7 +69,8 @@ def encode_waveforms(feature_encoder: nn.Module, waveforms: Tensor, first_length
 def padding_kept_out(transformer: nn.Module, mask: Tensor | None) -> Iterator[None]:
     """Zeroes padded frames where they enter a convolution of a Transformer, whatever came before it.
 
-    The encoders zero them by the mask once, before the first layer; HuBERT's batch norm then makes them non-zero again.
+    The encoders zero them by the mask once, before the first layer; HuBERT's batch norm, the layers of data2vec's
+    positions and those of a conformer make them non-zero again.
 
     Args:
         transformer: Hugging Face's ``encoder``.

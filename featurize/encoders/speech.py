@@ -1,7 +1,9 @@
-"""wav2vec 2.0, HuBERT and WavLM: frames, hidden layers and quantizer codes in one pass.
+"""wav2vec 2.0 and its relatives: frames, hidden layers and quantizer codes in one pass.
 
 Papers: wav2vec 2.0 (Baevski et al., 2020, arXiv:2006.11477), HuBERT (Hsu et al., 2021, arXiv:2106.07447), WavLM (Chen
-et al., 2022, arXiv:2110.13900). The convolutions and the quantizer always run in float32: bfloat16 flips 6% of codes.
+et al., 2022, arXiv:2110.13900), XLS-R (Babu et al., 2022, arXiv:2111.09296), data2vec (Baevski et al., 2022,
+arXiv:2202.03555), wav2vec 2.0 with conformer layers (Wang et al., 2020, arXiv:2010.05171). The convolutions of the
+feature encoder and the quantizer always run in float32: bfloat16 flips 6% of codes.
 """
 
 import copy
@@ -66,7 +68,7 @@ class SpeechEncoder:
         self._precision = precision
         self._transformers = {torch.float32: self.base.encoder}
         if precision != torch.float32:
-            self._transformers[precision] = copy.deepcopy(self.base.encoder).to(precision)
+            self._transformers[precision] = _in_precision(self.base.encoder, precision)
         config: Any = self.base.config
         self._kernels, self._strides = tuple(config.conv_kernel), tuple(config.conv_stride)
         self.specs = self._specs(spec, int(config.hidden_size))
@@ -104,7 +106,7 @@ class SpeechEncoder:
 
     def _specs(self, spec: StreamSpec, dim: int) -> list[StreamSpec]:
         specs = [
-            replace(spec, name=_stream_name(spec.name, choice), layers=choice.text, shape=choice.row_shape(dim))
+            replace(spec, name=choice.stream_name(spec.name), layers=choice.text, shape=choice.row_shape(dim))
             for choice in self.choices
         ]
         if self._quantizer is not None:
@@ -148,6 +150,19 @@ def quantizer_codes(quantizer: nn.Module, normed: Tensor) -> Tensor:
     return scores.unflatten(-1, (quantizer.num_groups, quantizer.num_vars)).argmax(dim=-1)  # type: ignore[no-any-return]
 
 
+def _in_precision(transformer: Any, precision: torch.dtype) -> Any:
+    """Copies a Transformer into another type, all but the frequencies of rotary positions.
+
+    The conformer computes angles in the type of its frequencies, once per length; bfloat16 cannot count beyond 256.
+    """
+    copied = copy.deepcopy(transformer).to(precision)
+    rotary: Any = getattr(copied, "embed_positions", None)
+    if hasattr(rotary, "inv_freq"):
+        rotary.inv_freq = transformer.embed_positions.inv_freq
+        rotary.cached_sequence_length = None
+    return copied
+
+
 def _fold_weight_norm(base: nn.Module) -> None:
     """Computes the weights of the positional convolution once; otherwise every call does, to the same bits."""
     embedding: Any = base.encoder.pos_conv_embed  # type: ignore[union-attr]
@@ -165,12 +180,8 @@ def _fold_weight_norm(base: nn.Module) -> None:
 
 def _projected(base: nn.Module, conv: Tensor) -> tuple[Tensor, Tensor]:
     projected = base.feature_projection(conv)  # type: ignore[operator]
-    # wav2vec 2.0 and WavLM return the normed features beside the projected ones, HuBERT the projected ones alone
+    # HuBERT returns the projected features alone, all others the normed ones beside them
     return projected if isinstance(projected, tuple) else (projected, conv)
-
-
-def _stream_name(name: str, choice: LayerChoice) -> str:
-    return f"{name}@{choice.text}" if choice.indices else name
 
 
 def _as_rows(output: Tensor) -> Rows:

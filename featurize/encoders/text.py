@@ -1,15 +1,15 @@
-"""RoBERTa, BERT and DistilBERT: contextual token vectors, token ids and their character spans.
+"""RoBERTa, BERT, DistilBERT and DeBERTa: contextual token vectors, token ids and their character spans.
 
 With a history, the turns before an utterance stand before it in one text, parted by spaces; of a text that gets too
 long the oldest turns are dropped, and the utterance itself stays whole.
 
 Papers: RoBERTa (Liu et al., 2019, arXiv:1907.11692), BERT (Devlin et al., 2019, arXiv:1810.04805), DistilBERT (Sanh et
-al., 2019, arXiv:1910.01108).
+al., 2019, arXiv:1910.01108), DeBERTa v3 (He et al., 2023, arXiv:2111.09543).
 """
 
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from cache.rows import Rows
 from cache.stream import StreamSpec
@@ -26,6 +26,8 @@ from featurize.dialogue import Turn
 from featurize.encoders.base import Planned
 from featurize.encoders.layers import LayerChoice, tapped
 from featurize.transcript import spoken
+
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes it
 
 
 class TextEncoder:
@@ -36,6 +38,7 @@ class TextEncoder:
         tokenizer: its fast tokenizer.
         spec: of the encoder; its name is the stream's, its layers are set per choice.
         choices: hidden states of each stream of token vectors.
+        start_weights: what heads start from, by name.
         event_tags: ``strip`` or ``keep``.
         truncate: cut what is longer than the encoder takes instead of failing.
         history: how many turns before an utterance are read too.
@@ -51,6 +54,7 @@ class TextEncoder:
         tokenizer: PreTrainedTokenizerBase,
         spec: StreamSpec,
         choices: Sequence[LayerChoice],
+        start_weights: Mapping[str, npt.NDArray[Any]],
         event_tags: str,
         truncate: bool,
         history: int = 0,
@@ -60,7 +64,7 @@ class TextEncoder:
     ) -> None:
         self.model = model.to(device).eval()
         self.tokenizer = tokenizer
-        self.start_weights: Mapping[str, npt.NDArray[Any]] = {}
+        self.start_weights = start_weights
         self.device = device
         self.event_tags, self._truncate = event_tags, truncate
         self.choices = choices
@@ -126,13 +130,13 @@ class TextEncoder:
         history = len(text) - len(positions)  # characters of the turns before, which get no span
         rows = [
             (token, *_span(positions, start - history, end - history))
-            for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+            for token, (start, end) in zip(encoded["input_ids"], _visible(text, encoded), strict=True)
         ]
         return np.array(rows, dtype=np.int32)
 
     def _vectors(self, ids: Tensor, mask: Tensor, precision: torch.dtype) -> list[Rows]:
         model: Any = self._models[precision]
-        with torch.inference_mode(), tapped(_layers(model), self._wanted) as hidden:
+        with torch.inference_mode(), tapped(layers_of(model), self._wanted) as hidden:
             last = model(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).last_hidden_state
             return [choice.select(hidden, last).float().cpu().numpy() for choice in self.choices]
 
@@ -164,18 +168,21 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     return blake2b(tokenizer.backend_tokenizer.to_str().encode(), digest_size=16).hexdigest()
 
 
-def count_layers(model: nn.Module) -> int:
-    """Gives how many layers a text model has."""
-    return len(_layers(model))
+def layers_of(model: nn.Module) -> nn.ModuleList:
+    """Gives the layers of a text model."""
+    stack: Any = getattr(model, "encoder", None) or model.transformer
+    layers: nn.ModuleList = stack.layer
+    return layers
+
+
+def _visible(text: str, encoded: BatchEncoding) -> Iterator[tuple[int, int]]:
+    """Gives the span of each token in a text, without the space before a word, which SentencePiece counts to it."""
+    for piece, (start, end) in zip(encoded.tokens(), encoded["offset_mapping"], strict=True):
+        seen = "" if piece == SPACE else text[start:end].lstrip()
+        yield end - len(seen), end
 
 
 def _span(positions: npt.NDArray[np.int32], start: int, end: int) -> tuple[int, int]:
     """Gives the span in the transcript as stored of a span of what is spoken; empty where it holds none of it."""
     start = max(start, 0)  # a token may begin with the space before it
     return (int(positions[start]), int(positions[end - 1]) + 1) if end > start else (0, 0)
-
-
-def _layers(model: nn.Module) -> nn.ModuleList:
-    stack: Any = getattr(model, "encoder", None) or model.transformer
-    layers: nn.ModuleList = stack.layer
-    return layers

@@ -1,8 +1,9 @@
 """Built-in encoders for the demo and the tests: real architectures with seeded random weights, no files.
 
 ``wav2vec2-tiny`` is laid out as wav2vec2-base (Baevski et al., 2020, arXiv:2006.11477), quantizer included;
-``roberta-tiny`` as RoBERTa (Liu et al., 2019, arXiv:1907.11692). They were never trained. A random network still keeps
-apart what differs in its input, which is enough for a linear probe on the demo corpus.
+``roberta-tiny`` as RoBERTa (Liu et al., 2019, arXiv:1907.11692); ``vit-mel-tiny`` as ViT-base on 14 x 14 patches
+(Dosovitskiy et al., 2021, arXiv:2010.11929). They were never trained. A random network still keeps apart what differs
+in its input, which is enough for a linear probe on the demo corpus.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
+    ViTConfig,
+    ViTModel,
     Wav2Vec2Config,
     Wav2Vec2ForPreTraining,
 )
@@ -84,6 +87,16 @@ def build_wav2vec2_tiny() -> Wav2Vec2ForPreTraining:
         apply_spec_augment=False,
     )
     return _seeded(lambda: Wav2Vec2ForPreTraining(config))
+
+
+def build_vit_mel_tiny() -> ViTModel:
+    """Builds the encoder of log-mel images: 6 layers of width 64 for RGB images of 224 x 224, as ViT-base's.
+
+    Returns:
+        The model without a pooler, in eval mode and float32; two calls give bit-equal weights.
+    """
+    config = ViTConfig(hidden_size=64, num_hidden_layers=6, num_attention_heads=4, intermediate_size=128)
+    return _seeded(lambda: ViTModel(config, add_pooling_layer=False))
 
 
 def build_roberta_tiny() -> RobertaModel:

@@ -11,7 +11,8 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPr
 
 from featurize.encoders.base import SpeechInput
 from featurize.encoders.catalog import parse_requests
-from featurize.encoders.checkpoint import load_speech, open_checkpoint, weights_digest
+from featurize.encoders.checkpoint import load_speech, open_checkpoint
+from featurize.encoders.digests import weights_digest
 from featurize.encoders.load import Encoders, load_encoders
 from featurize.encoders.options import EncodingOptions
 from tests.models import CPU, SPEECH_SIZE

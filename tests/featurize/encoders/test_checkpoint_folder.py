@@ -9,7 +9,7 @@ import torch
 from transformers import HubertConfig, HubertForCTC, Wav2Vec2ForPreTraining, WavLMConfig, WavLMModel
 
 from cache.errors import MmerError
-from featurize.encoders.checkpoint import weights_digest
+from featurize.encoders.digests import weights_digest
 from tests.featurize.encoders.checkpoints import keys_of, loaded, speech_of
 from tests.models import SPEECH_SIZE
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
 
-from featurize.encoders.checkpoint import load_speech, open_checkpoint, weights_digest
+from featurize.encoders.checkpoint import load_speech, open_checkpoint
+from featurize.encoders.digests import weights_digest
 from tests.featurize.encoders.checkpoints import Weights, altered, changed, keys_of, same, speech_digest_of, without
 
 

@@ -41,14 +41,15 @@ def test_every_name_of_the_catalog_can_be_asked_for(name: str) -> None:
 
 def test_the_catalog_holds_what_was_promised() -> None:
     hub = {name: spec.source for name, spec in ENCODERS.items() if spec.source != "built-in"}
-    assert set(ENCODERS) - set(hub) == {"logmel80", "mfcc39", "wav2vec2-tiny", "roberta-tiny"}
+    assert set(ENCODERS) - set(hub) == {"logmel80", "mfcc39", "wav2vec2-tiny", "vit-mel-tiny", "roberta-tiny"}
     assert set(hub) == {
         *("wav2vec2-base", "wav2vec2-base-960h", "wav2vec2-large", "hubert-base", "hubert-large"),
         *("wavlm-base", "wavlm-base-plus", "wavlm-large"),
-        *("roberta-base", "roberta-large", "bert-base", "distilbert-base"),
+        *("wav2vec2-conformer-rel-pos-large", "wav2vec2-conformer-rope-large", "data2vec-audio-base", "xls-r-300m"),
+        *("roberta-base", "roberta-large", "bert-base", "distilbert-base", "deberta-v3-base", "vit-mel-base"),
     }
     assert all(source.count("/") == 1 for source in hub.values())
-    widths = {"base": 768, "plus": 768, "960h": 768, "large": 1024}
+    widths = {"base": 768, "plus": 768, "960h": 768, "large": 1024, "300m": 1024}
     assert all(ENCODERS[name].dim == widths[name.rsplit("-", maxsplit=1)[-1]] for name in hub)
 
 

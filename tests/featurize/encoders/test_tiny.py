@@ -12,6 +12,7 @@ from featurize.encoders.tiny import (
     COMMON_WORDS,
     build_roberta_tiny,
     build_roberta_tiny_tokenizer,
+    build_vit_mel_tiny,
     build_wav2vec2_tiny,
 )
 
@@ -47,7 +48,7 @@ def lowered(given: str) -> str:
     return str(normalizer.normalize_str(given))
 
 
-@pytest.mark.parametrize("build", [build_wav2vec2_tiny, build_roberta_tiny])
+@pytest.mark.parametrize("build", [build_wav2vec2_tiny, build_vit_mel_tiny, build_roberta_tiny])
 def test_two_builds_are_bit_equal_float32_and_in_eval_mode(build: type[torch.nn.Module]) -> None:
     first, second = build(), build()
     assert first.state_dict().keys() == second.state_dict().keys()
@@ -57,7 +58,7 @@ def test_two_builds_are_bit_equal_float32_and_in_eval_mode(build: type[torch.nn.
     assert not any(module.training for module in first.modules())
 
 
-@pytest.mark.parametrize("build", [build_wav2vec2_tiny, build_roberta_tiny])
+@pytest.mark.parametrize("build", [build_wav2vec2_tiny, build_vit_mel_tiny, build_roberta_tiny])
 def test_weights_neither_depend_on_the_random_state_of_the_caller_nor_change_it(build: type[torch.nn.Module]) -> None:
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
@@ -96,6 +97,14 @@ def test_speech_is_not_masked_at_random(speech: Wav2Vec2ForPreTraining) -> None:
         once, again = (speech.wav2vec2(wave).last_hidden_state for _ in range(2))
     assert torch.equal(once, again)
     assert not speech.config.apply_spec_augment
+
+
+def test_the_image_encoder_is_laid_out_as_vit_base() -> None:
+    model = build_vit_mel_tiny()
+    assert model.embeddings.position_embeddings.shape == (1, 1 + 14 * 14, 64)
+    assert model.embeddings.patch_embeddings.projection.weight.shape == (64, 3, 16, 16)
+    assert (len(model.layers), model.config.num_attention_heads, model.config.layer_norm_eps) == (6, 4, 1e-12)
+    assert model.pooler is None
 
 
 def test_the_quantizer_uses_many_codes_of_both_groups(speech: Wav2Vec2ForPreTraining) -> None:
@@ -175,6 +184,6 @@ def test_the_span_of_a_whole_word_is_the_word_as_given(words: list[str]) -> None
 
 
 def test_tokenizers_are_equal_from_build_to_build() -> None:
-    again = build_roberta_tiny_tokenizer()
+    first, again = build_roberta_tiny_tokenizer(), build_roberta_tiny_tokenizer()  # use leaves its mark in TOKENIZER
     assert isinstance(again, PreTrainedTokenizerFast)
-    assert again.backend_tokenizer.to_str() == TOKENIZER.backend_tokenizer.to_str()
+    assert again.backend_tokenizer.to_str() == first.backend_tokenizer.to_str()

@@ -1,0 +1,76 @@
+"""Dropout whose masks follow from (seed, step, site) alone, the same in every engine that trains a head.
+
+A mask is a hash of each element's position, so that models trained in one stack, each with a seed and a rate of its
+own, get the very masks that they would get alone. The hash is lowbias32 (Wellons, 2018,
+https://nullprogram.com/blog/2018/07/31), in wrapping 32-bit integers.
+"""
+
+import torch
+from torch import Tensor, nn
+
+STEP, SITE = 0x9E3779B1, 0x85EBCA6B  # odd constants that keep steps and sites apart
+
+
+class Dropout(nn.Module):
+    """Zeroes elements at a rate and scales the others up; eval mode passes everything.
+
+    Rate, seed and step are buffers, so that they can be stacked over models; the site is set by `seed_dropout`.
+    """
+
+    rate: Tensor
+    seed: Tensor
+    step: Tensor
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"a dropout rate lies in [0, 1), got {rate}")
+        self.active = rate > 0
+        self.site = 0
+        self.register_buffer("rate", torch.tensor(rate), persistent=False)
+        self.register_buffer("seed", torch.tensor(0), persistent=False)
+        self.register_buffer("step", torch.tensor(0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns ``x`` with elements dropped, of the same shape."""
+        if not self.training or not self.active:
+            return x
+        key = _mix(
+            _wrapped(self.seed + _signed(STEP) * self.step) ^ _wrapped(self.seed.new_tensor(_signed(SITE) * self.site))
+        )
+        places = torch.arange(x.numel(), dtype=torch.int32, device=x.device).view(x.shape)
+        uniform = (_mix(places ^ key) & 0xFFFFFF).to(x.dtype) / (1 << 24)  # [0, 1)
+        return x * ((uniform >= self.rate) / (1 - self.rate)).to(x.dtype)
+
+
+def seed_dropout(head: nn.Module, seed: int) -> None:
+    """Gives every dropout of a head its site and the seed of the run."""
+    sites = [module for module in head.modules() if isinstance(module, Dropout)]
+    for site, module in enumerate(sites, start=1):
+        module.site = site
+        module.seed.fill_(seed)
+
+
+def set_step(head: nn.Module, step: int) -> None:
+    """Tells every dropout of a head which step of training it is."""
+    for module in head.modules():
+        if isinstance(module, Dropout):
+            module.step.fill_(step)
+
+
+def _signed(value: int) -> int:
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >> 31 else value
+
+
+def _wrapped(value: Tensor) -> Tensor:
+    """Cuts integers down to 32 bits."""
+    return ((value + (1 << 31)) % (1 << 32) - (1 << 31)).to(torch.int32)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = x ^ ((x >> 16) & 0xFFFF)
+    x = x * _signed(0x7FEB352D)
+    x = x ^ ((x >> 15) & 0x1FFFF)
+    x = x * _signed(0x846CA68B)
+    return x ^ ((x >> 16) & 0xFFFF)

@@ -1,0 +1,83 @@
+"""The contract of a head: its configuration, what it reads, and what training asks of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fusion.inputs import Batch, HeadOutput, TrainingRows
+
+BOTH, AUDIO, TEXT = "both", "audio", "text"
+MODALITIES = (BOTH, AUDIO, TEXT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """The fields that every head has; each head's own configuration adds to them.
+
+    Attributes:
+        dim: width of the head; 0 for that of its audio stream, or of its text stream where it reads no other.
+        adapter: the residual adapter before every branch.
+        dropout: rate of all dropout.
+        modalities: ``both``, ``audio`` or ``text``.
+        modality_dropout: how often, in training, one of two modalities is taken away from an utterance.
+    """
+
+    dim: int = 0
+    adapter: bool = True
+    dropout: float = 0.1
+    modalities: str = BOTH
+    modality_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.modalities not in MODALITIES:
+            raise ValueError(f"modalities must be one of {', '.join(MODALITIES)}, got {self.modalities!r}")
+        for name in ("dropout", "modality_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if self.dim < 0:
+            raise ValueError(f"dim must be a width, or 0 for that of the stream, got {self.dim}")
+
+    def reads(self, modality: str) -> bool:
+        """Tells whether ``audio`` or ``text`` takes part."""
+        return self.modalities in {BOTH, modality}
+
+    def width(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Gives the width of the head over streams of these row shapes."""
+        first = AUDIO if self.reads(AUDIO) else TEXT
+        return self.dim or shapes[first][-1]
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles whose streams the head cannot do without, in predicting as in training."""
+        return tuple(modality for modality in (AUDIO, TEXT) if self.reads(modality))
+
+    @property
+    def training_roles(self) -> tuple[str, ...]:
+        """The roles that are read in training only."""
+        return ()
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """The weight of each auxiliary loss by name; losses of weight 0 are not computed."""
+        return {}
+
+
+class Head(Protocol):
+    """A fusion head: an ``nn.Module`` built by ``SomeHead(config, inputs)``."""
+
+    config: HeadConfig
+
+    def __call__(self, batch: Batch) -> HeadOutput:
+        """Gives logits, and in training mode the auxiliary losses of `HeadConfig.loss_weights`."""
+        ...
+
+    def prepare(self, rows: TrainingRows) -> list[str]:
+        """Learns what a head must know of the training part of its fold before step 0; gives notes to print."""
+        ...
+
+    def over_limits(self, lengths: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
+        """Tells which utterances are longer than the head can take in full, from their rows by role; bool ``(n,)``."""
+        ...

@@ -1,0 +1,1 @@
+"""Auxiliary losses, each from its paper."""
