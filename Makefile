@@ -4,8 +4,9 @@ BIN := .venv/bin
 
 .PHONY: demo test lint types clean
 
-demo: .venv/installed ## featurize the built-in corpus, then check the cache
-	$(BIN)/mmer-featurize demo
+demo: .venv/installed ## featurize the built-in corpus with all that any head needs, then check the cache
+	$(BIN)/mmer-featurize demo --start-layers 5
+	$(BIN)/mmer-featurize demo --encoder roberta-tiny --history 10 --max-tokens 150
 	$(BIN)/mmer-cache verify cache/demo.h5
 
 test: .venv/installed ## all tests

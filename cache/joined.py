@@ -148,7 +148,12 @@ class JoinedCache:
 
     def weights(self, encoder: str) -> dict[str, npt.NDArray[Any]]:
         """Reads the weights of an encoder that heads start from, by name; empty where there are none."""
-        return next((found for part in self.parts if (found := part.weights(encoder))), {})
+        return self.all_weights().get(encoder, {})
+
+    def all_weights(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        """Reads the weights of all encoders, by encoder and name; the first file that has some counts."""
+        found = [part.all_weights() for part in self.parts]
+        return {name: arrays for weights in reversed(found) for name, arrays in weights.items()}
 
 
 AnyCache: TypeAlias = FeatureCache | JoinedCache

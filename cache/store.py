@@ -189,7 +189,11 @@ class FeatureCache:
 
     def weights(self, encoder: str) -> dict[str, npt.NDArray[Any]]:
         """Reads the weights of an encoder that heads start from, by name; empty where there are none."""
-        return read_weights(self.path).get(encoder, {})
+        return self.all_weights().get(encoder, {})
+
+    def all_weights(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        """Reads the weights of all encoders, by encoder and name."""
+        return read_weights(self.path)
 
 
 def stream_named(streams: Mapping[str, Named], name: str, path: Path) -> Named:

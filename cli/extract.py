@@ -99,8 +99,8 @@ def featurize(
 ) -> None:
     """Runs encoders over every utterance of CORPUS once and keeps what they give in one file.
 
-    CORPUS is demo, iemocap, ravdess or manifest. What is already in the file is not computed again; a run that was
-    killed goes on where it was.
+    CORPUS is demo, iemocap, meld, ravdess or manifest. What is already in the file is not computed again; a run that
+    was killed goes on where it was.
 
     \b
     Example:
@@ -124,6 +124,8 @@ def _job(
     # Threads of OpenMP spin while they wait, which starves a machine that others use too: with one of two cores busy,
     # early sleep is 1.6 times as fast (benchmarks/bench_process.py). To be set before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Products as small as those of log-mel gain nothing from a second thread and lose much to one that has to wait.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import transformers
 
     from featurize.device import choose_device

@@ -42,6 +42,9 @@ def info(file: Path, as_json: bool) -> None:
         made = f"{summary['utterances']:,} utterances{files}, made {header['created']}"
         click.echo(f"{file}: {header['corpus']['name']}, {made}")
         print_streams(summary)
+        for encoder, arrays in opened.all_weights().items():
+            total = sum(array.nbytes for array in arrays.values())
+            click.echo(f"weights of {encoder} for heads to start from: {len(arrays)} arrays, {size_text(total)}")
         _print_items(summary["failures"], "failed", "reason")
         _print_items(noted(opened), "noted", "note")
 
@@ -128,10 +131,14 @@ def print_streams(summary: dict[str, Any]) -> None:
     """Prints the streams of a summary as a table."""
     header = ("stream", "rows", "dim", "dtype", "committed", "failed", "pending", "size")
     rows = [
-        (name, *(one[column] for column in header[1:-1]), size_text(one["bytes"]))
+        (name, one["rows"], _dim(one), *(one[column] for column in header[3:-1]), size_text(one["bytes"]))
         for name, one in summary["streams"].items()
     ]
     print_table(header, rows)
+
+
+def _dim(stream: dict[str, Any]) -> object:
+    return f"{stream['layers']} x {stream['dim']}" if "layers" in stream else stream["dim"]
 
 
 def _size_bytes(files: list[Path]) -> int:

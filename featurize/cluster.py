@@ -103,7 +103,8 @@ class Cluster:
                 yield item, _result(future)
 
     def _room(self) -> int:
-        return AHEAD * max(1, sum(self.client.nthreads().values()))
+        threads: dict[str, int] = self.client.nthreads()
+        return AHEAD * max(1, sum(threads.values()))
 
 
 @contextmanager
@@ -148,7 +149,7 @@ def _client(workers: Workers) -> Iterator[Client]:
         LocalCluster(
             n_workers=workers.count,
             threads_per_worker=1,
-            memory_limit=None,  # type: ignore[arg-type]  # dask would kill a worker that loads a large encoder
+            memory_limit=None,  # dask would kill a worker that loads a large encoder
             dashboard_address=None,
             silence_logs=logging.CRITICAL,
             env={"OMP_NUM_THREADS": threads},

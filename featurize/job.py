@@ -126,7 +126,7 @@ def _requests(job: Job, reading: Reading) -> list[EncoderRequest]:
 
 
 def _of_modality(sources: Sequence[str], modality: str) -> list[EncoderRequest]:
-    return parse_requests([source for source in sources if consumes(source) == modality])
+    return [request for request in parse_requests(sources) if consumes(request.source) == modality]
 
 
 def _transcribed(reading: Reading) -> bool:

@@ -42,10 +42,11 @@ def clean_text(text: str) -> Cleaned:
         >>> clean_text("so\\0 what")
         Cleaned(text='so what', note='1 NUL character removed')
     """
+    plain = text.isascii()  # then it holds neither surrogates nor symbols, and need not be walked through
     nuls = text.count("\0")
-    surrogates = sum(not _storable(character) for character in text) - nuls
+    surrogates = 0 if plain else sum(not _storable(character) for character in text) - nuls
     cleaned = text if not nuls and not surrogates else "".join(filter(_storable, text))
-    symbols = [character for character in cleaned if unicodedata.category(character) == "So"]
+    symbols = [] if plain else [character for character in cleaned if unicodedata.category(character) == "So"]
     notes = [
         *([f"{_counted(nuls, 'NUL character')} removed"] if nuls else []),
         *([f"{_counted(surrogates, 'undecodable character')} removed"] if surrogates else []),

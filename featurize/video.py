@@ -80,7 +80,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, Sound]]:
     try:
         import av  # when it is needed: it is an extra, and loads a hundred libraries
     except ImportError as error:
-        raise VideoError("needs PyAV to be decoded: pip install 'mmer[video]'") from error
+        raise VideoError("needs PyAV to be decoded: pip install av") from error
     with path.open("rb") as file:
         demuxer = _demuxer(file.read(8))
         _refuse_truncated(file, path.stat().st_size, demuxer)

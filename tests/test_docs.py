@@ -16,7 +16,12 @@ from featurize.corpora.catalog import CORPORA
 from featurize.encoders.catalog import ENCODERS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks" / "README.md",
+]
 COMMANDS: dict[str, click.Command] = {"mmer-featurize": featurize, "mmer-cache": cache, "mmer": mmer}
 
 
@@ -60,9 +65,10 @@ def test_the_readme_names_every_corpus_and_encoder() -> None:
     assert not [name for name in [*CORPORA, *ENCODERS] if name not in readme]
 
 
-def test_every_option_of_the_readme_is_one_of_ours() -> None:
+@pytest.mark.parametrize("document", DOCUMENTS[:-1], ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_option_of_a_document_is_one_of_ours(document: Path) -> None:
     verbs = [cache.get_command(click.Context(cache), name) for name in CACHE_COMMANDS]
     known = {option for command in (featurize, *verbs) if command for one in command.params for option in one.opts}
     known |= {option for one in featurize.params for option in one.secondary_opts}
     pip = {"--constraint", "--editable"}
-    assert set(re.findall(r"--[a-z][a-z-]+", (ROOT / "README.md").read_text())) <= known | pip
+    assert set(re.findall(r"--[a-z][a-z-]+", document.read_text())) <= known | pip

@@ -58,7 +58,7 @@ CORPORA: Mapping[str, CorpusSpec] = {
         read=read_demo,
         where="synthesized on the spot",
         tree="any folder, new or from an earlier run",
-        encoders=("wav2vec2-tiny", "roberta-tiny"),
+        encoders=("wav2vec2-tiny", "vit-mel-tiny", "roberta-tiny", "roberta-tiny@4"),
     ),
 }
 

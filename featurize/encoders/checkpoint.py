@@ -193,7 +193,7 @@ def _check_sentencepiece(location: str) -> None:
     if lacking and _has_file(location, "spm.model") and not _has_file(location, "tokenizer.json"):
         raise MmerError(
             f"the tokenizer of {location} is a SentencePiece model, which needs {' and '.join(lacking)}; "
-            "the extra deberta brings what is missing, as in pip install --editable '.[deberta]'"
+            "pip install sentencepiece protobuf brings what is missing"
         )
 
 
