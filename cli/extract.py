@@ -139,6 +139,8 @@ def _job(
     root = root or _root_of_environment(corpus)
     name = root.stem if corpus == "manifest" and root else corpus
     cache = cache or Path("cache") / f"{name}.h5"
+    if set("*?[") & set(str(cache)):
+        raise click.UsageError(f"--cache names one file to write, got the pattern {cache}")
     if corpus == "demo" and root is None:
         root = cache.parent / "demo"
     of_encoding = EncodingOptions.__dataclass_fields__.keys() & asked.keys()

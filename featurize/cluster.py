@@ -7,6 +7,7 @@ same paths.
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from typing import Any, TypeVar
 
 import torch
 from distributed import Client, Future, LocalCluster, WorkerPlugin, as_completed, get_worker
-from distributed.comm import CommClosedError
+from distributed.comm import CommClosedError, parse_address, parse_host_port
 from distributed.scheduler import KilledWorker
 
 from cache.errors import MmerError
 from featurize.device import choose_device
 
 ANSWER_S = 10.0
+SCHEDULER_PORT = 8786  # of dask, where an address names none
 JOIN_S = 60.0  # a worker has to import torch and transformers first
 AHEAD = 2  # tasks per worker thread that wait for a result: one at work, one to follow it
 
@@ -134,14 +136,8 @@ def own_device(name: str) -> torch.device:
 @contextmanager
 def _client(workers: Workers) -> Iterator[Client]:
     if workers.scheduler:
-        try:
-            client = Client(workers.scheduler, set_as_default=False, timeout=ANSWER_S)
-        except (OSError, ValueError) as error:  # a timeout is an OSError
-            raise MmerError(
-                f"no dask scheduler answers at {workers.scheduler}; start one by `dask scheduler`, "
-                f"and workers by `dask worker {workers.scheduler}`"
-            ) from error
-        with client:
+        _check_answers(workers.scheduler)
+        with Client(workers.scheduler, set_as_default=False, timeout=ANSWER_S) as client:
             yield client
         return
     threads = str(max(1, (os.cpu_count() or 1) // workers.count))
@@ -157,6 +153,20 @@ def _client(workers: Workers) -> Iterator[Client]:
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+def _check_answers(address: str) -> None:
+    """Knocks at the door first: a client of dask that cannot connect takes half a minute to give up."""
+    scheme, place = parse_address(address)
+    try:
+        host, port = parse_host_port(place, SCHEDULER_PORT)
+        if scheme in {"tcp", "tls"}:
+            socket.create_connection((host, port), timeout=ANSWER_S).close()
+    except (OSError, ValueError) as error:
+        raise MmerError(
+            f"no dask scheduler answers at {address} ({error}); start one by `dask scheduler`, "
+            f"and workers by `dask worker {address}`"
+        ) from error
 
 
 def _where(workers: Workers) -> str:

@@ -95,7 +95,7 @@ def plan_job(job: Job, reading: Reading, lineup: Lineup) -> Ready:
         MmerError: if an encoder is not at hand.
     """
     inputs = read_inputs(reading, limit=job.limit, shard=job.shard)
-    _check_history(job, inputs)
+    _check_history(job, inputs, lineup)
     encoders, notes = lineup.load()
     options = job.options
     plans = [plan_encoder(one, inputs, max_seconds=options.max_seconds, chunk=options.chunk) for one in encoders]
@@ -133,9 +133,12 @@ def _transcribed(reading: Reading) -> bool:
     return any(utterance.text.strip() for utterance in reading.utterances)
 
 
-def _check_history(job: Job, inputs: Inputs) -> None:
+def _check_history(job: Job, inputs: Inputs, lineup: Lineup) -> None:
+    asked = f"--history {job.options.history}"
     if job.options.history and not inputs.dialogues:
-        raise MmerError(f"--history {job.options.history} needs dialogues, and {job.corpus} has none; leave it out")
+        raise MmerError(f"{asked} needs dialogues, and {job.corpus} has none; leave it out")
+    if job.options.history and not any(consumes(request.source) == TRANSCRIPT for request in lineup.requests):
+        raise MmerError(f"{asked} is for text encoders, and this run has none; name one, as in --encoder roberta-base")
 
 
 def _dropped_turns(plans: Sequence[EncoderPlan], inputs: Inputs) -> list[str]:

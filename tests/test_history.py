@@ -109,3 +109,9 @@ def test_a_corpus_without_dialogues_has_no_history(tmp_path: Path) -> None:
     corpus = write_voices(tmp_path / "corpus", "ab")
     with pytest.raises(MmerError, match="--history 2 needs dialogues, and manifest has none"):
         featurized(corpus, tmp_path / "a.h5", **HISTORY)
+
+
+def test_a_run_without_a_text_encoder_has_no_history(dialogue: Path, tmp_path: Path) -> None:
+    sound: Mapping[str, Any] = {"encoders": ("mfcc39",), "audio_only": True, "history": 2}
+    with pytest.raises(MmerError, match="--history 2 is for text encoders, and this run has none"):
+        featurized(dialogue, tmp_path / "a.h5", **sound)

@@ -8,7 +8,6 @@ al., 2019, arXiv:1910.01108), DeBERTa v3 (He et al., 2023, arXiv:2111.09543).
 """
 
 import copy
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -73,7 +72,9 @@ class TextEncoder:
         self._models = {torch.float32: self.model}
         if precision != torch.float32:
             self._models[precision] = copy.deepcopy(self.model).to(precision)
-        self.max_tokens = min(max_tokens(model, tokenizer), longest or sys.maxsize)
+        takes = max_tokens(model, tokenizer)
+        self.max_tokens = min(takes, longest or takes)
+        self._limit = "--max-tokens" if self.max_tokens < takes else "the encoder"
         self._history = history
         self.specs = self._specs(spec, int(model.config.hidden_size))  # type: ignore[union-attr, arg-type]
 
@@ -112,7 +113,7 @@ class TextEncoder:
         notes = [f"{unknown} tokens unknown to the vocabulary"] if unknown else []
         if len(ids) > self.max_tokens:
             if not self._truncate:
-                return Planned(failure=f"{len(ids)} tokens, the encoder takes {self.max_tokens}; --truncate cuts")
+                return Planned(failure=f"{len(ids)} tokens, {self._limit} takes {self.max_tokens}; --truncate cuts")
             notes.append(f"truncated from {len(ids)} to {self.max_tokens} tokens")
         count = min(len(ids), self.max_tokens)
         return Planned(rows=(count,) * len(self.specs), cost=count, turns=turns, note="; ".join(notes))

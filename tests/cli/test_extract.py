@@ -120,3 +120,27 @@ def test_interrupting_says_how_to_go_on(manifest: Path, tmp_path: Path, monkeypa
     assert "the same command goes on from there" in result.stderr
     monkeypatch.undo()
     assert run("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *TINY).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--workers", "2", "--scheduler", "tcp://a:1"], "give one of the two"),
+        (["--shard", "2"], "--shard 2 needs --shards of at least as many"),
+        (["--shards", "2", "--shard", "3"], "--shard 3 needs --shards of at least as many"),
+        (["--cache", "cache/voices-*.h5"], "names one file to write"),
+        (["--start-layers", "0"], "0 is not in the range"),
+    ],
+)
+def test_options_that_contradict_each_other_are_wrong_usage(manifest: Path, options: list[str], told: str) -> None:
+    result = run("manifest", "--root", str(manifest), *TINY, *options)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_a_job_array_writes_a_file_for_each_share(tmp_path: Path) -> None:
+    corpus = ["manifest", "--root", str(write_voices(tmp_path / "corpus", "abcdef"))]
+    for shard in ("1", "2"):
+        cache = ["--cache", str(tmp_path / "a.h5"), "--shards", "2", "--shard", shard]
+        assert run(*corpus, *TINY, *cache).exit_code == 0
+    assert [path.name for path in sorted(tmp_path.glob("*.h5"))] == ["a-1-of-2.h5", "a-2-of-2.h5"]

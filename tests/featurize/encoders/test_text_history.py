@@ -52,7 +52,7 @@ def test_the_oldest_turns_are_dropped_first_and_the_turn_stays_whole(family: str
 def test_a_turn_that_is_too_long_by_itself_fails_without_history_having_a_say() -> None:
     turn = Turn("know " * 9, ("so",))
     (failed,) = with_history("bert", longest=10).plan([turn])
-    assert failed.failure == "11 tokens, the encoder takes 10; --truncate cuts"
+    assert failed.failure == "11 tokens, --max-tokens takes 10; --truncate cuts"
     (cut,) = with_history("bert", longest=10, truncate=True).plan([turn])
     assert (cut.turns, cut.rows[0], cut.note) == (0, 10, "truncated from 11 to 10 tokens")
 
