@@ -1,4 +1,4 @@
-"""What ``mmer-featurize`` lists: the catalogs of encoders and of corpora."""
+"""What commands list: the catalogs of encoders, corpora, heads and recipes."""
 
 import click
 
@@ -25,4 +25,24 @@ def list_corpora(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 
         for name, one in CORPORA.items():
             click.echo(f"{name}\n  from: {one.where or 'your own recordings'}\n  tree: {one.tree}")
+        ctx.exit()
+
+
+def list_heads(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Prints the catalog of heads and ends."""
+    if value:
+        from fusion.heads.catalog import HEADS
+
+        for name, one in HEADS.items():
+            click.echo(f"{name:<16} {one.summary} ({one.paper})")
+        ctx.exit()
+
+
+def list_recipes(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Prints the catalog of recipes and ends."""
+    if value:
+        from fusion.recipes import list_recipes as rows_of
+
+        header, *rows = rows_of()
+        print_table(header, rows)
         ctx.exit()

@@ -7,6 +7,7 @@ from cli.options import LazyGroup
 COMMANDS = {
     "featurize": "cli.extract:featurize",
     "cache": "cli.maintain:cache",
+    "train": "cli.train:train",
 }
 
 

@@ -47,5 +47,40 @@ class ProgressBar:
             self._bar = None
 
 
+class TrainingBar:
+    """A bar of epochs for each model, with its dev scores; where stderr is no terminal, a line per model."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def note(self, note: str) -> None:
+        """Prints what is to be known beside the scores."""
+        click.echo(f"note: {note}", err=True)
+
+    def start(self, fold: str, seed: int, epochs: int) -> None:
+        """Begins the bar of a model."""
+        self.end()
+        interval_s = 0.1 if _terminal() else 60.0
+        self._bar = tqdm(total=epochs, desc=f"fold {fold}, seed {seed}", unit="epoch", mininterval=interval_s)
+
+    def epoch(self, scores: Any) -> None:
+        """Moves the bar by an epoch."""
+        told = {f"dev {name}": f"{scores.dev[name]:.3f}" for name in ("ua", "wf1")}
+        self._bar.set_postfix(loss=f"{scores.losses['total']:.3f}", **told, refresh=False)
+        self._bar.update(1)
+
+    def end(self) -> None:
+        """Ends the bar; early stopping leaves it short."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
 def _terminal() -> bool:
     return sys.stderr.isatty()

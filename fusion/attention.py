@@ -11,13 +11,29 @@ from torch.nn import functional
 from fusion.dropout import Dropout
 
 
+def heads_for(dim: int, asked: int, usual: int) -> int:
+    """Gives the number of heads: as asked for, or, for 0, the greatest up to the usual one that divides the width.
+
+    Raises:
+        ValueError: if the number asked for does not divide the width.
+
+    Example:
+        >>> heads_for(768, 0, usual=12), heads_for(64, 0, usual=12)
+        (12, 8)
+    """
+    divisors = [heads for heads in range(1, dim + 1) if dim % heads == 0]
+    if asked and asked not in divisors:
+        raise ValueError(f"heads must divide the width {dim}: one of {', '.join(map(str, divisors))}, got {asked}")
+    return asked or max(heads for heads in divisors if heads <= usual)
+
+
 class Attention(nn.Module):
     """Multi-head attention of one stream over another or itself; over nothing it returns 0."""
 
     def __init__(self, *, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         if dim % heads:
-            raise ValueError(f"width {dim} cannot be divided among {heads} heads")
+            raise ValueError(f"width {dim} cannot be divided among {heads} heads; choose another dim or heads")
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
@@ -53,7 +69,7 @@ class Attention(nn.Module):
         return attended * present[:, None, None]
 
     def _by_head(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.heads, x.shape[-1] // self.heads).transpose(1, 2)
 
 
 class TransformerLayer(nn.Module):

@@ -35,12 +35,15 @@ class Dropout(nn.Module):
         """Returns ``x`` with elements dropped, of the same shape."""
         if not self.training or not self.active:
             return x
+        return x * ((self.uniform(x) >= self.rate) / (1 - self.rate)).to(x.dtype)
+
+    def uniform(self, x: Tensor) -> Tensor:
+        """Returns the numbers in [0, 1) that a mask of ``x`` is made from, of its shape and type."""
         key = _mix(
             _wrapped(self.seed + _signed(STEP) * self.step) ^ _wrapped(self.seed.new_tensor(_signed(SITE) * self.site))
         )
         places = torch.arange(x.numel(), dtype=torch.int32, device=x.device).view(x.shape)
-        uniform = (_mix(places ^ key) & 0xFFFFFF).to(x.dtype) / (1 << 24)  # [0, 1)
-        return x * ((uniform >= self.rate) / (1 - self.rate)).to(x.dtype)
+        return (_mix(places ^ key) & 0xFFFFFF).to(x.dtype) / (1 << 24)
 
 
 def seed_dropout(head: nn.Module, seed: int) -> None:
@@ -69,8 +72,9 @@ def _wrapped(value: Tensor) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = x ^ ((x >> 16) & 0xFFFF)
-    x = x * _signed(0x7FEB352D)
-    x = x ^ ((x >> 15) & 0x1FFFF)
-    x = x * _signed(0x846CA68B)
-    return x ^ ((x >> 16) & 0xFFFF)
+    """Hashes integers; in place after the first step, since memory is what it costs."""
+    x = (x >> 16).bitwise_and_(0xFFFF).bitwise_xor_(x)
+    x.mul_(_signed(0x7FEB352D))
+    x = (x >> 15).bitwise_and_(0x1FFFF).bitwise_xor_(x)
+    x.mul_(_signed(0x846CA68B))
+    return (x >> 16).bitwise_and_(0xFFFF).bitwise_xor_(x)

@@ -60,6 +60,21 @@ class HeadConfig:
         return ()
 
     @property
+    def prepare_roles(self) -> tuple[str, ...]:
+        """The roles that only `Head.prepare` reads, of the training rows; their shapes are known all the same."""
+        return ()
+
+    @property
+    def optional_roles(self) -> tuple[str, ...]:
+        """The roles that training reads too where the cache has a stream for them."""
+        return ()
+
+    @property
+    def weight_roles(self) -> tuple[str, ...]:
+        """The roles whose encoders' weights the head starts from."""
+        return ()
+
+    @property
     def loss_weights(self) -> Mapping[str, float]:
         """The weight of each auxiliary loss by name; losses of weight 0 are not computed."""
         return {}
@@ -81,3 +96,13 @@ class Head(Protocol):
     def over_limits(self, lengths: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
         """Tells which utterances are longer than the head can take in full, from their rows by role; bool ``(n,)``."""
         ...
+
+
+def prepares_nothing(head: object, rows: TrainingRows) -> list[str]:
+    """Is `Head.prepare` of a head that learns nothing before step 0."""
+    return []
+
+
+def takes_any_length(head: object, lengths: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
+    """Is `Head.over_limits` of a head without limits."""
+    return np.zeros(len(next(iter(lengths.values()))), dtype=bool)

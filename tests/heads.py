@@ -59,7 +59,7 @@ def head_inputs(*, audio: tuple[int, ...] = (AUDIO,), text: tuple[int, ...] = (T
 
 
 def samples(count: int, inputs: HeadInputs | None = None, *, seed: int = 0) -> list[Sample]:
-    """Makes utterances whose classes take turns; their features are noise, their words tell of their class."""
+    """Makes utterances whose classes take turns; features are noise, words and codes tell of their class."""
     inputs = inputs or head_inputs()
     random = np.random.default_rng(seed)
     return [_sample(inputs, random, label=index % len(CLASSES)) for index in range(count)]
@@ -120,8 +120,9 @@ def layer_weights(dim: int, layers: Sequence[int], *, heads: int, norm_first: bo
         "norm_eps": np.array(1e-12),
         "norm_first": np.array(int(norm_first)),
     }
-    for index in layers:
+    with torch.device("meta"):
         layer = torch.nn.TransformerEncoderLayer(dim, heads, 2 * dim, batch_first=True)
+    for index in layers:
         random = np.random.default_rng(index)
         for name, part in layer.state_dict().items():
             scale = 0.02 if part.ndim == 1 else 0.2
@@ -160,7 +161,8 @@ def quantizer_weights(audio: int) -> dict[str, npt.NDArray[Any]]:
 
 
 def _sample(inputs: HeadInputs, random: np.random.Generator, *, label: int) -> Sample:
-    words = list(random.choice([*WORDS[label].split(), *COMMON.split()], size=int(random.integers(4, 8))))
+    known = [CLASSES[label], *WORDS[label].split(), *COMMON.split()]
+    words = [str(word) for word in random.choice(known, size=int(random.integers(4, 8)))]
     frames = int(random.integers(16, 25))  # enough for the 12 steps of CPC and for every character below
     mel = 2 * frames + 1
     tokens = _tokens(words)
@@ -173,7 +175,7 @@ def _sample(inputs: HeadInputs, random: np.random.Generator, *, label: int) -> S
         "text.view": len(tokens) + 1,
     }
     rows = {role: _normal(random, (length, *inputs.shapes[role])) for role, length in lengths.items()}
-    rows["codes"] = torch.from_numpy(random.integers(0, CODES, (frames, GROUPS)))
+    rows["codes"] = torch.from_numpy((random.integers(0, CODES // 2, (frames, GROUPS)) + 2 * label) % CODES)
     rows["tokens"] = tokens
     rows["chars"] = torch.from_numpy(random.integers(5, SYMBOLS, (int(random.integers(3, 8)), 1)))
     return Sample(rows=rows, label=label, text=" ".join(words))

@@ -1,0 +1,165 @@
+"""The state of an unfinished training in one file, so that a killed run goes on as if nothing had happened.
+
+Tensors are safetensors and everything else is JSON in their metadata: nothing is unpickled. The file is written under
+another name and renamed, so that a kill leaves the old state or the new one.
+"""
+
+import errno
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cache.errors import DiskFull, MmerError
+from cache.writer import NO_ROOM
+
+Plain = Mapping[str, Any]
+
+HEAD, BEST, OPTIMIZER = "head", "best", "optimizer"
+METADATA = "mmer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochScores:
+    """What one epoch gave.
+
+    Attributes:
+        epoch: counted from 1.
+        losses: mean over the batches of the epoch, by name; ``total`` is what was minimized.
+        dev: ``wa``, ``ua``, ``wf1`` and ``loss`` of the dev part after it.
+    """
+
+    epoch: int
+    losses: Mapping[str, float]
+    dev: Mapping[str, float]
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        epoch: epochs that are complete.
+        batch: batches of the next epoch that are done.
+        step: all batches that are done.
+        best_epoch: the epoch with the best dev score, counted from 1; 0 before the first.
+        sums: of the next epoch, sum and count of each loss so far.
+        curves: of the complete epochs.
+        scaler: state of the gradient scaler of float16.
+        seconds: spent so far.
+        finished: whether nothing is left to do.
+        stopped: why it cannot go on, empty if it can.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    best_epoch: int = 0
+    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+    curves: list[EpochScores] = field(default_factory=list)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    finished: bool = False
+    stopped: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        config: what decides the training, as plain values by section and name.
+        progress: how far it is.
+        tensors: by section (``head``, ``best``, ``optimizer``) and name; a finished training keeps ``best`` alone.
+    """
+
+    config: Mapping[str, Plain]
+    progress: Progress
+    tensors: Mapping[str, Mapping[str, Tensor]]
+
+    def save(self, path: Path) -> None:
+        """Writes it to a file, in place of what was there.
+
+        Raises:
+            DiskFull: if there is no room.
+            MmerError: if the file cannot be written.
+        """
+        tensors = {
+            f"{section}.{name}": tensor.detach().to("cpu", copy=True).contiguous()  # copies, since some share memory
+            for section, named in self.tensors.items()
+            for name, tensor in named.items()
+        }
+        written = json.dumps({"config": self.config, "progress": asdict(self.progress)}, allow_nan=False)
+        fresh = path.with_name(f".{path.name}.part")
+        try:
+            save_file(tensors, fresh, metadata={METADATA: written})
+            fresh.replace(path)
+        except (OSError, SafetensorError) as error:
+            raise _unwritable(path, error) from error
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    def check(self, config: Mapping[str, Plain], path: Path) -> None:
+        """Checks that a training of this configuration may go on from it.
+
+        Raises:
+            MmerError: if it was begun with another, naming what differs.
+        """
+        mine, theirs = _flat(json.loads(json.dumps(config))), _flat(self.config)
+        names = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+        if names:
+            told = "; ".join(f"{name} is {mine.get(name)}, was {theirs.get(name)}" for name in names)
+            raise MmerError(f"{path} was begun with another configuration ({told}); train in a new folder or delete it")
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a file that `Checkpoint.save` wrote.
+
+    Raises:
+        MmerError: if it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            written = json.loads(file.metadata()[METADATA])
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
+        progress = Progress(**written["progress"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise MmerError(f"{path} is no checkpoint that can be read ({error}); delete it to train anew") from error
+    progress.curves = [EpochScores(**one) for one in written["progress"]["curves"]]
+    sections: dict[str, dict[str, Tensor]] = {HEAD: {}, BEST: {}, OPTIMIZER: {}}
+    for name, tensor in tensors.items():
+        section, _, inner = name.partition(".")
+        sections[section][inner] = tensor
+    return Checkpoint(config=written["config"], progress=progress, tensors=sections)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Gives the state of an optimizer as tensors by place and name."""
+    states = optimizer.state_dict()["state"]
+    return {f"{place}.{name}": tensor for place, state in states.items() for name, tensor in state.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts what `optimizer_tensors` gave into an optimizer of the same parameters."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        place, _, inner = name.partition(".")
+        states.setdefault(int(place), {})[inner] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _flat(config: Mapping[str, Plain]) -> dict[str, Any]:
+    return {f"{section} {name}": value for section, named in config.items() for name, value in named.items()}
+
+
+def _unwritable(path: Path, error: Exception) -> MmerError:
+    cause = error.errno if isinstance(error, OSError) else None
+    if cause in NO_ROOM or f"os error {errno.ENOSPC}" in str(error):
+        return DiskFull(f"no room left while writing {path}; free some and run the same command again")
+    return MmerError(f"cannot write {path} ({error})")

@@ -1,0 +1,225 @@
+"""GCF2-Net: residual cross-modal fusion attention in two directions, a global-aware block and a CTC auxiliary.
+
+Paper: "GCF2-Net", Frontiers in Neuroscience, 2023, doi:10.3389/fnins.2023.1183132, sections 3.2 to 3.4 and 4.2.
+Specification: section 2 of systems.md. Decided where the paper is silent or cannot be:
+
+- C-1 the adapter before every branch; G-11 the CTC head reads what comes out of it, after dropout.
+- G-1, G-2 12 heads, dropout 0.1. A width that 12 does not divide gets the greatest number of heads below that does.
+- G-3 a block adds its own query input; ``residual = module`` adds the initial features instead.
+- G-4 streams are joined along time, text first.
+- G-5 to G-8 the global-aware block, see `fusion.global_aware`. A stream that takes no part has no slots.
+- G-9 layer norm, mean over all valid rows, dropout, linear.
+- G-10 CTC: each loss divided by its characters, then averaged; ``ctc_reduction = sum`` is the paper's preset.
+- C-3 one modality: no ResCMFA layers. Rows of both are pooled together, so that an utterance that lacks a modality
+  has a mean over the other, and no learned vector stands for what is absent.
+- 2.6 without a feasible transcript, an utterance drops out of the CTC term only; `prepare` counts them.
+- alpha = 0 keeps the CTC head, untrained, so that models of one grid have the same parameters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fusion.attention import Attention, heads_for
+from fusion.dropout import Dropout
+from fusion.global_aware import ACTIVATIONS, GlobalAware, LocalGate, SlotGate, gated_channels
+from fusion.head import AUDIO, BOTH, TEXT, HeadConfig
+from fusion.inputs import Batch, HeadInputs, HeadOutput, TrainingRows
+from fusion.layers import Front, Pool
+from fusion.losses.ctc import REDUCTIONS, ctc_loss, feasible
+
+Streams: TypeAlias = Mapping[str, Tensor]  # by modality
+
+CHARS, CTC = "chars", "ctc"
+SYMBOLS = 32  # characters of wav2vec2-base, the blank among them
+HEADS = 12  # G-1
+CHOICES = {
+    "residual": ("block", "module"),
+    "gate": tuple(ACTIVATIONS),
+    "sgu": ("dense", "dwconv"),
+    "ctc_reduction": REDUCTIONS,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResCMFAConfig(HeadConfig):
+    """What can be chosen of GCF2-Net.
+
+    Attributes:
+        layers: ResCMFA layers m; 4 for IEMOCAP, 2 for MELD.
+        heads: of each attention; 0 for 12, or the greatest number below 12 that divides the width.
+        residual: what a block adds to, ``block`` or ``module`` (G-3).
+        global_aware: whether the global-aware block stands there.
+        gate: activation of its gate, ``identity`` or ``tanh`` (G-7).
+        gate_residual: whether the block adds its input (G-6).
+        sgu: ``dense`` over fixed slots or ``dwconv`` over any length (G-8).
+        text_slots: tokens that the dense gate can take.
+        audio_slots: frames that it can take; 1500 are 30 s of wav2vec 2.0.
+        alpha: weight of the CTC loss.
+        ctc_reduction: ``mean`` or ``sum`` (G-10).
+    """
+
+    layers: int = 4
+    heads: int = 0
+    residual: str = "block"
+    global_aware: bool = True
+    gate: str = "identity"
+    gate_residual: bool = True
+    sgu: str = "dense"
+    text_slots: int = 128
+    audio_slots: int = 1500
+    alpha: float = 0.1
+    ctc_reduction: str = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name, least in {"layers": 0, "heads": 0, "text_slots": 1, "audio_slots": 1, "alpha": 0}.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    @property
+    def slots(self) -> Mapping[str, int]:
+        """Slots of each modality that takes part, in the order in which they are joined."""
+        slots = {TEXT: self.text_slots, AUDIO: self.audio_slots}
+        return {modality: count for modality, count in slots.items() if self.reads(modality)}
+
+    @property
+    def training_roles(self) -> tuple[str, ...]:
+        """The characters, if there is a CTC loss."""
+        return (CHARS,) if self.loss_weights else ()
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """CTC with alpha, if audio takes part."""
+        return {CTC: self.alpha} if self.alpha and self.reads(AUDIO) else {}
+
+
+class CrossModalBlock(nn.Module):
+    """One direction of a ResCMFA layer: attention, linear, layer norm, GELU, dropout, residual."""
+
+    def __init__(self, *, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(dim=dim, heads=heads, dropout=dropout)
+        self.linear = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, query: Tensor, memory: Tensor, memory_mask: Tensor, residual: Tensor) -> Tensor:
+        """Returns ``(batch, queries, dim)``: `residual` and what the query finds in the memory."""
+        found = self.linear(self.attention(query, memory, memory_mask))
+        advanced: Tensor = residual + self.dropout(functional.gelu(self.norm(found)))
+        return advanced
+
+
+class ResCMFALayer(nn.Module):
+    """Two parallel blocks: audio over the initial text, text over the initial audio."""
+
+    def __init__(self, *, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.audio_text = CrossModalBlock(dim=dim, heads=heads, dropout=dropout)
+        self.text_audio = CrossModalBlock(dim=dim, heads=heads, dropout=dropout)
+
+    def forward(self, streams: Streams, initial: Streams, masks: Streams, residual: Streams) -> Streams:
+        """Returns both streams, advanced; text stands first."""
+        return {
+            TEXT: self.text_audio(streams[TEXT], initial[AUDIO], masks[AUDIO], residual[TEXT]),
+            AUDIO: self.audio_text(streams[AUDIO], initial[TEXT], masks[TEXT], residual[AUDIO]),
+        }
+
+
+class ResCMFA(nn.Module):
+    """GCF2-Net; `fusion.head.Head` over frames and tokens.
+
+    Raises:
+        ValueError: if the heads asked for do not divide the width.
+    """
+
+    def __init__(self, config: ResCMFAConfig, inputs: HeadInputs) -> None:
+        super().__init__()
+        self.config = config
+        dim, rate = config.width(inputs.shapes), config.dropout
+        heads = heads_for(dim, config.heads, HEADS)
+        self.fronts = nn.ModuleDict(
+            {
+                modality: Front(inputs.shapes[modality], dim=dim, adapter=config.adapter, dropout=rate)
+                for modality in config.slots
+            }
+        )
+        depth = config.layers if config.modalities == BOTH else 0
+        self.layers = nn.ModuleList([ResCMFALayer(dim=dim, heads=heads, dropout=rate) for _ in range(depth)])
+        self.global_aware = _global_aware(config, dim) if config.global_aware else None
+        self.norm = nn.LayerNorm(dim)
+        self.pool = Pool(dim, kind="mean", learned=False)
+        self.dropout = Dropout(rate)
+        self.classifier = nn.Linear(dim, len(inputs.classes))
+        self.ctc_dropout = Dropout(rate)
+        self.ctc = nn.Linear(dim, SYMBOLS) if config.reads(AUDIO) else None
+
+    def forward(self, batch: Batch) -> HeadOutput:
+        """Gives logits ``(batch, classes)``; in training, the loss ``ctc``."""
+        initial = {modality: front(batch.features[modality]) for modality, front in self.fronts.items()}
+        masks = {modality: batch.masks[modality] for modality in initial}
+        logits = self._classified(list(self._crossed(initial, masks).values()), list(masks.values()))
+        wanted = self.training and self.config.loss_weights
+        return HeadOutput(logits, {CTC: self._ctc_loss(initial[AUDIO], batch)} if wanted else {})
+
+    def prepare(self, rows: TrainingRows) -> list[str]:
+        """Learns nothing; counts the utterances that the CTC loss cannot use."""
+        if not self.config.training_roles:
+            return []
+        left_out = sum(not _spelled(rows, place) for place in range(len(rows)))
+        told = "the CTC loss: without a transcript, or with more characters than frames"
+        return [f"{left_out} of {len(rows)} training utterances are left out of {told}"] if left_out else []
+
+    def over_limits(self, lengths: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
+        """Tells which utterances have rows beyond the slots of the dense gate; bool ``(n,)``."""
+        limited = self.config.global_aware and self.config.sgu == "dense"
+        beyond: npt.NDArray[np.bool_] = np.zeros_like(lengths[self.config.roles[0]], dtype=np.bool_)
+        for modality, slots in self.config.slots.items():
+            beyond = beyond | (limited & (lengths[modality] > slots))
+        return beyond
+
+    def _crossed(self, initial: Streams, masks: Streams) -> Streams:
+        """Advances the streams; what they attend to stays the initial features in every layer."""
+        streams = initial
+        for layer in self.layers:
+            streams = layer(streams, initial, masks, initial if self.config.residual == "module" else streams)
+        return streams
+
+    def _classified(self, streams: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+        x = torch.cat(list(streams), dim=1)  # (batch, tokens + frames, dim)
+        if self.global_aware is not None:
+            x = self.global_aware(x, masks)
+        pooled = self.pool(self.norm(x), torch.cat(list(masks), dim=1))  # (batch, dim)
+        logits: Tensor = self.classifier(self.dropout(pooled))
+        return logits
+
+    def _ctc_loss(self, audio: Tensor, batch: Batch) -> Tensor:
+        assert self.ctc is not None
+        logits = self.ctc(self.ctc_dropout(audio))  # (batch, frames, symbols)
+        targets, target_mask = batch.features[CHARS][..., 0], batch.masks[CHARS]
+        return ctc_loss(logits, batch.masks[AUDIO], targets, target_mask, reduction=self.config.ctc_reduction)
+
+
+def _global_aware(config: ResCMFAConfig, dim: int) -> GlobalAware:
+    if config.sgu == "dense":
+        gate: nn.Module = SlotGate(list(config.slots.values()), activation=config.gate)
+    else:
+        gate = LocalGate(gated_channels(dim), activation=config.gate)
+    return GlobalAware(dim, gate, residual=config.gate_residual)
+
+
+def _spelled(rows: TrainingRows, place: int) -> bool:
+    """Tells whether an utterance takes part in the CTC loss."""
+    symbols = torch.from_numpy(rows.rows(CHARS, place)[:, 0].astype(np.int64))[None]
+    frames = torch.tensor([len(rows.rows(AUDIO, place))])
+    return bool(feasible(symbols, torch.ones_like(symbols, dtype=torch.bool), frames))

@@ -1,0 +1,75 @@
+"""Connectionist temporal classification of characters (Graves et al., 2006, doi:10.1145/1143844.1143891).
+
+As an auxiliary task of emotion recognition: GCF2-Net (2023, doi:10.3389/fnins.2023.1183132), section 3.4. The
+reduction is not stated there; ours is `mean`, the sum over the batch is that of MMER, its ancestor (G-10).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+BLANK = 0  # the padding symbol of wav2vec 2.0's characters
+REDUCTIONS = ("mean", "sum")
+
+
+def feasible(targets: Tensor, target_mask: Tensor, frames: Tensor) -> Tensor:
+    """Tells which utterances have characters, and frames enough for them and for a blank between equal ones.
+
+    Args:
+        targets: symbols, int64 ``(batch, characters)``.
+        target_mask: True where a character is valid, bool ``(batch, characters)``.
+        frames: valid frames of each utterance, int64 ``(batch,)``.
+
+    Returns:
+        bool ``(batch,)``.
+
+    Example:
+        >>> targets = torch.tensor([[5, 5], [5, 6], [5, 6]])
+        >>> feasible(targets, torch.tensor([[True, True], [True, True], [False, False]]), torch.tensor([2, 2, 2]))
+        tensor([False,  True, False])
+    """
+    characters = target_mask.sum(dim=1)
+    repeats = ((targets[:, 1:] == targets[:, :-1]) & target_mask[:, 1:]).sum(dim=1)
+    return (characters > 0) & (frames >= characters + repeats)
+
+
+def ctc_loss(logits: Tensor, mask: Tensor, targets: Tensor, target_mask: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Gives the negative log-likelihood of the characters over the utterances that are feasible.
+
+    Args:
+        logits: of each symbol, `BLANK` among them, ``(batch, frames, symbols)``; half types are computed in float32.
+        mask: True where a frame is valid, bool ``(batch, frames)``.
+        targets: symbols without blanks, int64 ``(batch, characters)``.
+        target_mask: True where a character is valid, bool ``(batch, characters)``.
+        reduction: ``mean`` divides each loss by its characters and averages over the feasible utterances; ``sum``
+            adds them as they are.
+
+    Returns:
+        A scalar, 0 if no utterance is feasible.
+
+    Raises:
+        ValueError: if the reduction is another.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    if not logits.shape[1]:
+        return logits.sum()  # torch refuses a batch without a frame
+    kept = feasible(targets, target_mask, mask.sum(dim=1))
+    losses = torch.where(kept, _per_utterance(logits, mask, targets, target_mask), 0)
+    if reduction == "sum":
+        return losses.sum()
+    return (losses / target_mask.sum(dim=1).clamp(min=1)).sum() / kept.sum().clamp(min=1)
+
+
+def _per_utterance(logits: Tensor, mask: Tensor, targets: Tensor, target_mask: Tensor) -> Tensor:
+    log_probabilities = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    losses: Tensor = functional.ctc_loss(
+        log_probabilities.transpose(0, 1),
+        targets.masked_fill(~target_mask, BLANK),
+        mask.sum(dim=1).clamp(min=1),  # none has 0 frames; that utterance is infeasible anyway
+        target_mask.sum(dim=1),
+        blank=BLANK,
+        reduction="none",
+        zero_infinity=True,
+    )
+    return losses

@@ -1,0 +1,107 @@
+"""Scores of a classifier: WA, UA and weighted F1, and the confusion matrix they follow from (systems.md 1.4).
+
+WA is the accuracy, UA the mean recall over all classes of the label set: published code has exchanged the two names.
+A class that the truth lacks is an error and is not skipped; a class that is never guessed has precision 0.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
+
+from cache.errors import MmerError
+
+Classes: TypeAlias = npt.NDArray[np.int64]
+Matrix: TypeAlias = npt.NDArray[Any]
+
+METRICS = ("wa", "ua", "wf1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The three scores as fractions.
+
+    Attributes:
+        wa: weighted accuracy, the share of utterances that are right.
+        ua: unweighted accuracy, the recall averaged over classes.
+        wf1: F1 averaged over classes by their frequency.
+    """
+
+    wa: float
+    ua: float
+    wf1: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Gives the scores by name, in the order of `METRICS`."""
+        return asdict(self)
+
+
+def score(truth: Classes, guess: Classes, classes: int, *, every_class: bool = True) -> Scores:
+    """Scores guesses against the truth.
+
+    Args:
+        truth: class of each utterance, int64 ``(n,)``.
+        guess: what was predicted, int64 ``(n,)``.
+        classes: how many classes the label set has.
+        every_class: refuse a truth that lacks a class; a dev part may do without it, then UA is the mean over the
+            classes that are there.
+
+    Raises:
+        MmerError: if there is no utterance, or a class is missing.
+
+    Example:
+        >>> score(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2).as_dict()["wa"]
+        0.75
+    """
+    present = _present(truth, classes)
+    if not present:
+        raise MmerError("there is nothing to score: no utterance")
+    if every_class and len(present) < classes:
+        missing = ", ".join(str(index) for index in range(classes) if index not in present)
+        raise MmerError(f"UA is the mean over {classes} classes, but no utterance is of class {missing}")
+    return Scores(
+        wa=float(accuracy_score(truth, guess)),
+        ua=float(recall_score(truth, guess, labels=present, average="macro", zero_division=0)),
+        wf1=float(f1_score(truth, guess, labels=present, average="weighted", zero_division=0)),
+    )
+
+
+def confusion(truth: Classes, guess: Classes, classes: int) -> Matrix:
+    """Counts guesses by class, int64 ``(classes, classes)``; rows are the truth, columns the guess.
+
+    Example:
+        >>> confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2).tolist()
+        [[2, 1], [0, 1]]
+    """
+    matrix: Matrix = confusion_matrix(truth, guess, labels=np.arange(classes))
+    return matrix
+
+
+def score_confusions(matrices: Matrix) -> Matrix:
+    """Scores many confusion matrices at once, as `score` would with ``every_class=False``.
+
+    Args:
+        matrices: counts or weights, rows the truth, ``(..., classes, classes)``; none may be all zero.
+
+    Returns:
+        WA, UA and weighted F1, float64 ``(..., 3)``.
+    """
+    right = np.diagonal(matrices, axis1=-2, axis2=-1).astype(np.float64)  # (..., classes)
+    true, guessed = matrices.sum(axis=-1), matrices.sum(axis=-2)
+    total = true.sum(axis=-1)
+    recall = _ratio(right, true)
+    f1 = _ratio(2 * right, true + guessed)
+    ua = recall.sum(axis=-1) / (true > 0).sum(axis=-1)
+    return np.stack([right.sum(axis=-1) / total, ua, (f1 * true).sum(axis=-1) / total], axis=-1)
+
+
+def _present(truth: Classes, classes: int) -> list[int]:
+    return np.flatnonzero(np.bincount(truth, minlength=classes)).tolist()
+
+
+def _ratio(part: Matrix, whole: Matrix) -> Matrix:
+    """Divides, with 0 where there is nothing to divide by."""
+    quotient: Matrix = np.divide(part, whole, out=np.zeros(np.shape(part)), where=whole > 0)
+    return quotient

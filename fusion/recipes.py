@@ -1,0 +1,243 @@
+"""The papers' own settings: which head, how it is trained and what it reads.
+
+``NAME`` sets architecture and loss weights as printed, and trains on frozen features as systems.md 1.6 does.
+``NAME:paper`` adds the printed optimizer, rate, batch and epochs, which were meant for training end to end; what is not
+printed stays. Printed epochs are all trained, without early stopping; a printed Adam is torch's, without weight decay;
+a batch that was accumulated is one batch here (B-11). What was published stands in `fusion.published`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from cache.errors import MmerError
+from fusion.figures import Published
+from fusion.metrics import METRICS
+from fusion.protocols import describe
+from fusion.recipe import PAPER, Recipe
+from fusion.settings import nearest
+
+COLUMNS = ("recipe", "fusion", "corpus", "protocol", "labels", "published", f"NAME{PAPER} sets")
+
+ADAM: Mapping[str, object] = {"optimizer": "adam", "weight_decay": 0.0}
+HUNDRED_EPOCHS: Mapping[str, object] = {"epochs": 100, "patience": 100}
+WAV2VEC_ROBERTA = {"audio": "wav2vec2-base", "text": "roberta-base"}
+MEL_ROBERTA = {"mel": "logmel80", "patches": "vit-mel-base", "text": "roberta-large@12"}
+PROBE: Mapping[str, object] = {"adapter": False, "pooling": "mean"}
+
+# downstream/emotion/config.yaml of s3prl at 01b17a8: 30,000 steps of 32 utterances, 241 epochs of a fold of ours
+S3PRL: Mapping[str, object] = {**ADAM, "lr": 1e-4, "batch_size": 32, "epochs": 241, "patience": 241, "monitor": "wa"}
+
+RECIPES: Mapping[str, Recipe] = {
+    "gcf2net-iemocap": Recipe(
+        name="gcf2net-iemocap",
+        fusion="rescmfa",
+        corpus="iemocap",
+        protocol="session",
+        labels="iemocap4",
+        head={"layers": 4, "alpha": 0.1},
+        training={"monitor": "ua"},
+        paper_head={"ctc_reduction": "sum"},  # G-10
+        paper_training={**ADAM, "lr": 1e-5, "batch_size": 2},
+        streams=WAV2VEC_ROBERTA,
+    ),
+    "gcf2net-meld": Recipe(
+        name="gcf2net-meld",
+        fusion="rescmfa",
+        corpus="meld",
+        protocol="official",
+        labels="meld7",
+        head={"layers": 2, "alpha": 0.1},
+        training={"monitor": "wf1"},
+        paper_head={"ctc_reduction": "sum"},
+        paper_training={**ADAM, "lr": 1e-5, "batch_size": 2},
+        streams=WAV2VEC_ROBERTA,
+    ),
+    "bimodal-iemocap": Recipe(
+        name="bimodal-iemocap",
+        fusion="bimodal",
+        corpus="iemocap",
+        protocol="session",
+        labels="iemocap4",
+        head={"alpha": 0.1, "beta": 0.1},
+        training={"monitor": "ua", "batch_size": 16},  # B-11
+        paper_training={**ADAM, **HUNDRED_EPOCHS, "batch_size": 16},
+        streams={"audio": "wav2vec2-base", "text": "distilbert-base"},
+    ),
+    "bimodal-ravdess": Recipe(
+        name="bimodal-ravdess",
+        fusion="bimodal",
+        corpus="ravdess",
+        protocol="actor5",
+        labels="ravdess8",
+        head={"alpha": 0.1, "beta": 0.1, "modalities": "audio"},
+        training={"monitor": "ua", "batch_size": 16},
+        paper_training={**ADAM, **HUNDRED_EPOCHS, "batch_size": 16},
+        streams={"audio": "wav2vec2-base"},
+    ),
+    "multab-iemocap": Recipe(
+        name="multab-iemocap",
+        fusion="tab",
+        corpus="iemocap",
+        protocol="session",
+        labels="iemocap4",
+        head={"heads": 8, "layers": 2, "dropout": 0.1},
+        training={"monitor": "ua"},
+        paper_training={**HUNDRED_EPOCHS, "optimizer": "adamw", "lr": 5e-5, "batch_size": 2},
+        streams=WAV2VEC_ROBERTA,
+    ),
+    "multab-meld": Recipe(
+        name="multab-meld",
+        fusion="tab",
+        corpus="meld",
+        protocol="official",
+        labels="meld7",
+        head={"heads": 8, "layers": 2, "dropout": 0.1},
+        training={"monitor": "wf1"},
+        paper_training={**HUNDRED_EPOCHS, "optimizer": "adamw", "lr": 5e-5, "batch_size": 2},
+        streams=WAV2VEC_ROBERTA,
+    ),
+    "jfm-iemocap": Recipe(
+        name="jfm-iemocap",
+        fusion="jfm",
+        corpus="iemocap",
+        protocol="session",
+        labels="iemocap4",
+        head={"blocks": 2, "joint_length": 4, "extractor_layers": 2, "extractor_heads": 8},
+        training={"monitor": "ua", "lr": 1e-4},  # it trains pre-trained layers
+        paper_training={**ADAM, "lr": 1e-4, "batch_size": 32},
+        streams=MEL_ROBERTA,
+    ),
+    "jfm-meld": Recipe(
+        name="jfm-meld",
+        fusion="jfm",
+        corpus="meld",
+        protocol="official",
+        labels="meld7",
+        head={"blocks": 2, "joint_length": 4, "extractor_layers": 2, "extractor_heads": 8},
+        training={"monitor": "wf1", "lr": 1e-4},
+        paper_training={**ADAM, "lr": 1e-4, "batch_size": 32},
+        streams=MEL_ROBERTA,
+    ),
+    "lemer-iemocap": Recipe(
+        name="lemer-iemocap",
+        fusion="label-guided",
+        corpus="iemocap",
+        protocol="session",
+        labels="iemocap4",
+        head={"words": 9, "frames": 100, "mu_m": 1.0, "mu_c": 0.5, "mu_text": 0.2, "mu_speech": 0.2},
+        training={"monitor": "ua"},
+        paper_training={**ADAM, "batch_size": 16},
+        streams={"audio": "wav2vec2-base", "text": "bert-base+history10"},
+        options="--history 10 --max-tokens 150",
+    ),
+    "superb-iemocap": Recipe(
+        name="superb-iemocap",
+        fusion="audio",
+        corpus="iemocap",
+        protocol="session",
+        labels="iemocap4",
+        head={**PROBE, "dim": 256},  # the projector of s3prl
+        training={"monitor": "ua", "lr": 1e-3},  # one linear layer takes the greatest rate of systems.md 1.6
+        paper_training=S3PRL,
+        streams={"audio": "wav2vec2-base@all"},
+    ),
+    "emobox-iemocap": Recipe(
+        name="emobox-iemocap",
+        fusion="audio",
+        corpus="iemocap",
+        protocol="session",
+        labels="iemocap4",
+        head=PROBE,
+        training={"monitor": "ua", "lr": 1e-3},
+        paper_training={**ADAM, **HUNDRED_EPOCHS, "lr": 1e-4, "batch_size": 32},  # as in EmoBox's README
+        streams={"audio": "wav2vec2-base"},
+    ),
+    "emobox-ravdess": Recipe(
+        name="emobox-ravdess",
+        fusion="audio",
+        corpus="ravdess",
+        protocol="actor6",
+        labels="ravdess8",
+        head=PROBE,
+        training={"monitor": "ua", "lr": 1e-3},
+        paper_training={**ADAM, **HUNDRED_EPOCHS, "lr": 1e-4, "batch_size": 32},
+        streams={"audio": "wav2vec2-base"},
+    ),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """Looks a recipe up by ``NAME`` or ``NAME:paper``.
+
+    Raises:
+        MmerError: if there is none of that name.
+
+    Example:
+        >>> recipe("multab-meld:paper").training["lr"]
+        5e-05
+    """
+    base = name.removesuffix(PAPER)
+    if base not in RECIPES:
+        raise MmerError(f"unknown recipe {name!r}; {nearest(base, RECIPES)} (each also as NAME{PAPER})")
+    return RECIPES[base].as_printed() if name.endswith(PAPER) else RECIPES[base]
+
+
+def list_recipes() -> list[tuple[str, ...]]:
+    """Gives a row of `COLUMNS` for each recipe."""
+    return [
+        (one.name, one.fusion, one.corpus, one.protocol, one.labels, _headline(one.published), _settings(one))
+        for one in RECIPES.values()
+    ]
+
+
+def beside(
+    recipe: Recipe, obtained: Mapping[str, float], protocol: str, labels: str, *, frozen: bool, corpus: str = ""
+) -> list[str]:
+    """Puts what was obtained beside what was published, both protocols and the audit; judges neither.
+
+    Args:
+        recipe: of the run.
+        obtained: scores by name, as fractions.
+        protocol: that of the run, never ``auto``.
+        labels: name of its label set.
+        frozen: whether the encoders stayed as they were.
+        corpus: of the run, that of the recipe by default.
+
+    Returns:
+        Lines to print.
+    """
+    features = "frozen features" if frozen else "encoders trained too"
+    run = f"{corpus or recipe.corpus}, {features}, protocol {protocol}, labels {labels}"
+    published = recipe.published
+    rows = [
+        ("", *METRICS, ""),
+        ("obtained", *_cells(obtained), run),
+        *((f"published: {one.what}", *_cells(one.scores), one.status) for one in published.figures),
+    ]
+    return [
+        *_aligned(rows),
+        f"published by: {published.paper}",
+        f"its protocol: {published.protocol}",
+        f"protocol here: {describe(protocol)}",
+        *(f"note: {note}" for note in published.notes),
+    ]
+
+
+def _headline(published: Published) -> str:
+    if not published.figures:
+        return "differences only"
+    first = published.figures[0]
+    return f"{', '.join(f'{name} {score:.4f}' for name, score in first.scores.items())} ({first.status})"
+
+
+def _settings(one: Recipe) -> str:
+    return ", ".join(f"{name}={value}" for name, value in {**one.paper_head, **one.paper_training}.items())
+
+
+def _cells(scores: Mapping[str, float]) -> list[str]:
+    return [f"{scores[name]:.4f}" if name in scores else "-" for name in METRICS]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Sets the first column to the left, scores to the right."""
+    width = max(len(row[0]) for row in rows)
+    return ["  ".join([row[0].ljust(width), *(cell.rjust(6) for cell in row[1:-1]), row[-1]]).rstrip() for row in rows]

@@ -1,0 +1,67 @@
+"""Applies a head to utterances, and scores it on the dev part of a fold."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fusion.batches import scoring_batches
+from fusion.features import FeatureSource
+from fusion.metrics import score as score_guesses
+from fusion.packing import Indices
+from fusion.steps import config_of
+
+SCORING_BATCH = 64  # utterances; without gradients twice as many fit as in training
+
+# What early stopping may watch, and whether more of it is better.
+MONITORS: Mapping[str, bool] = {"wf1": True, "ua": True, "wa": True, "loss": False}
+
+
+def score(
+    head: nn.Module, source: FeatureSource, indices: Indices, *, batch_size: int = SCORING_BATCH
+) -> npt.NDArray[np.float32]:
+    """Gives the probability of each class for some utterances, always computed in float32.
+
+    Args:
+        head: a trained head; its mode is left as it was.
+        source: of the features; roles that only training reads are not read.
+        indices: the utterances.
+        batch_size: how many at a time.
+
+    Returns:
+        ``(n, classes)``, in the order of `indices`.
+    """
+    probabilities: npt.NDArray[np.float32] = logits_of(head, source, indices, batch_size).softmax(dim=1).numpy()
+    return probabilities
+
+
+def logits_of(head: nn.Module, source: FeatureSource, indices: Indices, batch_size: int = SCORING_BATCH) -> Tensor:
+    """Gives the logits of some utterances on the CPU, float32 ``(n, classes)``, in the order of `indices`."""
+    roles = config_of(head).roles
+    groups = scoring_batches(source.costs(indices, roles), batch_size=batch_size)
+    batches = source.batches([indices[group] for group in groups], roles)
+    was_training = head.training
+    head.eval()
+    with torch.no_grad():
+        made = [head(batch).logits.float() for batch in batches]
+    head.train(was_training)
+    logits = torch.cat(made).cpu()
+    return logits[torch.from_numpy(np.argsort(np.concatenate(groups)))]
+
+
+def dev_scores(logits: Tensor, labels: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Scores the logits of a dev part, which may lack a class.
+
+    Returns:
+        ``wa``, ``ua``, ``wf1`` and the cross entropy as ``loss``.
+    """
+    scores = score_guesses(labels, logits.argmax(dim=1).numpy(), logits.shape[1], every_class=False)
+    return {**scores.as_dict(), "loss": float(functional.cross_entropy(logits, torch.from_numpy(labels)))}
+
+
+def is_better(dev: Mapping[str, float], best: Mapping[str, float], monitor: str) -> bool:
+    """Tells whether dev scores are better than the best so far; equal ones are not."""
+    return dev[monitor] > best[monitor] if MONITORS[monitor] else dev[monitor] < best[monitor]

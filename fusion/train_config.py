@@ -1,0 +1,69 @@
+"""How a head is trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from fusion.scoring import MONITORS
+from fusion.steps import OPTIMIZERS
+
+PRECISIONS: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a head is trained; the defaults are those of systems.md 1.6.
+
+    Attributes:
+        epochs: at most.
+        batch_size: utterances of a batch.
+        lr: learning rate after the warm-up.
+        optimizer: ``adamw`` or ``adam``.
+        weight_decay: of matrices; norms, biases and other vectors do not decay. ``adam`` adds it as L2 to the gradient.
+        warmup: share of all steps over which the rate rises in a line; constant after that.
+        clip: greatest norm of the gradient; 0 for none.
+        patience: epochs without a better dev score after which training stops.
+        monitor: the dev score that decides: ``wf1``, ``ua``, ``wa`` or ``loss``.
+        class_weights: whether rare classes of the training part weigh more.
+        label_smoothing: of the cross entropy.
+        precision: ``float32``, or ``bfloat16`` or ``float16`` for what may be computed so; scoring is float32.
+        seed: of the model: dropout, modality dropout.
+        data_seed: of the order of batches.
+    """
+
+    epochs: int = 100
+    batch_size: int = 32
+    lr: float = 3e-4
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    clip: float = 1.0
+    patience: int = 10
+    monitor: str = "wf1"
+    class_weights: bool = False
+    label_smoothing: float = 0.0
+    precision: str = "float32"
+    seed: int = 0
+    data_seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices = {"optimizer": OPTIMIZERS, "monitor": MONITORS, "precision": PRECISIONS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name, least in {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0, "data_seed": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("weight_decay", "clip"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name, below in {"warmup": 1, "label_smoothing": 1}.items():
+            if not 0 <= getattr(self, name) < below:
+                raise ValueError(f"{name} must lie in [0, {below}), got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")

@@ -1,0 +1,200 @@
+import re
+import shlex
+from typing import Any
+
+import pytest
+
+from cache.errors import MmerError
+from cli.extract import featurize
+from featurize.encoders.catalog import parse_requests
+from fusion.heads.catalog import config_for
+from fusion.labels import LABEL_SETS
+from fusion.protocols import PROTOCOLS, describe
+from fusion.recipe import Recipe
+from fusion.recipes import COLUMNS, RECIPES, beside, list_recipes, recipe
+from fusion.settings import configured
+from fusion.train_config import TrainConfig
+
+PAPERS = ["gcf2net-iemocap", "gcf2net-meld", "bimodal-iemocap", "bimodal-ravdess", "multab-iemocap", "multab-meld"]
+NAMES = [*PAPERS, "jfm-iemocap", "jfm-meld", "lemer-iemocap", "superb-iemocap", "emobox-iemocap", "emobox-ravdess"]
+EVERY = [name + end for name in NAMES for end in ("", ":paper")]
+
+SCORES = {"wa": 0.701, "ua": 0.7123, "wf1": 0.68, "loss": 0.9}
+VERDICTS = r"\b(better|worse|best|improv|gain|outperform|lower|higher|beat|good|bad|short of|success|fail)"
+
+
+def training_of(one: Recipe) -> TrainConfig:
+    return configured(TrainConfig, one.training, owner="training")
+
+
+def test_there_is_a_recipe_for_each_paper_and_corpus_and_each_reference_gate() -> None:
+    assert list(RECIPES) == NAMES
+    assert [one.name for one in RECIPES.values()] == NAMES
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_head_and_the_trainer_accept_every_field(name: str) -> None:
+    one = recipe(name)
+    assert one.name == name
+    config = config_for(one.fusion, one.head)
+    assert {field: getattr(config, field) for field in one.head} == dict(one.head)
+    training = training_of(one)
+    assert {field: getattr(training, field) for field in one.training} == dict(one.training)
+    assert len(one.fields) == len(one.head) + len(one.training)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_protocol_and_labels_exist_and_belong_to_the_corpus(name: str) -> None:
+    one = recipe(name)
+    assert one.protocol in PROTOCOLS
+    assert LABEL_SETS[one.labels].corpus == one.corpus
+    assert one.training["monitor"] == ("wf1" if one.corpus == "meld" else "ua")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_head_reads_only_what_the_recipe_names_or_every_cache_has(name: str) -> None:
+    one = recipe(name)
+    config = config_for(one.fusion, one.head)
+    assert {*config.roles, *config.weight_roles} == set(one.streams)
+    assert {*config.training_roles, *config.prepare_roles} <= {*one.streams, "chars", "codes", "tokens"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_arguments_for_featurize_are_understood_and_give_the_streams(name: str) -> None:
+    one = recipe(name)
+    with featurize.make_context("mmer-featurize", [one.corpus, *shlex.split(one.featurize)]) as context:
+        asked = context.params
+    ending = f"+history{asked['history']}" if asked["history"] else ""
+    made = {"logmel80"}
+    for request in parse_requests(asked["encoders"]):
+        made |= {request.name if layer == "last" else f"{request.name}@{layer}" for layer in request.layers}
+    assert set(one.streams.values()) <= made | {f"{stream}{ending}" for stream in made}
+    assert asked["audio_only"] == ("text" not in one.streams)
+
+
+def test_streams_are_asked_for_as_on_the_command_line() -> None:
+    assert recipe("gcf2net-meld").featurize == "--encoder wav2vec2-base --encoder roberta-base"
+    assert recipe("jfm-meld").featurize == "--encoder vit-mel-base --encoder roberta-large@12"
+    assert recipe("superb-iemocap").featurize == "--encoder wav2vec2-base@all --audio-only"
+    lemer = "--encoder wav2vec2-base --encoder bert-base --history 10 --max-tokens 150"
+    assert recipe("lemer-iemocap").featurize == lemer
+
+
+def test_gcf2net_has_four_layers_on_iemocap_and_two_on_meld() -> None:  # T000-8
+    assert config_for("rescmfa", recipe("gcf2net-iemocap").head).layers == 4  # type: ignore[attr-defined]
+    assert config_for("rescmfa", recipe("gcf2net-meld").head).layers == 2  # type: ignore[attr-defined]
+
+
+def test_loss_weights_are_the_printed_ones() -> None:
+    weights = {name: dict(config_for(one.fusion, one.head).loss_weights) for name, one in RECIPES.items()}
+    assert weights["gcf2net-iemocap"] == weights["gcf2net-meld"] == {"ctc": 0.1}
+    assert weights["bimodal-iemocap"] == {"cpc": 0.1, "ecl": 0.1}
+    assert weights["bimodal-ravdess"] == {"cpc": 0.0, "ecl": 0.1}  # B-10
+    assert weights["jfm-iemocap"] == weights["jfm-meld"] == {"icl": 1.0}
+    assert sorted(weights["lemer-iemocap"].values()) == [0.2, 0.2, 0.5]
+    assert not any(weights[name] for name in ("multab-iemocap", "superb-iemocap", "emobox-ravdess"))
+
+
+@pytest.mark.parametrize(
+    ("names", "optimizer", "lr", "batch", "epochs"),
+    [
+        (["gcf2net-iemocap", "gcf2net-meld"], "adam", 1e-5, 2, None),
+        (["bimodal-iemocap", "bimodal-ravdess"], "adam", None, 16, 100),
+        (["multab-iemocap", "multab-meld"], "adamw", 5e-5, 2, 100),
+        (["jfm-iemocap", "jfm-meld"], "adam", 1e-4, 32, None),
+        (["lemer-iemocap"], "adam", None, 16, None),
+        (["superb-iemocap"], "adam", 1e-4, 32, 241),
+        (["emobox-iemocap", "emobox-ravdess"], "adam", 1e-4, 32, 100),
+    ],
+)
+def test_paper_adds_the_printed_optimizer_rate_batch_and_epochs(
+    names: list[str], optimizer: str, lr: float | None, batch: int, epochs: int | None
+) -> None:
+    for name in names:
+        plain, printed = training_of(recipe(name)), training_of(recipe(f"{name}:paper"))
+        assert (printed.optimizer, printed.batch_size) == (optimizer, batch)
+        assert printed.lr == (lr or plain.lr)
+        assert (printed.epochs, printed.patience) == ((epochs, epochs) if epochs else (plain.epochs, plain.patience))
+        assert printed.weight_decay == (0.01 if optimizer == "adamw" else 0.0)
+
+
+def test_without_paper_a_head_is_trained_as_all_frozen_heads_are() -> None:
+    rates = {1e-3: ["superb-iemocap", "emobox-iemocap", "emobox-ravdess"], 1e-4: ["jfm-iemocap", "jfm-meld"]}
+    for name in NAMES:
+        training = training_of(recipe(name))
+        assert (training.optimizer, training.weight_decay, training.clip, training.warmup) == ("adamw", 0.01, 1.0, 0.05)
+        assert (training.epochs, training.patience) == (100, 10)
+        assert training.batch_size == (16 if name.startswith("bimodal") else 32)
+        assert training.lr == next((rate for rate, names in rates.items() if name in names), 3e-4)
+
+
+def test_the_steps_of_superb_are_as_many_epochs_of_our_folds() -> None:
+    in_training = 5531 * 4 / 5 * 9 / 10
+    assert round(30_000 * 32 / in_training) == recipe("superb-iemocap:paper").training["epochs"]
+
+
+def test_only_gcf2net_changes_its_head_with_paper() -> None:
+    for name in NAMES:
+        added = {"ctc_reduction": "sum"} if name.startswith("gcf2net") else {}  # G-10
+        assert recipe(f"{name}:paper").head == {**recipe(name).head, **added}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("gcf2net-iemocup", "did you mean gcf2net-iemocap"),
+        ("lemer-iemocp:paper", "did you mean lemer-iemocap"),
+        ("x", "known: gcf2net-iemocap, gcf2net-meld"),
+        ("jfm-meld:papre", "did you mean jfm-meld"),
+        ("", "known: "),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_nearest_ones(name: str, told: str) -> None:
+    with pytest.raises(MmerError, match=f"unknown recipe '{name}'; {told}.*each also as NAME:paper"):
+        recipe(name)
+
+
+def test_the_list_has_a_row_for_each_recipe() -> None:
+    rows = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in list_recipes()}
+    assert list(rows) == NAMES
+    assert rows["jfm-meld"]["published"] == "wa 0.6562, wf1 0.6473 (printed)"
+    assert rows["gcf2net-meld"]["published"] == "differences only"
+    assert rows["multab-meld"]["NAME:paper sets"] == "epochs=100, patience=100, optimizer=adamw, lr=5e-05, batch_size=2"
+
+
+def shown(name: str, **run: Any) -> list[str]:
+    one = recipe(name)
+    return beside(one, SCORES, **{"protocol": one.protocol, "labels": one.labels, "frozen": True, **run})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_all_that_was_published_stands_beside_what_was_obtained(name: str) -> None:
+    one = recipe(name)
+    lines = shown(name)
+    assert lines[0].split() == ["wa", "ua", "wf1"]
+    assert lines[1].split()[:4] == ["obtained", "0.7010", "0.7123", "0.6800"]
+    for figure, line in zip(one.published.figures, lines[2:], strict=False):
+        assert line.startswith(f"published: {figure.what}")
+        assert line.endswith(figure.status)
+        assert all(f"{score:.4f}" in line for score in figure.scores.values())
+    assert f"its protocol: {one.published.protocol}" in lines
+    assert f"protocol here: {describe(one.protocol)}" in lines
+    assert [f"note: {note}" for note in one.published.notes] == lines[-len(one.published.notes) :]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_difference_is_never_judged(name: str) -> None:
+    assert not [line for line in shown(name) if re.search(VERDICTS, line, re.IGNORECASE)]
+
+
+def test_the_run_is_told_as_it_was() -> None:
+    line = shown("gcf2net-meld:paper")[1]
+    assert line.endswith("meld, frozen features, protocol official, labels meld7")
+    line = shown("jfm-iemocap", protocol="session5", labels="iemocap6", frozen=False, corpus="demo")[1]
+    assert line.endswith("demo, encoders trained too, protocol session5, labels iemocap6")
+
+
+def test_scores_stand_in_columns_and_a_missing_one_is_a_dash() -> None:
+    lines = beside(recipe("superb-iemocap"), {"wa": 0.6}, protocol="session", labels="iemocap4", frozen=True)
+    assert lines[1].split()[:4] == ["obtained", "0.6000", "-", "-"]
+    assert [line.index("0.6") for line in lines[1:3]] == [lines[0].index("wa") - 4] * 2
