@@ -11,12 +11,14 @@ is logmel80, the cheapest of the catalog. Every figure is from a process of its 
 import argparse
 import csv
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,31 +51,28 @@ Found = dict[str, Any]
 
 @dataclass
 class Watch:
-    """Progress that keeps when the encoder started and how many utterances were done when."""
+    """Progress that keeps when it was told of how many utterances, and the CPU time used by then."""
 
     started: float = 0.0
-    done: int = 0
-    moments: list[tuple[int, float]] | None = None
+    moments: list[tuple[int, float, float]] = field(default_factory=list)
 
     def note(self, notes: Sequence[str]) -> None:
         """Says nothing."""
 
     def start(self, name: str, utterances: int, seconds: float) -> None:
-        """Starts to count."""
-        self.started, self.done, self.moments = time.perf_counter(), 0, []
+        """Begins to count."""
+        self.started, self.moments = time.perf_counter(), []
 
     def advance(self, utterances: int, seconds: float) -> None:
         """Keeps the moment."""
-        assert self.moments is not None  # a part of a run starts before it advances
-        self.done += utterances
-        self.moments.append((self.done, time.perf_counter()))
+        done = self.moments[-1][0] if self.moments else 0
+        self.moments.append((done + utterances, time.perf_counter(), time.process_time()))
 
     def rates(self) -> list[float]:
         """Gives the utterances per second of each part of the run."""
-        assert self.moments
         ends = [self.moments[len(self.moments) * part // PARTS - 1] for part in range(1, PARTS + 1)]
-        starts = [(0, self.started), *ends[:-1]]
-        return [(done - before) / (at - since) for (before, since), (done, at) in zip(starts, ends, strict=True)]
+        starts = [(0, self.started, 0.0), *ends[:-1]]
+        return [(stop[0] - start[0]) / (stop[1] - start[1]) for start, stop in zip(starts, ends, strict=True)]
 
 
 def write_corpus(folder: Path, sizes: Sequence[int]) -> dict[int, Path]:
@@ -100,15 +99,15 @@ def write_corpus(folder: Path, sizes: Sequence[int]) -> dict[int, Path]:
 def run_all(job: Job) -> Found:
     """Featurizes a manifest into a new cache."""
     logmel80(np.zeros(RATE_HZ, dtype=np.float32))  # librosa imports what it needs at the first call
-    watch, began = Watch(), time.perf_counter()
-    report = run_job(job, watch)
-    assert watch.moments
-    counts = report.summary["streams"]["logmel80"]
+    watch, began, busy = Watch(), time.perf_counter(), time.process_time()
+    run_job(job, watch)
+    first, last = watch.moments[0], watch.moments[-1]
     return {
-        "planning": watch.moments[0][1] - began,
-        "encoding": watch.moments[-1][1] - watch.started,
+        "planning": first[1] - began,
+        "planning_cpu": first[2] - busy,
+        "encoding": last[1] - watch.started,
+        "encoding_cpu": last[2] - first[2],
         "rates": watch.rates(),
-        "committed": counts["committed"],
         "size": job.cache.stat().st_size,
     }
 
@@ -128,44 +127,100 @@ def plan_share(job: Job) -> Found:
     return {"seconds": time.perf_counter() - began, "utterances": len(ready.inputs.utterances)}
 
 
-def open_cache(job: Job) -> Found:
+def open_it(job: Job) -> Found:
     """Opens the finished cache."""
     before, began = _peak_bytes(), time.perf_counter()
     cache = FeatureCache(job.cache)
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "utterances": len(cache), "bytes": _peak_bytes() - before}
+    return {"seconds": time.perf_counter() - began, "utterances": len(cache), "held": _peak_bytes() - before}
 
 
-ARMS: Mapping[str, Callable[[Job], Found]] = {
-    "run": run_all,
-    "again": run_again,
-    "share": plan_share,
-    "open": open_cache,
+ARMS: Mapping[str, Callable[[Job], Found]] = {"run": run_all, "again": run_again, "share": plan_share, "open": open_it}
+
+FIGURES: Mapping[str, tuple[str, str, float]] = {  # what is printed -> the arm, what it found, the unit
+    "planning, s": ("run", "planning", 1),
+    "planning, CPU s": ("run", "planning_cpu", 1),
+    "encoding, s": ("run", "encoding", 1),
+    "encoding, CPU s": ("run", "encoding_cpu", 1),
+    "peak resident, MB": ("run", "peak", 1e6),
+    "file, MB": ("run", "size", 1e6),
+    "again, nothing to do: s": ("again", "seconds", 1),
+    "again, nothing to do: peak, MB": ("again", "peak", 1e6),
+    f"one of {SHARDS} shares planned: s": ("share", "seconds", 1),
+    f"one of {SHARDS} shares planned: peak, MB": ("share", "peak", 1e6),
+    "cache opened: s": ("open", "seconds", 1),
+    "cache opened: takes MB": ("open", "held", 1e6),
 }
+JUDGED = ("planning, CPU s", "encoding, CPU s", "peak resident, MB")
 
 
 def measure_here(arm: str, manifest: Path, threads: int) -> None:
     """Runs one arm in this process and prints what was found, with its peak of resident memory, as JSON."""
     torch.set_num_threads(threads)
-    options = EncodingOptions(device=torch.device("cpu"))
-    cache = manifest.with_suffix(".h5")
     job = Job(
-        corpus="manifest", root=manifest, cache=cache, encoders=("logmel80",), options=options, audio_only=True
+        corpus="manifest",
+        root=manifest,
+        cache=manifest.with_suffix(".h5"),
+        encoders=("logmel80",),
+        options=EncodingOptions(device=torch.device("cpu")),
+        audio_only=True,
     )
-    cpu = time.process_time()
     found = ARMS[arm](job)
-    print(json.dumps({**found, "cpu": time.process_time() - cpu, "peak": _peak_bytes()}))
+    print(json.dumps({**found, "peak": _peak_bytes()}))
 
 
 def measure_apart(arm: str, manifest: Path, threads: int) -> Found:
-    """Runs `measure_here` in a process of its own."""
+    """Runs `measure_here` in a process of its own, with the settings of ``mmer-featurize``."""
     command = [sys.executable, "-m", "benchmarks.bench_scale", "--arm", arm, str(manifest), "--threads", str(threads)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    settings = {"OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[1], env=os.environ | settings, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         sys.exit(f"{arm} over {manifest.name} failed:\n{done.stderr}")
     found: Found = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
+def compare(manifests: Mapping[int, Path], threads: int) -> None:
+    """Measures every size and prints all of it, with what each 1,000 utterances more took."""
+    found = {size: {arm: measure_apart(arm, path, threads) for arm in ARMS} for size, path in manifests.items()}
+    steps = list(pairwise(found))
+    rows, growth = [], {}
+    for what, (arm, key, unit) in FIGURES.items():
+        values = {size: one[arm][key] / unit for size, one in found.items()}
+        growth[what] = [1000 * (values[large] - values[small]) / (large - small) for small, large in steps]
+        rows.append((what, *(f"{value:,.2f}" for value in values.values()), *(f"{more:.3f}" for more in growth[what])))
+    sizes = tuple(f"{size:,}" for size in found)
+    print_table(("utterances", *sizes, *(f"each 1,000 over {small:,}" for small, _ in steps)), rows)
+    rates = [[f"{rate:.0f}" for rate in one["run"]["rates"]] for one in found.values()]
+    parts = [f"part {part} of {PARTS}" for part in range(1, PARTS + 1)]
+    print_table(("utterances/s", *parts), [(size, *row) for size, row in zip(sizes, rates, strict=True)])
+    for what in JUDGED:
+        early, late = growth[what]
+        print(verdict(f"{what}: each 1,000 late over each 1,000 early", late / early, at_most=1.25))
+    few, *_, many = (one["run"]["rates"] for one in found.values())
+    print(verdict("utterances/s of the last part: largest run over smallest", many[-1] / few[-1], at_least=0.8))
+
+
 def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES
+
+
+def main() -> None:
+    """Measures and prints everything."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--sizes", type=int, nargs=3, default=SIZES, help="of the runs, in utterances")
+    parser.add_argument("--threads", type=int, default=2, help="of torch [default: 2]")
+    parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
+    parser.add_argument("manifest", type=Path, nargs="?", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.arm:
+        measure_here(asked.arm, asked.manifest, asked.threads)
+        return
+    print(machine_line())
+    with TemporaryDirectory() as folder:
+        compare(write_corpus(Path(folder), asked.sizes), asked.threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -182,11 +182,12 @@ def recipe(name: str) -> Recipe:
 
 
 def list_recipes() -> list[tuple[str, ...]]:
-    """Gives a row of `COLUMNS` for each recipe."""
-    return [
+    """Gives the names of the columns and a row for each recipe."""
+    rows = [
         (one.name, one.fusion, one.corpus, one.protocol, one.labels, _headline(one.published), _settings(one))
         for one in RECIPES.values()
     ]
+    return [COLUMNS, *rows]
 
 
 def beside(

@@ -27,7 +27,7 @@ def config_of(head: nn.Module) -> HeadConfig:
 def roles_of(head: nn.Module) -> set[str]:
     """Names the roles that training a head reads."""
     config = config_of(head)
-    return {*config.roles, *config.training_roles}
+    return {*config.roles, *config.training_roles, *config.optional_roles}
 
 
 def build_optimizer(head: nn.Module, *, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
