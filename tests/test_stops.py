@@ -128,12 +128,12 @@ def test_a_disk_that_fills_up_keeps_what_was_committed(tmp_path: Path) -> None:
     # The file is created at its full length, then the process may not write beyond half of it: as on a disk that is
     # full by then, writes come back short and then fail.
     code = (
-        "import resource, sys; import featurize.job as job; from cli.extract import featurize as command\n"
-        "extract = job.extract\n"
+        "import resource, sys; import featurize.run as run; from cli.extract import featurize as command\n"
+        "extract = run.extract\n"
         "def limited(*args, **kwargs):\n"
         f"    resource.setrlimit(resource.RLIMIT_FSIZE, ({whole // 2}, resource.RLIM_INFINITY))\n"
         "    return extract(*args, **kwargs)\n"
-        "job.extract = limited\n"
+        "run.extract = limited\n"
         "command(sys.argv[1:])"
     )
     arguments = ["manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *ENCODERS]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from threadpoolctl import threadpool_limits
 
 from cache.audit import verify
 from cache.errors import CacheUnreadable, MmerError
@@ -55,15 +57,16 @@ def expected(voices: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
     return contents(path)
 
 
-class one_thread:  # noqa: N801 - reads as what it does
-    """Sums in another number of threads differ in their last bits."""
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *error: object) -> None:
-        torch.set_num_threads(self.before)
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets this process sum in one thread, as each worker does: with others the last bits differ."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):  # of the BLAS that log-mel is multiplied with
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Disturbing(Silent):
