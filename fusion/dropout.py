@@ -35,15 +35,23 @@ class Dropout(nn.Module):
         """Returns ``x`` with elements dropped, of the same shape."""
         if not self.training or not self.active:
             return x
-        return x * ((self.uniform(x) >= self.rate) / (1 - self.rate)).to(x.dtype)
+        scale = (1 / (1 - self.rate)).to(x.dtype)
+        return x * self._kept(x).to(x.dtype).mul_(scale)
 
     def uniform(self, x: Tensor) -> Tensor:
-        """Returns the numbers in [0, 1) that a mask of ``x`` is made from, of its shape and type."""
+        """Returns numbers in [0, 1) of the shape and type of ``x``, drawn as a mask of it would be."""
+        return (self._hashed(x.numel(), x.device).view(x.shape) & 0xFFFFFF).to(x.dtype) / (1 << 24)
+
+    def _kept(self, x: Tensor) -> Tensor:
+        """Tells which elements stay, by 16 bits each: half a hash, and all compared as integers."""
+        halves = self._hashed((x.numel() + 1) // 2, x.device).view(torch.int16)[: x.numel()].view(x.shape)
+        return halves >= (self.rate * (1 << 16) - (1 << 15)).round().to(torch.int16)
+
+    def _hashed(self, count: int, device: torch.device) -> Tensor:
         key = _mix(
             _wrapped(self.seed + _signed(STEP) * self.step) ^ _wrapped(self.seed.new_tensor(_signed(SITE) * self.site))
         )
-        places = torch.arange(x.numel(), dtype=torch.int32, device=x.device).view(x.shape)
-        return (_mix(places ^ key) & 0xFFFFFF).to(x.dtype) / (1 << 24)
+        return _mix(torch.arange(count, dtype=torch.int32, device=device) ^ key)
 
 
 def seed_dropout(head: nn.Module, seed: int) -> None:

@@ -1,0 +1,241 @@
+"""One epoch of a head from the cache, against the usual practice and against running the encoder in every epoch.
+
+Claim: an epoch of ``rescmfa`` on a cache shaped like IEMOCAP is at least 2.5 times as fast at full width (768), and at
+least 3 times at width 64, as the usual practice: shuffled batches padded to their longest, read from one HDF5 dataset
+per utterance in every epoch, torch's default AdamW. The losses of all utterances under fixed weights are equal to 1e-5.
+
+Both arms train the same head with the same losses and batch size, each in a process of its own, in turn: ours is set up
+as ``mmer-train`` sets itself up (freed memory is kept, threads sleep early). Full width is trained on fewer utterances,
+since an epoch costs hundreds of times as much. Run it by ``python -m benchmarks.bench_train``.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+from benchmarks.measure import Spread, alternate, iemocap_like, machine_line, speedup, verdict
+from cache.joined import AnyCache, open_cache
+from cache.layout import StreamPlan, read_layout
+from cache.rebuild import build_file
+from cache.rows import to_stored
+from cache.stream import StreamSpec
+from cache.utterance import Utterance
+from cache.writer import CacheWriter, Row
+from cli.options import print_table
+from featurize.memory import keep_freed_memory
+from fusion.batches import training_batches
+from fusion.dropout import set_step
+from fusion.features import FeatureSource
+from fusion.heads.catalog import build_head, config_for
+from fusion.inputs import Batch, HeadInputs
+from fusion.steps import build_optimizer, config_of, total_loss
+
+MEAN_FRAMES, MEAN_TOKENS, CLASSES, BATCH, CLIP = 222, 18, 4, 16, 1.0  # of IEMOCAP's turns, and of the trainer
+STREAMS = {"audio": "frames", "text": "tokens", "chars": "ctc.chars"}
+OURS, USUAL = "from the cache", "usual practice"
+HEADER = {"mmer_version": "benchmark", "created": "", "corpus": {"name": "noise"}}
+
+
+class Bench:
+    """A cache of noise, the same rows in the usual layout, and a head."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cache = open_cache(folder / "cache.h5")
+        self.usual = h5py.File(folder / "usual.h5", "r")
+        self.labels = np.random.default_rng(3).integers(0, CLASSES, len(self.cache))
+        self.source = FeatureSource(self.cache, STREAMS, self.labels)
+        self.indices = np.arange(len(self.cache))
+        self.shapes = {role: self.cache.stream(name).spec.shape for role, name in STREAMS.items()}
+        self.epoch = 0
+
+    def head(self) -> Any:
+        """Builds the head, the same in every arm."""
+        inputs = HeadInputs(classes=tuple("abcd"), shapes=self.shapes)
+        return build_head("rescmfa", config_for("rescmfa", {}), inputs, seed=0)
+
+    def bucketed(self) -> Iterator[Batch]:
+        """Gives an epoch of batches as the trainer does."""
+        self.epoch += 1
+        groups = training_batches(self.source.costs(self.indices), batch_size=BATCH, data_seed=0, epoch=self.epoch)
+        yield from self.source.batches([self.indices[group] for group in groups])
+
+    def random_padded(self) -> Iterator[Batch]:
+        """Gives an epoch of shuffled batches, each utterance read from its datasets and padded to the longest."""
+        self.epoch += 1
+        order = np.random.default_rng(self.epoch).permutation(self.indices)
+        for first in range(0, len(order), BATCH):
+            yield self._padded(order[first : first + BATCH].tolist())
+
+    def _padded(self, indices: Sequence[int]) -> Batch:
+        features, masks = {}, {}
+        for role in STREAMS:
+            rows = [torch.from_numpy(self.usual[f"{role}/{index}"][()]) for index in indices]
+            lengths = torch.tensor([len(one) for one in rows])
+            padded = pad_sequence(rows, batch_first=True)
+            features[role] = padded.long() if role == "chars" else padded.float()
+            masks[role] = torch.arange(padded.shape[1]) < lengths[:, None]
+        chosen = torch.tensor(indices)
+        return Batch(features=features, masks=masks, labels=torch.from_numpy(self.labels)[chosen], indices=chosen)
+
+
+def build_cache(path: Path, utterances: int, dim: int) -> AnyCache:
+    """Fills a cache with noise of IEMOCAP-like lengths: frames, token vectors, CTC targets."""
+    frames = iemocap_like(utterances, mean=MEAN_FRAMES).round().astype(np.int64).clip(min=8)
+    tokens = (frames * MEAN_TOKENS / MEAN_FRAMES).round().astype(np.int64).clip(min=3)
+    layouts = {"frames": ("audio", frames, dim, "float16"), "tokens": ("text", tokens, dim, "float16")}
+    layouts["ctc.chars"] = ("chars", tokens * 2, 1, "uint8")
+    plans = [
+        StreamPlan(
+            spec=StreamSpec(name=name, role=role, source="noise", shape=(width,), dtype=dtype, rate_hz=50.0),
+            lengths=lengths,
+            failures={},
+        )
+        for name, (role, lengths, width, dtype) in layouts.items()
+    ]
+    listed = [Utterance(id=str(index)) for index in range(utterances)]
+    build_file(path, header=HEADER, utterances=listed, plans=plans, weights={})
+    random = np.random.default_rng(1)
+    with CacheWriter(read_layout(path)) as writer:
+        for plan in plans:
+            for index, length in enumerate(plan.lengths.tolist()):
+                rows = random.standard_normal((length, *plan.spec.shape), dtype=np.float32)
+                stored = to_stored(5 + np.abs(rows * 8) if plan.spec.dtype == "uint8" else rows, plan.spec.dtype)
+                writer.commit([Row(stream=plan.spec.name, index=index, stored=stored, digest=bytes(16))])
+    return open_cache(path)
+
+
+def write_datasets(path: Path, cache: AnyCache) -> None:
+    """Writes the same rows as one HDF5 dataset per utterance and role."""
+    with h5py.File(path, "w") as file:
+        for role, name in STREAMS.items():
+            for index in range(len(cache)):
+                file.create_dataset(f"{role}/{index}", data=cache.stream(name).read(index))
+
+
+def train_epoch(head: Any, batches: Iterator[Batch], optimizer: torch.optim.Optimizer) -> None:
+    """Takes one step for each batch."""
+    head.train()
+    for step, batch in enumerate(batches):
+        set_step(head, step)
+        loss: Tensor = total_loss(head(batch), batch.labels, config_of(head).loss_weights)["total"]
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(head.parameters(), CLIP)
+        optimizer.step()
+
+
+def losses_of(head: Any, batches: Iterator[Batch]) -> Tensor:
+    """Gives the cross entropy of every utterance under fixed weights, in the order of the cache."""
+    head.eval()
+    with torch.no_grad():
+        pairs = [
+            (one.indices, functional.cross_entropy(head(one).logits, one.labels, reduction="none")) for one in batches
+        ]
+    order = torch.cat([indices for indices, _ in pairs]).argsort()
+    return torch.cat([loss for _, loss in pairs])[order]
+
+
+class Arm:
+    """One way to train, in a process of its own."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.asks, answers = context.Pipe()
+        self.process = context.Process(target=serve, args=(name, folder, answers), daemon=True)
+        self.process.start()
+
+    def __call__(self, what: str = "epoch") -> Any:
+        """Has an epoch trained, or asks for the losses or the peak memory."""
+        self.asks.send(what)
+        return self.asks.recv()
+
+
+def serve(name: str, folder: Path, answers: Any) -> None:
+    """Does what it is asked until it is asked to end."""
+    if name == OURS:
+        keep_freed_memory()
+    bench = Bench(folder)
+    head, batches = bench.head(), bench.bucketed if name == OURS else bench.random_padded
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-4, weight_decay=0.01)
+    if name == OURS:
+        optimizer = build_optimizer(head, name="adamw", lr=1e-4, weight_decay=0.01)  # type: ignore[assignment]
+    while (what := answers.recv()) != "end":
+        if what == "epoch":
+            train_epoch(head, batches(), optimizer)
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        answers.send(losses_of(head, batches()).numpy() if what == "losses" else peak_mb)
+
+
+def measure(folder: Path, *, dim: int, utterances: int, rounds: int) -> tuple[Spread, float, list[list[object]]]:
+    """Trains both arms in turn at one width; gives the ratio, the largest difference of losses, and table rows."""
+    write_datasets(folder / "usual.h5", build_cache(folder / "cache.h5", utterances, dim))
+    arms = {name: Arm(name, folder) for name in (OURS, USUAL)}
+    gap = float(np.abs(arms[OURS]("losses") - arms[USUAL]("losses")).max())
+    seconds = alternate(dict(arms), rounds=rounds)
+    rows: list[list[object]] = [
+        [
+            dim,
+            utterances,
+            name,
+            Spread.of(seconds[name]).text(),
+            speedup(seconds, name, USUAL).text(),
+            f"{arm('peak'):,.0f}",
+        ]
+        for name, arm in arms.items()
+    ]
+    for arm in arms.values():
+        arm.asks.send("end")
+    return speedup(seconds, OURS, USUAL), gap, rows
+
+
+def encoder_seconds(audio_s: float) -> float:
+    """Times a base-size encoder over so much speech, as it would run in every epoch without gradients."""
+    encoder: Any = Wav2Vec2Model(Wav2Vec2Config())
+    encoder.eval()
+    waveform = torch.randn(1, int(16_000 * min(audio_s, 20.0)))
+    with torch.inference_mode():
+        encoder(waveform[:, :16_000])
+        started = time.perf_counter()
+        encoder(waveform)
+    return (time.perf_counter() - started) * audio_s / min(audio_s, 20.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--narrow", type=int, default=512, help="utterances at width 64")
+    parser.add_argument("--wide", type=int, default=64, help="utterances at width 768")
+    asked = parser.parse_args()
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # in both arms: the machine may be shared
+    print(machine_line())
+    table: list[list[object]] = []
+    verdicts = []
+    for dim, utterances, target in ((64, asked.narrow, 3.0), (768, asked.wide, 2.5)):
+        with TemporaryDirectory() as folder:
+            ratio, gap, rows = measure(Path(folder), dim=dim, utterances=utterances, rounds=asked.rounds)
+        table += rows
+        verdicts.append(verdict(f"epoch at width {dim}, times the usual practice", ratio.median, at_least=target))
+        verdicts.append(verdict(f"largest difference of a loss at width {dim}", gap, at_most=1e-5))
+    print_table(("width", "utterances", "epoch", "seconds", "times as fast", "peak, MB"), table)
+    audio_s = asked.wide * MEAN_FRAMES / 50
+    added = encoder_seconds(audio_s)
+    print(f"running wav2vec2-base in every epoch over the {audio_s:.0f} s of the last rows adds {added:.1f} s to it")
+    print(*verdicts, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
