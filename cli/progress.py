@@ -52,31 +52,36 @@ class TrainingBar:
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._name = self._told = ""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.end()
+        self._close()
 
     def note(self, note: str) -> None:
-        """Prints what is to be known beside the scores."""
-        click.echo(f"note: {note}", err=True)
+        """Prints what is to be known beside the scores, above the bar."""
+        tqdm.write(f"note: {note}", file=sys.stderr)
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Begins the bar of a model."""
-        self.end()
-        interval_s = 0.1 if _terminal() else 60.0
-        self._bar = tqdm(total=epochs, desc=f"fold {fold}, seed {seed}", unit="epoch", mininterval=interval_s)
+        self._name = self._told = f"fold {fold}, seed {seed}"
+        self._bar = tqdm(total=epochs, desc=self._name, unit="epoch", leave=False, disable=not _terminal())
 
     def epoch(self, scores: Any) -> None:
-        """Moves the bar by an epoch."""
-        told = {f"dev {name}": f"{scores.dev[name]:.3f}" for name in ("ua", "wf1")}
-        self._bar.set_postfix(loss=f"{scores.losses['total']:.3f}", **told, refresh=False)
-        self._bar.update(1)
+        """Moves the bar by an epoch; a run that goes on begins in the middle."""
+        dev = ", ".join(f"dev {name} {scores.dev[name]:.3f}" for name in ("ua", "wf1"))
+        self._told = f"{self._name}: epoch {scores.epoch}, loss {scores.losses['total']:.3f}, {dev}"
+        self._bar.set_postfix_str(f"loss {scores.losses['total']:.3f}, {dev}", refresh=False)
+        self._bar.update(scores.epoch - self._bar.n)
 
     def end(self) -> None:
-        """Ends the bar; early stopping leaves it short."""
+        """Ends the bar, and leaves a line of what the last epoch gave."""
+        self._close()
+        click.echo(self._told, err=True)
+
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None

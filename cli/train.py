@@ -32,7 +32,7 @@ from cli.training import train_and_report
 @click.option("--epochs", type=int, callback=positive(int), help="At most.")
 @click.option("--batch-size", type=int, callback=positive(int))
 @click.option("--lr", type=float, callback=positive(float), help="Learning rate.")
-@click.option("--seed", "seeds", type=int, multiple=True, help="Of a model; repeatable.  [default: 0]")
+@click.option("--seed", "seeds", type=int, multiple=True, help="Of the models; repeatable.  [default: 0]")
 @click.option("--data-seed", type=int, help="Of dev parts and of the order of batches.  [default: 0]")
 @click.option(
     "--set", "fields", multiple=True, metavar="FIELD=VALUE", help="Any field of head or training; repeatable."
@@ -44,7 +44,8 @@ from cli.training import train_and_report
     "runs",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Finished run; two of them with --fusion score.",
+    metavar="RUN",
+    help="Finished run whose logits are added up; two or more, with --fusion score.",
 )
 @click.option(
     "--allow-missing", is_flag=True, help="Score the test utterances that have features where some have none."
@@ -52,6 +53,7 @@ from cli.training import train_and_report
 @click.option("--allow-leak", is_flag=True, help="Take an encoder that has seen test speakers; printed in the results.")
 @click.option("--replace", is_flag=True, help="Train anew what the run folder holds.")
 @click.option("--latex", is_flag=True, help="Print a row of a LaTeX table too.")
+@click.option("--tensorboard", is_flag=True, help="Write the curves for TensorBoard too, into the run folder.")
 @click.option("--list-heads", is_flag=True, is_eager=True, expose_value=False, callback=list_heads)
 @click.option("--list-recipes", is_flag=True, is_eager=True, expose_value=False, callback=list_recipes)
 @json_option

@@ -1,135 +1,134 @@
-"""What ``mmer-train`` does: reads what was asked for, trains, prints the scores and what they are."""
+"""What ``mmer-train`` does: reads what was asked for, trains or adds up, prints."""
 
 import os
-import shutil
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
-
-from cli.options import print_json, print_table, size_text
+from cli.options import print_json
 
 FLAGS = ("modalities", "modality_dropout", "epochs", "batch_size", "lr", "data_seed")  # fields with a flag of their own
+PATTERN = re.compile(r"[-_.]*[*?\[\]]+[-_.]*")  # what names several cache files, with the signs around it
+OF_SUMS = frozenset({"fusion", "cache", "out", "device", "tensorboard"})  # what --run may stand beside
 
 
 def train_and_report(*, as_json: bool, latex: bool, replace: bool, runs: tuple[Path, ...], **asked: Any) -> None:
-    """Trains what is asked for, or adds two finished runs up, and prints the results."""
+    """Trains what is asked for, or adds finished runs up, and prints the results."""
+    from cli.scores import print_results
+
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in cli/extract.py
-    results, notes = _added(runs, asked) if runs else _trained(asked, replace)
+    results, notes = _added(runs, asked, replace) if runs else _trained(asked, replace)
     if as_json:
         print_json(results)
-        return
-    _print_results(results, notes)
-    if latex:
-        from fusion.results import latex_row
-
-        click.echo(latex_row(results))
+    else:
+        print_results(results, notes, latex=latex)
 
 
 def _trained(asked: dict[str, Any], replace: bool) -> tuple[dict[str, Any], list[str]]:
     from cache.joined import open_cache
     from cli.progress import TrainingBar
     from featurize.device import choose_device
-    from fusion.crossval import cross_validate, plan_run
-    from fusion.plots import plot_confusion
-    from fusion.results import collect, counts_of
+    from fusion.board import Board
+    from fusion.crossval import cross_validate
+    from fusion.plan import plan_run
+    from fusion.results import collect
     from fusion.run import RunFolder
 
-    experiment = _experiment(asked)
+    device = choose_device(asked["device"])
     cache = open_cache(asked["cache"])
-    plan = plan_run(experiment, cache)
+    plan = plan_run(_experiment(asked, cache), cache)
     folder = RunFolder(asked["out"] or _default_folder(asked["cache"], plan))
-    if replace and folder.path.exists():
-        shutil.rmtree(folder.path)
-    with folder.locked(), TrainingBar() as watcher:
-        cross_validate(plan, folder, device=choose_device(asked["device"]), watcher=watcher)
-        results = collect(folder, cache, plan.described)
-    names = list(plan.inputs.classes)
-    plot_confusion(folder, counts_of(folder, names), names, f"{experiment.fusion}, {plan.split.protocol}")
-    return results, [*plan.notes, *_beside(experiment, results)]
+    with TrainingBar() as bar:
+        watcher = Board(bar, folder) if asked["tensorboard"] else bar
+        with folder.locked():
+            if replace:
+                folder.clear()
+            cross_validate(plan, folder, device=device, watcher=watcher)
+            results = collect(folder, cache, plan.described)
+    return results, [*plan.notes, *_beside(plan, results)]
 
 
-def _experiment(asked: dict[str, Any]) -> Any:
+def _experiment(asked: dict[str, Any], cache: Any) -> Any:
     from cache.errors import MmerError
-    from fusion.configure import configure, parse_fields
+    from fusion.configure import configure
     from fusion.experiment import Experiment
+    from fusion.recipes import recipe
 
-    recipe = _recipe(asked["recipe"])
-    fusion = asked["fusion"] or (recipe.fusion if recipe else None)
+    chosen = recipe(asked["recipe"]) if asked["recipe"] else None
+    fusion = asked["fusion"] or (chosen.fusion if chosen else None)
     if fusion is None:
         raise MmerError("name a head by --fusion, see --list-heads, or a --recipe")
-    if recipe and recipe.fusion != fusion:
-        raise MmerError(f"recipe {recipe.name} is for head {recipe.fusion}, not for {fusion}; leave --fusion out")
-    values: dict[str, object] = dict(recipe.fields) if recipe else {}
-    values |= {name: asked[name] for name in FLAGS if asked[name] is not None}
-    head, training = configure(fusion, values | parse_fields(asked["fields"]))
-    streams = {role: asked[role] for role in ("audio", "text") if asked[role]} | parse_fields(asked["streams"])
+    if chosen and chosen.fusion != fusion:
+        raise MmerError(f"recipe {chosen.name} is for head {chosen.fusion}, not for {fusion}; leave --fusion out")
+    head, training = configure(fusion, {**(chosen.fields if chosen else {}), **_fields(asked)})
     return Experiment(
         fusion=fusion,
         head=head,
         training=training,
         seeds=asked["seeds"] or (0,),
-        streams=streams,
-        labels=asked["labels"] or (recipe.labels if recipe else None),
-        protocol=asked["protocol"] or (recipe.protocol if recipe else None),
+        streams=_streams(asked, chosen, head, cache),
+        labels=asked["labels"] or (chosen.labels if chosen else None),
+        protocol=asked["protocol"] or (chosen.protocol if chosen else None),
         allow_missing=asked["allow_missing"],
         allow_leak=asked["allow_leak"],
         recipe=asked["recipe"] or "",
     )
 
 
-def _recipe(name: str | None) -> Any:
-    if name is None:
-        return None
-    from fusion.recipes import recipe
+def _fields(asked: Mapping[str, Any]) -> dict[str, object]:
+    """Gives the fields that flags and ``--set`` set."""
+    from fusion.configure import check_once, parse_fields
 
-    return recipe(name)
+    fields: dict[str, object] = {name: asked[name] for name in FLAGS if asked[name] is not None}
+    for name, value in parse_fields(asked["fields"]).items():
+        check_once(name, fields)
+        fields[name] = value
+    return fields
 
 
-def _beside(experiment: Any, results: dict[str, Any]) -> list[str]:
+def _streams(asked: Mapping[str, Any], chosen: Any, head: Any, cache: Any) -> dict[str, str]:
+    """Gives the streams that are named, by the user or by a recipe."""
+    from fusion.configure import check_once, parse_fields
+    from fusion.recipe import streams_of
+
+    streams: dict[str, str] = {role: asked[role] for role in ("audio", "text") if asked[role]}
+    for role, name in parse_fields(asked["streams"], form="ROLE=STREAM", such_as="--stream mel=logmel80").items():
+        check_once(role, streams)
+        streams[role] = name
+    return streams_of(chosen, cache, {*head.roles, *head.weight_roles}, streams) if chosen else streams
+
+
+def _beside(plan: Any, results: dict[str, Any]) -> list[str]:
     """Puts what a recipe's paper published beside what was obtained."""
-    if not experiment.recipe:
-        return []
     from fusion.recipes import beside, recipe
+    from fusion.remedy import corpus_of
 
-    labels = experiment.labels or ", ".join(results["labels"])
-    return list(beside(recipe(experiment.recipe), results["mean"], results["protocol"], labels, frozen=True))
+    if not plan.experiment.recipe:
+        return []
+    chosen, labels = recipe(plan.experiment.recipe), plan.split.labels.name
+    corpus, protocol = corpus_of(plan.cache), results["protocol"]
+    return beside(chosen, results["mean"], protocol, labels, frozen=plan.frozen, corpus=corpus)
 
 
 def _default_folder(cache: Path, plan: Any) -> Path:
     from fusion.experiment import digest_of
 
-    stem = "".join(sign for sign in cache.stem if sign not in "*?[]").rstrip("-_.")
+    stem = "-".join(part for part in PATTERN.split(cache.stem) if part)
     return Path("runs") / f"{stem}-{plan.experiment.fusion}-{digest_of(plan.described)[:8]}"
 
 
-def _added(runs: tuple[Path, ...], asked: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _added(runs: tuple[Path, ...], asked: dict[str, Any], replace: bool) -> tuple[dict[str, Any], list[str]]:
     from cache.errors import MmerError
     from cache.joined import open_cache
-    from fusion.adding import add_runs
-    from fusion.run import RunFolder
+    from fusion.adding import FUSION, add_runs
+    from fusion.run import RUN, RunFolder
 
-    if len(runs) != 2 or asked["fusion"] != "score":
-        raise MmerError("--run takes two finished runs, and goes with --fusion score")
-    out = asked["out"] or Path("runs") / f"score-{runs[0].name}-{runs[1].name}"
-    results = add_runs([RunFolder(run) for run in runs], open_cache(asked["cache"]), RunFolder(out))
-    return results, [f"the sum of the logits of {runs[0]} and {runs[1]}"]
-
-
-def _print_results(results: dict[str, Any], notes: list[str]) -> None:
-    from fusion.results import score_table
-
-    print_table(("fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1"), score_table(results))
-    for note in notes:
-        click.echo(note)
-    first = results["folds"][0]
-    seconds = sum(one["seconds"] for one in results["folds"])
-    over = sum(len(one["over_limits"]) for one in results["folds"])
-    if over:
-        click.echo(
-            f"{over} test utterances are longer than the head takes in full; scores.json of each fold lists them"
-        )
-    peak = max(one["peak_bytes"] for one in results["folds"])
-    click.echo(
-        f"{results['run']}: {first['parameters']:,} parameters, {seconds:.1f} s of training, peak {size_text(peak)}"
-    )
+    beside = [name for name, value in asked.items() if name not in OF_SUMS and value not in {None, (), False}]
+    if len(runs) < 2 or asked["fusion"] != FUSION:
+        raise MmerError("--run takes finished runs, two or more, and goes with --fusion score")
+    if beside:
+        raise MmerError(f"finished runs are added up as they are; leave {', '.join(beside)} out")
+    out = RunFolder(asked["out"] or Path("runs") / f"score-{'-'.join(run.name for run in runs)}")
+    results = add_runs([RunFolder(run) for run in runs], open_cache(asked["cache"]), out, replace=replace)
+    return results, out.read(RUN)["notes"]

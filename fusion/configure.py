@@ -1,6 +1,6 @@
 """From field=value pairs to the configuration of a head and of its training."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
 from cache.errors import MmerError
@@ -8,6 +8,8 @@ from fusion.head import HeadConfig
 from fusion.heads.catalog import config_for, head_spec
 from fusion.settings import configured, nearest
 from fusion.train_config import TrainConfig
+
+ELSEWHERE = {"seed": "--seed"}  # fields of the training that a run sets itself
 
 
 def configure(fusion: str, values: Mapping[str, object]) -> tuple[HeadConfig, TrainConfig]:
@@ -21,22 +23,30 @@ def configure(fusion: str, values: Mapping[str, object]) -> tuple[HeadConfig, Tr
         MmerError: if the head or a field is unknown, or a value is not allowed.
     """
     of_head = {one.name for one in fields(head_spec(fusion).config)}
-    of_training = {one.name for one in fields(TrainConfig)}
+    of_training = {one.name for one in fields(TrainConfig)} - ELSEWHERE.keys()
+    known = of_head | of_training
     for name in values:
-        if name not in of_head | of_training:
-            raise MmerError(
-                f"head {fusion} and its training have no field {name!r}; {_meant(name, of_head | of_training)}"
-            )
+        if name in ELSEWHERE:
+            raise MmerError(f"{name} is no field to set; it is given by {ELSEWHERE[name]}")
+        if name not in known:
+            raise MmerError(f"head {fusion} and its training have no field {name!r}; {nearest(name, sorted(known))}")
     head = config_for(fusion, {name: value for name, value in values.items() if name in of_head})
     training = {name: value for name, value in values.items() if name in of_training}
     return head, configured(TrainConfig, training, owner="training")
 
 
-def parse_fields(texts: tuple[str, ...]) -> dict[str, str]:
-    """Reads ``FIELD=VALUE`` pairs.
+def parse_fields(
+    texts: Iterable[str], *, form: str = "FIELD=VALUE", such_as: str = "--set alpha=0.1"
+) -> dict[str, str]:
+    """Reads ``NAME=VALUE`` pairs.
+
+    Args:
+        texts: the pairs.
+        form: what a pair looks like, for errors.
+        such_as: an example, for errors.
 
     Raises:
-        MmerError: if one is not of that form, or a field is named twice.
+        MmerError: if one is not of that form, or a name is given twice.
 
     Example:
         >>> parse_fields(("alpha=0.1", "layers=2"))
@@ -44,14 +54,19 @@ def parse_fields(texts: tuple[str, ...]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for text in texts:
-        name, sign, value = text.partition("=")
-        if not sign or not name.strip():
-            raise MmerError(f"{text!r} is no FIELD=VALUE, such as --set alpha=0.1")
-        if name.strip() in found:
-            raise MmerError(f"{name.strip()} is set twice")
-        found[name.strip()] = value.strip()
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not name or not value:
+            raise MmerError(f"{text!r} is no {form}, such as {such_as}")
+        check_once(name, found)
+        found[name] = value
     return found
 
 
-def _meant(name: str, known: set[str]) -> str:
-    return nearest(name, sorted(known))
+def check_once(name: str, given: Iterable[str]) -> None:
+    """Refuses a name that was given before.
+
+    Raises:
+        MmerError: if it was.
+    """
+    if name in given:
+        raise MmerError(f"{name} is given twice; give it once")

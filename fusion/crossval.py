@@ -1,36 +1,21 @@
 """Trains a head on every fold and seed, opens each test part once, and leaves a run folder behind."""
 
-import json
-import platform
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
 
 from cache.errors import MmerError
-from cache.joined import AnyCache
-from cache.version import mmer_version
 from fusion.checkpoint import EpochScores
-from fusion.experiment import Experiment
 from fusion.features import FeatureSource, FoldRows
-from fusion.heads.catalog import AnyHead, build_head, count_parameters
-from fusion.inputs import HeadInputs
+from fusion.heads.catalog import AnyHead
 from fusion.members import Fold
-from fusion.metrics import score as score_guesses
-from fusion.run import CURVES, PREDICTIONS, SCORES, SPLITS, STATE, WEIGHTS, RunFolder
+from fusion.plan import Plan, build
+from fusion.records import recorded, scores_of, write_predictions, write_splits, write_trained
+from fusion.run import SCORES, STATE, RunFolder
 from fusion.scoring import score
-from fusion.split import Split, split_cache
-from fusion.streams import Chosen, choose_streams, head_inputs
-from fusion.trainer import TrainedFold, train_fold
-
-Probabilities: TypeAlias = npt.NDArray[np.float32]
-
-RECORDED = ("torch", "numpy", "scikit-learn", "safetensors", "h5py")
+from fusion.trainer import SAVE_EVERY_S, TrainedFold, train_fold
 
 
 class Watcher(Protocol):
@@ -41,7 +26,7 @@ class Watcher(Protocol):
         ...
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
-        """A fold is being trained, for so many epochs at most."""
+        """A model is being trained, for so many epochs at most."""
         ...
 
     def epoch(self, scores: EpochScores) -> None:
@@ -49,93 +34,44 @@ class Watcher(Protocol):
         ...
 
     def end(self) -> None:
-        """The fold is done."""
+        """The model is trained."""
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A run that can start: everything is chosen and checked."""
-
-    experiment: Experiment
-    cache: AnyCache
-    chosen: Chosen
-    split: Split
-    inputs: HeadInputs
-    described: dict[str, Any]
-
-    @property
-    def notes(self) -> list[str]:
-        """All that is to be printed beside the scores."""
-        return [self.split.promise, *self.chosen.notes, *self.split.notes]
-
-
-def plan_run(experiment: Experiment, cache: AnyCache) -> Plan:
-    """Chooses streams, labels and folds, and checks every promise, before anything is trained.
-
-    Raises:
-        MmerError: if a stream is missing, a promise does not hold, or the head cannot be built of what there is.
-    """
-    chosen = choose_streams(cache, experiment.head, experiment.streams)
-    split = split_cache(
-        cache,
-        streams=chosen.always,
-        training_streams=chosen.training,
-        labels=experiment.labels,
-        protocol=experiment.protocol,
-        data_seed=experiment.training.data_seed,
-        allow_missing=experiment.allow_missing,
-        allow_leak=experiment.allow_leak,
-    )
-    inputs = head_inputs(cache, experiment.head, chosen, split.labels.names)
-    plan = Plan(
-        experiment=experiment,
-        cache=cache,
-        chosen=chosen,
-        split=split,
-        inputs=inputs,
-        described=experiment.described(cache, chosen, split),
-    )
-    build(plan, seed=0)  # what does not fit together shows now
-    return plan
-
-
-def cross_validate(plan: Plan, folder: RunFolder, *, device: torch.device, watcher: Watcher) -> None:
+def cross_validate(
+    plan: Plan, folder: RunFolder, *, device: torch.device, watcher: Watcher, save_every_s: float = SAVE_EVERY_S
+) -> None:
     """Trains what is not trained yet; a run that was killed goes on where it was.
 
     Args:
         plan: of the run.
-        folder: where it leaves everything.
+        folder: where it leaves everything; the caller holds its lock.
         device: where the head is trained.
         watcher: told how far it is.
+        save_every_s: how often the state of a model is written, at most.
 
     Raises:
-        MmerError: if the folder holds another run, or a loss is not finite.
+        MmerError: if the folder holds another run, a loss is not finite, or memory runs out.
     """
     for note in plan.notes:
         watcher.note(note)
-    folder.begin(plan.described, _recorded(plan))
-    _write_splits(plan, folder)
-    source = _source(plan, device)
-    for seed in plan.experiment.seeds:
-        for fold in plan.split.folds:
-            part = folder.part(fold.name, seed)
-            if not (part.path / SCORES).exists():
-                watcher.start(fold.name, seed, plan.experiment.training.epochs)
-                _Model(plan=plan, source=source, fold=fold, seed=seed, part=part).run(watcher)
-                watcher.end()
-
-
-def build(plan: Plan, *, seed: int) -> AnyHead:
-    """Builds the head of a run.
-
-    Raises:
-        MmerError: if its configuration does not suit the streams.
-    """
-    try:
-        return build_head(plan.experiment.fusion, plan.experiment.head, plan.inputs, seed=seed)
-    except ValueError as error:
-        raise MmerError(f"head {plan.experiment.fusion}: {error}; change it by --set FIELD=VALUE") from error
+    folder.begin(plan.described, recorded(plan))
+    models = [
+        _Model(plan=plan, fold=fold, seed=seed, part=folder.part(fold.name, seed), save_every_s=save_every_s)
+        for seed in plan.experiment.seeds
+        for fold in plan.split.folds
+    ]
+    for model in models:
+        if model.finished:
+            model.part.delete(STATE)  # of a run that was killed between its last two steps
+    left = [model for model in models if not model.finished]
+    if left:
+        write_splits(plan, folder)
+        source = _source(plan, device)
+    for model in left:
+        watcher.start(model.fold.name, model.seed, plan.experiment.training.epochs)
+        model.run(source, watcher)
+        watcher.end()
 
 
 def _source(plan: Plan, device: torch.device) -> FeatureSource:
@@ -148,92 +84,46 @@ class _Model:
     """One model of a run: its fold, its seed, its folder."""
 
     plan: Plan
-    source: FeatureSource
     fold: Fold
     seed: int
     part: RunFolder
+    save_every_s: float
 
-    def run(self, watcher: Watcher) -> None:
+    @property
+    def finished(self) -> bool:
+        """Whether it is trained and scored."""
+        return (self.part.path / SCORES).exists()
+
+    def run(self, source: FeatureSource, watcher: Watcher) -> None:
         """Trains it, chooses its epoch on dev, and scores it on test; the scores are written last."""
-        head = build(self.plan, seed=self.seed)
-        for note in head.prepare(FoldRows(self.source, self.fold.train)):
-            watcher.note(f"fold {self.fold.name}: {note}")
-        trained = self._train(head, watcher)
-        with self.part.replacing(WEIGHTS) as path:
-            save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, path)
-        _write_curves(self.part, trained)
-        probabilities = score(head, self.source, self.fold.test)  # opened here, once, for the epoch that dev chose
-        _write_predictions(self.plan, self.fold, self.part, probabilities)
-        self.part.write(SCORES, self._scores(head, trained, probabilities))
-        (self.part.path / STATE).unlink(missing_ok=True)
-
-    def _train(self, head: AnyHead, watcher: Watcher) -> TrainedFold:
-        self.part.path.mkdir(parents=True, exist_ok=True)
-        return train_fold(
-            head,
-            self.source,
-            self.fold.train,
-            self.fold.dev,
-            replace(self.plan.experiment.training, seed=self.seed),
-            checkpoint=self.part.path / STATE,
-            on_epoch=watcher.epoch,
-        )
-
-    def _scores(self, head: AnyHead, trained: TrainedFold, probabilities: Probabilities) -> dict[str, Any]:
         plan, fold = self.plan, self.fold
-        scores = score_guesses(plan.split.classes[fold.test], probabilities.argmax(axis=1), len(plan.inputs.classes))
-        read = {role: self.source.lengths[role][fold.test] for role in plan.experiment.head.roles}
-        return {
-            "fold": fold.name,
-            "seed": self.seed,
-            "epoch": trained.best_epoch,
-            **{part: len(indices) for part, indices in fold.parts.items()},
-            **scores.as_dict(),
-            "dev_scores": dict(trained.dev),
-            "test_of": plan.split.totals[fold.name],
-            "over_limits": [plan.cache.ids[index] for index in fold.test[head.over_limits(read)].tolist()],
-            "parameters": count_parameters(head),
-            "seconds": round(trained.seconds, 3),
-            "peak_bytes": trained.peak_bytes,
-        }
+        head = build(plan, seed=self.seed)
+        notes = head.prepare(FoldRows(source, fold.train))
+        for note in notes:
+            watcher.note(f"fold {fold.name}: {note}")
+        trained = self._train(head, source, watcher)
+        write_trained(self.part, trained, source.device)
+        probabilities = score(head, source, fold.test)  # opened here, once, for the epoch that dev chose
+        names, ids = plan.inputs.classes, [plan.cache.ids[index] for index in fold.test]
+        truth = [names[index] for index in plan.split.classes[fold.test]]
+        write_predictions(self.part, ids, truth, probabilities, names)
+        scores = scores_of(plan, fold, head, trained, probabilities, lengths=source.lengths)
+        self.part.write(SCORES, {"fold": fold.name, "seed": self.seed, **scores, "notes": notes})
+        self.part.delete(STATE)
 
-
-def _write_curves(part: RunFolder, trained: TrainedFold) -> None:
-    losses, dev = list(trained.curves[0].losses), list(trained.curves[0].dev)
-    rows = [
-        [one.epoch, *(one.losses[name] for name in losses), *(one.dev[name] for name in dev)] for one in trained.curves
-    ]
-    part.write_rows(CURVES, ["epoch", *losses, *(f"dev_{name}" for name in dev)], rows)
-
-
-def _write_predictions(plan: Plan, fold: Fold, part: RunFolder, probabilities: Probabilities) -> None:
-    names = plan.inputs.classes
-    rows = [
-        [plan.cache.ids[index], names[plan.split.classes[index]], names[int(row.argmax())], *map(float, row)]
-        for index, row in zip(fold.test.tolist(), probabilities, strict=True)
-    ]
-    part.write_rows(PREDICTIONS, ["id", "label", "guess", *(f"p_{name}" for name in names)], rows)
-
-
-def _write_splits(plan: Plan, folder: RunFolder) -> None:
-    names = plan.inputs.classes
-    rows = [
-        [fold.name, part, plan.cache.ids[index], names[plan.split.classes[index]]]
-        for fold in plan.split.folds
-        for part, indices in fold.parts.items()
-        for index in indices.tolist()
-    ]
-    folder.write_rows(SPLITS, ["fold", "part", "id", "label"], rows)
-
-
-def _recorded(plan: Plan) -> Mapping[str, Any]:
-    """Gives what is kept of a run beside what decides it."""
-    specs = {role: json.loads(plan.cache.stream(name).spec.to_json()) for role, name in plan.chosen.streams.items()}
-    return {
-        "cache": str(plan.cache.path),
-        "corpus": dict(plan.cache.header["corpus"]),
-        "specs": specs,
-        "notes": plan.notes,
-        "versions": {"mmer": mmer_version(), "python": platform.python_version()}
-        | {name: version(name) for name in RECORDED},
-    }
+    def _train(self, head: AnyHead, source: FeatureSource, watcher: Watcher) -> TrainedFold:
+        self.part.make()
+        try:
+            return train_fold(
+                head,
+                source,
+                self.fold.train,
+                self.fold.dev,
+                replace(self.plan.experiment.training, seed=self.seed),
+                checkpoint=self.part.path / STATE,
+                save_every_s=self.save_every_s,
+                on_epoch=watcher.epoch,
+            )
+        except torch.OutOfMemoryError as error:
+            asked = self.plan.experiment.training.batch_size
+            raise MmerError(f"{source.device} is out of memory; lower --batch-size ({asked})") from error

@@ -6,9 +6,12 @@ from hashlib import blake2b
 from json import dumps
 from typing import Any
 
+import numpy as np
+
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.head import HeadConfig
+from fusion.members import Fold
 from fusion.split import Split
 from fusion.streams import Chosen
 from fusion.train_config import TrainConfig
@@ -21,7 +24,7 @@ class Experiment:
     Attributes:
         fusion: name of the head.
         head: its configuration.
-        training: how it is trained; its seed is that of the run's first seed and counts for none.
+        training: how it is trained; its seed counts for none, `seeds` do.
         seeds: of the models, each trained on every fold.
         streams: role -> stream, where named.
         labels: what ``--labels`` says, None for the default of the corpus.
@@ -29,6 +32,9 @@ class Experiment:
         allow_missing: score the test utterances that have features where some have none.
         allow_leak: take encoders that have seen test speakers.
         recipe: name of the recipe that set the fields, empty where none did.
+
+    Raises:
+        MmerError: if a seed is negative, given twice, or there is none.
     """
 
     fusion: str
@@ -43,13 +49,13 @@ class Experiment:
     recipe: str = ""
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise MmerError(f"seeds must be given and differ from each other, got {list(self.seeds)}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            told = ", ".join(map(str, self.seeds)) or "none"
+            raise MmerError(f"seeds must be numbers from 0 on that differ from each other, got {told}")
 
     def described(self, cache: AnyCache, chosen: Chosen, split: Split) -> dict[str, Any]:
         """Gives all that decides the results, as plain values by section; two runs that agree in it are one."""
         training = {name: value for name, value in asdict(self.training).items() if name != "seed"}
-        streams = {role: f"{name} {cache.stream(name).key}" for role, name in sorted(chosen.streams.items())}
         return {
             "fusion": self.fusion,
             "recipe": self.recipe,
@@ -58,8 +64,10 @@ class Experiment:
             "seeds": list(self.seeds),
             "labels": {name: list(raws) for name, raws in split.labels.classes.items()},
             "protocol": split.protocol,
-            "streams": streams,
-            "folds": {fold.name: digest_of(_named(cache.ids, fold.parts)) for fold in split.folds},
+            "streams": _keyed(cache, chosen.streams),
+            "starts": _keyed(cache, chosen.starts),
+            "folds": {fold.name: _fold_digest(cache, split, fold) for fold in split.folds},
+            "features": _features_digest(cache, chosen, split.folds),
         }
 
 
@@ -68,5 +76,22 @@ def digest_of(value: object) -> str:
     return blake2b(dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _named(ids: Sequence[str], parts: Mapping[str, Any]) -> dict[str, list[str]]:
-    return {part: [ids[index] for index in indices.tolist()] for part, indices in parts.items()}
+def _keyed(cache: AnyCache, streams: Mapping[str, str]) -> dict[str, str]:
+    return {role: f"{name} {cache.stream(name).key}" for role, name in sorted(streams.items())}
+
+
+def _features_digest(cache: AnyCache, chosen: Chosen, folds: Sequence[Fold]) -> str:
+    """Digests the rows of all utterances that take part, whatever their order in the cache."""
+    read = np.unique(np.concatenate([part for fold in folds for part in fold.parts.values()])).tolist()
+    read.sort(key=lambda index: cache.ids[index])
+    streams = [cache.stream(name) for _, name in sorted(chosen.streams.items())]
+    return digest_of([[int(stream.checksum[index]) for index in read] for stream in streams])
+
+
+def _fold_digest(cache: AnyCache, split: Split, fold: Fold) -> str:
+    """Digests which utterances are in which part, and their classes, whatever their order in the cache."""
+    parts = {
+        part: sorted((cache.ids[index], int(split.classes[index])) for index in indices.tolist())
+        for part, indices in fold.parts.items()
+    }
+    return digest_of(parts)

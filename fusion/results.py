@@ -10,14 +10,16 @@ import numpy.typing as npt
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.metrics import METRICS, Scores, confusion
-from fusion.run import PREDICTIONS, RESULTS, SCORES, RunFolder
+from fusion.plots import plot_confusion
+from fusion.remedy import corpus_of
+from fusion.run import CONFUSION, COST, PREDICTIONS, RESULTS, SCORES, Plain, RunFolder
 from fusion.statistics import Predictions, clusters_of, summarize
 
-CONFUSION = "confusion.csv"
+HEADER = ("fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1")
 
 
-def collect(folder: RunFolder, cache: AnyCache, described: Mapping[str, Any]) -> dict[str, Any]:
-    """Gathers the results of a run whose folds are all scored, and writes them beside them.
+def collect(folder: RunFolder, cache: AnyCache, described: Plain) -> dict[str, Any]:
+    """Gathers the results of a run whose models are all scored, and writes them and the confusion matrix.
 
     Args:
         folder: of the run.
@@ -28,12 +30,12 @@ def collect(folder: RunFolder, cache: AnyCache, described: Mapping[str, Any]) ->
         What ``mmer-train --json`` prints.
 
     Raises:
-        MmerError: if a fold is missing.
+        MmerError: if a model is not scored, or the cache lacks one of the utterances.
     """
-    parts = [folder.part(fold, seed) for seed in described["seeds"] for fold in described["folds"]]
+    parts = folder.parts(described)
     folds = [part.read(SCORES) for part in parts]
     names = list(described["labels"])
-    predictions = _pooled(parts, cache, names)
+    predictions = pooled(parts, cache, names)
     by_seed: dict[int, list[Scores]] = defaultdict(list)
     for one in folds:
         by_seed[one["seed"]].append(Scores(**{metric: one[metric] for metric in METRICS}))
@@ -50,31 +52,59 @@ def collect(folder: RunFolder, cache: AnyCache, described: Mapping[str, Any]) ->
         "interval": {name: None if ends is None else list(ends) for name, ends in summary.interval.items()},
         "pooled": summary.pooled,
     }
-    folder.write(RESULTS, results)
     counts = confusion(predictions.truth, predictions.guess, len(names))
     rows = [[name, *map(int, row)] for name, row in zip(names, counts, strict=True)]
     folder.write_rows(CONFUSION, ["truth", *names], rows)
+    plot_confusion(folder, counts, names, f"{described['fusion']}, {described['protocol']}")
+    folder.write(RESULTS, results)
     return results
 
 
-def counts_of(folder: RunFolder, names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Reads the confusion matrix of a run, ``(classes, classes)``."""
-    return np.array([[int(row[name]) for name in names] for row in folder.read_rows(CONFUSION)])
+def pooled(parts: Sequence[RunFolder], cache: AnyCache, names: Sequence[str]) -> Predictions:
+    """Reads the test predictions of all models of a run together.
+
+    Args:
+        parts: of the run folder.
+        cache: for what the utterances are clustered by.
+        names: of the classes.
+
+    Raises:
+        MmerError: if they cannot be read, or the cache lacks one of the utterances.
+    """
+    rows = [row for part in parts for row in part.read_rows(PREDICTIONS)]
+    where = {name: place for place, name in enumerate(cache.ids)}
+    lost = next((row["id"] for row in rows if row["id"] not in where), None)
+    if lost is not None:
+        raise MmerError(f"{cache.path} does not hold utterance {lost} of this run; name the cache of the run")
+    clusters = clusters_of(cache.utterances, corpus_of(cache))
+    index = {name: place for place, name in enumerate(names)}
+    return Predictions(
+        ids=np.array([row["id"] for row in rows]),
+        truth=np.array([index[row["label"]] for row in rows]),
+        guess=np.array([index[row["guess"]] for row in rows]),
+        clusters=np.array([clusters[where[row["id"]]] for row in rows]),
+        classes=len(names),
+    )
 
 
-def read_predictions(folder: RunFolder, described: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float64]]:
-    """Reads the class probabilities of every test utterance, averaged over seeds; by id, ``(classes,)``."""
-    names = list(described["labels"])
-    found: dict[str, list[list[float]]] = defaultdict(list)
-    for seed in described["seeds"]:
-        for fold in described["folds"]:
-            for row in folder.part(fold, seed).read_rows(PREDICTIONS):
-                found[row["id"]].append([float(row[f"p_{name}"]) for name in names])
-    return {name: np.mean(rows, axis=0) for name, rows in found.items()}
+def read_probabilities(part: RunFolder, names: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+    """Reads the class probabilities that a model gave its test utterances; by id, float64 ``(classes,)``.
+
+    Raises:
+        MmerError: if they cannot be read.
+    """
+    rows = part.read_rows(PREDICTIONS)
+    return {row["id"]: np.array([float(row[f"p_{name}"]) for name in names]) for row in rows}
 
 
-def score_table(results: Mapping[str, Any]) -> list[list[object]]:
-    """Gives the rows of the printed table: each fold, then mean, standard deviation, interval and pooled scores."""
+def cost_of(folder: RunFolder, described: Plain) -> tuple[float, int]:
+    """Gives the seconds of training and the peak of memory in bytes over all models; 0 where nothing was trained."""
+    costs = [part.read(COST) for part in folder.parts(described) if (part.path / COST).exists()]
+    return sum(one["seconds"] for one in costs), max((one["peak_bytes"] for one in costs), default=0)
+
+
+def score_table(results: Plain) -> list[list[object]]:
+    """Gives the rows below `HEADER`: each model, then mean, standard deviation, interval and pooled scores."""
     rows: list[list[object]] = [
         [
             one["fold"],
@@ -104,7 +134,7 @@ def percent(value: float) -> str:
 
 
 def latex_row(results: Mapping[str, Any]) -> str:
-    r"""Gives one row of a LaTeX table: the head, then each score with its standard deviation over folds.
+    r"""Gives one row of a LaTeX table: the head, then WA, UA and W-F1 with their standard deviation over folds.
 
     Example:
         >>> scores = {"wa": 0.5, "ua": 0.25, "wf1": 0.4}
@@ -116,23 +146,6 @@ def latex_row(results: Mapping[str, Any]) -> str:
         spread = results["std"][metric]
         cells.append(percent(results["mean"][metric]) + ("" if spread is None else rf" $\pm$ {percent(spread)}"))
     return " & ".join([str(results["fusion"]), *cells]) + r" \\"
-
-
-def _pooled(parts: Sequence[RunFolder], cache: AnyCache, names: Sequence[str]) -> Predictions:
-    rows = [row for part in parts for row in part.read_rows(PREDICTIONS)]
-    where = {name: place for place, name in enumerate(cache.ids)}
-    lost = next((row["id"] for row in rows if row["id"] not in where), None)
-    if lost is not None:
-        raise MmerError(f"{cache.path} no longer holds utterance {lost} of this run; train again with --replace")
-    clusters = clusters_of(cache.utterances, str(cache.header["corpus"].get("name", "")))
-    index = {name: place for place, name in enumerate(names)}
-    return Predictions(
-        ids=np.array([row["id"] for row in rows]),
-        truth=np.array([index[row["label"]] for row in rows]),
-        guess=np.array([index[row["guess"]] for row in rows]),
-        clusters=np.array([clusters[where[row["id"]]] for row in rows]),
-        classes=len(names),
-    )
 
 
 def _cell(value: Any) -> str:

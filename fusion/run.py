@@ -1,13 +1,14 @@
 """A run folder: all that is needed to read a result, to check it, and to predict with it.
 
 run.json            configuration, streams with their keys and specs, label set, protocol, notes, versions
-splits.csv          fold, part and label of every utterance
-FOLD-seedS/         one folder for each fold and seed
+splits.csv          label of every utterance of the cache, and its part in every fold
+FOLD-seedS/         one folder for each model
     weights.safetensors   of the best epoch
     curves.csv            losses and dev scores of every epoch
     predictions.csv       of the test part: truth, guess and the probability of every class
-    scores.json           written last: test scores, epoch, counts, parameters, time, peak memory
-    state.safetensors     while it is being trained
+    scores.json           written last: test scores, epoch, counts, parameters
+    cost.json             time, peak memory and device; the only file that no second run repeats
+    state.safetensors     while it is being trained, or where its loss was not finite
 results.json        what ``mmer-train --json`` prints
 confusion.csv, confusion.png   over all test parts and seeds, rows are the truth
 """
@@ -15,22 +16,29 @@ confusion.csv, confusion.png   over all test parts and seeds, rows are the truth
 import csv
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from cache.errors import MmerError
 
-RUN, SCORES, RESULTS = "run.json", "scores.json", "results.json"
+FORMAT_VERSION = 1
+RUN, SCORES, RESULTS, COST = "run.json", "scores.json", "results.json", "cost.json"
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
+CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
+
+Plain = Mapping[str, Any]
 
 
 class RunFolder:
-    """The folder of one run.
+    """The folder of one run, or of one of its models.
 
     Args:
         path: of the folder; made when something is written.
@@ -39,7 +47,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def begin(self, described: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
+    def begin(self, described: Plain, recorded: Plain) -> None:
         """Writes what the run is, or checks that the folder is of this very run.
 
         Args:
@@ -47,19 +55,59 @@ class RunFolder:
             recorded: what is kept beside it and may differ.
 
         Raises:
-            MmerError: if the folder holds another run, with the fields that differ, or cannot be written.
+            MmerError: if the folder holds another run, with what differs, or cannot be written.
         """
-        held = self.read(RUN) if (self.path / RUN).exists() else None
-        if held is not None and held["decides"] != json.loads(json.dumps(described)):
-            changed = "; ".join(_differences(held["decides"], json.loads(json.dumps(described)))[:4])
-            raise MmerError(f"{self.path} holds another run ({changed}); name another --out, or let it go by --replace")
-        if held is None:
-            self.write(RUN, {"decides": described, **recorded})
+        if not (self.path / RUN).exists():
+            self.write(RUN, {"format_version": FORMAT_VERSION, "decides": described, **recorded})
+        elif changed := _differences(self.described, json.loads(json.dumps(described))):
+            told = "; ".join(changed[:4])
+            raise MmerError(f"{self.path} holds another run ({told}); name another --out, or let it go by --replace")
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What decides the results of the run in it.
+
+        Raises:
+            MmerError: if it holds none that can be read.
+        """
+        found = self.read(RUN)
+        if not isinstance(found, dict) or not isinstance(found.get("decides"), dict):
+            raise MmerError(f"{self.path / RUN} is not of mmer-train; name another folder")
+        described: dict[str, Any] = found["decides"]
+        return described
 
     def part(self, fold: str, seed: int) -> "RunFolder":
-        """Gives the folder of one fold and seed."""
-        safe = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in fold)
-        return RunFolder(self.path / f"{safe}-seed{seed}")
+        """Gives the folder of one model."""
+        return RunFolder(self.path / f"{quote(fold, safe=' ')}-seed{seed}")
+
+    def parts(self, described: Plain) -> list["RunFolder"]:
+        """Gives the folders of all models."""
+        return [self.part(fold, seed) for seed in described["seeds"] for fold in described["folds"]]
+
+    def clear(self) -> None:
+        """Deletes the run in it, and nothing else.
+
+        Raises:
+            MmerError: if what is there cannot be read or deleted.
+        """
+        if not (self.path / RUN).exists():
+            return
+        for part in self.parts(self.described):
+            if part.path.exists():
+                with _unwritable(part.path):
+                    shutil.rmtree(part.path)
+        for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS, RUN):  # the run itself last, should this be killed
+            self.delete(name)
+
+    def delete(self, name: str) -> None:
+        """Deletes a file, if it is there."""
+        with _unwritable(self.path):
+            (self.path / name).unlink(missing_ok=True)
+
+    def make(self) -> None:
+        """Makes the folder, if it is not there."""
+        with _unwritable(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
 
     def read(self, name: str) -> Any:
         """Reads one of the JSON files.
@@ -68,20 +116,9 @@ class RunFolder:
             MmerError: if it is not there or damaged.
         """
         try:
-            return json.loads((self.path / name).read_text())
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise MmerError(f"{self.path / name} cannot be read ({error}); train again, or name another run") from error
-
-    def write(self, name: str, value: object) -> None:
-        """Writes a JSON file by a rename."""
-        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-    def write_rows(self, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Writes a CSV file by a rename."""
-        with self.replacing(name) as path, path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            writer.writerows(rows)
+            raise _unreadable(self.path / name, error) from error
 
     def read_rows(self, name: str) -> list[dict[str, str]]:
         """Reads a CSV file.
@@ -92,26 +129,30 @@ class RunFolder:
         try:
             with (self.path / name).open(newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
-        except OSError as error:
-            raise MmerError(f"{self.path / name} cannot be read ({error.strerror}); train again") from error
+        except (OSError, ValueError) as error:
+            raise _unreadable(self.path / name, error) from error
 
-    def write_text(self, name: str, text: str) -> None:
-        """Writes a text file by a rename."""
+    def write(self, name: str, value: object) -> None:
+        """Writes a JSON file by a rename."""
         with self.replacing(name) as path:
-            path.write_text(text, encoding="utf-8")
+            path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def write_rows(self, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Writes a CSV file by a rename."""
+        with self.replacing(name) as path, path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            writer.writerows(rows)
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
         """Gives a temporary path that takes the place of a file once it is written."""
+        self.make()
         fresh = self.path / f".{name}.{os.getpid()}"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            yield fresh
-            fresh.replace(self.path / name)
-        except OSError as error:
-            raise MmerError(
-                f"cannot write to {self.path} ({error.strerror}); name a writable place by --out"
-            ) from error
+            with _unwritable(self.path):
+                yield fresh
+                fresh.replace(self.path / name)
         finally:
             fresh.unlink(missing_ok=True)
 
@@ -120,26 +161,40 @@ class RunFolder:
         """Holds the right to train into the folder.
 
         Raises:
-            MmerError: if another process does.
+            MmerError: if another process does, or the folder cannot be written.
         """
+        self.make()
+        lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path / ".lock", timeout=0):
-                yield
+            with _unwritable(self.path):
+                lock.acquire()
         except Timeout:
             raise MmerError(f"another process trains into {self.path}; wait for it or name another --out") from None
-        except OSError as error:
-            raise MmerError(
-                f"cannot write to {self.path} ({error.strerror}); name a writable place by --out"
-            ) from error
-
-    def _unwritable(self, error: OSError) -> MmerError:
-        return MmerError(f"cannot write to {self.path} ({error.strerror}); name a writable place by --out")
+        try:
+            yield
+        finally:
+            lock.release()
 
 
-def _differences(held: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
+@contextmanager
+def _unwritable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Timeout:  # is an OSError, but the lock is held and not missing
+        raise
+    except (OSError, SafetensorError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise MmerError(f"cannot write to {path} ({why}); make room, or name a writable place by --out") from error
+
+
+def _unreadable(path: Path, error: Exception) -> MmerError:
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return MmerError(f"{path} cannot be read ({why}); let the run go on by its command, or train anew with --replace")
+
+
+def _differences(held: Plain, asked: Plain, prefix: str = "") -> list[str]:
     told = []
-    for name in sorted(held.keys() | asked.keys()):
+    for name in {**asked, **held}:  # in the order that a run is described in
         mine, theirs = held.get(name), asked.get(name)
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             told += _differences(mine, theirs, f"{prefix}{name}.")

@@ -1,28 +1,27 @@
-"""Which stream of a cache a head reads for each role, and the command that adds one that is not there."""
+"""Which stream of a cache a head reads for each role, and whose weights it starts from."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
-from cache.stream import StreamSpec
+from cache.stream import ROLES, StreamSpec
 from fusion.head import AUDIO, TEXT, HeadConfig
 from fusion.inputs import HeadInputs, Weights
+from fusion.remedy import LANGUAGE, adding_role, featurizing
+from fusion.settings import nearest
 from fusion.views import view_role
 
-LANGUAGE = "language"  # JFM's language layers where they belong to another encoder than its text stream
+NO_NUMBERS = frozenset({"codes", "tokens", "chars"})
+VIEW = "~"  # stands in the name of a stream of augmented views
 
-# Role -> the encoders that give it, published and built in.
-ADDED_BY: Mapping[str, tuple[str, str]] = {
-    "audio": ("wav2vec2-base", "wav2vec2-tiny"),
-    "codes": ("wav2vec2-base", "wav2vec2-tiny"),
-    "text": ("roberta-base", "roberta-tiny"),
-    "tokens": ("roberta-base", "roberta-tiny"),
-    "chars": ("roberta-base", "roberta-tiny"),
-    "language": ("roberta-large@12", "roberta-tiny@4"),
-    "mel": ("logmel80", "logmel80"),
-    "patches": ("vit-mel-base", "vit-mel-tiny"),
-}
+# Role -> the role whose encoder it must come from, and what ends its name.
+FOLLOWS: Mapping[str, tuple[str, str]] = {"codes": (AUDIO, ".codes"), "tokens": (TEXT, ".tokens")}
+# Of several streams for a role, those with one of these traits come first.
+PREFERRED: Sequence[Callable[[StreamSpec], bool]] = (
+    lambda spec: not spec.preprocessing.get("history"),
+    lambda spec: spec.layers == "last",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,60 +30,53 @@ class Chosen:
 
     Attributes:
         streams: role -> name of the stream that is read for it.
+        starts: role -> name of a stream that is not read, whose encoder's weights the head starts from.
         always: names of those that every part of a fold needs.
         training: names of those that only the training part needs.
-        notes: what was noticed about the choice.
     """
 
     streams: dict[str, str]
+    starts: dict[str, str] = field(default_factory=dict)
     always: list[str]
     training: list[str]
-    notes: list[str]
 
 
 def choose_streams(cache: AnyCache, config: HeadConfig, asked: Mapping[str, str]) -> Chosen:
-    """Chooses a stream for every role that a head reads.
+    """Chooses a stream for every role that a head reads or starts from.
 
     Args:
         cache: an open cache.
         config: of the head.
-        asked: role -> stream, as named by the user; ``audio`` and ``text`` may be any stream of numbers.
+        asked: role -> stream, as named by the user; for ``audio`` any numbers from speech, for ``text`` from words.
 
     Raises:
-        MmerError: if there is none for a role, with the command that adds it, or more than one.
+        MmerError: if there is none for a role, with the command that adds it, or more than one; or if a role is asked
+            for that the head does not read.
     """
+    later = {*config.training_roles, *config.prepare_roles} - set(config.roles)
+    _check_read(asked, [*config.roles, *sorted(later), *config.weight_roles, *config.optional_roles])
+    choice = _Choice(cache, config, asked)
     streams: dict[str, str] = {}
-    needed = (*config.roles, *config.training_roles, *config.prepare_roles)
-    for role in sorted(set(needed), key=_after):
-        streams[role] = _asked(cache, asked[role]) if role in asked else _found(cache, config, role, streams)
-    notes = []
+    for role in sorted({*config.roles, *later}, key=_after):
+        streams[role] = choice.of(role, streams)
+    starts = {role: choice.of(role, streams) for role in config.weight_roles if role not in streams}
+    training = [streams[role] for role in sorted(later)]
     for role in config.optional_roles:
-        view = next((name for name in cache.streams if name.startswith(f"{streams.get(_viewed(role), '')}~")), "")
-        if view and _viewed(role) in streams:
+        if view := choice.view(role, streams):
             streams[role] = view
-        else:
-            notes.append(f"no stream of augmented views of {_viewed(role)}: losses that compare views are off")
-    return Chosen(
-        streams=streams,
-        always=[streams[role] for role in config.roles],
-        training=[streams[role] for role in {*config.training_roles, *config.prepare_roles} - set(config.roles)],
-        notes=notes,
-    )
+    always = [streams[role] for role in config.roles]
+    return Chosen(streams=streams, starts=starts, always=always, training=training)
 
 
-def head_inputs(cache: AnyCache, config: HeadConfig, chosen: Chosen, classes: Sequence[str]) -> HeadInputs:
+def head_inputs(cache: AnyCache, chosen: Chosen, classes: Sequence[str]) -> HeadInputs:
     """Gathers what a head is built from.
 
     Args:
         cache: an open cache.
-        config: of the head.
         chosen: its streams.
         classes: names of the classes, in the order of their indices.
     """
-    specs = {role: cache.stream(name).spec for role, name in chosen.streams.items()}
-    for role in set(config.weight_roles) - specs.keys():
-        found = _candidates(cache, config, role, chosen.streams)
-        specs |= {role: found[0]} if found else {}
+    specs = {role: cache.stream(name).spec for role, name in {**chosen.starts, **chosen.streams}.items()}
     held = cache.all_weights()
     weights: dict[str, Weights] = {role: held[spec.encoder] for role, spec in specs.items() if spec.encoder in held}
     return HeadInputs(
@@ -95,66 +87,88 @@ def head_inputs(cache: AnyCache, config: HeadConfig, chosen: Chosen, classes: Se
     )
 
 
+class _Choice:
+    """Chooses among the streams of a cache for one head."""
+
+    def __init__(self, cache: AnyCache, config: HeadConfig, asked: Mapping[str, str]) -> None:
+        self.cache, self.config, self.asked = cache, config, asked
+        self.weights = cache.all_weights() if config.weight_roles else {}
+
+    def of(self, role: str, streams: Mapping[str, str]) -> str:
+        """Gives the stream for a role: the one asked for, or the only one that fits."""
+        if role in self.asked:
+            return self._asked(role)
+        names = [spec.name for spec in self._fitting(role, streams)]
+        if not names:
+            raise MmerError(f"{self.cache.path} has no stream for {role}, which the head needs; {self._remedy(role)}")
+        if len(names) > 1:
+            raise MmerError(
+                f"{self.cache.path} has {len(names)} streams for {role}: {', '.join(names)}; choose by {_flag(role)}"
+            )
+        return names[0]
+
+    def view(self, role: str, streams: Mapping[str, str]) -> str:
+        """Gives the stream of augmented views for a role, empty if there is none."""
+        if role in self.asked:
+            return self._asked(role)
+        viewed = next(one for one in (AUDIO, TEXT) if view_role(one) == role)
+        start = f"{streams[viewed]}{VIEW}"
+        return next((name for name in self.cache.streams if name.startswith(start)), "")
+
+    def _asked(self, role: str) -> str:
+        name = self.asked[role]
+        if name not in self.cache.streams:
+            meant, add = nearest(name, self.cache.streams), featurizing(self.cache, _encoder_of(name))
+            raise MmerError(f"{self.cache.path} has no stream {name}; {meant}; or add it by {add}")
+        spec, kind = self.cache.stream(name).spec, role.removesuffix(".view")
+        kind = TEXT if kind == LANGUAGE else kind
+        numbers = kind in {AUDIO, TEXT} and spec.role not in NO_NUMBERS and spec.consumes == ROLES[kind]
+        if not numbers and spec.role != kind:
+            raise MmerError(f"stream {name} holds {spec.role} and cannot be read as {role}; choose by {_flag(role)}")
+        return name
+
+    def _fitting(self, role: str, streams: Mapping[str, str]) -> list[StreamSpec]:
+        """Lists the streams that may be taken for a role, where some are preferred those alone."""
+        if role in FOLLOWS:
+            leader, ending = FOLLOWS[role]
+            name = f"{self.cache.stream(streams[leader]).spec.encoder}{ending}" if leader in streams else ""
+            return [self.cache.streams[name].spec] if name in self.cache.streams else []
+        kind = TEXT if role == LANGUAGE else role
+        every = [stream.spec for name, stream in self.cache.streams.items() if VIEW not in name]
+        fitting = [spec for spec in every if spec.role == kind]
+        if role in self.config.weight_roles:
+            return [spec for spec in fitting if self._starts(spec)]
+        for preferred in PREFERRED:
+            fitting = [spec for spec in fitting if preferred(spec)] or fitting
+        return fitting
+
+    def _starts(self, spec: StreamSpec) -> bool:
+        """Tells whether the cache holds the layers that go on from this stream; a ViT's start from patches."""
+        start = f"layers.{spec.layers}." if spec.role == TEXT else "layers."
+        return any(name.startswith(start) for name in self.weights.get(spec.encoder, {}))
+
+    def _remedy(self, role: str) -> str:
+        kind = LANGUAGE if role == TEXT and TEXT in self.config.weight_roles else role
+        add = f"add it by {adding_role(self.cache, kind)}"
+        leader, _ = FOLLOWS.get(role, ("", ""))
+        return f"{add}, and choose that encoder by --{leader} NAME" if leader else add
+
+
+def _encoder_of(name: str) -> str:
+    """Says what to featurize for a stream that a user named, layers included."""
+    return name.partition("+")[0].removesuffix(".codes").removesuffix(".tokens")
+
+
+def _check_read(asked: Collection[str], known: Sequence[str]) -> None:
+    for role in asked:
+        if role not in known:
+            raise MmerError(f"the head reads no {role}, for which a stream is named; it reads {', '.join(known)}")
+
+
 def _after(role: str) -> tuple[bool, str]:
     """Puts roles that follow from another one behind it."""
-    return role in {"codes", "tokens"}, role
+    return role in FOLLOWS, role
 
 
-def _viewed(role: str) -> str:
-    return next(one for one in (AUDIO, TEXT) if view_role(one) == role)
-
-
-def _asked(cache: AnyCache, name: str) -> str:
-    spec = cache.stream(name).spec
-    if spec.role in {"codes", "tokens", "chars"}:
-        raise MmerError(f"stream {name} holds {spec.role}, no features; name one of numbers")
-    return name
-
-
-def _found(cache: AnyCache, config: HeadConfig, role: str, streams: Mapping[str, str]) -> str:
-    names = [spec.name for spec in _candidates(cache, config, role, streams)]
-    if not names:
-        raise MmerError(f"{cache.path} has no stream for {role}, which the head reads; {_way_out(cache, config, role)}")
-    if len(names) > 1:
-        flag = f"--{role}" if role in {AUDIO, TEXT} else f"--stream {role}="
-        raise MmerError(f"{cache.path} has {len(names)} streams for {role}: {', '.join(names)}; choose by {flag} NAME")
-    return names[0]
-
-
-def _candidates(cache: AnyCache, config: HeadConfig, role: str, streams: Mapping[str, str]) -> list[StreamSpec]:
-    """Lists the streams that may be taken for a role; of text, plain ones before those with a history."""
-    if role in _FOLLOWS:
-        leader, suffix = _FOLLOWS[role]
-        name = f"{cache.stream(streams[leader]).spec.encoder}{suffix}" if leader in streams else ""
-        return [cache.streams[name].spec] if name in cache.streams else []
-    specs = [stream.spec for name, stream in cache.streams.items() if "~" not in name]
-    kind = TEXT if role == LANGUAGE else role
-    fitting = [spec for spec in specs if spec.role == kind]
-    if role == LANGUAGE or (role == TEXT and TEXT in config.weight_roles):
-        return [spec for spec in fitting if _starts(cache, spec)]
-    for preferred in _PREFERRED:
-        if len(fitting) > 1 and any(map(preferred, fitting)):
-            fitting = [spec for spec in fitting if preferred(spec)]
-    return fitting
-
-
-def _starts(cache: AnyCache, spec: StreamSpec) -> bool:
-    """Tells whether the cache holds the layer that reads this stream."""
-    return any(name.startswith(f"layers.{spec.layers}.") for name in cache.weights(spec.encoder))
-
-
-def _way_out(cache: AnyCache, config: HeadConfig, role: str) -> str:
-    kind = LANGUAGE if role == TEXT and TEXT in config.weight_roles else role
-    corpus = cache.header["corpus"]
-    encoder = ADDED_BY[kind][corpus.get("name") == "demo"]
-    return (
-        f"add it by mmer-featurize {corpus.get('name')} --root {corpus.get('root')} --cache {cache.path} "
-        f"--encoder {encoder}"
-    )
-
-
-_FOLLOWS: Mapping[str, tuple[str, str]] = {"codes": (AUDIO, ".codes"), "tokens": (TEXT, ".tokens")}
-_PREFERRED: Sequence[Callable[[StreamSpec], bool]] = (
-    lambda spec: not spec.preprocessing.get("history"),
-    lambda spec: spec.layers == "last",
-)
+def _flag(role: str) -> str:
+    return f"--{role} NAME" if role in {AUDIO, TEXT} else f"--stream {role}=NAME"

@@ -10,6 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch: for tiny models threads only wait for each other
 
 from cache.layout import StreamPlan
+from tests.runs import write_cache
 from tests.toys import commit, create, plan_for, utterances_named
 from tests.voices import featurized, write_voices
 
@@ -35,3 +36,9 @@ def cache(corpus: Path, tmp_path: Path) -> Path:
     """Its complete cache."""
     featurized(corpus, tmp_path / "a.h5")
     return tmp_path / "a.h5"
+
+
+@pytest.fixture(scope="session")
+def trainable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that every head can be trained on; nobody writes to it."""
+    return write_cache(tmp_path_factory.mktemp("trainable") / "toy.h5")

@@ -14,6 +14,7 @@ HEAVY = ("torch", "transformers", "h5py", "numpy", "sklearn", "librosa", "dask")
     [
         ["cli.main", "mmer"],
         ["cli.extract", "featurize"],
+        ["cli.train", "train"],
         ["cli.maintain", "cache"],
         ["cli.maintain", "cache", "verify"],
     ],

@@ -1,0 +1,171 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cache.merge import merge_caches
+from cli.main import mmer
+from cli.train import train
+from fusion.heads.catalog import HEADS
+from fusion.recipes import RECIPES
+from tests.commands import stopped
+from tests.runs import files_of, train_by_command, write_cache
+
+KEYS = ["fusion", "cache", "protocol", "labels", "run", "folds", "mean", "std", "interval", "pooled"]
+FOLD_KEYS = ["fold", "seed", "epoch", "train", "dev", "test", "wa", "ua", "wf1"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def done(result: Result) -> str:
+    """What a run printed as its result."""
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_json_is_the_object_of_the_contract_and_nothing_else(trainable: Path, here: Path) -> None:
+    result = train_by_command(trainable, "--fusion", "audio", "--json")
+    told = json.loads(done(result))
+    assert result.stdout.count("\n") == 1
+    assert list(told) == KEYS
+    assert list(told["folds"][0])[: len(FOLD_KEYS)] == FOLD_KEYS
+    assert json.loads((here / told["run"] / "results.json").read_text()) == told
+    assert "note: frozen features of voice\n" in result.stderr
+
+
+def test_the_table_has_every_fold_and_what_the_scores_are_worth(trainable: Path, here: Path) -> None:
+    lines = done(train_by_command(trainable, "--fusion", "concat", "--seed", "1", "--seed", "2")).splitlines()
+    assert lines[0].split() == ["fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1"]
+    assert [line.split()[:2] for line in lines[1:7]] == [[str(f), str(s)] for s in (1, 2) for f in (1, 2, 3)]
+    assert [line.split()[0] for line in lines[7:11]] == ["mean", "std", "interval", "pooled"]
+    assert lines[11].startswith("session: leave one session out: test shares no speaker with train or dev")
+    assert lines[12] == "frozen features of voice, words@4"
+    assert lines[-1].startswith("runs/toy-concat-")
+    assert " parameters, " in lines[-1]
+
+
+def test_a_finished_run_is_printed_again_and_replace_trains_anew(trainable: Path, here: Path) -> None:
+    first = train_by_command(trainable, "--fusion", "audio")
+    before = files_of(here / "runs")
+    again = train_by_command(trainable, "--fusion", "audio")
+    assert done(again) == done(first)
+    assert "fold 1, seed 0: epoch 2" in first.stderr
+    assert "epoch" not in again.stderr
+    anew = train_by_command(trainable, "--fusion", "audio", "--replace")
+    assert "fold 1, seed 0: epoch 2" in anew.stderr
+    assert files_of(here / "runs") == before
+
+
+def test_replace_trains_another_run_into_the_same_folder(trainable: Path, here: Path) -> None:
+    (here / "out").mkdir()
+    (here / "out" / "notes.txt").write_text("mine")
+    done(train_by_command(trainable, "--fusion", "audio", "--out", "out"))
+    other = ["--fusion", "text", "--out", "out"]
+    assert "out holds another run (fusion audio -> text" in stopped(train_by_command(trainable, *other))
+    told = json.loads(done(train_by_command(trainable, *other, "--replace", "--json")))
+    assert (told["fusion"], told["run"]) == ("text", "out")
+    assert (here / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_flags_reach_the_run(trainable: Path, here: Path) -> None:
+    options = ["--batch-size", "9", "--lr", "0.02", "--data-seed", "5", "--modality-dropout", "0.2", "--epochs", "1"]
+    fields = ["--set", "monitor=ua", "--set", "pooling=max", "--audio", "logmel80", "--stream", "text=words@4"]
+    labels = ["--labels", "loud=angry+happy,low=sad+calm", "--protocol", "speaker"]
+    told = json.loads(done(train_by_command(trainable, "--fusion", "concat", *options, *fields, *labels, "--json")))
+    decides = json.loads((here / told["run"] / "run.json").read_text())["decides"]
+    training = {"batch_size": 9, "lr": 0.02, "data_seed": 5, "epochs": 1, "monitor": "ua"}
+    assert decides["training"].items() >= training.items()
+    assert (decides["head"]["modality_dropout"], decides["head"]["pooling"]) == (0.2, "max")
+    assert decides["streams"]["audio"].startswith("logmel80 ")
+    assert (told["protocol"], told["labels"], len(told["folds"])) == ("speaker", ["loud", "low"], 6)
+
+
+def test_latex_prints_a_row_after_all(trainable: Path, here: Path) -> None:
+    last = done(train_by_command(trainable, "--fusion", "audio", "--latex")).splitlines()[-1]
+    assert last.startswith("audio & ")
+    assert last.count(r" $\pm$ ") == 3
+    assert last.endswith(r" \\")
+
+
+def test_a_recipe_prints_the_published_figures_beside_the_obtained_ones(trainable: Path, here: Path) -> None:
+    labels = "angry=angry,happy=happy,sad=sad,calm=calm"
+    streams = ["--audio", "voice", "--text", "words@4", "--labels", labels, "--set", "layers=1"]
+    told = done(train_by_command(trainable, "--recipe", "gcf2net-iemocap", *streams))
+    assert "obtained" in told
+    assert f"toy, frozen features, protocol session, labels {labels}" in told
+    assert told.count("published") >= 2
+    wrong = stopped(train_by_command(trainable, "--recipe", "gcf2net-iemocap", "--fusion", "audio"))
+    assert wrong == "Error: recipe gcf2net-iemocap is for head rescmfa, not for audio; leave --fusion out"
+
+
+def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -> None:
+    for head in ("audio", "text"):
+        done(train_by_command(trainable, "--fusion", head, "--out", head))
+    both = ["--fusion", "score", "--cache", str(trainable), "--run", "audio", "--run", "text"]
+    told = json.loads(done(CliRunner().invoke(train, [*both, "--json"])))
+    assert (list(told), told["fusion"], told["run"]) == (KEYS, "score", "runs/score-audio-text")
+    lines = done(CliRunner().invoke(train, both)).splitlines()
+    assert "the sum of the logits of audio and text" in lines
+    assert "frozen features of voice" in lines
+    assert lines[-1] == "runs/score-audio-text: 200 parameters"
+    assert "leave epochs out" in stopped(CliRunner().invoke(train, [*both, "--epochs", "3"]))
+    assert "two or more" in stopped(CliRunner().invoke(train, both[:-2]))
+
+
+def test_shards_give_the_folds_and_scores_of_the_merged_file(tmp_path: Path, here: Path) -> None:
+    from tests.shards import write_piece
+
+    whole = write_cache(tmp_path / "whole.h5")
+    streams, ids = ["voice", "words@4"], [f"u{index:02}" for index in range(72)]
+    pieces = [write_piece(whole, tmp_path / f"s-{place}-of-3.h5", ids[place::3], streams) for place in range(3)]
+    merge_caches(tmp_path / "merged.h5", pieces)
+    told = [
+        json.loads(done(train_by_command(tmp_path / name, "--fusion", "concat", "--out", out, "--json")))
+        for name, out in (("merged.h5", "a"), ("s-*-of-3.h5", "b"))
+    ]
+    assert told[0]["cache"] != told[1]["cache"]
+    assert {**told[0], "cache": "", "run": ""} == {**told[1], "cache": "", "run": ""}
+    one, other = files_of(here / "a"), files_of(here / "b")
+    assert {name for name in one if one[name] != other[name]} == {"run.json", "results.json"}
+    assert "runs/s-of-3-concat-" in done(train_by_command(tmp_path / "s-*-of-3.h5", "--fusion", "concat"))
+
+
+def test_utterances_left_out_and_too_long_ones_are_told(tmp_path: Path, here: Path) -> None:
+    cache = write_cache(tmp_path / "a.h5", failing={"voice": 5})
+    options = ["--fusion", "rescmfa", "--set", "sgu=dense", "--set", "audio_slots=18", "--allow-missing"]
+    told = done(train_by_command(cache, *options))
+    assert " 23 of 24 " in told
+    assert "fold 1: 1 of 24 test utterances are left out, they have no features (u05: no voice, it is silent)" in told
+    assert " test utterances are longer than the head takes in full: u" in told
+    assert " more\n" in told
+
+
+def test_an_encoder_that_has_seen_test_speakers_is_told_when_allowed(tmp_path: Path, here: Path) -> None:
+    cache = write_cache(tmp_path / "a.h5", trained_on={"corpus": "toy", "speakers": ["1F"]})
+    told = done(train_by_command(cache, "--fusion", "audio", "--allow-leak"))
+    assert "fold 1: the encoder of voice has seen speaker 1F of test" in told
+    assert "features of fine-tuned encoders: voice" in told
+    assert "frozen" not in told
+
+
+def test_the_group_has_the_command(trainable: Path, here: Path) -> None:
+    told = done(CliRunner().invoke(mmer, ["train", "--fusion", "audio", "--cache", str(trainable), "--epochs", "1"]))
+    assert told.startswith("fold ")
+
+
+@pytest.mark.parametrize(("option", "known"), [("--list-heads", HEADS), ("--list-recipes", RECIPES)])
+def test_what_there_is_is_listed_without_a_cache(option: str, known: dict[str, object]) -> None:
+    told = done(CliRunner().invoke(train, [option]))
+    assert [name for name in known if name not in told] == []
+
+
+def test_a_pattern_of_one_file_is_that_file(trainable: Path, here: Path) -> None:
+    shutil.copy(trainable, here / "one-1.h5")
+    assert json.loads(done(train_by_command(here / "one-*.h5", "--fusion", "audio", "--json")))["fusion"] == "audio"

@@ -1,0 +1,145 @@
+"""Whatever stops a run is one line on stderr, exit code 1, and no word on stdout."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache.joined import open_cache
+from fusion.run import RunFolder
+from tests.commands import stopped
+from tests.runs import train_by_command, utterances, write_cache
+
+AUDIO = ["--fusion", "audio"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "name a head by --fusion, see --list-heads, or a --recipe"),
+        (["--fusion", "rescma"], "unknown head 'rescma'; did you mean rescmfa?"),
+        (["--fusion", "resnet50"], "unknown head 'resnet50'; "),
+        ([*AUDIO, "--set", "droput=0.2"], "have no field 'droput'; did you mean dropout?"),
+        ([*AUDIO, "--set", "dropout"], "'dropout' is no FIELD=VALUE, such as --set alpha=0.1"),
+        ([*AUDIO, "--set", "lr=1", "--lr", "0.1"], "lr is given twice; give it once"),
+        ([*AUDIO, "--set", "seed=1"], "seed is no field to set; it is given by --seed"),
+        ([*AUDIO, "--modality-dropout", "2"], "modality_dropout must lie in [0, 1), got 2.0"),
+        (
+            [*AUDIO, "--seed", "1", "--seed", "1"],
+            "seeds must be numbers from 0 on that differ from each other, got 1, 1",
+        ),
+        ([*AUDIO, "--seed", "-1"], "seeds must be numbers from 0 on"),
+        ([*AUDIO, "--data-seed", "-1"], "data_seed must be at least 0, got -1"),
+        (["--recipe", "gcf2net-iemcap"], "unknown recipe 'gcf2net-iemcap'; did you mean gcf2net-iemocap"),
+        (["--recipe", "superb-iemocap"], "lacks wav2vec2-base@all, which recipe superb-iemocap reads; add it by mmer-"),
+        ([*AUDIO, "--protocol", "sesion"], "unknown protocol 'sesion'; known: session, speaker"),
+        ([*AUDIO, "--protocol", "official"], "choose another --protocol"),
+        ([*AUDIO, "--labels", "iemocap3"], "unknown label set 'iemocap3'; known: iemocap4"),
+        ([*AUDIO, "--labels", "meld7"], "label set meld7 leaves no utterance; there are: angry (18)"),
+        ([*AUDIO, "--labels", "iemocap6"], "no utterance of class hap, exc, ang, neu, fru; there are: "),
+        ([*AUDIO, "--labels", "a=ang,b=hap"], "label set a=ang,b=hap leaves no utterance; there are: "),
+        ([*AUDIO, "--audio", "vioce"], "no stream vioce; did you mean voice"),
+        ([*AUDIO, "--stream", "x=voice"], "the head reads no x, for which a stream is named; it reads audio"),
+        ([*AUDIO, "--audio", "voice", "--stream", "audio=voice"], "audio is given twice"),
+        ([*AUDIO, "--device", "cuda:77"], "device 'cuda:77' is not to be had here"),
+        ([*AUDIO, "--out", "/proc/nowhere/x"], "cannot write to /proc/nowhere/x"),
+        (["--fusion", "rescmfa", "--set", "heads=5"], "head rescmfa: "),
+        (
+            ["--fusion", "jfm", "--set", "blocks=4"],
+            "4 ViT layers are needed from layer 0 on, the cache holds 3; run `mmer",
+        ),
+    ],
+)
+def test_what_was_asked_for_wrongly_is_one_line(trainable: Path, options: list[str], told: str) -> None:
+    result = train_by_command(trainable, *options)
+    assert told in stopped(result)
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("none.h5", "no cache at none.h5; make one with"), ("none-*.h5", "no cache matches none-*.h5")]
+)
+def test_a_cache_that_is_not_there_is_one_line(name: str, told: str) -> None:
+    assert told in stopped(train_by_command(Path(name), *AUDIO))
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "told"),
+    [
+        (
+            {"without": ["voice"]},
+            [],
+            "no stream for audio, which the head needs; add it by mmer-featurize toy --root 'a b'",
+        ),
+        (
+            {"failing": {"voice": 5}},
+            [],
+            "fold 1: 1 of 24 test utterances have no features (u05: no voice, it is silent)",
+        ),
+        (
+            {"trained_on": {"corpus": "toy", "speakers": ["2M"]}},
+            [],
+            "fold 2: the encoder of voice has seen speaker 2M of test; take an encoder that has not, or --allow-leak",
+        ),
+    ],
+)
+def test_a_cache_that_does_not_do_is_one_line(
+    tmp_path: Path, changes: dict[str, Any], options: list[str], told: str
+) -> None:
+    assert told in stopped(train_by_command(write_cache(tmp_path / "a.h5", **changes), *AUDIO, *options))
+
+
+def test_a_fold_without_a_class_is_one_line(tmp_path: Path) -> None:
+    from tests.heads import samples
+
+    every = utterances(samples(72))
+    told = [replace(one, label="happy") if one.session == "2" and one.label == "calm" else one for one in every]
+    cache = write_cache(tmp_path / "a.h5", utterances=told)
+    assert "fold 2 has no test utterance of class calm; choose another --protocol" in stopped(
+        train_by_command(cache, *AUDIO)
+    )
+
+
+def test_a_loss_that_is_not_finite_is_one_line_with_batch_and_epoch(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusion.steps.functional.cross_entropy", lambda logits, *_, **__: logits.sum() * float("nan"))
+    told = stopped(train_by_command(trainable, *AUDIO, "--out", "run"))
+    assert "the loss cross_entropy is nan in batch 1 of epoch 1; lower lr" in told
+
+
+def test_a_folder_that_another_process_trains_into_is_one_line(trainable: Path, tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run").locked():
+        told = stopped(train_by_command(trainable, *AUDIO, "--out", "run"))
+    assert told == "Error: another process trains into run; wait for it or name another --out"
+
+
+def test_replace_never_deletes_a_folder_that_is_no_run(trainable: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "run.json").write_text('{"of": "another tool"}')
+    told = stopped(train_by_command(trainable, *AUDIO, "--out", "thesis", "--replace"))
+    assert "thesis/run.json is not of mmer-train; name another folder" in told
+    assert (tmp_path / "thesis" / "run.json").read_text() == '{"of": "another tool"}'
+
+
+def test_tensorboard_without_its_package_is_one_line(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    told = stopped(train_by_command(trainable, *AUDIO, "--tensorboard"))
+    assert told == "Error: --tensorboard needs the package tensorboard; pip install 'mmer[tensorboard]'"
+
+
+def test_the_cache_has_no_labels_to_train_on(tmp_path: Path) -> None:
+    from tests.heads import samples
+
+    every = [replace(one, label="") for one in utterances(samples(72))]
+    cache = write_cache(tmp_path / "a.h5", utterances=every)
+    assert "need labels of at least two kinds, there is none" in stopped(train_by_command(cache, *AUDIO))
+    assert len(open_cache(cache)) == 72
