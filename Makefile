@@ -4,10 +4,13 @@ BIN := .venv/bin
 
 .PHONY: demo test lint types clean
 
-demo: .venv/installed ## featurize the built-in corpus with all that any head needs, then check the cache
+demo: .venv/installed ## featurize the built-in corpus with all that any head needs, check the cache, train three heads
 	$(BIN)/mmer-featurize demo --start-layers 5
 	$(BIN)/mmer-featurize demo --encoder roberta-tiny --history 10 --max-tokens 150
 	$(BIN)/mmer-cache verify cache/demo.h5
+	$(BIN)/mmer-train --fusion audio --cache cache/demo.h5 --lr 0.01
+	$(BIN)/mmer-train --fusion text --cache cache/demo.h5 --lr 0.01
+	$(BIN)/mmer-train --fusion rescmfa --cache cache/demo.h5 --lr 0.001 --epochs 20
 
 test: .venv/installed ## all tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

@@ -18,6 +18,9 @@ def train_and_report(*, as_json: bool, latex: bool, replace: bool, runs: tuple[P
     from cli.scores import print_results
 
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in cli/extract.py
+    from featurize.memory import keep_freed_memory
+
+    keep_freed_memory()
     results, notes = _added(runs, asked, replace) if runs else _trained(asked, replace)
     if as_json:
         print_json(results)
