@@ -13,7 +13,8 @@ Where the paper is silent or contradicts itself (systems.md 4):
 - M-5: eight heads, separate weights in each direction.
 - M-6: "regular" convolution: dilation 1, not causal, kernel 3; ``causal`` is there, with kernel 2.
 - M-7: ordinary dropout instead of TIM-Net's spatial one.
-- M-8: speech and text are joined along time, without padding between them, and pooled apart; with ``axis=channel``,
+- M-8: speech and text are joined along time, without padding between them, and averaged apart (``pooling=max`` is
+  ours, for streams that no encoder has made); with ``axis=channel``,
   text is resampled to the length of speech and joined along features, with kernel 2. Where speech is absent, the
   length is that of the text.
 - M-9: batch normalization sees valid rows only.
@@ -34,7 +35,7 @@ from fusion.dropout import Dropout
 from fusion.head import AUDIO, BOTH, TEXT, HeadConfig, prepares_nothing, takes_any_length
 from fusion.inputs import Batch, HeadInputs, HeadOutput
 from fusion.joining import Pair, joined_in_channels, joined_in_time
-from fusion.layers import Front, Pool
+from fusion.layers import POOLING, Front, Pool
 from fusion.masked_norm import MaskedBatchNorm
 
 TIME, CHANNEL = "time", "channel"
@@ -58,6 +59,7 @@ class MulTABConfig(HeadConfig):
         tab_kernel: rows that a convolution of the block sees; 0 for 3, or 2 where it is causal or over channels.
         causal: convolutions of the block see no later row.
         axis: ``time`` or ``channel``, along which speech and text are joined.
+        pooling: ``mean``, the paper's, or ``max``, over the valid rows of each modality.
     """
 
     heads: int = 0
@@ -70,11 +72,14 @@ class MulTABConfig(HeadConfig):
     tab_kernel: int = 0
     causal: bool = False
     axis: str = TIME
+    pooling: str = "mean"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.axis not in {TIME, CHANNEL}:
             raise ValueError(f"axis must be {TIME} or {CHANNEL}, got {self.axis!r}")
+        if self.pooling not in POOLING:
+            raise ValueError(f"pooling must be one of {', '.join(POOLING)}, got {self.pooling!r}")
         if self.layers < 1 or self.heads < 0:
             raise ValueError(f"layers must be at least 1, got {self.layers}; heads not negative, got {self.heads}")
         for name in ("kernel_speech", "kernel_text"):
@@ -114,7 +119,9 @@ class MulTAB(nn.Module):
         self.crossings = nn.ModuleDict({role: self._crossing() for role in asking})
         channels = 2 * self.dim if both and config.axis == CHANNEL else self.dim
         self.block = TemporalAwareBlock(config, channels) if config.tab else None
-        self.pools = nn.ModuleDict({role: Pool(self.dim, kind="mean", learned=learned) for role in config.roles})
+        self.pools = nn.ModuleDict(
+            {role: Pool(self.dim, kind=config.pooling, learned=learned) for role in config.roles}
+        )
         self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(len(config.roles) * self.dim, len(inputs.classes))
 

@@ -135,6 +135,7 @@ def test_over_channels_an_absent_modality_leaves_the_other_heard(role: str) -> N
     ("values", "message"),
     [
         ({"axis": "both"}, "axis must be time or channel, got 'both'"),
+        ({"pooling": "sum"}, "pooling must be one of mean, max, got 'sum'"),
         ({"tab_kernel": 2}, "tab_kernel must be odd unless causal, got 2"),
         ({"tab_kernel": -1}, "tab_kernel must be a number of rows, or 0"),
         ({"kernel_text": 2}, "kernel_text must be an odd number of rows, got 2"),
@@ -153,3 +154,11 @@ def test_an_even_kernel_goes_over_channels_and_causally() -> None:
     assert MulTABConfig(causal=True).block_kernel == 2
     assert MulTABConfig().block_kernel == 3
     assert MulTABConfig(axis="channel", tab_kernel=4).block_kernel == 4
+
+
+def test_pooling_by_the_greatest_row_takes_no_notice_of_padding_either() -> None:
+    model, chosen = head(pooling="max").eval(), samples(3)
+    padded = model(collate(chosen, extra=60, noise=1e3)).logits
+    assert float((model(collate(chosen)).logits - padded).abs().max()) <= 1e-5
+    assert float((head(pooling="mean").eval()(collate(chosen)).logits - padded).abs().max()) > 1e-3
+    assert count_parameters(model) == count_parameters(head())
