@@ -23,7 +23,12 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "benchmarks" / "README.md",
 ]
-COMMANDS: dict[str, click.Command] = {"mmer-featurize": featurize, "mmer-cache": cache, "mmer-train": train, "mmer": mmer}
+COMMANDS: dict[str, click.Command] = {
+    "mmer-featurize": featurize,
+    "mmer-cache": cache,
+    "mmer-train": train,
+    "mmer": mmer,
+}
 
 
 def shown_commands() -> list[str]:
@@ -69,7 +74,9 @@ def test_the_readme_names_every_corpus_and_encoder() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS[:-1], ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_option_of_a_document_is_one_of_ours(document: Path) -> None:
     verbs = [cache.get_command(click.Context(cache), name) for name in CACHE_COMMANDS]
-    known = {option for command in (featurize, train, *verbs) if command for one in command.params for option in one.opts}
+    known = {
+        option for command in (featurize, train, *verbs) if command for one in command.params for option in one.opts
+    }
     known |= {option for one in featurize.params for option in one.secondary_opts}
     pip = {"--constraint", "--editable"}
     assert set(re.findall(r"--[a-z][a-z-]+", document.read_text())) <= known | pip
