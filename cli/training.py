@@ -104,6 +104,7 @@ def _streams(asked: Mapping[str, Any], chosen: Any, head: Any, cache: Any) -> di
 
 def _beside(plan: Any, results: dict[str, Any]) -> list[str]:
     """Puts what a recipe's paper published beside what was obtained."""
+    from fusion.configure import changed_fields
     from fusion.recipes import beside, recipe
     from fusion.remedy import corpus_of
 
@@ -111,7 +112,8 @@ def _beside(plan: Any, results: dict[str, Any]) -> list[str]:
         return []
     chosen, labels = recipe(plan.experiment.recipe), plan.split.labels.name
     corpus, protocol = corpus_of(plan.cache), results["protocol"]
-    return beside(chosen, results["mean"], protocol, labels, frozen=plan.frozen, corpus=corpus)
+    changed = ", ".join(changed_fields(plan.experiment, chosen.fields))
+    return beside(chosen, results["mean"], protocol, labels, frozen=plan.frozen, corpus=corpus, changed=changed)
 
 
 def _default_folder(cache: Path, plan: Any) -> Path:

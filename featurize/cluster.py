@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -77,14 +77,23 @@ class Cluster:
             raise MmerError(f"the workers differ ({told}), and so would their batches; name one by --device")
         return torch.device(next(iter(found.values())))
 
-    def share(self, plugin: WorkerPlugin) -> None:
-        """Gives every worker, those to come included, a plugin."""
+    @contextmanager
+    def sharing(self, plugin: WorkerPlugin) -> Iterator[None]:
+        """Gives every worker, those to come included, a plugin, and takes it back in the end."""
         self.client.register_plugin(plugin)
+        try:
+            yield
+        finally:
+            with suppress(CommClosedError, OSError):  # of a cluster that is gone
+                self.client.unregister_worker_plugin(plugin.name)
 
-    def results(self, task: Callable[..., Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result | Killed]]:
+    def results(
+        self, task: Callable[..., Result], items: Sequence[Item], *, alone: bool = False
+    ) -> Iterator[tuple[Item, Result | Killed]]:
         """Runs a task for every item and yields each result as it comes.
 
-        Only a few tasks per worker are under way at a time, so that results never pile up in memory.
+        Only a few tasks per worker are under way at a time, so that results never pile up in memory; only one if
+        `alone`, so that whatever kills a worker is known.
 
         Raises:
             MmerError: if a task raises one, or the scheduler is gone.
@@ -94,7 +103,7 @@ class Cluster:
         done = as_completed(loop=self.client.loop)
         with _gone_told(self.workers), _cancelled(running):
             while True:
-                for item in _take(waiting, self._room() - len(running)):
+                for item in _take(waiting, (1 if alone else self._room()) - len(running)):
                     future = self.client.submit(task, item, self.workers.device, pure=False)
                     running[future] = item
                     done.add(future)
@@ -146,7 +155,7 @@ def _client(workers: Workers) -> Iterator[Client]:
             n_workers=workers.count,
             threads_per_worker=1,
             memory_limit=None,  # dask would kill a worker that loads a large encoder
-            dashboard_address=None,
+            dashboard_address=":0",  # any free port: another run may stand beside this one
             silence_logs=logging.CRITICAL,
             env={"OMP_NUM_THREADS": threads},
         ) as cluster,

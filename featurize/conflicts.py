@@ -41,6 +41,28 @@ def check_same_keys(cache: FeatureCache, streams: Sequence[StreamPlan]) -> None:
             )
 
 
+def check_same_encoders(cache: FeatureCache, streams: Sequence[StreamPlan]) -> None:
+    """Refuses to keep streams of two encoders under one name, by which the weights that heads start from are kept.
+
+    Raises:
+        MmerError: with the stream of the other encoder, and another name.
+    """
+    for stream in streams:
+        for name in others_of(cache, stream.spec):
+            raise MmerError(
+                f"{name} of {cache.path} is of another encoder called {stream.spec.encoder}; --replace drops it"
+                f"{_another_name(stream.spec)}"
+            )
+
+
+def others_of(cache: FeatureCache, spec: StreamSpec) -> list[str]:
+    """Names the streams of a file that another encoder made under the name of this one."""
+    held = [
+        one.spec for one in cache.streams.values() if one.spec.encoder == spec.encoder and one.spec.role == spec.role
+    ]
+    return [one.name for one in held if encoder_of(one) != encoder_of(spec)]
+
+
 def refuse_lost(cache: FeatureCache, lost: Mapping[str, str]) -> None:
     """Refuses to give up features that a run would drop.
 

@@ -59,15 +59,18 @@ class EncoderShelf(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: Worker) -> None:
         """Is called by dask once the plugin is on a worker."""
-        self._lock, self._encoders = Lock(), list[Encoder[Any, Any]]()
+        self.lock, self._encoders = Lock(), list[Encoder[Any, Any]]()
+
+    def teardown(self, worker: Worker) -> None:
+        """Is called by dask when the run is over: the memory is the next run's."""
+        self._encoders = []
 
     def encoder(self, place: int, device: str) -> Encoder[Any, Any]:
-        """Gives an encoder of the lineup, on the device of this worker."""
-        with self._lock:
-            if not self._encoders:
-                keep_freed_memory()
-                options = replace(self._lineup.options, device=own_device(device))
-                self._encoders, _ = replace(self._lineup, options=options).load()
+        """Gives an encoder of the lineup, on the device of this worker; the caller holds the lock."""
+        if not self._encoders:
+            keep_freed_memory()
+            options = replace(self._lineup.options, device=own_device(device))
+            self._encoders, _ = replace(self._lineup, options=options).load()
         return self._encoders[place]
 
 
@@ -79,9 +82,8 @@ def extract_on(cluster: Cluster, ready: Ready, writer: CacheWriter, progress: Pr
         MmerError: if a worker has other encoders than this machine, or the cluster is gone.
     """
     shelf = f"mmer-encoders-{cluster.client.id}"
-    cluster.share(EncoderShelf(shelf, ready.lineup))
     batch_seconds = ready.job.batch_budget(cluster.device)
-    with CommitThread(writer) as commits:
+    with cluster.sharing(EncoderShelf(shelf, ready.lineup)), CommitThread(writer) as commits:
         for place, plan in enumerate(ready.plans):
             run = EncoderRun(plan=plan, inputs=ready.inputs, commits=commits, progress=progress)
             batches = pending_batches(plan, writer, batch_seconds)
@@ -108,7 +110,15 @@ def run_shards_on(cluster: Cluster, job: Job, count: int, progress: Progress) ->
     topic = f"mmer-{cluster.client.id}"
     cluster.client.subscribe_topic(topic, lambda event: progress.note([event[1]]))
     reports = []
-    for one, report in cluster.results(partial(run_shard, topic=topic), jobs):
+    task = partial(run_shard, topic=topic)
+    suspected = []
+    for one, report in cluster.results(task, jobs):
+        if isinstance(report, Killed):
+            suspected.append(one)
+            continue
+        progress.advance(report.summary["utterances"], 0.0)
+        reports.append(report)
+    for one, report in cluster.results(task, suspected, alone=True):
         if isinstance(report, Killed):
             raise MmerError(f"{one.cache} killed every worker that tried it ({report}); run it alone to see why")
         progress.advance(report.summary["utterances"], 0.0)
@@ -143,19 +153,25 @@ class _Told:
         get_worker().log_event(self._topic, f"{self._job.cache.name}: {what}")
 
 
-def _run(cluster: Cluster, run: EncoderRun, tasks: Sequence[BatchTask]) -> None:
-    smaller: list[BatchTask] = []
-    for task, made in cluster.results(encode_batch, tasks):
+def _run(cluster: Cluster, run: EncoderRun, tasks: Sequence[BatchTask], *, alone: bool = False) -> None:
+    """Runs tasks; of those that kill their workers, the halves and then each utterance with no other task beside it."""
+    killed: list[BatchTask] = []
+    for task, made in cluster.results(encode_batch, tasks, alone=alone):
         if not isinstance(made, Killed):
             run.finish([order.index for order in task.orders], made)
-        elif len(task.orders) == 1:
+        elif alone and len(task.orders) == 1:
             reason = f"killed every worker that tried it ({made}); try --chunk or more memory"
             run.finish([task.orders[0].index], [Refused(task.orders[0].index, reason)])
         else:
-            half = len(task.orders) // 2
-            smaller += [replace(task, orders=task.orders[:half]), replace(task, orders=task.orders[half:])]
-    if smaller:
-        _run(cluster, run, smaller)
+            killed.append(task)
+    if killed:  # dask blames every task of a worker that dies, those that only waited there included
+        _run(cluster, run, [half for task in killed for half in _halves(task)], alone=True)
+
+
+def _halves(task: BatchTask) -> list[BatchTask]:
+    middle = len(task.orders) // 2
+    parts = [task.orders[:middle], task.orders[middle:]]
+    return [replace(task, orders=orders) for orders in parts if orders]
 
 
 def encode_batch(task: BatchTask, device: str) -> list[Row | Refused]:
@@ -166,9 +182,11 @@ def encode_batch(task: BatchTask, device: str) -> list[Row | Refused]:
     """
     worker = get_worker()
     shelf: EncoderShelf = worker.plugins[task.shelf]
-    encoder = shelf.encoder(task.place, device)
-    for planned, found in zip(task.specs, encoder.specs, strict=True):
-        if planned.key != found.key:
-            changed = "; ".join(planned.differences(found))
-            raise MmerError(f"worker {worker.address} has another {planned.name} ({changed}); bring the same there")
-    return encode_sources(encoder, [load_source(order, encoder.specs) for order in task.orders])
+    sources = [load_source(order, task.specs) for order in task.orders]
+    with shelf.lock:  # the threads of a worker share its encoders, whose layers are tapped and masked by hooks
+        encoder = shelf.encoder(task.place, device)
+        for planned, found in zip(task.specs, encoder.specs, strict=True):
+            if planned.key != found.key:
+                changed = "; ".join(planned.differences(found))
+                raise MmerError(f"worker {worker.address} has another {planned.name} ({changed}); bring the same there")
+        return encode_sources(encoder, sources)

@@ -14,7 +14,7 @@ from cache.store import FeatureCache
 from cache.stream import SPEECH, Scalar, StreamSpec
 from cache.version import mmer_version
 from cache.writer import CacheWriter
-from featurize.conflicts import check_same_corpus, check_same_keys, encoder_of, refuse_lost
+from featurize.conflicts import check_same_corpus, check_same_encoders, check_same_keys, others_of, refuse_lost
 from featurize.plan import EncoderPlan, Inputs, transcript_note
 from featurize.progress import Progress
 from featurize.recheck import changed_rows, damaged_rows, digest_sounds, lost_features
@@ -86,6 +86,7 @@ def prepared(
         check_same_corpus(cache, corpus.name, inputs)
         if not replace:
             check_same_keys(cache, streams)
+            check_same_encoders(cache, streams)
         sounds = digest_sounds(cache, inputs, progress)
         unreadable = {name: told for name, told in sounds.items() if isinstance(told, str)}
         if not replace:
@@ -139,8 +140,7 @@ def _kept_streams(planned: _FilePlan, cache: FeatureCache) -> list[str]:
 
 def _taken(planned: _FilePlan, cache: FeatureCache) -> set[str]:
     """Names the encoders of the file whose name another one takes over."""
-    specs = [stream.spec for stream in planned.streams if stream.spec.name in cache.streams]
-    return {spec.encoder for spec in specs if encoder_of(spec) != encoder_of(cache.streams[spec.name].spec)}
+    return {stream.spec.encoder for stream in planned.streams if others_of(cache, stream.spec)}
 
 
 def _build(

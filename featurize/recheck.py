@@ -103,7 +103,8 @@ def changed_rows(
     changed: dict[str, set[int]] = {}
     for name, stream in cache.streams.items():
         spec, plan = planned.get(name, (stream.spec, None))
-        if spec.imported:  # nobody can say from the corpus what it should be
+        # Rows of another key go anyway, and of imported ones nobody can say from the corpus what they should be.
+        if spec.key != stream.key or spec.imported:
             changed[name] = set()
             continue
         held = [index for index in np.flatnonzero(stream.state == COMMITTED).tolist() if cache.ids[index] in now]

@@ -41,8 +41,9 @@ def all_shards(count: int) -> list[Shard]:
 
 
 def shard_pattern(cache: Path, count: int) -> Path:
-    """Gives the pattern that the files of all shares match: ``voices-*-of-16.h5``."""
-    return cache.with_name(f"{cache.stem}-*-of-{count}{cache.suffix}")
+    """Gives the pattern that the files of all shares match, and no other cache's: ``voices-[0-9][0-9]-of-16.h5``."""
+    number = "[0-9]" * len(str(count))
+    return cache.with_name(f"{cache.stem}-{number}-of-{count}{cache.suffix}")
 
 
 def check_shards(utterances: Sequence[Utterance], count: int) -> None:

@@ -1,14 +1,16 @@
 """From field=value pairs to the configuration of a head and of its training."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 from cache.errors import MmerError
+from fusion.experiment import Experiment
 from fusion.head import HeadConfig
 from fusion.heads.catalog import config_for, head_spec
 from fusion.settings import configured, nearest
 from fusion.train_config import TrainConfig
 
+SCORE = "score"
 ELSEWHERE = {"seed": "--seed"}  # fields of the training that a run sets itself
 
 
@@ -31,8 +33,32 @@ def configure(fusion: str, values: Mapping[str, object]) -> tuple[HeadConfig, Tr
         if name not in known:
             raise MmerError(f"head {fusion} and its training have no field {name!r}; {nearest(name, sorted(known))}")
     head = config_for(fusion, {name: value for name, value in values.items() if name in of_head})
-    training = {name: value for name, value in values.items() if name in of_training}
-    return head, configured(TrainConfig, training, owner="training")
+    training = configured(
+        TrainConfig, {name: value for name, value in values.items() if name in of_training}, owner="training"
+    )
+    if fusion == SCORE and (training.class_weights or training.label_smoothing):
+        raise MmerError(f"head {SCORE} trains two models by their own losses; leave class weights and smoothing out")
+    return head, training
+
+
+def changed_fields(experiment: Experiment, values: Mapping[str, object]) -> list[str]:
+    """Names the fields of a run that are not as a recipe sets them, each as ``field=value``.
+
+    Args:
+        experiment: the run.
+        values: what the recipe sets, by field.
+
+    Raises:
+        MmerError: if the recipe is no configuration of the head.
+    """
+    asked = [asdict(one) for one in configure(experiment.fusion, values)]
+    taken = [asdict(experiment.head), {**asdict(experiment.training), "seed": asked[1]["seed"]}]
+    return [
+        f"{name}={value}"
+        for mine, theirs in zip(taken, asked, strict=True)
+        for name, value in mine.items()
+        if value != theirs[name]
+    ]
 
 
 def parse_fields(

@@ -34,7 +34,8 @@ class Plan:
     @property
     def frozen(self) -> bool:
         """Whether no encoder was fine-tuned before its features were computed."""
-        return not any(self.cache.stream(name).spec.trained_on for name in self.chosen.always)
+        named = [*self.chosen.always, *self.chosen.training, *self.chosen.elsewhere]
+        return not any(self.cache.stream(name).spec.trained_on for name in named)
 
     @property
     def notes(self) -> list[str]:
@@ -58,6 +59,7 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> Plan:
         cache,
         streams=chosen.always,
         training_streams=chosen.training,
+        other_streams=chosen.elsewhere,
         labels=experiment.labels,
         protocol=experiment.protocol,
         data_seed=experiment.training.data_seed,

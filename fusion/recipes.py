@@ -21,7 +21,7 @@ ADAM: Mapping[str, object] = {"optimizer": "adam", "weight_decay": 0.0}
 HUNDRED_EPOCHS: Mapping[str, object] = {"epochs": 100, "patience": 100}
 WAV2VEC_ROBERTA = {"audio": "wav2vec2-base", "text": "roberta-base"}
 MEL_ROBERTA = {"mel": "logmel80", "patches": "vit-mel-base", "text": "roberta-large@12"}
-PROBE: Mapping[str, object] = {"adapter": False, "pooling": "mean"}
+PROBE: Mapping[str, object] = {"adapter": False, "pooling": "mean", "dropout": 0.0}
 
 # downstream/emotion/config.yaml of s3prl at 01b17a8: 30,000 steps of 32 utterances, 241 epochs of a fold of ours
 S3PRL: Mapping[str, object] = {**ADAM, "lr": 1e-4, "batch_size": 32, "epochs": 241, "patience": 241, "monitor": "wa"}
@@ -191,7 +191,7 @@ def list_recipes() -> list[tuple[str, ...]]:
 
 
 def beside(
-    recipe: Recipe, obtained: Mapping[str, float], protocol: str, labels: str, *, frozen: bool, corpus: str = ""
+    recipe: Recipe, obtained: Mapping[str, float], protocol: str, labels: str, *, frozen: bool, **of_run: str
 ) -> list[str]:
     """Puts what was obtained beside what was published, both protocols and the audit; judges neither.
 
@@ -201,13 +201,14 @@ def beside(
         protocol: that of the run, never ``auto``.
         labels: name of its label set.
         frozen: whether the encoders stayed as they were.
-        corpus: of the run, that of the recipe by default.
+        of_run: ``corpus``, if it is not that of the recipe; ``changed``, the fields that the run sets otherwise.
 
     Returns:
         Lines to print.
     """
     features = "frozen features" if frozen else "encoders trained too"
-    run = f"{corpus or recipe.corpus}, {features}, protocol {protocol}, labels {labels}"
+    run = f"{of_run.get('corpus') or recipe.corpus}, {features}, protocol {protocol}, labels {labels}"
+    run += f", NOT the recipe: {of_run['changed']}" if of_run.get("changed") else ""
     published = recipe.published
     rows = [
         ("", *METRICS, ""),

@@ -42,6 +42,7 @@ def split_cache(
     *,
     streams: Sequence[str],
     training_streams: Sequence[str] = (),
+    other_streams: Sequence[str] = (),
     labels: str | None = None,
     protocol: str | None = None,
     data_seed: int = 0,
@@ -54,6 +55,8 @@ def split_cache(
         cache: an open cache.
         streams: names of the streams that are read in every part.
         training_streams: names of those that are read in training only.
+        other_streams: names of those that have a part in training in another way, by their encoder's weights for one;
+            utterances may lack them.
         labels: what ``--labels`` says, None for the default of the corpus.
         protocol: what ``--protocol`` says, None for the default of the corpus.
         data_seed: decides every draw.
@@ -70,7 +73,7 @@ def split_cache(
     name, notes = choose_protocol(protocol, corpus, utterances, classes)
     folds = make_folds(utterances, classes, name, data_seed, chosen.names)
     opened = [cache.stream(stream) for stream in [*streams, *training_streams]]
-    specs = [stream.spec for stream in opened]
+    specs = [*(stream.spec for stream in opened), *(cache.stream(name).spec for name in other_streams)]
     refuse_history(folds, utterances, specs, name)
     covered = [
         cover(fold, cache, streams, training_streams=training_streams, allow_missing=allow_missing) for fold in folds

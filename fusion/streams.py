@@ -40,6 +40,12 @@ class Chosen:
     always: list[str]
     training: list[str]
 
+    @property
+    def elsewhere(self) -> list[str]:
+        """Names of those that come in on another way: augmented views, encoders that the head starts from."""
+        named = [*self.streams.values(), *self.starts.values()]
+        return [name for name in named if name not in {*self.always, *self.training}]
+
 
 def choose_streams(cache: AnyCache, config: HeadConfig, asked: Mapping[str, str]) -> Chosen:
     """Chooses a stream for every role that a head reads or starts from.
@@ -113,7 +119,11 @@ class _Choice:
             return self._asked(role)
         viewed = next(one for one in (AUDIO, TEXT) if view_role(one) == role)
         start = f"{streams[viewed]}{VIEW}"
-        return next((name for name in self.cache.streams if name.startswith(start)), "")
+        names = [name for name in self.cache.streams if name.startswith(start)]
+        if len(names) > 1:
+            told = f"{self.cache.path} has {len(names)} streams for {role}: {', '.join(names)}"
+            raise MmerError(f"{told}; one serves all epochs: choose by {_flag(role)}")
+        return names[0] if names else ""
 
     def _asked(self, role: str) -> str:
         name = self.asked[role]

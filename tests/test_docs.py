@@ -78,5 +78,5 @@ def test_every_option_of_a_document_is_one_of_ours(document: Path) -> None:
         option for command in (featurize, train, *verbs) if command for one in command.params for option in one.opts
     }
     known |= {option for one in featurize.params for option in one.secondary_opts}
-    pip = {"--constraint", "--editable"}
-    assert set(re.findall(r"--[a-z][a-z-]+", document.read_text())) <= known | pip
+    others = {"--constraint", "--editable", "--nworkers", "--nthreads"}  # of pip and dask
+    assert set(re.findall(r"--[a-z][a-z-]+", document.read_text())) <= known | others

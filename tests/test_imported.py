@@ -74,3 +74,12 @@ def test_the_doctor_finds_no_twins_among_different_features(cache: Path, tmp_pat
     found = {one.what: one.found for one in examine(FeatureCache(cache))}
     assert found["groups of identical recordings"] == 0
     assert found[f"committed in {NAME}"] == 6
+
+
+def test_replace_computes_a_stream_that_was_imported_under_its_name(corpus: Path, tmp_path: Path) -> None:
+    folder = write_emotion2vec(tmp_path / "feats", {name: frames(3, seed=ord(name)) for name in "abcdef"})
+    import_pack(open_pack(folder), tmp_path / "a.h5", streams=(f"wav2vec2-tiny={NAME}",), corpus="manifest")
+    featurized(corpus, tmp_path / "a.h5", encoders=("wav2vec2-tiny",), mel=False, audio_only=True, replace=True)
+    stream = FeatureCache(tmp_path / "a.h5").stream("wav2vec2-tiny")
+    assert not stream.spec.imported
+    assert (stream.state == 1).all()

@@ -1,13 +1,17 @@
 """The key of a stream: what another one stops, and how two stand side by side."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import torch
+from transformers import ViTConfig, ViTModel
 
 from cache.errors import MmerError
-from cache.layout import read_layout
+from cache.layout import read_layout, read_weights
 from cache.store import FeatureCache
 from tests.voices import computed_anew, contents, featurized
 
@@ -70,3 +74,43 @@ def test_an_encoder_that_takes_over_a_name_takes_all_of_it(corpus: Path, cache: 
 def test_event_tags_are_part_of_the_key(corpus: Path, cache: Path) -> None:
     with pytest.raises(MmerError, match=r"preprocessing.event_tags strip -> keep"):
         featurized(corpus, cache, event_tags="keep")
+
+
+def saved_vit(folder: Path, seed: int) -> str:
+    torch.manual_seed(seed)
+    config = ViTConfig(hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64)
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return str(folder)
+
+
+def test_two_encoders_never_share_the_name_that_weights_are_kept_by(corpus: Path, tmp_path: Path) -> None:
+    one, other = saved_vit(tmp_path / "run1" / "vit", 1), saved_vit(tmp_path / "run2" / "vit", 2)
+    cache = tmp_path / "a.h5"
+    how: Mapping[str, Any] = {"mel": False, "audio_only": True}
+    featurized(corpus, cache, encoders=(one,), start_layers=4, **how)
+    with pytest.raises(MmerError, match=r"vit of .* is of another encoder called vit; --replace drops it.*vit-2="):
+        featurized(corpus, cache, encoders=(f"{other}@2",), **how)
+    featurized(corpus, cache, encoders=(f"{other}@2",), replace=True, **how)
+    fresh = tmp_path / "b.h5"
+    featurized(corpus, fresh, encoders=(f"{other}@2",), **how)
+    found, expected = read_weights(cache)["vit"], read_weights(fresh)["vit"]
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in found)
+    assert list(FeatureCache(cache).streams) == ["vit@2"]
+
+
+def test_fewer_start_layers_of_the_same_encoder_take_none_away(corpus: Path, tmp_path: Path) -> None:
+    how: Mapping[str, Any] = {"mel": False, "audio_only": True, "encoders": ("vit-mel-tiny",)}
+    featurized(corpus, tmp_path / "a.h5", start_layers=4, **how)
+    before = read_weights(tmp_path / "a.h5")
+    featurized(corpus, tmp_path / "a.h5", start_layers=1, **how)
+    assert read_weights(tmp_path / "a.h5")["vit-mel-tiny"].keys() == before["vit-mel-tiny"].keys()
+    featurized(corpus, tmp_path / "a.h5", start_layers=5, **how)
+    assert "layers.4.norm1.weight" in read_weights(tmp_path / "a.h5")["vit-mel-tiny"]
+
+
+def test_another_kind_of_encoder_takes_a_name_over_by_replace(corpus: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "a.h5"
+    featurized(corpus, cache, encoders=("x=roberta-tiny",), mel=False)
+    featurized(corpus, cache, encoders=("x=wav2vec2-tiny",), mel=False, audio_only=True, replace=True)
+    assert FeatureCache(cache).stream("x").spec.role == "audio"

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from cache.errors import MmerError
 from cache.rows import Rows
 from cache.stream import StreamSpec
 from featurize.dialogue import Turn
@@ -75,6 +76,9 @@ class TextEncoder:
         takes = max_tokens(model, tokenizer)
         self.max_tokens = min(takes, longest or takes)
         self._limit = "--max-tokens" if self.max_tokens < takes else "the encoder"
+        special = tokenizer.num_special_tokens_to_add()
+        if self.max_tokens <= special:
+            raise MmerError(f"--max-tokens must leave room beside {special} special tokens, got {self.max_tokens}")
         self._history = history
         self.specs = self._specs(spec, int(model.config.hidden_size))  # type: ignore[union-attr, arg-type]
 

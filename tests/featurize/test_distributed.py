@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from distributed import LocalCluster
 from threadpoolctl import threadpool_limits
 
 from cache.audit import verify
@@ -23,7 +24,7 @@ from cache.errors import CacheUnreadable, MmerError
 from cache.joined import open_cache
 from cache.layout import COMMITTED
 from cache.store import FeatureCache
-from featurize.cluster import Cluster, Workers, cluster_of
+from featurize.cluster import Cluster, Killed, Workers, cluster_of
 from featurize.distributed import EncoderShelf, extract_on, run_shards_on
 from featurize.run import Report, run_job, run_shards
 from tests.voices import RATE_HZ, Silent, contents, featurized, job_over, tone, write_corpus
@@ -132,7 +133,7 @@ def test_shards_on_workers_are_one_corpus(
 ) -> None:
     report = run_shards_on(cluster, job_over(voices, tmp_path / "a.h5", **SPEECH), 3, Silent())
     assert shard_contents(tmp_path / "a.h5") == expected
-    assert report.cache == tmp_path / "a-*-of-3.h5"
+    assert report.cache == tmp_path / "a-[0-9]-of-3.h5"
     assert report.summary["utterances"] == len(open_cache(report.cache).ids) == LONG
     assert not list(tmp_path.glob("*.part"))
 
@@ -206,13 +207,13 @@ def test_a_client_killed_while_workers_are_at_work_loses_nothing(
 def test_a_worker_with_other_weights_stops_the_run(
     cluster: Cluster, voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    share = cluster.share
+    sharing = cluster.sharing
 
-    def other_precision(shelf: EncoderShelf) -> None:
+    def other_precision(shelf: EncoderShelf) -> Any:
         lineup = shelf._lineup
-        share(EncoderShelf(shelf.name, replace(lineup, options=replace(lineup.options, precision="bfloat16"))))
+        return sharing(EncoderShelf(shelf.name, replace(lineup, options=replace(lineup.options, precision="bfloat16"))))
 
-    monkeypatch.setattr(cluster, "share", other_precision)
+    monkeypatch.setattr(cluster, "sharing", other_precision)
     with pytest.raises(MmerError, match=r"worker \S+ has another wav2vec2-tiny \(precision float32 -> bfloat16\)"):
         run_on(cluster, voices, tmp_path / "a.h5", Silent(), **SPEECH)
 
@@ -228,3 +229,29 @@ def test_no_scheduler_at_an_address_is_told_in_one_line(monkeypatch: pytest.Monk
 def test_workers_are_started_or_joined_and_not_both(how: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="either start workers or name a scheduler"):
         Workers(**how)
+
+
+def test_threads_of_a_worker_do_not_meet_in_an_encoder(voices: Path, tmp_path: Path) -> None:
+    layers: Mapping[str, Any] = {"encoders": ("wav2vec2-tiny@2", "roberta-tiny@2"), "mel": False, "batch_seconds": 20.0}
+    with LocalCluster(n_workers=1, threads_per_worker=4, dashboard_address=":0", silence_logs=50) as started:
+        workers = Workers(scheduler=started.scheduler_address, device="cpu")
+        with cluster_of(workers) as threaded:
+            run_on(threaded, voices, tmp_path / "a.h5", Silent(), **layers)
+    with one_thread():
+        featurized(voices, tmp_path / "b.h5", **layers)
+    assert contents(tmp_path / "a.h5") == contents(tmp_path / "b.h5")
+
+
+def dies_of_3(item: int, device: str) -> int:
+    if item == 3:
+        os._exit(1)
+    time.sleep(0.05)
+    return item
+
+
+def test_a_task_that_only_waited_beside_a_killer_is_told_apart(cluster: Cluster) -> None:
+    found = dict(cluster.results(dies_of_3, [1, 2, 3, 4, 5]))
+    suspected = [item for item, result in found.items() if isinstance(result, Killed)]
+    assert 3 in suspected
+    again = dict(cluster.results(dies_of_3, suspected, alone=True))
+    assert [item for item, result in again.items() if isinstance(result, Killed)] == [3]

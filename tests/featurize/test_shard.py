@@ -31,7 +31,9 @@ def test_files_are_named_so_that_one_pattern_finds_them_in_order() -> None:
     assert [path.name for path in paths][:2] == ["voices-01-of-12.h5", "voices-02-of-12.h5"]
     assert sorted(paths) == paths
     assert all(path.match("cache/voices-*.h5") for path in paths)
-    assert all(path.match(str(shard_pattern(Path("cache/voices.h5"), 12))) for path in paths)
+    pattern = str(shard_pattern(Path("cache/voices.h5"), 12))
+    assert all(path.match(pattern) for path in paths)
+    assert not any(shard.path(Path("cache/voices-large.h5")).match(pattern) for shard in all_shards(12))
 
 
 def test_more_shards_than_can_be_filled_are_refused() -> None:

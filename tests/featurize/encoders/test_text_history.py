@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from cache.errors import MmerError
 from featurize.dialogue import Turn
 from featurize.encoders.text import TextEncoder
 from featurize.parity import TOLERANCE, reference_text
@@ -74,3 +75,8 @@ def test_what_is_planned_is_what_is_encoded(family: str, text: str, before: list
     words = spoken(text, "strip")
     assert set(tokens[:, 1]) <= {0, *words.positions.tolist()}
     assert (tokens[:, 2] <= len(text)).all()
+
+
+def test_a_limit_that_leaves_no_room_for_words_is_refused() -> None:
+    with pytest.raises(MmerError, match="--max-tokens must leave room beside 2 special tokens, got 2"):
+        with_history("bert", longest=2, truncate=True)
