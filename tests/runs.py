@@ -68,7 +68,8 @@ def write_cache(path: Path, *, failing: Mapping[str, int] | None = None, **chang
         path: of the file.
         failing: stream -> an utterance that it lacks.
         changes: ``without`` names streams to leave out, ``views`` adds one of augmented voices, ``trained_on`` is what
-            the encoder of voices has seen, ``corpus`` and ``utterances`` take the place of the usual ones.
+            the encoder of the role ``trained`` has seen, that of voices by default; ``corpus`` and ``utterances`` take
+            the place of the usual ones.
     """
     drawn = samples(COUNT)
     lacking, without = failing or {}, changes.get("without", ())
@@ -76,7 +77,8 @@ def write_cache(path: Path, *, failing: Mapping[str, int] | None = None, **chang
     for role, (name, dtype, layers) in (STREAMS | (VIEWS if changes.get("views") else {})).items():
         if name in without:
             continue
-        spec = _spec(role, name, dtype, layers, trained_on=changes.get("trained_on", {}) if role == "audio" else {})
+        trained_on = changes.get("trained_on", {}) if role == changes.get("trained", "audio") else {}
+        spec = _spec(role, name, dtype, layers, trained_on=trained_on)
         lengths = np.array([len(one.rows[role]) for one in drawn])
         failures = {lacking[name]: "it is silent"} if name in lacking else {}
         lengths[list(failures)] = 0

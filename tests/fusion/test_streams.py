@@ -12,7 +12,7 @@ from cache.layout import StreamPlan
 from cache.stream import StreamSpec
 from fusion.heads.catalog import HEADS, config_for
 from fusion.streams import Chosen, choose_streams, head_inputs
-from tests.runs import write_cache
+from tests.runs import plan, write_cache
 from tests.toys import create, utterances_named
 
 
@@ -149,3 +149,14 @@ def test_a_head_starts_from_the_encoder_that_is_named(tmp_path: Path, trainable:
     found = chosen(cache, "jfm", {"patches": "vit2"})
     assert found.starts == {"patches": "vit2"}
     assert set(head_inputs(cache, found, ("a",)).weights) == {"patches", "text"}
+
+
+@pytest.mark.parametrize(("fusion", "role"), [("jfm", "patches"), ("jfm", "mel"), ("bimodal", "audio.view")])
+def test_no_encoder_that_has_seen_test_speakers_gets_in_by_a_side_door(tmp_path: Path, fusion: str, role: str) -> None:
+    seen = {"corpus": "toy", "speakers": ["2M"]}
+    path = write_cache(tmp_path / "a.h5", trained=role, trained_on=seen, views=True)
+    with pytest.raises(MmerError, match=r"has seen speaker 2M of test; take an encoder that has not, or --allow-leak"):
+        plan(path, fusion)
+    allowed = plan(path, fusion, allow_leak=True)
+    assert not allowed.frozen
+    assert any("has seen" in note for note in allowed.notes)
