@@ -21,33 +21,23 @@ from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.layouts import LAYOUTS, Read, written
 from benchmarks.measure import Arms, Spread, alternate, iemocap_like, machine_line, speedup, verdict
-from cache.layout import StreamPlan, read_layout
-from cache.rebuild import build_file
-from cache.rows import to_stored
+from benchmarks.noise import fill_cache
+from cache.layout import StreamPlan
 from cache.store import FeatureCache, Stream
 from cache.stream import StreamSpec
-from cache.utterance import Utterance
-from cache.writer import CacheWriter, Row
 from cli.options import print_table
 
 DIM, MEAN_FRAMES, BATCH = 768, 222, 32
-HEADER = {"mmer_version": "benchmark", "created": "", "corpus": {}}
 MEMCPY, CACHE = "memcpy", "cache, packed"
 LOOP, CACHE_FLOAT, CACHE_PADDED = "h5py + pad_sequence", "cache to float32, packed", "cache to float32, padded"
 
 
 def build_cache(path: Path, utterances: int) -> Stream:
-    """Fills a cache with random float16 rows by the project's own writer."""
+    """Fills a cache with float16 rows of IEMOCAP-like lengths."""
     lengths = iemocap_like(utterances, mean=MEAN_FRAMES).round().astype(np.int64)
     spec = StreamSpec(name="frames", role="audio", source="noise", shape=(DIM,), dtype="float16", rate_hz=50.0)
-    listed = [Utterance(id=f"u{index:05d}") for index in range(utterances)]
     plan = StreamPlan(spec=spec, lengths=lengths, failures={})
-    build_file(path, header=HEADER, utterances=listed, plans=[plan], weights={})
-    random = np.random.default_rng(1)
-    with CacheWriter(read_layout(path)) as writer:
-        for index, length in enumerate(lengths.tolist()):
-            stored = to_stored(random.standard_normal((length, DIM), dtype=np.float32), spec.dtype)
-            writer.commit([Row(stream=spec.name, index=index, stored=stored, digest=bytes(16))])
+    fill_cache(path, [f"u{index:05d}" for index in range(utterances)], [plan])
     return FeatureCache(path).stream(spec.name)
 
 

@@ -23,19 +23,16 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from benchmarks.measure import Spread, alternate, iemocap_like, machine_line, speedup, verdict
+from benchmarks.noise import fill_cache
 from cache.joined import AnyCache, open_cache
-from cache.layout import StreamPlan, read_layout
-from cache.rebuild import build_file
-from cache.rows import to_stored
+from cache.layout import StreamPlan
 from cache.stream import StreamSpec
-from cache.utterance import Utterance
-from cache.writer import CacheWriter, Row
 from cli.options import print_table
 from featurize.memory import keep_freed_memory
 from fusion.batches import training_batches
@@ -43,13 +40,12 @@ from fusion.dropout import set_step
 from fusion.features import FeatureSource
 from fusion.heads.catalog import build_head, config_for
 from fusion.inputs import Batch, HeadInputs
-from fusion.steps import build_optimizer, config_of, total_loss
+from fusion.steps import TOTAL, build_optimizer, config_of, descend, total_loss
 
 MEAN_FRAMES, MEAN_TOKENS, CLASSES, BATCH, CLIP = 222, 18, 4, 32, 1.0  # of IEMOCAP's turns, and of the trainer
 UTTERANCES = 4_425  # of four sessions, four classes
 STREAMS = {"audio": "frames", "text": "tokens", "chars": "ctc.chars"}
 OURS, USUAL = "from the cache", "usual practice"
-HEADER = {"mmer_version": "benchmark", "created": "", "corpus": {"name": "noise"}}
 
 
 def draw_groups(batches: int) -> dict[str, list[list[int]]]:
@@ -102,8 +98,7 @@ class Bench:
 
     def padded(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
         """Gives batches of which each utterance is read from its datasets and padded to the longest."""
-        for group in groups:
-            yield self._padded(group)
+        yield from map(self._padded, groups)
 
     def _padded(self, indices: Sequence[int]) -> Batch:
         features, masks = {}, {}
@@ -130,15 +125,7 @@ def build_cache(path: Path, indices: Sequence[int], dim: int) -> AnyCache:
         )
         for name, (role, lengths, width, dtype) in layouts.items()
     ]
-    listed = [Utterance(id=str(index)) for index in indices]
-    build_file(path, header=HEADER, utterances=listed, plans=plans, weights={})
-    random = np.random.default_rng(1)
-    with CacheWriter(read_layout(path)) as writer:
-        for plan in plans:
-            for index, length in enumerate(plan.lengths.tolist()):
-                rows = random.standard_normal((length, *plan.spec.shape), dtype=np.float32)
-                stored = to_stored(5 + np.abs(rows * 8) if plan.spec.dtype == "uint8" else rows, plan.spec.dtype)
-                writer.commit([Row(stream=plan.spec.name, index=index, stored=stored, digest=bytes(16))])
+    fill_cache(path, [str(index) for index in indices], plans)
     return open_cache(path)
 
 
@@ -153,13 +140,11 @@ def write_datasets(path: Path, cache: AnyCache) -> None:
 def train_epoch(head: Any, batches: Iterator[Batch], optimizer: torch.optim.Optimizer) -> None:
     """Takes one step for each batch."""
     head.train()
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
     for step, batch in enumerate(batches):
         set_step(head, step)
-        loss: Tensor = total_loss(head(batch), batch.labels, config_of(head).loss_weights)["total"]
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(head.parameters(), CLIP)
-        optimizer.step()
+        loss = total_loss(head(batch), batch.labels, config_of(head).loss_weights)[TOTAL]
+        descend(loss, head, optimizer, scaler, clip=CLIP)
 
 
 def losses_of(head: Any, batches: Iterator[Batch]) -> Tensor:
@@ -214,18 +199,11 @@ def measure(folder: Path, *, dim: int, batches: int, rounds: int) -> tuple[Sprea
     rows = {name: frames_and_tokens(UTTERANCES)[:, np.concatenate(groups[name])].sum() for name in arms}
     taken = alternate(dict(arms), rounds=rounds)
     seconds = {name: [1000 * one / rows[name] for one in taken[name]] for name in arms}  # the samples differ a little
-    table: list[list[object]] = [
-        [
-            dim,
-            f"{batches} of {UTTERANCES // BATCH}",
-            name,
-            Spread.of(seconds[name]).text(3),
-            speedup(seconds, name, USUAL).text(),
-            f"{arm('peak'):,.0f}",
-        ]
-        for name, arm in arms.items()
-    ]
-    for arm in arms.values():
+    table: list[list[object]] = []
+    for name, arm in arms.items():
+        ratio = speedup(seconds, name, USUAL).text()
+        taken_text = Spread.of(seconds[name]).text(3)
+        table.append([dim, f"{batches} of {UTTERANCES // BATCH}", name, taken_text, ratio, f"{arm('peak'):,.0f}"])
         arm.asks.send("end")
     return speedup(seconds, OURS, USUAL), gap, table
 

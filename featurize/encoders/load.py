@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from cache.errors import MmerError
-from cache.stream import SPEECH, TRANSCRIPT, Scalar, StreamSpec
+from cache.stream import SPEECH, TRANSCRIPT, Scalar
 from featurize.encoders.base import SpeechInput, TextInput
 from featurize.encoders.catalog import ENCODERS, EncoderRequest
 from featurize.encoders.characters import CharacterTargets
@@ -18,6 +18,7 @@ from featurize.encoders.layers import parse_choices
 from featurize.encoders.load_mel import load_acoustic_encoder, load_mel_encoder
 from featurize.encoders.load_speech import load_speech_encoder
 from featurize.encoders.options import PRECISIONS, EncodingOptions, library_versions
+from featurize.encoders.specs import spec_of
 from featurize.encoders.start import text_start_weights
 from featurize.encoders.text import TextEncoder, layers_of, tokenizer_digest
 from featurize.encoders.tiny import build_roberta_tiny, build_roberta_tiny_tokenizer
@@ -94,15 +95,12 @@ def _text(request: EncoderRequest, options: EncodingOptions) -> tuple[TextInput,
     layers = layers_of(model)
     choices = parse_choices(request.layers, layers=len(layers), encoder=request.name)
     start_weights, note = text_start_weights(model, layers, choices, options.start_layers)
-    spec = StreamSpec(
-        name=request.name,
+    spec = spec_of(
+        request,
+        checkpoint,
+        options,
         role="text",
-        source=request.source if checkpoint is None else checkpoint.source,
-        revision="" if checkpoint is None else checkpoint.revision,
         weights=weights_digest(model),
-        shape=(1,),
-        dtype=options.dtype,
-        precision=options.precision,
         preprocessing={
             "config": config_digest(model.config),
             "tokenizer": tokenizer_digest(tokenizer),
@@ -110,9 +108,7 @@ def _text(request: EncoderRequest, options: EncodingOptions) -> tuple[TextInput,
             "truncate": options.truncate,
             **_splicing(options),
         },
-        versions=library_versions(),
         limits={"start_layers": options.start_layers} if start_weights else {},
-        trained_on={} if checkpoint is None else checkpoint.trained_on,
     )
     encoder = TextEncoder(
         model=model,

@@ -3,7 +3,6 @@
 from typing import Any
 
 from cache.errors import MmerError
-from cache.stream import StreamSpec
 from featurize.encoders.base import SpeechInput
 from featurize.encoders.catalog import EncoderRequest
 from featurize.encoders.checkpoint import Checkpoint, load_vit, open_checkpoint
@@ -11,6 +10,7 @@ from featurize.encoders.digests import config_digest, weights_digest
 from featurize.encoders.layers import parse_choices
 from featurize.encoders.mel import PREPROCESSING, MelEncoder
 from featurize.encoders.options import PRECISIONS, EncodingOptions, library_versions, recorded_limits
+from featurize.encoders.specs import spec_of
 from featurize.encoders.start import vit_start_weights
 from featurize.encoders.tiny import build_vit_mel_tiny
 
@@ -46,20 +46,15 @@ def load_mel_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple
     mel = load_acoustic_encoder(EncoderRequest(name=LOGMEL, source=LOGMEL, layers=("last",)), options)
     checkpoint, model = _vit(request)
     start_weights, note = vit_start_weights(model, options.start_layers)
-    spec = StreamSpec(
-        name=request.name,
+    spec = spec_of(
+        request,
+        checkpoint,
+        options,
         role="patches",
-        source=request.source if checkpoint is None else checkpoint.source,
-        revision="" if checkpoint is None else checkpoint.revision,
         weights=weights_digest(model),
-        shape=(1,),
-        dtype=options.dtype,
-        precision=options.precision,
         rate_hz=31.25,  # five patches every 16 frames of 10 ms
         preprocessing={**mel.specs[0].preprocessing, **PREPROCESSING, "config": config_digest(model.config)},
-        versions=library_versions(),
         limits={**recorded_limits(options, chunk=False), "start_layers": options.start_layers},
-        trained_on={} if checkpoint is None else checkpoint.trained_on,
     )
     encoder = MelEncoder(
         model=model,

@@ -6,7 +6,6 @@ import numpy.typing as npt
 import torch
 
 from cache.errors import MmerError
-from cache.stream import StreamSpec
 from featurize.audio import MIN_SAMPLES, RATE_HZ
 from featurize.encoders.base import SpeechInput
 from featurize.encoders.catalog import EncoderRequest
@@ -14,7 +13,8 @@ from featurize.encoders.checkpoint import Checkpoint, SpeechCheckpoint, load_spe
 from featurize.encoders.chunk import ChunkedEncoder
 from featurize.encoders.digests import config_digest, weights_digest
 from featurize.encoders.layers import parse_choices
-from featurize.encoders.options import PRECISIONS, EncodingOptions, library_versions, recorded_limits
+from featurize.encoders.options import PRECISIONS, EncodingOptions, recorded_limits
+from featurize.encoders.specs import spec_of
 from featurize.encoders.speech import PREPROCESSING, SpeechEncoder
 from featurize.encoders.tiny import build_wav2vec2_tiny
 
@@ -28,20 +28,15 @@ def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tu
     checkpoint, model = _checkpoint(request)
     quantizer, start_weights, note = _quantizer(request, model, options)
     config: Any = model.base.config
-    spec = StreamSpec(
-        name=request.name,
+    spec = spec_of(
+        request,
+        checkpoint,
+        options,
         role="audio",
-        source=request.source if checkpoint is None else checkpoint.source,
-        revision="" if checkpoint is None else checkpoint.revision,
         weights=weights_digest(model.base),
-        shape=(1,),
-        dtype=options.dtype,
-        precision=options.precision,
         rate_hz=50.0,
         preprocessing={**PREPROCESSING, "normalize": model.normalize, "config": config_digest(config)},
-        versions=library_versions(),
         limits=recorded_limits(options, chunk=options.chunk),
-        trained_on={} if checkpoint is None else checkpoint.trained_on,
     )
     encoder = SpeechEncoder(
         base=model.base,
