@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import dask
 import torch
 from distributed import Client, Future, LocalCluster, WorkerPlugin, as_completed, get_worker
 from distributed.comm import CommClosedError, parse_address, parse_host_port
@@ -24,6 +25,9 @@ from featurize.device import choose_device
 ANSWER_S = 10.0
 SCHEDULER_PORT = 8786  # of dask, where an address names none
 JOIN_S = 60.0  # a worker has to import torch and transformers first
+# A nanny starts a worker anew when it dies. Dask looks after it once, 15 s later, and closes it for good if it is not
+# there just then, be it for a second death.
+NEVER_GIVE_UP = {"distributed.deploy.lost-worker-timeout": "1000 days"}
 AHEAD = 2  # tasks per worker thread that wait for a result: one at work, one to follow it
 
 Item = TypeVar("Item")
@@ -151,6 +155,7 @@ def _client(workers: Workers) -> Iterator[Client]:
         return
     threads = str(max(1, (os.cpu_count() or 1) // workers.count))
     with (
+        dask.config.set(NEVER_GIVE_UP),
         LocalCluster(
             n_workers=workers.count,
             threads_per_worker=1,
@@ -199,6 +204,10 @@ def _result(future: Future) -> Any:
         return future.result()
     except KilledWorker as error:
         return Killed(str(error))
+    except OSError as error:
+        if future.status != "error":  # the connection's, not the task's
+            raise
+        raise MmerError(f"a worker failed ({error}); what is committed stays") from error
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from cache.errors import CacheUnreadable, MmerError
 from cache.joined import open_cache
 from cache.layout import COMMITTED
 from cache.store import FeatureCache
-from featurize.cluster import Cluster, Killed, Workers, cluster_of
+from featurize.cluster import Cluster, Workers, cluster_of
 from featurize.distributed import EncoderShelf, extract_on, run_shards_on
 from featurize.run import Report, run_job, run_shards
 from tests.voices import RATE_HZ, Silent, contents, featurized, job_over, tone, write_corpus
@@ -218,19 +218,6 @@ def test_a_worker_with_other_weights_stops_the_run(
         run_on(cluster, voices, tmp_path / "a.h5", Silent(), **SPEECH)
 
 
-def test_no_scheduler_at_an_address_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featurize.cluster.ANSWER_S", 0.5)
-    told = r"no dask scheduler answers at tcp://127.0.0.1:9 \(.*\); start one by `dask scheduler`"
-    with pytest.raises(MmerError, match=told), cluster_of(Workers(scheduler="tcp://127.0.0.1:9")):
-        pass
-
-
-@pytest.mark.parametrize("how", [{}, {"count": 2, "scheduler": "tcp://a:1"}])
-def test_workers_are_started_or_joined_and_not_both(how: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="either start workers or name a scheduler"):
-        Workers(**how)
-
-
 def test_threads_of_a_worker_do_not_meet_in_an_encoder(voices: Path, tmp_path: Path) -> None:
     layers: Mapping[str, Any] = {"encoders": ("wav2vec2-tiny@2", "roberta-tiny@2"), "mel": False, "batch_seconds": 20.0}
     with LocalCluster(n_workers=1, threads_per_worker=4, dashboard_address=":0", silence_logs=50) as started:
@@ -240,18 +227,3 @@ def test_threads_of_a_worker_do_not_meet_in_an_encoder(voices: Path, tmp_path: P
     with one_thread():
         featurized(voices, tmp_path / "b.h5", **layers)
     assert contents(tmp_path / "a.h5") == contents(tmp_path / "b.h5")
-
-
-def dies_of_3(item: int, device: str) -> int:
-    if item == 3:
-        os._exit(1)
-    time.sleep(0.05)
-    return item
-
-
-def test_a_task_that_only_waited_beside_a_killer_is_told_apart(cluster: Cluster) -> None:
-    found = dict(cluster.results(dies_of_3, [1, 2, 3, 4, 5]))
-    suspected = [item for item, result in found.items() if isinstance(result, Killed)]
-    assert 3 in suspected
-    again = dict(cluster.results(dies_of_3, suspected, alone=True))
-    assert [item for item, result in again.items() if isinstance(result, Killed)] == [3]
