@@ -14,6 +14,7 @@ from fusion.members import Fold
 from fusion.plan import Plan, build
 from fusion.records import recorded, scores_of, write_predictions, write_splits, write_trained
 from fusion.run import SCORES, STATE, RunFolder
+from fusion.scaling import learn_scales
 from fusion.scoring import score
 from fusion.trainer import SAVE_EVERY_S, TrainedFold, train_fold
 
@@ -98,7 +99,9 @@ class _Model:
         """Trains it, chooses its epoch on dev, and scores it on test; the scores are written last."""
         plan, fold = self.plan, self.fold
         head = build(plan, seed=self.seed)
-        notes = head.prepare(FoldRows(source, fold.train))
+        rows = FoldRows(source, fold.train)
+        learn_scales(head, rows)
+        notes = head.prepare(rows)
         for note in notes:
             watcher.note(f"fold {fold.name}: {note}")
         trained = self._train(head, source, watcher)

@@ -23,6 +23,7 @@ class HeadConfig:
         dropout: rate of all dropout.
         modalities: ``both``, ``audio`` or ``text``.
         modality_dropout: how often, in training, one of two modalities is taken away from an utterance.
+        standardize: takes each dimension to mean 0 and variance 1 of the fold's training part, before all else.
     """
 
     dim: int = 0
@@ -30,6 +31,7 @@ class HeadConfig:
     dropout: float = 0.1
     modalities: str = BOTH
     modality_dropout: float = 0.0
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         if self.modalities not in MODALITIES:

@@ -4,6 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from fusion.dropout import Dropout
+from fusion.head import HeadConfig
+from fusion.inputs import HeadInputs
+from fusion.scaling import Standardize
 
 LOWEST = -1e4  # below every feature, and still a float16
 
@@ -43,25 +46,35 @@ class LayerMix(nn.Module):
 
 
 class Front(nn.Module):
-    """Takes the cached rows of one role to the width of a head: mixes layers, projects where needed, adapts.
+    """Takes the cached rows of one role to the width of a head: standardizes, mixes layers, projects, adapts.
 
     Args:
         shape: of one row, ``(dim,)`` or ``(layers, dim)``.
         dim: width of the head; no projection where the rows have it already.
         adapter: whether an `Adapter` stands there.
         dropout: of the adapter.
+        standardize: role whose training rows say how to standardize; as they are if empty.
     """
 
-    def __init__(self, shape: tuple[int, ...], *, dim: int, adapter: bool, dropout: float) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], *, dim: int, adapter: bool, dropout: float, standardize: str = ""
+    ) -> None:
         super().__init__()
+        self.scaling = Standardize(standardize, shape) if standardize else nn.Identity()
         self.mix = LayerMix(shape[0]) if len(shape) == 2 else nn.Identity()
         self.project = nn.Linear(shape[-1], dim) if shape[-1] != dim else nn.Identity()
         self.adapter = Adapter(dim, dropout) if adapter else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns ``(batch, rows, dim)`` from ``(batch, rows, ...)``."""
-        adapted: Tensor = self.adapter(self.project(self.mix(x)))
+        adapted: Tensor = self.adapter(self.project(self.mix(self.scaling(x))))
         return adapted
+
+
+def front_of(config: HeadConfig, inputs: HeadInputs, role: str, *, dim: int) -> Front:
+    """Builds the front that a head's configuration asks for."""
+    standardize = role if config.standardize else ""
+    return Front(inputs.shapes[role], dim=dim, adapter=config.adapter, dropout=config.dropout, standardize=standardize)
 
 
 class Pool(nn.Module):

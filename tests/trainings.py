@@ -21,7 +21,7 @@ from fusion.dropout import Dropout
 from fusion.features import FeatureSource
 from fusion.head import AUDIO, TEXT, HeadConfig
 from fusion.inputs import Batch, HeadInputs, HeadOutput
-from fusion.layers import Front, Pool
+from fusion.layers import Pool, front_of
 from fusion.trainer import TrainConfig, TrainedFold, train_fold
 from tests.toys import create, utterances_named
 
@@ -52,12 +52,7 @@ class ToyHead(nn.Module):
         super().__init__()
         self.config = config
         dim = config.width(inputs.shapes)
-        self.fronts = nn.ModuleDict(
-            {
-                role: Front(inputs.shapes[role], dim=dim, adapter=config.adapter, dropout=config.dropout)
-                for role in config.roles
-            }
-        )
+        self.fronts = nn.ModuleDict({role: front_of(config, inputs, role, dim=dim) for role in config.roles})
         self.pool = Pool(dim, kind="mean", learned=config.modality_dropout > 0)
         self.dropout = Dropout(config.dropout)
         self.out = nn.Linear(dim * len(config.roles), len(inputs.classes))

@@ -22,7 +22,7 @@ from fusion.cross import CrossLayer
 from fusion.dropout import Dropout
 from fusion.head import AUDIO, BOTH, TEXT, HeadConfig, prepares_nothing, takes_any_length
 from fusion.inputs import Batch, HeadInputs, HeadOutput
-from fusion.layers import POOLING, Front, Pool
+from fusion.layers import POOLING, Pool, front_of
 
 HEADS = 8
 OTHER = {AUDIO: TEXT, TEXT: AUDIO}
@@ -65,9 +65,8 @@ class ScoreConfig(PooledConfig):
 
     def of_one(self, modality: str) -> UnimodalConfig:
         """Gives the configuration of one of the models; its width is that of its own stream where `dim` is 0."""
-        return UnimodalConfig(
-            dim=self.dim, adapter=self.adapter, dropout=self.dropout, pooling=self.pooling, modalities=modality
-        )
+        shared = {name: getattr(self, name) for name in ("dim", "adapter", "dropout", "pooling", "standardize")}
+        return UnimodalConfig(**shared, modalities=modality)
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
@@ -185,11 +184,7 @@ class CrossAttention(nn.Module):
 
 def _fronts(config: PooledConfig, inputs: HeadInputs) -> nn.ModuleDict:
     dim = config.width(inputs.shapes)
-    fronts = {
-        role: Front(inputs.shapes[role], dim=dim, adapter=config.adapter, dropout=config.dropout)
-        for role in config.roles
-    }
-    return nn.ModuleDict(fronts)
+    return nn.ModuleDict({role: front_of(config, inputs, role, dim=dim) for role in config.roles})
 
 
 def _pools(config: PooledConfig, inputs: HeadInputs) -> nn.ModuleDict:

@@ -27,7 +27,7 @@ from torch.nn import functional
 from fusion.attention import TransformerLayer, heads_for
 from fusion.head import AUDIO, BOTH, TEXT, HeadConfig, takes_any_length
 from fusion.inputs import Batch, HeadInputs, HeadOutput, TrainingRows
-from fusion.layers import LOWEST, Front, Pool
+from fusion.layers import LOWEST, Pool, front_of
 from fusion.losses.contrastive import n_pair_loss, next_of_class
 from fusion.predictive_coding import PredictiveCoding
 from fusion.ragged import RaggedGRU
@@ -122,12 +122,7 @@ class Bimodal(nn.Module):
         dim, dropout = config.width(inputs.shapes), config.dropout
         hidden = config.gru_dim or dim // 2
         inner = config.feedforward or 4 * dim
-        self.fronts = nn.ModuleDict(
-            {
-                role: Front(inputs.shapes[role], dim=dim, adapter=config.adapter, dropout=dropout)
-                for role in config.roles
-            }
-        )
+        self.fronts = nn.ModuleDict({role: front_of(config, inputs, role, dim=dim) for role in config.roles})
         heads = heads_for(dim, config.heads, HEADS)
         self.blocks = nn.ModuleDict(
             {name: TransformerLayer(dim=dim, heads=heads, feedforward=inner, dropout=dropout) for name in config.blocks}

@@ -77,6 +77,8 @@ class JFMConfig(HeadConfig):
         super().__post_init__()
         if self.dim or self.adapter:
             raise ValueError("jfm has the widths of its pre-trained layers and no adapter: dim must be 0, adapter off")
+        if self.standardize:
+            raise ValueError("pre-trained layers go on from features as encoders give them: standardize must be false")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")

@@ -44,7 +44,7 @@ from fusion.label_embeddings import (
     tonal_embeddings,
 )
 from fusion.label_items import code_rows, word_rows
-from fusion.layers import Front, Pool, masked_mean
+from fusion.layers import Pool, front_of, masked_mean
 from fusion.losses.label_attention import attention_gap, attention_row_gap, label_loss
 
 LABEL_WORD, TFIDF = "label-word", "tfidf"
@@ -102,6 +102,8 @@ class LabelGuidedConfig(HeadConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.standardize:
+            raise ValueError("label embeddings lie among the features as encoders give them: standardize must be false")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -167,7 +169,7 @@ class LabelGuided(nn.Module):
         for role in config.roles:
             width = inputs.shapes[role][-1]
             dims[role] = config.dim or width
-            self.fronts[role] = Front(inputs.shapes[role], dim=width, adapter=config.adapter, dropout=config.dropout)
+            self.fronts[role] = front_of(config, inputs, role, dim=width)
             self.project[role] = nn.Linear(width, dims[role]) if width != dims[role] else nn.Identity()
             self.pools[role] = Pool(dims[role], kind=kind, learned=config.modality_dropout > 0)
         if config.labelled(TEXT):

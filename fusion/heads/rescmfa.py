@@ -31,7 +31,7 @@ from fusion.dropout import Dropout
 from fusion.global_aware import ACTIVATIONS, GlobalAware, LocalGate, SlotGate, gated_channels
 from fusion.head import AUDIO, BOTH, TEXT, HeadConfig
 from fusion.inputs import Batch, HeadInputs, HeadOutput, TrainingRows
-from fusion.layers import Front, Pool
+from fusion.layers import Pool, front_of
 from fusion.losses.ctc import REDUCTIONS, ctc_loss, feasible
 
 Streams: TypeAlias = Mapping[str, Tensor]  # by modality
@@ -149,10 +149,7 @@ class ResCMFA(nn.Module):
         dim, rate = config.width(inputs.shapes), config.dropout
         heads = heads_for(dim, config.heads, HEADS)
         self.fronts = nn.ModuleDict(
-            {
-                modality: Front(inputs.shapes[modality], dim=dim, adapter=config.adapter, dropout=rate)
-                for modality in config.slots
-            }
+            {modality: front_of(config, inputs, modality, dim=dim) for modality in config.slots}
         )
         depth = config.layers if config.modalities == BOTH else 0
         self.layers = nn.ModuleList([ResCMFALayer(dim=dim, heads=heads, dropout=rate) for _ in range(depth)])

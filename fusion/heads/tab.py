@@ -35,7 +35,7 @@ from fusion.dropout import Dropout
 from fusion.head import AUDIO, BOTH, TEXT, HeadConfig, prepares_nothing, takes_any_length
 from fusion.inputs import Batch, HeadInputs, HeadOutput
 from fusion.joining import Pair, joined_in_channels, joined_in_time
-from fusion.layers import POOLING, Front, Pool
+from fusion.layers import POOLING, Pool, front_of
 from fusion.masked_norm import MaskedBatchNorm
 
 TIME, CHANNEL = "time", "channel"
@@ -209,7 +209,7 @@ class _Stream(nn.Module):
     def __init__(self, config: MulTABConfig, inputs: HeadInputs, role: str) -> None:
         super().__init__()
         dim = config.width(inputs.shapes)
-        self.front = Front(inputs.shapes[role], dim=dim, adapter=config.adapter, dropout=config.dropout)
+        self.front = front_of(config, inputs, role, dim=dim)
         count = config.layers if config.self_attention else 0
         self.layers = nn.ModuleList([_self_attention(config, dim) for _ in range(count)])
         self.project = MaskedConv(dim, kernel=config.kernels[role])
