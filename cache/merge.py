@@ -14,11 +14,12 @@ from cache.parts import cache_files, check_same_corpus, check_same_key
 from cache.rebuild import valid_rows, write_file
 from cache.store import FeatureCache
 from cache.utterance import Utterance
+from cache.weights import contradictions
 from cache.writer import Row, writing_lock
 
 IS_ABSENT, IS_PENDING, IS_FAILED, IS_COMMITTED = range(4)  # what a file has of an utterance; the highest is taken
 
-# Of each utterance, for one stream: what is taken, how many rows, from which file, and its index there.
+# Of each utterance, for one stream: what is taken, how many rows, the first file that has it, and its index there.
 TAKEN = np.dtype([("rank", "i1"), ("rows", "i8"), ("part", "i4"), ("index", "i8")])
 
 Taken = npt.NDArray[Any]
@@ -32,7 +33,7 @@ class Merged:
     Attributes:
         files: how many went in.
         committed: rows of utterances in the new file.
-        damaged: rows of utterances that no longer have their checksum; they are pending in the new file.
+        damaged: rows of utterances that have their checksum in no file any longer; they are pending in the new file.
     """
 
     files: int
@@ -44,7 +45,8 @@ def merge_caches(out: Path, files: Sequence[Path], *, replace: bool = False) -> 
     """Writes the union of several caches into one new file; the caches themselves stay as they are.
 
     Utterances stand in the order in which they first appear. What is committed in one file wins over what failed or is
-    pending in another; what no file has is pending, to be computed by mmer-featurize.
+    pending in another; of what several have committed, the first copy that is not damaged is taken. What no file has is
+    pending, to be computed by mmer-featurize.
 
     Args:
         out: the new file.
@@ -128,21 +130,17 @@ def _unite_weights(parts: Sequence[FeatureCache]) -> dict[str, dict[str, npt.NDA
     for part in parts:
         for encoder, arrays in read_weights(part.path).items():
             held = united.setdefault(encoder, {})
-            for name, values in arrays.items():
-                if _content(held.setdefault(name, values)) != _content(values):
-                    raise MmerError(
-                        f"{part.path}: weight {name} of {encoder} is not that of the files before it; "
-                        f"featurize one of them under another name, as in --encoder {encoder}-2=SOURCE"
-                    )
+            for name in contradictions(held, arrays):
+                raise MmerError(
+                    f"{part.path}: weight {name} of {encoder} is not that of the files before it; "
+                    f"featurize one of them under another name, as in --encoder {encoder}-2=SOURCE"
+                )
+            held.update(arrays)
     return united
 
 
-def _content(values: npt.NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
-    return str(values.dtype), values.shape, values.tobytes()
-
-
 def _take(name: str, parts: Sequence[FeatureCache], places: Places, utterances: Sequence[Utterance]) -> Taken:
-    """Decides from which file each utterance of a stream is taken: ``(n,)`` of `TAKEN`."""
+    """Decides what is taken of each utterance of a stream, and which file is first to have it: ``(n,)`` of `TAKEN`."""
     taken = np.zeros(len(utterances), dtype=TAKEN)
     for number, part in enumerate(parts):
         if name not in part.streams:
@@ -184,11 +182,14 @@ def _plan(name: str, parts: Sequence[FeatureCache], taken: Taken) -> StreamPlan:
 def _rows(
     fresh: CacheLayout, parts: Sequence[FeatureCache], places: Places, taken: Mapping[str, Taken]
 ) -> Iterator[Row]:
-    """Gives the rows to commit, file by file, so that each is read from front to end."""
+    """Gives the rows to commit, file by file, each from front to end; what is damaged there from a later one."""
     for name in fresh.streams:
-        for number, part in enumerate(parts):
-            if name in part.streams:
-                mine = taken[name][places[number]]
-                chosen = (mine["part"] == number) & (mine["rank"] == IS_COMMITTED)
-                pairs = zip(mine["index"][chosen].tolist(), places[number][chosen].tolist(), strict=True)
-                yield from valid_rows(part.streams[name], pairs)
+        missing = taken[name]["rank"] == IS_COMMITTED
+        for part, here in zip(parts, places, strict=True):
+            if name not in part.streams:
+                continue
+            stream = part.streams[name]
+            due = np.flatnonzero(missing[here] & (stream.lengths == taken[name]["rows"][here]))
+            for row in valid_rows(stream, zip(due.tolist(), here[due].tolist(), strict=True)):
+                missing[row.index] = False
+                yield row

@@ -31,12 +31,21 @@ def print_results(results: Mapping[str, Any], notes: Sequence[str], *, latex: bo
 
 def _noted(folds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Gives what the head noted of every fold, and the utterances it cannot take in full."""
+    from fusion.records import OVER_LIMITS
+
     yield from (note for note in folds[0]["notes"] if all(note in one["notes"] for one in folds))
-    over = list(dict.fromkeys(name for one in folds for name in one["over_limits"]))
-    if over:
-        more = f" and {len(over) - SHOWN} more" if len(over) > SHOWN else ""
-        told = "test utterances are longer than the head takes in full"
-        yield f"{len(over)} {told}: {', '.join(over[:SHOWN])}{more}"
+    over = {part: _over_limits(folds, key) for part, key in OVER_LIMITS.items()}
+    names = list(dict.fromkeys(name for part in over.values() for name in part))
+    if names:
+        counts = ", ".join(f"{len(own)} {part}" for part, own in over.items() if own)
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        told = "utterances are longer than the head takes in full"
+        yield f"{counts} {told}: {', '.join(names[:SHOWN])}{more}"
+
+
+def _over_limits(folds: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    """Gathers what a part lists over all folds; a sum of runs lists that of test alone."""
+    return list(dict.fromkeys(name for one in folds for name in one.get(key, ())))
 
 
 def _cost(results: Mapping[str, Any]) -> str:

@@ -111,9 +111,16 @@ def _beside(plan: Any, results: dict[str, Any]) -> list[str]:
     if not plan.experiment.recipe:
         return []
     chosen, labels = recipe(plan.experiment.recipe), plan.split.labels.name
-    corpus, protocol = corpus_of(plan.cache), results["protocol"]
-    changed = ", ".join(changed_fields(plan.experiment, chosen.fields))
-    return beside(chosen, results["mean"], protocol, labels, frozen=plan.frozen, corpus=corpus, changed=changed)
+    return beside(
+        chosen,
+        results["mean"],
+        results["protocol"],
+        labels,
+        frozen=plan.frozen,
+        corpus=corpus_of(plan.cache),
+        changed=changed_fields(plan.experiment, chosen.fields),
+        streams=plan.chosen.streams,
+    )
 
 
 def _default_folder(cache: Path, plan: Any) -> Path:

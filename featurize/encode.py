@@ -13,7 +13,7 @@ from cache.writer import Row
 from featurize.audio import RecordingError, Span, load
 from featurize.dialogue import Turn
 from featurize.encoders.base import Encoder, Waveform
-from featurize.plan import EncoderPlan, Inputs, speech_digest, transcript_digest, transcript_note
+from featurize.plan import EncoderPlan, Inputs, overflow_note, speech_digest, transcript_digest, transcript_note
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +107,8 @@ def _rows(encoder: Encoder[Any, Any], source: Source, output: tuple[Rows, ...] |
         if isinstance(output, str):
             return output
         stored = _stored(specs, output)
-        note = "; ".join(one for one in (note, f"in float32: {specs[0].precision} overflowed") if one)
+        # first, so that no long note of the input cuts it off
+        note = "; ".join(one for one in (overflow_note(specs[0].precision), note) if one)
     if not all(map(all_finite, stored)):
         return _not_finite(output, specs[0])
     return [

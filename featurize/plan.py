@@ -129,6 +129,11 @@ def transcript_note(plan: EncoderPlan, inputs: Inputs, index: int) -> str:
     return "; ".join(one for one in (inputs.remarks[index], plan.planned[index].note) if one)
 
 
+def overflow_note(precision: str) -> str:
+    """Says that an utterance was encoded in float32, since it overflowed in the precision asked for."""
+    return f"in float32: {precision} overflowed"
+
+
 def pack_batches(costs: Sequence[int], indices: Sequence[int], budget: float) -> list[list[int]]:
     """Packs utterances of similar length, longest first, a pure function of the plan.
 

@@ -15,7 +15,7 @@ from cache.stream import SPEECH, Scalar, StreamSpec
 from cache.version import mmer_version
 from cache.writer import CacheWriter
 from featurize.conflicts import check_same_corpus, check_same_encoders, check_same_keys, others_of, refuse_lost
-from featurize.plan import EncoderPlan, Inputs, transcript_note
+from featurize.plan import EncoderPlan, Inputs, overflow_note, transcript_note
 from featurize.progress import Progress
 from featurize.recheck import changed_rows, damaged_rows, digest_sounds, lost_features
 
@@ -208,9 +208,17 @@ def _refresh_notes(writer: CacheWriter, planned: _FilePlan) -> None:
     for plan in planned.plans:
         for spec in plan.specs if plan.consumes != SPEECH else ():
             for index in np.flatnonzero(writer.states[spec.name] == COMMITTED).tolist():
-                note = transcript_note(plan, planned.inputs, index)
-                if reason_bytes(note) != reason_bytes(cache.stream(spec.name).reason(index)):
+                told = cache.stream(spec.name).reason(index)
+                note = _renewed(told, plan, planned.inputs, index)
+                if reason_bytes(note) != reason_bytes(told):
                     writer.note(spec.name, index, note)
+
+
+def _renewed(told: str, plan: EncoderPlan, inputs: Inputs, index: int) -> str:
+    """Gives a note with what is noticed about the transcript now; what encoding it showed stays."""
+    overflowed = overflow_note(plan.specs[0].precision)
+    kept = [overflowed] if overflowed in told.split("; ") else []
+    return "; ".join(one for one in (*kept, transcript_note(plan, inputs, index)) if one)
 
 
 def _fail_unreadable(writer: CacheWriter, planned: _FilePlan, unreadable: Mapping[str, str]) -> None:

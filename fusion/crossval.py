@@ -8,13 +8,13 @@ import torch
 
 from cache.errors import MmerError
 from fusion.checkpoint import EpochScores
-from fusion.features import FeatureSource, FoldRows
+from fusion.features import FeatureSource
 from fusion.heads.catalog import AnyHead
 from fusion.members import Fold
-from fusion.plan import Plan, build
+from fusion.plan import Plan
+from fusion.ready import ready_head
 from fusion.records import recorded, scores_of, write_predictions, write_splits, write_trained
 from fusion.run import SCORES, STATE, RunFolder
-from fusion.scaling import learn_scales
 from fusion.scoring import score
 from fusion.trainer import SAVE_EVERY_S, TrainedFold, train_fold
 
@@ -98,10 +98,7 @@ class _Model:
     def run(self, source: FeatureSource, watcher: Watcher) -> None:
         """Trains it, chooses its epoch on dev, and scores it on test; the scores are written last."""
         plan, fold = self.plan, self.fold
-        head = build(plan, seed=self.seed)
-        rows = FoldRows(source, fold.train)
-        learn_scales(head, rows)
-        notes = head.prepare(rows)
+        head, notes = ready_head(plan, source, fold.train, seed=self.seed)
         for note in notes:
             watcher.note(f"fold {fold.name}: {note}")
         trained = self._train(head, source, watcher)

@@ -1,6 +1,6 @@
 """A published result, how it came about, and what is to be known before one compares with it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from fusion.metrics import METRICS
@@ -21,6 +21,7 @@ class Figure:
         wf1: weighted F1.
         change: fields of the head that make this variant of the recipe, empty for the system itself.
         head: the head, where it is another one.
+        streams: role -> stream that this variant reads in place of the recipe's.
     """
 
     what: str
@@ -30,6 +31,7 @@ class Figure:
     wf1: float | None = None
     change: Mapping[str, object] = field(default_factory=dict)
     head: str = ""
+    streams: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -59,3 +61,22 @@ class Published:
     protocol: str
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def variant(self, changed: Collection[str], streams: Mapping[str, str]) -> Figure | None:
+        """Finds the variant that a run of the recipe is.
+
+        Args:
+            changed: the fields that the run sets otherwise, each as ``field=value``.
+            streams: role -> stream that it reads.
+
+        Returns:
+            The one of the same head whose changes are exactly these. Of several, the one that names most of the streams,
+            then the first.
+        """
+        fitting = [
+            one
+            for one in self.figures
+            if one.change and not one.head and {f"{name}={value}" for name, value in one.change.items()} == set(changed)
+        ]
+        fitting = [one for one in fitting if one.streams.items() <= streams.items()]
+        return max(fitting, key=lambda one: len(one.streams), default=None)

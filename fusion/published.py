@@ -184,7 +184,12 @@ PUBLISHED: Mapping[str, Published] = {
             Figure(what="text alone", status=PRINTED, wa=0.7811, ua=0.7892, change={"modalities": "text"}),
             Figure(what="text alone, no labels", status=PRINTED, wa=0.7746, ua=0.7838, change=TEXT_PLAIN),
             Figure(
-                what="text alone, no labels, no turns before", status=PRINTED, wa=0.6734, ua=0.6766, change=TEXT_PLAIN
+                what="text alone, no labels, no turns before",
+                status=PRINTED,
+                wa=0.6734,
+                ua=0.6766,
+                change=TEXT_PLAIN,
+                streams={"text": "bert-base"},
             ),
             Figure(what="text alone, labels by their words", status=PRINTED, wa=0.7803, ua=0.7888, change=TEXT_WORDS),
             Figure(what="text alone, random labels", status=PRINTED, wa=0.7751, ua=0.7852, change=TEXT_RANDOM),

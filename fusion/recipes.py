@@ -15,6 +15,7 @@ from fusion.protocols import describe
 from fusion.recipe import PAPER, Recipe
 from fusion.settings import nearest
 
+THIS_ONE = ", the variant run here"
 COLUMNS = ("recipe", "fusion", "corpus", "protocol", "labels", "published", f"NAME{PAPER} sets")
 
 ADAM: Mapping[str, object] = {"optimizer": "adam", "weight_decay": 0.0}
@@ -191,7 +192,15 @@ def list_recipes() -> list[tuple[str, ...]]:
 
 
 def beside(
-    recipe: Recipe, obtained: Mapping[str, float], protocol: str, labels: str, *, frozen: bool, **of_run: str
+    recipe: Recipe,
+    obtained: Mapping[str, float],
+    protocol: str,
+    labels: str,
+    *,
+    frozen: bool,
+    corpus: str = "",
+    changed: Sequence[str] = (),
+    streams: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Puts what was obtained beside what was published, both protocols and the audit; judges neither.
 
@@ -201,19 +210,26 @@ def beside(
         protocol: that of the run, never ``auto``.
         labels: name of its label set.
         frozen: whether the encoders stayed as they were.
-        of_run: ``corpus``, if it is not that of the recipe; ``changed``, the fields that the run sets otherwise.
+        corpus: of the run, if it is not that of the recipe.
+        changed: the fields that the run sets otherwise, each as ``field=value``.
+        streams: role -> stream of the run, if they are not those of the recipe.
 
     Returns:
         Lines to print.
     """
     features = "frozen features" if frozen else "encoders trained too"
-    run = f"{of_run.get('corpus') or recipe.corpus}, {features}, protocol {protocol}, labels {labels}"
-    run += f", NOT the recipe: {of_run['changed']}" if of_run.get("changed") else ""
     published = recipe.published
+    variant = published.variant(changed, recipe.streams if streams is None else streams)
+    run = f"{corpus or recipe.corpus}, {features}, protocol {protocol}, labels {labels}"
+    run += f", NOT the recipe: {', '.join(changed)}" if changed else ""
+    run += f", published as {variant.what!r}" if variant else ""
     rows = [
         ("", *METRICS, ""),
         ("obtained", *_cells(obtained), run),
-        *((f"published: {one.what}", *_cells(one.scores), one.status) for one in published.figures),
+        *(
+            (f"published: {one.what}", *_cells(one.scores), one.status + (THIS_ONE if one is variant else ""))
+            for one in published.figures
+        ),
     ]
     return [
         *_aligned(rows),

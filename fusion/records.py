@@ -15,16 +15,19 @@ from safetensors.torch import save_file
 from cache.errors import MmerError
 from cache.version import mmer_version
 from fusion.heads.catalog import AnyHead, count_parameters
-from fusion.members import Fold
+from fusion.members import Fold, Places
 from fusion.metrics import score as score_guesses
 from fusion.plan import Plan
 from fusion.run import COST, CURVES, PREDICTIONS, SPLITS, WEIGHTS, RunFolder
 from fusion.trainer import TrainedFold
 
 Probabilities: TypeAlias = npt.NDArray[np.float32]
+Lengths: TypeAlias = Mapping[str, npt.NDArray[np.int64]]  # by role
 
 RECORDED = ("torch", "numpy", "scikit-learn", "safetensors", "h5py")
 LEFT_OUT = "left out"  # of a fold: not of the label set, or without features
+# Part -> what scores.json calls its utterances that the head cannot take in full.
+OVER_LIMITS = {"train": "train_over_limits", "dev": "dev_over_limits", "test": "over_limits"}
 
 
 def recorded(plan: Plan) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def scores_of(
     trained: TrainedFold,
     probabilities: Probabilities,
     *,
-    lengths: Mapping[str, npt.NDArray[np.int64]],
+    lengths: Lengths,
 ) -> dict[str, Any]:
     """Gives the scores of one model, and what they were taken over.
 
@@ -113,13 +116,18 @@ def scores_of(
         lengths: role -> rows of every utterance of the cache.
     """
     scores = score_guesses(plan.split.classes[fold.test], probabilities.argmax(axis=1), len(plan.inputs.classes))
-    read = {role: lengths[role][fold.test] for role in plan.experiment.head.roles}
     return {
         "epoch": trained.best_epoch,
         **{part: len(indices) for part, indices in fold.parts.items()},
         **scores.as_dict(),
         "dev_scores": dict(trained.dev),
         "test_of": plan.split.totals[fold.name],
-        "over_limits": [plan.cache.ids[index] for index in fold.test[head.over_limits(read)].tolist()],
+        **{OVER_LIMITS[part]: _over_limits(plan, head, indices, lengths) for part, indices in fold.parts.items()},
         "parameters": count_parameters(head),
     }
+
+
+def _over_limits(plan: Plan, head: AnyHead, indices: Places, lengths: Lengths) -> list[str]:
+    """Names the utterances of one part that a head cannot take in full."""
+    read = {role: lengths[role][indices] for role in plan.experiment.head.roles}
+    return [plan.cache.ids[index] for index in indices[head.over_limits(read)].tolist()]

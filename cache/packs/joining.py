@@ -13,7 +13,9 @@ from cache.layout import COMMITTED, FAILED, StreamPlan, Weights, read_layout, re
 from cache.packs.pack import Pack, PackStream, check_stream
 from cache.rebuild import COPY_BYTES, build_file, plan_of
 from cache.store import FeatureCache, Stream
+from cache.stream import StreamSpec
 from cache.utterance import Utterance
+from cache.weights import contradictions
 from cache.writer import CacheWriter, Row, writing_lock
 
 
@@ -168,23 +170,37 @@ def _plan(target: _Target, name: str, stream: PackStream) -> StreamPlan:
 
 
 def _weights(target: _Target, others: Sequence[Stream]) -> Weights:
-    """Gives the weights of the new file: of the encoders that stay, and of those that come with the pack."""
+    """Gives the weights of the new file: of the encoders that stay, united with those that come with the pack."""
     completed = [held for name in target.streams if (held := target.held(name)) is not None]
-    kept = {stream.spec.encoder for stream in [*others, *completed]}
+    specs = [stream.spec for stream in [*others, *completed]]
+    kept = {spec.encoder for spec in specs}
     before = {} if target.cache is None else read_weights(target.path)
     weights: dict[str, Mapping[str, npt.NDArray[Any]]] = {name: before[name] for name in before if name in kept}
     for name, stream in target.streams.items():
-        old = weights.setdefault(stream.spec.encoder, stream.weights)
-        if stream.weights and not _same(old, stream.weights):
+        old = weights.get(stream.spec.encoder, {})
+        if old and stream.weights and not _unitable(old, stream, specs):
             raise MmerError(
                 f"{name} of {target.pack.path} comes with other weights of {stream.spec.encoder} than {target.path} "
                 f"holds; import it under another name by --stream NEW={name}"
             )
+        weights[stream.spec.encoder] = {**old, **stream.weights}
+        specs.append(stream.spec)
     return {encoder: arrays for encoder, arrays in weights.items() if arrays}
 
 
-def _same(one: Mapping[str, npt.NDArray[Any]], other: Mapping[str, npt.NDArray[Any]]) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+def _unitable(held: Mapping[str, npt.NDArray[Any]], stream: PackStream, specs: Sequence[StreamSpec]) -> bool:
+    """Tells whether weights of a pack are of the encoder whose weights are held under its name, if only some of them.
+
+    Arrays that only one of them has prove nothing: there the streams must be of one encoder, too.
+    """
+    named = [spec for spec in specs if spec.encoder == stream.spec.encoder]
+    alike = held.keys() == stream.weights.keys() or all(_of_one_encoder(spec, stream.spec) for spec in named)
+    return alike and not contradictions(held, stream.weights)
+
+
+def _of_one_encoder(one: StreamSpec, other: StreamSpec) -> bool:
+    same_weights = one.weights == other.weights or one.role != other.role  # each role has a digest of its own
+    return (one.source, one.revision) == (other.source, other.revision) and same_weights
 
 
 def _write(target: _Target) -> dict[str, int]:

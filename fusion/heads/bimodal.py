@@ -9,8 +9,9 @@ Specification: systems.md 3. Where the paper is silent or contradicts itself:
     B-5: CPC as van den Oord et al.; its context is the forward half of the BiGRU, which has heard no later frame.
         Frames of a wav2vec 2.0 have seen each other already, so that the task is easier than the original.
     B-6, B-7: augmented views are streams of the cache, not made here.
-    B-8: the projection, the norm and tau of ECL; the positive is the utterance's own view. Without augmentation, or by
-        ``positive="class"``, eq. 3 as printed: originals only, the positive being the next of its class in the batch.
+    B-8: the projection, the norm and tau of ECL; the positive is the utterance's own view, so that without augmentation
+        there is no ECL. ``positive="class"`` is eq. 3 as printed: originals only, the positive being the next of its
+        class in the batch.
     B-9: the extra losses of the paper's total are those of CPC and ECL.
     B-10: of audio alone, CCB1 attends to itself, the BiGRU reads only that, and CPC is off; of text CCB2 likewise.
         A block that is switched off gives the BiGRU nothing; without CCB1, CPC is off.
@@ -57,7 +58,7 @@ class BimodalConfig(HeadConfig):
         cpc_negatives: frames to tell each from.
         tau: temperature of ECL.
         positive: of ECL: ``view`` for the augmented view of the utterance, ``class`` for another of its class.
-        augmentation: whether ECL reads augmented views; without them its positive is of the same class.
+        augmentation: whether augmented views are read; off, all is as on a cache that has none.
     """
 
     alpha: float = 0.1
@@ -101,13 +102,14 @@ class BimodalConfig(HeadConfig):
     @property
     def optional_roles(self) -> tuple[str, ...]:
         """The augmented views that ECL takes."""
-        wanted = self.beta > 0 and self.augmentation and self.positive == "view"
+        wanted = self.loss_weights["ecl"] > 0 and self.positive == "view"
         return tuple(view_role(role) for role in self.roles) if wanted else ()
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """Weights of ``cpc``, 0 where no context is causal, and ``ecl``."""
-        return {"cpc": self.alpha if self.modalities == BOTH and self.ccb1 else 0.0, "ecl": self.beta}
+        """Weights of ``cpc``, 0 where no context is causal, and ``ecl``, 0 where nothing is its positive."""
+        causal, positive = self.modalities == BOTH and self.ccb1, self.augmentation or self.positive == "class"
+        return {"cpc": self.alpha if causal else 0.0, "ecl": self.beta if positive else 0.0}
 
 
 class Bimodal(nn.Module):
@@ -135,7 +137,7 @@ class Bimodal(nn.Module):
         self.classifier = nn.Linear(dim + 2 * hidden, len(inputs.classes))
         predicts = config.loss_weights["cpc"] > 0
         self.coding = _coding(config, dim, hidden) if predicts else None
-        contrasts = config.beta > 0 and (bool(self.views) or not config.optional_roles)
+        contrasts = config.loss_weights["ecl"] > 0 and (bool(self.views) or not config.optional_roles)
         self.projection = _projection(dim + 2 * hidden, dim) if contrasts else None
 
     def forward(self, batch: Batch) -> HeadOutput:
@@ -168,6 +170,8 @@ class Bimodal(nn.Module):
         notes = []
         if self.config.alpha > 0 and self.coding is None:
             notes.append("CPC is off: it takes both modalities and ccb1")
+        if self.config.beta > self.config.loss_weights["ecl"]:
+            notes.append("ECL is off: no augmentation; positive=class does without")
         missing = [role for role in self.config.optional_roles if role not in self.views]
         if missing and not self.views:
             notes.append(f"ECL is off: no stream for {' or '.join(missing)}; positive=class does without")

@@ -138,8 +138,9 @@ def config_for(name: str, values: Mapping[str, object]) -> HeadConfig:
         MmerError: if there is no such head or field, or a value is not allowed.
 
     Example:
-        >>> config_for("text", {"pooling": "max", "dropout": "0.2"})
-        UnimodalConfig(dim=0, adapter=False, dropout=0.2, modalities='text', modality_dropout=0.0, pooling='max')
+        >>> config = config_for("text", {"pooling": "max", "dropout": "0.2"})
+        >>> config.pooling, config.dropout, config.modalities
+        ('max', 0.2, 'text')
     """
     spec = head_spec(name)
     for one, value in spec.fixed.items():

@@ -9,7 +9,9 @@ positions are fixed (J-3); each stream stays in its own layers, against the prin
 and those after the text's hidden state (J-5); sizes and starts of MLPs and joint vectors are PMF's (J-6, J-7); all but
 the cached text is trained (J-8); one kind of vectors (J-9); logits are averaged (J-10); the contrastive loss reads
 both final rows, normalized (J-11 to J-14); no dialogue context (J-15). One rate of dropout holds everywhere, the ViT
-included, and both passes of a layer drop alike. Vectors from an absent modality are not attended to (C-3).
+included, and both passes of a layer drop alike. Vectors from an absent modality are not attended to (C-3). Fused late,
+without the blocks of the paper's section 2.3, are the start token after the extractor (J-2) and the CLS row of a whole
+ViT; the paper says no more of it.
 """
 
 from collections.abc import Mapping
@@ -44,14 +46,14 @@ class JFMConfig(HeadConfig):
     """Fields of JFM; its widths are those of the pre-trained layers, so `dim` and `adapter` stay off.
 
     Attributes:
-        fusion: ``joint``; or ``late``: no block is shared, audio is the CLS row of the `patches` stream.
+        fusion: ``joint``; or ``late``: no blocks, text comes from the extractor, audio is CLS of the `patches` stream.
         joint: whether streams exchange joint vectors.
         joint_length: joint vectors of each block and direction.
-        blocks: pre-trained layers of each stream; ``late`` keeps those of text, and may have none.
+        blocks: pre-trained layers of each stream; ``late`` has none, whatever is set.
         layers: which of the stored layers, ``first`` or ``last``.
         freeze_layers: whether all that starts from the cache stays as it is, as in PMF.
         text: ``layer12``; or ``base768``: rows of any width and a linear to that of the layers, whose weights
-            are then those of the role ``language``.
+            are then those of the role ``language``; ``late`` leaves them their width.
         extractor_layers: layers between the cached text and the blocks.
         extractor_heads: heads of each.
         icl: whether the inter-class contrastive loss is trained too.
@@ -82,14 +84,18 @@ class JFMConfig(HeadConfig):
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
-        fewest = 0 if self.fusion == LATE else 1
-        if not fewest <= self.blocks <= MOST_LAYERS:
-            raise ValueError(f"{self.fusion} fusion takes {fewest} to {MOST_LAYERS} blocks, got {self.blocks}")
+        if not 1 <= self.blocks <= MOST_LAYERS:
+            raise ValueError(f"blocks must be 1 to {MOST_LAYERS}, got {self.blocks}; fusion={LATE} does without")
         for name, least in (("joint_length", 1), ("extractor_layers", 0), ("extractor_heads", 1), ("icl_weight", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.tau <= 0:
             raise ValueError(f"tau must be above 0, got {self.tau}")
+
+    @property
+    def depth(self) -> int:
+        """The blocks that there are."""
+        return 0 if self.fusion == LATE else self.blocks
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -99,9 +105,13 @@ class JFMConfig(HeadConfig):
 
     @property
     def weight_roles(self) -> tuple[str, ...]:
-        """The roles whose encoders must have their start weights in the cache."""
-        text = (LANGUAGE if self.text == BASE768 else TEXT,) if self.reads(TEXT) and self.blocks else ()
-        return ((PATCHES,) if MEL in self.roles else ()) + text
+        """The roles whose encoders must have their start weights in the cache.
+
+        Text is one of them fused late too: of several streams, that is the one which joint blocks would go on from.
+        """
+        language = (LANGUAGE,) if self.depth else ()
+        text = language if self.text == BASE768 else (TEXT,)
+        return ((PATCHES,) if MEL in self.roles else ()) + (text if self.reads(TEXT) else ())
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
@@ -131,8 +141,8 @@ class JFM(nn.Module):
             layers[TEXT], widths[TEXT] = self._build_text(inputs)
         length = config.joint_length if config.joint else 0
         self.blocks = nn.ModuleList(
-            JointBlock({modality: own[index] for modality, own in layers.items() if own}, length=length)
-            for index in range(config.blocks)
+            JointBlock({modality: own[index] for modality, own in layers.items()}, length=length)
+            for index in range(config.depth)
         )
         learned = config.modality_dropout > 0 and config.modalities == BOTH
         self.pools = nn.ModuleDict({one: Pool(dim, kind="mean", learned=learned) for one, dim in widths.items()})
@@ -195,7 +205,7 @@ class JFM(nn.Module):
     def _build_text(self, inputs: HeadInputs) -> tuple[list[TransformerLayer], int]:
         config, shape = self.config, inputs.shapes[TEXT]
         layers, dim = [], shape[-1]
-        if config.blocks:
+        if config.depth:
             role = LANGUAGE if config.text == BASE768 else TEXT
             choice, weights = inputs.layers.get(role, ""), inputs.weights.get(role, {})
             if not choice.isdecimal():

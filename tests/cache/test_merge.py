@@ -19,6 +19,14 @@ from tests.voices import STREAMS as VOICE_STREAMS
 from tests.voices import computed_anew, contents, featurized, write_corpus, write_voices
 
 
+def spoil(path: Path, row: int) -> None:
+    """Overwrites a byte of a row of ``enc``."""
+    values = read_layout(path).streams["enc"].regions["values"]
+    with path.open("rb+") as file:
+        file.seek(values.offset + row * values.row_bytes)
+        file.write(b"\xff")
+
+
 @settings(max_examples=15, deadline=None)  # each writes five files
 @given(DRAWN)
 def test_merged_shards_hold_exactly_what_the_whole_held(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn) -> None:
@@ -100,14 +108,27 @@ def test_two_committed_rows_that_differ_are_refused(
 
 
 def test_a_damaged_row_is_left_out_and_counted(toy: tuple[Path, StreamPlan], tmp_path: Path) -> None:
-    values = read_layout(toy[0]).streams["enc"].regions["values"]
-    with toy[0].open("rb+") as file:
-        file.seek(values.offset + 4 * values.row_bytes)  # in utterance b
-        file.write(b"\xff")
+    spoil(toy[0], 4)  # in utterance b
     assert merge_caches(tmp_path / "out.h5", [toy[0]]) == Merged(files=1, committed=2, damaged=1)
     stream = FeatureCache(tmp_path / "out.h5").stream("enc")
     assert stream.state.tolist() == [COMMITTED, PENDING, FAILED, COMMITTED]
     assert stream.lengths.tolist() == [3, 5, 0, 2]
+
+
+@pytest.mark.parametrize("damaged", ["a", "ab", "abc"])
+def test_of_equal_copies_the_first_that_is_not_damaged_is_taken(tmp_path: Path, damaged: str) -> None:
+    whole = write_whole(tmp_path / "whole.h5", SIX)
+    for name in "abc":
+        write_piece(whole, tmp_path / f"{name}.h5", NAMES if name == "c" else "abcd")
+        if name in damaged:
+            spoil(tmp_path / f"{name}.h5", 4)  # in utterance c
+    merged = merge_caches(tmp_path / "out.h5", [tmp_path / "[abc].h5"])
+    out, lost = FeatureCache(tmp_path / "out.h5"), int(damaged == "abc")
+    assert merged == Merged(files=3, committed=6 * len(STREAMS) - lost, damaged=lost)
+    assert verify(out) == []
+    assert out.stream("enc").state.tolist() == [COMMITTED, COMMITTED, PENDING if lost else COMMITTED, *[COMMITTED] * 3]
+    if not lost:
+        assert everything(out) == everything(FeatureCache(whole))
 
 
 @pytest.mark.parametrize(("field", "value"), [("label", "happy"), ("text", "other words"), ("turn", 3)])

@@ -1,7 +1,9 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from cache.errors import CacheBusy, MmerError
@@ -30,6 +32,17 @@ def own(folder: Path, names: str, committed: list[int], *, weights: str = "w") -
     plan = replace(plan, spec=replace(plan.spec, weights=weights))
     create(folder / "a.h5", utterances_named(names), [plan], enc={"w": np.ones(2)})
     commit(folder / "a.h5", plan, committed)
+    export_pack(open_cache(folder / "a.h5"), folder / "pack")
+    return open_pack(folder / "pack")
+
+
+def started(folder: Path, arrays: dict[str, npt.NDArray[Any]], *, name: str = "enc", **changed: str) -> Pack:
+    """A pack of ours of one utterance, with weights that heads start from."""
+    folder.mkdir()
+    plan = plan_for([2], name=name)
+    plan = replace(plan, spec=replace(plan.spec, **changed))  # type: ignore[arg-type]
+    create(folder / "a.h5", utterances_named("a"), [plan], enc=arrays)
+    commit(folder / "a.h5", plan, [0])
     export_pack(open_cache(folder / "a.h5"), folder / "pack")
     return open_pack(folder / "pack")
 
@@ -115,6 +128,47 @@ def test_weights_of_another_encoder_are_not_mixed(toy: tuple[Path, StreamPlan], 
     import_pack(pack, toy[0], streams=["b.codes=enc.codes"])
     cache = FeatureCache(toy[0])
     assert (len(cache.weights("enc")["w"]), len(cache.weights("b")["w"])) == (3, 7)
+
+
+@pytest.mark.parametrize("counts", [(5, 2), (2, 5)])
+def test_start_layers_of_another_amount_are_united(tmp_path: Path, counts: tuple[int, int]) -> None:
+    for place, count in enumerate(counts):
+        layers = {f"l{one}": np.full(2, one) for one in range(count)}
+        import_pack(started(tmp_path / str(place), {"heads": np.ones(1), **layers}), tmp_path / "out.h5")
+    held = FeatureCache(tmp_path / "out.h5").weights("enc")
+    assert {name: values.tolist() for name, values in held.items()} == {
+        "heads": [1],
+        **{f"l{one}": [one, one] for one in range(5)},
+    }
+
+
+def test_start_layers_that_contradict_are_refused_whatever_their_amount(tmp_path: Path) -> None:
+    import_pack(started(tmp_path / "one", {"l0": np.ones(2), "l1": np.ones(2)}), tmp_path / "out.h5")
+    with pytest.raises(MmerError, match="comes with other weights of enc than"):
+        import_pack(started(tmp_path / "two", {"l0": np.zeros(2)}), tmp_path / "out.h5")
+
+
+@pytest.mark.parametrize("changed", [{"source": "c/d"}, {"revision": "2"}, {"weights": "v"}])
+def test_start_layers_of_two_encoders_are_not_united_even_if_nothing_contradicts(
+    tmp_path: Path, changed: dict[str, str]
+) -> None:
+    import_pack(started(tmp_path / "one", {"l0": np.ones(2)}), tmp_path / "out.h5")
+    before = (tmp_path / "out.h5").read_bytes()
+    other = started(tmp_path / "two", {"l1": np.ones(2)}, name="enc@4", **changed)
+    with pytest.raises(MmerError, match=r"enc@4 of .* comes with other weights of enc than .*--stream NEW=enc@4"):
+        import_pack(other, tmp_path / "out.h5")
+    assert (tmp_path / "out.h5").read_bytes() == before
+    import_pack(started(tmp_path / "three", {"l1": np.ones(2)}, name="enc@4"), tmp_path / "out.h5")
+    assert sorted(FeatureCache(tmp_path / "out.h5").weights("enc")) == ["l0", "l1"]
+
+
+def test_streams_of_a_pack_that_would_share_a_name_do_not_share_weights(tmp_path: Path) -> None:
+    plans = [plan_for([2], name=name) for name in ("one", "two")]
+    plans[1] = replace(plans[1], spec=replace(plans[1].spec, source="c/d"))
+    create(tmp_path / "a.h5", utterances_named("a"), plans, one={"l0": np.ones(2)}, two={"l1": np.ones(2)})
+    export_pack(open_cache(tmp_path / "a.h5"), tmp_path / "pack")
+    with pytest.raises(MmerError, match=r"enc@4 of .* comes with other weights of enc"):
+        import_pack(open_pack(tmp_path / "pack"), tmp_path / "out.h5", streams=["enc=one", "enc@4=two"])
 
 
 def test_a_replaced_stream_takes_its_weights_along(toy: tuple[Path, StreamPlan], tmp_path: Path) -> None:

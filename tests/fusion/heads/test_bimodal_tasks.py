@@ -16,6 +16,7 @@ from tests.heads import ToyRows, batch_of, head_inputs, samples
 
 VIEWS = ("audio.view", "text.view")
 OFF = "ECL is off: no stream for {}; positive=class does without"
+OFF_BY_CHOICE = "ECL is off: no augmentation; positive=class does without"
 
 
 def head_of(inputs: HeadInputs | None = None, **fields: Any) -> Bimodal:
@@ -57,7 +58,8 @@ def view_of(batch: Batch) -> Batch:
         ({"beta": 0.0}, {"cpc"}),
         ({"ccb1": False}, {"ecl"}),
         ({"ccb2": False}, {"cpc", "ecl"}),
-        ({"augmentation": False}, {"cpc", "ecl"}),
+        ({"augmentation": False}, {"cpc"}),
+        ({"augmentation": False, "positive": "class"}, {"cpc", "ecl"}),
         ({"modalities": "audio"}, {"ecl"}),
         ({"modalities": "text", "beta": 0.0}, set()),
     ],
@@ -98,9 +100,20 @@ def test_an_utterance_without_a_view_has_no_term_and_its_view_is_no_negative() -
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("fields", [{"positive": "class"}, {"augmentation": False}])
-def test_without_augmentation_ecl_is_equation_3(fields: dict[str, Any]) -> None:
-    head, batch = head_of(inputs_without(*VIEWS), **fields), batch_of(8)
+@pytest.mark.parametrize("fields", [{}, {"positive": "class"}])
+def test_without_augmentation_all_is_as_on_a_cache_without_views(fields: dict[str, Any]) -> None:
+    batch = batch_of(8)
+    bare, off = head_of(inputs_without(*VIEWS), **fields), head_of(augmentation=False, **fields)
+    assert off.config.optional_roles == ()
+    assert [name for name, _ in off.named_parameters()] == [name for name, _ in bare.named_parameters()]
+    expected, found = bare(batch), off(batch)
+    torch.testing.assert_close((found.logits, dict(found.losses)), (expected.logits, dict(expected.losses)))
+
+
+@pytest.mark.parametrize("views", [VIEWS, ()])
+@pytest.mark.parametrize("augmentation", [True, False])
+def test_with_positives_of_the_class_ecl_is_equation_3(augmentation: bool, views: tuple[str, ...]) -> None:
+    head, batch = head_of(inputs_without(*views), positive="class", augmentation=augmentation), batch_of(8)
     assert head.config.optional_roles == ()
     assert head.prepare(ToyRows(samples(2))) == []
     originals = embedded(head, batch)
@@ -115,6 +128,9 @@ def test_without_augmentation_ecl_is_equation_3(fields: dict[str, Any]) -> None:
         (VIEWS, {}, [OFF.format("audio.view or text.view")]),
         (VIEWS[:1], {}, ["the views of ECL repeat what has no stream for audio.view"]),
         (VIEWS, {"beta": 0.0}, []),
+        (VIEWS, {"augmentation": False}, [OFF_BY_CHOICE]),
+        ((), {"augmentation": False}, [OFF_BY_CHOICE]),
+        ((), {"augmentation": False, "beta": 0.0}, []),
         ((), {"ccb1": False}, ["CPC is off: it takes both modalities and ccb1"]),
         (
             VIEWS,

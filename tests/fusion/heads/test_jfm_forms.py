@@ -1,6 +1,7 @@
 """JFM as configured: its size, the streams and weights of each form, and what it refuses."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,14 @@ import pytest
 import torch
 
 from cache.errors import MmerError
+from cache.joined import open_cache
+from cache.layout import StreamPlan
+from cache.stream import StreamSpec
 from fusion.heads.jfm import JFM, JFMConfig
 from fusion.inputs import HeadInputs
+from fusion.streams import choose_streams
 from tests.heads import PATCH, TEXT, ToyRows, batch_of, collate, head_inputs, layer_weights, samples
+from tests.toys import create, utterances_named
 
 COMMAND = "run `mmer-featurize CORPUS --encoder roberta-large@12 --encoder vit-mel-base --start-layers"
 
@@ -68,7 +74,34 @@ def test_size_is_the_closed_form(blocks: int, length: int) -> None:
 def test_size_at_its_defaults_is_that_of_the_specification() -> None:
     assert closed_form(blocks=2, length=4, classes=7) == 68_462_862
     assert size(full_size()) == 68_462_862
-    assert size(full_size(fusion="late", blocks=0)) == 2 * 12_596_224 + 7 * (1024 + 1 + 768 + 1)
+
+
+@pytest.mark.parametrize("fields", [{}, {"blocks": 5}, {"joint": False}, {"layers": "last"}])
+def test_late_fusion_alone_leaves_the_extractor_and_two_classifiers(fields: dict[str, Any]) -> None:
+    head = full_size(fusion="late", **fields)
+    assert size(head) == 2 * 12_596_224 + 7 * (1024 + 1 + 768 + 1)
+    assert (len(head.blocks), head.prepare(ToyRows([]))) == (0, [])
+
+
+def test_late_fusion_classifies_the_start_token_after_the_extractor_as_it_is() -> None:
+    head: Any = JFM(JFMConfig(fusion="late", modalities="text"), head_inputs()).eval()
+    batch = batch_of(3)
+    rows = head.entries["text"](batch.features["text"], batch.masks["text"]).rows
+    torch.testing.assert_close(head(batch).logits, head.classifiers["text"](rows[:, 0]))
+
+
+def spec(name: str, role: str) -> StreamSpec:
+    layers = name.partition("@")[2] or "last"
+    return StreamSpec(name=name, role=role, source="a/b", layers=layers, shape=(TEXT,), dtype="float16")
+
+
+@pytest.mark.parametrize("values", [{}, {"fusion": "late"}, {"fusion": "late", "modalities": "text"}])
+def test_late_fusion_reads_the_text_that_joint_fusion_reads(tmp_path: Path, values: dict[str, Any]) -> None:
+    roles = {"words": "text", "words@4": "text", "logmel80": "mel", "vit": "patches"}
+    plans = [StreamPlan(spec=spec(*one), lengths=np.array([2]), failures={}) for one in roles.items()]
+    weights = {encoder: dict(head_inputs().weights[role]) for encoder, role in (("words", "text"), ("vit", "patches"))}
+    create(tmp_path / "a.h5", utterances_named("a"), plans, **weights)
+    assert choose_streams(open_cache(tmp_path / "a.h5"), JFMConfig(**values), {}).streams["text"] == "words@4"
 
 
 def test_frozen_layers_leave_extractor_joints_and_classifiers_to_learn() -> None:
@@ -85,7 +118,7 @@ def test_frozen_layers_leave_extractor_joints_and_classifiers_to_learn() -> None
         ({"modalities": "audio"}, ("mel",), ("patches",)),
         ({"modalities": "text"}, ("text",), ("text",)),
         ({"fusion": "late"}, ("patches", "text"), ("text",)),
-        ({"fusion": "late", "blocks": 0}, ("patches", "text"), ()),
+        ({"fusion": "late", "text": "base768"}, ("patches", "text"), ()),
         ({"fusion": "late", "modalities": "audio"}, ("patches",), ()),
         ({"text": "base768"}, ("mel", "text"), ("patches", "language")),
     ],
@@ -162,8 +195,8 @@ def test_what_the_cache_lacks_is_one_line(changes: dict[str, Any], fields: dict[
         ({"fusion": "early"}, "fusion must be joint or late, got 'early'"),
         ({"text": "large"}, "text must be layer12 or base768"),
         ({"layers": "all"}, "layers must be first or last"),
-        ({"blocks": 0}, "joint fusion takes 1 to 12 blocks, got 0"),
-        ({"fusion": "late", "blocks": 13}, "late fusion takes 0 to 12 blocks, got 13"),
+        ({"blocks": 0}, "blocks must be 1 to 12, got 0; fusion=late does without"),
+        ({"blocks": 13}, "blocks must be 1 to 12, got 13"),
         ({"joint_length": 0}, "joint_length must be at least 1"),
         ({"extractor_layers": -1}, "extractor_layers must be at least 0"),
         ({"icl_weight": -0.1}, "icl_weight must be at least 0"),

@@ -1,0 +1,1 @@
+"""Grids: every combination of fields on every fold and seed, many models at a time."""

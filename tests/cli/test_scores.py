@@ -1,0 +1,51 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.scores import print_results
+from tests.runs import finish, plan
+
+NAMES = [f"u{index:02}" for index in range(8)]
+
+
+@pytest.fixture(scope="module")
+def results(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return finish(plan(trainable, "audio", {"epochs": "1"}), tmp_path_factory.mktemp("scores") / "run")
+
+
+def noted(results: dict[str, Any], capsys: pytest.CaptureFixture[str], *folds: dict[str, list[str]]) -> list[str]:
+    """Prints results whose folds list these utterances, and gives the line about them."""
+    changed = [{**one, **listed} for one, listed in zip(results["folds"], folds, strict=False)]
+    print_results({**results, "folds": changed}, [])
+    return [line for line in capsys.readouterr().out.splitlines() if "takes in full" in line]
+
+
+def test_utterances_over_the_limits_are_told_of_every_part_in_one_line(
+    results: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = {"train_over_limits": NAMES[:5], "dev_over_limits": NAMES[5:6], "over_limits": NAMES[6:]}
+    second = {"train_over_limits": NAMES[1:6], "dev_over_limits": NAMES[5:6], "over_limits": NAMES[:1]}
+    assert noted(results, capsys, first, second) == [
+        "6 train, 1 dev, 3 test utterances are longer than the head takes in full: u00, u01, u02, u03, u04 and 3 more"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [
+        ({"train_over_limits": ["u01"]}, ["1 train utterances are longer than the head takes in full: u01"]),
+        ({"over_limits": ["u07"]}, ["1 test utterances are longer than the head takes in full: u07"]),
+        ({}, []),
+    ],
+)
+def test_parts_without_any_are_not_told(
+    results: dict[str, Any], capsys: pytest.CaptureFixture[str], listed: dict[str, list[str]], told: list[str]
+) -> None:
+    assert noted(results, capsys, listed) == told
+
+
+def test_a_sum_of_runs_tells_of_test(results: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    kept = [{name: value for name, value in one.items() if "over_limits" not in name} for one in results["folds"]]
+    told = noted({**results, "folds": kept}, capsys, {"over_limits": ["u07"]})
+    assert told == ["1 test utterances are longer than the head takes in full: u07"]
