@@ -104,8 +104,9 @@ def _streams(asked: Mapping[str, Any], chosen: Any, head: Any, cache: Any) -> di
 
 def _beside(plan: Any, results: dict[str, Any]) -> list[str]:
     """Puts what a recipe's paper published beside what was obtained."""
+    from fusion.comparison import beside
     from fusion.configure import changed_fields
-    from fusion.recipes import beside, recipe
+    from fusion.recipes import recipe
     from fusion.remedy import corpus_of
 
     if not plan.experiment.recipe:

@@ -70,8 +70,8 @@ class Published:
             streams: role -> stream that it reads.
 
         Returns:
-            The one of the same head whose changes are exactly these. Of several, the one that names most of the streams,
-            then the first.
+            The one of the same head whose changes are exactly these. Of several, the one that names most of the
+            streams, then the first.
         """
         fitting = [
             one

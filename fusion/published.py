@@ -27,10 +27,7 @@ TEST_EPOCH = "the epoch was chosen on test"
 ENCODER_960H = "the paper names wav2vec2-base-960h; here it is wav2vec2-base, as for the other systems"
 NO_CONTEXT = "utterances stand alone: no context or speaker module is described (J-15)"
 OUR_ICL = "the total loss and tau are not printed: weight 1 and tau 0.07 are ours (J-12, J-14)"
-OTHER_PROBE = (
-    "EmoBox norms each utterance's features and has a linear layer (to 128 in its README) and ReLU before the mean; "
-    "neither is here"
-)
+EMOBOX_WIDTH = "the hidden layer has 128 in its README, 256 in its configuration; which was reported is not said"
 EMOBOX_NAMES = (
     "its scoring code (examples/sb at bb22000) exchanges the names UA and WA; its tables, where they can be told "
     "apart, do not"
@@ -220,7 +217,7 @@ PUBLISHED: Mapping[str, Published] = {
         paper=EMOBOX,
         protocol="leave one session out, five folds, dev a random fifth of the rest; 4 classes; frozen features",
         figures=(Figure(what="wav2vec2-base, last layer", status=PRINTED, wa=0.5773),),
-        notes=(OTHER_PROBE, EMOBOX_NAMES, EMOBOX_EPOCHS),
+        notes=(EMOBOX_WIDTH, EMOBOX_NAMES, EMOBOX_EPOCHS),
     ),
     "emobox-ravdess": Published(
         paper=EMOBOX,
@@ -231,7 +228,7 @@ PUBLISHED: Mapping[str, Published] = {
         ),
         notes=(
             "its leaderboard gives WA alone; the UA is as this project was told, and was not found in a source",
-            OTHER_PROBE,
+            EMOBOX_WIDTH,
             EMOBOX_NAMES,
             EMOBOX_EPOCHS,
         ),

@@ -6,16 +6,13 @@ printed stays. Printed epochs are all trained, without early stopping; a printed
 a batch that was accumulated is one batch here (B-11). What was published stands in `fusion.published`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from cache.errors import MmerError
 from fusion.figures import Published
-from fusion.metrics import METRICS
-from fusion.protocols import describe
 from fusion.recipe import PAPER, Recipe
 from fusion.settings import nearest
 
-THIS_ONE = ", the variant run here"
 COLUMNS = ("recipe", "fusion", "corpus", "protocol", "labels", "published", f"NAME{PAPER} sets")
 
 ADAM: Mapping[str, object] = {"optimizer": "adam", "weight_decay": 0.0}
@@ -23,6 +20,7 @@ HUNDRED_EPOCHS: Mapping[str, object] = {"epochs": 100, "patience": 100}
 WAV2VEC_ROBERTA = {"audio": "wav2vec2-base", "text": "roberta-base"}
 MEL_ROBERTA = {"mel": "logmel80", "patches": "vit-mel-base", "text": "roberta-large@12"}
 PROBE: Mapping[str, object] = {"adapter": False, "pooling": "mean", "dropout": 0.0}
+EMOBOX = {**PROBE, "normalize": True, "hidden": 128}  # as in its README; its configuration has 256
 
 # downstream/emotion/config.yaml of s3prl at 01b17a8: 30,000 steps of 32 utterances, 241 epochs of a fold of ours
 S3PRL: Mapping[str, object] = {**ADAM, "lr": 1e-4, "batch_size": 32, "epochs": 241, "patience": 241, "monitor": "wa"}
@@ -147,7 +145,7 @@ RECIPES: Mapping[str, Recipe] = {
         corpus="iemocap",
         protocol="session",
         labels="iemocap4",
-        head=PROBE,
+        head=EMOBOX,
         training={"monitor": "ua", "lr": 1e-3},
         paper_training={**ADAM, **HUNDRED_EPOCHS, "lr": 1e-4, "batch_size": 32},  # as in EmoBox's README
         streams={"audio": "wav2vec2-base"},
@@ -158,7 +156,7 @@ RECIPES: Mapping[str, Recipe] = {
         corpus="ravdess",
         protocol="actor6",
         labels="ravdess8",
-        head=PROBE,
+        head=EMOBOX,
         training={"monitor": "ua", "lr": 1e-3},
         paper_training={**ADAM, **HUNDRED_EPOCHS, "lr": 1e-4, "batch_size": 32},
         streams={"audio": "wav2vec2-base"},
@@ -191,55 +189,6 @@ def list_recipes() -> list[tuple[str, ...]]:
     return [COLUMNS, *rows]
 
 
-def beside(
-    recipe: Recipe,
-    obtained: Mapping[str, float],
-    protocol: str,
-    labels: str,
-    *,
-    frozen: bool,
-    corpus: str = "",
-    changed: Sequence[str] = (),
-    streams: Mapping[str, str] | None = None,
-) -> list[str]:
-    """Puts what was obtained beside what was published, both protocols and the audit; judges neither.
-
-    Args:
-        recipe: of the run.
-        obtained: scores by name, as fractions.
-        protocol: that of the run, never ``auto``.
-        labels: name of its label set.
-        frozen: whether the encoders stayed as they were.
-        corpus: of the run, if it is not that of the recipe.
-        changed: the fields that the run sets otherwise, each as ``field=value``.
-        streams: role -> stream of the run, if they are not those of the recipe.
-
-    Returns:
-        Lines to print.
-    """
-    features = "frozen features" if frozen else "encoders trained too"
-    published = recipe.published
-    variant = published.variant(changed, recipe.streams if streams is None else streams)
-    run = f"{corpus or recipe.corpus}, {features}, protocol {protocol}, labels {labels}"
-    run += f", NOT the recipe: {', '.join(changed)}" if changed else ""
-    run += f", published as {variant.what!r}" if variant else ""
-    rows = [
-        ("", *METRICS, ""),
-        ("obtained", *_cells(obtained), run),
-        *(
-            (f"published: {one.what}", *_cells(one.scores), one.status + (THIS_ONE if one is variant else ""))
-            for one in published.figures
-        ),
-    ]
-    return [
-        *_aligned(rows),
-        f"published by: {published.paper}",
-        f"its protocol: {published.protocol}",
-        f"protocol here: {describe(protocol)}",
-        *(f"note: {note}" for note in published.notes),
-    ]
-
-
 def _headline(published: Published) -> str:
     if not published.figures:
         return "differences only"
@@ -249,13 +198,3 @@ def _headline(published: Published) -> str:
 
 def _settings(one: Recipe) -> str:
     return ", ".join(f"{name}={value}" for name, value in {**one.paper_head, **one.paper_training}.items())
-
-
-def _cells(scores: Mapping[str, float]) -> list[str]:
-    return [f"{scores[name]:.4f}" if name in scores else "-" for name in METRICS]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Sets the first column to the left, scores to the right."""
-    width = max(len(row[0]) for row in rows)
-    return ["  ".join([row[0].ljust(width), *(cell.rjust(6) for cell in row[1:-1]), row[-1]]).rstrip() for row in rows]

@@ -2,7 +2,7 @@
 
 - `Unimodal` is the downstream model of SUPERB (Yang et al., 2021, arXiv:2105.01051): mean pooling and one linear layer
   over frozen features, without an adapter (C-1 makes an exception of it), behind a projection where ``dim`` asks for
-  one.
+  one. With `normalize` and `hidden` it is that of EmoBox (Ma et al., 2024, arXiv:2406.07162; examples/sb at bb22000).
 - `Score` adds the logits of two of them, as in LE-MER, section 3.4 (Interspeech 2023). Each learns from its own cross
   entropy: trained on that of the sum, two linear models of pooled features are one linear model of both, `Concat`.
 - `Concat` and `CrossAttention` stand in for the fusion of JFM in its Tables 2 and 3 (2024). The paper describes
@@ -26,6 +26,7 @@ from fusion.layers import POOLING, Pool, front_of
 
 HEADS = 8
 OTHER = {AUDIO: TEXT, TEXT: AUDIO}
+EPS = 1e-5  # added to the variance, as in torch's layer_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +47,24 @@ class PooledConfig(HeadConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class UnimodalConfig(PooledConfig):
-    """What a model of one modality can be told."""
+    """What a model of one modality can be told.
+
+    Attributes:
+        normalize: takes all features of an utterance together to mean 0 and variance 1, layer by layer.
+        hidden: width of a linear layer and ReLU over each row before pooling; 0 for none.
+    """
 
     adapter: bool = False
     modalities: str = AUDIO
+    normalize: bool = False
+    hidden: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.normalize and self.standardize:
+            raise ValueError("normalize goes by the utterance, standardize by the training part; set one of them")
+        if self.hidden < 0:
+            raise ValueError(f"hidden must be a width, or 0 for none, got {self.hidden}")
         if self.modalities == BOTH:
             raise ValueError(f"modalities must be {AUDIO} or {TEXT} for a model of one, got {BOTH!r}")
 
@@ -104,13 +116,16 @@ class Unimodal(nn.Module):
         super().__init__()
         self.config = config
         self.front = _fronts(config, inputs)[config.modalities]
-        self.pool = _pools(config, inputs)[config.modalities]
-        self.classifier = _classifier(config, inputs)
+        dim = config.width(inputs.shapes)
+        self.hidden = nn.Sequential(nn.Linear(dim, config.hidden), nn.ReLU()) if config.hidden else nn.Identity()
+        self.pool = Pool(config.hidden or dim, kind=config.pooling, learned=config.modality_dropout > 0)
+        self.classifier = _classifier(config, inputs, config.hidden or dim)
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Gives logits ``(batch, classes)``."""
-        role = self.config.modalities
-        return HeadOutput(self.classifier(self.pool(self.front(batch.features[role]), batch.masks[role])))
+        x, mask = batch.features[self.config.modalities], batch.masks[self.config.modalities]
+        rows = self.front(_normalized(x, mask) if self.config.normalize else x)
+        return HeadOutput(self.classifier(self.pool(self.hidden(rows), mask)))
 
 
 class Score(nn.Module):
@@ -148,7 +163,7 @@ class Concat(nn.Module):
         self.config = config
         self.fronts = _fronts(config, inputs)
         self.pools = _pools(config, inputs)
-        self.classifier = _classifier(config, inputs)
+        self.classifier = _classifier(config, inputs, len(config.roles) * config.width(inputs.shapes))
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Gives logits ``(batch, classes)``."""
@@ -169,7 +184,7 @@ class CrossAttention(nn.Module):
         self.pools = _pools(config, inputs)
         asking = config.roles if config.modalities == BOTH else ()
         self.crossings = nn.ModuleDict({role: _crossing(config, inputs) for role in asking})
-        self.classifier = _classifier(config, inputs)
+        self.classifier = _classifier(config, inputs, len(config.roles) * config.width(inputs.shapes))
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Gives logits ``(batch, classes)``."""
@@ -197,9 +212,18 @@ def _crossing(config: CrossAttentionConfig, inputs: HeadInputs) -> CrossLayer:
     return CrossLayer(dim=dim, heads=heads_for(dim, config.heads, HEADS), dropout=config.dropout)
 
 
-def _classifier(config: PooledConfig, inputs: HeadInputs) -> nn.Sequential:
-    width = len(config.roles) * config.width(inputs.shapes)
+def _classifier(config: PooledConfig, inputs: HeadInputs, width: int) -> nn.Sequential:
     return nn.Sequential(Dropout(config.dropout), nn.Linear(width, len(inputs.classes)))
+
+
+def _normalized(x: Tensor, mask: Tensor) -> Tensor:
+    """Gives what torch's ``layer_norm`` over all valid rows of an utterance would, ``(batch, rows, ...)``."""
+    trailing = [1] * (x.dim() - 2)
+    padding, count = ~mask.view(*mask.shape, *trailing), mask.sum(dim=1).clamp(min=1).view(-1, 1, *trailing)
+    mean = x.masked_fill(padding, 0).mean(dim=-1, keepdim=True).sum(dim=1, keepdim=True) / count
+    centred = (x - mean).masked_fill(padding, 0)
+    variance = centred.square().mean(dim=-1, keepdim=True).sum(dim=1, keepdim=True) / count
+    return centred * (variance + EPS).rsqrt()
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from fusion.heads.baselines import (
 )
 from fusion.heads.catalog import build_head, count_parameters
 from fusion.inputs import HeadInputs
-from tests.heads import batch_of, head_inputs
+from tests.heads import batch_of, collate, head_inputs, samples
 
 BASE = HeadInputs(classes=("ang", "hap", "neu", "sad"), shapes={"audio": (768,), "text": (1024,)})
 
@@ -24,6 +24,8 @@ def test_parameters_are_as_many_as_the_closed_forms_say() -> None:
         assert count_parameters(Unimodal(UnimodalConfig(), BASE)) == 768 * 4 + 4
         assert count_parameters(Unimodal(UnimodalConfig(modalities="text"), BASE)) == 1024 * 4 + 4
         assert count_parameters(Unimodal(UnimodalConfig(dim=256), BASE)) == 768 * 256 + 256 + 256 * 4 + 4
+        probe = Unimodal(UnimodalConfig(hidden=128, normalize=True), BASE)
+        assert count_parameters(probe) == 768 * 128 + 128 + 128 * 4 + 4
         assert count_parameters(Score(ScoreConfig(), BASE)) == 768 * 4 + 4 + 1024 * 4 + 4
         concat = Concat(ConcatConfig(adapter=False), BASE)
         projection = 1024 * 768 + 768
@@ -39,6 +41,43 @@ def test_one_modality_is_the_mean_of_its_rows_and_a_linear_layer() -> None:
     for place, logits in enumerate(head.eval()(batch).logits):
         rows = batch.features["text"][place, batch.masks["text"][place]]
         torch.testing.assert_close(logits, linear[0](rows.mean(dim=0)))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "stacked"), [("mean", False), ("max", False), ("mean", True)], ids=["mean", "max", "stacked"]
+)
+def test_normalized_and_hidden_it_is_the_probe_of_emobox(pooling: str, stacked: bool) -> None:
+    inputs = head_inputs(audio=(3, 24) if stacked else (24,))
+    config = UnimodalConfig(normalize=True, hidden=7, pooling=pooling)
+    head, chosen = build_head("audio", config, inputs, seed=0), samples(3, inputs)
+    assert isinstance(head, Unimodal)
+    mix: nn.Module | None = head.front.get_submodule("mix") if stacked else None
+    hidden, classifier = (module for module in head.modules() if isinstance(module, nn.Linear))
+    logits = head.eval()(collate(chosen, extra=9, noise=1e3)).logits
+    for one, found in zip(chosen, logits, strict=True):
+        rows = one.rows["audio"] * 5 + 2  # norms away
+        layers = [nn.functional.layer_norm(layer, layer.shape) for layer in (rows.unbind(dim=1) if stacked else [rows])]
+        kept = mix(torch.stack(layers, dim=1)[None])[0] if mix else layers[0]
+        inner = hidden(kept).relu()
+        pooled = inner.mean(dim=0) if pooling == "mean" else inner.amax(dim=0)
+        torch.testing.assert_close(found, classifier(pooled), atol=1e-4, rtol=1e-4)
+
+
+def test_without_hidden_layer_and_norm_all_is_as_it_was() -> None:
+    head = build_head("audio", UnimodalConfig(), head_inputs(), seed=0)
+    assert [name for name, _ in head.named_parameters()] == ["classifier.1.weight", "classifier.1.bias"]
+
+
+@pytest.mark.parametrize("absent", [[1], [0, 1, 2, 3]])
+def test_an_absent_modality_is_finite_through_the_probe_of_emobox(absent: list[int]) -> None:
+    config = UnimodalConfig(normalize=True, hidden=5)
+    head, batch = build_head("audio", config, head_inputs(), seed=0), batch_of(4)
+    gone = torch.zeros(4, dtype=torch.bool)
+    gone[absent] = True
+    logits = head.train()(batch.without("audio", gone)).logits
+    logits.sum().backward()
+    assert logits.isfinite().all()
+    assert all(one.grad is None or one.grad.isfinite().all() for one in head.parameters())
 
 
 def test_scores_are_the_sum_of_two_models() -> None:
@@ -94,3 +133,7 @@ def test_what_is_not_allowed_is_said() -> None:
         ConcatConfig(pooling="sum")
     with pytest.raises(ValueError, match="heads must not be negative, got -1"):
         CrossAttentionConfig(heads=-1)
+    with pytest.raises(ValueError, match="hidden must be a width, or 0 for none, got -1"):
+        UnimodalConfig(hidden=-1)
+    with pytest.raises(ValueError, match="normalize goes by the utterance, standardize by the training part; set one"):
+        UnimodalConfig(normalize=True, standardize=True)

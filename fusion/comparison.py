@@ -1,0 +1,68 @@
+"""What a run of a recipe obtained, beside what the paper published."""
+
+from collections.abc import Mapping, Sequence
+
+from fusion.metrics import METRICS
+from fusion.protocols import describe
+from fusion.recipe import Recipe
+
+THIS_ONE = ", the variant run here"
+
+
+def beside(
+    recipe: Recipe,
+    obtained: Mapping[str, float],
+    protocol: str,
+    labels: str,
+    *,
+    frozen: bool,
+    corpus: str = "",
+    changed: Sequence[str] = (),
+    streams: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Puts what was obtained beside what was published, both protocols and the audit; judges neither.
+
+    Args:
+        recipe: of the run.
+        obtained: scores by name, as fractions.
+        protocol: that of the run, never ``auto``.
+        labels: name of its label set.
+        frozen: whether the encoders stayed as they were.
+        corpus: of the run, if it is not that of the recipe.
+        changed: the fields that the run sets otherwise, each as ``field=value``.
+        streams: role -> stream of the run, if they are not those of the recipe.
+
+    Returns:
+        Lines to print.
+    """
+    features = "frozen features" if frozen else "encoders trained too"
+    published = recipe.published
+    variant = published.variant(changed, recipe.streams if streams is None else streams)
+    run = f"{corpus or recipe.corpus}, {features}, protocol {protocol}, labels {labels}"
+    run += f", NOT the recipe: {', '.join(changed)}" if changed else ""
+    run += f", published as {variant.what!r}" if variant else ""
+    rows = [
+        ("", *METRICS, ""),
+        ("obtained", *_cells(obtained), run),
+        *(
+            (f"published: {one.what}", *_cells(one.scores), one.status + (THIS_ONE if one is variant else ""))
+            for one in published.figures
+        ),
+    ]
+    return [
+        *_aligned(rows),
+        f"published by: {published.paper}",
+        f"its protocol: {published.protocol}",
+        f"protocol here: {describe(protocol)}",
+        *(f"note: {note}" for note in published.notes),
+    ]
+
+
+def _cells(scores: Mapping[str, float]) -> list[str]:
+    return [f"{scores[name]:.4f}" if name in scores else "-" for name in METRICS]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Sets the first column to the left, scores to the right."""
+    width = max(len(row[0]) for row in rows)
+    return ["  ".join([row[0].ljust(width), *(cell.rjust(6) for cell in row[1:-1]), row[-1]]).rstrip() for row in rows]
