@@ -2,13 +2,12 @@
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cli.experiment import experiment_of
 from cli.options import print_json
 
-FLAGS = ("modalities", "modality_dropout", "epochs", "batch_size", "lr", "data_seed")  # fields with a flag of their own
 PATTERN = re.compile(r"[-_.]*[*?\[\]]+[-_.]*")  # what names several cache files, with the signs around it
 OF_SUMS = frozenset({"fusion", "cache", "out", "device", "tensorboard"})  # what --run may stand beside
 
@@ -40,7 +39,7 @@ def _trained(asked: dict[str, Any], replace: bool) -> tuple[dict[str, Any], list
 
     device = choose_device(asked["device"])
     cache = open_cache(asked["cache"])
-    plan = plan_run(_experiment(asked, cache), cache)
+    plan = plan_run(experiment_of(asked, cache), cache)
     folder = RunFolder(asked["out"] or _default_folder(asked["cache"], plan))
     with TrainingBar() as bar:
         watcher = Board(bar, folder) if asked["tensorboard"] else bar
@@ -50,56 +49,6 @@ def _trained(asked: dict[str, Any], replace: bool) -> tuple[dict[str, Any], list
             cross_validate(plan, folder, device=device, watcher=watcher)
             results = collect(folder, cache, plan.described)
     return results, [*plan.notes, *_beside(plan, results)]
-
-
-def _experiment(asked: dict[str, Any], cache: Any) -> Any:
-    from cache.errors import MmerError
-    from fusion.configure import configure
-    from fusion.experiment import Experiment
-    from fusion.recipes import recipe
-
-    chosen = recipe(asked["recipe"]) if asked["recipe"] else None
-    fusion = asked["fusion"] or (chosen.fusion if chosen else None)
-    if fusion is None:
-        raise MmerError("name a head by --fusion, see --list-heads, or a --recipe")
-    if chosen and chosen.fusion != fusion:
-        raise MmerError(f"recipe {chosen.name} is for head {chosen.fusion}, not for {fusion}; leave --fusion out")
-    head, training = configure(fusion, {**(chosen.fields if chosen else {}), **_fields(asked)})
-    return Experiment(
-        fusion=fusion,
-        head=head,
-        training=training,
-        seeds=asked["seeds"] or (0,),
-        streams=_streams(asked, chosen, head, cache),
-        labels=asked["labels"] or (chosen.labels if chosen else None),
-        protocol=asked["protocol"] or (chosen.protocol if chosen else None),
-        allow_missing=asked["allow_missing"],
-        allow_leak=asked["allow_leak"],
-        recipe=asked["recipe"] or "",
-    )
-
-
-def _fields(asked: Mapping[str, Any]) -> dict[str, object]:
-    """Gives the fields that flags and ``--set`` set."""
-    from fusion.configure import check_once, parse_fields
-
-    fields: dict[str, object] = {name: asked[name] for name in FLAGS if asked[name] is not None}
-    for name, value in parse_fields(asked["fields"]).items():
-        check_once(name, fields)
-        fields[name] = value
-    return fields
-
-
-def _streams(asked: Mapping[str, Any], chosen: Any, head: Any, cache: Any) -> dict[str, str]:
-    """Gives the streams that are named, by the user or by a recipe."""
-    from fusion.configure import check_once, parse_fields
-    from fusion.recipe import streams_of
-
-    streams: dict[str, str] = {role: asked[role] for role in ("audio", "text") if asked[role]}
-    for role, name in parse_fields(asked["streams"], form="ROLE=STREAM", such_as="--stream mel=logmel80").items():
-        check_once(role, streams)
-        streams[role] = name
-    return streams_of(chosen, cache, {*head.roles, *head.weight_roles}, streams) if chosen else streams
 
 
 def _beside(plan: Any, results: dict[str, Any]) -> list[str]:
