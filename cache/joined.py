@@ -151,9 +151,12 @@ class JoinedCache:
         return self.all_weights().get(encoder, {})
 
     def all_weights(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        """Reads the weights of all encoders, by encoder and name; the first file that has some counts."""
-        found = [part.all_weights() for part in self.parts]
-        return {name: arrays for weights in reversed(found) for name, arrays in weights.items()}
+        """Reads the weights of all encoders, by encoder and name; the first file that has an array counts."""
+        united: dict[str, dict[str, npt.NDArray[Any]]] = {}
+        for part in self.parts:
+            for encoder, arrays in part.all_weights().items():
+                united[encoder] = {**arrays, **united.get(encoder, {})}
+        return united
 
 
 AnyCache: TypeAlias = FeatureCache | JoinedCache

@@ -195,3 +195,9 @@ def test_utterances_stand_in_the_order_of_the_files(shards: JoinedCache) -> None
     assert [one.id for one in shards.utterances] == shards.ids
     assert set(shards.ids) <= set(NAMES)
     assert shards.header["corpus"]["name"] == "toy"
+
+
+def test_layers_that_heads_start_from_are_united_over_files(tmp_path: Path) -> None:
+    for name, more in (("a", {"low": np.ones(2)}), ("b", {"high": np.ones(3)})):
+        create(tmp_path / f"v-{name}.h5", utterances_named(name), [plan_for([3])], enc={"w": np.arange(2.0), **more})
+    assert set(open_cache(tmp_path / "v-*.h5").weights("enc")) == {"w", "low", "high"}
