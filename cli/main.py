@@ -8,6 +8,7 @@ COMMANDS = {
     "featurize": "cli.extract:featurize",
     "cache": "cli.maintain:cache",
     "train": "cli.train:train",
+    "grid": "cli.grid:grid",
 }
 
 

@@ -89,3 +89,51 @@ class TrainingBar:
 
 def _terminal() -> bool:
     return sys.stderr.isatty()
+
+
+class GridBar:
+    """A bar of epochs over a whole grid, with the time that is left; where stderr is no terminal, a line a minute.
+
+    A model that stops early counts as many epochs as it might have had.
+    """
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._left: dict[str, int] = {}
+        self._failed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def note(self, note: str) -> None:
+        """Prints what is to be known beside the scores, above the bar."""
+        tqdm.write(f"note: {note}", file=sys.stderr)
+
+    def start(self, models: Sequence[Any]) -> None:
+        """Begins the bar of all models that are to be trained."""
+        self._close()
+        self._left = {model.key: model.training.epochs for model in models}
+        total = sum(self._left.values())
+        name = f"{len(models)} models"
+        self._bar = tqdm(total=total, desc=name, unit="epoch", mininterval=0.1 if _terminal() else 60.0)
+
+    def epoch(self, model: Any, scores: Any) -> None:
+        """Moves the bar by an epoch of a model."""
+        if self._left.get(model.key, 0) > 0:  # one that is split from its stack begins anew
+            self._left[model.key] -= 1
+            self._bar.update(1)
+
+    def done(self, outcome: Any) -> None:
+        """Moves the bar by what a model did not need, and counts those that failed."""
+        self._failed += bool(outcome.failure)
+        if self._failed:
+            self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
+        self._bar.update(self._left.pop(outcome.model.key, 0))
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

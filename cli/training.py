@@ -73,11 +73,16 @@ def _beside(plan: Any, results: dict[str, Any]) -> list[str]:
     )
 
 
+def default_name(cache: Path, ending: str) -> Path:
+    """Gives the folder below runs/ that a cache's results go to."""
+    stem = "-".join(part for part in PATTERN.split(cache.stem) if part)
+    return Path("runs") / f"{stem}-{ending}"
+
+
 def _default_folder(cache: Path, plan: Any) -> Path:
     from fusion.experiment import digest_of
 
-    stem = "-".join(part for part in PATTERN.split(cache.stem) if part)
-    return Path("runs") / f"{stem}-{plan.experiment.fusion}-{digest_of(plan.described)[:8]}"
+    return default_name(cache, f"{plan.experiment.fusion}-{digest_of(plan.described)[:8]}")
 
 
 def _added(runs: tuple[Path, ...], asked: dict[str, Any], replace: bool) -> tuple[dict[str, Any], list[str]]:

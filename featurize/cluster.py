@@ -8,7 +8,7 @@ same paths.
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -92,7 +92,7 @@ class Cluster:
                 self.client.unregister_worker_plugin(plugin.name)
 
     def results(
-        self, task: Callable[..., Result], items: Sequence[Item], *, alone: bool = False
+        self, task: Callable[..., Result], items: Iterable[Item], *, alone: bool = False
     ) -> Iterator[tuple[Item, Result | Killed]]:
         """Runs a task for every item and yields each result as it comes.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ class HeadConfig:
     """The fields that every head has; each head's own configuration adds to them.
 
     Attributes:
+        per_model: fields in which models that are trained as one stack may differ: their values change neither a shape
+            nor what is computed, but only how losses are weighed and where weights start.
         dim: width of the head; 0 for that of its audio stream, or of its text stream where it reads no other.
         adapter: the residual adapter before every branch.
         dropout: rate of all dropout.
@@ -25,6 +27,8 @@ class HeadConfig:
         modality_dropout: how often, in training, one of two modalities is taken away from an utterance.
         standardize: takes each dimension to mean 0 and variance 1 of the fold's training part, before all else.
     """
+
+    per_model: ClassVar[frozenset[str]] = frozenset({"dropout"})
 
     dim: int = 0
     adapter: bool = True

@@ -57,7 +57,15 @@ class LossRecord:
         values = torch.stack([loss.float() for _, losses in self._waiting for loss in losses.values()]).tolist()
         self._waiting.clear()
         for (batch, name), value in zip(noted, values, strict=True):
-            if not math.isfinite(value):
-                raise LossNotFinite(f"the loss {name} is {value} in batch {batch} of epoch {self.epoch}")
-            total, count = self.sums.get(name, (0.0, 0))
-            self.sums[name] = (total + value, count + 1)
+            self.count(batch, name, value)
+
+    def count(self, batch: int, name: str, value: float) -> None:
+        """Adds one loss of a batch to its sum.
+
+        Raises:
+            LossNotFinite: if it is infinite or not a number, naming batch and epoch.
+        """
+        if not math.isfinite(value):
+            raise LossNotFinite(f"the loss {name} is {value} in batch {batch} of epoch {self.epoch}")
+        total, count = self.sums.get(name, (0.0, 0))
+        self.sums[name] = (total + value, count + 1)

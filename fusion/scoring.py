@@ -1,6 +1,6 @@
 """Applies a head to utterances, and scores it on the dev part of a fold."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from fusion.batches import scoring_batches
 from fusion.features import FeatureSource
+from fusion.inputs import Batch
 from fusion.metrics import score as score_guesses
 from fusion.packing import Indices
 from fusion.steps import config_of
@@ -40,16 +41,42 @@ def score(
 
 def logits_of(head: nn.Module, source: FeatureSource, indices: Indices, batch_size: int = SCORING_BATCH) -> Tensor:
     """Gives the logits of some utterances on the CPU, float32 ``(n, classes)``, in the order of `indices`."""
-    roles = config_of(head).roles
-    groups = scoring_batches(source.costs(indices, roles), batch_size=batch_size)
-    batches = source.batches([indices[group] for group in groups], roles)
     was_training = head.training
     head.eval()
-    with torch.no_grad():
-        made = [head(batch).logits.float() for batch in batches]
+
+    def logits(batch: Batch) -> Tensor:
+        made: Tensor = head(batch).logits
+        return made
+
+    made = by_batch(logits, source, indices, config_of(head).roles, batch_size)
     head.train(was_training)
-    logits = torch.cat(made).cpu()
-    return logits[torch.from_numpy(np.argsort(np.concatenate(groups)))]
+    return made
+
+
+def by_batch(
+    logits: Callable[[Batch], Tensor],
+    source: FeatureSource,
+    indices: Indices,
+    roles: Collection[str],
+    batch_size: int = SCORING_BATCH,
+) -> Tensor:
+    """Computes something of utterances batch by batch, without gradients.
+
+    Args:
+        logits: gives ``(..., batch, classes)`` of a batch.
+        source: of the features.
+        indices: the utterances.
+        roles: to read.
+        batch_size: how many at a time.
+
+    Returns:
+        On the CPU, float32 ``(..., n, classes)``, in the order of `indices`.
+    """
+    groups = scoring_batches(source.costs(indices, roles), batch_size=batch_size)
+    with torch.no_grad():
+        made = [logits(batch).float() for batch in source.batches([indices[group] for group in groups], roles)]
+    order = torch.from_numpy(np.argsort(np.concatenate(groups)))
+    return torch.cat(made, dim=-2).cpu().index_select(-2, order)
 
 
 def dev_scores(logits: Tensor, labels: npt.NDArray[np.int64]) -> dict[str, float]:

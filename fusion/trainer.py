@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from cache.errors import MmerError
 from fusion import checkpoint as kept
-from fusion.batches import training_batches
 from fusion.checkpoint import Checkpoint, EpochScores, Progress
+from fusion.course import add_epoch, count_warmup, diverged, epoch_batches
 from fusion.dropout import seed_dropout, set_step
 from fusion.features import FeatureSource
 from fusion.identity import describe
@@ -24,7 +24,7 @@ from fusion.inputs import Batch
 from fusion.loss_record import LossNotFinite, LossRecord
 from fusion.memory import peak_memory, watch_peak
 from fusion.packing import Indices
-from fusion.scoring import dev_scores, is_better, logits_of
+from fusion.scoring import dev_scores, logits_of
 from fusion.steps import (
     TOTAL,
     build_optimizer,
@@ -133,7 +133,7 @@ class _Training:
         self.scaler = torch.amp.GradScaler(source.device.type, enabled=config.precision == "float16")
         self.by_class: Tensor | None = None
         self.costs = source.costs(train, roles_of(head))
-        self.warmup_steps = round(config.warmup * config.epochs * len(self._groups(1)))
+        self.warmup_steps = count_warmup(config, len(self._groups(1)))
         self.described = describe(head, source, train, dev, config)
         self.progress, self.best = Progress(), dict[str, Tensor]()
         self.counted = self.saved = time.monotonic()
@@ -206,23 +206,16 @@ class _Training:
         )
 
     def _finish_epoch(self, scores: EpochScores) -> None:
-        progress = self.progress
-        progress.curves.append(scores)
-        progress.epoch, progress.batch, progress.sums = scores.epoch, 0, {}
-        best = progress.curves[max(0, progress.best_epoch - 1)]
-        if not progress.best_epoch or is_better(scores.dev, best.dev, self.config.monitor):
-            progress.best_epoch = scores.epoch
+        if add_epoch(self.progress, scores, self.config):
             self.best = {name: tensor.detach().clone() for name, tensor in self.head.state_dict().items()}
-        waited = scores.epoch - progress.best_epoch
-        progress.finished = scores.epoch >= self.config.epochs or waited >= self.config.patience
-        if progress.finished or time.monotonic() - self.saved >= self.save_every_s:
+        if self.progress.finished or time.monotonic() - self.saved >= self.save_every_s:
             self._save()
 
     def _stopped(self, error: LossNotFinite) -> MmerError:
         """Keeps the last good weights, those of the best epoch, and says where."""
         best = self.progress.best_epoch
         where = f"the weights of epoch {best} are in {self.path}" if best and self.path else "no weights are kept"
-        self.progress.stopped = f"{error}; lower lr ({self.config.lr}) or train in float32; {where}"
+        self.progress.stopped = f"{diverged(error, self.config)}; {where}"
         self._save()
         return MmerError(self.progress.stopped)
 
@@ -241,6 +234,4 @@ class _Training:
 
     def _groups(self, epoch: int) -> list[Indices]:
         """Gives the utterances of each batch of an epoch."""
-        config = self.config
-        places = training_batches(self.costs, batch_size=config.batch_size, data_seed=config.data_seed, epoch=epoch)
-        return [self.train[batch] for batch in places]
+        return epoch_batches(self.train, self.costs, self.config, epoch=epoch)

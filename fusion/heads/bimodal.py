@@ -20,6 +20,7 @@ Specification: systems.md 3. Where the paper is silent or contradicts itself:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,8 @@ class BimodalConfig(HeadConfig):
         positive: of ECL: ``view`` for the augmented view of the utterance, ``class`` for another of its class.
         augmentation: whether augmented views are read; off, all is as on a cache that has none.
     """
+
+    per_model: ClassVar[frozenset[str]] = HeadConfig.per_model | {"alpha", "beta"}
 
     alpha: float = 0.1
     beta: float = 0.1

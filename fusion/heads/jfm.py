@@ -16,6 +16,7 @@ ViT; the paper says no more of it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,8 @@ class JFMConfig(HeadConfig):
         icl_weight: its weight.
         tau: its temperature.
     """
+
+    per_model: ClassVar[frozenset[str]] = HeadConfig.per_model | {"icl_weight", "layers"}
 
     adapter: bool = False
     fusion: str = JOINT

@@ -21,7 +21,7 @@ Sections 2.2 to 2.4 and 3.2 to 3.4; no code was published. Deviations and readin
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "constraint": CONSTRAINTS,
     "al_norm": (RAW, SOFTMAX),
 }
+PER_MODEL = set("mu_m mu_c mu_text mu_speech text_labels tonal_labels words frames idf contrast min_count".split())
 LOSSES = {TEXT: "l_g_text", AUDIO: "l_g_speech"}
 
 
@@ -82,6 +83,8 @@ class LabelGuidedConfig(HeadConfig):
         mu_text: weight of the semantic label loss.
         mu_speech: weight of the tonal label loss.
     """
+
+    per_model: ClassVar[frozenset[str]] = HeadConfig.per_model | PER_MODEL
 
     text_labels: str = TFIDF
     tonal_labels: str = CODEBOOK

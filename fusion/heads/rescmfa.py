@@ -18,7 +18,7 @@ Specification: section 2 of systems.md. Decided where the paper is silent or can
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,8 @@ class ResCMFAConfig(HeadConfig):
         alpha: weight of the CTC loss.
         ctc_reduction: ``mean`` or ``sum`` (G-10).
     """
+
+    per_model: ClassVar[frozenset[str]] = HeadConfig.per_model | {"alpha"}
 
     layers: int = 4
     heads: int = 0

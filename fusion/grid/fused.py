@@ -1,0 +1,225 @@
+"""Trains several heads of equal structure on one fold as one stack, each as `fusion.trainer` trains it alone.
+
+Batches, dropout masks, rates, clipping, early stopping and the chosen epoch are those of separate trainings; losses
+differ by rounding alone. A model that stops early, or whose loss is not finite, leaves the stack, and the others go on.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from cache.errors import MmerError
+from fusion.checkpoint import EpochScores, Progress
+from fusion.course import add_epoch, count_warmup, diverged, epoch_batches
+from fusion.dropout import seed_dropout
+from fusion.features import FeatureSource
+from fusion.grid.stack import HeadStack
+from fusion.grid.stack_record import StackRecord
+from fusion.grid.stacked_optimizer import StackedAdam, clip_rows
+from fusion.inputs import Batch, HeadOutput
+from fusion.loss_record import LossNotFinite
+from fusion.memory import peak_memory, watch_peak
+from fusion.packing import Indices
+from fusion.scoring import by_batch, dev_scores
+from fusion.steps import TOTAL, class_weights, config_of, rate_at, roles_of, total_loss
+from fusion.train_config import PRECISIONS, TrainConfig
+from fusion.trainer import TrainedFold
+
+
+def train_stack(
+    heads: Sequence[nn.Module],
+    source: FeatureSource,
+    train: Indices,
+    dev: Indices,
+    configs: Sequence[TrainConfig],
+    *,
+    on_epoch: Callable[[int, EpochScores], None] | None = None,
+) -> list[TrainedFold | MmerError]:
+    """Trains heads with equal stack keys on one part of a fold and chooses each one's epoch on another.
+
+    Args:
+        heads: built and prepared; each ends with the weights of its best epoch.
+        source: of the features.
+        train: the utterances to learn from.
+        dev: the utterances to choose on.
+        configs: how each is trained.
+        on_epoch: told of every epoch, with the place of the model among the heads.
+
+    Returns:
+        What training gave, in the order of the heads; or the error of one whose losses are not finite, its head as it
+        was. The seconds of the stack are divided among the models in it; the peak of memory is that of all.
+    """
+    watch_peak(source.device)
+    members = [_Member(place=place, head=head, config=one) for place, (head, one) in enumerate(_pairs(heads, configs))]
+    training = _StackTraining(members, source, train, dev)
+    while training.members:
+        training.epoch(on_epoch or _nobody)
+    return [member.outcome(source.device) for member in members]
+
+
+@dataclass(kw_only=True, eq=False)
+class _Member:
+    """One model of a stack."""
+
+    place: int
+    head: nn.Module
+    config: TrainConfig
+    progress: Progress = field(default_factory=Progress)
+    best: Mapping[str, Tensor] = field(default_factory=dict)
+    error: MmerError | None = None
+
+    def outcome(self, device: torch.device) -> TrainedFold | MmerError:
+        """Gives what its training gave; the head takes the best weights."""
+        if self.error is not None:
+            return self.error
+        self.head.to(device).load_state_dict(self.best)
+        return TrainedFold(
+            best_epoch=self.progress.best_epoch,
+            curves=tuple(self.progress.curves),
+            weights={name: tensor.cpu() for name, tensor in self.best.items()},
+            seconds=self.progress.seconds,
+            peak_bytes=peak_memory(device),
+        )
+
+    def fail(self, error: LossNotFinite) -> None:
+        """Ends it by an error."""
+        self.error = MmerError(diverged(error, self.config))
+        self.error.__cause__ = error
+
+
+class _StackTraining:
+    """The training of a stack under way."""
+
+    def __init__(self, members: Sequence[_Member], source: FeatureSource, train: Indices, dev: Indices) -> None:
+        for member in members:
+            seed_dropout(member.head, member.config.seed)
+        self.members, self.source, self.train, self.dev = list(members), source, train, dev
+        self.roles, self.config = roles_of(members[0].head), members[0].config  # what all members agree in
+        self.scored_roles = config_of(members[0].head).roles
+        self.stack = HeadStack([member.head for member in members], source.device)
+        decays = self._tensor([member.config.weight_decay for member in self.members])
+        self.optimizer = StackedAdam(self.stack.rows, name=self.config.optimizer, weight_decay=decays)
+        self.costs = source.costs(train, self.roles)
+        self.by_class: Tensor | None = None
+        self.steps_per_epoch = len(self._groups(1))
+        self.done, self.step = 0, 0  # epochs and steps
+        self.counted = time.monotonic()
+        self._gather()
+
+    def epoch(self, told: Callable[[int, EpochScores], None]) -> None:
+        """Trains on all batches of an epoch and scores dev; models that have finished or failed leave."""
+        record = StackRecord(self.done + 1, len(self.members))
+        self._train(record)
+        self.done += 1
+        if self.members:
+            self._score(record, told)
+        self._leave({}, record)
+
+    def _train(self, record: StackRecord) -> None:
+        with closing(self.source.batches(self._groups(self.done + 1), self.roles)) as batches:
+            for number, batch in enumerate(batches, start=1):
+                record.add(number, self._step(batch))
+                self.step += 1
+                if record.due:
+                    self._leave(record.look(), record)
+                if not self.members:
+                    return
+        self._leave(record.look(), record)
+
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
+        self.stack.set_step(self.step)
+        dtype = PRECISIONS[self.config.precision]
+        with torch.autocast(self.source.device.type, dtype, enabled=dtype != torch.float32):
+            output = self.stack(batch)
+        losses = self._losses(output, batch.labels)
+        gradient, reached = self.stack.gradient(losses[TOTAL])
+        if self.clips:
+            clip_rows(gradient, self.clip)
+        self.optimizer.step(gradient, self._rates(), self.stack.decayed(reached))
+        return losses
+
+    def _losses(self, output: HeadOutput, labels: Tensor) -> dict[str, Tensor]:
+        """Gives what each model's loss is made of, ``(models,)`` by name."""
+        if self.config.class_weights and self.by_class is None:
+            weights = class_weights(self.source.labels[self.train], output.logits.shape[-1])
+            self.by_class = weights.to(output.logits.device)
+
+        def one(logits: Tensor, losses: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            made = HeadOutput(logits, losses)
+            return total_loss(made, labels, weights, by_class=self.by_class, smoothing=self.config.label_smoothing)
+
+        weighed = {name: self.weights[name] for name in output.losses}
+        losses: dict[str, Tensor] = vmap(one)(output.logits, dict(output.losses), weighed)
+        return losses
+
+    def _score(self, record: StackRecord, told: Callable[[int, EpochScores], None]) -> None:
+        every = by_batch(self.stack.logits, self.source, self.dev, self.scored_roles)
+        self._share_time()
+        labels = self.source.labels[self.dev]
+        for place, (member, logits) in enumerate(zip(self.members, every, strict=True)):
+            if not logits.isfinite().all():
+                member.fail(LossNotFinite(f"the logits of dev are not finite after epoch {self.done}"))
+                continue
+            scores = EpochScores(epoch=self.done, losses=record.means(place), dev=dev_scores(logits, labels))
+            if add_epoch(member.progress, scores, member.config):
+                member.best = self.stack.state_dict(place)
+            told(member.place, scores)
+
+    def _leave(self, errors: Mapping[int, LossNotFinite], record: StackRecord) -> None:
+        """Lets go of models that are finished or have failed."""
+        for place, error in errors.items():
+            self.members[place].fail(error)
+        kept = [place for place, one in enumerate(self.members) if one.error is None and not one.progress.finished]
+        if len(kept) == len(self.members):
+            return
+        self._share_time()
+        self.members = [self.members[place] for place in kept]
+        if kept:
+            self.stack.keep(kept)
+            self.optimizer.keep(self.stack.rows, kept)
+            record.keep(kept)
+            self._gather()
+
+    def _gather(self) -> None:
+        """Makes what steps need of each member into tensors, ``(models,)``."""
+        self.clip = self._tensor([member.config.clip for member in self.members])
+        self.clips = any(member.config.clip for member in self.members)
+        weights = [config_of(member.head).loss_weights for member in self.members]
+        self.weights = {name: self._tensor([one[name] for one in weights]) for name in weights[0]}
+        self.rates: tuple[list[float], Tensor] = ([], torch.empty(0))
+
+    def _rates(self) -> Tensor:
+        """Gives the learning rates of the step, made anew where they change."""
+        rates = [
+            rate_at(member.config.lr, step=self.step, warmup_steps=count_warmup(member.config, self.steps_per_epoch))
+            for member in self.members
+        ]
+        if rates != self.rates[0]:
+            self.rates = rates, torch.tensor(rates, device=self.source.device)
+        return self.rates[1]
+
+    def _tensor(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, device=self.source.device)
+
+    def _groups(self, epoch: int) -> list[Indices]:
+        return epoch_batches(self.train, self.costs, self.config, epoch=epoch)
+
+    def _share_time(self) -> None:
+        """Divides the time since it was last done among the members."""
+        now = time.monotonic()
+        for member in self.members:
+            member.progress.seconds += (now - self.counted) / len(self.members)
+        self.counted = now
+
+
+def _pairs(heads: Sequence[nn.Module], configs: Sequence[TrainConfig]) -> list[tuple[nn.Module, TrainConfig]]:
+    return list(zip(heads, configs, strict=True))
+
+
+def _nobody(place: int, scores: EpochScores) -> None:
+    """Hears of no epoch."""

@@ -1,0 +1,174 @@
+"""The journal of a grid: what came of every model, on disk as soon as it is known, and found again by any grid.
+
+models/KEY/            one folder for each model; the key is that of `Model.key`
+    weights.safetensors    of the best epoch
+    curves.csv, cost.json  as in a run folder
+    entry.json             written last: what was trained, dev scores, or why it failed
+    predictions.csv, scores.json   once its test part was opened
+
+Test parts are opened later than anything is trained, from the weights that are kept, and only for chosen models.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from cache.errors import MmerError
+from fusion.checkpoint import EpochScores
+from fusion.features import FeatureSource
+from fusion.grid.models import Model, Outcome, Result
+from fusion.metrics import METRICS
+from fusion.ready import ready_head
+from fusion.records import scores_of, write_predictions, write_trained
+from fusion.run import COST, SCORES, WEIGHTS, RunFolder
+from fusion.scoring import score
+from fusion.trainer import TrainedFold
+
+FORMAT_VERSION = 1
+ENTRY, MODELS = "entry.json", "models"
+
+
+class Journal:
+    """What is known of models, whichever grid trained them.
+
+    Args:
+        path: folder of the journal; made when something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def folder(self, model: Model) -> RunFolder:
+        """Gives the folder of a model."""
+        return RunFolder(self.path / MODELS / model.key)
+
+    def holds(self, model: Model) -> bool:
+        """Tells whether a model was trained, or failed for good."""
+        return (self.folder(model).path / ENTRY).exists()
+
+    def trained(self, model: Model) -> bool:
+        """Tells whether a model was trained and did not fail."""
+        return self.holds(model) and not self._entry(model)["failure"]
+
+    def write(self, outcome: Outcome, device: torch.device) -> None:
+        """Keeps what came of a model; of one that failed, why.
+
+        Raises:
+            MmerError: if the journal cannot be written.
+        """
+        model, trained, folder = outcome.model, outcome.trained, self.folder(outcome.model)
+        if trained is not None:
+            write_trained(folder, trained, device)
+        entry = {
+            "format_version": FORMAT_VERSION,
+            "fold": model.fold.name,
+            "seed": model.seed,
+            "decides": model.combination.plan.described,
+            "epoch": trained.best_epoch if trained else 0,
+            "curves": [asdict(one) for one in trained.curves] if trained else [],
+            "failure": outcome.failure,
+            "notes": list(outcome.notes),
+        }
+        folder.write(ENTRY, entry)
+
+    def result(self, model: Model, combination: int) -> Result:
+        """Gives what is known of a model.
+
+        Args:
+            model: that the journal holds.
+            combination: its place among those of the grid.
+
+        Raises:
+            MmerError: if it cannot be read.
+        """
+        folder, entry = self.folder(model), self._entry(model)
+        failed = bool(entry["failure"])
+        return Result(
+            combination=combination,
+            fold=model.fold.name,
+            seed=model.seed,
+            dev={} if failed else _best(entry)["dev"],
+            epoch=entry["epoch"],
+            seconds=0.0 if failed else folder.read(COST)["seconds"],
+            failure=entry["failure"],
+            test=_test_scores(folder),
+        )
+
+    def open_test(self, model: Model, source: FeatureSource) -> None:
+        """Scores a trained model on the test part of its fold, unless that was done before.
+
+        Raises:
+            MmerError: if its weights cannot be read or its logits are not finite.
+        """
+        folder, plan, fold = self.folder(model), model.combination.plan, model.fold
+        if (folder.path / SCORES).exists():
+            return
+        head, notes = ready_head(plan, source, fold.train, seed=model.seed)
+        head.load_state_dict(_weights(folder.path / WEIGHTS))
+        head.to(source.device)
+        probabilities = score(head, source, fold.test)
+        names, ids = plan.inputs.classes, [plan.cache.ids[index] for index in fold.test]
+        truth = [names[index] for index in plan.split.classes[fold.test]]
+        write_predictions(folder, ids, truth, probabilities, names)
+        scores = scores_of(plan, fold, head, self._trained(model), probabilities, lengths=source.lengths)
+        folder.write(SCORES, {"fold": fold.name, "seed": model.seed, **scores, "notes": notes})
+
+    @contextmanager
+    def claimed(self, model: Model, *, wait: bool = False) -> Iterator[bool]:
+        """Holds the right to train a model; gives False where another grid has it.
+
+        Args:
+            model: to be trained.
+            wait: until the other one is done.
+        """
+        folder = self.folder(model)
+        folder.make()
+        lock = FileLock(folder.path / ".lock", timeout=-1 if wait else 0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _entry(self, model: Model) -> dict[str, Any]:
+        folder = self.folder(model)
+        entry = folder.read(ENTRY)
+        if not isinstance(entry, dict) or entry.get("format_version") != FORMAT_VERSION:
+            raise MmerError(f"{folder.path / ENTRY} is no entry of this version; delete {folder.path} to train anew")
+        return entry
+
+    def _trained(self, model: Model) -> TrainedFold:
+        """Gives what scoring must know of a training that is over."""
+        entry = self._entry(model)
+        curves = tuple(EpochScores(**one) for one in entry["curves"])
+        return TrainedFold(best_epoch=entry["epoch"], curves=curves, weights={}, seconds=0.0, peak_bytes=0)
+
+
+def _best(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    best: Mapping[str, Any] = entry["curves"][entry["epoch"] - 1]
+    return best
+
+
+def _test_scores(folder: RunFolder) -> dict[str, float] | None:
+    if not (folder.path / SCORES).exists():
+        return None
+    scores = folder.read(SCORES)
+    return {metric: scores[metric] for metric in METRICS}
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise MmerError(f"cannot read {path} ({error}); delete {path.parent} to train the model anew") from error

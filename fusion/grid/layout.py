@@ -1,0 +1,110 @@
+"""How models share a device: side by side in threads, or as stacks; chosen by a short trial where it is not told."""
+
+import os
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from fusion.grid.footprint import footprint_of, room_for
+from fusion.grid.models import Model
+from fusion.grid.sources import Sources
+from fusion.grid.stackable import stack_key, unstackable
+from fusion.grid.train import BUILDING
+from fusion.plan import build
+
+AUTO, FUSED, SHARED, DASK = "auto", "fused", "shared", "dask"
+ENGINES = (AUTO, FUSED, SHARED, DASK)
+MOST_STACKED = 64  # models: beyond that a GPU gains little, and a failure costs much
+GPU_THREADS = 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many models are trained at a time.
+
+    Attributes:
+        stack: models of a stack, at most; 1 for none.
+        threads: that train side by side.
+    """
+
+    stack: int
+    threads: int
+
+    @property
+    def engine(self) -> str:
+        """Its name."""
+        return FUSED if self.stack > 1 else SHARED
+
+    def __str__(self) -> str:
+        models = f"stacks of {self.stack}" if self.stack > 1 else "single models"
+        return models if self.threads == 1 else f"{models} in {self.threads} threads"
+
+
+ALONE = Layout(1, 1)
+
+
+def threads_of(device: torch.device) -> int:
+    """Gives the threads that models may be trained in: one for each core, a few on a GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if device.type == "cpu" else min(GPU_THREADS, cores)
+
+
+class Grouping:
+    """Which models may share a stack.
+
+    Args:
+        models: to be trained.
+        sources: of their features.
+        stacking: whether any may; if not, none is built to find out.
+    """
+
+    def __init__(self, models: Sequence[Model], sources: Sources, *, stacking: bool) -> None:
+        self._sources = sources
+        self._keys: dict[int, tuple[Hashable, str]] = {}
+        self.reasons: set[str] = set()
+        groups: dict[Hashable, list[Model]] = defaultdict(list)
+        for model in models:
+            groups[self._group(model) if stacking else model.key].append(model)
+        self.groups: Mapping[Hashable, list[Model]] = groups
+
+    @property
+    def largest(self) -> list[Model]:
+        """The models of the largest group, the most that one stack could have."""
+        return max(self.groups.values(), key=len)
+
+    def units(self, layout: Layout) -> list[list[Model]]:
+        """Cuts every group into stacks of even size, no larger than asked for and than memory allows."""
+        return [unit for group in self.groups.values() for unit in _even(group, self._most(group, layout))]
+
+    def _most(self, group: Sequence[Model], layout: Layout) -> int:
+        most = min(layout.stack, len(group))
+        return most if most == 1 else min(most, max(1, self.room(group[0]) // layout.threads))
+
+    def room(self, model: Model) -> int:
+        """Tells how many such models fit in memory at a time."""
+        source = self._sources.of(model.combination.plan)
+        return min(MOST_STACKED, room_for(footprint_of(model, source), source))
+
+    def _group(self, model: Model) -> Hashable:
+        """Names the group of a model: its features, its fold and its structure."""
+        plan = model.combination.plan
+        place = self._sources.place(plan)
+        if id(plan) not in self._keys:
+            with BUILDING:
+                head = build(plan, seed=model.seed)
+            self._keys[id(plan)] = stack_key(head, model.training), unstackable(head, model.training)
+        key, reason = self._keys[id(plan)]
+        if reason:
+            self.reasons.add(reason)
+            return model.key
+        return place, plan.described["folds"][model.fold.name], key
+
+
+def _even(models: Sequence[Model], most: int) -> list[list[Model]]:
+    """Cuts models into as few parts as may be, of sizes that differ by one at most."""
+    parts = -(-len(models) // most)
+    firsts = [round(part * len(models) / parts) for part in range(parts + 1)]
+    return [list(models[first:end]) for first, end in pairwise(firsts)]

@@ -1,0 +1,214 @@
+"""What a grid chooses: for each fold by its own dev, and over all folds by mean dev.
+
+The first is nested selection (Varma and Simon, 2006, doi:10.1186/1471-2105-7-91; Cawley and Talbot, 2010, JMLR 11):
+what is scored on a fold's test part was chosen without it. The second is not nested, since the dev part of one fold may
+hold the test speakers of another.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from cache.errors import MmerError
+from fusion.grid.models import Fields, Result, value_text
+from fusion.grid.spread import Spread, spread
+from fusion.metrics import METRICS
+from fusion.scoring import MONITORS
+
+UNSET = "default"  # what a combination has on an axis that it does not set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """A combination in the ranking of a grid.
+
+    Attributes:
+        rank: counted from 1; None unless all its models are trained, since others are not comparable.
+        combination: place among those of the grid.
+        fields: what it sets, by axis.
+        dev: over the models that are trained, with ``loss``; None where there is none.
+        test: None unless the test parts of all its models are open.
+        models: how many are trained, of how many; a model is one fold with one seed.
+        of: how many there are to be.
+        failures: how many failed.
+        failure: why the first of them did, empty where none did.
+        seconds: of training, over all models.
+    """
+
+    rank: int | None
+    combination: int
+    fields: Fields
+    dev: Spread | None
+    test: Spread | None
+    models: int
+    of: int
+    failures: int
+    failure: str
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether all its models are trained."""
+        return 0 < self.models == self.of
+
+    def text(self, axis: str) -> str:
+        """Writes its value on an axis."""
+        return value_text(self.fields[axis]) if axis in self.fields else UNSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldWinner:
+    """The combination that was chosen for a fold; its scores on that fold are means over seeds, by metric.
+
+    Attributes:
+        fold: its name.
+        combination: place among those of the grid.
+        dev: with ``loss``.
+        test: None while it is closed.
+    """
+
+    fold: str
+    combination: int
+    dev: Mapping[str, float]
+    test: Mapping[str, float] | None
+
+
+def rank(
+    combinations: Sequence[Fields], results: Sequence[Result], monitor: str, *, folds: Sequence[str] = ()
+) -> list[Ranked]:
+    """Ranks combinations by their mean dev score, best first; ties keep the order of the grid.
+
+    Those that lack a model, or failed on one, come after all complete ones; those with no trained model come last.
+
+    Args:
+        combinations: of the grid.
+        results: of their models.
+        monitor: the dev score that decides.
+        folds: that each is to be trained on; those of the results unless given.
+    """
+    own: dict[int, list[Result]] = defaultdict(list)
+    for one in results:
+        own[one.combination].append(one)
+    of = len(folds or _folds(results)) * len({one.seed for one in results})
+    ranked = [_unranked(place, fields, own[place], of) for place, fields in enumerate(combinations)]
+    ranked.sort(key=lambda one: _order(one, monitor))
+    return [replace(one, rank=place) if one.complete else one for place, one in enumerate(ranked, 1)]
+
+
+def single_best(ranked: Sequence[Ranked]) -> Ranked | None:
+    """Gives the complete combination that is best by mean dev, which is no nested choice; None if there is none."""
+    return ranked[0] if ranked and ranked[0].complete else None
+
+
+def winners(results: Sequence[Result], monitor: str, *, folds: Sequence[str] = ()) -> dict[str, int]:
+    """Chooses for each fold the combination that is best on its own dev, in the mean over seeds.
+
+    Only combinations that succeeded there with every seed take part; ties go to the earlier one.
+
+    Args:
+        results: of all models.
+        monitor: the dev score that decides.
+        folds: that need a winner; those of the results unless given.
+
+    Returns:
+        The place of its combination, by fold.
+
+    Raises:
+        MmerError: if a fold has none, with the reason of its first failure.
+    """
+    seeds = {one.seed for one in results}
+    return {fold: _winner(fold, results, seeds, monitor) for fold in folds or _folds(results)}
+
+
+def fold_winners(results: Sequence[Result], winners: Mapping[str, int]) -> list[FoldWinner]:
+    """Gives the scores of each fold's winner on that fold."""
+    told = []
+    for fold, combination in winners.items():
+        own = [one for one in results if (one.fold, one.combination) == (fold, combination)]
+        opened = [one.test for one in own if one.test is not None]
+        test = _mean(opened) if len(opened) == len(own) else None
+        told.append(FoldWinner(fold=fold, combination=combination, dev=_mean([one.dev for one in own]), test=test))
+    return told
+
+
+def nested(results: Sequence[Result], winners: Mapping[str, int]) -> Spread:
+    """Gives the result of a grid: each winner's test score on its own fold, by ``wa``, ``ua`` and ``wf1``.
+
+    Raises:
+        ValueError: if the test part of a winner is closed, or there is no winner.
+    """
+    tests = {one.fold: [one.test] for one in fold_winners(results, winners) if one.test is not None}
+    if len(tests) < len(winners):
+        lacking = ", ".join(fold for fold in winners if fold not in tests)
+        raise ValueError(f"the winner of each fold must be scored on test, not so on fold {lacking}")
+    return spread(tests, METRICS)
+
+
+def close_unchosen(results: Sequence[Result], winners: Mapping[str, int]) -> list[Result]:
+    """Leaves out the test scores of models that were not chosen: another grid over the journal may have opened them."""
+    return [one if winners.get(one.fold) == one.combination else replace(one, test=None) for one in results]
+
+
+def shows_unchosen(results: Sequence[Result], winners: Mapping[str, int]) -> bool:
+    """Tells whether the test score of a model that was not chosen is there."""
+    return any(one.test is not None and winners.get(one.fold) != one.combination for one in results)
+
+
+def _unranked(place: int, fields: Fields, own: Sequence[Result], of: int) -> Ranked:
+    trained: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+    opened: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+    for one in own:
+        if one.dev:
+            trained[one.fold].append(one.dev)
+        if one.test is not None:
+            opened[one.fold].append(one.test)
+    failed = [one.failure for one in own if one.failure]
+    return Ranked(
+        rank=None,
+        combination=place,
+        fields=fields,
+        dev=spread(trained, (*METRICS, "loss")) if trained else None,
+        test=spread(opened, METRICS) if sum(map(len, opened.values())) == of > 0 else None,
+        models=sum(map(len, trained.values())),
+        of=of,
+        failures=len(failed),
+        failure=failed[0] if failed else "",
+        seconds=math.fsum(one.seconds for one in own),
+    )
+
+
+def _order(one: Ranked, monitor: str) -> tuple[int, float]:
+    if one.dev is None:
+        return 2, 0.0
+    return 0 if one.complete else 1, -_worth(one.dev.mean[monitor], monitor)
+
+
+def _worth(score: float, monitor: str) -> float:
+    """Gives a number of which more is better; one that is not a number is worst."""
+    if math.isnan(score):
+        return -math.inf
+    return score if MONITORS[monitor] else -score
+
+
+def _winner(fold: str, results: Sequence[Result], seeds: set[int], monitor: str) -> int:
+    own: dict[int, list[Result]] = defaultdict(list)
+    for one in results:
+        if one.fold == fold:
+            own[one.combination].append(one)
+    taking_part = sorted(place for place, models in own.items() if {one.seed for one in models if one.dev} == seeds)
+    if not taking_part:
+        why = next((f"first: {one.failure}" for one in results if one.fold == fold and one.failure), "none is done")
+        raise MmerError(
+            f"fold {fold} has no winner: no combination was trained with every seed ({why}); change the axes"
+        )
+    return max(taking_part, key=lambda place: _worth(fmean(one.dev[monitor] for one in own[place]), monitor))
+
+
+def _folds(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(one.fold for one in results))
+
+
+def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {metric: fmean(one[metric] for one in scores) for metric in scores[0]}

@@ -1,0 +1,88 @@
+"""The features that a grid reads, held once for all combinations that can share them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fusion.features import FeatureSource
+from fusion.packing import Indices
+from fusion.plan import Plan
+
+RESIDENT_SHARE = 0.5  # of the device's memory, over all sources
+
+
+@dataclass
+class _Group:
+    """Plans that read the same stream wherever they read the same role, of the same labels."""
+
+    streams: dict[str, str]
+    plans: list[Plan]
+
+    def takes(self, plan: Plan) -> bool:
+        """Tells whether a plan fits in."""
+        own = plan.chosen.streams
+        agree = all(self.streams.get(role, name) == name for role, name in own.items())
+        return agree and np.array_equal(self.plans[0].split.classes, plan.split.classes)
+
+    @property
+    def chosen(self) -> Indices:
+        """All utterances that take part."""
+        parts = [part for plan in self.plans for fold in plan.split.folds for part in fold.parts.values()]
+        return np.unique(np.concatenate(parts))
+
+
+class Sources:
+    """Gives each plan its features; plans that differ in a stream get different ones.
+
+    Args:
+        plans: all that will be asked for.
+        device: where batches go.
+    """
+
+    def __init__(self, plans: Sequence[Plan], device: torch.device) -> None:
+        self.device = device
+        self._groups: list[_Group] = []
+        self._made: dict[int, FeatureSource] = {}
+        for plan in plans:
+            self._add(plan)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the rows of all of them take on the device, those included that do not fit."""
+        return sum(self.at(place).size_bytes for place in range(len(self)))
+
+    def place(self, plan: Plan) -> int:
+        """Tells which of the sources is that of a plan."""
+        return next(place for place, group in enumerate(self._groups) if any(one is plan for one in group.plans))
+
+    def of(self, plan: Plan) -> FeatureSource:
+        """Gives the features of a plan."""
+        return self.at(self.place(plan))
+
+    def at(self, place: int) -> FeatureSource:
+        """Gives one of the sources; read on first use."""
+        if place not in self._made:
+            group, plan = self._groups[place], self._groups[place].plans[0]
+            share = RESIDENT_SHARE / len(self)
+            self._made[place] = FeatureSource(
+                plan.cache,
+                group.streams,
+                plan.split.classes,
+                device=self.device,
+                chosen=group.chosen,
+                resident_share=share,
+            )
+        return self._made[place]
+
+    def _add(self, plan: Plan) -> None:
+        group = next((one for one in self._groups if one.takes(plan)), None)
+        if group is None:
+            self._groups.append(_Group(dict(plan.chosen.streams), [plan]))
+        else:
+            group.streams.update(plan.chosen.streams)
+            group.plans.append(plan)

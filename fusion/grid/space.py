@@ -1,0 +1,164 @@
+"""The space of a grid: axes that are crossed, and changes that are made to each combination one at a time."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from cache.errors import MmerError
+from fusion.grid.axes import Axis, AxisReader
+from fusion.grid.models import Fields
+from fusion.grid.search import GRID, SHUFFLED, TPE, Search, crossed, distinct, sampled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """All combinations that a grid may train.
+
+    Attributes:
+        products: the axes that are crossed; several products are united.
+        changes: of ablations: beside each combination, what else is made of it, one at a time.
+    """
+
+    products: tuple[tuple[Axis, ...], ...] = ((),)
+    changes: tuple[Fields, ...] = ()
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes, each once, with the values that it has in any product; ablations are none."""
+        found: dict[str, Axis] = {}
+        for axis in (axis for axes in self.products for axis in axes):
+            found[axis.name] = _united(found[axis.name], axis) if axis.name in found else axis
+        return tuple(found.values())
+
+    @property
+    def size(self) -> int | None:
+        """How many combinations there are before ablations, None for more than can be listed."""
+        if any(axis.count is None for axes in self.products for axis in axes):
+            return None
+        total = sum(prod(axis.count or 0 for axis in axes) for axes in self.products)
+        if len(self.products) == 1 or total > SHUFFLED:  # of so many, those in two products count twice
+            return total
+        return sum(1 for _ in distinct(crossed(self.products)))
+
+    def combinations(self, search: Search, seed: int) -> list[Fields]:
+        """Gives the combinations to train, each once: every base, and after it what ablations make of it.
+
+        Args:
+            search: all combinations of the axes, or how many of them, are bases.
+            seed: of a sample.
+
+        Raises:
+            MmerError: if an axis is a range and all combinations are asked for.
+            ValueError: if the search chooses by scores, which `fusion.grid.tpe` does.
+        """
+        if search.kind == TPE:
+            raise ValueError("a search by tpe learns its combinations one after another; use TreeSearch")
+        bases = self._bases(search, seed)
+        return list(distinct({**base, **change} for base in bases for change in ({}, *self.changes)))
+
+    def notes(self, search: Search) -> list[str]:
+        """Says where a search takes less than it asks for."""
+        if search.kind == GRID or self.size is None or search.count <= self.size:
+            return []
+        return [f"--search {search} asks for more combinations than there are ({self.size}); every one is taken"]
+
+    def _bases(self, search: Search, seed: int) -> Iterable[Fields]:
+        if search.kind == GRID:
+            self._check_listed()
+        if search.kind == GRID or (self.size is not None and search.count >= self.size):
+            return crossed(self.products)
+        return sampled(self.products, search.count, seed)
+
+    def _check_listed(self) -> None:
+        for axis in self.axes:
+            if axis.span:
+                raise MmerError(
+                    f"axis {axis.name}={axis.span} is a range, and --search grid needs values; "
+                    f"list them, or sample the range by --search random:50"
+                )
+
+
+def read_space(
+    fusion: str, *, grid: Sequence[str] = (), ablate: Sequence[str] = (), grid_file: Path | None = None
+) -> Space:
+    """Reads the space of a grid as it is written on a command line and in a file.
+
+    Args:
+        fusion: name of the head.
+        grid: axes to cross, each ``FIELD=V1,V2``, or ``FIELD=LOW..HIGH`` and ``FIELD=log:LOW..HIGH`` to sample.
+        ablate: changes, each ``FIELD=V1,V2`` for one with each value, or ``FIELD=VALUE/FIELD=VALUE`` for one of all.
+        grid_file: axes as a JSON object of lists, or as a list of objects whose combinations are united.
+
+    Raises:
+        MmerError: if any of it cannot be read, or axes are given in both places.
+
+    Example:
+        >>> space = read_space("bimodal", grid=["lr=1e-4,3e-4"], ablate=["ccb1=false", "ccb1=false/ccb2=false"])
+        >>> for fields in space.combinations(Search(), seed=0)[:3]:
+        ...     print(fields)
+        {'lr': 0.0001}
+        {'lr': 0.0001, 'ccb1': False}
+        {'lr': 0.0001, 'ccb1': False, 'ccb2': False}
+    """
+    if grid and grid_file:
+        raise MmerError("--grid and --grid-file do not go together; write all axes on the command line or in the file")
+    products = _from_file(fusion, grid_file) if grid_file else (_from_line(fusion, grid),)
+    reader = AxisReader(fusion=fusion, where="--ablate")
+    changes = [change for text in ablate for change in reader.changes(text)]
+    reader.check_changes(changes)
+    return Space(products=products, changes=tuple(changes))
+
+
+def _from_line(fusion: str, texts: Sequence[str]) -> tuple[Axis, ...]:
+    reader = AxisReader(fusion=fusion, where="--grid")
+    axes = tuple(reader.axis(text) for text in texts)
+    reader.check_names([axis.name for axis in axes])
+    return axes
+
+
+def _from_file(fusion: str, path: Path) -> tuple[tuple[Axis, ...], ...]:
+    held = _parsed(path)
+    if isinstance(held, _Pairs):
+        return (_product(held, AxisReader(fusion=fusion, where=str(path))),)
+    if not isinstance(held, list) or not held:
+        raise MmerError(f'{path} must hold an object such as {{"lr": [1e-4, 3e-4]}}, or a list of them')
+    readers = [AxisReader(fusion=fusion, where=f"{path}, object {place}") for place, _ in enumerate(held, start=1)]
+    return tuple(_product(one, reader) for one, reader in zip(held, readers, strict=True))
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object, its names as often as they stand there."""
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_Pairs)
+    except OSError as error:
+        raise MmerError(f"{path} cannot be read: {error.strerror}; give --grid-file a file in JSON") from None
+    except UnicodeDecodeError as error:
+        raise MmerError(f"{path} is no JSON: byte {error.start} is not UTF-8; save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise MmerError(f"{path}, line {error.lineno}, column {error.colno} is no JSON: {error.msg}") from None
+
+
+def _product(held: Any, reader: AxisReader) -> tuple[Axis, ...]:
+    """Takes the axes of one object of a file, where one value may stand without a list."""
+    if not isinstance(held, _Pairs):
+        raise MmerError(f'{reader.where} must be an object such as {{"lr": [1e-4, 3e-4]}}, got {json.dumps(held)}')
+    reader.check_names([name for name, _ in held])
+    return tuple(
+        reader.listed(name, values)
+        if isinstance(values, list) and not isinstance(values, _Pairs)
+        else reader.scalar(name, values)
+        for name, values in held
+    )
+
+
+def _united(one: Axis, other: Axis) -> Axis:
+    """Gives the axis that holds the values of both, or a range if either is one."""
+    if one.span or other.span:
+        return one if one.span else other
+    return Axis(name=one.name, values=tuple(dict.fromkeys([*one.values, *other.values])))

@@ -1,0 +1,146 @@
+"""A short trial on the device at hand: a few real batches in each layout, and the fastest is taken.
+
+Which is fastest cannot be guessed: it turns on the device, the width, and what else the machine does.
+"""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fusion.features import FeatureSource
+from fusion.grid.fused import train_stack
+from fusion.grid.layout import ALONE, Grouping, Layout, threads_of
+from fusion.grid.models import Model
+from fusion.grid.sources import Sources
+from fusion.grid.train import is_out_of_memory, prepared
+from fusion.trainer import train_fold
+
+BATCHES = 4  # each model takes so many steps, after one that nobody times
+WORTH = 25  # times the trial's own steps: with less to train, threads are taken unseen
+BETTER = 1.05  # times as fast as one model after another, or that stays: it needs the least memory
+FEW = 4  # models of a small stack, of which threads train one each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a trial found.
+
+    Attributes:
+        layout: the one to take.
+        rates: steps of one model in a second, by layout.
+    """
+
+    layout: Layout
+    rates: dict[Layout, float]
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{layout} {rate:.1f}" for layout, rate in self.rates.items())
+        return f"{self.layout} by a trial (steps per second: {told})"
+
+
+def try_layouts(grouping: Grouping, sources: Sources) -> Trial:
+    """Measures each layout that suits the largest group of models.
+
+    Args:
+        grouping: of the models that are left to train.
+        sources: of their features.
+    """
+    group, source = grouping.largest, sources.of(grouping.largest[0].combination.plan)
+    trial = _Trial(group, source)
+    rates = {}
+    for layout in candidates(grouping, source.device):
+        try:
+            rates[layout] = trial.rate(layout)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+    best = max(rates, key=lambda layout: rates[layout], default=ALONE)
+    if ALONE in rates and rates[best] < BETTER * rates[ALONE]:
+        best = ALONE
+    return Trial(layout=best, rates=rates)
+
+
+def candidates(grouping: Grouping, device: torch.device) -> list[Layout]:
+    """Names the layouts worth a trial: one after another, threads, one stack, small stacks in threads."""
+    group, threads = grouping.largest, threads_of(device)
+    most = min(len(group), grouping.room(group[0])) if len(group) > 1 else 1
+    asked = [ALONE, Layout(1, threads), Layout(most, 1), Layout(FEW, threads)]
+    fitting = [one for one in asked if one.stack * one.threads <= max(len(group), one.threads) and one.stack <= most]
+    return list(dict.fromkeys(fitting))
+
+
+def worth_a_trial(models: Sequence[Model], device: torch.device) -> bool:
+    """Tells whether there is so much to train that a trial costs little of it."""
+    steps = sum(model.training.epochs * steps_of(model) for model in models)
+    threads = threads_of(device)
+    own = (BATCHES + 1) * (1 + threads + len(models) + FEW * threads)
+    return steps > WORTH * own
+
+
+def steps_of(model: Model) -> int:
+    """Gives the batches of one epoch of a model."""
+    return max(1, round(len(model.fold.train) / model.training.batch_size))
+
+
+@contextmanager
+def shared_cores(threads: int) -> Any:
+    """Divides the cores that torch computes with among threads that train side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // threads))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Trial:
+    """Models of one group, on a few utterances drawn at random, so that their lengths are those of all."""
+
+    def __init__(self, models: Sequence[Model], source: FeatureSource) -> None:
+        self.models, self.source = models, source
+        first, size = models[0], models[0].training.batch_size
+        drawn = np.random.default_rng(first.training.data_seed).permutation(first.fold.train)
+        self.train = drawn[: BATCHES * size]
+        self.warm = drawn[:size]
+        self.dev = first.fold.dev[:1]
+        self.heads: dict[int, Any] = {}
+
+    def rate(self, layout: Layout) -> float:
+        """Gives the steps of one model in a second."""
+        places = [[thread * layout.stack + place for place in range(layout.stack)] for thread in range(layout.threads)]
+        with shared_cores(layout.threads), ThreadPoolExecutor(layout.threads) as pool:
+            self._run(pool, places, self.warm)
+            began = time.perf_counter()
+            self._run(pool, places, self.train)
+            seconds = time.perf_counter() - began
+        steps = max(1, round(len(self.train) / self.models[0].training.batch_size))
+        return layout.stack * layout.threads * steps / seconds
+
+    def _run(self, pool: ThreadPoolExecutor, places: Sequence[Sequence[int]], train: Any) -> None:
+        built = [([self._head(place) for place in one], [self._config(place) for place in one]) for one in places]
+        for waited in [pool.submit(self._train, heads, configs, train) for heads, configs in built]:
+            waited.result()
+        if self.source.device.type == "cuda":
+            torch.cuda.synchronize(self.source.device)
+
+    def _train(self, heads: Sequence[Any], configs: Sequence[Any], train: Any) -> None:
+        if len(heads) == 1:
+            train_fold(heads[0], self.source, train, self.dev, configs[0])
+        else:
+            train_stack(heads, self.source, train, self.dev, configs)
+
+    def _head(self, place: int) -> Any:
+        place %= len(self.models)
+        if place not in self.heads:
+            self.heads[place], _ = prepared(self.models[place], self.source)
+        return deepcopy(self.heads[place])
+
+    def _config(self, place: int) -> Any:
+        return replace(self.models[place % len(self.models)].training, epochs=1, warmup=0.0)

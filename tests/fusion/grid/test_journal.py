@@ -1,0 +1,93 @@
+"""The journal of a grid: what is in it is found again, and its test parts are those of mmer-train."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cache.errors import MmerError
+from fusion.grid.journal import ENTRY, Journal
+from fusion.grid.models import Outcome
+from fusion.run import PREDICTIONS, SCORES, WEIGHTS, RunFolder
+from tests.grids import CPU, models, planned, sources, trained
+from tests.runs import finish
+
+FIELDS = {"dropout": 0.2, "standardize": True}
+
+
+def test_a_model_scores_what_it_scores_in_mmer_train(trainable: Path, tmp_path: Path) -> None:
+    every = planned(trainable, "concat", FIELDS)
+    journal, _ = trained(tmp_path / "grid", every)
+    finish(every[0].plan, tmp_path / "run")
+    for model in models(every):
+        own, run = journal.folder(model), RunFolder(tmp_path / "run").part(model.fold.name, 0)
+        assert (own.path / WEIGHTS).read_bytes() == (run.path / WEIGHTS).read_bytes()
+        assert journal.result(model, 0).test is None
+        journal.open_test(model, sources(every).of(every[0].plan))
+        for name in (PREDICTIONS, SCORES):
+            assert (own.path / name).read_bytes() == (run.path / name).read_bytes()
+        result, scores = journal.result(model, 7), run.read(SCORES)
+        assert result.combination == 7
+        assert result.test == {metric: scores[metric] for metric in ("wa", "ua", "wf1")}
+        assert (result.dev, result.epoch) == (scores["dev_scores"], scores["epoch"])
+        assert result.seconds > 0
+
+
+def test_a_test_part_is_opened_once(trainable: Path, tmp_path: Path) -> None:
+    every = planned(trainable, "audio", {})
+    journal, _ = trained(tmp_path, every, folds=["1"])
+    (model,) = models(every, folds=["1"])
+    source = sources(every).at(0)
+    journal.open_test(model, source)
+    (journal.folder(model).path / WEIGHTS).unlink()
+    journal.open_test(model, source)  # reads no weights any more
+    assert journal.result(model, 0).test is not None
+
+
+def test_a_failure_is_kept_with_its_reason(trainable: Path, tmp_path: Path) -> None:
+    every, journal = planned(trainable, "audio", {}), Journal(tmp_path)
+    model = models(every)[0]
+    assert not journal.holds(model)
+    journal.write(Outcome(model=model, failure="diverged: so"), CPU)
+    assert journal.holds(model)
+    assert not journal.trained(model)
+    result = journal.result(model, 0)
+    assert (result.failure, result.dev, result.epoch, result.test) == ("diverged: so", {}, 0, None)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 99}'])
+def test_an_entry_that_cannot_be_read_is_told_in_one_line(trainable: Path, tmp_path: Path, content: str) -> None:
+    every, journal = planned(trainable, "audio", {}), Journal(tmp_path)
+    model = models(every)[0]
+    journal.folder(model).make()
+    (journal.folder(model).path / ENTRY).write_text(content)
+    with pytest.raises(MmerError, match=ENTRY):
+        journal.result(model, 0)
+
+
+def test_weights_that_are_gone_are_told_with_the_way_out(trainable: Path, tmp_path: Path) -> None:
+    every = planned(trainable, "audio", {})
+    journal, _ = trained(tmp_path, every, folds=["1"])
+    model = models(every)[0]
+    (journal.folder(model).path / WEIGHTS).write_bytes(b"no weights")
+    with pytest.raises(MmerError, match=r"cannot read .*weights.safetensors .*; delete .* to train the model anew"):
+        journal.open_test(model, sources(every).at(0))
+
+
+def test_a_model_is_claimed_by_one_at_a_time(trainable: Path, tmp_path: Path) -> None:
+    first, second = models(planned(trainable, "audio", {}))[:2]
+    journal, other = Journal(tmp_path), Journal(tmp_path)
+    with journal.claimed(first) as mine, other.claimed(first) as theirs, other.claimed(second) as free:
+        assert (mine, theirs, free) == (True, False, True)
+    with other.claimed(first) as theirs:
+        assert theirs
+
+
+def test_the_entry_says_what_was_trained(trainable: Path, tmp_path: Path) -> None:
+    every = planned(trainable, "concat", FIELDS, seeds=(5,))
+    journal, _ = trained(tmp_path, every, folds=["2"])
+    (model,) = models(every, folds=["2"])
+    entry = json.loads((journal.folder(model).path / ENTRY).read_text())
+    assert (entry["fold"], entry["seed"], entry["failure"]) == ("2", 5, "")
+    assert entry["decides"]["head"]["dropout"] == 0.2
+    assert len(entry["curves"]) == 2
