@@ -114,7 +114,7 @@ def write_ablation(folder: RunFolder, table: Ablation) -> None:
 
 def as_markdown(table: Ablation) -> str:
     """Writes an ablation table in Markdown; the best of each column is bold."""
-    header = ["", *(f"{part} {NAMES[metric]}" for part in (*table.shown, "Δ") for metric in METRICS)]
+    header = ["change", *(f"{part} {NAMES[metric]}" for part in (*table.shown, "Δ") for metric in METRICS)]
     rows = [[_name(row, table, "`{}`"), *_cells(row, table, "**{}**")] for row in table.rows]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     title, *others = table.caption
@@ -128,7 +128,7 @@ def as_latex(table: Ablation) -> str:
     names = [NAMES[metric] for _ in parts for metric in METRICS]
     spans = [rf"\multicolumn{{{len(METRICS)}}}{{c}}{{{part}}}" for part in parts]
     rows = [[escaped(_name(row, table, "{}")), *_cells(row, table, r"\textbf{{{}}}")] for row in table.rows]
-    head, *body = (rf"{' & '.join(line)} \\" for line in (["", *spans], ["", *names], *rows))
+    head, *body = (rf"{' & '.join(line)} \\" for line in (["", *spans], ["change", *names], *rows))
     lines = [
         r"\begin{table}",
         r"\centering\small",

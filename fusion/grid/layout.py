@@ -62,7 +62,7 @@ class Grouping:
     """
 
     def __init__(self, models: Sequence[Model], sources: Sources, *, stacking: bool) -> None:
-        self._sources = sources
+        self.sources = sources
         self._keys: dict[int, tuple[Hashable, str]] = {}
         self.reasons: set[str] = set()
         groups: dict[Hashable, list[Model]] = defaultdict(list)
@@ -85,13 +85,13 @@ class Grouping:
 
     def room(self, model: Model) -> int:
         """Tells how many such models fit in memory at a time."""
-        source = self._sources.of(model.combination.plan)
+        source = self.sources.of(model.combination.plan)
         return min(MOST_STACKED, room_for(footprint_of(model, source), source))
 
     def _group(self, model: Model) -> Hashable:
         """Names the group of a model: its features, its fold and its structure."""
         plan = model.combination.plan
-        place = self._sources.place(plan)
+        place = self.sources.place(plan)
         if id(plan) not in self._keys:
             with BUILDING:
                 head = build(plan, seed=model.seed)

@@ -58,6 +58,23 @@ def check_any(planned: Sequence[Combination], skipped: Sequence[Skipped]) -> Non
         raise MmerError(f"none of the {len(skipped)} combinations can be trained; the first: {skipped[0]}")
 
 
+def told_by_reason(skipped: Sequence[Skipped]) -> list[str]:
+    """Tells what was left out, a line for each reason.
+
+    Example:
+        >>> lines = told_by_reason([Skipped(fields={"lr": lr}, reason="no") for lr in (-1, -2)])
+        >>> lines
+        ['skipped: lr=-1 and 1 more: no']
+    """
+    by_reason: dict[str, list[Skipped]] = {}
+    for one in skipped:
+        by_reason.setdefault(one.reason, []).append(one)
+    return [
+        f"skipped: {told(alike[0].fields)}{f' and {len(alike) - 1} more' if alike[1:] else ''}: {reason}"
+        for reason, alike in by_reason.items()
+    ]
+
+
 def models_of(combination: Combination, *, folds: Sequence[str] = ()) -> list[Model]:
     """Gives the models of a combination: one for each fold and seed.
 

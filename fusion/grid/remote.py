@@ -6,14 +6,14 @@ The machines need mmer in the same version and the cache at the same path; the j
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from cache.joined import open_cache
-from fusion.experiment import Experiment
+from fusion.experiment import Experiment, digest_of
+from fusion.features import FeatureSource
 from fusion.grid.engine import GridWatcher
 from fusion.grid.journal import Journal
 from fusion.grid.models import Combination, Model, Outcome
@@ -23,7 +23,8 @@ from fusion.grid.train import train_models
 from fusion.plan import Plan, plan_run
 from fusion.trainer import TrainedFold
 
-HELD = 4  # plans and features that a worker keeps between tasks
+HELD = 2  # sources that a worker keeps between tasks
+_held: dict[tuple[str, str], FeatureSource] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,17 +108,21 @@ def train_task(own_device: Callable[[str], torch.device], task: Task, device: st
         task: what to train.
         device: its name.
     """
-    plan, sources = _planned(task.cache, task.experiment, own_device(device))
-    combination = Combination(fields={}, plan=plan)
+    plan = plan_run(task.experiment, open_cache(task.cache))
+    source, combination = _source(plan, own_device(device)), Combination(fields={}, plan=plan)
     by_name = {(model.fold.name, model.seed): model for model in models_of(combination)}
-    outcomes = [train_models([by_name[name]], sources.of(plan), _unwatched)[0] for name in task.models]
+    outcomes = [train_models([by_name[name]], source, _unwatched)[0] for name in task.models]
     return [Sent(trained=one.trained, failure=one.failure, notes=one.notes) for one in outcomes]
 
 
-@lru_cache(maxsize=HELD)
-def _planned(cache: Path, experiment: Experiment, device: torch.device) -> tuple[Plan, Sources]:
-    plan = plan_run(experiment, open_cache(cache))
-    return plan, Sources([plan], device)
+def _source(plan: Plan, device: torch.device) -> FeatureSource:
+    """Gives the features of a plan, those of an earlier task where they are the same in every bit."""
+    key = str(device), digest_of([plan.described[name] for name in ("streams", "features", "labels", "folds")])
+    if key not in _held:
+        while len(_held) >= HELD:
+            _held.pop(next(iter(_held)))
+        _held[key] = Sources([plan], device).at(0)
+    return _held[key]
 
 
 class _Asking:

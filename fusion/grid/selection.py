@@ -17,6 +17,7 @@ from fusion.grid.spread import Spread, spread
 from fusion.metrics import METRICS
 from fusion.scoring import MONITORS
 
+DECIMALS = 12  # rounding must not hide a tie
 UNSET = "default"  # what a combination has on an axis that it does not set
 
 
@@ -189,7 +190,7 @@ def _worth(score: float, monitor: str) -> float:
     """Gives a number of which more is better; one that is not a number is worst."""
     if math.isnan(score):
         return -math.inf
-    return score if MONITORS[monitor] else -score
+    return round(score if MONITORS[monitor] else -score, DECIMALS)
 
 
 def _winner(fold: str, results: Sequence[Result], seeds: set[int], monitor: str) -> int:
@@ -201,7 +202,7 @@ def _winner(fold: str, results: Sequence[Result], seeds: set[int], monitor: str)
     if not taking_part:
         why = next((f"first: {one.failure}" for one in results if one.fold == fold and one.failure), "none is done")
         raise MmerError(
-            f"fold {fold} has no winner: no combination was trained with every seed ({why}); change the axes"
+            f"no combination was trained on fold {fold} with every seed ({why}); give the grid other values"
         )
     return max(taking_part, key=lambda place: _worth(fmean(one.dev[monitor] for one in own[place]), monitor))
 

@@ -12,12 +12,13 @@ from fusion.grid.engine import GridWatcher
 from fusion.grid.journal import Journal
 from fusion.grid.models import Combination, Fields, Model, Outcome, Result
 from fusion.grid.opening import Findings
-from fusion.grid.planning import Skipped, check_any, models_of, plan_combinations
-from fusion.grid.search import TPE, Search, key_of
+from fusion.grid.planning import Skipped, check_any, models_of, plan_combinations, told_by_reason
+from fusion.grid.search import RANDOM, TPE, Search, key_of
 from fusion.grid.selection import close_unchosen, winners
 from fusion.grid.sources import Sources
 from fusion.grid.space import Space
 from fusion.grid.tpe import TreeSearch
+from fusion.plan import Plan
 from fusion.scoring import MONITORS
 from fusion.statistics import Interval
 
@@ -25,6 +26,8 @@ from fusion.statistics import Interval
 Trainer = Callable[[Sequence[Model], Sources], Mapping[str, Outcome]]
 
 ROUNDS = 10  # that a search by scores is asked in at least, so that most of it knows of earlier scores
+
+TRIES = 20  # combinations of which one at least should be possible
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,13 +104,14 @@ class Session:
         new = [fields for fields in every if key_of(fields) not in self._places]
         planned, skipped = plan_combinations(new, self.experiment_of, self.cache)
         for one in skipped:
-            self.watcher.note(f"skipped: {one}")
             self._places[key_of(one.fields)] = None
         for combination in planned:
             self._places[key_of(combination.fields)] = len(self.combinations)
             self.combinations.append(combination)
         self.skipped += skipped
         check_any(self.combinations, self.skipped)
+        for line in told_by_reason(skipped):
+            self.watcher.note(line)
 
     @property
     def sources(self) -> Sources:
@@ -119,8 +123,7 @@ class Session:
 
     def _follow(self, space: Space, search: Search, seed: int) -> None:
         """Searches each fold by its own dev scores, so that what is chosen for it knows of no other fold's dev."""
-        self.plan([next(iter(space.combinations(Search(kind="random", count=1), seed)))])
-        plan = self.combinations[0].plan
+        plan = self._any_plan(space, seed)
         monitor = plan.experiment.training.monitor
         for place, fold in enumerate(plan.split.folds):
             tree = TreeSearch(space, seed=seed + place, maximize=MONITORS[monitor])
@@ -136,6 +139,17 @@ class Session:
                 self._train([one for at in places for one in models_of(self.combinations[at], folds=[fold.name])])
                 for fields, at in zip(asked, chosen, strict=True):
                     tree.tell(fields, None if at is None else self._dev(at, fold.name, monitor))
+
+    def _any_plan(self, space: Space, seed: int) -> Plan:
+        """Gives the plan of the first combination at hand that can be trained: it knows the folds."""
+        skipped: list[Skipped] = []
+        for fields in space.combinations(Search(kind=RANDOM, count=TRIES), seed):
+            planned, left_out = plan_combinations([fields], self.experiment_of, self.cache)
+            if planned:
+                return planned[0].plan
+            skipped += left_out
+        check_any([], skipped)
+        raise AssertionError("a search without combinations")
 
     def _dev(self, place: int, fold: str, monitor: str) -> float | None:
         """Gives the mean dev score of a combination on a fold; None if a seed failed."""

@@ -10,6 +10,7 @@ from fusion.grid.ablation import Ablation, ablation, as_latex, write_ablation
 from fusion.grid.export import grid_json, write_csv
 from fusion.grid.journal import Journal
 from fusion.grid.models import told
+from fusion.grid.planning import told_by_reason
 from fusion.grid.plots import plot_grid
 from fusion.grid.report import NAMES, Table, fold_table, grid_table, sentences
 from fusion.grid.selection import Ranked, rank
@@ -92,7 +93,7 @@ def report_of(found: Found, journal: Journal, cache: AnyCache, *, engine: str) -
             *sentences(ranked, found.results, found.winners),
             _interval_text(found.interval),
             *plan.notes,
-            *[f"skipped: {one}" for one in found.skipped],
+            *told_by_reason(found.skipped),
             f"{folder.path}: tables and pictures; {engine}; {found.seconds:.1f} s",
         ],
         json=plain | _beside(found, cache, folder),

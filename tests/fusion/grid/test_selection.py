@@ -20,6 +20,7 @@ from tests.fusion.grid.scored import COMBINATIONS, DEV, diverged, grid, opened, 
 
 # By combination, fold and seed.
 SEEDED = np.array([[[0.5, 0.7], [0.4, 0.2], [0.6, 0.6]], [[0.1, 0.3], [0.9, 0.8], [0.2, 0.4]]])
+TENTHS = st.none() | st.integers(0, 9).map(lambda tenths: tenths / 10)
 
 
 def seeded(scores: np.ndarray = SEEDED) -> list[Result]:
@@ -84,14 +85,14 @@ def test_a_score_that_is_no_number_is_the_worst() -> None:
     assert winners(lost, "loss") == {"1": 0, "2": 0}
 
 
-def test_ties_keep_the_order_of_the_grid_and_of_the_results_nothing_depends() -> None:
+def test_ties_keep_the_order_of_the_grid_whatever_that_of_the_results() -> None:
     results = grid({0: (0.1, 0.7), 1: (0.7, 0.1), 2: (0.4, 0.4)})
     for told in (results, results[::-1]):
         assert [one.combination for one in ranked(told)] == [0, 1, 2]
     assert winners(grid({0: (0.5, 0.5), 1: (0.5, 0.6)})[::-1], "wf1") == {"2": 1, "1": 0}
 
 
-@given(st.lists(st.lists(st.none() | st.floats(0, 1), min_size=3, max_size=3), min_size=1, max_size=6))
+@given(st.lists(st.lists(TENTHS, min_size=3, max_size=3), min_size=1, max_size=6))
 def test_each_fold_is_won_by_the_best_of_those_that_succeeded_on_it(scores: list[list[float | None]]) -> None:
     folds = ("a", "b", "c")
     results = grid(dict(enumerate(scores)), folds)
@@ -115,7 +116,7 @@ def test_a_winner_succeeded_with_every_seed() -> None:
 
 
 def test_a_fold_without_results_has_no_winner() -> None:
-    with pytest.raises(MmerError, match="on fold 3 with every seed .none is done."):
+    with pytest.raises(MmerError, match=r"on fold 3 with every seed \(none is done\)"):
         winners(grid(), "wf1", folds=("1", "3"))
 
 
@@ -149,7 +150,7 @@ def test_a_winner_has_the_mean_over_seeds_of_its_fold() -> None:
 def test_a_winner_whose_test_is_closed_for_one_seed_has_no_test() -> None:
     results = [replace(one, test=one.dev if one.seed else None) for one in seeded()]
     won = winners(results, "wf1")
-    assert {one.test for one in map(lambda one: replace(one, dev={}), fold_winners(results, won))} == {None}
+    assert [one.test for one in fold_winners(results, won)] == [None] * 3
     with pytest.raises(ValueError, match="not so on fold 0, 1, 2"):
         nested(results, won)
 

@@ -1,0 +1,126 @@
+"""A grid as a whole: what it chooses, which tests it opens, and that nothing peeks at the others."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.errors import MmerError
+from fusion.grid.planning import models_of
+from fusion.grid.search import parse_search
+from fusion.grid.session import Found, Session
+from fusion.grid.space import read_space
+from fusion.run import PREDICTIONS
+from tests.grids import models, planned, session
+from tests.runs import scramble, write_cache
+
+GRID = ["lr=0.03,0.001", "dropout=0.1,0.4"]
+
+
+def run(made: Session, *grid: str, search: str = "grid", all_tests: bool = False) -> Found:
+    return made.run(read_space("audio", grid=grid), parse_search(search), seed=0, all_tests=all_tests)
+
+
+def opened(folder: Path) -> int:
+    return len(list(folder.glob(f"models/*/{PREDICTIONS}")))
+
+
+def test_only_each_folds_winner_is_scored_on_test(trainable: Path, tmp_path: Path) -> None:
+    made, _ = session(trainable, "audio", tmp_path, seeds=(0, 1))
+    found = run(made, *GRID)
+    assert len(found.results) == 4 * 3 * 2
+    assert opened(tmp_path) == 3 * 2
+    for one in found.results:
+        own = [other for other in found.results if (other.fold, other.combination) == (one.fold, one.combination)]
+        assert (one.test is not None) == (found.winners[one.fold] == one.combination)
+        dev = np.mean([other.dev["wf1"] for other in own])
+        best = [other for other in found.results if other.fold == one.fold]
+        if one.test is not None:
+            assert dev == max(
+                np.mean([other.dev["wf1"] for other in best if other.combination == place]) for place in range(4)
+            )
+    assert found.interval["ua"] is not None
+
+
+def test_tests_that_were_opened_before_stay_out_of_sight(trainable: Path, tmp_path: Path) -> None:
+    made, _ = session(trainable, "audio", tmp_path)
+    everything = run(made, *GRID, all_tests=True)
+    assert opened(tmp_path) == 12
+    assert all(one.test for one in everything.results)
+    again, told = session(trainable, "audio", tmp_path)
+    found = run(again, *GRID)
+    assert told.started == []
+    assert sum(one.test is not None for one in found.results) == 3
+    assert found.winners == everything.winners
+
+
+def test_what_lies_in_test_parts_decides_nothing(tmp_path: Path) -> None:
+    whole, scrambled = write_cache(tmp_path / "a.h5"), write_cache(tmp_path / "b.h5")
+    (plan,) = [one.plan for one in planned(whole, "audio", {})]
+    scramble(scrambled, plan.split.folds[0].test.tolist())
+    found = []
+    for cache in (whole, scrambled):
+        made, _ = session(cache, "audio", tmp_path / cache.stem)
+        found.append(run(made, *GRID))
+    first = [[one.dev for one in grid.results if one.fold == "1"] for grid in found]
+    assert first[0] == first[1]
+    assert found[0].winners["1"] == found[1].winners["1"]
+    tests = [[one.test for one in grid.results if one.fold == "1" and one.test] for grid in found]
+    assert tests[0] != tests[1]  # the scramble does change them
+
+
+def test_a_value_more_trains_only_what_is_new(trainable: Path, tmp_path: Path) -> None:
+    made, _ = session(trainable, "audio", tmp_path)
+    run(made, "lr=0.03,0.001")
+    again, told = session(trainable, "audio", tmp_path)
+    found = run(again, "lr=0.03,0.001,0.1")
+    assert len(told.started) == 3
+    assert [one.fields for one in found.combinations] == [{"lr": 0.03}, {"lr": 0.001}, {"lr": 0.1}]
+
+
+def test_impossible_combinations_are_told_and_left_out(trainable: Path, tmp_path: Path) -> None:
+    made, told = session(trainable, "audio", tmp_path)
+    found = run(made, "lr=0.03,-1", "epochs=1")
+    assert [one.fields["lr"] for one in found.combinations] == [0.03]
+    assert [note for note in told.notes if note.startswith("skipped: lr=-1")]
+    assert [one.fields["lr"] for one in found.skipped] == [-1]
+
+
+def test_a_fold_where_everything_failed_is_an_error(trainable: Path, tmp_path: Path) -> None:
+    made, _ = session(trainable, "audio", tmp_path)
+    with pytest.raises(MmerError, match=r"fold 1 .*first: diverged: the loss"):
+        run(made, "lr=1e30", "clip=0")
+
+
+def test_a_sample_is_part_of_the_grid(trainable: Path, tmp_path: Path) -> None:
+    made, _ = session(trainable, "audio", tmp_path)
+    found = run(made, "lr=log:1e-3..1e-1", "pooling=mean,max", search="random:3")
+    assert len(found.combinations) == 3
+    assert len({str(one.fields) for one in found.combinations}) == 3
+
+
+def test_tpe_searches_each_fold_by_its_own_dev(tmp_path: Path) -> None:
+    whole, scrambled = write_cache(tmp_path / "a.h5"), write_cache(tmp_path / "b.h5")
+    (plan,) = [one.plan for one in planned(whole, "audio", {})]
+    first, *others = plan.split.folds
+    scramble(scrambled, first.test.tolist())
+    proposed = []
+    for cache in (whole, scrambled):
+        made, _ = session(cache, "audio", tmp_path / cache.stem)
+        found = run(made, "lr=log:1e-3..1e-1", "dropout=0..0.5", search="tpe:6")
+        trained = [
+            one.fields
+            for one in found.combinations
+            for model in models_of(one, folds=["1"])
+            if made.journal.holds(model)
+        ]
+        proposed.append(trained)
+        assert set(found.winners) == {first.name, *(fold.name for fold in others)}
+        assert len(trained) == 6
+    assert proposed[0] == proposed[1]
+
+
+def test_all_models_of_a_grid_are_known_by_their_keys(trainable: Path, tmp_path: Path) -> None:
+    made, told = session(trainable, "audio", tmp_path)
+    found = run(made, *GRID)
+    assert set(told.started) == {model.key for model in models(found.combinations)}
