@@ -25,6 +25,7 @@ from benchmarks.noise import fill_cache
 from cache.layout import StreamPlan
 from cache.store import FeatureCache, Stream
 from cache.stream import StreamSpec
+from cache.utterance import Utterance
 from cli.options import print_table
 
 DIM, MEAN_FRAMES, BATCH = 768, 222, 32
@@ -37,7 +38,7 @@ def build_cache(path: Path, utterances: int) -> Stream:
     lengths = iemocap_like(utterances, mean=MEAN_FRAMES).round().astype(np.int64)
     spec = StreamSpec(name="frames", role="audio", source="noise", shape=(DIM,), dtype="float16", rate_hz=50.0)
     plan = StreamPlan(spec=spec, lengths=lengths, failures={})
-    fill_cache(path, [f"u{index:05d}" for index in range(utterances)], [plan])
+    fill_cache(path, [Utterance(id=f"u{index:05d}") for index in range(utterances)], [plan])
     return FeatureCache(path).stream(spec.name)
 
 

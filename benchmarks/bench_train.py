@@ -11,11 +11,10 @@ a whole epoch at full width takes half an hour on two cores. Run it by ``python 
 """
 
 import argparse
-import multiprocessing
 import os
-import resource
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,48 +24,31 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from benchmarks.measure import Spread, alternate, iemocap_like, machine_line, speedup, verdict
-from benchmarks.noise import fill_cache
-from cache.joined import AnyCache, open_cache
-from cache.layout import StreamPlan
-from cache.stream import StreamSpec
+from benchmarks.arm import Arm, peak_mb
+from benchmarks.iemocap import (
+    BATCH,
+    CLASSES,
+    MEAN_FRAMES,
+    OURS,
+    STREAMS,
+    USUAL,
+    UTTERANCES,
+    build_cache,
+    draw_groups,
+    frames_and_tokens,
+)
+from benchmarks.measure import Spread, alternate, machine_line, speedup, verdict
+from benchmarks.usual import padded, read_rows, train_epoch, write_datasets
+from cache.joined import open_cache
+from cache.utterance import Utterance
 from cli.options import print_table
 from featurize.memory import keep_freed_memory
-from fusion.batches import training_batches
-from fusion.dropout import set_step
 from fusion.features import FeatureSource
 from fusion.heads.catalog import build_head, config_for
 from fusion.inputs import Batch, HeadInputs
-from fusion.steps import TOTAL, build_optimizer, config_of, descend, total_loss
-
-MEAN_FRAMES, MEAN_TOKENS, CLASSES, BATCH, CLIP = 222, 18, 4, 32, 1.0  # of IEMOCAP's turns, and of the trainer
-UTTERANCES = 4_425  # of four sessions, four classes
-STREAMS = {"audio": "frames", "text": "tokens", "chars": "ctc.chars"}
-OURS, USUAL = "from the cache", "usual practice"
-
-
-def draw_groups(batches: int) -> dict[str, list[list[int]]]:
-    """Divides an epoch as each arm does and takes some batches of each, from short to long."""
-    lengths = frames_and_tokens(UTTERANCES).sum(axis=0)
-    ours = training_batches(lengths, batch_size=BATCH, data_seed=0, epoch=1)
-    order = np.random.default_rng(2).permutation(UTTERANCES)
-    usual = [order[first : first + BATCH] for first in range(0, UTTERANCES - BATCH, BATCH)]
-    return {OURS: _spread(ours, lengths, batches), USUAL: _spread(usual, lengths, batches)}
-
-
-def _spread(groups: Sequence[Any], lengths: Any, batches: int) -> list[list[int]]:
-    ordered = sorted((group for group in groups if len(group) == BATCH), key=lambda group: int(lengths[group].max()))
-    places = (np.arange(batches) + 0.5) / batches * len(ordered)
-    return [ordered[int(place)].tolist() for place in places]
-
-
-def frames_and_tokens(utterances: int) -> Any:
-    """Draws the rows of each utterance, ``(2, n)``."""
-    frames = iemocap_like(utterances, mean=MEAN_FRAMES).round().astype(np.int64).clip(min=8)
-    return np.stack([frames, (frames * MEAN_TOKENS / MEAN_FRAMES).round().astype(np.int64).clip(min=3)])
+from fusion.steps import build_optimizer
 
 
 class Bench:
@@ -75,7 +57,7 @@ class Bench:
     def __init__(self, folder: Path, groups: Sequence[Sequence[int]]) -> None:
         self.cache = open_cache(folder / "cache.h5")
         self.usual = h5py.File(folder / "usual.h5", "r")
-        self.labels = np.random.default_rng(3).integers(0, CLASSES, len(self.cache))
+        self.labels = np.random.default_rng(3).integers(0, len(CLASSES), len(self.cache))
         self.source = FeatureSource(self.cache, STREAMS, self.labels)
         self.shapes = {role: self.cache.stream(name).spec.shape for role, name in STREAMS.items()}
         where = {name: place for place, name in enumerate(self.cache.ids)}
@@ -89,7 +71,7 @@ class Bench:
 
     def head(self) -> Any:
         """Builds the head, the same in every arm."""
-        inputs = HeadInputs(classes=tuple("abcd"), shapes=self.shapes)
+        inputs = HeadInputs(classes=tuple(CLASSES), shapes=self.shapes)
         return build_head("rescmfa", config_for("rescmfa", {}), inputs, seed=0)
 
     def ours(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
@@ -98,53 +80,9 @@ class Bench:
 
     def padded(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
         """Gives batches of which each utterance is read from its datasets and padded to the longest."""
-        yield from map(self._padded, groups)
-
-    def _padded(self, indices: Sequence[int]) -> Batch:
-        features, masks = {}, {}
-        for role in STREAMS:
-            rows = [torch.from_numpy(self.usual[f"{role}/{index}"][()]) for index in indices]
-            lengths = torch.tensor([len(one) for one in rows])
-            padded = pad_sequence(rows, batch_first=True)
-            features[role] = padded.long() if role == "chars" else padded.float()
-            masks[role] = torch.arange(padded.shape[1]) < lengths[:, None]
-        chosen = torch.tensor(indices)
-        return Batch(features=features, masks=masks, labels=torch.from_numpy(self.labels)[chosen], indices=chosen)
-
-
-def build_cache(path: Path, indices: Sequence[int], dim: int) -> AnyCache:
-    """Fills a cache with noise for some utterances of the epoch: frames, token vectors, CTC targets."""
-    frames, tokens = frames_and_tokens(UTTERANCES)[:, indices]
-    layouts = {"frames": ("audio", frames, dim, "float16"), "tokens": ("text", tokens, dim, "float16")}
-    layouts["ctc.chars"] = ("chars", tokens * 2, 1, "uint8")
-    plans = [
-        StreamPlan(
-            spec=StreamSpec(name=name, role=role, source="noise", shape=(width,), dtype=dtype, rate_hz=50.0),
-            lengths=lengths,
-            failures={},
-        )
-        for name, (role, lengths, width, dtype) in layouts.items()
-    ]
-    fill_cache(path, [str(index) for index in indices], plans)
-    return open_cache(path)
-
-
-def write_datasets(path: Path, cache: AnyCache) -> None:
-    """Writes the same rows as one HDF5 dataset per utterance and role."""
-    with h5py.File(path, "w") as file:
-        for role, name in STREAMS.items():
-            for index in range(len(cache)):
-                file.create_dataset(f"{role}/{index}", data=cache.stream(name).read(index))
-
-
-def train_epoch(head: Any, batches: Iterator[Batch], optimizer: torch.optim.Optimizer) -> None:
-    """Takes one step for each batch."""
-    head.train()
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    for step, batch in enumerate(batches):
-        set_step(head, step)
-        loss = total_loss(head(batch), batch.labels, config_of(head).loss_weights)[TOTAL]
-        descend(loss, head, optimizer, scaler, clip=CLIP)
+        labels = torch.from_numpy(self.labels)
+        for indices in groups:
+            yield padded([read_rows(self.usual, index) for index in indices], labels, indices)
 
 
 def losses_of(head: Any, batches: Iterator[Batch]) -> Tensor:
@@ -156,21 +94,6 @@ def losses_of(head: Any, batches: Iterator[Batch]) -> Tensor:
         ]
     order = torch.cat([indices for indices, _ in pairs]).argsort()
     return torch.cat([loss for _, loss in pairs])[order]
-
-
-class Arm:
-    """One way to train, in a process of its own."""
-
-    def __init__(self, name: str, folder: Path, groups: Sequence[Sequence[int]]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.asks, answers = context.Pipe()
-        self.process = context.Process(target=serve, args=(name, folder, groups, answers), daemon=True)
-        self.process.start()
-
-    def __call__(self, what: str = "epoch") -> Any:
-        """Has an epoch trained, or asks for the losses or the peak memory."""
-        self.asks.send(what)
-        return self.asks.recv()
 
 
 def serve(name: str, folder: Path, groups: Sequence[Sequence[int]], answers: Any) -> None:
@@ -185,26 +108,29 @@ def serve(name: str, folder: Path, groups: Sequence[Sequence[int]], answers: Any
     while (what := answers.recv()) != "end":
         if what == "epoch":
             train_epoch(head, batches(bench.groups), optimizer)
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        answers.send(losses_of(head, batches(bench.every(name == OURS))).numpy() if what == "losses" else peak_mb)
+        if what == "losses":
+            answers.send(losses_of(head, batches(bench.every(name == OURS))).numpy())
+        else:
+            answers.send(peak_mb())
 
 
 def measure(folder: Path, *, dim: int, batches: int, rounds: int) -> tuple[Spread, float, list[list[object]]]:
     """Trains both arms in turn at one width; gives the ratio, the largest difference of losses, and table rows."""
     groups = draw_groups(batches)
     indices = sorted({index for arm in groups.values() for group in arm for index in group})
-    write_datasets(folder / "usual.h5", build_cache(folder / "cache.h5", indices, dim))
-    arms = {name: Arm(name, folder, groups[name]) for name in (OURS, USUAL)}
+    cache = build_cache(folder / "cache.h5", [Utterance(id=str(index)) for index in indices], dim)
+    write_datasets(folder / "usual.h5", cache)
+    arms = {name: Arm(serve, name, folder, groups[name]) for name in (OURS, USUAL)}
     gap = float(np.abs(arms[OURS]("losses") - arms[USUAL]("losses")).max())
     rows = {name: frames_and_tokens(UTTERANCES)[:, np.concatenate(groups[name])].sum() for name in arms}
-    taken = alternate(dict(arms), rounds=rounds)
+    taken = alternate({name: partial(arm, "epoch") for name, arm in arms.items()}, rounds=rounds)
     seconds = {name: [1000 * one / rows[name] for one in taken[name]] for name in arms}  # the samples differ a little
     table: list[list[object]] = []
     for name, arm in arms.items():
         ratio = speedup(seconds, name, USUAL).text()
         taken_text = Spread.of(seconds[name]).text(3)
         table.append([dim, f"{batches} of {UTTERANCES // BATCH}", name, taken_text, ratio, f"{arm('peak'):,.0f}"])
-        arm.asks.send("end")
+        arm.end()
     return speedup(seconds, OURS, USUAL), gap, table
 
 

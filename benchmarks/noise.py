@@ -15,9 +15,9 @@ HEADER = {"mmer_version": "benchmark", "created": "", "corpus": {"name": "noise"
 SYMBOLS = 5  # the first letter of the CTC vocabulary
 
 
-def fill_cache(path: Path, names: Sequence[str], plans: Sequence[StreamPlan]) -> None:
+def fill_cache(path: Path, utterances: Sequence[Utterance], plans: Sequence[StreamPlan]) -> None:
     """Fills every stream with random rows; those of uint8 are letters of the CTC vocabulary."""
-    build_file(path, header=HEADER, utterances=[Utterance(id=name) for name in names], plans=plans, weights={})
+    build_file(path, header=HEADER, utterances=utterances, plans=plans, weights={})
     random = np.random.default_rng(1)
     with CacheWriter(read_layout(path)) as writer:
         for plan in plans:

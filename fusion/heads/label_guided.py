@@ -56,7 +56,21 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "constraint": CONSTRAINTS,
     "al_norm": (RAW, SOFTMAX),
 }
-PER_MODEL = set(["mu_m", "mu_c", "mu_text", "mu_speech", "text_labels", "tonal_labels", "words", "frames", "idf", "contrast", "min_count"])
+PER_MODEL = set(
+    [
+        "mu_m",
+        "mu_c",
+        "mu_text",
+        "mu_speech",
+        "text_labels",
+        "tonal_labels",
+        "words",
+        "frames",
+        "idf",
+        "contrast",
+        "min_count",
+    ]
+)
 LOSSES = {TEXT: "l_g_text", AUDIO: "l_g_speech"}
 
 
