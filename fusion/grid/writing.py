@@ -12,7 +12,7 @@ from fusion.grid.journal import Journal
 from fusion.grid.models import told
 from fusion.grid.planning import told_by_reason
 from fusion.grid.plots import plot_grid
-from fusion.grid.report import NAMES, Table, fold_table, grid_table, sentences
+from fusion.grid.report import NAMES, Table, counted, fold_table, grid_table, sentences
 from fusion.grid.selection import Ranked, rank
 from fusion.grid.session import Found
 from fusion.remedy import corpus_of
@@ -125,8 +125,8 @@ def _title(found: Found, cache: AnyCache) -> str:
     plan = found.combinations[0].plan
     counted = [
         f"{len(plan.inputs.classes)} classes",
-        _counted(len(plan.split.folds), "fold"),
-        _counted(len(plan.experiment.seeds), "seed"),
+        counted(len(plan.split.folds), "fold"),
+        counted(len(plan.experiment.seeds), "seed"),
     ]
     return f"{plan.experiment.fusion} on {corpus_of(cache)}, {plan.split.protocol}, {', '.join(counted)}"
 
@@ -141,7 +141,3 @@ def _digest(found: Found) -> str:
 def _interval_text(interval: Mapping[str, Interval | None]) -> str:
     ranges = [f"{NAMES[name]} {percent(ends[0])}-{percent(ends[1])}" for name, ends in interval.items() if ends]
     return f"95% interval of the nested score, pooled over folds: {', '.join(ranges) or 'none, of a single cluster'}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

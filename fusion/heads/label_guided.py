@@ -47,8 +47,7 @@ from fusion.label_items import code_rows, word_rows
 from fusion.layers import Pool, front_of, masked_mean
 from fusion.losses.label_attention import attention_gap, attention_row_gap, label_loss
 
-LABEL_WORD, TFIDF = "label-word", "tfidf"
-RAW, SOFTMAX = "raw", "softmax"
+LABEL_WORD, TFIDF, RAW, SOFTMAX = "label-word", "tfidf", "raw", "softmax"
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "text_labels": (OFF, RANDOM, LABEL_WORD, TFIDF),
     "tonal_labels": TONAL_LABELS,
@@ -56,21 +55,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "constraint": CONSTRAINTS,
     "al_norm": (RAW, SOFTMAX),
 }
-PER_MODEL = set(
-    [
-        "mu_m",
-        "mu_c",
-        "mu_text",
-        "mu_speech",
-        "text_labels",
-        "tonal_labels",
-        "words",
-        "frames",
-        "idf",
-        "contrast",
-        "min_count",
-    ]
-)
+WEIGHTS = ("mu_m", "mu_c", "mu_text", "mu_speech")
+STARTS = ("text_labels", "tonal_labels", "words", "frames", "idf", "contrast", "min_count")  # read by `prepare` alone
 LOSSES = {TEXT: "l_g_text", AUDIO: "l_g_speech"}
 
 
@@ -81,8 +67,7 @@ class LabelGuidedConfig(HeadConfig):
     Attributes:
         text_labels: how semantic labels start: ``random``, ``label-word``, ``tfidf``; ``off`` for none.
         tonal_labels: how tonal labels start: ``random``, ``text`` (the semantic description), ``codebook``; or ``off``.
-        words: words that describe a class.
-        frames: joint codes that describe a class.
+        words, frames: words and joint codes that describe a class.
         idf: what TF-IDF takes for a document, ``utterance`` or ``class``.
         contrast: whether TF-IDF subtracts the mean score of the other classes.
         min_count: training utterances that a word or code must occur in, where there are enough such.
@@ -94,12 +79,10 @@ class LabelGuidedConfig(HeadConfig):
         train_projection: whether `project_hid` is trained too.
         mu_m: weight of the cross entropy; only its ratio to the others matters.
         mu_c: weight of the constraint.
-        mu_text: weight of the semantic label loss.
-        mu_speech: weight of the tonal label loss.
+        mu_text, mu_speech: weights of the semantic and of the tonal label loss.
     """
 
-    per_model: ClassVar[frozenset[str]] = HeadConfig.per_model | PER_MODEL
-
+    per_model: ClassVar[frozenset[str]] = HeadConfig.per_model.union(WEIGHTS, STARTS)
     text_labels: str = TFIDF
     tonal_labels: str = CODEBOOK
     words: int = 9
