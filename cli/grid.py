@@ -21,7 +21,7 @@ ENGINES = ("auto", "fused", "shared", "dask")
     "--ablate",
     multiple=True,
     metavar="FIELD=V1,V2",
-    help="One change each to what is trained anyway; FIELD=V/FIELD=V for fields that change together.",
+    help="One change each to what is trained anyway; FIELD=V/FIELD=V changes both; published takes the recipe's.",
 )
 @click.option("--grid-file", type=click.Path(path_type=Path), help="Axes in JSON: one object, or a list of them.")
 @click.option(

@@ -12,6 +12,8 @@ from cli.experiment import experiment_of, fields_of, head_of
 from cli.options import print_json, print_table, size_text
 from cli.training import default_name
 
+PUBLISHED = "published"  # in place of a change: those of the recipe's paper
+
 
 def search_and_report(*, as_json: bool, latex: bool, dry_run: bool, report_all_tests: bool, **asked: Any) -> None:
     """Trains the grid that is asked for and prints its tables, or what it would take."""
@@ -36,6 +38,8 @@ def search_and_report(*, as_json: bool, latex: bool, dry_run: bool, report_all_t
             return
         found = session.run(space, search, seed=asked["search_seed"], all_tests=report_all_tests)
     _report(found, journal, cache, engine=engine(), as_json=as_json, latex=latex)
+    if asked["recipe"] and not as_json:
+        _print_published(head_of(asked)[0])
 
 
 def _seeds(asked: Mapping[str, Any]) -> tuple[int, ...]:
@@ -50,11 +54,25 @@ def _space(asked: Mapping[str, Any]) -> Any:
     from cache.errors import MmerError
     from fusion.grid.space import read_space
 
-    space = read_space(head_of(asked)[1], grid=asked["grid"], ablate=asked["ablate"], grid_file=asked["grid_file"])
+    chosen, fusion = head_of(asked)
+    own = [text for text in asked["ablate"] if text != PUBLISHED]
+    space = read_space(fusion, grid=asked["grid"], ablate=own, grid_file=asked["grid_file"])
+    if len(own) < len(asked["ablate"]):
+        space = space.with_changes(_published(chosen))
     twice = [axis.name for axis in space.axes if axis.name in fields_of(asked)]
     if twice:
         raise MmerError(f"{twice[0]} is an axis of the grid and is set besides; leave one of them out")
     return space
+
+
+def _published(chosen: Any) -> list[Mapping[str, object]]:
+    """Gives the changes of a recipe's published variants."""
+    from cache.errors import MmerError
+
+    changes = [one.change for one in chosen.published.figures if one.change and not one.head] if chosen else []
+    if not changes:
+        raise MmerError(f"--ablate {PUBLISHED} takes the variants that a paper printed; name a --recipe that has some")
+    return changes
 
 
 @contextmanager
@@ -128,3 +146,11 @@ def _report(found: Any, journal: Any, cache: Any, *, engine: str, as_json: bool,
         click.echo(line)
     if latex:
         click.echo(report.latex)
+
+
+def _print_published(recipe: Any) -> None:
+    from fusion.comparison import published_table
+    from fusion.grid.models import told
+
+    for line in published_table(recipe, told):
+        click.echo(line)

@@ -1,7 +1,8 @@
 """What a run of a recipe obtained, beside what the paper published."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from fusion.figures import Published
 from fusion.metrics import METRICS
 from fusion.protocols import describe
 from fusion.recipe import Recipe
@@ -51,11 +52,29 @@ def beside(
     ]
     return [
         *_aligned(rows),
-        f"published by: {published.paper}",
-        f"its protocol: {published.protocol}",
+        *_origin(published),
         f"protocol here: {describe(protocol)}",
         *(f"note: {note}" for note in published.notes),
     ]
+
+
+def published_table(recipe: Recipe, tell: Callable[[Mapping[str, object]], str]) -> list[str]:
+    """Gives what a paper published of its system and of its variants.
+
+    Args:
+        recipe: of the system.
+        tell: writes the fields that make a variant.
+    """
+    published = recipe.published
+    rows = [
+        (f"published: {one.what}", *_cells(one.scores), f"{one.status}: {one.head or tell(one.change)}")
+        for one in published.figures
+    ]
+    return [*_aligned([("", *METRICS, ""), *rows]), *_origin(published)]
+
+
+def _origin(published: Published) -> list[str]:
+    return [f"published by: {published.paper}", f"its protocol: {published.protocol}"]
 
 
 def _cells(scores: Mapping[str, float]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,10 @@ class Space:
             raise ValueError("a search by tpe learns its combinations one after another; use TreeSearch")
         bases = self._bases(search, seed)
         return list(distinct({**base, **change} for base in bases for change in ({}, *self.changes)))
+
+    def with_changes(self, changes: Iterable[Fields]) -> "Space":
+        """Adds changes to those of its ablations, each once."""
+        return replace(self, changes=tuple(distinct([*self.changes, *changes])))
 
     def notes(self, search: Search) -> list[str]:
         """Says where a search takes less than it asks for."""

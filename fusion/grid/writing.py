@@ -123,12 +123,12 @@ def _beside(found: Found, cache: AnyCache, folder: RunFolder) -> dict[str, Any]:
 
 def _title(found: Found, cache: AnyCache) -> str:
     plan = found.combinations[0].plan
-    counted = [
+    counts = [
         f"{len(plan.inputs.classes)} classes",
         counted(len(plan.split.folds), "fold"),
         counted(len(plan.experiment.seeds), "seed"),
     ]
-    return f"{plan.experiment.fusion} on {corpus_of(cache)}, {plan.split.protocol}, {', '.join(counted)}"
+    return f"{plan.experiment.fusion} on {corpus_of(cache)}, {plan.split.protocol}, {', '.join(counts)}"
 
 
 def _digest(found: Found) -> str:

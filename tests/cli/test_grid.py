@@ -98,6 +98,25 @@ def test_a_recipe_sets_what_no_axis_does(trainable: Path, here: Path) -> None:
     assert (told["fusion"], told["winner"]) == ("rescmfa", {"layers": 1})
 
 
+def test_the_variants_of_a_paper_are_one_word(trainable: Path, here: Path) -> None:
+    streams = [
+        "--audio",
+        "voice",
+        "--text",
+        f"words@{TEXT_LAYER}",
+        "--protocol",
+        "session",
+        "--labels",
+        "a=happy,b=sad",
+    ]
+    asked = ["--recipe", "gcf2net-iemocap", "--ablate", "published", "--set", "dim=8", *streams, "--epochs", "1"]
+    told = json.loads("\n".join(done(typed(trainable, *asked, "--json"))))
+    configs = [row["config"] for row in told["rows"]]
+    assert sorted(configs, key=str) == [{"global_aware": False}, {"modalities": "audio"}, {}]
+    lines = done(typed(trainable, *asked))
+    assert any(line.startswith("published: no global-aware block") and "global_aware=false" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -110,6 +129,7 @@ def test_a_recipe_sets_what_no_axis_does(trainable: Path, here: Path) -> None:
         (["--scheduler", "tcp://a:1"], "no other engine takes one"),
         (["--search", "random:0"], "random needs a number of combinations from 1 on"),
         (["--search", "bayes:9"], "is no search"),
+        (["--ablate", "published"], "name a --recipe that has some"),
         (["--grid", "pooling=sum"], "none of the 1 combinations can be trained; the first: pooling=sum"),
         (["--grid", "lr=1e-4..1e-2"], "--search random"),
         (["--grid-file", "nowhere.json"], "nowhere.json"),
