@@ -4,8 +4,13 @@ import ctypes
 import multiprocessing
 import resource
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from fusion.memory import peak_memory, watch_peak
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
 NEW_PEAK = "5"  # what the latter takes for it
@@ -37,17 +42,34 @@ class Arm:
         self._process.join()
 
 
-def start_peak() -> None:
-    """Gives freed memory back to the system and starts a new peak, where the system lets it."""
-    try:
+class Peak:
+    """The greatest memory of this process within a ``with``: of tensors on a GPU, resident on a CPU.
+
+    Where the system does not let a process begin a new peak, it is that of its whole life.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.size_mb = device, 0.0
+
+    def __enter__(self) -> "Peak":
+        watch_peak(self.device)
+        with suppress(OSError):
+            RESET.write_text(NEW_PEAK)
+        return self
+
+    def __exit__(self, *failed: object) -> None:
+        on_gpu = self.device.type == "cuda"
+        self.size_mb = peak_memory(self.device) / 2**20 if on_gpu else resident_peak_mb()
+
+
+def give_memory_back() -> None:
+    """Gives freed memory back to the system, so that the next peak is that of what comes next."""
+    with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
-        RESET.write_text(NEW_PEAK)
-    except (AttributeError, OSError):
-        return
 
 
-def peak_mb() -> float:
-    """Gives the greatest resident memory of the process: since `start_peak`, or at all."""
+def resident_peak_mb() -> float:
+    """Gives the greatest resident memory of this process."""
     if STATUS.exists():
         for line in STATUS.read_text().splitlines():
             if line.startswith("VmHWM"):

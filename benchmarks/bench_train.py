@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from benchmarks.arm import Arm, peak_mb
+from benchmarks.arm import Arm, resident_peak_mb
 from benchmarks.iemocap import (
     BATCH,
     CLASSES,
@@ -111,7 +111,7 @@ def serve(name: str, folder: Path, groups: Sequence[Sequence[int]], answers: Any
         if what == "losses":
             answers.send(losses_of(head, batches(bench.every(name == OURS))).numpy())
         else:
-            answers.send(peak_mb())
+            answers.send(resident_peak_mb())
 
 
 def measure(folder: Path, *, dim: int, batches: int, rounds: int) -> tuple[Spread, float, list[list[object]]]:

@@ -62,7 +62,7 @@ class Taken:
         train_s: for each of them.
         rows: of the batches that each was trained on.
         losses: of the last epoch, by what the model sets.
-        peak_mb: of the process.
+        peak_mb: greatest memory meanwhile.
     """
 
     models: int

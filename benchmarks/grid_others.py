@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -15,44 +16,53 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from torch import nn
+
+from benchmarks.arm import Peak
+from benchmarks.grid_case import HEAD, PROTOCOL, ROLES, Case, Taken, mean_of
+from benchmarks.iemocap import CLASSES
+from benchmarks.usual import Rows, padded, read_rows, train_epoch
+from fusion.configure import configure
+from fusion.grid.models import Fields
+from fusion.heads.catalog import build_head
+from fusion.inputs import Batch, HeadInputs
+from fusion.run import COST
+from fusion.scoring import dev_scores
+
+SIDE_BY_SIDE = 2  # processes at a time
+ROOT = Path(__file__).parents[1]
+
+Groups = Sequence[Sequence[int]]
+
 
 class Usual:
-    """The usual practice: one model after another, all utterances read anew from one dataset each, random batches.
+    """The usual practice: one model after another, utterances read anew from one dataset each, random batches.
 
     Args:
         folder: where the datasets are.
         case: what to train.
-        groups: the batches, as places among the utterances.
-        dev: places of the utterances to choose the epoch on.
-        plan: of a run over utterances with the same streams.
+        groups: the batches, as places of utterances, from short to long.
+        dev: places of those to choose the epoch on.
     """
 
-    def __init__(
-        self, folder: Path, case: Case, groups: Sequence[Sequence[int]], dev: Sequence[int], plan: Plan
-    ) -> None:
+    def __init__(self, folder: Path, case: Case, groups: Groups, dev: Sequence[int]) -> None:
         self.path, self.case, self.device = folder / "usual.h5", case, torch.device(case.device)
-        self.groups, self.dev, self.inputs = groups, dev, plan.inputs
-        count = 1 + max(*itertools.chain(*groups), *dev)
-        self.labels = torch.arange(count) % len(plan.inputs.classes)
+        self.groups, self.dev = groups, dev
+        self.labels = torch.arange(1 + max(*itertools.chain(*groups), *dev)) % len(CLASSES)
+        shapes = {"audio": (case.width,), "text": (case.width,), "chars": (1,)}
+        self.inputs = HeadInputs(classes=tuple(CLASSES), shapes=shapes)
 
-    def __call__(self, *, longest: bool = False) -> Taken:
+    def __call__(self, longest: bool) -> Taken:
         """Trains some models; their batches come in another order in every epoch."""
-        every = [self._train(fields, self.groups[-1:] if longest else self.groups) for fields in self._chosen]
-        return replace(
-            every[0],
-            models=len(every),
-            start_s=float(np.mean([one.start_s for one in every])),
-            train_s=float(np.mean([one.train_s for one in every])),
-        )
+        groups = self.groups[-1:] if longest else self.groups
+        with Peak(self.device) as peak:
+            every = [self._train(fields, groups) for fields in self.case.fields[: self.case.alone]]
+        return replace(mean_of(every), peak_mb=peak.size_mb)
 
-    @property
-    def _chosen(self) -> list[Fields]:
-        return self.case.fields[: self.case.alone]
-
-    def _train(self, fields: Fields, groups: Sequence[Sequence[int]]) -> Taken:
+    def _train(self, fields: Fields, groups: Groups) -> Taken:
         began = time.perf_counter()
         config, training = configure(HEAD, fields)
-        head = build_head(HEAD, config, self.inputs, seed=0).to(self.device)
+        head: Any = build_head(HEAD, config, self.inputs, seed=0).to(self.device)
         optimizer = torch.optim.AdamW(head.parameters(), lr=training.lr, weight_decay=training.weight_decay)
         with h5py.File(self.path, "r") as file:
             rows = {index: read_rows(file, index) for index in {*itertools.chain(*groups), *self.dev}}
@@ -62,13 +72,73 @@ class Usual:
             train_epoch(head, (self._batch(rows, groups[place]) for place in order), optimizer)
             self._score(head, rows)
         seconds = time.perf_counter() - ready
-        read = sum(len(rows[index][role]) for group in groups for index in group for role in ROWS)
-        return Taken(models=1, start_s=ready - began, train_s=seconds, rows=training.epochs * read)
+        count = sum(len(rows[index][role]) for index in itertools.chain(*groups) for role in ROLES)
+        return Taken(models=1, start_s=ready - began, train_s=seconds, rows=training.epochs * count)
 
-    def _batch(self, rows: Mapping[int, Rows], indices: Sequence[int]) -> Any:
+    def _batch(self, rows: Mapping[int, Rows], indices: Sequence[int]) -> Batch:
         return padded([rows[index] for index in indices], self.labels, indices).to(self.device)
 
-    def _score(self, head: Any, rows: Mapping[int, Rows]) -> None:
+    def _score(self, head: nn.Module, rows: Mapping[int, Rows]) -> None:
         head.eval()
+        batch = self._batch(rows, self.dev)
         with torch.no_grad():
-            dev_scores(head(self._batch(rows, self.dev)).logits.cpu(), self.labels[list(self.dev)].numpy())
+            dev_scores(head(batch).logits.cpu(), batch.labels.cpu().numpy())
+
+
+def serve_usual(folder: Path, case: Case, groups: Groups, dev: Sequence[int], answers: Any) -> None:
+    """Trains whenever it is asked to, on the longest batch or on all, until it is asked to end."""
+    usual = Usual(folder, case, groups, dev)
+    while (asked := answers.recv()) != "end":
+        answers.send(usual(asked))
+
+
+def train_apart(folder: Path, case: Case, rows: int) -> Taken:
+    """Trains by `mmer-train`, a process for each combination and as many at a time as keep the machine busy.
+
+    Args:
+        folder: where the cache is.
+        case: what to train.
+        rows: of the batches of an epoch.
+    """
+    threads = max(1, torch.get_num_threads() // SIDE_BY_SIDE)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    with TemporaryDirectory() as out:
+        began = time.perf_counter()
+        commands = [_command(folder, case, fields, Path(out) / str(place)) for place, fields in _numbered(case)]
+        running = [
+            subprocess.Popen(one, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for one in commands
+        ]
+        peaks = [_waited(one) for one in running]
+        seconds = time.perf_counter() - began
+        trained = mean(json.loads(path.read_text())["seconds"] for path in Path(out).rglob(COST))
+    return Taken(
+        models=len(running),
+        start_s=(seconds - trained) / len(running),
+        train_s=trained / len(running),
+        rows=case.epochs * rows,
+        peak_mb=sum(peaks),
+    )
+
+
+def _numbered(case: Case) -> list[tuple[int, Fields]]:
+    return list(enumerate(case.fields[:SIDE_BY_SIDE]))
+
+
+def _command(folder: Path, case: Case, fields: Fields, out: Path) -> list[str]:
+    command = [sys.executable, "-m", "cli.main", "train", "--fusion", HEAD, "--cache", str(folder / "cache.h5")]
+    command += ["--protocol", PROTOCOL, "--device", case.device, "--out", str(out)]
+    return [*command, *(part for name, value in fields.items() for part in ("--set", f"{name}={value}"))]
+
+
+def _waited(process: subprocess.Popen[bytes]) -> float:
+    """Gives the peak in MB of a process that has ended.
+
+    Raises:
+        RuntimeError: if it has failed.
+    """
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+    return usage.ru_maxrss / 1024

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.arm import peak_mb, start_peak
+from benchmarks.arm import Peak, give_memory_back
 from benchmarks.grid_case import ROLES, Case, Taken, experiment_of, mean_of
 from benchmarks.iemocap import BATCH
 from cache.joined import open_cache
@@ -72,15 +72,21 @@ class Ours:
         """Names the layouts that ``--engine auto`` chooses from."""
         return candidates(self._grouping, self.device)
 
-    def resident(self, layout: Layout, *, longest: bool = False) -> Taken:
+    def resident(self, layout: Layout, longest: bool) -> Taken:
         """Trains the first so many models as one layout has it."""
         count = self.case.alone if layout == ALONE else min(layout.stack * layout.threads, len(self.models))
         models = [self._shortened(model) if longest else model for model in self.models[:count]]
-        return self._train(models, self.sources, layout, self.start_s)
+        if longest:
+            give_memory_back()
+        with Peak(self.device) as peak:
+            taken = self._train(models, self.sources, layout, self.start_s)
+        return replace(taken, peak_mb=peak.size_mb)
 
-    def reloaded(self, *, longest: bool = False) -> Taken:
+    def reloaded(self, longest: bool) -> Taken:
         """Trains one model after another, each of which opens and reads the cache for itself."""
-        return mean_of([self._reloaded(fields, longest) for fields in self.case.fields[: self.case.alone]])
+        with Peak(self.device) as peak:
+            every = [self._reloaded(fields, longest) for fields in self.case.fields[: self.case.alone]]
+        return replace(mean_of(every), peak_mb=peak.size_mb)
 
     def trial(self) -> tuple[Trial, float]:
         """Gives what the trial of ``--engine auto`` found, and how long it took."""
@@ -104,9 +110,8 @@ class Ours:
     def _train(self, models: Sequence[Model], sources: Sources, layout: Layout, start_s: float) -> Taken:
         watcher = Losses()
         with TemporaryDirectory() as folder:
-            engine = Engine(
-                FUSED if layout.stack > 1 else SHARED, journal=Journal(Path(folder)), watcher=watcher, device=self.device
-            )
+            asked = FUSED if layout.stack > 1 else SHARED
+            engine = Engine(asked, journal=Journal(Path(folder)), watcher=watcher, device=self.device)
             engine.layout = layout
             began = time.perf_counter()
             engine.run(models, sources)

@@ -70,17 +70,24 @@ def experiment_of(asked: Mapping[str, Any], cache: Any, axes: Mapping[str, objec
     """
     from fusion.configure import configure
     from fusion.experiment import Experiment
+    from fusion.recipe import streams_of
 
     chosen, fusion = head_of(asked)
-    streams = {name.removeprefix(STREAM_AXIS): str(one) for name, one in axes.items() if name.startswith(STREAM_AXIS)}
+    base = {**(chosen.fields if chosen else {}), **fields_of(asked)}
+    of_axes = {name.removeprefix(STREAM_AXIS): str(one) for name, one in axes.items() if name.startswith(STREAM_AXIS)}
     fields = {name: one for name, one in axes.items() if not name.startswith(STREAM_AXIS)}
-    head, training = configure(fusion, {**(chosen.fields if chosen else {}), **fields_of(asked), **fields})
+    head, training = configure(fusion, {**base, **fields})
+    named = _named_streams(asked)
+    if fields:  # a role that this combination alone drops needs no stream
+        dropped = configure(fusion, base)[0].every_role - head.every_role
+        named = {role: name for role, name in named.items() if role not in dropped}
+    named |= of_axes
     return Experiment(
         fusion=fusion,
         head=head,
         training=training,
         seeds=asked["seeds"] or (0,),
-        streams=_streams(asked, chosen, head, cache, streams),
+        streams=streams_of(chosen, cache, {*head.roles, *head.weight_roles}, named) if chosen else named,
         labels=asked["labels"] or (chosen.labels if chosen else None),
         protocol=asked["protocol"] or (chosen.protocol if chosen else None),
         allow_missing=asked["allow_missing"],
@@ -118,14 +125,12 @@ def fields_of(asked: Mapping[str, Any]) -> dict[str, object]:
     return fields
 
 
-def _streams(asked: Mapping[str, Any], chosen: Any, head: Any, cache: Any, axes: Mapping[str, str]) -> dict[str, str]:
-    """Gives the streams that are named, by the user, by a grid or by a recipe."""
+def _named_streams(asked: Mapping[str, Any]) -> dict[str, str]:
+    """Gives the streams that the user names, by role."""
     from fusion.configure import check_once, parse_fields
-    from fusion.recipe import streams_of
 
     streams: dict[str, str] = {role: asked[role] for role in ("audio", "text") if asked[role]}
     for role, name in parse_fields(asked["streams"], form="ROLE=STREAM", such_as="--stream mel=logmel80").items():
         check_once(role, streams)
         streams[role] = name
-    streams |= axes
-    return streams_of(chosen, cache, {*head.roles, *head.weight_roles}, streams) if chosen else streams
+    return streams

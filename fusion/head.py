@@ -81,6 +81,11 @@ class HeadConfig:
         return ()
 
     @property
+    def every_role(self) -> set[str]:
+        """All roles for which a stream may be named."""
+        return {*self.roles, *self.training_roles, *self.prepare_roles, *self.weight_roles, *self.optional_roles}
+
+    @property
     def loss_weights(self) -> Mapping[str, float]:
         """The weight of each auxiliary loss by name; losses of weight 0 are not computed."""
         return {}
