@@ -61,7 +61,7 @@ def _ctc(log_probabilities: Tensor, targets: Tensor, frames: Tensor, characters:
 
 
 def _folded(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    made: Tensor = _Folded.apply(function, *tensors)
+    made: Tensor = _Folded.apply(function, *tensors)  # type: ignore[no-untyped-call]
     return made
 
 

@@ -55,7 +55,8 @@ class HeadStack:
         trained = {name: one for name, one in self.template.named_parameters() if one.requires_grad}
         self.columns = _columns(trained)
         width = max((one.end for one in self.columns.values()), default=0)
-        self.rows = torch.zeros(len(heads), width, device=device)
+        dtype = next(iter(trained.values())).dtype
+        self.rows = torch.zeros(len(heads), width, dtype=dtype, device=device)
         for place, head in enumerate(heads):
             parameters = dict(head.named_parameters())
             for name, columns in self.columns.items():
