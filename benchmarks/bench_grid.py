@@ -6,11 +6,11 @@ batches padded to their longest), and is at no width slower than our own trainer
 features. On a GPU it trains 32 combinations of width 128 or less at least 8 times as fast as the usual practice. Losses
 of all engines agree to 1e-5 over the first steps.
 
-All arms train ``rescmfa`` on batches of 32 with the same number of steps and score dev after each epoch. Batches are a
+All arms train ``rescmfa`` with the same number of steps on batches of 32 and score dev after each epoch. Batches are a
 sample, from short to long, of an epoch of 4,425 utterances as each arm divides it, as in `bench_train`; seconds are for
-a step of one model on a batch of mean length. Arms whose models come one after another, or in threads, train a few of
-the combinations: the others would take as long. What a model takes before its first step (to start a process, to open
-and to read a cache) stands apart and is in no ratio: it would weigh too much beside trainings as short as these.
+a step of one model on a batch of mean length. Arms train as many of the combinations as they have in hand at a time,
+the others would take as long. What a model takes once (to start a process, to open and read a cache, to build a head,
+to keep it in a journal) stands apart and is in no ratio: it would weigh too much beside trainings as short as these.
 Run it by ``python -m benchmarks.bench_grid``.
 """
 
@@ -18,7 +18,7 @@ import argparse
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,17 +35,15 @@ from benchmarks.measure import Spread, machine_line, speedup, verdict
 from benchmarks.usual import write_datasets
 from cache.utterance import Utterance
 from cli.options import print_table
-from fusion.grid.layout import ALONE, Layout
+from fusion.grid.layout import ALONE
 from fusion.grid.trial import Trial
 
 APART, RELOADED, RESIDENT = "a process each", "reloaded", "one after another"  # `USUAL` is the fourth
 TEST = 2 * len(CLASSES)  # utterances; nobody waits for them
-# Up to this width -> batches of an epoch, and models of the arms that train them one after another.
-SAMPLES: Mapping[int, tuple[int, int]] = {32: (8, 2), 64: (6, 2), 128: (4, 1), 768: (2, 1)}
-QUICK: tuple[int, int] = (1, 1)
-HEADER = ("grid", "arm", "models", "ms a step", "times as usual", "times one by one", "start, s a model", "peak, MB")
+BATCHES: Mapping[int, int] = {32: 4, 64: 3, 128: 2, 768: 1}  # of an epoch, up to this width
+HEADER = ("arm", "models", "ms a step", "times as usual", "times one by one", "start, s a model", "peak, MB")
 
-Arms = Mapping[str, Callable[[bool], Taken]]  # told whether to train on the longest batch alone
+Arms = Mapping[str, Callable[[], Taken]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +52,6 @@ class Found:
 
     case: Case
     taken: Mapping[str, Sequence[Taken]]
-    peaks: Mapping[str, float]
     trial: Trial
     trial_s: float
 
@@ -78,24 +75,23 @@ class Found:
         """Gives a row for each arm."""
         return [
             [
-                self.name,
                 f"{arm} (auto)" if arm == self.chosen else arm,
                 taken[0].models,
                 Spread.of([1000 * one.step_s for one in taken]).text(0),
                 self.faster(arm, USUAL).text(),
                 self.faster(arm, RESIDENT).text(),
                 Spread.of([one.start_s for one in taken]).text(),
-                f"{self.peaks[arm]:,.0f}",
+                f"{max(one.peak_mb for one in taken):,.0f}",
             ]
             for arm, taken in self.taken.items()
         ]
 
     def gap(self) -> float:
         """Gives the greatest difference of a loss between engines, relative where a loss is above 1."""
-        every: dict[str, list[float]] = {}
+        every: dict[tuple[str, int], list[float]] = {}
         for taken in self.taken.values():
-            for model, loss in taken[0].losses.items():
-                every.setdefault(model, []).append(loss)
+            for epoch, loss in taken[0].losses.items():
+                every.setdefault(epoch, []).append(loss)
         return max((max(one) - min(one)) / max(1, *one) for one in every.values() if len(one) > 1)
 
     def verdicts(self) -> list[str]:
@@ -154,66 +150,50 @@ def write_caches(folder: Path, case: Case) -> tuple[list[list[int]], list[int]]:
 
 
 def measure(case: Case, rounds: int) -> Found:
-    """Trains by every arm in turn, each once on the longest batch before."""
+    """Trains by every arm in turn."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         groups, dev = write_caches(folder, case)
         rows = int(frames_and_tokens(UTTERANCES)[:, list(itertools.chain(*draw_groups(case.batches)[OURS]))].sum())
         usual, ours = Arm(serve_usual, folder, case, groups, dev), Arm(serve_ours, folder, case)
-        arms: dict[str, Callable[[bool], Taken]] = {
-            USUAL: usual,
-            RELOADED: lambda longest: ours(("reloaded", longest)),
-        }
-        for layout in ours(("layouts",)):
-            arms[RESIDENT if layout == ALONE else str(layout)] = partial(_resident, ours, layout)
-        peaks = {arm: train(True).peak_mb for arm, train in arms.items()}
-        trial, trial_s = ours(("trial",))
-        arms[APART] = lambda _: train_apart(folder, case, rows)
+        arms = {USUAL: partial(usual, "epoch"), APART: partial(train_apart, folder, case, rows)}
+        arms[RELOADED] = partial(ours, ["reloaded"])
+        for layout in ours(["layouts"]):
+            arms[RESIDENT if layout == ALONE else str(layout)] = partial(ours, ["resident", layout])
+        trial, trial_s = ours(["trial"])
         taken = in_turn(arms, rounds)
         usual.end()
         ours.end()
-    peaks[APART] = max(one.peak_mb for one in taken[APART])
-    return Found(case=case, taken=taken, peaks=peaks, trial=trial, trial_s=trial_s)
-
-
-def _resident(ours: Arm, layout: Layout, longest: bool) -> Taken:
-    taken: Taken = ours(("resident", layout, longest))
-    return taken
+    return Found(case=case, taken=taken, trial=trial, trial_s=trial_s)
 
 
 def in_turn(arms: Arms, rounds: int) -> dict[str, list[Taken]]:
     """Runs all arms in turn, each round in its own order."""
-    random, taken = np.random.default_rng(0), dict[str, list[Taken]]()
-    taken = {name: [] for name in arms}
+    random = np.random.default_rng(0)
+    taken: dict[str, list[Taken]] = {name: [] for name in arms}
     for _ in range(rounds):
         for name in random.permutation(list(arms)).tolist():
-            taken[name].append(arms[name](False))
+            taken[name].append(arms[name]())
     return taken
 
 
 def cases_of(asked: argparse.Namespace) -> list[Case]:
-    """Gives the grids that are asked for; the narrowest without CTC and dropout too."""
-    made = []
+    """Gives the grids that are asked for; the first without CTC and dropout too."""
+    made: list[Case] = []
     for width, combinations in itertools.product(asked.widths, asked.combinations):
-        batches, alone = QUICK if asked.quick else next(SAMPLES[one] for one in SAMPLES if width <= one)
-        for plain in (False, True) if (width, combinations) == (asked.widths[0], asked.combinations[0]) else (False,):
-            made.append(
-                Case(
-                    width=width,
-                    combinations=combinations,
-                    plain=plain,
-                    alone=alone,
-                    batches=batches,
-                    epochs=1,
-                    device=asked.device,
-                )
-            )
+        batches = 1 if asked.quick else next(count for most, count in BATCHES.items() if width <= most)
+        case = Case(width=width, combinations=combinations, plain=False, batches=batches, device=asked.device)
+        made += [case] if made else [case, replace(case, plain=True)]
     return made
+
+
+def numbers(text: str) -> list[int]:
+    """Reads numbers that commas divide."""
+    return [int(one) for one in text.split(",")]
 
 
 def main() -> None:
     """Measures and prints everything."""
-    numbers = lambda text: [int(one) for one in text.split(",")]  # noqa: E731
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--widths", type=numbers, default=[32, 64, 128, 768])
     parser.add_argument("--combinations", type=numbers, default=[16])
@@ -226,6 +206,7 @@ def main() -> None:
     every = []
     for case in cases_of(asked):
         every.append(measure(case, 1 if asked.quick else asked.rounds))
+        print(every[-1].name)
         print_table(HEADER, every[-1].rows())
         print(every[-1].told(), flush=True)
     for found in every:

@@ -7,19 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
-import numpy as np
 import torch
 from torch import nn
 
 from benchmarks.arm import Peak
-from benchmarks.grid_case import HEAD, PROTOCOL, ROLES, Case, Taken, mean_of
+from benchmarks.grid_case import EPOCHS, HEAD, PROTOCOL, ROLES, Case, Taken
 from benchmarks.iemocap import CLASSES
 from benchmarks.usual import Rows, padded, read_rows, train_epoch
 from fusion.configure import configure
@@ -41,7 +39,7 @@ class Usual:
     Args:
         folder: where the datasets are.
         case: what to train.
-        groups: the batches, as places of utterances, from short to long.
+        groups: the batches of an epoch, as places of utterances.
         dev: places of those to choose the epoch on.
     """
 
@@ -52,28 +50,25 @@ class Usual:
         shapes = {"audio": (case.width,), "text": (case.width,), "chars": (1,)}
         self.inputs = HeadInputs(classes=tuple(CLASSES), shapes=shapes)
 
-    def __call__(self, longest: bool) -> Taken:
-        """Trains some models; their batches come in another order in every epoch."""
-        groups = self.groups[-1:] if longest else self.groups
-        with Peak(self.device) as peak:
-            every = [self._train(fields, groups) for fields in self.case.fields[: self.case.alone]]
-        return replace(mean_of(every), peak_mb=peak.size_mb)
-
-    def _train(self, fields: Fields, groups: Groups) -> Taken:
+    def __call__(self) -> Taken:
+        """Trains a model for one epoch."""
         began = time.perf_counter()
-        config, training = configure(HEAD, fields)
+        config, training = configure(HEAD, self.case.fields[0])
         head: Any = build_head(HEAD, config, self.inputs, seed=0).to(self.device)
         optimizer = torch.optim.AdamW(head.parameters(), lr=training.lr, weight_decay=training.weight_decay)
         with h5py.File(self.path, "r") as file:
-            rows = {index: read_rows(file, index) for index in {*itertools.chain(*groups), *self.dev}}
+            rows = {index: read_rows(file, index) for index in {*itertools.chain(*self.groups), *self.dev}}
         ready = time.perf_counter()
-        for epoch in range(training.epochs):
-            order = np.random.default_rng(epoch).permutation(len(groups)).tolist()
-            train_epoch(head, (self._batch(rows, groups[place]) for place in order), optimizer)
+        with Peak(self.device) as peak:
+            train_epoch(head, (self._batch(rows, group) for group in self.groups), optimizer)
             self._score(head, rows)
-        seconds = time.perf_counter() - ready
-        count = sum(len(rows[index][role]) for index in itertools.chain(*groups) for role in ROLES)
-        return Taken(models=1, start_s=ready - began, train_s=seconds, rows=training.epochs * count)
+        return Taken(
+            models=1,
+            start_s=ready - began,
+            epoch_s=time.perf_counter() - ready,
+            rows=sum(len(rows[index][role]) for index in itertools.chain(*self.groups) for role in ROLES),
+            peak_mb=peak.size_mb,
+        )
 
     def _batch(self, rows: Mapping[int, Rows], indices: Sequence[int]) -> Batch:
         return padded([rows[index] for index in indices], self.labels, indices).to(self.device)
@@ -86,14 +81,14 @@ class Usual:
 
 
 def serve_usual(folder: Path, case: Case, groups: Groups, dev: Sequence[int], answers: Any) -> None:
-    """Trains whenever it is asked to, on the longest batch or on all, until it is asked to end."""
+    """Trains a model whenever it is asked to, until it is asked to end."""
     usual = Usual(folder, case, groups, dev)
-    while (asked := answers.recv()) != "end":
-        answers.send(usual(asked))
+    while answers.recv() != "end":
+        answers.send(usual())
 
 
 def train_apart(folder: Path, case: Case, rows: int) -> Taken:
-    """Trains by `mmer-train`, a process for each combination and as many at a time as keep the machine busy.
+    """Trains by `mmer-train`, a process for each combination, two at a time on half of the cores each.
 
     Args:
         folder: where the cache is.
@@ -115,8 +110,8 @@ def train_apart(folder: Path, case: Case, rows: int) -> Taken:
     return Taken(
         models=len(running),
         start_s=(seconds - trained) / len(running),
-        train_s=trained / len(running),
-        rows=case.epochs * rows,
+        epoch_s=trained / EPOCHS / len(running),
+        rows=rows,
         peak_mb=sum(peaks),
     )
 

@@ -2,36 +2,37 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.arm import Peak, give_memory_back
-from benchmarks.grid_case import ROLES, Case, Taken, experiment_of, mean_of
-from benchmarks.iemocap import BATCH
+from benchmarks.grid_case import EPOCHS, ROLES, Case, Taken, experiment_of
 from cache.joined import open_cache
 from featurize.memory import keep_freed_memory
 from fusion.checkpoint import EpochScores
 from fusion.grid.engine import Engine
 from fusion.grid.journal import Journal
 from fusion.grid.layout import ALONE, FUSED, SHARED, Grouping, Layout
-from fusion.grid.models import Combination, Fields, Model, Outcome
+from fusion.grid.models import Combination, Model, Outcome
 from fusion.grid.planning import models_of, plan_combinations
 from fusion.grid.sources import Sources
 from fusion.grid.trial import Trial, candidates, try_layouts
 from fusion.plan import plan_run
+from fusion.steps import TOTAL
 
 
 @dataclass(kw_only=True)
 class Losses:
-    """Watches a grid and keeps the losses of the last epoch."""
+    """Watches a grid and keeps the loss of every epoch, and when it was over."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    losses: dict[str, float] = field(default_factory=dict)
+    losses: dict[tuple[str, int], float] = field(default_factory=dict)
+    ends: dict[tuple[str, int], float] = field(default_factory=dict)
 
     def note(self, note: str) -> None:
         """Says nothing."""
@@ -40,12 +41,19 @@ class Losses:
         """Says nothing."""
 
     def epoch(self, model: Model, scores: EpochScores) -> None:
-        """Keeps the loss."""
-        self.losses[model.name] = scores.losses["total"]
+        """Keeps both."""
+        place = model.name, scores.epoch
+        self.losses[place], self.ends[place] = scores.losses[TOTAL], time.perf_counter()
 
     def done(self, outcome: Outcome) -> None:
         """Keeps what came of it."""
         self.outcomes.append(outcome)
+
+    @property
+    def epoch_s(self) -> float:
+        """What the last epoch of a model took, of whichever others shared the machine meanwhile."""
+        names = {name for name, _ in self.ends}
+        return mean(self.ends[name, EPOCHS] - self.ends[name, EPOCHS - 1] for name in names)
 
 
 class Ours:
@@ -72,21 +80,19 @@ class Ours:
         """Names the layouts that ``--engine auto`` chooses from."""
         return candidates(self._grouping, self.device)
 
-    def resident(self, layout: Layout, longest: bool) -> Taken:
-        """Trains the first so many models as one layout has it."""
-        count = self.case.alone if layout == ALONE else min(layout.stack * layout.threads, len(self.models))
-        models = [self._shortened(model) if longest else model for model in self.models[:count]]
-        if longest:
-            give_memory_back()
-        with Peak(self.device) as peak:
-            taken = self._train(models, self.sources, layout, self.start_s)
-        return replace(taken, peak_mb=peak.size_mb)
+    def resident(self, layout: Layout) -> Taken:
+        """Trains the first so many models as one layout has it, those that it has in hand at a time."""
+        return self._train(self.models[: layout.stack * layout.threads], self.sources, layout, self.start_s)
 
-    def reloaded(self, longest: bool) -> Taken:
-        """Trains one model after another, each of which opens and reads the cache for itself."""
-        with Peak(self.device) as peak:
-            every = [self._reloaded(fields, longest) for fields in self.case.fields[: self.case.alone]]
-        return replace(mean_of(every), peak_mb=peak.size_mb)
+    def reloaded(self) -> Taken:
+        """Trains a model for which the cache is opened and read anew."""
+        began = time.perf_counter()
+        fields = self.case.fields[0]
+        plan = plan_run(experiment_of(fields), open_cache(self.path))
+        sources = Sources([plan], self.device)
+        sources.of(plan)
+        start_s = time.perf_counter() - began
+        return self._train(models_of(Combination(fields=fields, plan=plan)), sources, ALONE, start_s)
 
     def trial(self) -> tuple[Trial, float]:
         """Gives what the trial of ``--engine auto`` found, and how long it took."""
@@ -94,22 +100,14 @@ class Ours:
         trial = try_layouts(self._grouping, self.sources)
         return trial, time.perf_counter() - began
 
-    def _reloaded(self, fields: Fields, longest: bool) -> Taken:
-        began = time.perf_counter()
-        plan = plan_run(experiment_of(fields), open_cache(self.path))
-        sources = Sources([plan], self.device)
-        sources.of(plan)
-        start_s = time.perf_counter() - began
-        (model,) = models_of(Combination(fields=fields, plan=plan))
-        return self._train([self._shortened(model) if longest else model], sources, ALONE, start_s)
-
     @property
     def _grouping(self) -> Grouping:
         return Grouping(self.models, self.sources, stacking=True)
 
     def _train(self, models: Sequence[Model], sources: Sources, layout: Layout, start_s: float) -> Taken:
         watcher = Losses()
-        with TemporaryDirectory() as folder:
+        give_memory_back()
+        with TemporaryDirectory() as folder, Peak(self.device) as peak:
             asked = FUSED if layout.stack > 1 else SHARED
             engine = Engine(asked, journal=Journal(Path(folder)), watcher=watcher, device=self.device)
             engine.layout = layout
@@ -119,18 +117,15 @@ class Ours:
         failures = [one.failure for one in watcher.outcomes if one.failure]
         if failures or len(watcher.outcomes) != len(models):
             raise RuntimeError(f"{layout}: {len(failures)} of {len(models)} models failed: {failures[:1]}")
+        epoch_s = watcher.epoch_s / min(layout.stack * layout.threads, len(models))
         return Taken(
             models=len(models),
-            start_s=start_s,
-            train_s=seconds / len(models),
-            rows=self.case.epochs * int(self.source.costs(models[0].fold.train, ROLES).sum()),
+            start_s=start_s + seconds / len(models) - EPOCHS * epoch_s,
+            epoch_s=epoch_s,
+            rows=int(self.source.costs(models[0].fold.train, ROLES).sum()),
             losses=watcher.losses,
+            peak_mb=peak.size_mb,
         )
-
-    def _shortened(self, model: Model) -> Model:
-        train = model.fold.train
-        costs = self.source.costs(train)
-        return replace(model, fold=replace(model.fold, train=np.sort(train[np.argsort(costs)[-BATCH:]])))
 
 
 def serve_ours(folder: Path, case: Case, answers: Any) -> None:

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from cli.extract import featurize
+from cli.grid import grid
 from cli.main import mmer
 from cli.maintain import COMMANDS as CACHE_COMMANDS
 from cli.maintain import cache
@@ -27,6 +28,7 @@ COMMANDS: dict[str, click.Command] = {
     "mmer-featurize": featurize,
     "mmer-cache": cache,
     "mmer-train": train,
+    "mmer-grid": grid,
     "mmer": mmer,
 }
 

@@ -18,7 +18,8 @@ class StackRules(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        return RULES.get(func, func)(*args, **(kwargs or {}))
+        rule: Callable[..., Any] = RULES.get(func, func)
+        return rule(*args, **(kwargs or {}))
 
 
 class _Folded(torch.autograd.Function):
