@@ -32,7 +32,13 @@ ENGINES = ("auto", "fused", "shared", "dask")
 @click.option(
     "--search-seed", type=int, default=0, show_default=True, help="Of the draws of random and tpe.", metavar="N"
 )
-@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True, help="How models share it.")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="auto",
+    show_default=True,
+    help="How models share the device; auto takes the fastest of a short trial.",
+)
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler of the workers, for --engine dask.")
 @click.option("--report-all-tests", is_flag=True, help="Open the tests of all combinations, for ablation tables.")
 @click.option("--dry-run", is_flag=True, help="Print the combinations, the memory and the time, and train nothing.")
