@@ -39,8 +39,8 @@ from fusion.grid.layout import ALONE
 from fusion.grid.trial import Trial
 
 APART, RELOADED, RESIDENT = "a process each", "reloaded", "one after another"  # `USUAL` is the fourth
-TEST = 2 * len(CLASSES)  # utterances; nobody waits for them
-BATCHES: Mapping[int, int] = {32: 4, 64: 3, 128: 2, 768: 1}  # of an epoch, up to this width
+DEV, TEST = BATCH // 8, len(CLASSES)  # utterances; the former for each batch, about a tenth as in protocols
+BATCHES: Mapping[int, int] = {32: 3, 64: 2, 768: 1}  # of an epoch, up to this width
 HEADER = ("arm", "models", "ms a step", "times as usual", "times one by one", "start, s a model", "peak, MB")
 
 Arms = Mapping[str, Callable[[], Taken]]
@@ -92,7 +92,7 @@ class Found:
         for taken in self.taken.values():
             for epoch, loss in taken[0].losses.items():
                 every.setdefault(epoch, []).append(loss)
-        return max((max(one) - min(one)) / max(1, *one) for one in every.values() if len(one) > 1)
+        return max(((max(one) - min(one)) / max(1, *one) for one in every.values() if len(one) > 1), default=0.0)
 
     def verdicts(self) -> list[str]:
         """Compares with the targets."""
@@ -132,9 +132,9 @@ def write_caches(folder: Path, case: Case) -> tuple[list[list[int]], list[int]]:
     groups = draw_groups(case.batches)
     train = sorted(itertools.chain(*groups[OURS]))
     left = np.setdiff1d(np.arange(UTTERANCES), train)
-    order = left[np.argsort(frames_and_tokens(UTTERANCES)[0][left], kind="stable")]
-    held = [int(order[int(place)]) for place in (np.arange(BATCH + TEST) + 0.5) / (BATCH + TEST) * len(order)]
-    dev, test = sorted(held[TEST:]), sorted(held[:TEST])
+    held = left[np.argsort(frames_and_tokens(UTTERANCES)[0][left], kind="stable")]  # the middle ones are held out
+    half, count = len(held) // 2, DEV * case.batches
+    dev, test = sorted(held[half : half + count].tolist()), sorted(held[half - TEST : half].tolist())
     parts = {**dict.fromkeys(train, "train"), **dict.fromkeys(dev, "dev"), **dict.fromkeys(test, "test")}
     labels = {index: CLASSES[place % len(CLASSES)] for part in (train, dev, test) for place, index in enumerate(part)}
     build_cache(
@@ -197,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--widths", type=numbers, default=[32, 64, 128, 768])
     parser.add_argument("--combinations", type=numbers, default=[16])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, help="default: 2")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true", help="one batch and one round, to see that all of it runs")
     asked = parser.parse_args()
@@ -205,7 +205,7 @@ def main() -> None:
     print(machine_line() + (f"; {torch.cuda.get_device_name()}" if asked.device != "cpu" else ""))
     every = []
     for case in cases_of(asked):
-        every.append(measure(case, 1 if asked.quick else asked.rounds))
+        every.append(measure(case, asked.rounds or (1 if asked.quick else 2)))
         print(every[-1].name)
         print_table(HEADER, every[-1].rows())
         print(every[-1].told(), flush=True)

@@ -82,6 +82,7 @@ class Usual:
 
 def serve_usual(folder: Path, case: Case, groups: Groups, dev: Sequence[int], answers: Any) -> None:
     """Trains a model whenever it is asked to, until it is asked to end."""
+    Usual(folder, case, groups[:1], dev)()  # the first steps of a process are slow; the trial is that of ours
     usual = Usual(folder, case, groups, dev)
     while answers.recv() != "end":
         answers.send(usual())

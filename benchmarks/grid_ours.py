@@ -120,7 +120,7 @@ class Ours:
         epoch_s = watcher.epoch_s / min(layout.stack * layout.threads, len(models))
         return Taken(
             models=len(models),
-            start_s=start_s + seconds / len(models) - EPOCHS * epoch_s,
+            start_s=start_s + max(0.0, seconds / len(models) - EPOCHS * epoch_s),
             epoch_s=epoch_s,
             rows=int(self.source.costs(models[0].fold.train, ROLES).sum()),
             losses=watcher.losses,

@@ -61,8 +61,9 @@ class Attention(nn.Module):
         present = key_mask.any(dim=1)
         seen = (key_mask | ~present[:, None])[:, None, None]  # (batch, 1, 1, keys); no softmax over nothing
         if self.training and self.dropout.active:
-            scores = (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5
-            mixed = self.dropout(scores.masked_fill(~seen, float("-inf")).softmax(dim=-1)) @ v
+            scores = (q @ k.transpose(-1, -2)).div_(q.shape[-1] ** 0.5)  # in place: they are the largest of all tensors
+            unseen = torch.zeros_like(seen, dtype=scores.dtype).masked_fill_(~seen, float("-inf"))
+            mixed = self.dropout(scores.add_(unseen).softmax(dim=-1)) @ v
         else:
             mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         attended: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(-2))

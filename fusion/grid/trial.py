@@ -22,7 +22,8 @@ from fusion.grid.sources import Sources
 from fusion.grid.train import is_out_of_memory, prepared
 from fusion.trainer import train_fold
 
-BATCHES = 4  # each model takes so many steps, after one that nobody times
+BATCHES = 3  # each model takes so many steps, after one that nobody times
+ROUNDS = 2
 WORTH = 25  # times the trial's own steps: with less to train, threads are taken unseen
 BETTER = 1.05  # times as fast as one model after another, or that stays: it needs the least memory
 FEW = 4  # models of a small stack, of which threads train one each
@@ -54,10 +55,11 @@ def try_layouts(grouping: Grouping, sources: Sources) -> Trial:
     """
     group, source = grouping.largest, sources.of(grouping.largest[0].combination.plan)
     trial = _Trial(group, source)
-    rates = {}
-    for layout in candidates(grouping, source.device):
+    rates: dict[Layout, float] = {}
+    left = candidates(grouping, source.device)
+    for layout in left * ROUNDS:  # by turns, and the best of each: what else the machine does only slows one down
         try:
-            rates[layout] = trial.rate(layout)
+            rates[layout] = max(rates.get(layout, 0.0), trial.rate(layout))
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -80,7 +82,7 @@ def worth_a_trial(models: Sequence[Model], device: torch.device) -> bool:
     """Tells whether there is so much to train that a trial costs little of it."""
     steps = sum(model.training.epochs * steps_of(model) for model in models)
     threads = threads_of(device)
-    own = (BATCHES + 1) * (1 + threads + len(models) + FEW * threads)
+    own = ROUNDS * (BATCHES + 1) * (1 + threads + len(models) + FEW * threads)
     return steps > WORTH * own
 
 
