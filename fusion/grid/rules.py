@@ -1,6 +1,7 @@
 """How stacked models compute what `vmap` has no rule for, or a slow one: all models folded into the batch.
 
-What an operation gives for an utterance depends on no other utterance of the batch, so that folding is exact.
+What an operation gives for an utterance depends on no other utterance of the batch, so that folding is exact. Layers
+and their norms were tried as rules of their own and gained nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -61,62 +62,6 @@ def _ctc(log_probabilities: Tensor, targets: Tensor, frames: Tensor, characters:
     return _folded(losses, log_probabilities.transpose(0, 1), targets, frames, characters)
 
 
-class _Linear(torch.autograd.Function):
-    """A linear layer of all models; `vmap` itself would add the bias in one more pass over memory."""
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return functional.linear(x, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keeps nothing."""
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Any:
-        x, weight, bias = _by_model(info.batch_size, in_dims, x, weight, bias)
-        rows = x.reshape(len(x), -1, x.shape[-1]) if in_dims[0] is not None else x[:1].flatten(1, -2).expand(len(x), -1, -1)
-        return torch.baddbmm(bias[:, None], rows, weight.mT).view(*x.shape[:-1], -1), 0
-
-
-class _LayerNorm(torch.autograd.Function):
-    """A layer norm of all models; `vmap` itself would scale and shift in two passes over memory."""
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        return functional.layer_norm(x, weight.shape, weight, bias, eps)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keeps nothing."""
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
-        x, weight, bias = _by_model(info.batch_size, in_dims, x, weight, bias)
-        normed = functional.layer_norm(x, x.shape[-1:], eps=eps)
-        beside = (len(x), *[1] * (x.ndim - 2), -1)
-        return torch.addcmul(bias.view(beside), normed, weight.view(beside)), 0
-
-
-def _by_model(models: int, in_dims: Any, *tensors: Tensor) -> list[Tensor]:
-    """Gives tensors with the models first."""
-    return [
-        one.expand(models, *one.shape) if dim is None else one.movedim(dim, 0)
-        for one, dim in zip(tensors, in_dims, strict=False)
-    ]
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if bias is None:
-        return functional.linear(x, weight)
-    made: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-    return made
-
-
-def _layer_norm(x, shape, weight=None, bias=None, eps=1e-5):
-    return _LayerNorm.apply(x, weight, bias, eps)
-
-
 def _folded(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     made: Tensor = _Folded.apply(function, *tensors)  # type: ignore[no-untyped-call]
     return made
@@ -125,6 +70,4 @@ def _folded(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
 RULES: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
     functional.scaled_dot_product_attention: _attend,
     functional.ctc_loss: _ctc,
-    functional.linear: _linear,
-    functional.layer_norm: _layer_norm,
 }

@@ -50,7 +50,7 @@ class StackedAdam:
         kept = torch.tensor(places, device=rows.device)
         state = self._adam.state[self._taken]
         self.rows, self.weight_decay = rows, self.weight_decay[kept]
-        self._start(self._taken[kept])
+        self._start(torch.zeros_like(rows))
         self._adam.state[self._taken] = {name: one[kept] if one.ndim else one for name, one in state.items()}
 
     def _start(self, taken: Tensor) -> None:
