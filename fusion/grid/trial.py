@@ -3,6 +3,7 @@
 Which is fastest cannot be guessed: it turns on the device, the width, and what else the machine does.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,8 @@ from fusion.trainer import train_fold
 BATCHES = 3  # each model takes so many steps, after one that nobody times
 ROUNDS = 2
 WORTH = 25  # times the trial's own steps: with less to train, threads are taken unseen
-BETTER = 1.05  # times as fast as one model after another, or that stays: it needs the least memory
+BETTER = 1.15  # times as fast as one model after another, or that stays: it needs the least memory, and trials err
+HOPELESS = 0.75  # of the best rate: what is slower is not tried again
 FEW = 4  # models of a small stack, of which threads train one each
 
 
@@ -56,13 +58,16 @@ def try_layouts(grouping: Grouping, sources: Sources) -> Trial:
     group, source = grouping.largest, sources.of(grouping.largest[0].combination.plan)
     trial = _Trial(group, source)
     rates: dict[Layout, float] = {}
-    left = candidates(grouping, source.device)
-    for layout in left * ROUNDS:  # by turns, and the best of each: what else the machine does only slows one down
-        try:
-            rates[layout] = max(rates.get(layout, 0.0), trial.rate(layout))
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
+    for _ in range(ROUNDS):  # by turns, and the best of each: what else the machine does only slows one down
+        for layout in candidates(grouping, source.device):
+            if rates.get(layout, math.inf) < HOPELESS * max(rates.values(), default=0.0):
+                continue
+            try:
+                rates[layout] = max(rates.get(layout, 0.0), trial.rate(layout))
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                rates[layout] = 0.0
     best = max(rates, key=lambda layout: rates[layout], default=ALONE)
     if ALONE in rates and rates[best] < BETTER * rates[ALONE]:
         best = ALONE
