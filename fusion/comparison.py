@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from fusion.figures import Published
+from fusion.figures import Figure, Published
 from fusion.metrics import METRICS
 from fusion.protocols import describe
 from fusion.recipe import Recipe
@@ -67,10 +67,15 @@ def published_table(recipe: Recipe, tell: Callable[[Mapping[str, object]], str])
     """
     published = recipe.published
     rows = [
-        (f"published: {one.what}", *_cells(one.scores), f"{one.status}: {one.head or tell(one.change)}")
+        (f"published: {one.what}", *_cells(one.scores), f"{one.status}: {_variant(one, tell)}")
         for one in published.figures
     ]
     return [*_aligned([("", *METRICS, ""), *rows]), *_origin(published)]
+
+
+def _variant(figure: Figure, tell: Callable[[Mapping[str, object]], str]) -> str:
+    """Says what a figure is of, in our own words."""
+    return f"head {figure.head}" if figure.head else tell(figure.change) if figure.change else "the recipe"
 
 
 def _origin(published: Published) -> list[str]:

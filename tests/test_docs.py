@@ -77,7 +77,11 @@ def test_the_readme_names_every_corpus_and_encoder() -> None:
 def test_every_option_of_a_document_is_one_of_ours(document: Path) -> None:
     verbs = [cache.get_command(click.Context(cache), name) for name in CACHE_COMMANDS]
     known = {
-        option for command in (featurize, train, grid, *verbs) if command for one in command.params for option in one.opts
+        option
+        for command in (featurize, train, grid, *verbs)
+        if command
+        for one in command.params
+        for option in one.opts
     }
     known |= {option for one in featurize.params for option in one.secondary_opts}
     others = {"--constraint", "--editable", "--nworkers", "--nthreads"}  # of pip and dask

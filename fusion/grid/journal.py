@@ -53,6 +53,11 @@ class Journal:
         """Tells whether a model was trained, or failed for good."""
         return (self.folder(model).path / ENTRY).exists()
 
+    def notes(self, model: Model) -> list[str]:
+        """Gives what the head of a model noted before step 0."""
+        noted: list[str] = self._entry(model)["notes"]
+        return noted
+
     def trained(self, model: Model) -> bool:
         """Tells whether a model was trained and did not fail."""
         return self.holds(model) and not self._entry(model)["failure"]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cache.joined import AnyCache
 from fusion.grid.journal import Journal
-from fusion.grid.models import Combination, Model, Outcome, Result
+from fusion.grid.models import Combination, Model, Outcome, Result, told
 from fusion.grid.planning import models_of
 from fusion.grid.sources import Sources
 from fusion.results import pooled
@@ -35,6 +35,21 @@ class Findings:
             for model in models_of(combination)
         ]
         return [one for one in known if one is not None]
+
+    @property
+    def notes(self) -> list[str]:
+        """What heads noted of all models of a combination, with the combinations that it holds for."""
+        noted: dict[str, list[str]] = {}
+        for combination in self.combinations:
+            every = [self.journal.notes(model) for model in models_of(combination) if self.journal.holds(model)]
+            for note in (one for one in (every or [[]])[0] if all(one in notes for notes in every)):
+                noted.setdefault(note, []).append(told(combination.fields))
+        return [
+            f"{note} (of {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''})"
+            if len(names) < len(self.combinations)
+            else note
+            for note, names in noted.items()
+        ]
 
     def open(self, chosen: Iterable[tuple[int, str]], sources: Sources) -> None:
         """Opens the test part of folds to combinations, for all their seeds.

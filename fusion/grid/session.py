@@ -40,6 +40,7 @@ class Found:
         results: of every model; test scores only where they are to be shown.
         winners: place of the combination that was chosen for each fold.
         interval: of the nested score, by metric.
+        notes: of the heads.
         seconds: that this run of the grid took.
     """
 
@@ -48,6 +49,7 @@ class Found:
     results: Sequence[Result]
     winners: Mapping[str, int]
     interval: Mapping[str, Interval | None]
+    notes: Sequence[str]
     seconds: float
 
 
@@ -174,5 +176,6 @@ class Session:
             results=results if all_tests else close_unchosen(results, chosen),
             winners=chosen,
             interval=findings.interval(chosen, self.cache),
+            notes=findings.notes,
             seconds=time.monotonic() - began,
         )

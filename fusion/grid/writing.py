@@ -93,6 +93,7 @@ def report_of(found: Found, journal: Journal, cache: AnyCache, *, engine: str) -
             *sentences(ranked, found.results, found.winners),
             _interval_text(found.interval),
             *plan.notes,
+            *found.notes,
             *told_by_reason(found.skipped),
             f"{folder.path}: tables and pictures; {engine}; {found.seconds:.1f} s",
         ],

@@ -124,3 +124,12 @@ def test_all_models_of_a_grid_are_known_by_their_keys(trainable: Path, tmp_path:
     made, told = session(trainable, "audio", tmp_path)
     found = run(made, *GRID)
     assert set(told.started) == {model.key for model in models(found.combinations)}
+
+
+def test_what_heads_note_is_told_with_the_combinations_it_holds_for(trainable: Path, tmp_path: Path) -> None:
+    made, _ = session(trainable, "bimodal", tmp_path)
+    space = read_space("bimodal", grid=["alpha=0.1"], ablate=["positive=class"])
+    found = made.run(space, parse_search("grid"), seed=0)
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("ECL is off")
+    assert found.notes[0].endswith("(of alpha=0.1)")
