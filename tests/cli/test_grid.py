@@ -10,6 +10,9 @@ from cli.grid import grid
 from fusion.grid.journal import ENTRY
 from tests.heads import TEXT_LAYER
 
+STREAMS = ["--audio", "voice", "--text", f"words@{TEXT_LAYER}", "--protocol", "session", "--labels", "a=happy,b=sad"]
+RECIPE = ["--recipe", "gcf2net-iemocap", "--set", "dim=8", *STREAMS]
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -83,33 +86,12 @@ def test_the_second_time_nothing_is_trained(trainable: Path, here: Path) -> None
 
 
 def test_a_recipe_sets_what_no_axis_does(trainable: Path, here: Path) -> None:
-    streams = [
-        "--audio",
-        "voice",
-        "--text",
-        f"words@{TEXT_LAYER}",
-        "--protocol",
-        "session",
-        "--labels",
-        "a=happy,b=sad",
-    ]
-    asked = ["--recipe", "gcf2net-iemocap", "--grid", "layers=1", "--set", "dim=8", *streams]
-    told = json.loads("\n".join(done(typed(trainable, *asked, "--json"))))
+    told = json.loads("\n".join(done(typed(trainable, *RECIPE, "--grid", "layers=1", "--json"))))
     assert (told["fusion"], told["winner"]) == ("rescmfa", {"layers": 1})
 
 
 def test_the_variants_of_a_paper_are_one_word(trainable: Path, here: Path) -> None:
-    streams = [
-        "--audio",
-        "voice",
-        "--text",
-        f"words@{TEXT_LAYER}",
-        "--protocol",
-        "session",
-        "--labels",
-        "a=happy,b=sad",
-    ]
-    asked = ["--recipe", "gcf2net-iemocap", "--ablate", "published", "--set", "dim=8", *streams, "--epochs", "1"]
+    asked = [*RECIPE, "--ablate", "published"]
     told = json.loads("\n".join(done(typed(trainable, *asked, "--json"))))
     configs = [row["config"] for row in told["rows"]]
     assert sorted(configs, key=str) == [{"global_aware": False}, {"modalities": "audio"}, {}]
