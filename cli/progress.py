@@ -8,18 +8,38 @@ import click
 from tqdm import tqdm
 
 
-class ProgressBar:
-    """One bar per encoder, and notes above it; where stderr is no terminal, a line per encoder."""
+class _Bar:
+    """A bar of tqdm that is closed in the end."""
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._done_s = 0.0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class _NotingBar(_Bar):
+    """A bar with notes above it."""
+
+    def note(self, note: str) -> None:
+        """Prints what is to be known beside the scores, above the bar."""
+        tqdm.write(f"note: {note}", file=sys.stderr)
+
+
+class ProgressBar(_Bar):
+    """One bar per encoder, and notes above it; where stderr is no terminal, a line per encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._done_s = 0.0
 
     def note(self, notes: Sequence[str]) -> None:
         """Prints what was noticed before anything runs."""
@@ -41,28 +61,13 @@ class ProgressBar:
             self._bar.set_postfix_str(f"{self._done_s / elapsed_s:.0f} audio-s/s", refresh=False)
         self._bar.update(utterances)
 
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
-
-class TrainingBar:
+class TrainingBar(_NotingBar):
     """A bar of epochs for each model, with its dev scores; where stderr is no terminal, a line per model."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
+        super().__init__()
         self._name = self._told = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._close()
-
-    def note(self, note: str) -> None:
-        """Prints what is to be known beside the scores, above the bar."""
-        tqdm.write(f"note: {note}", file=sys.stderr)
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Begins the bar of a model."""
@@ -81,36 +86,17 @@ class TrainingBar:
         self._close()
         click.echo(self._told, err=True)
 
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
-
-def _terminal() -> bool:
-    return sys.stderr.isatty()
-
-
-class GridBar:
+class GridBar(_NotingBar):
     """A bar of epochs over a whole grid, with the time that is left; where stderr is no terminal, a line a minute.
 
     A model that stops early counts as many epochs as it might have had.
     """
 
     def __init__(self) -> None:
-        self._bar: Any = None
+        super().__init__()
         self._left: dict[str, int] = {}
         self._failed = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._close()
-
-    def note(self, note: str) -> None:
-        """Prints what is to be known beside the scores, above the bar."""
-        tqdm.write(f"note: {note}", file=sys.stderr)
 
     def start(self, models: Sequence[Any]) -> None:
         """Begins the bar of all models that are to be trained."""
@@ -133,7 +119,6 @@ class GridBar:
             self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
         self._bar.update(self._left.pop(outcome.model.key, 0))
 
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+
+def _terminal() -> bool:
+    return sys.stderr.isatty()

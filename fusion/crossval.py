@@ -9,13 +9,13 @@ import torch
 from cache.errors import MmerError
 from fusion.checkpoint import EpochScores
 from fusion.features import FeatureSource
+from fusion.final import open_test
 from fusion.heads.catalog import AnyHead
 from fusion.members import Fold
 from fusion.plan import Plan
 from fusion.ready import ready_head
-from fusion.records import recorded, scores_of, write_predictions, write_splits, write_trained
+from fusion.records import recorded, write_splits, write_trained
 from fusion.run import SCORES, STATE, RunFolder
-from fusion.scoring import score
 from fusion.trainer import SAVE_EVERY_S, TrainedFold, train_fold
 
 
@@ -103,12 +103,7 @@ class _Model:
             watcher.note(f"fold {fold.name}: {note}")
         trained = self._train(head, source, watcher)
         write_trained(self.part, trained, source.device)
-        probabilities = score(head, source, fold.test)  # opened here, once, for the epoch that dev chose
-        names, ids = plan.inputs.classes, [plan.cache.ids[index] for index in fold.test]
-        truth = [names[index] for index in plan.split.classes[fold.test]]
-        write_predictions(self.part, ids, truth, probabilities, names)
-        scores = scores_of(plan, fold, head, trained, probabilities, lengths=source.lengths)
-        self.part.write(SCORES, {"fold": fold.name, "seed": self.seed, **scores, "notes": notes})
+        open_test(self.part, plan, fold, head=head, trained=trained, source=source, seed=self.seed, notes=notes)
         self.part.delete(STATE)
 
     def _train(self, head: AnyHead, source: FeatureSource, watcher: Watcher) -> TrainedFold:

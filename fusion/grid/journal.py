@@ -23,12 +23,12 @@ from safetensors.torch import load_file
 from cache.errors import MmerError
 from fusion.checkpoint import EpochScores
 from fusion.features import FeatureSource
+from fusion.final import open_test
 from fusion.grid.models import Model, Outcome, Result
 from fusion.metrics import METRICS
 from fusion.ready import ready_head
-from fusion.records import scores_of, write_predictions, write_trained
+from fusion.records import write_trained
 from fusion.run import COST, SCORES, WEIGHTS, RunFolder
-from fusion.scoring import score
 from fusion.trainer import TrainedFold
 
 FORMAT_VERSION = 1
@@ -118,12 +118,8 @@ class Journal:
         head, notes = ready_head(plan, source, fold.train, seed=model.seed)
         head.load_state_dict(_weights(folder.path / WEIGHTS))
         head.to(source.device)
-        probabilities = score(head, source, fold.test)
-        names, ids = plan.inputs.classes, [plan.cache.ids[index] for index in fold.test]
-        truth = [names[index] for index in plan.split.classes[fold.test]]
-        write_predictions(folder, ids, truth, probabilities, names)
-        scores = scores_of(plan, fold, head, self._trained(model), probabilities, lengths=source.lengths)
-        folder.write(SCORES, {"fold": fold.name, "seed": model.seed, **scores, "notes": notes})
+        trained = self._trained(model)
+        open_test(folder, plan, fold, head=head, trained=trained, source=source, seed=model.seed, notes=notes)
 
     @contextmanager
     def claimed(self, model: Model, *, wait: bool = False) -> Iterator[bool]:

@@ -15,8 +15,7 @@ from fusion.grid.stackable import stack_key, unstackable
 from fusion.grid.train import BUILDING
 from fusion.plan import build
 
-AUTO, FUSED, SHARED, DASK = "auto", "fused", "shared", "dask"
-ENGINES = (AUTO, FUSED, SHARED, DASK)
+AUTO, FUSED, SHARED = "auto", "fused", "shared"
 MOST_STACKED = 64  # models: beyond that a GPU gains little, and a failure costs much
 GPU_THREADS = 4
 
@@ -32,11 +31,6 @@ class Layout:
 
     stack: int
     threads: int
-
-    @property
-    def engine(self) -> str:
-        """Its name."""
-        return FUSED if self.stack > 1 else SHARED
 
     def __str__(self) -> str:
         models = f"stacks of {self.stack}" if self.stack > 1 else "single models"

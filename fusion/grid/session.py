@@ -26,7 +26,6 @@ from fusion.statistics import Interval
 Trainer = Callable[[Sequence[Model], Sources], Mapping[str, Outcome]]
 
 ROUNDS = 10  # that a search by scores is asked in at least, so that most of it knows of earlier scores
-
 TRIES = 20  # combinations of which one at least should be possible
 
 
@@ -64,6 +63,7 @@ class Session:
         train: how models are trained.
         device: where tests are scored.
         watcher: told what is to be known.
+        sources: of the features of all that is planned; what is read stays.
     """
 
     cache: AnyCache
@@ -72,6 +72,7 @@ class Session:
     train: Trainer
     device: torch.device
     watcher: GridWatcher
+    sources: Sources = field(init=False)
     combinations: list[Combination] = field(default_factory=list, init=False)
     skipped: list[Skipped] = field(default_factory=list, init=False)
     _failed: dict[str, Outcome] = field(default_factory=dict, init=False)
@@ -97,6 +98,9 @@ class Session:
             self._train([model for one in self.combinations for model in models_of(one)])
         return self._found(all_tests, began)
 
+    def __post_init__(self) -> None:
+        self.sources = Sources([], self.device)
+
     def plan(self, every: Sequence[Fields]) -> None:
         """Plans combinations that were not planned before.
 
@@ -110,15 +114,11 @@ class Session:
         for combination in planned:
             self._places[key_of(combination.fields)] = len(self.combinations)
             self.combinations.append(combination)
+            self.sources.add(combination.plan)
         self.skipped += skipped
         check_any(self.combinations, self.skipped)
         for line in told_by_reason(skipped):
             self.watcher.note(line)
-
-    @property
-    def sources(self) -> Sources:
-        """The features of all that is planned."""
-        return Sources([one.plan for one in self.combinations], self.device)
 
     def _train(self, models: Sequence[Model]) -> None:
         self._failed |= self.train(models, self.sources)
@@ -165,10 +165,9 @@ class Session:
         folds = [fold.name for fold in plan.split.folds]
         findings = Findings(self.combinations, self.journal, self._failed)
         chosen = winners(findings.results, plan.experiment.training.monitor, folds=folds)
-        sources = self.sources
-        findings.open([(place, fold) for fold, place in chosen.items()], sources)
+        findings.open([(place, fold) for fold, place in chosen.items()], self.sources)
         if all_tests:
-            findings.open([(place, fold) for place in range(len(self.combinations)) for fold in folds], sources)
+            findings.open([(place, fold) for place in range(len(self.combinations)) for fold in folds], self.sources)
         results = findings.results
         return Found(
             combinations=self.combinations,

@@ -46,7 +46,7 @@ class Sources:
         self._groups: list[_Group] = []
         self._made: dict[int, FeatureSource] = {}
         for plan in plans:
-            self._add(plan)
+            self.add(plan)
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -55,6 +55,21 @@ class Sources:
     def size_bytes(self) -> int:
         """What the rows of all of them take on the device, those included that do not fit."""
         return sum(self.at(place).size_bytes for place in range(len(self)))
+
+    def add(self, plan: Plan) -> None:
+        """Takes in another plan; features that are held stay unless it needs more of them."""
+        place = next((place for place, one in enumerate(self._groups) if one.takes(plan)), None)
+        if place is None:
+            self._groups.append(_Group(dict(plan.chosen.streams), [plan]))
+            return
+        group = self._groups[place]
+        group.streams.update(plan.chosen.streams)
+        group.plans.append(plan)
+        held = self._made.get(place)
+        if held is not None and not (
+            held.streams.keys() == group.streams.keys() and np.array_equal(held.chosen, group.chosen)
+        ):
+            del self._made[place]
 
     def place(self, plan: Plan) -> int:
         """Tells which of the sources is that of a plan."""
@@ -78,11 +93,3 @@ class Sources:
                 resident_share=share,
             )
         return self._made[place]
-
-    def _add(self, plan: Plan) -> None:
-        group = next((one for one in self._groups if one.takes(plan)), None)
-        if group is None:
-            self._groups.append(_Group(dict(plan.chosen.streams), [plan]))
-        else:
-            group.streams.update(plan.chosen.streams)
-            group.plans.append(plan)

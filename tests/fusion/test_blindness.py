@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from fusion import crossval
 from fusion.crossval import cross_validate
 from fusion.features import FeatureSource, FoldRows
 from fusion.heads.catalog import HEADS
@@ -84,4 +83,4 @@ class _Spy:
 
         monkeypatch.setattr(FeatureSource, "batches", spied)
         monkeypatch.setattr(FoldRows, "__init__", begun)
-        monkeypatch.setattr(crossval, "score", scored)
+        monkeypatch.setattr("fusion.final.score", scored)

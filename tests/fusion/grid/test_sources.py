@@ -29,3 +29,14 @@ def test_all_utterances_of_all_folds_are_there(trainable: Path) -> None:
     found = sources(every).at(0).chosen
     assert set(found) == {index for fold in folds for part in fold.parts.values() for index in part}
     assert np.array_equal(found, np.unique(found))
+
+
+def test_what_was_read_stays_when_plans_are_added_that_need_no_more(trainable: Path) -> None:
+    first, same, more = planned(trainable, "concat", {"modalities": "audio"}, {"modalities": "audio", "lr": 0.1}, {})
+    shared = sources([first])
+    held = shared.of(first.plan)
+    shared.add(same.plan)
+    assert shared.of(same.plan) is held
+    shared.add(more.plan)
+    assert set(shared.of(more.plan).streams) == {"audio", "text"}
+    assert len(shared) == 1
