@@ -1,9 +1,10 @@
-"""The course of a training, whichever engine runs it: its batches, its warm-up, its best epoch and its end."""
+"""The course of a training, whichever engine runs it: its batches, its rates, its best epoch and its end."""
 
 from fusion.batches import training_batches
 from fusion.checkpoint import EpochScores, Progress
 from fusion.loss_record import LossNotFinite
 from fusion.packing import Indices
+from fusion.schedule import Schedule
 from fusion.scoring import is_better
 from fusion.train_config import TrainConfig
 
@@ -21,9 +22,10 @@ def epoch_batches(train: Indices, costs: Indices, config: TrainConfig, *, epoch:
     return [train[batch] for batch in places]
 
 
-def count_warmup(config: TrainConfig, batches: int) -> int:
-    """Counts the steps of the warm-up, where an epoch has so many batches."""
-    return round(config.warmup * config.epochs * batches)
+def schedule_of(config: TrainConfig, batches: int) -> Schedule:
+    """Gives the learning rate of every step, where an epoch has so many batches."""
+    steps = config.epochs * batches
+    return Schedule(lr=config.lr, course=config.schedule, warmup_steps=round(config.warmup * steps), steps=steps)
 
 
 def add_epoch(progress: Progress, scores: EpochScores, config: TrainConfig) -> bool:

@@ -21,6 +21,14 @@ WAV2VEC_ROBERTA = {"audio": "wav2vec2-base", "text": "roberta-base"}
 MEL_ROBERTA = {"mel": "logmel80", "patches": "vit-mel-base", "text": "roberta-large@12"}
 PROBE: Mapping[str, object] = {"adapter": False, "pooling": "mean", "dropout": 0.0}
 EMOBOX = {**PROBE, "normalize": True, "hidden": 128}  # as in its README; its configuration has 256
+EMOBOX_TRAINING: Mapping[str, object] = {
+    **ADAM,
+    **HUNDRED_EPOCHS,
+    "lr": 1e-4,  # this and the batch as in its README
+    "batch_size": 32,
+    "schedule": "linear",  # as in its configuration, which changes the rate by the epoch, upwards for ten of them
+    "warmup": 0.1,
+}
 
 # downstream/emotion/config.yaml of s3prl at 01b17a8: 30,000 steps of 32 utterances, 241 epochs of a fold of ours
 S3PRL: Mapping[str, object] = {**ADAM, "lr": 1e-4, "batch_size": 32, "epochs": 241, "patience": 241, "monitor": "wa"}
@@ -147,7 +155,7 @@ RECIPES: Mapping[str, Recipe] = {
         labels="iemocap4",
         head=EMOBOX,
         training={"monitor": "ua", "lr": 1e-3},
-        paper_training={**ADAM, **HUNDRED_EPOCHS, "lr": 1e-4, "batch_size": 32},  # as in EmoBox's README
+        paper_training=EMOBOX_TRAINING,
         streams={"audio": "wav2vec2-base"},
     ),
     "emobox-ravdess": Recipe(
@@ -158,7 +166,7 @@ RECIPES: Mapping[str, Recipe] = {
         labels="ravdess8",
         head=EMOBOX,
         training={"monitor": "ua", "lr": 1e-3},
-        paper_training={**ADAM, **HUNDRED_EPOCHS, "lr": 1e-4, "batch_size": 32},
+        paper_training=EMOBOX_TRAINING,
         streams={"audio": "wav2vec2-base"},
     ),
 }

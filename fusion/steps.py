@@ -45,20 +45,10 @@ def build_optimizer(head: nn.Module, *, name: str, lr: float, weight_decay: floa
     return OPTIMIZERS[name]([group for group in groups if group["params"]], lr=lr, fused=fused)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, lr: float, *, step: int, warmup_steps: int) -> None:
-    """Sets the learning rate of a step, counted from 0: it rises in a line to `lr` and stays there."""
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the learning rate of the next step."""
     for group in optimizer.param_groups:
-        group["lr"] = rate_at(lr, step=step, warmup_steps=warmup_steps)
-
-
-def rate_at(lr: float, *, step: int, warmup_steps: int) -> float:
-    """Gives the learning rate of a step, counted from 0.
-
-    Example:
-        >>> [rate_at(0.4, step=step, warmup_steps=2) for step in range(3)]
-        [0.2, 0.4, 0.4]
-    """
-    return lr * min(1.0, (step + 1) / max(1, warmup_steps))
+        group["lr"] = rate
 
 
 def class_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fusion.schedule import COURSES
 from fusion.scoring import MONITORS
 from fusion.steps import OPTIMIZERS
 
@@ -22,10 +23,11 @@ class TrainConfig:
     Attributes:
         epochs: at most.
         batch_size: utterances of a batch.
-        lr: learning rate after the warm-up.
+        lr: greatest learning rate, reached by the warm-up.
+        schedule: ``constant`` after the warm-up, or down to 0 by the last of all epochs, ``linear`` or ``cosine``.
         optimizer: ``adamw`` or ``adam``.
         weight_decay: of matrices; norms, biases and other vectors do not decay. ``adam`` adds it as L2 to the gradient.
-        warmup: share of all steps over which the rate rises in a line; constant after that.
+        warmup: share of all steps over which the rate rises in a line.
         clip: greatest norm of the gradient; 0 for none.
         patience: epochs without a better dev score after which training stops.
         monitor: the dev score that decides: ``wf1``, ``ua``, ``wa`` or ``loss``.
@@ -39,6 +41,7 @@ class TrainConfig:
     epochs: int = 100
     batch_size: int = 32
     lr: float = 3e-4
+    schedule: str = "constant"
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     warmup: float = 0.05
@@ -52,7 +55,7 @@ class TrainConfig:
     data_seed: int = 0
 
     def __post_init__(self) -> None:
-        choices = {"optimizer": OPTIMIZERS, "monitor": MONITORS, "precision": PRECISIONS}
+        choices = {"optimizer": OPTIMIZERS, "schedule": COURSES, "monitor": MONITORS, "precision": PRECISIONS}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cache.errors import MmerError
 from fusion import checkpoint as kept
 from fusion.checkpoint import Checkpoint, EpochScores, Progress
-from fusion.course import add_epoch, count_warmup, diverged, epoch_batches
+from fusion.course import add_epoch, diverged, epoch_batches, schedule_of
 from fusion.dropout import seed_dropout, set_step
 from fusion.features import FeatureSource
 from fusion.identity import describe
@@ -133,7 +133,7 @@ class _Training:
         self.scaler = torch.amp.GradScaler(source.device.type, enabled=config.precision == "float16")
         self.by_class: Tensor | None = None
         self.costs = source.costs(train, roles_of(head))
-        self.warmup_steps = count_warmup(config, len(self._groups(1)))
+        self.schedule = schedule_of(config, len(self._groups(1)))
         self.described = describe(head, source, train, dev, config)
         self.progress, self.best = Progress(), dict[str, Tensor]()
         self.counted = self.saved = time.monotonic()
@@ -179,7 +179,7 @@ class _Training:
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         config, step = self.config, self.progress.step
         set_step(self.head, step)
-        set_rate(self.optimizer, config.lr, step=step, warmup_steps=self.warmup_steps)
+        set_rate(self.optimizer, self.schedule.rate(step))
         batch = drop_modalities(batch, config_of(self.head).modality_dropout, seed=config.seed, step=step)
         dtype = PRECISIONS[config.precision]
         with torch.autocast(self.source.device.type, dtype, enabled=dtype != torch.float32):

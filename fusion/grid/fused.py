@@ -15,7 +15,7 @@ from torch.func import vmap
 
 from cache.errors import MmerError
 from fusion.checkpoint import EpochScores, Progress
-from fusion.course import add_epoch, count_warmup, diverged, epoch_batches
+from fusion.course import add_epoch, diverged, epoch_batches, schedule_of
 from fusion.dropout import seed_dropout
 from fusion.features import FeatureSource
 from fusion.grid.stack import HeadStack
@@ -26,7 +26,7 @@ from fusion.loss_record import LossNotFinite
 from fusion.memory import peak_memory, watch_peak
 from fusion.packing import Indices
 from fusion.scoring import by_batch, dev_scores
-from fusion.steps import TOTAL, class_weights, config_of, rate_at, roles_of, total_loss
+from fusion.steps import TOTAL, class_weights, config_of, roles_of, total_loss
 from fusion.train_config import PRECISIONS, TrainConfig
 from fusion.trainer import TrainedFold
 
@@ -191,14 +191,12 @@ class _StackTraining:
         self.clips = any(member.config.clip for member in self.members)
         weights = [config_of(member.head).loss_weights for member in self.members]
         self.weights = {name: self._tensor([one[name] for one in weights]) for name in weights[0]}
+        self.schedules = [schedule_of(member.config, self.steps_per_epoch) for member in self.members]
         self.rates: tuple[list[float], Tensor] = ([], torch.empty(0))
 
     def _rates(self) -> Tensor:
         """Gives the learning rates of the step, made anew where they change."""
-        rates = [
-            rate_at(member.config.lr, step=self.step, warmup_steps=count_warmup(member.config, self.steps_per_epoch))
-            for member in self.members
-        ]
+        rates = [one.rate(self.step) for one in self.schedules]
         if rates != self.rates[0]:
             self.rates = rates, torch.tensor(rates, device=self.source.device)
         return self.rates[1]

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 
 from fusion.checkpoint import EpochScores, Progress
-from fusion.course import add_epoch, count_warmup, diverged, epoch_batches
+from fusion.course import add_epoch, diverged, epoch_batches, schedule_of
 from fusion.loss_record import LossNotFinite
 from fusion.train_config import TrainConfig
 
@@ -43,8 +43,9 @@ def test_batches_hold_every_utterance_once_and_change_with_the_epoch() -> None:
 
 
 def test_the_warm_up_is_a_share_of_all_steps() -> None:
-    assert count_warmup(CONFIG, 4) == 18
-    assert count_warmup(replace(CONFIG, warmup=0.0), 4) == 0
+    made = schedule_of(CONFIG, 4)
+    assert (made.lr, made.course, made.warmup_steps, made.steps) == (0.25, "constant", 18, 36)
+    assert schedule_of(replace(CONFIG, warmup=0.0), 4).warmup_steps == 0
 
 
 def test_a_loss_that_is_not_finite_comes_with_a_way_out() -> None:

@@ -113,12 +113,18 @@ def test_paper_adds_the_printed_optimizer_rate_batch_and_epochs(
         assert printed.weight_decay == (0.01 if optimizer == "adamw" else 0.0)
 
 
+def test_the_rate_of_emobox_decays_and_all_others_stay() -> None:
+    schedules = {name: training_of(recipe(f"{name}:paper")).schedule for name in NAMES}
+    assert {name for name, one in schedules.items() if one != "constant"} == {"emobox-iemocap", "emobox-ravdess"}
+    assert training_of(recipe("emobox-ravdess:paper")).warmup * 100 == 10
+
+
 def test_without_paper_a_head_is_trained_as_all_frozen_heads_are() -> None:
     rates = {1e-3: ["superb-iemocap", "emobox-iemocap", "emobox-ravdess"], 1e-4: ["jfm-iemocap", "jfm-meld"]}
     for name in NAMES:
         training = training_of(recipe(name))
         assert (training.optimizer, training.weight_decay, training.clip, training.warmup) == ("adamw", 0.01, 1.0, 0.05)
-        assert (training.epochs, training.patience) == (100, 10)
+        assert (training.schedule, training.epochs, training.patience) == ("constant", 100, 10)
         assert training.batch_size == (16 if name.startswith("bimodal") else 32)
         assert training.lr == next((rate for rate, names in rates.items() if name in names), 3e-4)
 

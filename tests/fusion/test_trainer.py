@@ -100,7 +100,7 @@ def test_equal_dev_scores_are_no_better(monitor: str, up: bool) -> None:
     [
         {"precision": "bfloat16"},
         {"precision": "float16"},
-        {"optimizer": "adam", "monitor": "loss"},
+        {"optimizer": "adam", "monitor": "loss", "schedule": "linear"},
         {"class_weights": True, "label_smoothing": 0.1, "clip": 0.0, "warmup": 0.0},
     ],
 )
@@ -148,6 +148,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(learnab
     ("changes", "message"),
     [
         ({"optimizer": "sgd"}, "optimizer must be one of adamw, adam, got 'sgd'"),
+        ({"schedule": "step"}, "schedule must be one of constant, linear, cosine, got 'step'"),
         ({"monitor": "f1"}, "monitor must be one of wf1, ua, wa, loss"),
         ({"precision": "half"}, "precision must be one of float32, bfloat16, float16"),
         ({"epochs": 0}, "epochs must be at least 1"),

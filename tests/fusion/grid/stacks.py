@@ -59,7 +59,11 @@ def models(name: str, config: TrainConfig = CONFIG) -> list[Made]:
     first, second = APART.get(name, [{}, {}])
     return [
         Made(name=name, fields={"dropout": 0.1, **first}, config=config),
-        Made(name=name, fields={"dropout": 0.3, **second}, config=replace(config, lr=5e-4, seed=1, weight_decay=0.2)),
+        Made(
+            name=name,
+            fields={"dropout": 0.3, **second},
+            config=replace(config, lr=5e-4, seed=1, weight_decay=0.2, schedule="cosine"),
+        ),
         Made(name=name, fields={"dropout": 0.2}, config=replace(config, lr=1e-4, seed=2, clip=0.0, warmup=0.3)),
     ]
 

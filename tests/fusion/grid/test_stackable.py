@@ -34,6 +34,7 @@ def test_training_fields_are_common_or_of_each_model() -> None:
     own: dict[str, Any] = {
         "lr": 1.0,
         "weight_decay": 0.5,
+        "schedule": "cosine",
         "warmup": 0.2,
         "epochs": 7,
         "patience": 2,
