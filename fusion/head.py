@@ -43,6 +43,10 @@ class HeadConfig:
         for name in ("dropout", "modality_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if self.modality_dropout and self.modalities != BOTH:
+            raise ValueError(
+                f"modality_dropout takes one of two modalities, there is {self.modalities} alone; set it to 0"
+            )
         if self.dim < 0:
             raise ValueError(f"dim must be a width, or 0 for that of the stream, got {self.dim}")
 

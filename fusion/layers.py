@@ -8,8 +8,6 @@ from fusion.head import HeadConfig
 from fusion.inputs import HeadInputs
 from fusion.scaling import Standardize
 
-LOWEST = -1e4  # below every feature, and still a float16
-
 
 class Adapter(nn.Module):
     """The residual adapter that stands between frozen features and a head; the identity at step 0.
@@ -111,7 +109,12 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 def masked_max(x: Tensor, mask: Tensor) -> Tensor:
     """Takes the greatest of the valid rows in each dimension, ``(batch, dim)``."""
-    return x.masked_fill(~mask[..., None], LOWEST).amax(dim=1)
+    return x.masked_fill(~mask[..., None], lowest(x)).amax(dim=1)
+
+
+def lowest(x: Tensor) -> float:
+    """Gives the least number of a type, which stands for minus infinity where a softmax or a gradient follows."""
+    return torch.finfo(x.dtype).min
 
 
 POOLING = {"mean": masked_mean, "max": masked_max}

@@ -31,6 +31,7 @@ class MaskedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Returns ``(batch, rows, dim)`` from the same and bool ``(batch, rows)``."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # sums of float16 overflow
         mean, variance = self._statistics(x, mask) if self.training else (self.running_mean, self.running_var)
         return (x - mean) * (self.weight * (variance + self.eps).rsqrt()) + self.bias
 

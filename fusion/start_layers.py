@@ -40,7 +40,7 @@ def chosen_layers(weights: Weights, what: str, *, first: int, count: int, last: 
         last: whether to take the last of the stored ones.
 
     Raises:
-        MmerError: if too few are stored.
+        MmerError: if too few are stored, or none but the first where the last are asked for.
     """
     stored = layers_from(weights, first)
     if len(stored) < count:
@@ -48,6 +48,8 @@ def chosen_layers(weights: Weights, what: str, *, first: int, count: int, last: 
             f"{count} {what} layers are needed from layer {first} on, the cache holds {len(stored)}; "
             f"{add_them(MOST_LAYERS if last else count)}"
         )
+    if last and len(stored) == count:
+        raise MmerError(f"the cache holds the first {count} {what} layers alone, not the last; {add_them(MOST_LAYERS)}")
     return stored[-count:] if last else stored[:count]
 
 

@@ -118,7 +118,7 @@ class Unimodal(nn.Module):
         self.front = _fronts(config, inputs)[config.modalities]
         dim = config.width(inputs.shapes)
         self.hidden = nn.Sequential(nn.Linear(dim, config.hidden), nn.ReLU()) if config.hidden else nn.Identity()
-        self.pool = Pool(config.hidden or dim, kind=config.pooling, learned=config.modality_dropout > 0)
+        self.pool = Pool(config.hidden or dim, kind=config.pooling, learned=False)
         self.classifier = _classifier(config, inputs, config.hidden or dim)
 
     def forward(self, batch: Batch) -> HeadOutput:

@@ -29,7 +29,7 @@ from torch.nn import functional
 from fusion.attention import TransformerLayer, heads_for
 from fusion.head import AUDIO, BOTH, TEXT, HeadConfig, takes_any_length
 from fusion.inputs import Batch, HeadInputs, HeadOutput, TrainingRows
-from fusion.layers import LOWEST, Pool, front_of
+from fusion.layers import Pool, front_of, lowest
 from fusion.losses.contrastive import n_pair_loss, next_of_class
 from fusion.predictive_coding import PredictiveCoding
 from fusion.ragged import RaggedGRU
@@ -133,7 +133,7 @@ class Bimodal(nn.Module):
             {name: TransformerLayer(dim=dim, heads=heads, feedforward=inner, dropout=dropout) for name in config.blocks}
         )
         self.gru = RaggedGRU(dim, hidden)
-        learned = config.modality_dropout > 0 and config.modalities == BOTH
+        learned = config.modality_dropout > 0
         self.pool_rows = _pool(dim, config.pooling, learned=learned)
         # with both blocks on, some row reaches the BiGRU unless both modalities are absent: nothing to learn there
         self.pool_states = _pool(2 * hidden, config.pooling, learned=learned and len(config.blocks) == 1)
@@ -205,7 +205,8 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Returns ``(batch, dim)`` from ``(batch, rows, dim)`` and bool ``(batch, rows)``."""
-        weights = self.score(x).masked_fill(~mask[..., None], LOWEST).softmax(dim=1)
+        scores = self.score(x)
+        weights = scores.masked_fill(~mask[..., None], lowest(scores)).softmax(dim=1)
         pooled: Tensor = self.pool((weights * x).sum(dim=1, keepdim=True), mask.any(dim=1, keepdim=True))
         return pooled
 

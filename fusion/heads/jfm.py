@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from cache.errors import MmerError
 from fusion.attention import TransformerLayer
 from fusion.extractor import Extractor
-from fusion.head import AUDIO, BOTH, TEXT, HeadConfig
+from fusion.head import AUDIO, TEXT, HeadConfig
 from fusion.inputs import Batch, HeadInputs, HeadOutput, TrainingRows, Weights
 from fusion.joint import JointBlock, MaskedRows
 from fusion.layers import Pool
@@ -147,7 +147,7 @@ class JFM(nn.Module):
             JointBlock({modality: own[index] for modality, own in layers.items()}, length=length)
             for index in range(config.depth)
         )
-        learned = config.modality_dropout > 0 and config.modalities == BOTH
+        learned = config.modality_dropout > 0
         self.pools = nn.ModuleDict({one: Pool(dim, kind="mean", learned=learned) for one, dim in widths.items()})
         self.classifiers = nn.ModuleDict({one: nn.Linear(dim, len(inputs.classes)) for one, dim in widths.items()})
         if config.freeze_layers:

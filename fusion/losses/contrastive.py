@@ -4,7 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fusion.losses.precision import in_float32
 
+
+@in_float32
 def supervised_contrastive_loss(features: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
     """Contrasts classes over the utterances of a batch (Khosla et al., 2020, arXiv:2004.11362, eq. 2).
 
@@ -35,6 +38,7 @@ def supervised_contrastive_loss(features: Tensor, labels: Tensor, *, temperature
     return losses.sum() / (counts > 0).sum().clamp(min=1)
 
 
+@in_float32
 def n_pair_loss(anchors: Tensor, positives: Tensor, others: Tensor, negative: Tensor, *, tau: float = 1.0) -> Tensor:
     """Averages log(1 + sum of exp((a . n - a . p) / tau) over the negatives n of an anchor a with its positive p).
 

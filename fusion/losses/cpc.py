@@ -7,6 +7,8 @@ of them serves all anchors and steps of an utterance: where it would hit the fra
 import torch
 from torch import Tensor
 
+from fusion.losses.precision import in_float32
+
 
 def info_nce(positive: Tensor, negatives: Tensor) -> Tensor:
     """Gives the cross entropy of picking the positive among all candidates.
@@ -66,6 +68,7 @@ def draw_negatives(lengths: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Te
     return torch.where(own, starts + rank, elsewhere), own, rank
 
 
+@in_float32
 def cpc_loss(
     predicted: Tensor, encoded: Tensor, mask: Tensor, *, places: Tensor, drawn: Tensor, uniform: Tensor
 ) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fusion.losses.precision import in_float32
+
 BLANK = 0  # the padding symbol of wav2vec 2.0's characters
 REDUCTIONS = ("mean", "sum")
 
@@ -33,11 +35,12 @@ def feasible(targets: Tensor, target_mask: Tensor, frames: Tensor) -> Tensor:
     return (characters > 0) & (frames >= characters + repeats)
 
 
+@in_float32
 def ctc_loss(logits: Tensor, mask: Tensor, targets: Tensor, target_mask: Tensor, *, reduction: str = "mean") -> Tensor:
     """Gives the negative log-likelihood of the characters over the utterances that are feasible.
 
     Args:
-        logits: of each symbol, `BLANK` among them, ``(batch, frames, symbols)``; half types are computed in float32.
+        logits: of each symbol, `BLANK` among them, ``(batch, frames, symbols)``.
         mask: True where a frame is valid, bool ``(batch, frames)``.
         targets: symbols without blanks, int64 ``(batch, characters)``.
         target_mask: True where a character is valid, bool ``(batch, characters)``.
@@ -62,9 +65,8 @@ def ctc_loss(logits: Tensor, mask: Tensor, targets: Tensor, target_mask: Tensor,
 
 
 def _per_utterance(logits: Tensor, mask: Tensor, targets: Tensor, target_mask: Tensor) -> Tensor:
-    log_probabilities = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     losses: Tensor = functional.ctc_loss(
-        log_probabilities.transpose(0, 1),
+        logits.log_softmax(dim=-1).transpose(0, 1),
         targets.masked_fill(~target_mask, BLANK),
         mask.sum(dim=1).clamp(min=1),  # none has 0 frames; that utterance is infeasible anyway
         target_mask.sum(dim=1),

@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from fusion.layers import masked_mean
+from fusion.losses.precision import in_float32
 
 
+@in_float32
 def label_loss(guide: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
     """Takes the cross entropy of the labels under the mean likeness of an utterance's rows to each of them.
 
@@ -32,6 +34,7 @@ def label_loss(guide: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
     return (losses * present).sum() / present.sum().clamp(min=1)
 
 
+@in_float32
 def attention_gap(guided: Tensor, learned: Tensor, pairs: Tensor) -> Tensor:
     """Averages the squared difference of two attentions over all valid pairs of the batch.
 
@@ -46,6 +49,7 @@ def attention_gap(guided: Tensor, learned: Tensor, pairs: Tensor) -> Tensor:
     return _squares(guided, learned, pairs).sum() / pairs.sum().clamp(min=1)
 
 
+@in_float32
 def attention_row_gap(guided: Tensor, learned: Tensor, pairs: Tensor) -> Tensor:
     """Sums the squared difference of two attentions over frames and averages it over valid tokens."""
     return _squares(guided, learned, pairs).sum() / pairs.any(dim=-1).sum().clamp(min=1)

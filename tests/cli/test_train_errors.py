@@ -30,6 +30,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([*AUDIO, "--set", "lr=1", "--lr", "0.1"], "lr is given twice; give it once"),
         ([*AUDIO, "--set", "seed=1"], "seed is no field to set; it is given by --seed"),
         ([*AUDIO, "--modality-dropout", "2"], "modality_dropout must lie in [0, 1), got 2.0"),
+        ([*AUDIO, "--modality-dropout", "0.2"], "modality_dropout takes one of two modalities, there is audio alone"),
         (
             [*AUDIO, "--seed", "1", "--seed", "1"],
             "seeds must be numbers from 0 on that differ from each other, got 1, 1",

@@ -128,3 +128,10 @@ def test_padding_is_not_seen(gate: nn.Module) -> None:
     padded = torch.cat([x[:, :4], noise, x[:, 4:], noise, noise, noise], dim=1)
     given = gate(padded, [valid(24, 4), valid(66, 6)])
     torch.testing.assert_close(torch.cat([given[:, :4], given[:, 24:30]], dim=1), alone, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("gate", "mixed"), [(SlotGate([6, 9]), 15), (LocalGate(8), KERNEL)])
+def test_spatial_weights_start_within_a_thousandth_of_the_rows_they_mix(gate: nn.Module, mixed: int) -> None:
+    weight, bias = (parameter for _, parameter in sorted(gate.named_parameters(), reverse=True))
+    assert 0.5e-3 / mixed < weight.abs().max() <= 1e-3 / mixed
+    assert torch.equal(bias, torch.ones_like(bias))

@@ -28,3 +28,9 @@ def test_a_modality_that_is_switched_off_is_not_read() -> None:
 def test_impossible_fields_are_refused(field: str, value: object, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         HeadConfig(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("modality", ["audio", "text"])
+def test_the_only_modality_cannot_be_dropped(modality: str) -> None:
+    with pytest.raises(ValueError, match=f"one of two modalities, there is {modality} alone; set it to 0"):
+        HeadConfig(modalities=modality, modality_dropout=0.1)

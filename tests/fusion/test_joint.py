@@ -51,16 +51,27 @@ def test_vectors_from_an_absent_stream_are_not_attended_to(moved: str, other: st
     torch.testing.assert_close(block(streams)[other].rows * valid, alone * valid, atol=1e-5, rtol=0)
 
 
-def test_both_streams_go_on_from_the_same_place() -> None:
+@pytest.mark.parametrize(("one", "other"), [("audio", "text"), ("text", "audio")])
+def test_both_streams_go_on_from_the_same_place(one: str, other: str) -> None:  # T003-3
     second: Any = block_of(seed=1)
     middle = block_of()(streams_of())
-    joints = second.joints["audio"](second.layers["text"], middle["text"])
-    extended = torch.cat([middle["audio"].rows, joints.rows], dim=1)
-    mask = torch.cat([middle["audio"].mask, joints.mask], dim=1)
-    found = second(middle)["audio"].rows
-    torch.testing.assert_close(found, second.layers["audio"](extended, mask)[:, :11])
-    from_next = second({**middle, "text": second(middle)["text"]})["audio"].rows
+    joints = second.joints[one](second.layers[other], middle[other])
+    extended = torch.cat([middle[one].rows, joints.rows], dim=1)
+    mask = torch.cat([middle[one].mask, joints.mask], dim=1)
+    found = second(middle)[one].rows
+    torch.testing.assert_close(found, second.layers[one](extended, mask)[:, : middle[one].rows.shape[1]])
+    from_next = second({**middle, other: second(middle)[other]})[one].rows
     assert not torch.allclose(found, from_next, atol=1e-3)
+
+
+def test_vectors_pass_two_linear_layers_with_a_relu_between() -> None:  # J-6
+    joints, (rows, mask) = JointVectors(length=LENGTH, source_dim=SPEECH, dim=TEXT), streams_of()["audio"]
+    layer: Any = block_of().layers["audio"]
+    valid = torch.cat([mask, torch.ones(2, LENGTH, dtype=torch.bool)], dim=1)
+    gathered = layer(torch.cat([rows, joints.vectors.expand(2, -1, -1)], dim=1), valid)[:, -LENGTH:]
+    mlp: Any = joints.mlp
+    assert (mlp[0].out_features, mlp[2].out_features) == (max(SPEECH, TEXT) // 2, TEXT)
+    torch.testing.assert_close(joints(layer, streams_of()["audio"]).rows, mlp[2](mlp[0](gathered).clamp(min=0)))
 
 
 def test_streams_keep_their_rows_and_widths_over_blocks() -> None:

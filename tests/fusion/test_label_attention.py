@@ -65,3 +65,9 @@ def test_variants_weigh_frames_by_either_attention_or_by_both() -> None:
 def test_special_tokens_are_the_first_and_the_last_valid_ones() -> None:
     mask = torch.tensor([[True] * 5, [True, True, True, False, False], [True, False, False, False, False]])
     assert without_ends(mask).int().tolist() == [[0, 1, 1, 1, 0], [0, 1, 0, 0, 0], [0] * 5]
+
+
+def test_the_bilinear_starts_with_a_deviation_of_a_fiftieth() -> None:  # L-8
+    torch.manual_seed(0)
+    bilinear = LabelAttention(speech_dim=768, text_dim=768, constraint="C1").bilinear
+    torch.testing.assert_close(bilinear.std(), torch.tensor(0.02), atol=1e-4, rtol=0)

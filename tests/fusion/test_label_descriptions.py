@@ -18,6 +18,17 @@ def test_the_score_is_the_share_of_the_class_times_the_rarity_among_utterances()
     np.testing.assert_allclose(scores, np.array([[3 / 5, 2 / 5, 0], [0, 1 / 2, 1 / 2]]) * rarity)
 
 
+def test_an_utterance_of_one_class_moves_the_others_by_the_rarity_of_its_words_alone() -> None:  # T004-1
+    counts = np.array([[2, 1, 0], [1, 1, 0], [0, 1, 1], [0, 2, 3]])
+    changed = np.array([[0, 0, 4], *counts[1:]])
+    labels, rarity = np.array([0, 0, 1, 1]), []
+    for one in (counts, changed):
+        rarity.append(np.log(5 / (1 + (one > 0).sum(axis=0))))
+    before, after = (tf_idf(one, labels, 2) for one in (counts, changed))
+    np.testing.assert_allclose(before[1] * rarity[1], after[1] * rarity[0])
+    assert not np.allclose(before[0] * rarity[1], after[0] * rarity[0])
+
+
 def test_with_classes_as_documents_what_all_of_them_say_scores_nothing() -> None:
     counts = np.array([[2, 1, 0], [1, 1, 0], [0, 1, 1]])
     scores = tf_idf(counts, np.array([0, 0, 1]), 2, idf="class")

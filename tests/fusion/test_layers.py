@@ -14,6 +14,12 @@ def test_pooling_takes_the_valid_rows_only() -> None:
     assert masked_mean(X, MASK)[1].tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_the_greatest_row_may_lie_far_below_0(dtype: torch.dtype) -> None:
+    low = torch.tensor([[[-6e4], [-5e4], [0.0]]], dtype=dtype)
+    assert masked_max(low, torch.tensor([[True, True, False]])).item() == low[0, 1].item()
+
+
 @pytest.mark.parametrize("kind", ["mean", "max"])
 def test_an_absent_modality_pools_to_its_own_vector(kind: str) -> None:
     learned, fixed = Pool(2, kind=kind, learned=True), Pool(2, kind=kind, learned=False)

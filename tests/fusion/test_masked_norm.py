@@ -36,6 +36,16 @@ def test_gradients_are_torchs_own_and_none_comes_from_padding() -> None:
     assert not mine.grad[~mask].any()
 
 
+def test_sums_of_half_precision_do_not_overflow() -> None:
+    rows, mask = torch.full((32, 530, 2), 2.5), torch.ones(32, 530, dtype=torch.bool)
+    rows[:, ::2] = -2.5
+    norm = MaskedBatchNorm(2)
+    with torch.autocast("cpu", torch.float16):
+        out = norm(rows.half(), mask)
+    torch.testing.assert_close(out, rows.sign(), atol=1e-3, rtol=0)
+    assert norm.running_var.isfinite().all()
+
+
 def test_a_batch_without_a_valid_row_teaches_nothing() -> None:
     norm = MaskedBatchNorm(5)
     rows, mask = ragged([0, 0], noise=7.0)

@@ -92,6 +92,12 @@ def test_too_few_layers_are_an_error_that_names_the_command(last: bool, asked: i
         chosen_layers(weights, "language", first=12, count=3, last=last)
 
 
+def test_the_last_layers_are_refused_where_the_first_are_all_that_there_are() -> None:
+    weights = layer_weights(8, [0, 1], heads=2, norm_first=True)
+    with pytest.raises(MmerError, match=r"^the cache holds the first 2 ViT layers alone, not the last; run `mmer-"):
+        chosen_layers(weights, "ViT", first=0, count=2, last=True)
+
+
 def test_a_layer_keeps_its_order_of_norms_and_their_epsilon() -> None:
     for norm_first in (False, True):
         weights = layer_weights(8, [0], heads=2, norm_first=norm_first)

@@ -1,98 +1,43 @@
-"""What every head of the catalog must do, X-1 to X-7 of systems.md 1.7."""
+"""What every head of the catalog must do, X-1 to X-7 of systems.md 1.7; X-8 is in `tests/fusion/test_blindness.py`."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.nn import functional
 
-from fusion.head import HeadConfig
-from fusion.heads.catalog import HEADS, AnyHead, build_head, config_for
-from fusion.inputs import Batch, HeadInputs
-from fusion.layers import Adapter
-from tests.heads import ToyRows, batch_of, collate, head_inputs, replaced, samples
+from fusion.heads.catalog import HEADS, build_head, config_for, count_parameters
+from tests.full_size import LARGE, SPEECH, full_size_inputs
+from tests.fusion.heads.every_head import (
+    CASES,
+    DEFAULTS,
+    FUSING,
+    MODALITIES,
+    adapters,
+    backward,
+    losses,
+    made,
+    predicted,
+    read_by,
+    total,
+    trainable,
+    without,
+)
+from tests.heads import batch_of, collate, head_inputs, replaced, samples
 
-SMALL = {"rescmfa": {"text_slots": 40, "audio_slots": 60}}  # else its gate has 2.6 million weights
-MODALITIES = {"audio": ("audio", "mel", "patches", "codes", "audio.view"), "text": ("text", "text.view", "tokens")}
-SINGLE = {"audio": "audio", "text": "text"}  # heads of one modality
-CASES = [
-    pytest.param(name, modalities, id=f"{name}-{modalities}")
-    for name in HEADS
-    for modalities in (["both", "audio", "text"] if name not in SINGLE else [SINGLE[name]])
-]
-DEFAULTS = [pytest.param(name, SINGLE.get(name, "both"), id=name) for name in HEADS]
-FUSING = [name for name in HEADS if name not in SINGLE]
-
-
-def made(
-    name: str, modalities: str = "both", *, seed: int = 3, inputs: HeadInputs | None = None, **values: object
-) -> AnyHead:
-    """Builds a head that has learned what `prepare` may, with its adapters awake."""
-    inputs = inputs or head_inputs()
-    config = config_for(name, {**SMALL.get(name, {}), "modalities": modalities, **values})
-    head = build_head(name, config, inputs, seed=seed)
-    head.prepare(ToyRows(samples(48, inputs, seed=9)))
-    generator = torch.Generator().manual_seed(seed)
-    for adapter in adapters(head):
-        nn.init.normal_(adapter.outer.weight, std=0.1, generator=generator)
-    return head
-
-
-def adapters(head: nn.Module) -> list[Adapter]:
-    return [module for module in head.modules() if isinstance(module, Adapter)]
-
-
-def read_by(config: HeadConfig, batch: Batch, *, training: bool) -> Batch:
-    """Leaves nothing but the roles that a head says it reads."""
-    roles = {*config.roles, *((*config.training_roles, *config.optional_roles) if training else ())}
-    return replace(
-        batch,
-        features={role: rows for role, rows in batch.features.items() if role in roles},
-        masks={role: mask for role, mask in batch.masks.items() if role in roles},
-    )
-
-
-def predicted(head: AnyHead, batch: Batch) -> Tensor:
-    head.eval()
-    with torch.no_grad():
-        logits: Tensor = head(read_by(head.config, batch, training=False)).logits
-    return logits
-
-
-def losses(head: AnyHead, batch: Batch) -> dict[str, Tensor]:
-    """Gives each loss of training, weighted."""
-    output = head.train()(read_by(head.config, batch, training=True))
-    weights = head.config.loss_weights
-    auxiliary = {name: weights[name] * loss for name, loss in output.losses.items()}
-    return {"": functional.cross_entropy(output.logits, batch.labels), **auxiliary}
-
-
-def backward(head: AnyHead, loss: Tensor) -> set[str]:
-    """Gives the parameters that a loss has a gradient for."""
-    head.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    reached = {name for name, part in head.named_parameters() if part.grad is not None and bool(part.grad.any())}
-    grads = [part.grad for part in head.parameters() if part.grad is not None]
-    assert all(bool(grad.isfinite().all()) for grad in grads)
-    return reached
-
-
-def trainable(head: nn.Module) -> set[str]:
-    return {name for name, part in head.named_parameters() if part.requires_grad}
-
-
-def total(head: AnyHead, batch: Batch) -> Tensor:
-    return torch.stack(list(losses(head, batch).values())).sum()
-
-
-def without(batch: Batch, modality: str, absent: list[int]) -> Batch:
-    """Takes a modality away from some utterances."""
-    chosen = torch.zeros(len(batch), dtype=torch.bool)
-    chosen[absent] = True
-    for role in MODALITIES[modality]:
-        batch = batch.without(role, chosen)
-    return batch
+# Parameters at full size with all defaults, four classes, by the closed forms of systems.md.
+SIZES = {
+    "rescmfa": 32_230_032,  # 2.8
+    "bimodal": 18_611_716 + 196_864 + 1_182_720 + 2_365_440,  # 3.9: CPC and adapters are added
+    "tab": 39_581_956 + 2_365_440,  # 4.6
+    "jfm": 68_462_862 - 3 * (1_024 + 768 + 2),  # 5.7, which is for seven classes
+    "label-guided": 589_824 + 6_148 + 3_072 + 1_024 + 2_365_440,  # 6.8, the projection of frames frozen
+    "concat": 1_536 * 4 + 4 + 2_365_440,
+    "cross-attention": 2 * (4 * 768 * 768 + 4 * 768 + 2 * 768) + 1_536 * 4 + 4 + 2_365_440,
+    "audio": 768 * 4 + 4,
+    "text": 768 * 4 + 4,
+    "score": 2 * (768 * 4 + 4),
+}
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
@@ -169,6 +114,13 @@ def test_x5_sixteen_utterances_are_learned_by_heart(name: str, modalities: str) 
         if step % 10 == 9 and bool((predicted(head, batch).argmax(dim=1) == batch.labels).all()):
             return
     pytest.fail(f"{name} does not learn 16 utterances in 300 steps")
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_x6_parameters_are_as_many_as_the_closed_form_says(name: str) -> None:
+    with torch.device("meta"):
+        head = build_head(name, config_for(name, {}), full_size_inputs(text=LARGE if name == "jfm" else SPEECH), seed=0)
+    assert count_parameters(head) == SIZES[name]
 
 
 @pytest.mark.parametrize(("name", "modalities"), CASES)

@@ -13,43 +13,18 @@ from cache.joined import open_cache
 from cache.layout import StreamPlan
 from cache.stream import StreamSpec
 from fusion.heads.jfm import JFM, JFMConfig
-from fusion.inputs import HeadInputs
 from fusion.streams import choose_streams
+from tests.full_size import LARGE, full_size_inputs
 from tests.heads import PATCH, TEXT, ToyRows, batch_of, collate, head_inputs, layer_weights, samples
 from tests.toys import create, utterances_named
 
 COMMAND = "run `mmer-featurize CORPUS --encoder roberta-large@12 --encoder vit-mel-base --start-layers"
 
 
-def blank(dim: int, indices: range, heads: int, *, norm_first: bool) -> dict[str, Any]:
-    """Gives layers of a full-sized encoder that take no memory."""
-    sizes = {"self_attn.in_proj_weight": (3 * dim, dim), "self_attn.in_proj_bias": (3 * dim,)}
-    parts = {"self_attn.out_proj": (dim, dim), "linear1": (4 * dim, dim), "linear2": (dim, 4 * dim)}
-    sizes |= {f"{part}.weight": size for part, size in parts.items()}
-    sizes |= {f"{part}.bias": size[:1] for part, size in parts.items()}
-    sizes |= {f"norm{place}.{name}": (dim,) for place in (1, 2) for name in ("weight", "bias")}
-    known = {"heads": np.array(heads), "norm_eps": np.array(1e-5), "norm_first": np.array(int(norm_first))}
-    return known | {f"layers.{index}.{name}": zeros(*size) for index in indices for name, size in sizes.items()}
-
-
-def zeros(*shape: int) -> Any:
-    return np.broadcast_to(np.float32(0), shape)
-
-
 def full_size(**fields: Any) -> JFM:
     """Builds it over roberta-large and ViT-base for the seven classes of MELD."""
-    before = {"cls": zeros(768), "patch.weight": zeros(768, 16, 16), "patch.bias": zeros(768)}
-    before |= {"positions": zeros(471, 768), "position_grid": zeros(14, 14, 768)}
-    before |= {"norm.weight": zeros(768), "norm.bias": zeros(768)}
-    vit = before | blank(768, range(5), 12, norm_first=True)
-    inputs = HeadInputs(
-        classes=tuple("abcdefg"),
-        shapes={"mel": (80,), "text": (1024,), "patches": (768,)},
-        weights={"patches": vit, "text": blank(1024, range(12, 17), 16, norm_first=False)},
-        layers={"text": "12"},
-    )
     with torch.device("meta"):
-        return JFM(JFMConfig(**fields), inputs)
+        return JFM(JFMConfig(**fields), full_size_inputs(text=LARGE, classes="abcdefg"))
 
 
 def size(head: JFM, *, learns: bool = False) -> int:

@@ -19,6 +19,7 @@ from fusion.features import FeatureSource, FoldRows
 from fusion.heads.catalog import count_parameters
 from fusion.heads.label_guided import LabelGuided, LabelGuidedConfig
 from fusion.inputs import HeadInputs
+from fusion.steps import total_loss
 from tests.heads import (
     CLASSES,
     COMMON,
@@ -33,6 +34,7 @@ from tests.heads import (
 )
 from tests.toys import create
 
+LABEL_LOSSES = {"l_g_text": 0.2, "l_g_speech": 0.2}
 DTYPES = {"audio": "float32", "text": "float32", "tokens": "int32", "codes": "uint16"}
 
 
@@ -80,7 +82,7 @@ def cached(path: Path, chosen: Sequence[Sample]) -> FeatureSource:
 
 def test_t004_1_nothing_of_dev_and_test_reaches_the_labels(tmp_path: Path) -> None:
     train, other = samples(24), samples(24, seed=5)
-    held_out = [replace(one, label=(one.label + 1) % 4, text=one.text.upper()) for one in other]
+    held_out = [replace(one, label=(one.label + 1) % 4, text=f"unheard {' '.join(WORDS)}") for one in other]
     prepared = []
     for name, rest in (("a.h5", other), ("b.h5", held_out[::-1])):
         source = cached(tmp_path / name, [*train, *rest])
@@ -122,8 +124,12 @@ def test_a_width_that_is_asked_for_is_that_of_the_alignment_alone() -> None:
 def test_t004_8_the_losses_are_weighted_as_printed() -> None:
     head, batch = made(), batch_of(8)
     output = head.train()(batch)
-    assert head.config.loss_weights == {"l_c": 0.5, "l_g_text": 0.2, "l_g_speech": 0.2}
+    assert head.config.loss_weights == {"l_c": 0.5, **LABEL_LOSSES}
     assert set(output.losses) == set(head.config.loss_weights)
+    main = functional.cross_entropy(output.logits, batch.labels)
+    expected = main + sum(weight * output.losses[name] for name, weight in {"l_c": 0.5, **LABEL_LOSSES}.items())
+    total = total_loss(output, batch.labels, head.config.loss_weights)["total"]
+    torch.testing.assert_close(total, expected, atol=1e-6, rtol=0)
     output.losses["l_g_text"].backward()
     reached = {name for name, part in head.named_parameters() if part.grad is not None and part.grad.any()}
     assert {name.split(".adapter")[0] for name in reached} == {"fronts.text", "labels.text.rows"}
@@ -201,6 +207,15 @@ def test_an_ablation_is_one_field(values: dict[str, Any], losses: set[str], role
     head = made(**values)
     assert set(head.train()(batch_of(4)).losses) == set(head.config.loss_weights) == losses
     assert head.config.prepare_roles == roles
+
+
+def test_tokens_and_the_speech_aligned_to_them_are_pooled_by_their_greatest() -> None:  # eq. 7, 8 and 11
+    head, sample = made(adapter=False).eval(), samples(1)[0]
+    frames, tokens = sample.rows["audio"], sample.rows["text"]
+    weights = (tokens @ head.attention.bilinear.T @ frames.T).softmax(dim=1)  # (tokens, frames)
+    joined = torch.cat([tokens, weights @ frames], dim=1)
+    expected = head.classifier(joined.amax(dim=0))
+    torch.testing.assert_close(head(collate([sample], extra=4, noise=1e3)).logits[0], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_speech_without_text_is_heard_as_the_mean_of_its_frames() -> None:

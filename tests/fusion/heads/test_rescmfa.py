@@ -80,6 +80,20 @@ def test_a_block_whose_linear_gives_0_returns_its_query() -> None:
     assert torch.equal(block(query, memory, torch.ones(2, 3, dtype=torch.bool), query), query)
 
 
+def test_a_block_is_attention_linear_norm_gelu_and_residual_in_this_order() -> None:
+    block = CrossModalBlock(dim=8, heads=2, dropout=0.5).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, generator=generator)
+    query, memory, residual = torch.randn(2, 5, 8), torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    linear = block.attention(query, memory, mask) @ block.linear.weight.T + block.linear.bias
+    normed = (linear - linear.mean(-1, keepdim=True)) / (linear.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+    scaled = normed * block.norm.weight + block.norm.bias
+    gelu = scaled * (1 + torch.erf(scaled / 2**0.5)) / 2
+    torch.testing.assert_close(block(query, memory, mask, residual), residual + gelu)
+
+
 @pytest.mark.parametrize(("layers", "classes", "size"), [(4, 4, 32_230_032), (2, 4, 20_412_048), (2, 7, 20_414_355)])
 def test_the_size_is_the_closed_form(layers: int, classes: int, size: int) -> None:
     inputs = HeadInputs(classes=tuple("abcdefg"[:classes]), shapes={AUDIO: (768,), TEXT: (768,)})

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fusion.attention import Attention
+from fusion.attention import Attention, TransformerLayer
 from fusion.heads.catalog import build_head, count_parameters
 from fusion.heads.tab import MulTAB, MulTABConfig, TemporalAwareBlock
 from fusion.inputs import HeadInputs
@@ -41,6 +41,13 @@ def full(rows: Tensor) -> Tensor:
 def test_parameters_are_as_many_as_the_closed_form_says(values: dict[str, object], count: int) -> None:
     with torch.device("meta"):
         assert count_parameters(MulTAB(MulTABConfig(**values), BASE)) == count  # type: ignore[arg-type]
+
+
+def test_self_attention_is_two_post_norm_layers_of_four_times_the_width() -> None:  # M-2
+    with torch.device("meta"):
+        layers = [one for one in MulTAB(MulTABConfig(), BASE).modules() if isinstance(one, TransformerLayer)]
+    told = [(one.norm_first, one.linear1.out_features, one.self_attn.heads) for one in layers]
+    assert told == [(False, 3072, 8)] * 4
 
 
 def test_without_weights_the_map_is_one_half() -> None:
