@@ -13,7 +13,7 @@ from featurize.audio import RATE_HZ
 from featurize.encode import Source, load_source, order_of
 from featurize.encoders.base import Waveform
 from featurize.encoders.chunk import ChunkedEncoder
-from featurize.encoders.layers import LayerChoice
+from featurize.encoders.layers import CONV, LayerChoice
 from featurize.encoders.mel import MelEncoder
 from featurize.encoders.patches import BANDS, COLUMNS, PATCH, ROWS, columns_of
 from featurize.encoders.speech import SpeechEncoder, full_float32
@@ -147,6 +147,7 @@ def _positions(embeddings: Any, columns: int) -> torch.Tensor:
 def _alone_through(model: Any, choice: LayerChoice, **values: torch.Tensor) -> Rows:
     with torch.inference_mode():
         output = model(**values, output_hidden_states=True)
-        chosen = choice.select(dict(enumerate(output.hidden_states)), output.last_hidden_state)
+        hidden = {CONV: output.get("extract_features"), **dict(enumerate(output.hidden_states))}
+        chosen = choice.select(hidden, output.last_hidden_state)
     rows: Rows = chosen[0].float().cpu().numpy()
     return rows

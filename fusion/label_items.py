@@ -2,7 +2,9 @@
 
 Source: LE-MER (Wang et al., 2023, arXiv:2309.02106), section 2.2. L-4, a deviation: training has no text encoder at
 hand that could read the words of a description, so a word stands for the mean of the cached contextual token vectors of
-its occurrences in the training utterances (their own words, not those of the history). Each word weighs the same.
+its occurrences in the training utterances (their own words, not those of the history). Each word weighs the same. The
+stop words of L-3 are scikit-learn's, among which are some that may tell an emotion: alone, cry, never, nothing, please.
+A class whose own name nobody says starts at random where ``label-word`` asks for it, which is told.
 """
 
 import re

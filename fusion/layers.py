@@ -78,6 +78,8 @@ def front_of(config: HeadConfig, inputs: HeadInputs, role: str, *, dim: int) -> 
 class Pool(nn.Module):
     """Pools the valid rows of each utterance to one vector; where there are none, a vector that may be learned.
 
+    Heads learn it (C-3) where modality dropout shows them what is absent, and take 0 where training never would.
+
     Args:
         dim: width of a row.
         kind: ``mean`` or ``max``.

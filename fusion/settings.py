@@ -11,7 +11,17 @@ from cache.errors import MmerError
 
 Config = TypeVar("Config")
 
-WORDS = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+WORDS = {
+    "true": True,
+    "on": True,
+    "yes": True,
+    "1": True,
+    "false": False,
+    "off": False,
+    "no": False,
+    "none": False,
+    "0": False,
+}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 
 

@@ -140,7 +140,7 @@ def speech_encoder(
         quantizer=quantizer,
         start_weights={},
         spec=StreamSpec(name="a", role="audio", source="a", shape=(1,), dtype="float32"),
-        choices=[parse_layers(text, layers=SPEECH_LAYERS, encoder="a") for text in layers or ("last",)],
+        choices=[parse_layers(text, layers=SPEECH_LAYERS, encoder="a", conv=True) for text in layers or ("last",)],
         normalize=normalize,
         device=CPU,
         precision=precision,

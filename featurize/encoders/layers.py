@@ -12,6 +12,8 @@ from cache.errors import MmerError
 
 ALLOWED = "a number such as 12, several such as 4,8,12, `all`, or a mean such as mean9-12"
 LAST = "last"
+CONV = -1  # stands for what comes before the hidden states: the layer-normed features of the convolutions
+CONV_TEXT = "conv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class LayerChoice:
 
     Attributes:
         text: as written after ``@``, or ``last``.
-        indices: hidden states to pick; empty for the encoder's own output.
+        indices: hidden states to pick, or `CONV`; empty for the encoder's own output.
         mean: average them instead of stacking them.
     """
 
@@ -55,13 +57,14 @@ class LayerChoice:
         return torch.stack([hidden[index].float() for index in self.indices]).mean(dim=0)
 
 
-def parse_layers(text: str, *, layers: int, encoder: str) -> LayerChoice:
+def parse_layers(text: str, *, layers: int, encoder: str, conv: bool = False) -> LayerChoice:
     """Reads what is written after ``@``.
 
     Args:
         text: the layers asked for, or ``last``.
         layers: how many layers the encoder has; hidden states count from 0 to this number.
         encoder: its name, for the error.
+        conv: whether it has features of convolutions to give.
 
     Raises:
         MmerError: if it is not understood or asks for a layer that the encoder lacks.
@@ -72,6 +75,8 @@ def parse_layers(text: str, *, layers: int, encoder: str) -> LayerChoice:
     """
     if text == LAST:
         return LayerChoice(text=text)
+    if text == CONV_TEXT and conv:
+        return LayerChoice(text=text, indices=(CONV,))
     mean = re.fullmatch(r"mean(\d+)-(\d+)", text)
     if text == "all":
         indices = tuple(range(layers + 1))
@@ -82,15 +87,15 @@ def parse_layers(text: str, *, layers: int, encoder: str) -> LayerChoice:
     else:
         indices = ()
     if not indices:
-        raise MmerError(f"layers of {encoder} must be {ALLOWED}; got {text!r}")
+        raise MmerError(f"layers of {encoder} must be {ALLOWED}{', or `conv`' if conv else ''}; got {text!r}")
     if max(indices) > layers:
         raise MmerError(f"{encoder} has hidden states 0 to {layers}; got {max(indices)} in {text!r}")
     return LayerChoice(text=text, indices=indices, mean=bool(mean))
 
 
-def parse_choices(texts: Sequence[str], *, layers: int, encoder: str) -> list[LayerChoice]:
+def parse_choices(texts: Sequence[str], *, layers: int, encoder: str, conv: bool = False) -> list[LayerChoice]:
     """Reads all that is asked for of one encoder, each as `parse_layers` does."""
-    return [parse_layers(text, layers=layers, encoder=encoder) for text in texts]
+    return [parse_layers(text, layers=layers, encoder=encoder, conv=conv) for text in texts]
 
 
 @contextmanager

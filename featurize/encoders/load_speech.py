@@ -18,6 +18,8 @@ from featurize.encoders.specs import spec_of
 from featurize.encoders.speech import PREPROCESSING, SpeechEncoder
 from featurize.encoders.tiny import build_wav2vec2_tiny
 
+WITHOUT_NORMED = frozenset({"hubert"})  # models that keep the normed features of their convolutions to themselves
+
 
 def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[SpeechInput, str]:
     """Loads a speech encoder, in pieces where the options say so, and says what was noticed about it.
@@ -44,7 +46,12 @@ def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tu
         quantizer_weights="" if quantizer is None else weights_digest(model.pretraining or quantizer),
         start_weights=start_weights,
         spec=spec,
-        choices=parse_choices(request.layers, layers=int(config.num_hidden_layers), encoder=request.name),
+        choices=parse_choices(
+            request.layers,
+            layers=int(config.num_hidden_layers),
+            encoder=request.name,
+            conv=config.model_type not in WITHOUT_NORMED,
+        ),
         normalize=model.normalize,
         device=options.device,
         precision=PRECISIONS[options.precision],

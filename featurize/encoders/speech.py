@@ -22,7 +22,7 @@ from cache.rows import Rows
 from cache.stream import Scalar, StreamSpec
 from featurize.audio import MIN_SAMPLES, RATE_HZ
 from featurize.encoders.base import Planned, Waveform
-from featurize.encoders.layers import LayerChoice, tapped
+from featurize.encoders.layers import CONV, LayerChoice, tapped
 from featurize.encoders.padding import conv_lengths, encode_waveforms, pad_waveforms, padding_kept_out, valid_mask
 
 PREPROCESSING: Mapping[str, Scalar] = {"rate_hz": RATE_HZ, "resampler": "soxr HQ", "min_samples": MIN_SAMPLES}
@@ -64,14 +64,14 @@ class SpeechEncoder:
         self._quantizer_weights = quantizer_weights
         self._quantizer = None if quantizer is None else quantizer.to(device).eval()
         self.choices = choices
-        self._wanted = {index for choice in choices for index in choice.indices}
+        self._wanted = {index for choice in choices for index in choice.indices} - {CONV}
         self._precision = precision
         self._transformers = {torch.float32: self.base.encoder}
         if precision != torch.float32:
             self._transformers[precision] = _in_precision(self.base.encoder, precision)
         config: Any = self.base.config
         self._kernels, self._strides = tuple(config.conv_kernel), tuple(config.conv_stride)
-        self.specs = self._specs(spec, int(config.hidden_size))
+        self.specs = self._specs(spec, dim=int(config.hidden_size), conv_dim=int(config.conv_dim[-1]))
 
     def plan(self, sizes: Sequence[int]) -> list[Planned]:
         """Counts frames and codes from samples."""
@@ -90,7 +90,8 @@ class SpeechEncoder:
                 [length[0] for length in lengths],
             )
             projected, normed = _projected(self.base, conv)
-            outputs = self._frames(projected, frames, torch.float32 if precise else self._precision)
+            hidden, last = self._transformed(projected, frames, torch.float32 if precise else self._precision)
+            outputs = [choice.select({**hidden, CONV: normed}, last) for choice in self.choices]
             if self._quantizer is not None:
                 outputs.append(quantizer_codes(self._quantizer, normed))
             arrays = [_as_rows(output) for output in outputs]
@@ -104,11 +105,11 @@ class SpeechEncoder:
         missing = MIN_SAMPLES - len(waveform)
         return np.pad(waveform, (0, missing)) if missing > 0 else waveform
 
-    def _specs(self, spec: StreamSpec, dim: int) -> list[StreamSpec]:
-        specs = [
-            replace(spec, name=choice.stream_name(spec.name), layers=choice.text, shape=choice.row_shape(dim))
-            for choice in self.choices
-        ]
+    def _specs(self, spec: StreamSpec, *, dim: int, conv_dim: int) -> list[StreamSpec]:
+        specs = []
+        for choice in self.choices:
+            shape = choice.row_shape(conv_dim if choice.single == CONV else dim)
+            specs.append(replace(spec, name=choice.stream_name(spec.name), layers=choice.text, shape=shape))
         if self._quantizer is not None:
             groups = int(self._quantizer.num_groups)  # type: ignore[arg-type]
             codes = replace(spec, name=f"{spec.name}.codes", role="codes", layers="quantizer", shape=(groups,))
@@ -118,12 +119,15 @@ class SpeechEncoder:
     def _lengths(self, samples: int) -> list[int]:
         return conv_lengths(samples, self._kernels, self._strides)
 
-    def _frames(self, projected: Tensor, frames: Sequence[int], precision: torch.dtype) -> list[Tensor]:
+    def _transformed(
+        self, projected: Tensor, frames: Sequence[int], precision: torch.dtype
+    ) -> tuple[Mapping[int, Tensor], Tensor]:
+        """Gives the hidden states that are wanted, and the output."""
         transformer: Any = self._transformers[precision]
         mask = valid_mask(frames, self.device)
         with tapped(transformer.layers, self._wanted) as hidden, padding_kept_out(transformer, mask):
             last = transformer(projected.to(precision), attention_mask=mask).last_hidden_state
-        return [choice.select(hidden, last) for choice in self.choices]
+        return hidden, last
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Specification: systems.md 3. Where the paper is silent or contradicts itself:
     B-3: one BiGRU of half the width per direction reads the rows of CCB1, then those of CCB2, without padding between.
     B-4: mp is the maximum over valid rows; ``pooling="attn"`` weighs them instead.
     B-5: CPC as van den Oord et al.; its context is the forward half of the BiGRU, which has heard no later frame.
+        One draw of negatives serves all anchors and steps of an utterance; the mean is over the anchors of a batch.
         Frames of a wav2vec 2.0 have seen each other already, so that the task is easier than the original.
     B-6, B-7: augmented views are streams of the cache, not made here.
     B-8: the projection, the norm and tau of ECL; the positive is the utterance's own view, so that without augmentation

@@ -1,17 +1,17 @@
 """LE-MER: label embeddings guide how speech is aligned to text (Wang et al., Interspeech 2023, arXiv:2309.02106).
 
 Sections 2.2 to 2.4 and 3.2 to 3.4; no code was published. Deviations and readings:
-- L-1: the conformer was in-house; any encoder with a quantizer stands for it, without second pre-training and
-  SpecAugment. Features are frozen, behind the shared adapter (C-1), where all gradients of the labels end.
+- L-1: the conformer was in-house; any encoder with a quantizer stands for it, without second pre-training; `span_mask`
+  stands for SpecAugment. Features are frozen, behind the shared adapter (C-1), where all gradients of the labels end.
 - L-2: label embeddings are parameters; what the paper calls initialization is what `LabelGuided.prepare` sets.
-- L-3: see `fusion.label_descriptions`. L-4: see `fusion.label_items`.
+- L-3: see `fusion.label_descriptions`, for rare words too. L-4: see `fusion.label_items`, for stop words too.
 - L-5: frames and tonal labels meet in the space of the quantizer's contrastive pre-training (`project_hid`, frozen by
   default; labels start as `project_q` of mean codevectors). ``tonal_space="lift"`` takes labels to the frames instead,
   starting at the pseudo-inverse of `project_hid`.
 - L-6: no temperature. L-7: the mean over tokens leaves out the first and the last valid one, where BERT and relatives
   put special tokens, before the history and after the turn; tokens of the history count.
 - L-8: the attention is ``softmax(H_t W^T H_s^T)`` over frames; the printed shapes do not multiply.
-- L-9: the constraint is literal; ``al_norm="softmax"`` and `detach_al` are its variants.
+- L-9: the constraint is literal, a mean over all pairs of a batch; ``al_norm="softmax"`` and `detach_al` are variants.
 - L-10: as weights, C2 and C3, the label attention passes a softmax over frames; only C1 has the constraint.
 - L-11: one modality: masked mean, linear, and its label loss.
 - Eq. 12: training takes the cross entropy with weight 1, so the other weights are divided by `mu_m`.
@@ -46,6 +46,7 @@ from fusion.label_embeddings import (
 from fusion.label_items import code_rows, word_rows
 from fusion.layers import Pool, front_of, masked_mean
 from fusion.losses.label_attention import attention_gap, attention_row_gap, label_loss
+from fusion.span_mask import SpanMask
 
 LABEL_WORD, TFIDF, RAW, SOFTMAX = "label-word", "tfidf", "raw", "softmax"
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -77,9 +78,9 @@ class LabelGuidedConfig(HeadConfig):
         detach_al: whether C1 leaves the labels' attention alone.
         tonal_space: where frames and labels are compared, ``contrastive`` or ``lift``.
         train_projection: whether `project_hid` is trained too.
+        span_mask: share of the frames that training hides, in spans.
         mu_m: weight of the cross entropy; only its ratio to the others matters.
-        mu_c: weight of the constraint.
-        mu_text, mu_speech: weights of the semantic and of the tonal label loss.
+        mu_c, mu_text, mu_speech: weights of the constraint, of the semantic and of the tonal label loss.
     """
 
     per_model: ClassVar[frozenset[str]] = HeadConfig.per_model.union(WEIGHTS, STARTS)
@@ -95,6 +96,7 @@ class LabelGuidedConfig(HeadConfig):
     detach_al: bool = False
     tonal_space: str = CONTRASTIVE
     train_projection: bool = False
+    span_mask: float = 0.0
     mu_m: float = 1.0
     mu_c: float = 0.5
     mu_text: float = 0.2
@@ -161,8 +163,7 @@ class LabelGuided(nn.Module):
 
     def __init__(self, config: LabelGuidedConfig, inputs: HeadInputs) -> None:
         super().__init__()
-        self.config = config
-        self.inputs = inputs
+        self.config, self.inputs = config, inputs
         self.fronts, self.labels = nn.ModuleDict(), nn.ModuleDict()
         self.project, self.pools = nn.ModuleDict(), nn.ModuleDict()
         kind, dims = "max" if config.modalities == BOTH else "mean", {}
@@ -180,19 +181,21 @@ class LabelGuided(nn.Module):
             )
         if config.modalities == BOTH:
             self.attention = LabelAttention(speech_dim=dims[AUDIO], text_dim=dims[TEXT], constraint=config.constraint)
+        self.spans = SpanMask(config.span_mask)
         self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(sum(dims.values()), len(inputs.classes))
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Gives logits, and in training the constraint and the label losses."""
-        adapted = {role: front(batch.features[role]) for role, front in self.fronts.items()}
+        features = {role: self.spans(x) if role == AUDIO else x for role, x in batch.features.items()}
+        adapted = {role: front(features[role]) for role, front in self.fronts.items()}
         guides = {role: labels(adapted[role]) for role, labels in self.labels.items()}
         losses = self._label_losses(guides, batch) if self.training else {}
         rows = {role: self.project[role](x) for role, x in adapted.items()}
         if self.config.modalities != BOTH:
             pooled = torch.cat([self.pools[role](x, batch.masks[role]) for role, x in rows.items()], dim=-1)
             return HeadOutput(self.classifier(self.dropout(pooled)), losses)
-        both = (guides[TEXT], guides[AUDIO]) if len(guides) == len(rows) else None
+        both = (guides[TEXT], guides[AUDIO]) if len(guides) > 1 else None
         alignment = self.attention(rows[TEXT], rows[AUDIO], batch.masks[AUDIO], both)
         if self.training and self.config.loss_weights.get("l_c"):
             losses["l_c"] = self._constraint(alignment.guided, alignment.learned, batch)
@@ -208,8 +211,7 @@ class LabelGuided(nn.Module):
         notes: list[str] = []
         if config.by_words:
             choice = None if config.text_labels == LABEL_WORD else config.choice(config.words)
-            found, told = word_rows(rows, classes, choice)
-            notes += told
+            found, notes = word_rows(rows, classes, choice)
             for role in config.by_words:
                 labels[role].start(found)
         if config.by_codes:

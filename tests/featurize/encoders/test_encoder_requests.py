@@ -167,10 +167,19 @@ def test_all_layers_of_an_encoder_of_none_are_still_stacked() -> None:
     assert parse_layers("all", layers=0, encoder="a").row_shape(8) == (1, 8)
 
 
-@pytest.mark.parametrize("text", ["", "-1", "x", "1-3", "mean", "mean3", "mean4-3", "4,", ",4", "4, 8", "ALL", "1.0"])
+@pytest.mark.parametrize(
+    "text", ["", "-1", "x", "1-3", "mean", "mean3", "mean4-3", "4,", ",4", "4, 8", "ALL", "1.0", "conv"]
+)
 def test_layers_that_are_not_understood_are_refused_with_what_is_allowed(text: str) -> None:
     with pytest.raises(MmerError, match=r"layers of a must be a number such as 12, .* or a mean such as mean9-12; got"):
         parse_layers(text, layers=12, encoder="a")
+
+
+def test_features_of_convolutions_are_allowed_where_there_are_some() -> None:
+    choice = parse_layers("conv", layers=12, encoder="a", conv=True)
+    assert (choice.stream_name("a"), choice.row_shape(512)) == ("a@conv", (512,))
+    with pytest.raises(MmerError, match="mean9-12, or `conv`; got 'convs'"):
+        parse_layers("convs", layers=12, encoder="a", conv=True)
 
 
 @pytest.mark.parametrize("text", ["13", "4,13", "mean9-13"])

@@ -123,6 +123,19 @@ def test_hidden_layers_are_those_of_hugging_face(family: str, stable: bool) -> N
         assert worst(rows, expected) <= TOLERANCE
 
 
+@pytest.mark.parametrize("family", sorted(SPEECH_FAMILIES.keys() - {"hubert"}))
+def test_the_features_of_the_convolutions_are_those_of_hugging_face(family: str) -> None:
+    model, waves = speech_model(family), waveforms(HARD_MIX)
+    encoder = speech_encoder(model, "conv", "last")
+    assert [(spec.name, spec.layers, spec.shape) for spec in encoder.specs] == [
+        ("a@conv", "conv", (16,)),
+        ("a", "last", (32,)),
+    ]
+    for rows, wave in zip(encoder.encode(waves), waves, strict=True):
+        output = alone(model, wave, normalize=True)
+        assert worst(rows, [output.extract_features[0].numpy(), last_of(output)]) <= TOLERANCE
+
+
 def test_one_pass_leaves_no_hook_behind() -> None:
     model = lively(Wav2Vec2Model, Wav2Vec2Config(**SPEECH_SIZE))
     speech_encoder(model, "all").encode(waveforms([500, 900]))

@@ -26,7 +26,7 @@ SMALL: Mapping[str, Mapping[str, object]] = {
     "rescmfa": {"layers": 1, "text_slots": 15, "audio_slots": 30},  # slots for less than all tokens
     "tab": {"layers": 1, "feedforward": 24},
     "jfm": {"blocks": 1, "extractor_layers": 1},
-    "label-guided": {"min_count": 1},
+    "label-guided": {"min_count": 1, "span_mask": 0.2},
 }
 # What models of one stack may differ in, beside the fields of their training and their dropout.
 APART: Mapping[str, Sequence[Mapping[str, object]]] = {

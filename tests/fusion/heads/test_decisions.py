@@ -93,6 +93,7 @@ FIELDS: Mapping[str, Mapping[str, object]] = {
         "detach_al": False,
         "tonal_space": "contrastive",  # L-5
         "train_projection": False,
+        "span_mask": 0.0,  # L-1
         "mu_m": 1.0,
         "mu_c": 0.5,
         "mu_text": 0.2,

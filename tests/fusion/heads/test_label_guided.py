@@ -218,6 +218,15 @@ def test_tokens_and_the_speech_aligned_to_them_are_pooled_by_their_greatest() ->
     torch.testing.assert_close(head(collate([sample], extra=4, noise=1e3)).logits[0], expected, atol=1e-5, rtol=1e-5)
 
 
+def test_spans_of_speech_are_hidden_in_training_alone() -> None:
+    plain, masked, batch = made(), made(span_mask=0.5), batch_of(8)
+    masked.load_state_dict(plain.state_dict())
+    assert torch.equal(masked.eval()(batch).logits, plain.eval()(batch).logits)
+    losses = [head.train()(batch).losses for head in (plain, masked)]
+    assert torch.equal(losses[0]["l_g_text"], losses[1]["l_g_text"])
+    assert losses[0]["l_g_speech"] != losses[1]["l_g_speech"]
+
+
 def test_speech_without_text_is_heard_as_the_mean_of_its_frames() -> None:
     head, batch = made(adapter=False).eval(), batch_of(2)
     deaf = batch.without("text", torch.tensor([True, False]))
