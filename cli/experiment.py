@@ -36,11 +36,18 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--epochs", type=int, callback=positive(int), help="At most."),
     click.option("--batch-size", type=int, callback=positive(int)),
     click.option("--lr", type=float, callback=positive(float), help="Learning rate."),
-    click.option("--data-seed", type=int, help="Of dev parts and of the order of batches.  [default: 0]"),
+    click.option("--data-seed", type=int, help="Of random folds, dev parts and the order of batches.  [default: 0]"),
     click.option(
         "--set", "fields", multiple=True, metavar="FIELD=VALUE", help="Any field of head or training; repeatable."
     ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+    click.option(
+        "--resident-share",
+        type=click.FloatRange(0, 1),
+        default=0.5,
+        show_default=True,
+        help="Share of the device's memory that features may be held in; they are read as needed where they take more.",
+    ),
     click.option(
         "--allow-missing", is_flag=True, help="Score the test utterances that have features where some have none."
     ),

@@ -1,11 +1,14 @@
 """A bar on stderr: utterances, audio seconds per second, time left."""
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, Self
 
 import click
 from tqdm import tqdm
+
+QUIET_S = 60.0  # between two lines in a log file
 
 
 class _Bar:
@@ -50,8 +53,7 @@ class ProgressBar(_Bar):
         """Begins the bar of an encoder."""
         self._close()
         self._done_s = 0.0
-        # a minute of silence in a log file, a tenth of a second on a terminal
-        self._bar = tqdm(total=utterances, desc=name, unit="utt", mininterval=0.1 if _terminal() else 60.0)
+        self._bar = tqdm(total=utterances, desc=name, unit="utt", mininterval=_interval_s())
 
     def advance(self, utterances: int, seconds: float) -> None:
         """Moves the bar of the encoder that runs."""
@@ -63,28 +65,34 @@ class ProgressBar(_Bar):
 
 
 class TrainingBar(_NotingBar):
-    """A bar of epochs for each model, with its dev scores; where stderr is no terminal, a line per model."""
+    """A bar of epochs for each model, with its dev scores; where stderr is no terminal, a line a minute."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._name = self._told = ""
+        self._name = ""
+        self._epochs = 0
+        self._told_s = time.monotonic()
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Begins the bar of a model."""
-        self._name = self._told = f"fold {fold}, seed {seed}"
+        self._name, self._epochs = f"fold {fold}, seed {seed}", epochs
         self._bar = tqdm(total=epochs, desc=self._name, unit="epoch", leave=False, disable=not _terminal())
 
     def epoch(self, scores: Any) -> None:
         """Moves the bar by an epoch; a run that goes on begins in the middle."""
-        dev = ", ".join(f"dev {name} {scores.dev[name]:.3f}" for name in ("ua", "wf1"))
-        self._told = f"{self._name}: epoch {scores.epoch}, loss {scores.losses['total']:.3f}, {dev}"
-        self._bar.set_postfix_str(f"loss {scores.losses['total']:.3f}, {dev}", refresh=False)
+        self._bar.set_postfix_str(_told(scores), refresh=False)
         self._bar.update(scores.epoch - self._bar.n)
+        if not _terminal() and time.monotonic() - self._told_s >= QUIET_S:
+            self._line(f"epoch {scores.epoch} of at most {self._epochs}, {_told(scores)}")
 
-    def end(self) -> None:
-        """Ends the bar, and leaves a line of what the last epoch gave."""
+    def end(self, best: Any) -> None:
+        """Ends the bar, and leaves a line of what the chosen epoch gave."""
         self._close()
-        click.echo(self._told, err=True)
+        self._line(f"chosen epoch {best.epoch}, {_told(best)}")
+
+    def _line(self, told: str) -> None:
+        self._told_s = time.monotonic()
+        click.echo(f"{self._name}: {told}", err=True)
 
 
 class GridBar(_NotingBar):
@@ -104,7 +112,7 @@ class GridBar(_NotingBar):
         self._left = {model.key: model.training.epochs for model in models}
         total = sum(self._left.values())
         name = f"{len(models)} models"
-        self._bar = tqdm(total=total, desc=name, unit="epoch", mininterval=0.1 if _terminal() else 60.0)
+        self._bar = tqdm(total=total, desc=name, unit="epoch", mininterval=_interval_s())
 
     def epoch(self, model: Any, scores: Any) -> None:
         """Moves the bar by an epoch of a model."""
@@ -118,6 +126,16 @@ class GridBar(_NotingBar):
         if self._failed:
             self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
         self._bar.update(self._left.pop(outcome.model.key, 0))
+
+
+def _told(scores: Any) -> str:
+    """Writes what an epoch gave."""
+    dev = ", ".join(f"dev {name} {scores.dev[name]:.3f}" for name in ("ua", "wf1"))
+    return f"loss {scores.losses['total']:.3f}, {dev}"
+
+
+def _interval_s() -> float:
+    return 0.1 if _terminal() else QUIET_S
 
 
 def _terminal() -> bool:

@@ -106,7 +106,12 @@ def _train_on(cluster: Any, keeping: Mapping[str, Any], models: Sequence[Any], s
 def _session(asked: Mapping[str, Any], *, cache: Any, **parts: Any) -> Any:
     from fusion.grid.session import Session
 
-    return Session(cache=cache, experiment_of=lambda axes: experiment_of(asked, cache, axes), **parts)
+    return Session(
+        cache=cache,
+        experiment_of=lambda axes: experiment_of(asked, cache, axes),
+        resident_share=asked["resident_share"],
+        **parts,
+    )
 
 
 def _print_estimate(session: Any, space: Any, search: Any, seed: int) -> None:

@@ -9,7 +9,9 @@ from cli.experiment import experiment_of
 from cli.options import print_json
 
 PATTERN = re.compile(r"[-_.]*[*?\[\]]+[-_.]*")  # what names several cache files, with the signs around it
-OF_SUMS = frozenset({"fusion", "cache", "out", "device", "tensorboard"})  # what --run may stand beside
+OF_SUMS = frozenset(
+    {"fusion", "cache", "out", "device", "tensorboard", "resident_share"}
+)  # what --run may stand beside
 
 
 def train_and_report(*, as_json: bool, latex: bool, replace: bool, runs: tuple[Path, ...], **asked: Any) -> None:
@@ -33,6 +35,7 @@ def _trained(asked: dict[str, Any], replace: bool) -> tuple[dict[str, Any], list
     from featurize.device import choose_device
     from fusion.board import Board
     from fusion.crossval import cross_validate
+    from fusion.interrupt import interrupts_put_off
     from fusion.plan import plan_run
     from fusion.results import collect
     from fusion.run import RunFolder
@@ -41,12 +44,13 @@ def _trained(asked: dict[str, Any], replace: bool) -> tuple[dict[str, Any], list
     cache = open_cache(asked["cache"])
     plan = plan_run(experiment_of(asked, cache), cache)
     folder = RunFolder(asked["out"] or _default_folder(asked["cache"], plan))
-    with TrainingBar() as bar:
+    with TrainingBar() as bar, interrupts_put_off() as stopping:
         watcher = Board(bar, folder) if asked["tensorboard"] else bar
         with folder.locked():
             if replace:
                 folder.clear()
-            cross_validate(plan, folder, device=device, watcher=watcher)
+            share = asked["resident_share"]
+            cross_validate(plan, folder, device=device, watcher=watcher, resident_share=share, stopping=stopping)
             results = collect(folder, cache, plan.described)
     return results, [*plan.notes, *_beside(plan, results)]
 
@@ -82,7 +86,7 @@ def default_name(cache: Path, ending: str) -> Path:
 def _default_folder(cache: Path, plan: Any) -> Path:
     from fusion.experiment import digest_of
 
-    return default_name(cache, f"{plan.experiment.fusion}-{digest_of(plan.described)[:8]}")
+    return default_name(cache, f"{plan.experiment.fusion}-{digest_of(plan.decides)[:8]}")
 
 
 def _added(runs: tuple[Path, ...], asked: dict[str, Any], replace: bool) -> tuple[dict[str, Any], list[str]]:

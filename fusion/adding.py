@@ -15,8 +15,9 @@ from cache.joined import AnyCache
 from fusion.experiment import digest_of
 from fusion.metrics import score as score_guesses
 from fusion.records import write_predictions
-from fusion.results import collect, read_probabilities
-from fusion.run import PREDICTIONS, RUN, SCORES, Plain, RunFolder
+from fusion.results import collect
+from fusion.run import RUN, SCORES, Plain, RunFolder
+from fusion.scored import Row, read_predictions, read_probabilities, read_scores
 
 FUSION = "score"
 LEAST = float(np.finfo(np.float32).tiny)  # a probability that float32 rounds to 0
@@ -95,19 +96,20 @@ def _check_alike(first: RunFolder, mine: Plain, other: RunFolder, theirs: Plain)
 
 def _fold(
     runs: Sequence[RunFolder], told: Sequence[Plain], fold: str
-) -> tuple[dict[str, Any], list[dict[str, str]], npt.NDArray[np.float64]]:
+) -> tuple[dict[str, Any], list[Row], npt.NDArray[np.float64]]:
     """Gives the scores of a fold, the rows of its test utterances in the first run, and their new probabilities."""
     names = list(told[0]["labels"])
     parts = [[run.part(fold, seed) for seed in one["seeds"]] for run, one in zip(runs, told, strict=True)]
-    rows = parts[0][0].read_rows(PREDICTIONS)
+    rows = read_predictions(parts[0][0], names)
     truth = {row["id"]: row["label"] for row in rows}
     for run, own in zip(runs, parts, strict=True):
         for part in own:
-            _check_truth(fold, truth, {row["id"]: row["label"] for row in part.read_rows(PREDICTIONS)}, runs[0], run)
+            theirs = {row["id"]: row["label"] for row in read_predictions(part, names)}
+            _check_truth(fold, truth, theirs, runs[0], run)
     logits = [_mean([_logits(part, names) for part in own]) for own in parts]
     probabilities = _softmax(np.stack([sum(one[name] for one in logits) for name in truth]))
     classes = np.array([names.index(label) for label in truth.values()])
-    counted = [part.read(SCORES) for own in parts for part in own]
+    counted = [read_scores(part) for own in parts for part in own]
     scores = {
         "fold": fold,
         "seed": 0,
@@ -116,7 +118,7 @@ def _fold(
         **score_guesses(classes, probabilities.argmax(axis=1), len(names)).as_dict(),
         "test_of": max(one["test_of"] for one in counted),
         "over_limits": sorted({name for one in counted for name in one["over_limits"]}),
-        "parameters": sum(own[0].read(SCORES)["parameters"] for own in parts),
+        "parameters": sum(read_scores(own[0])["parameters"] for own in parts),
         "notes": [],
     }
     return scores, rows, probabilities

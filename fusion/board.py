@@ -29,6 +29,7 @@ class Board:
         self._watcher, self._folder = watcher, folder
         self._open: Any = SummaryWriter
         self._writer: Any = None
+        self._path = ""
 
     def note(self, note: str) -> None:
         """Passes it on."""
@@ -37,17 +38,21 @@ class Board:
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Begins the events of a model."""
         self._watcher.start(fold, seed, epochs)
-        self._writer = self._open(str(self._folder.part(fold, seed).path / BOARD))
+        self._path = str(self._folder.part(fold, seed).path / BOARD)
 
     def epoch(self, scores: EpochScores) -> None:
         """Writes the scalars of an epoch."""
         self._watcher.epoch(scores)
+        if self._writer is None:
+            self._writer = self._open(self._path, purge_step=scores.epoch)  # a run that goes on repeats no epoch
         for group, values in (("train", scores.losses), ("dev", scores.dev)):
             for name, value in values.items():
                 self._writer.add_scalar(f"{group}/{name}", value, scores.epoch)
         self._writer.flush()
 
-    def end(self) -> None:
+    def end(self, best: EpochScores) -> None:
         """Ends the events of a model."""
-        self._writer.close()
-        self._watcher.end()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._watcher.end(best)

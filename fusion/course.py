@@ -2,7 +2,6 @@
 
 from fusion.batches import training_batches
 from fusion.checkpoint import EpochScores, Progress
-from fusion.loss_record import LossNotFinite
 from fusion.packing import Indices
 from fusion.schedule import Schedule
 from fusion.scoring import is_better
@@ -39,8 +38,3 @@ def add_epoch(progress: Progress, scores: EpochScores, config: TrainConfig) -> b
     waited = scores.epoch - progress.best_epoch
     progress.finished = scores.epoch >= config.epochs or waited >= config.patience
     return better
-
-
-def diverged(error: LossNotFinite, config: TrainConfig) -> str:
-    """Says why a training stopped, and the way out."""
-    return f"{error}; lower lr ({config.lr}) or train in float32"

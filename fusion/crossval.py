@@ -6,16 +6,18 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from cache.errors import MmerError
 from fusion.checkpoint import EpochScores
-from fusion.features import FeatureSource
+from fusion.features import RESIDENT_SHARE, FeatureSource
 from fusion.final import open_test
 from fusion.heads.catalog import AnyHead
+from fusion.interrupt import Stopping, never
 from fusion.members import Fold
+from fusion.memory import memory_needed
 from fusion.plan import Plan
 from fusion.ready import ready_head
 from fusion.records import recorded, write_splits, write_trained
 from fusion.run import SCORES, STATE, RunFolder
+from fusion.scored import damage
 from fusion.trainer import SAVE_EVERY_S, TrainedFold, train_fold
 
 
@@ -34,13 +36,20 @@ class Watcher(Protocol):
         """An epoch is done."""
         ...
 
-    def end(self) -> None:
-        """The model is trained."""
+    def end(self, best: EpochScores) -> None:
+        """The model is trained and scored; this was its best epoch."""
         ...
 
 
 def cross_validate(
-    plan: Plan, folder: RunFolder, *, device: torch.device, watcher: Watcher, save_every_s: float = SAVE_EVERY_S
+    plan: Plan,
+    folder: RunFolder,
+    *,
+    device: torch.device,
+    watcher: Watcher,
+    save_every_s: float = SAVE_EVERY_S,
+    resident_share: float = RESIDENT_SHARE,
+    stopping: Stopping = never,
 ) -> None:
     """Trains what is not trained yet; a run that was killed goes on where it was.
 
@@ -50,34 +59,51 @@ def cross_validate(
         device: where the head is trained.
         watcher: told how far it is.
         save_every_s: how often the state of a model is written, at most.
+        resident_share: share of the device's memory that features may take to be held there.
+        stopping: asked after every batch whether to write the state and stop.
 
     Raises:
+        KeyboardInterrupt: if it was told to stop.
         MmerError: if the folder holds another run, a loss is not finite, or memory runs out.
     """
     for note in plan.notes:
         watcher.note(note)
-    folder.begin(plan.described, recorded(plan))
+    folder.begin(plan.described, recorded(plan), plan.experiment.defaults)
     models = [
-        _Model(plan=plan, fold=fold, seed=seed, part=folder.part(fold.name, seed), save_every_s=save_every_s)
+        _Model(
+            plan=plan,
+            fold=fold,
+            seed=seed,
+            part=folder.part(fold.name, seed),
+            save_every_s=save_every_s,
+            stopping=stopping,
+        )
         for seed in plan.experiment.seeds
         for fold in plan.split.folds
     ]
-    for model in models:
-        if model.finished:
-            model.part.delete(STATE)  # of a run that was killed between its last two steps
-    left = [model for model in models if not model.finished]
-    if left:
-        write_splits(plan, folder)
-        source = _source(plan, device)
+    left = [model for model in models if not model.finished(watcher)]
+    if not left:
+        watcher.note("all models are trained and scored; nothing is trained again")
+        return
+    write_splits(plan, folder)
+    with memory_needed(device, f"lower --resident-share ({resident_share:g})"):
+        source = _source(plan, device, resident_share)
+    watcher.note(source.told)
     for model in left:
         watcher.start(model.fold.name, model.seed, plan.experiment.training.epochs)
-        model.run(source, watcher)
-        watcher.end()
+        watcher.end(model.run(source, watcher))
 
 
-def _source(plan: Plan, device: torch.device) -> FeatureSource:
+def _source(plan: Plan, device: torch.device, resident_share: float) -> FeatureSource:
     chosen = np.unique(np.concatenate([part for fold in plan.split.folds for part in fold.parts.values()]))
-    return FeatureSource(plan.cache, plan.chosen.streams, plan.split.classes, device=device, chosen=chosen)
+    return FeatureSource(
+        plan.cache,
+        plan.chosen.streams,
+        plan.split.classes,
+        device=device,
+        chosen=chosen,
+        resident_share=resident_share,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,36 +115,49 @@ class _Model:
     seed: int
     part: RunFolder
     save_every_s: float
+    stopping: Stopping
 
-    @property
-    def finished(self) -> bool:
-        """Whether it is trained and scored."""
-        return (self.part.path / SCORES).exists()
+    def finished(self, watcher: Watcher) -> bool:
+        """Tells whether it is trained and scored, and all of that can be read."""
+        if not (self.part.path / SCORES).exists():
+            return False
+        damaged = damage(self.part, self.plan.inputs.classes)
+        if damaged:
+            watcher.note(damaged)
+            self.part.delete(SCORES)
+            return False
+        self.part.delete(STATE)  # of a run that was killed between its last two steps
+        return True
 
-    def run(self, source: FeatureSource, watcher: Watcher) -> None:
-        """Trains it, chooses its epoch on dev, and scores it on test; the scores are written last."""
+    def run(self, source: FeatureSource, watcher: Watcher) -> EpochScores:
+        """Trains it, chooses its epoch on dev, and scores it on test; the scores are written last.
+
+        Returns:
+            The epoch that was chosen.
+        """
         plan, fold = self.plan, self.fold
         head, notes = ready_head(plan, source, fold.train, seed=self.seed)
         for note in notes:
             watcher.note(f"fold {fold.name}: {note}")
         trained = self._train(head, source, watcher)
         write_trained(self.part, trained, source.device)
-        open_test(self.part, plan, fold, head=head, trained=trained, source=source, seed=self.seed, notes=notes)
+        with memory_needed(source.device, "a test utterance alone takes more than there is"):
+            open_test(self.part, plan, fold, head=head, trained=trained, source=source, seed=self.seed, notes=notes)
         self.part.delete(STATE)
+        return trained.curves[trained.best_epoch - 1]
 
     def _train(self, head: AnyHead, source: FeatureSource, watcher: Watcher) -> TrainedFold:
         self.part.make()
-        try:
+        training = self.plan.experiment.training
+        with memory_needed(source.device, f"lower --batch-size ({training.batch_size})"):
             return train_fold(
                 head,
                 source,
                 self.fold.train,
                 self.fold.dev,
-                replace(self.plan.experiment.training, seed=self.seed),
+                replace(training, seed=self.seed),
                 checkpoint=self.part.path / STATE,
                 save_every_s=self.save_every_s,
                 on_epoch=watcher.epoch,
+                stopping=self.stopping,
             )
-        except torch.OutOfMemoryError as error:
-            asked = self.plan.experiment.training.batch_size
-            raise MmerError(f"{source.device} is out of memory; lower --batch-size ({asked})") from error

@@ -53,6 +53,12 @@ class Experiment:
             told = ", ".join(map(str, self.seeds)) or "none"
             raise MmerError(f"seeds must be numbers from 0 on that differ from each other, got {told}")
 
+    @property
+    def defaults(self) -> dict[str, dict[str, Any]]:
+        """Gives the defaults of all fields, by section as in `described`."""
+        training = {name: value for name, value in asdict(TrainConfig()).items() if name != "seed"}
+        return {"head": asdict(type(self.head)()), "training": training}
+
     def described(self, cache: AnyCache, chosen: Chosen, split: Split) -> dict[str, Any]:
         """Gives all that decides the results, as plain values by section; two runs that agree in it are one."""
         training = {name: value for name, value in asdict(self.training).items() if name != "seed"}
@@ -69,6 +75,20 @@ class Experiment:
             "folds": {fold.name: _fold_digest(cache, split, fold) for fold in split.folds},
             "features": _features_digest(cache, chosen, split.folds),
         }
+
+
+def without_defaults(described: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Leaves out the fields that have their defaults, so that a field that is new in a version renames no older run.
+
+    Args:
+        described: what decides the results, by section.
+        defaults: of fields, by section.
+    """
+    changed = {
+        section: {name: value for name, value in described[section].items() if fields.get(name) != value}
+        for section, fields in defaults.items()
+    }
+    return {**described, **changed}
 
 
 def digest_of(value: object) -> str:

@@ -19,6 +19,7 @@ from fusion.packing import Indices, PackBuffer, RowTensors, held_bytes, hold_row
 
 AHEAD = 2  # batches packed ahead of the one that is trained on: enough to overlap, few enough to bound memory
 CPU = torch.device("cpu")
+RESIDENT_SHARE = 0.5  # of a device's memory: leaves as much for what training takes
 
 Placed: TypeAlias = tuple[RowTensors, Indices]  # rows, and the first of each utterance
 
@@ -51,7 +52,7 @@ class FeatureSource:
         *,
         device: torch.device = CPU,
         chosen: Indices | None = None,
-        resident_share: float = 0.5,
+        resident_share: float = RESIDENT_SHARE,
         resident_bytes: int | None = None,
     ) -> None:
         if len(labels) != len(cache):
@@ -66,8 +67,8 @@ class FeatureSource:
         }
         self.chosen = np.arange(len(cache)) if chosen is None else np.unique(chosen)
         self._labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device)
-        budget = memory_budget(device, resident_share) if resident_bytes is None else resident_bytes
-        self.resident = self.size_bytes <= budget
+        self.budget = memory_budget(device, resident_share) if resident_bytes is None else resident_bytes
+        self.resident = self.size_bytes <= self.budget
         self._held = {role: self._hold(role) for role in streams} if self.resident else {}
 
     @property
@@ -75,6 +76,14 @@ class FeatureSource:
         """What the rows of the chosen utterances take on the device."""
         rows = {role: int(self.lengths[role][self.chosen].sum()) for role in self.streams}
         return sum(held_bytes(self.streams[role], count) for role, count in rows.items())
+
+    @property
+    def told(self) -> str:
+        """Says where the rows are, to print."""
+        size = f"{self.size_bytes / 1e6:,.1f} MB of features"
+        if self.resident:
+            return f"{size} are held on {self.device}"
+        return f"{size} are read as they are needed: {self.device} has room for {self.budget / 1e6:,.1f} MB of them"
 
     def costs(self, indices: Indices, roles: Collection[str] | None = None) -> Indices:
         """Gives the rows of each utterance over some roles, by which utterances of like length find together."""

@@ -1,14 +1,20 @@
-"""How much memory a device has to spare, and how much a run took at its peak."""
+"""How much memory a device has to spare, how much a run took at its peak, and what it says when there is no more."""
 
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from cache.errors import MmerError
+
 # Where the limit of a container stands, by version of cgroups; a machine without one has none of these files.
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+# What torch says on a CPU, where it has no error of its own for it.
+NO_MEMORY = ("not enough memory", "can't allocate memory")
 
 
 def memory_budget(device: torch.device, share: float) -> int:
@@ -32,6 +38,27 @@ def peak_memory(device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there and KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tells whether an error is one of memory."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or any(sign in str(error) for sign in NO_MEMORY)
+
+
+@contextmanager
+def memory_needed(device: torch.device, way_out: str) -> Iterator[None]:
+    """Turns errors of memory into one line with a way out.
+
+    Raises:
+        MmerError: if the device is out of memory.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MmerError(f"{device} is out of memory; {way_out}") from error
 
 
 def _limit(path: Path) -> float:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache.joined import AnyCache
-from fusion.experiment import Experiment
+from fusion.experiment import Experiment, without_defaults
 from fusion.heads.catalog import AnyHead, build_head
 from fusion.inputs import HeadInputs
 from fusion.split import Split, split_cache
@@ -36,6 +36,11 @@ class Plan:
         """Whether no encoder was fine-tuned before its features were computed."""
         named = [*self.chosen.always, *self.chosen.training, *self.chosen.elsewhere]
         return not any(self.cache.stream(name).spec.trained_on for name in named)
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What decides the results, without the fields that have their defaults; names are made of its digest."""
+        return without_defaults(self.described, self.experiment.defaults)
 
     @property
     def notes(self) -> list[str]:

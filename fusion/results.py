@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.metrics import METRICS, Scores, confusion
 from fusion.plots import plot_confusion
 from fusion.remedy import corpus_of
-from fusion.run import CONFUSION, COST, PREDICTIONS, RESULTS, SCORES, Plain, RunFolder
+from fusion.run import CONFUSION, COST, RESULTS, Plain, RunFolder
+from fusion.scored import read_cost, read_predictions, read_scores
 from fusion.statistics import Predictions, clusters_of, summarize
 
 HEADER = ("fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1")
@@ -33,7 +33,7 @@ def collect(folder: RunFolder, cache: AnyCache, described: Plain) -> dict[str, A
         MmerError: if a model is not scored, or the cache lacks one of the utterances.
     """
     parts = folder.parts(described)
-    folds = [part.read(SCORES) for part in parts]
+    folds = [read_scores(part) for part in parts]
     names = list(described["labels"])
     predictions = pooled(parts, cache, names)
     by_seed: dict[int, list[Scores]] = defaultdict(list)
@@ -71,7 +71,7 @@ def pooled(parts: Sequence[RunFolder], cache: AnyCache, names: Sequence[str]) ->
     Raises:
         MmerError: if they cannot be read, or the cache lacks one of the utterances.
     """
-    rows = [row for part in parts for row in part.read_rows(PREDICTIONS)]
+    rows = [row for part in parts for row in read_predictions(part, names)]
     where = {name: place for place, name in enumerate(cache.ids)}
     lost = next((row["id"] for row in rows if row["id"] not in where), None)
     if lost is not None:
@@ -87,20 +87,10 @@ def pooled(parts: Sequence[RunFolder], cache: AnyCache, names: Sequence[str]) ->
     )
 
 
-def read_probabilities(part: RunFolder, names: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
-    """Reads the class probabilities that a model gave its test utterances; by id, float64 ``(classes,)``.
-
-    Raises:
-        MmerError: if they cannot be read.
-    """
-    rows = part.read_rows(PREDICTIONS)
-    return {row["id"]: np.array([float(row[f"p_{name}"]) for name in names]) for row in rows}
-
-
 def cost_of(folder: RunFolder, described: Plain) -> tuple[float, int]:
     """Gives the seconds of training and the peak of memory in bytes over all models; 0 where nothing was trained."""
-    costs = [part.read(COST) for part in folder.parts(described) if (part.path / COST).exists()]
-    return sum(one["seconds"] for one in costs), max((one["peak_bytes"] for one in costs), default=0)
+    costs = [read_cost(part) for part in folder.parts(described) if (part.path / COST).exists()]
+    return sum(seconds for seconds, _ in costs), max((peak_bytes for _, peak_bytes in costs), default=0)
 
 
 def score_table(results: Plain) -> list[list[object]]:

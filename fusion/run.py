@@ -33,8 +33,12 @@ RUN, SCORES, RESULTS, COST = "run.json", "scores.json", "results.json", "cost.js
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
 CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
+OF_MODELS = (WEIGHTS, CURVES, PREDICTIONS, SCORES, COST, STATE)
+DECIDES = frozenset({"fusion", "seeds", "labels", "protocol", "folds"})  # what every description of a run holds
+ELSEWHERE = "name another --out, or delete the folder"
 
 Plain = Mapping[str, Any]
+NO_DEFAULTS: Plain = {}
 
 
 class RunFolder:
@@ -47,19 +51,24 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def begin(self, described: Plain, recorded: Plain) -> None:
+    def begin(self, described: Plain, recorded: Plain, defaults: Plain = NO_DEFAULTS) -> None:
         """Writes what the run is, or checks that the folder is of this very run.
 
         Args:
             described: what decides the results.
             recorded: what is kept beside it and may differ.
+            defaults: of fields by section, for a run that was begun before there was such a field.
 
         Raises:
-            MmerError: if the folder holds another run, with what differs, or cannot be written.
+            MmerError: if the folder holds another run, with what differs, or files of none, or cannot be written.
         """
         if not (self.path / RUN).exists():
+            self._check_free(described)
             self.write(RUN, {"format_version": FORMAT_VERSION, "decides": described, **recorded})
-        elif changed := _differences(self.described, json.loads(json.dumps(described))):
+            return
+        held = self.described
+        held |= {section: {**fields, **held.get(section, {})} for section, fields in defaults.items()}
+        if changed := _differences(held, json.loads(json.dumps(described))):
             told = "; ".join(changed[:4])
             raise MmerError(f"{self.path} holds another run ({told}); name another --out, or let it go by --replace")
 
@@ -71,9 +80,11 @@ class RunFolder:
             MmerError: if it holds none that can be read.
         """
         found = self.read(RUN)
-        if not isinstance(found, dict) or not isinstance(found.get("decides"), dict):
-            raise MmerError(f"{self.path / RUN} is not of mmer-train; name another folder")
-        described: dict[str, Any] = found["decides"]
+        described = found.get("decides") if isinstance(found, dict) else None
+        if not isinstance(described, dict) or not described.keys() >= DECIDES:
+            raise MmerError(f"{self.path / RUN} is not of mmer-train; name another --out")
+        if found.get("format_version", 0) > FORMAT_VERSION:
+            raise MmerError(f"{self.path / RUN} is of a newer mmer; update, or {ELSEWHERE}")
         return described
 
     def part(self, fold: str, seed: int) -> "RunFolder":
@@ -98,6 +109,13 @@ class RunFolder:
                     shutil.rmtree(part.path)
         for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS, RUN):  # the run itself last, should this be killed
             self.delete(name)
+
+    def _check_free(self, described: Plain) -> None:
+        """Refuses files that a run would take the place of."""
+        mine = [self.path / name for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS)]
+        mine += [part.path / name for part in self.parts(described) for name in OF_MODELS]
+        if found := next((path for path in mine if path.exists()), None):
+            raise MmerError(f"{found} is in the way, and {self.path} holds no run; name another --out")
 
     def delete(self, name: str) -> None:
         """Deletes a file, if it is there."""
@@ -151,7 +169,12 @@ class RunFolder:
         fresh = self.path / f".{name}.{os.getpid()}"
         try:
             with _unwritable(self.path):
+                fresh.touch()
+                mode = fresh.stat().st_mode
                 yield fresh
+                fresh.chmod(mode)  # safetensors writes files that nobody else may read
+                with fresh.open("rb") as written:
+                    os.fsync(written.fileno())
                 fresh.replace(self.path / name)
         finally:
             fresh.unlink(missing_ok=True)
@@ -189,7 +212,8 @@ def _unwritable(path: Path) -> Iterator[None]:
 
 def _unreadable(path: Path, error: Exception) -> MmerError:
     why = error.strerror if isinstance(error, OSError) else str(error)
-    return MmerError(f"{path} cannot be read ({why}); let the run go on by its command, or train anew with --replace")
+    way_out = ELSEWHERE if path.name == RUN else "the command of its run trains anew what is missing"
+    return MmerError(f"{path} cannot be read ({why}); {way_out}")
 
 
 def _differences(held: Plain, asked: Plain, prefix: str = "") -> list[str]:
@@ -199,5 +223,12 @@ def _differences(held: Plain, asked: Plain, prefix: str = "") -> list[str]:
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             told += _differences(mine, theirs, f"{prefix}{name}.")
         elif mine != theirs:
-            told.append(f"{prefix}{name} {mine} -> {theirs}")
+            told.append(_difference(prefix, name, mine, theirs))
     return told
+
+
+def _difference(prefix: str, name: str, mine: object, theirs: object) -> str:
+    """Says what differs; of what is told by its digest alone, only that it does."""
+    if prefix == "folds.":
+        return f"fold {name} has other utterances or labels"
+    return "the features are others" if name == "features" else f"{prefix}{name} {mine} -> {theirs}"

@@ -11,6 +11,7 @@ from torch.nn import functional
 from fusion.batches import scoring_batches
 from fusion.features import FeatureSource
 from fusion.inputs import Batch
+from fusion.memory import is_out_of_memory
 from fusion.metrics import score as score_guesses
 from fusion.packing import Indices
 from fusion.steps import config_of
@@ -67,16 +68,17 @@ def by_batch(
         source: of the features.
         indices: the utterances.
         roles: to read.
-        batch_size: how many at a time.
+        batch_size: how many at a time; half of it, and half again, where memory does not suffice.
 
     Returns:
         On the CPU, float32 ``(..., n, classes)``, in the order of `indices`.
     """
-    groups = scoring_batches(source.costs(indices, roles), batch_size=batch_size)
-    with torch.no_grad():
-        made = [logits(batch).float() for batch in source.batches([indices[group] for group in groups], roles)]
-    order = torch.from_numpy(np.argsort(np.concatenate(groups)))
-    return torch.cat(made, dim=-2).cpu().index_select(-2, order)
+    try:
+        return _in_batches(logits, source, indices, roles, batch_size)
+    except (RuntimeError, MemoryError) as error:
+        if batch_size == 1 or not is_out_of_memory(error):
+            raise
+    return by_batch(logits, source, indices, roles, batch_size // 2)
 
 
 def dev_scores(logits: Tensor, labels: npt.NDArray[np.int64]) -> dict[str, float]:
@@ -92,3 +94,17 @@ def dev_scores(logits: Tensor, labels: npt.NDArray[np.int64]) -> dict[str, float
 def is_better(dev: Mapping[str, float], best: Mapping[str, float], monitor: str) -> bool:
     """Tells whether dev scores are better than the best so far; equal ones are not."""
     return dev[monitor] > best[monitor] if MONITORS[monitor] else dev[monitor] < best[monitor]
+
+
+def _in_batches(
+    logits: Callable[[Batch], Tensor],
+    source: FeatureSource,
+    indices: Indices,
+    roles: Collection[str],
+    batch_size: int,
+) -> Tensor:
+    groups = scoring_batches(source.costs(indices, roles), batch_size=batch_size)
+    with torch.no_grad():
+        made = [logits(batch).float() for batch in source.batches([indices[group] for group in groups], roles)]
+    order = torch.from_numpy(np.argsort(np.concatenate(groups)))
+    return torch.cat(made, dim=-2).cpu().index_select(-2, order)

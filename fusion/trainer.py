@@ -10,17 +10,20 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cache.errors import MmerError
 from fusion import checkpoint as kept
 from fusion.checkpoint import Checkpoint, EpochScores, Progress
-from fusion.course import add_epoch, diverged, epoch_batches, schedule_of
+from fusion.course import add_epoch, epoch_batches, schedule_of
+from fusion.diagnosis import explained
 from fusion.dropout import seed_dropout, set_step
 from fusion.features import FeatureSource
 from fusion.identity import describe
 from fusion.inputs import Batch
+from fusion.interrupt import Stopping, never
 from fusion.loss_record import LossNotFinite, LossRecord
 from fusion.memory import peak_memory, watch_peak
 from fusion.packing import Indices
@@ -77,6 +80,7 @@ def train_fold(
     checkpoint: Path | None = None,
     save_every_s: float = SAVE_EVERY_S,
     on_epoch: Callable[[EpochScores], None] | None = None,
+    stopping: Stopping = never,
 ) -> TrainedFold:
     """Trains a head on one part of a fold and chooses the epoch on another; the head ends with those weights.
 
@@ -89,13 +93,17 @@ def train_fold(
         checkpoint: file for the state; one that is there is gone on from.
         save_every_s: how often the state is written, at most; 0 for after every batch. The end is always written.
         on_epoch: told of every epoch.
+        stopping: asked after every batch whether to write the state and stop.
 
     Raises:
+        KeyboardInterrupt: if it was told to stop.
         MmerError: if a loss is not finite, with batch and epoch; or if the checkpoint is of another configuration or
             cannot be read or written.
     """
     watch_peak(source.device)
-    training = _Training(head, source, train, dev, config, path=checkpoint, save_every_s=save_every_s)
+    training = _Training(
+        head, source, train, dev, config, path=checkpoint, save_every_s=save_every_s, stopping=stopping
+    )
     if checkpoint is not None and checkpoint.exists():
         training.resume(checkpoint)
     while not training.progress.finished:
@@ -125,9 +133,11 @@ class _Training:
         *,
         path: Path | None,
         save_every_s: float,
+        stopping: Stopping,
     ) -> None:
         self.head, self.source, self.config = head.to(source.device), source, config
         self.train, self.dev, self.path, self.save_every_s = train, dev, path, save_every_s
+        self.stopping = stopping
         seed_dropout(head, config.seed)
         self.optimizer = build_optimizer(head, name=config.optimizer, lr=config.lr, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(source.device.type, enabled=config.precision == "float16")
@@ -143,7 +153,7 @@ class _Training:
         found = kept.load_checkpoint(path)
         found.check(self.described, path)
         if found.progress.stopped:
-            raise MmerError(f"{found.progress.stopped}; delete {path} to train anew")
+            raise MmerError(f"{found.progress.stopped}; --replace trains anew")
         self.progress, self.best = found.progress, dict(found.tensors[kept.BEST])
         if not found.progress.finished:
             self.head.load_state_dict(found.tensors[kept.HEAD])
@@ -171,10 +181,13 @@ class _Training:
                 self.progress.step += 1
                 self.progress.batch += 1
                 record.add(self.progress.batch, losses)
-                if time.monotonic() - self.saved >= self.save_every_s:
+                stopping = self.stopping()
+                if stopping or time.monotonic() - self.saved >= self.save_every_s:
                     record.look()
                     self.progress.sums = record.sums
                     self._save()
+                if stopping:
+                    raise KeyboardInterrupt
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         config, step = self.config, self.progress.step
@@ -215,7 +228,9 @@ class _Training:
         """Keeps the last good weights, those of the best epoch, and says where."""
         best = self.progress.best_epoch
         where = f"the weights of epoch {best} are in {self.path}" if best and self.path else "no weights are kept"
-        self.progress.stopped = f"{diverged(error, self.config)}; {where}"
+        used = np.concatenate([self.train, self.dev])
+        why = explained(error, self.config, self.source, used, roles_of(self.head))
+        self.progress.stopped = f"{why}; {where}"
         self._save()
         return MmerError(self.progress.stopped)
 

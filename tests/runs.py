@@ -28,6 +28,7 @@ from fusion.run import RunFolder
 from tests.heads import CLASSES, TEXT_LAYER, Sample, head_inputs, samples
 
 COUNT, SESSIONS = 72, 3
+CPU = torch.device("cpu")
 QUICK = {"epochs": "2", "batch_size": "16", "lr": "0.01"}
 # Role -> stream, how it is stored, and layers.
 STREAMS: dict[str, tuple[str, str, str]] = {
@@ -129,7 +130,7 @@ class Told:
     def epoch(self, scores: EpochScores) -> None:
         self.epochs.append(scores)
 
-    def end(self) -> None:
+    def end(self, best: EpochScores) -> None:
         self.started.append(("end", len(self.epochs)))
 
 
@@ -142,7 +143,7 @@ def plan(cache: Path, fusion: str, values: Mapping[str, object] | None = None, *
 def finish(planned: Plan, folder: Path, told: Told | None = None) -> dict[str, Any]:
     """Trains what is planned, and gathers the results."""
     run = RunFolder(folder)
-    cross_validate(planned, run, device=torch.device("cpu"), watcher=told or Told())
+    cross_validate(planned, run, device=CPU, watcher=told or Told())
     return collect(run, planned.cache, planned.described)
 
 

@@ -21,6 +21,7 @@ from fusion.dropout import Dropout
 from fusion.features import FeatureSource
 from fusion.head import AUDIO, TEXT, HeadConfig
 from fusion.inputs import Batch, HeadInputs, HeadOutput
+from fusion.interrupt import never
 from fusion.layers import Pool, front_of
 from fusion.trainer import TrainConfig, TrainedFold, train_fold
 from tests.toys import create, utterances_named
@@ -121,6 +122,7 @@ def train(
     checkpoint: Path | None = None,
     save_every_s: float = 0,
     on_epoch: Callable[[EpochScores], None] | None = None,
+    stopping: Callable[[], bool] = never,
 ) -> TrainedFold:
     return train_fold(
         head or toy_head(),
@@ -131,6 +133,7 @@ def train(
         checkpoint=checkpoint,
         save_every_s=save_every_s,
         on_epoch=on_epoch,
+        stopping=stopping,
     )
 
 

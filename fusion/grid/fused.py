@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
 from cache.errors import MmerError
 from fusion.checkpoint import EpochScores, Progress
-from fusion.course import add_epoch, diverged, epoch_batches, schedule_of
+from fusion.course import add_epoch, epoch_batches, schedule_of
+from fusion.diagnosis import explained
 from fusion.dropout import seed_dropout
 from fusion.features import FeatureSource
 from fusion.grid.stack import HeadStack
@@ -86,9 +88,9 @@ class _Member:
             peak_bytes=peak_memory(device),
         )
 
-    def fail(self, error: LossNotFinite) -> None:
+    def fail(self, error: LossNotFinite, why: str) -> None:
         """Ends it by an error."""
-        self.error = MmerError(diverged(error, self.config))
+        self.error = MmerError(why)
         self.error.__cause__ = error
 
 
@@ -163,7 +165,7 @@ class _StackTraining:
         labels = self.source.labels[self.dev]
         for place, (member, logits) in enumerate(zip(self.members, every, strict=True)):
             if not logits.isfinite().all():
-                member.fail(LossNotFinite(f"the logits of dev are not finite after epoch {self.done}"))
+                self._fail(member, LossNotFinite(f"the logits of dev are not finite after epoch {self.done}"))
                 continue
             scores = EpochScores(epoch=self.done, losses=record.means(place), dev=dev_scores(logits, labels))
             if add_epoch(member.progress, scores, member.config):
@@ -173,7 +175,7 @@ class _StackTraining:
     def _leave(self, errors: Mapping[int, LossNotFinite], record: StackRecord) -> None:
         """Lets go of models that are finished or have failed."""
         for place, error in errors.items():
-            self.members[place].fail(error)
+            self._fail(self.members[place], error)
         kept = [place for place, one in enumerate(self.members) if one.error is None and not one.progress.finished]
         if len(kept) == len(self.members):
             return
@@ -184,6 +186,10 @@ class _StackTraining:
             self.optimizer.keep(self.stack.rows, kept)
             record.keep(kept)
             self._gather()
+
+    def _fail(self, member: _Member, error: LossNotFinite) -> None:
+        used = np.concatenate([self.train, self.dev])
+        member.fail(error, explained(error, member.config, self.source, used, self.roles))
 
     def _gather(self) -> None:
         """Makes what steps need of each member into tensors, ``(models,)``."""

@@ -8,6 +8,7 @@ import torch
 
 from cache.joined import AnyCache
 from fusion.experiment import Experiment
+from fusion.features import RESIDENT_SHARE
 from fusion.grid.engine import GridWatcher
 from fusion.grid.journal import Journal
 from fusion.grid.models import Combination, Fields, Model, Outcome, Result
@@ -63,6 +64,7 @@ class Session:
         train: how models are trained.
         device: where tests are scored.
         watcher: told what is to be known.
+        resident_share: share of the device's memory that features may take to be held there.
         sources: of the features of all that is planned; what is read stays.
     """
 
@@ -72,6 +74,7 @@ class Session:
     train: Trainer
     device: torch.device
     watcher: GridWatcher
+    resident_share: float = RESIDENT_SHARE
     sources: Sources = field(init=False)
     combinations: list[Combination] = field(default_factory=list, init=False)
     skipped: list[Skipped] = field(default_factory=list, init=False)
@@ -99,7 +102,7 @@ class Session:
         return self._found(all_tests, began)
 
     def __post_init__(self) -> None:
-        self.sources = Sources([], self.device)
+        self.sources = Sources([], self.device, self.resident_share)
 
     def plan(self, every: Sequence[Fields]) -> None:
         """Plans combinations that were not planned before.

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fusion.features import FeatureSource
+from fusion.features import RESIDENT_SHARE, FeatureSource
 from fusion.packing import Indices
 from fusion.plan import Plan
-
-RESIDENT_SHARE = 0.5  # of the device's memory, over all sources
 
 
 @dataclass
@@ -39,10 +37,11 @@ class Sources:
     Args:
         plans: all that will be asked for.
         device: where batches go.
+        resident_share: share of the device's memory that the rows of all of them may take to be held there.
     """
 
-    def __init__(self, plans: Sequence[Plan], device: torch.device) -> None:
-        self.device = device
+    def __init__(self, plans: Sequence[Plan], device: torch.device, resident_share: float = RESIDENT_SHARE) -> None:
+        self.device, self.resident_share = device, resident_share
         self._groups: list[_Group] = []
         self._made: dict[int, FeatureSource] = {}
         for plan in plans:
@@ -83,7 +82,7 @@ class Sources:
         """Gives one of the sources; read on first use."""
         if place not in self._made:
             group, plan = self._groups[place], self._groups[place].plans[0]
-            share = RESIDENT_SHARE / len(self)
+            share = self.resident_share / len(self)
             self._made[place] = FeatureSource(
                 plan.cache,
                 group.streams,

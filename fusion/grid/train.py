@@ -12,14 +12,13 @@ from fusion.features import FeatureSource
 from fusion.grid.fused import train_stack
 from fusion.grid.models import Model, Outcome
 from fusion.heads.catalog import AnyHead
+from fusion.memory import is_out_of_memory
 from fusion.ready import ready_head
 from fusion.trainer import TrainedFold, train_fold
 
 OnEpoch: TypeAlias = Callable[[Model, EpochScores], None]
 
 OUT_OF_MEMORY = "out of memory"
-# What torch says on a CPU, where it has no error of its own for it.
-NO_MEMORY = ("not enough memory", "can't allocate memory")
 BUILDING = Lock()  # weights are drawn from torch's one generator
 
 
@@ -36,7 +35,7 @@ def train_models(models: Sequence[Model], source: FeatureSource, on_epoch: OnEpo
     """
     try:
         return _one(models[0], source, on_epoch) if len(models) == 1 else _stack(models, source, on_epoch)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     if source.device.type == "cuda":
@@ -45,11 +44,6 @@ def train_models(models: Sequence[Model], source: FeatureSource, on_epoch: OnEpo
         return [Outcome(model=models[0], failure=f"{OUT_OF_MEMORY} on {source.device}")]
     half = len(models) // 2
     return [outcome for part in (models[:half], models[half:]) for outcome in train_models(part, source, on_epoch)]
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tells whether an error is one of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in NO_MEMORY)
 
 
 def prepared(model: Model, source: FeatureSource) -> tuple[AnyHead, tuple[str, ...]]:

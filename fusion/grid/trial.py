@@ -20,7 +20,8 @@ from fusion.grid.fused import train_stack
 from fusion.grid.layout import ALONE, Grouping, Layout, threads_of
 from fusion.grid.models import Model
 from fusion.grid.sources import Sources
-from fusion.grid.train import is_out_of_memory, prepared
+from fusion.grid.train import prepared
+from fusion.memory import is_out_of_memory
 from fusion.trainer import train_fold
 
 BATCHES = 3  # each model takes so many steps, after one that nobody times
@@ -64,7 +65,7 @@ def try_layouts(grouping: Grouping, sources: Sources) -> Trial:
                 continue
             try:
                 rates[layout] = max(rates.get(layout, 0.0), trial.rate(layout))
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 rates[layout] = 0.0

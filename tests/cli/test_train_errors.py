@@ -125,7 +125,7 @@ def test_replace_never_deletes_a_folder_that_is_no_run(trainable: Path, tmp_path
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "run.json").write_text('{"of": "another tool"}')
     told = stopped(train_by_command(trainable, *AUDIO, "--out", "thesis", "--replace"))
-    assert "thesis/run.json is not of mmer-train; name another folder" in told
+    assert "thesis/run.json is not of mmer-train; name another --out" in told
     assert (tmp_path / "thesis" / "run.json").read_text() == '{"of": "another tool"}'
 
 

@@ -9,8 +9,9 @@ import pytest
 from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.adding import add_runs
-from fusion.results import read_probabilities
+from fusion.metrics import score
 from fusion.run import RunFolder
+from fusion.scored import read_probabilities
 from tests.runs import files_of, finish, plan
 
 NAMES = ["angry", "calm", "happy", "sad"]
@@ -82,11 +83,12 @@ def test_runs_that_do_not_belong_together_are_refused(
 def test_other_test_utterances_are_named(runs: list[RunFolder], trainable: Path, tmp_path: Path) -> None:
     changed = RunFolder(Path(shutil.copytree(runs[1].path, tmp_path / "changed")))
     part = changed.part("2", 1)
-    rows = part.read_rows("predictions.csv")
-    _write(part, rows[1:])
+    rows, scores = part.read_rows("predictions.csv"), part.read("scores.json")
+    _write(part, rows[1:], scores)
     with pytest.raises(MmerError, match=rf"fold 2: 1 test utterances are in one of .* \(first: {rows[0]['id']}\)"):
         add_runs([runs[0], changed], open_cache(trainable), RunFolder(tmp_path / "sum"))
-    _write(part, [{**row, "label": "sad"} for row in rows])
+    swapped = {"sad": "calm", "calm": "sad"}
+    _write(part, [{**row, "label": swapped.get(row["label"], row["label"])} for row in rows], scores)
     with pytest.raises(MmerError, match=r"disagree on the label of u\d\d; train both again"):
         add_runs([runs[0], changed], open_cache(trainable), RunFolder(tmp_path / "sum"))
 
@@ -96,11 +98,14 @@ def test_a_run_that_is_none_or_not_finished_is_told(runs: list[RunFolder], train
         add_runs([runs[0], RunFolder(tmp_path / "nowhere")], open_cache(trainable), RunFolder(tmp_path / "sum"))
     half = RunFolder(Path(shutil.copytree(runs[1].path, tmp_path / "half")))
     half.part("3", 2).delete("scores.json")
-    with pytest.raises(MmerError, match=r"3-seed2/scores.json cannot be read .*let the run go on"):
+    with pytest.raises(MmerError, match=r"3-seed2/scores.json cannot be read .*the command of its run"):
         add_runs([runs[0], half], open_cache(trainable), RunFolder(tmp_path / "sum"))
 
 
-def _write(part: RunFolder, rows: list[dict[str, str]]) -> None:
+def _write(part: RunFolder, rows: list[dict[str, str]], scores: dict[str, Any]) -> None:
+    """Writes predictions, and scores that follow from them."""
+    truth, guess = (np.array([NAMES.index(row[column]) for row in rows]) for column in ("label", "guess"))
+    part.write("scores.json", {**scores, "test": len(rows), **score(truth, guess, len(NAMES)).as_dict()})
     with (part.path / "predictions.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

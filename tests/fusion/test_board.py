@@ -1,12 +1,13 @@
 import sys
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from cache.errors import MmerError
-from fusion.board import Board
+from fusion.board import BOARD, Board
+from fusion.checkpoint import EpochScores
 from fusion.crossval import cross_validate
 from fusion.run import RunFolder
 from tests.runs import Told, plan
@@ -14,41 +15,43 @@ from tests.runs import Told, plan
 MODULE = "torch.utils.tensorboard"
 
 
-class Writer:
-    """Stands in for the writer of the package."""
+def events(folder: Path) -> Any:
+    """Reads what TensorBoard shows of a model."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    written: dict[str, list[tuple[str, float, int]]]
-    closed: int
-
-    def __init__(self, folder: str) -> None:
-        self.scalars = Writer.written.setdefault(folder, [])
-
-    def add_scalar(self, name: str, value: float, epoch: int) -> None:
-        self.scalars.append((name, value, epoch))
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        Writer.closed += 1
+    read = EventAccumulator(str(folder / BOARD))
+    read.Reload()
+    return read
 
 
-def test_every_epoch_of_every_model_is_written(
-    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = ModuleType(MODULE)
-    module.SummaryWriter = Writer  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, MODULE, module)
-    Writer.written, Writer.closed = {}, 0
+def steps(folder: Path, name: str) -> list[int]:
+    return [event.step for event in events(folder).Scalars(name)]
+
+
+def test_every_epoch_of_every_model_is_written(trainable: Path, tmp_path: Path) -> None:
     folder, told = RunFolder(tmp_path), Told()
     cross_validate(plan(trainable, "audio"), folder, device=torch.device("cpu"), watcher=Board(told, folder))
-    assert list(Writer.written) == [str(tmp_path / f"{fold}-seed0" / "tensorboard") for fold in (1, 2, 3)]
-    first = Writer.written[str(tmp_path / "1-seed0" / "tensorboard")]
-    assert [epoch for name, _, epoch in first if name == "train/total"] == [1, 2]
-    assert {name for name, _, _ in first} >= {"train/cross_entropy", "dev/wf1", "dev/ua", "dev/loss"}
-    assert Writer.closed == 3
-    assert len(told.epochs) == 6
+    for number in (1, 2, 3):
+        part = tmp_path / f"{number}-seed0"
+        assert steps(part, "train/total") == steps(part, "dev/ua") == [1, 2]
+        names = set(events(part).Tags()["scalars"])
+        assert names >= {"train/cross_entropy", "dev/wf1", "dev/ua", "dev/loss"}
+    first = [one.losses["total"] for one in told.epochs[:2]]
+    assert [event.value for event in events(tmp_path / "1-seed0").Scalars("train/total")] == pytest.approx(first)
     assert told.notes
+    assert len(told.epochs) == 6
+
+
+def test_a_run_that_goes_on_repeats_no_epoch(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for epochs in ((1, 2, 3), (3, 4)):  # the third was lost by a kill
+        board = Board(Told(), folder)
+        board.start("1", 0, 4)
+        for epoch in epochs:
+            board.epoch(EpochScores(epoch=epoch, losses={"total": 1.0}, dev={"ua": 0.5}))
+        if epochs[-1] == 4:
+            board.end(EpochScores(epoch=4, losses={}, dev={}))
+    assert steps(tmp_path / "1-seed0", "dev/ua") == [1, 2, 3, 4]
 
 
 def test_without_the_package_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

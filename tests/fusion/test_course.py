@@ -3,8 +3,7 @@ from dataclasses import replace
 import numpy as np
 
 from fusion.checkpoint import EpochScores, Progress
-from fusion.course import add_epoch, diverged, epoch_batches, schedule_of
-from fusion.loss_record import LossNotFinite
+from fusion.course import add_epoch, epoch_batches, schedule_of
 from fusion.train_config import TrainConfig
 
 CONFIG = TrainConfig(epochs=9, patience=2, monitor="ua", batch_size=3, warmup=0.5, lr=0.25)
@@ -46,8 +45,3 @@ def test_the_warm_up_is_a_share_of_all_steps() -> None:
     made = schedule_of(CONFIG, 4)
     assert (made.lr, made.course, made.warmup_steps, made.steps) == (0.25, "constant", 18, 36)
     assert schedule_of(replace(CONFIG, warmup=0.0), 4).warmup_steps == 0
-
-
-def test_a_loss_that_is_not_finite_comes_with_a_way_out() -> None:
-    told = diverged(LossNotFinite("the loss a is nan"), CONFIG)
-    assert told == "the loss a is nan; lower lr (0.25) or train in float32"

@@ -14,8 +14,8 @@ from fusion.features import FeatureSource
 from fusion.heads.catalog import HEADS, build_head, config_for
 from fusion.inputs import HeadInputs
 from fusion.plan import Plan
-from fusion.results import read_probabilities
 from fusion.run import RunFolder
+from fusion.scored import read_probabilities
 from fusion.scoring import score
 from tests.runs import Told, files_of, finish, plan, write_cache
 

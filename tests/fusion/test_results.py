@@ -9,8 +9,9 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.results import HEADER, collect, cost_of, latex_row, read_probabilities, score_table
+from fusion.results import HEADER, collect, cost_of, latex_row, score_table
 from fusion.run import RunFolder
+from fusion.scored import read_probabilities
 from tests.runs import finish, plan
 
 KEYS = ["fusion", "cache", "protocol", "labels", "run", "folds", "mean", "std", "interval", "pooled"]
@@ -102,7 +103,7 @@ def test_what_training_took_is_told_apart_from_the_results(run: tuple[dict[str, 
 def test_a_run_that_is_not_finished_has_no_results(run: tuple[dict[str, Any], RunFolder], trainable: Path) -> None:
     folder = run[1]
     described = {**folder.described, "seeds": [1, 9]}
-    with pytest.raises(MmerError, match=r"1-seed9/scores.json cannot be read .*let the run go on"):
+    with pytest.raises(MmerError, match=r"1-seed9/scores.json cannot be read .*the command of its run"):
         collect(folder, open_cache(trainable), described)
 
 

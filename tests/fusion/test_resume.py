@@ -139,3 +139,14 @@ def test_a_checkpoint_that_cannot_be_written_is_told(learnable: Path, tmp_path: 
 def test_nothing_is_left_beside_a_checkpoint(learnable: Path, tmp_path: Path) -> None:
     train(learnable, checkpoint=tmp_path / "state")
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.parametrize("after", [1, 6, 11])
+def test_a_training_that_is_told_to_stop_writes_its_state_first(
+    learnable: Path, undisturbed: TrainedFold, tmp_path: Path, after: int
+) -> None:
+    asked = iter([False] * (after - 1) + [True])
+    with pytest.raises(KeyboardInterrupt):
+        train(learnable, checkpoint=tmp_path / "state", save_every_s=1e9, stopping=lambda: next(asked))
+    assert load_checkpoint(tmp_path / "state").progress.step == after
+    assert_same(train(learnable, checkpoint=tmp_path / "state"), undisturbed)

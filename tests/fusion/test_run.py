@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from cache.errors import MmerError
-from fusion.run import RUN, RunFolder
+from fusion.run import FORMAT_VERSION, RUN, RunFolder
 
-DESCRIBED = {"fusion": "audio", "head": {"dim": 0}, "seeds": [0], "folds": {"1": "x", "a/b": "y"}}
+DESCRIBED = {"fusion": "audio", "head": {"dim": 0}, "seeds": [0], "labels": {"a": ["a"]}, "protocol": "p"}
+DESCRIBED["folds"] = {"1": "x", "a/b": "y"}
 HOLD = """
 import sys
 from pathlib import Path
@@ -41,6 +44,54 @@ def test_what_is_no_run_is_neither_trained_into_nor_deleted(tmp_path: Path, text
     with pytest.raises(MmerError, match=f"run.json {told}"):
         RunFolder(tmp_path).clear()
     assert (tmp_path / RUN).read_text() == text
+
+
+@pytest.mark.parametrize("name", ["results.json", "splits.csv", "confusion.png", "1-seed0/weights.safetensors"])
+@pytest.mark.parametrize("replace", [False, True])
+def test_files_of_no_run_are_not_taken_the_place_of(tmp_path: Path, name: str, replace: bool) -> None:
+    mine = tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("precious")
+    folder = RunFolder(tmp_path)
+    if replace:
+        folder.clear()
+    with pytest.raises(MmerError, match=f"{name} is in the way, and .* holds no run; name another --out"):
+        folder.begin(DESCRIBED, {})
+    assert mine.read_text() == "precious"
+    assert not (tmp_path / RUN).exists()
+
+
+def test_a_run_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write(RUN, {"format_version": FORMAT_VERSION + 1, "decides": DESCRIBED})
+    with pytest.raises(MmerError, match=r"run.json is of a newer mmer; update, or name another --out"):
+        folder.begin(DESCRIBED, {})
+
+
+def test_a_field_that_is_new_in_this_version_had_its_default(tmp_path: Path) -> None:
+    folder, newer = RunFolder(tmp_path), {**DESCRIBED, "head": {"dim": 0, "depth": 3}}
+    folder.begin(DESCRIBED, {})
+    folder.begin(newer, {}, {"head": {"dim": 9, "depth": 3}})
+    with pytest.raises(MmerError, match=r"holds another run \(head.depth 3 -> 4\)"):
+        folder.begin({**newer, "head": {"dim": 0, "depth": 4}}, {}, {"head": {"dim": 9, "depth": 3}})
+
+
+def test_what_is_known_by_a_digest_alone_is_told_in_words(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin({**DESCRIBED, "features": "a"}, {})
+    told = r"holds another run \(fold a/b has other utterances or labels; the features are others\)"
+    with pytest.raises(MmerError, match=told):
+        folder.begin({**DESCRIBED, "features": "b", "folds": {"1": "x", "a/b": "z"}}, {})
+
+
+def test_weights_can_be_read_by_whom_all_else_can(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write("x.json", 1)
+    with folder.replacing("x.safetensors") as path:
+        save_file({"a": torch.zeros(1)}, path)
+    assert {(tmp_path / name).stat().st_mode for name in ("x.json", "x.safetensors")} == {
+        (tmp_path / "x.json").stat().st_mode
+    }
 
 
 def test_clearing_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(learnab
         train(learnable, head=_exploding(), checkpoint=path, save_every_s=1e9)
     best = load_checkpoint(path).tensors[BEST]
     assert all(tensor.isfinite().all() for tensor in best.values())
-    with pytest.raises(MmerError, match=r"inf in batch 3 of epoch 2.*; delete .* to train anew"):
+    with pytest.raises(MmerError, match=r"inf in batch 3 of epoch 2.*; --replace trains anew"):
         train(learnable, head=_exploding(), checkpoint=path)
     with pytest.raises(MmerError, match=r"no weights are kept$"):
         train(learnable, head=_exploding())
