@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.listing import list_corpora, list_encoders
+from cli.listing import LISTING, list_corpora, list_encoders
 from cli.options import clean_errors, json_option, positive
 from cli.running import check_parity, print_estimate, run
 
@@ -83,8 +83,8 @@ from cli.running import check_parity, print_estimate, run
 @click.option(
     "--parity-check", type=int, callback=positive(int), help="First compare N utterances, batched, with one by one."
 )
-@click.option("--list-encoders", is_flag=True, is_eager=True, expose_value=False, callback=list_encoders)
-@click.option("--list-corpora", is_flag=True, is_eager=True, expose_value=False, callback=list_corpora)
+@click.option("--list-encoders", is_flag=True, help="Print the encoders.", callback=list_encoders, **LISTING)
+@click.option("--list-corpora", is_flag=True, help="Print the corpora.", callback=list_corpora, **LISTING)
 @json_option
 def featurize(
     *,

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from cli.experiment import experiment_options
-from cli.listing import list_heads, list_recipes
+from cli.listing import listing_options
 from cli.options import clean_errors, json_option, positive
 from cli.searching import search_and_report
 
@@ -44,8 +44,7 @@ ENGINES = ("auto", "fused", "shared", "dask")
 @click.option("--dry-run", is_flag=True, help="Print the combinations, the memory and the time, and train nothing.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the journal.  [default: runs/CACHE-HEAD-grid]")
 @click.option("--latex", is_flag=True, help="Print the ablation table in LaTeX too.")
-@click.option("--list-heads", is_flag=True, is_eager=True, expose_value=False, callback=list_heads)
-@click.option("--list-recipes", is_flag=True, is_eager=True, expose_value=False, callback=list_recipes)
+@listing_options
 @json_option
 def grid(**asked: Any) -> None:
     """Trains every combination of fields on every fold, many models at a time, and ranks them.

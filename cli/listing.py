@@ -1,8 +1,12 @@
 """What commands list: the catalogs of encoders, corpora, heads and recipes."""
 
+from typing import Any
+
 import click
 
-from cli.options import print_table
+from cli.options import clean_errors, print_table
+
+LISTING: dict[str, Any] = {"is_eager": True, "expose_value": False}
 
 
 def list_encoders(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -38,6 +42,19 @@ def list_heads(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
+def list_fields(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Prints what a head and its training can be told, and ends."""
+    if value:
+        from fusion.fields import list_fields as fields_of
+        from fusion.grid.models import value_text
+
+        with clean_errors():
+            rows = fields_of(value)
+        for name, default, owner, meaning in rows:
+            click.echo(f"{f'{name}={value_text(default)}':<26} {owner:<9} {meaning}")
+        ctx.exit()
+
+
 def list_recipes(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     """Prints the catalog of recipes and ends."""
     if value:
@@ -46,3 +63,21 @@ def list_recipes(ctx: click.Context, param: click.Parameter, value: bool) -> Non
         header, *rows = rows_of()
         print_table(header, rows)
         ctx.exit()
+
+
+def listing_options(command: Any) -> Any:
+    """Gives a command the options that list what may be trained."""
+    listings = (
+        click.option("--list-heads", is_flag=True, help="Print the heads.", callback=list_heads, **LISTING),
+        click.option(
+            "--list-fields",
+            metavar="HEAD",
+            help="Print what --set may set of a head.",
+            callback=list_fields,
+            **LISTING,
+        ),
+        click.option("--list-recipes", is_flag=True, help="Print the recipes.", callback=list_recipes, **LISTING),
+    )
+    for listing in reversed(listings):
+        command = listing(command)
+    return command

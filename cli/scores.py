@@ -16,14 +16,14 @@ def print_results(results: Mapping[str, Any], notes: Sequence[str], *, latex: bo
 
     Args:
         results: as `fusion.results.collect` gives them.
-        notes: to print below the scores.
+        notes: to print below those that are part of the results.
         latex: print a row of a LaTeX table too.
     """
-    from fusion.results import HEADER, latex_row, score_table
+    from fusion.results import HEADER, latex_row, recall_line, score_table
 
     print_table(HEADER, score_table(results))
-    for note in [*notes, *_noted(results["folds"])]:
-        click.echo(note)
+    for line in [recall_line(results), *results["notes"], *notes, *_noted(results["folds"])]:
+        click.echo(line)
     click.echo(_cost(results))
     if latex:
         click.echo(latex_row(results))

@@ -10,13 +10,14 @@ import click
 
 from cli.experiment import experiment_of, fields_of, head_of
 from cli.options import print_json, print_table, size_text
-from cli.training import default_name
+from cli.training import check_one_form, default_name
 
 PUBLISHED = "published"  # in place of a change: those of the recipe's paper
 
 
 def search_and_report(*, as_json: bool, latex: bool, dry_run: bool, report_all_tests: bool, **asked: Any) -> None:
     """Trains the grid that is asked for and prints its tables, or what it would take."""
+    check_one_form(as_json=as_json, latex=latex)
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in cli/extract.py
     from cache.joined import open_cache
     from cli.progress import GridBar

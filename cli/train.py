@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from cli.experiment import experiment_options
-from cli.listing import list_heads, list_recipes
+from cli.listing import listing_options
 from cli.options import clean_errors, json_option
 from cli.training import train_and_report
 
@@ -27,8 +27,7 @@ from cli.training import train_and_report
 @click.option("--replace", is_flag=True, help="Train anew what the run folder holds.")
 @click.option("--latex", is_flag=True, help="Print a row of a LaTeX table too.")
 @click.option("--tensorboard", is_flag=True, help="Write the curves for TensorBoard too, into the run folder.")
-@click.option("--list-heads", is_flag=True, is_eager=True, expose_value=False, callback=list_heads)
-@click.option("--list-recipes", is_flag=True, is_eager=True, expose_value=False, callback=list_recipes)
+@listing_options
 @json_option
 def train(**asked: Any) -> None:
     """Trains a fusion head on cached features and scores it on every fold.

@@ -18,6 +18,7 @@ def train_and_report(*, as_json: bool, latex: bool, replace: bool, runs: tuple[P
     """Trains what is asked for, or adds finished runs up, and prints the results."""
     from cli.scores import print_results
 
+    check_one_form(as_json=as_json, latex=latex)
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in cli/extract.py
     from featurize.memory import keep_freed_memory
 
@@ -51,8 +52,17 @@ def _trained(asked: dict[str, Any], replace: bool) -> tuple[dict[str, Any], list
                 folder.clear()
             share = asked["resident_share"]
             cross_validate(plan, folder, device=device, watcher=watcher, resident_share=share, stopping=stopping)
-            results = collect(folder, cache, plan.described)
-    return results, [*plan.notes, *_beside(plan, results)]
+            notes = [*plan.notes, plan.opening]
+            results = collect(folder, cache, plan.described, notes=notes, published=_published(plan))
+    return results, _beside(plan, results)
+
+
+def _published(plan: Any) -> list[dict[str, Any]]:
+    """Gives the figures of a recipe's paper, for machines."""
+    from fusion.recipes import recipe
+
+    figures = recipe(plan.experiment.recipe).published.figures if plan.experiment.recipe else ()
+    return [{"what": one.what, "status": one.status, **one.scores} for one in figures]
 
 
 def _beside(plan: Any, results: dict[str, Any]) -> list[str]:
@@ -77,6 +87,14 @@ def _beside(plan: Any, results: dict[str, Any]) -> list[str]:
     )
 
 
+def check_one_form(*, as_json: bool, latex: bool) -> None:
+    """Refuses a row of LaTeX inside an object for machines."""
+    from cache.errors import MmerError
+
+    if as_json and latex:
+        raise MmerError("--latex prints below the table, and --json prints one object alone; leave one of them out")
+
+
 def default_name(cache: Path, ending: str) -> Path:
     """Gives the folder below runs/ that a cache's results go to."""
     stem = "-".join(part for part in PATTERN.split(cache.stem) if part)
@@ -93,7 +111,7 @@ def _added(runs: tuple[Path, ...], asked: dict[str, Any], replace: bool) -> tupl
     from cache.errors import MmerError
     from cache.joined import open_cache
     from fusion.adding import FUSION, add_runs
-    from fusion.run import RUN, RunFolder
+    from fusion.run import RunFolder
 
     beside = [name for name, value in asked.items() if name not in OF_SUMS and value not in {None, (), False}]
     if len(runs) < 2 or asked["fusion"] != FUSION:
@@ -101,5 +119,4 @@ def _added(runs: tuple[Path, ...], asked: dict[str, Any], replace: bool) -> tupl
     if beside:
         raise MmerError(f"finished runs are added up as they are; leave {', '.join(beside)} out")
     out = RunFolder(asked["out"] or Path("runs") / f"score-{'-'.join(run.name for run in runs)}")
-    results = add_runs([RunFolder(run) for run in runs], open_cache(asked["cache"]), out, replace=replace)
-    return results, out.read(RUN)["notes"]
+    return add_runs([RunFolder(run) for run in runs], open_cache(asked["cache"]), out, replace=replace), []

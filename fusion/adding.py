@@ -15,7 +15,7 @@ from cache.joined import AnyCache
 from fusion.experiment import digest_of
 from fusion.metrics import score as score_guesses
 from fusion.records import write_predictions
-from fusion.results import collect
+from fusion.results import check_held, collect
 from fusion.run import RUN, SCORES, Plain, RunFolder
 from fusion.scored import Row, read_predictions, read_probabilities, read_scores
 
@@ -47,17 +47,18 @@ def add_runs(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, repl
     for run, described in zip(runs[1:], told[1:], strict=True):
         _check_alike(runs[0], told[0], run, described)
     summed = _described(told)
-    scored = {fold: _fold(runs, told, fold) for fold in summed["folds"]}
+    scored, recorded = {fold: _fold(runs, told, fold) for fold in summed["folds"]}, _recorded(runs, cache)
+    check_held((row["id"] for _, rows, _ in scored.values() for row in rows), cache)
     with out.locked():
         if replace:
             out.clear()
-        out.begin(summed, _recorded(runs, cache))
+        out.begin(summed, recorded)
         for fold, (scores, rows, probabilities) in scored.items():
             part = out.part(fold, 0)
             labels = [row["label"] for row in rows]
             write_predictions(part, [row["id"] for row in rows], labels, probabilities, list(summed["labels"]))
             part.write(SCORES, scores)
-        return collect(out, cache, summed)
+        return collect(out, cache, summed, notes=recorded["notes"])
 
 
 def _described(told: Sequence[Plain]) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def beside(
     published = recipe.published
     variant = published.variant(changed, recipe.streams if streams is None else streams)
     run = f"{corpus or recipe.corpus}, {features}, protocol {protocol}, labels {labels}"
-    run += f", NOT the recipe: {', '.join(changed)}" if changed else ""
+    otherwise = [*changed, *_elsewhere(recipe, protocol, labels, streams or {})]
+    run += f", NOT the recipe: {', '.join(otherwise)}" if otherwise else ""
     run += f", published as {variant.what!r}" if variant else ""
     rows = [
         ("", *METRICS, ""),
@@ -71,6 +72,13 @@ def published_table(recipe: Recipe, tell: Callable[[Mapping[str, object]], str])
         for one in published.figures
     ]
     return [*_aligned([("", *METRICS, ""), *rows]), *_origin(published)]
+
+
+def _elsewhere(recipe: Recipe, protocol: str, labels: str, streams: Mapping[str, str]) -> list[str]:
+    """Says what a run reads, divides or tells apart in another way than the recipe."""
+    asked = {"protocol": (recipe.protocol, protocol), "labels": (recipe.labels, labels)}
+    asked |= {role: (own, streams.get(role, own)) for role, own in recipe.streams.items()}
+    return [f"{name}={mine}" for name, (theirs, mine) in asked.items() if mine != theirs]
 
 
 def _variant(figure: Figure, tell: Callable[[Mapping[str, object]], str]) -> str:

@@ -14,7 +14,7 @@ from fusion.head import HeadConfig
 from fusion.members import Fold
 from fusion.split import Split
 from fusion.streams import Chosen
-from fusion.train_config import TrainConfig
+from fusion.train_config import SEEDS, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Experiment:
         recipe: name of the recipe that set the fields, empty where none did.
 
     Raises:
-        MmerError: if a seed is negative, given twice, or there is none.
+        MmerError: if a seed is negative or too great, given twice, or there is none.
     """
 
     fusion: str
@@ -49,9 +49,13 @@ class Experiment:
     recipe: str = ""
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+        if (
+            not self.seeds
+            or len(set(self.seeds)) < len(self.seeds)
+            or not 0 <= min(self.seeds) <= max(self.seeds) < SEEDS
+        ):
             told = ", ".join(map(str, self.seeds)) or "none"
-            raise MmerError(f"seeds must be numbers from 0 on that differ from each other, got {told}")
+            raise MmerError(f"seeds must be numbers from 0 to {SEEDS - 1} that differ from each other, got {told}")
 
     @property
     def defaults(self) -> dict[str, dict[str, Any]]:

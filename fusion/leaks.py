@@ -4,6 +4,7 @@ The functions named ``check_…`` raise an `MmerError` that names the fold and t
 a line for what is worth printing and no reason to stop.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,14 @@ import numpy as np
 from cache.errors import MmerError
 from cache.joined import AnyStream
 from cache.layout import COMMITTED
-from cache.stream import SPEECH, StreamSpec
+from cache.stream import SPEECH, TRANSCRIPT, StreamSpec
 from cache.utterance import Utterance
 from fusion.members import Fold, Places
 
 NAMED = 5  # how many offenders a message spells out
+SENTENCE = 5  # words: shorter ones are said by chance (21.9% of IEMOCAP are said in another session, 8.1% so long)
+WORD, EVENT = re.compile(r"\w+"), re.compile(r"\[[^\]]*\]")
+LEAST_DEV, MOST_DEV = 0.05, 0.2  # shares of what is not test that pass for a tenth
 
 Check = Callable[[Fold, Sequence[Utterance]], None]
 
@@ -112,11 +116,27 @@ def note_speakers(fold: Fold, utterances: Sequence[Utterance]) -> list[str]:
     return notes
 
 
+def note_dialogues(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> list[str]:
+    """Tells of utterances whose dialogue nobody knows, so that train and dev may share it."""
+    used = np.unique(np.concatenate([part for fold in folds for part in fold.parts.values()])).tolist()
+    unknown = sum(not utterances[index].dialogue for index in used)
+    if not unknown:
+        return []
+    return [f"{unknown} of {len(used)} utterances name no dialogue: of these, dev is drawn one by one"]
+
+
 def note_dev(fold: Fold, classes: Places, names: Sequence[str]) -> list[str]:
     """Tells of classes that dev lacks; its UA is the mean over the others."""
     counts = np.bincount(classes[fold.dev], minlength=len(names))
     missing = [name for name, count in zip(names, counts, strict=True) if not count]
     return [f"fold {fold.name}: dev has no utterance of class {_some(missing)}"] if missing else []
+
+
+def note_share(fold: Fold) -> list[str]:
+    """Tells where dev, which should be a tenth, is much more or less of what is not test."""
+    share = len(fold.dev) / (len(fold.train) + len(fold.dev))
+    told = f"fold {fold.name}: dev is {share:.0%} of what is not test, since what it is taken of is so large or small"
+    return [] if LEAST_DEV <= share <= MOST_DEV else [told]
 
 
 def note_twins(fold: Fold, ids: Sequence[str], streams: Sequence[AnyStream]) -> list[str]:
@@ -135,6 +155,17 @@ def note_twins(fold: Fold, ids: Sequence[str], streams: Sequence[AnyStream]) -> 
         if twins:
             notes.append(f"fold {fold.name}: recordings of {one} that are in {other} too: {_some(twins)}")
     return notes
+
+
+def note_transcripts(fold: Fold, utterances: Sequence[Utterance], specs: Sequence[StreamSpec]) -> list[str]:
+    """Tells how much of test says, in five words or more, what train or dev says too, where text is read."""
+    if not any(spec.consumes == TRANSCRIPT for spec in specs):
+        return []
+    known = {_said(utterances[index]) for part in (fold.train, fold.dev) for index in part.tolist()}
+    shared = sum(said in known and len(said) >= SENTENCE for said in (_said(utterances[i]) for i in fold.test.tolist()))
+    if not shared:
+        return []
+    return [f"fold {fold.name}: {shared} of {len(fold.test)} test utterances say word for word what train or dev says"]
 
 
 def _check_apart(fold: Fold, utterances: Sequence[Utterance], column: str, one: str, others: Sequence[str]) -> None:
@@ -175,6 +206,11 @@ def _seen(fold: Fold, utterances: Sequence[Utterance], told: Mapping[str, object
 
 def _names(told: Any) -> set[str]:
     return {str(name) for name in told} if isinstance(told, list | tuple | set) else set()
+
+
+def _said(utterance: Utterance) -> tuple[str, ...]:
+    """Gives the words of a transcript without event tags, in lower case."""
+    return tuple(WORD.findall(EVENT.sub(" ", utterance.text).lower()))
 
 
 def _digests(stream: AnyStream, part: Places) -> dict[bytes, int]:

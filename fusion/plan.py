@@ -48,6 +48,12 @@ class Plan:
         return [self.split.promise, self._features, *self.split.notes]
 
     @property
+    def opening(self) -> str:
+        """How epochs are chosen and tests opened by ``mmer-train``, to print."""
+        monitor = self.experiment.training.monitor
+        return f"epochs are chosen on dev, by {monitor}; each test part is opened once, for the epoch that was chosen"
+
+    @property
     def _features(self) -> str:
         names = ", ".join(self.chosen.always)
         return f"frozen features of {names}" if self.frozen else f"features of fine-tuned encoders: {names}"

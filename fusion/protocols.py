@@ -33,11 +33,14 @@ from fusion.leaks import (
     check_parts,
     check_speakers,
     note_dev,
+    note_dialogues,
+    note_share,
     note_speakers,
 )
 from fusion.members import Fold, Members, Places
 
 AUTO = "auto"
+DIALOGUES = "dialogues"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +50,14 @@ class Protocol:
     Attributes:
         split: makes the folds.
         promise: what they promise, in words to print.
+        tenth_of: what dev is a tenth of, taken whole; empty where it is not.
         checks: functions that hold each fold to it.
         history: whether streams with the turns before may be read at all.
     """
 
     split: Splitting
     promise: str
+    tenth_of: str = ""
     checks: tuple[Check, ...] = ()
     history: bool = True
 
@@ -63,6 +68,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "session": Protocol(
         split=by_session,
         promise=f"leave one session out: test shares no speaker with train or dev; {_BY_DIALOGUE}",
+        tenth_of=DIALOGUES,
         checks=(check_speakers, check_dialogues),
     ),
     "speaker": Protocol(
@@ -73,11 +79,13 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "session5": Protocol(
         split=by_last_session,
         promise=f"session 5 is test: it shares no speaker with train or dev; {_BY_DIALOGUE}",
+        tenth_of=DIALOGUES,
         checks=(check_speakers, check_dialogues),
     ),
     "random5": Protocol(
         split=by_random_fifth,
         promise="five random fifths of the utterances: speaker-dependent, no promise",
+        tenth_of="utterances",
         history=False,
     ),
     "official": Protocol(split=by_published_split, promise="the published split: it promises what its publisher does"),
@@ -85,12 +93,14 @@ PROTOCOLS: Mapping[str, Protocol] = {
         split=by_emobox_actors,
         promise="EmoBox's six folds of four actors: train, dev and test share no speaker; dev is a tenth of the "
         "training speakers",
+        tenth_of="speakers",
         checks=(check_speakers, check_dev_speakers, check_dialogues),
     ),
     "actor5": Protocol(
         split=by_actor_group,
         promise="five groups of speakers: train, dev and test share no speaker, train and dev no dialogue; dev is a "
         "tenth of the training speakers",
+        tenth_of="speakers",
         checks=(check_speakers, check_dev_speakers, check_dialogues),
     ),
 }
@@ -178,10 +188,16 @@ def describe(protocol: str) -> str:
 
 
 def notes_on(
-    folds: Sequence[Fold], utterances: Sequence[Utterance], classes: Places, names: Sequence[str]
+    folds: Sequence[Fold], utterances: Sequence[Utterance], classes: Places, names: Sequence[str], protocol: str
 ) -> list[str]:
-    """Tells of speakers on both sides, of unknown ones, and of classes that dev lacks."""
-    return [note for fold in folds for note in [*note_speakers(fold, utterances), *note_dev(fold, classes, names)]]
+    """Tells of speakers on both sides, of unknown ones, of unknown dialogues, and of what is odd about dev."""
+    tenth_of, notes = _protocol(protocol).tenth_of, note_dialogues(folds, utterances)
+    return [
+        *(notes if tenth_of == DIALOGUES else []),
+        *(note for fold in folds for note in note_speakers(fold, utterances)),
+        *(note for fold in folds for note in note_dev(fold, classes, names)),
+        *(note for fold in folds if tenth_of for note in note_share(fold)),
+    ]
 
 
 def _protocol(name: str) -> Protocol:

@@ -8,6 +8,7 @@ from cache.joined import AnyCache
 from fusion.figures import Published
 from fusion.head import AUDIO, TEXT
 from fusion.published import PUBLISHED
+from fusion.remedy import command
 
 PAPER = ":paper"
 ALWAYS_MADE = "logmel80"  # mmer-featurize adds it to every cache
@@ -81,11 +82,9 @@ def streams_of(recipe: Recipe, cache: AnyCache, roles: Collection[str], asked: M
     wanted = {role: name for role, name in recipe.streams.items() if role in roles and role not in asked}
     missing = {role: name for role, name in wanted.items() if name not in cache.streams}
     if missing:
-        corpus = cache.header["corpus"]
         raise MmerError(
             f"{cache.path} lacks {', '.join(missing.values())}, which recipe {recipe.name} reads; add it by "
-            f"mmer-featurize {corpus.get('name')} --root {corpus.get('root')} --cache {cache.path} {recipe.featurize}, "
-            f"or name another stream by {' and '.join(map(_flag, missing))}"
+            f"{command(cache, recipe.featurize)}, or name another stream by {' and '.join(map(_flag, missing))}"
         )
     return {**wanted, **asked}
 

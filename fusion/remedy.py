@@ -30,9 +30,14 @@ def adding_role(cache: AnyCache, role: str) -> str:
 
 def featurizing(cache: AnyCache, encoder: str) -> str:
     """Gives the command that computes an encoder's streams for the utterances of a cache."""
+    return command(cache, f"--encoder {quote(encoder)}")
+
+
+def command(cache: AnyCache, options: str) -> str:
+    """Gives the command that computes for the utterances of a cache what some options say."""
     root = str(cache.header["corpus"].get("root", ""))
     told = f"--root {quote(root)} " if root else ""
-    return f"mmer-featurize {quote(corpus_of(cache))} {told}--cache {_files(cache)} --encoder {quote(encoder)}"
+    return f"mmer-featurize {quote(corpus_of(cache))} {told}--cache {_files(cache)} {options}"
 
 
 def corpus_of(cache: AnyCache) -> str:

@@ -1,7 +1,7 @@
 """What a finished run says: scores of every fold and seed, their mean, spread and interval, the confusion matrix."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,26 @@ from fusion.scored import read_cost, read_predictions, read_scores
 from fusion.statistics import Predictions, clusters_of, summarize
 
 HEADER = ("fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1")
+OVER_ALL: Plain = {"mean": "mean", "std": "std", "pooled": "pooled", "interval": "95% of pooled"}
+FEW = 10  # clusters: an interval over fewer says little
 
 
-def collect(folder: RunFolder, cache: AnyCache, described: Plain) -> dict[str, Any]:
+def collect(
+    folder: RunFolder,
+    cache: AnyCache,
+    described: Plain,
+    *,
+    notes: Sequence[str] = (),
+    published: Sequence[Plain] = (),
+) -> dict[str, Any]:
     """Gathers the results of a run whose models are all scored, and writes them and the confusion matrix.
 
     Args:
         folder: of the run.
         cache: that it was trained on, for the speakers that intervals are clustered by.
         described: what the run is.
+        notes: to stand beside the scores.
+        published: figures of the recipe's paper, to stand there too.
 
     Returns:
         What ``mmer-train --json`` prints.
@@ -53,6 +64,10 @@ def collect(folder: RunFolder, cache: AnyCache, described: Plain) -> dict[str, A
         "pooled": summary.pooled,
     }
     counts = confusion(predictions.truth, predictions.guess, len(names))
+    results["recall"] = dict(zip(names, (counts.diagonal() / counts.sum(axis=1)).tolist(), strict=True))
+    results["notes"] = [*notes, *_few(predictions)]
+    if published:
+        results["published"] = list(published)
     rows = [[name, *map(int, row)] for name, row in zip(names, counts, strict=True)]
     folder.write_rows(CONFUSION, ["truth", *names], rows)
     plot_confusion(folder, counts, names, f"{described['fusion']}, {described['protocol']}")
@@ -72,10 +87,8 @@ def pooled(parts: Sequence[RunFolder], cache: AnyCache, names: Sequence[str]) ->
         MmerError: if they cannot be read, or the cache lacks one of the utterances.
     """
     rows = [row for part in parts for row in read_predictions(part, names)]
+    check_held((row["id"] for row in rows), cache)
     where = {name: place for place, name in enumerate(cache.ids)}
-    lost = next((row["id"] for row in rows if row["id"] not in where), None)
-    if lost is not None:
-        raise MmerError(f"{cache.path} does not hold utterance {lost} of this run; name the cache of the run")
     clusters = clusters_of(cache.utterances, corpus_of(cache))
     index = {name: place for place, name in enumerate(names)}
     return Predictions(
@@ -87,6 +100,18 @@ def pooled(parts: Sequence[RunFolder], cache: AnyCache, names: Sequence[str]) ->
     )
 
 
+def check_held(ids: Iterable[str], cache: AnyCache) -> None:
+    """Refuses a cache that lacks one of the utterances of a run.
+
+    Raises:
+        MmerError: naming it.
+    """
+    held = set(cache.ids)
+    lost = next((name for name in ids if name not in held), None)
+    if lost is not None:
+        raise MmerError(f"{cache.path} does not hold utterance {lost} of this run; name the cache of the run")
+
+
 def cost_of(folder: RunFolder, described: Plain) -> tuple[float, int]:
     """Gives the seconds of training and the peak of memory in bytes over all models; 0 where nothing was trained."""
     costs = [read_cost(part) for part in folder.parts(described) if (part.path / COST).exists()]
@@ -94,7 +119,7 @@ def cost_of(folder: RunFolder, described: Plain) -> tuple[float, int]:
 
 
 def score_table(results: Plain) -> list[list[object]]:
-    """Gives the rows below `HEADER`: each model, then mean, standard deviation, interval and pooled scores."""
+    """Gives the rows below `HEADER`: each model, then mean and deviation, pooled scores and their interval."""
     rows: list[list[object]] = [
         [
             one["fold"],
@@ -107,10 +132,20 @@ def score_table(results: Plain) -> list[list[object]]:
         ]
         for one in results["folds"]
     ]
-    for name in ("mean", "std", "interval", "pooled"):
+    for name, told in OVER_ALL.items():
         cells = [_cell(results[name][metric]) for metric in METRICS]
-        rows.append([name, "", "", "", "", "", *cells])
+        rows.append([told, "", "", "", "", "", *cells])
     return rows
+
+
+def recall_line(results: Plain) -> str:
+    """Writes the recall of each class over all test parts and seeds.
+
+    Example:
+        >>> recall_line({"recall": {"angry": 0.75, "sad": 0.5}})
+        'recall: angry 75.00, sad 50.00'
+    """
+    return "recall: " + ", ".join(f"{name} {percent(value)}" for name, value in results["recall"].items())
 
 
 def percent(value: float) -> str:
@@ -136,6 +171,11 @@ def latex_row(results: Mapping[str, Any]) -> str:
         spread = results["std"][metric]
         cells.append(percent(results["mean"][metric]) + ("" if spread is None else rf" $\pm$ {percent(spread)}"))
     return " & ".join([str(results["fusion"]), *cells]) + r" \\"
+
+
+def _few(predictions: Predictions) -> list[str]:
+    count = len(np.unique(predictions.clusters))
+    return [f"the interval is over {count} speakers or dialogues: too few to say much"] if count < FEW else []
 
 
 def _cell(value: Any) -> str:

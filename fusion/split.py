@@ -9,7 +9,7 @@ import numpy.typing as npt
 from cache.joined import AnyCache
 from fusion.coverage import cover
 from fusion.labels import LabelSet, choose_labels, classes_of
-from fusion.leaks import check_classes, check_encoders, check_parts, note_twins
+from fusion.leaks import check_classes, check_encoders, check_parts, note_transcripts, note_twins
 from fusion.members import Fold
 from fusion.protocols import choose_protocol, describe, make_folds, notes_on, refuse_history
 
@@ -82,7 +82,7 @@ def split_cache(
         check_parts(one.fold)
         check_classes(one.fold, classes, chosen.names)
         notes += [*one.notes, *check_encoders(one.fold, utterances, specs, corpus, allow_leak=allow_leak)]
-        notes += note_twins(one.fold, cache.ids, opened)
+        notes += [*note_twins(one.fold, cache.ids, opened), *note_transcripts(one.fold, utterances, specs)]
     kept = [one.fold for one in covered]
     return Split(
         protocol=name,
@@ -91,5 +91,5 @@ def split_cache(
         folds=kept,
         totals={one.fold.name: one.total for one in covered},
         promise=describe(name),
-        notes=[*notes, *notes_on(kept, utterances, classes, chosen.names)],
+        notes=[*notes, *notes_on(kept, utterances, classes, chosen.names, name)],
     )

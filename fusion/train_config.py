@@ -14,6 +14,7 @@ PRECISIONS: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+SEEDS = 2**32  # scikit-learn draws by no greater ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class TrainConfig:
         label_smoothing: of the cross entropy.
         precision: ``float32``, or ``bfloat16`` or ``float16`` for what may be computed so; scoring is float32.
         seed: of the model: dropout, modality dropout.
-        data_seed: of the order of batches.
+        data_seed: of random folds, of dev parts and of the order of batches.
     """
 
     epochs: int = 100
@@ -62,6 +63,9 @@ class TrainConfig:
         for name, least in {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0, "data_seed": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("seed", "data_seed"):
+            if getattr(self, name) >= SEEDS:
+                raise ValueError(f"{name} must be below {SEEDS}, got {getattr(self, name)}")
         for name in ("weight_decay", "clip"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

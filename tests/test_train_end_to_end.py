@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from fusion.checkpoint import load_checkpoint
 from tests.runs import files_of, train_by_command
 from tests.voices import RATE_HZ, featurized, tone, write_corpus
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 CLASSES = {"angry": (0.3, "i hate this"), "happy": (0.3, "i love this"), "sad": (0.0, "i hate this")}
 SESSIONS, TURNS = 3, 16
 LONG = ["--fusion", "concat", "--epochs", "25", "--set", "patience=25", "--set", "dim=16", "--batch-size", "4"]
+SHORT = [*LONG, "--epochs", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +52,17 @@ def started(cache: Path, folder: Path, *options: str) -> "subprocess.Popen[str]"
     return subprocess.Popen(command(cache, *options), cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
 
 
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def killed_in_the_second_fold(cache: Path, folder: Path) -> None:
     with started(cache, folder, *LONG, "--out", "run") as process:
-        deadline = time.monotonic() + 60
-        while not (folder / "run" / "0-seed0" / "scores.json").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_for(folder / "run" / "0-seed0" / "scores.json", process)
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not (folder / "run" / "results.json").exists()
@@ -77,6 +83,25 @@ def test_a_run_that_was_killed_ends_bit_equal_to_an_undisturbed_one(
     result = train_by_command(voices, *LONG, "--out", "run", "--json")
     assert json.loads(told) == json.loads(result.stdout)
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_state_that_is_gone_on_from(
+    voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    for name in ("stopped", "whole"):
+        (tmp_path / name).mkdir()
+    with started(voices, tmp_path / "stopped", *SHORT, "--out", "run") as process:
+        wait_for(tmp_path / "stopped" / "run" / "0-seed0", process)
+        os.kill(process.pid, number)
+        told, progress = process.communicate(timeout=60)
+    assert (process.returncode, told) == (1, "")
+    assert progress.endswith("interrupted; what is committed stays, and the same command goes on from there\n")
+    assert load_checkpoint(tmp_path / "stopped" / "run" / "0-seed0" / "state.safetensors").progress.step > 0
+    for name in ("stopped", "whole"):
+        monkeypatch.chdir(tmp_path / name)
+        assert train_by_command(voices, *SHORT, "--out", "run").exit_code == 0
+    assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
 
 
 def test_something_is_learnt_of_voices_and_words(voices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

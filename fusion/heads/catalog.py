@@ -26,6 +26,7 @@ from fusion.heads.label_guided import LabelGuided, LabelGuidedConfig
 from fusion.heads.rescmfa import ResCMFA, ResCMFAConfig
 from fusion.heads.tab import MulTAB, MulTABConfig
 from fusion.inputs import HeadInputs
+from fusion.memory import is_out_of_memory
 from fusion.settings import configured, nearest
 
 AnyHead: TypeAlias = ResCMFA | Bimodal | MulTAB | JFM | LabelGuided | Concat | CrossAttention | Unimodal | Score
@@ -171,6 +172,10 @@ def build_head(name: str, config: HeadConfig, inputs: HeadInputs, *, seed: int) 
             head = spec.head(config, inputs)
         except ValueError as error:
             raise MmerError(f"head {name}: {error}") from error
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MmerError(f"head {name} takes more memory than there is; choose a smaller dim") from error
     seed_dropout(head, seed)
     return head
 

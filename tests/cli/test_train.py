@@ -34,7 +34,9 @@ def test_json_is_the_object_of_the_contract_and_nothing_else(trainable: Path, he
     result = train_by_command(trainable, "--fusion", "audio", "--json")
     told = json.loads(done(result))
     assert result.stdout.count("\n") == 1
-    assert list(told) == KEYS
+    assert list(told) == [*KEYS, "recall", "notes"]
+    assert told["notes"][1] == "frozen features of voice"
+    assert told["notes"][-2].startswith("epochs are chosen on dev, by wf1; each test part is opened once")
     assert list(told["folds"][0])[: len(FOLD_KEYS)] == FOLD_KEYS
     assert json.loads((here / told["run"] / "results.json").read_text()) == told
     assert "note: frozen features of voice\n" in result.stderr
@@ -44,9 +46,10 @@ def test_the_table_has_every_fold_and_what_the_scores_are_worth(trainable: Path,
     lines = done(train_by_command(trainable, "--fusion", "concat", "--seed", "1", "--seed", "2")).splitlines()
     assert lines[0].split() == ["fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1"]
     assert [line.split()[:2] for line in lines[1:7]] == [[str(f), str(s)] for s in (1, 2) for f in (1, 2, 3)]
-    assert [line.split()[0] for line in lines[7:11]] == ["mean", "std", "interval", "pooled"]
-    assert lines[11].startswith("session: leave one session out: test shares no speaker with train or dev")
-    assert lines[12] == "frozen features of voice, words@4"
+    assert [line.split()[0] for line in lines[7:11]] == ["mean", "std", "pooled", "95%"]
+    assert lines[11].startswith("recall: angry ")
+    assert lines[12].startswith("session: leave one session out: test shares no speaker with train or dev")
+    assert lines[13] == "frozen features of voice, words@4"
     assert lines[-1].startswith("runs/toy-concat-")
     assert " parameters, " in lines[-1]
 
@@ -110,7 +113,7 @@ def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -
         done(train_by_command(trainable, "--fusion", head, "--out", head))
     both = ["--fusion", "score", "--cache", str(trainable), "--run", "audio", "--run", "text"]
     told = json.loads(done(CliRunner().invoke(train, [*both, "--json"])))
-    assert (list(told), told["fusion"], told["run"]) == (KEYS, "score", "runs/score-audio-text")
+    assert (list(told), told["fusion"], told["run"]) == ([*KEYS, "recall", "notes"], "score", "runs/score-audio-text")
     lines = done(CliRunner().invoke(train, both)).splitlines()
     assert "the sum of the logits of audio and text" in lines
     assert "frozen features of voice" in lines

@@ -8,6 +8,8 @@ from fusion.plan import plan_run
 from fusion.recipes import recipe
 
 LABELS = "angry=angry,happy=happy,sad=sad,calm=calm"
+ELSEWHERE = f"labels={LABELS}, text=words@4"
+LATE = f"labels={LABELS}, patches=vit, text=words@4"
 MEAN = {"wa": 0.5, "ua": 0.5, "wf1": 0.5}
 
 
@@ -22,7 +24,7 @@ def told(cache: Path, **changed: object) -> list[str]:
 
 def test_a_run_of_a_published_variant_is_marked_after_a_recipe(trainable: Path) -> None:
     lines = told(trainable, fusion="late")
-    assert lines[1].endswith(", NOT the recipe: fusion=late, published as 'late fusion'")
+    assert lines[1].endswith(f", NOT the recipe: fusion=late, {LATE}, published as 'late fusion'")
     assert [line for line in lines if line.endswith(", the variant run here")] == [
         next(line for line in lines if line.startswith("published: late fusion"))
     ]
@@ -30,9 +32,10 @@ def test_a_run_of_a_published_variant_is_marked_after_a_recipe(trainable: Path) 
 
 def test_other_changes_are_told_without_a_mark(trainable: Path) -> None:
     lines = told(trainable, fusion="late", epochs="3")
-    assert lines[1].endswith(", NOT the recipe: fusion=late, epochs=3")
+    assert lines[1].endswith(f", NOT the recipe: fusion=late, epochs=3, {LATE}")
     assert not [line for line in lines if line.endswith(", the variant run here")]
 
 
-def test_the_recipe_itself_is_told_plainly(trainable: Path) -> None:
-    assert told(trainable)[1].endswith(f"toy, frozen features, protocol session, labels {LABELS}")
+def test_other_labels_and_streams_are_told_too(trainable: Path) -> None:
+    plain = f"toy, frozen features, protocol session, labels {LABELS}, NOT the recipe: {ELSEWHERE}"
+    assert told(trainable)[1].endswith(plain)

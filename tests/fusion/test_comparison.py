@@ -41,7 +41,15 @@ def test_the_run_is_told_as_it_was() -> None:
     line = shown("gcf2net-meld:paper")[1]
     assert line.endswith("meld, frozen features, protocol official, labels meld7")
     line = shown("jfm-iemocap", protocol="session5", labels="iemocap6", frozen=False, corpus="demo")[1]
-    assert line.endswith("demo, encoders trained too, protocol session5, labels iemocap6")
+    told = "demo, encoders trained too, protocol session5, labels iemocap6"
+    assert line.endswith(f"{told}, NOT the recipe: protocol=session5, labels=iemocap6")
+
+
+def test_other_streams_are_not_the_recipe() -> None:
+    streams = dict(recipe("superb-iemocap").streams)
+    assert "NOT" not in shown("superb-iemocap", streams=streams)[1]
+    line = shown("superb-iemocap", streams={"audio": "wav2vec2-base"}, changed=["epochs=1"])[1]
+    assert line.endswith("labels iemocap4, NOT the recipe: epochs=1, audio=wav2vec2-base")
 
 
 def test_scores_stand_in_columns_and_a_missing_one_is_a_dash() -> None:

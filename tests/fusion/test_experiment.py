@@ -17,7 +17,9 @@ from tests.shards import write_piece
 
 @pytest.mark.parametrize(("seeds", "told"), [((), "none"), ((1, 1), "1, 1"), ((-1,), "-1"), ((0, 2, 0), "0, 2, 0")])
 def test_seeds_are_numbers_that_differ(seeds: tuple[int, ...], told: str) -> None:
-    with pytest.raises(MmerError, match=f"seeds must be numbers from 0 on that differ from each other, got {told}$"):
+    with pytest.raises(
+        MmerError, match=f"seeds must be numbers from 0 to 4294967295 that differ from each other, got {told}$"
+    ):
         Experiment(fusion="audio", head=HeadConfig(), training=TrainConfig(), seeds=seeds)
 
 

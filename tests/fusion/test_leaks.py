@@ -18,8 +18,10 @@ from fusion.leaks import (
     check_encoders,
     check_parts,
     check_speakers,
+    note_transcripts,
     note_twins,
 )
+from fusion.members import Fold
 from fusion.protocols import make_folds, refuse_history
 from fusion.split import split_cache
 from tests.fusion.rosters import actors, by_label, dyads, fold_of, four_classes, show
@@ -196,6 +198,25 @@ def test_identical_recordings_on_both_sides_are_noted(tmp_path: Path) -> None:
     notes = split_cache(cache, streams=["enc"], labels="c=calm,h=happy,s=sad").notes
     assert notes[0] == "fold 1: recordings of test that are in train too: calm-0-01 = sad-1-24"
     assert note_twins(FOLD, cache.ids, []) == []
+
+
+def test_what_train_and_test_both_say_is_counted_where_text_is_read() -> None:
+    texts = [
+        "[SIGH] I said: no more of it!",
+        "no more",
+        "i said no more of it",
+        "No more.",
+        "nothing of the kind at all",
+    ]
+    utterances = [Utterance(id=str(place), text=text) for place, text in enumerate([*texts, ""])]
+    fold = Fold(name="1", train=np.array([2]), dev=np.array([3]), test=np.array([0, 1, 4, 5]))
+    sound = replace(spec(), role="audio")
+    assert note_transcripts(fold, utterances, [sound, spec()]) == [
+        "fold 1: 1 of 4 test utterances say word for word what train or dev says"
+    ]
+    assert note_transcripts(fold, utterances, [sound]) == []
+    apart = Fold(name="1", train=np.array([4]), dev=np.array([3]), test=np.array([0, 1]))
+    assert note_transcripts(apart, utterances, [spec()]) == []
 
 
 def test_a_whole_cache_is_split_with_every_check(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from fusion.recipes import recipe
 
 def holding(*streams: str) -> AnyCache:
     header = {"corpus": {"name": "iemocap", "root": "/data/IEMOCAP"}}
-    return cast(AnyCache, SimpleNamespace(path=Path("a.h5"), streams=dict.fromkeys(streams), header=header))
+    part = SimpleNamespace(path=Path("my caches/a.h5"))
+    return cast(AnyCache, SimpleNamespace(path=part.path, parts=[part], streams=dict.fromkeys(streams), header=header))
 
 
 def test_the_recipe_names_the_streams_unless_the_user_does() -> None:
@@ -27,11 +28,11 @@ def test_the_recipe_names_the_streams_unless_the_user_does() -> None:
 
 def test_a_missing_stream_is_told_with_the_command_that_adds_it() -> None:
     command = (
-        "mmer-featurize iemocap --root /data/IEMOCAP --cache a.h5 --encoder wav2vec2-base --encoder bert-base "
-        "--history 10 --max-tokens 150"
+        "mmer-featurize iemocap --root /data/IEMOCAP --cache 'my caches/a.h5' --encoder wav2vec2-base "
+        "--encoder bert-base --history 10 --max-tokens 150"
     )
     with pytest.raises(
-        MmerError, match=re.escape("a.h5 lacks bert-base+history10, which recipe lemer-iemocap")
+        MmerError, match=re.escape("my caches/a.h5 lacks bert-base+history10, which recipe lemer-iemocap")
     ) as told:
         streams_of(recipe("lemer-iemocap"), holding("wav2vec2-base", "bert-base"), ["audio", "text"], {})
     assert command in str(told.value)

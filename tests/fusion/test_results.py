@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, recall_score
 
 from cache.errors import MmerError
 from cache.joined import open_cache
@@ -15,6 +15,7 @@ from fusion.scored import read_probabilities
 from tests.runs import finish, plan
 
 KEYS = ["fusion", "cache", "protocol", "labels", "run", "folds", "mean", "std", "interval", "pooled"]
+BESIDE = ["recall", "notes"]
 FOLD_KEYS = {"fold": str, "seed": int, "epoch": int, "train": int, "dev": int, "test": int}
 SCORES = ["wa", "ua", "wf1"]
 
@@ -27,7 +28,7 @@ def run(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
 
 def test_the_object_is_that_of_the_contract(run: tuple[dict[str, Any], RunFolder]) -> None:
     results, folder = run
-    assert list(results) == KEYS
+    assert list(results) == [*KEYS, *BESIDE]
     assert json.loads(json.dumps(results)) == results == folder.read("results.json")
     assert [(one["fold"], one["seed"]) for one in results["folds"]] == [(str(f), s) for s in (1, 2) for f in (1, 2, 3)]
     for one in results["folds"]:
@@ -56,6 +57,8 @@ def test_scores_agree_with_scikit_learn_on_what_was_predicted(run: tuple[dict[st
     counts = [[int(row[name]) for name in results["labels"]] for row in told]
     assert counts == confusion_matrix(truth, guess, labels=results["labels"]).tolist()
     assert [row["truth"] for row in told] == results["labels"]
+    recalls = recall_score(truth, guess, labels=results["labels"], average=None)
+    assert list(results["recall"].values()) == pytest.approx(recalls.tolist())
 
 
 def test_every_guess_has_the_highest_of_probabilities_that_sum_to_one(run: tuple[dict[str, Any], RunFolder]) -> None:
@@ -71,7 +74,7 @@ def test_the_table_has_a_row_for_each_model_and_four_for_all(run: tuple[dict[str
     results, _ = run
     table = score_table(results)
     assert {len(row) for row in table} == {len(HEADER)}
-    assert [row[0] for row in table[-4:]] == ["mean", "std", "interval", "pooled"]
+    assert [row[0] for row in table[-4:]] == ["mean", "std", "pooled", "95% of pooled"]
     assert table[0][:2] == ["1", 1]
     assert table[-4][-2] == f"{100 * results['mean']['ua']:.2f}"
 
@@ -80,6 +83,10 @@ def test_a_denominator_stands_in_the_table_where_utterances_are_missing(run: tup
     results = json.loads(json.dumps(run[0]))
     results["folds"][0]["test_of"] += 1
     assert [row[5] for row in score_table(results)[:2]] == ["24 of 25", 24]
+
+
+def test_an_interval_over_few_speakers_is_noted(run: tuple[dict[str, Any], RunFolder]) -> None:
+    assert run[0]["notes"] == ["the interval is over 6 speakers or dialogues: too few to say much"]
 
 
 def test_a_single_fold_has_no_spread(run: tuple[dict[str, Any], RunFolder], trainable: Path, tmp_path: Path) -> None:
