@@ -26,6 +26,12 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         help="session, speaker, session5, random5, official, actor6, actor5, auto.  [default: the corpus']",
     ),
     click.option("--labels", help="Name of a label set, or happy=hap+exc,sad=sad.  [default: the corpus']"),
+    click.option(
+        "--only",
+        multiple=True,
+        metavar="COLUMN=VALUE",
+        help="Take these utterances alone, such as style=improvised; repeatable, several values by +.",
+    ),
     click.option("--audio", metavar="STREAM", help="Stream to read as audio, where the cache has several."),
     click.option("--text", metavar="STREAM", help="Stream to read as text, where the cache has several."),
     click.option(
@@ -75,8 +81,9 @@ def experiment_of(asked: Mapping[str, Any], cache: Any, axes: Mapping[str, objec
     Raises:
         MmerError: if a head, a recipe, a field or a stream is unknown, or a value is not allowed.
     """
-    from fusion.configure import configure
+    from fusion.configure import configure, parse_fields
     from fusion.experiment import Experiment
+    from fusion.narrowing import parse_only
     from fusion.recipe import streams_of
 
     chosen, fusion = head_of(asked)
@@ -97,6 +104,7 @@ def experiment_of(asked: Mapping[str, Any], cache: Any, axes: Mapping[str, objec
         streams=streams_of(chosen, cache, {*head.roles, *head.weight_roles}, named) if chosen else named,
         labels=asked["labels"] or (chosen.labels if chosen else None),
         protocol=asked["protocol"] or (chosen.protocol if chosen else None),
+        only=parse_only(parse_fields(asked["only"], form="COLUMN=VALUE", such_as="--only style=improvised")),
         allow_missing=asked["allow_missing"],
         allow_leak=asked["allow_leak"],
         recipe=asked["recipe"] or "",

@@ -12,6 +12,7 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.head import HeadConfig
 from fusion.members import Fold
+from fusion.narrowing import Only
 from fusion.split import Split
 from fusion.streams import Chosen
 from fusion.train_config import SEEDS, TrainConfig
@@ -29,6 +30,7 @@ class Experiment:
         streams: role -> stream, where named.
         labels: what ``--labels`` says, None for the default of the corpus.
         protocol: what ``--protocol`` says, None for the default of the corpus.
+        only: column -> the values that take part, of all utterances where there is none.
         allow_missing: score the test utterances that have features where some have none.
         allow_leak: take encoders that have seen test speakers.
         recipe: name of the recipe that set the fields, empty where none did.
@@ -44,6 +46,7 @@ class Experiment:
     streams: Mapping[str, str] = field(default_factory=dict)
     labels: str | None = None
     protocol: str | None = None
+    only: Only = field(default_factory=dict)
     allow_missing: bool = False
     allow_leak: bool = False
     recipe: str = ""
@@ -74,6 +77,7 @@ class Experiment:
             "seeds": list(self.seeds),
             "labels": {name: list(raws) for name, raws in split.labels.classes.items()},
             "protocol": split.protocol,
+            **({"only": {column: list(values) for column, values in self.only.items()}} if self.only else {}),
             "streams": _keyed(cache, chosen.streams),
             "starts": _keyed(cache, chosen.starts),
             "folds": {fold.name: _fold_digest(cache, split, fold) for fold in split.folds},

@@ -73,6 +73,7 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> Plan:
         other_streams=chosen.elsewhere,
         labels=experiment.labels,
         protocol=experiment.protocol,
+        only=experiment.only,
         data_seed=experiment.training.data_seed,
         allow_missing=experiment.allow_missing,
         allow_leak=experiment.allow_leak,

@@ -35,6 +35,8 @@ def recorded(plan: Plan) -> dict[str, Any]:
     named = {**plan.chosen.starts, **plan.chosen.streams}
     return {
         "cache": str(Path(plan.cache.path).absolute()),
+        "label_set": plan.split.labels.name,
+        "allowed": {"missing": plan.experiment.allow_missing, "leak": plan.experiment.allow_leak},
         "corpus": dict(plan.cache.header["corpus"]),
         "inputs": {"shapes": dict(plan.inputs.shapes), "layers": dict(plan.inputs.layers)},
         "specs": {role: json.loads(plan.cache.stream(name).spec.to_json()) for role, name in named.items()},

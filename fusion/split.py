@@ -11,7 +11,10 @@ from fusion.coverage import cover
 from fusion.labels import LabelSet, choose_labels, classes_of
 from fusion.leaks import check_classes, check_encoders, check_parts, note_transcripts, note_twins
 from fusion.members import Fold
+from fusion.narrowing import Only, narrowed
 from fusion.protocols import choose_protocol, describe, make_folds, notes_on, refuse_history
+
+NO_LIMITS: Only = {}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,6 +48,7 @@ def split_cache(
     other_streams: Sequence[str] = (),
     labels: str | None = None,
     protocol: str | None = None,
+    only: Only = NO_LIMITS,
     data_seed: int = 0,
     allow_missing: bool = False,
     allow_leak: bool = False,
@@ -59,6 +63,7 @@ def split_cache(
             utterances may lack them.
         labels: what ``--labels`` says, None for the default of the corpus.
         protocol: what ``--protocol`` says, None for the default of the corpus.
+        only: column -> the values that take part.
         data_seed: decides every draw.
         allow_missing: score the test utterances that have features where some have none.
         allow_leak: take encoders that have seen test speakers, and say so.
@@ -69,8 +74,9 @@ def split_cache(
     corpus = str(cache.header["corpus"].get("name", ""))
     utterances = cache.utterances
     chosen = choose_labels(labels, corpus, utterances)
-    classes = classes_of(utterances, chosen)
+    classes, narrowing = narrowed(classes_of(utterances, chosen), utterances, only)
     name, notes = choose_protocol(protocol, corpus, utterances, classes)
+    notes = [*narrowing, *notes]
     folds = make_folds(utterances, classes, name, data_seed, chosen.names)
     opened = [cache.stream(stream) for stream in [*streams, *training_streams]]
     specs = [*(stream.spec for stream in opened), *(cache.stream(name).spec for name in other_streams)]

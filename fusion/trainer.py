@@ -200,13 +200,8 @@ class _Training:
         if config.class_weights and self.by_class is None:
             weights = class_weights(self.source.labels[self.train], output.logits.shape[1])
             self.by_class = weights.to(output.logits.device)
-        losses = total_loss(
-            output,
-            batch.labels,
-            config_of(self.head).loss_weights,
-            by_class=self.by_class,
-            smoothing=config.label_smoothing,
-        )
+        by_loss = config_of(self.head).loss_weights
+        losses = total_loss(output, batch.labels, by_loss, by_class=self.by_class, smoothing=config.label_smoothing)
         descend(losses[TOTAL], self.head, self.optimizer, self.scaler, clip=config.clip)
         return losses
 

@@ -90,6 +90,16 @@ def test_flags_reach_the_run(trainable: Path, here: Path) -> None:
     assert (told["protocol"], told["labels"], len(told["folds"])) == ("speaker", ["loud", "low"], 6)
 
 
+def test_only_some_utterances_take_part_and_that_is_told(trainable: Path, here: Path) -> None:
+    told = json.loads(done(train_by_command(trainable, "--fusion", "audio", "--only", "session=1+3", "--json")))
+    assert [one["fold"] for one in told["folds"]] == ["1", "3"]
+    assert "only session=1+3: 48 of 72 utterances" in told["notes"]
+    whole = json.loads(done(train_by_command(trainable, "--fusion", "audio", "--json")))
+    assert whole["run"] != told["run"]
+    decides = json.loads((here / told["run"] / "run.json").read_text())["decides"]
+    assert decides["only"] == {"session": ["1", "3"]}
+
+
 def test_latex_prints_a_row_after_all(trainable: Path, here: Path) -> None:
     last = done(train_by_command(trainable, "--fusion", "audio", "--latex")).splitlines()[-1]
     assert last.startswith("audio & ")
