@@ -31,7 +31,7 @@ class HeadInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of several utterances, padded on the right to the longest of them.
+    """Rows of several utterances, padded on the right to the longest of them, and to one row at least.
 
     What lies in the padding is anything at all. An utterance that lacks a modality has no valid row in it.
 
