@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cli.options import positive
+from cli.options import positive, share
 
 FLAGS = ("modalities", "modality_dropout", "epochs", "batch_size", "lr", "data_seed")  # fields with a flag of their own
 STREAM_AXIS = "stream."  # begins the name of an axis of streams
@@ -49,7 +49,8 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
     click.option(
         "--resident-share",
-        type=click.FloatRange(0, 1),
+        type=float,
+        callback=share,
         default=0.5,
         show_default=True,
         help="Share of the device's memory that features may be held in; they are read as needed where they take more.",

@@ -95,5 +95,12 @@ def positive(kind: type[int] | type[float]) -> Callable[[click.Context, click.Pa
     return check
 
 
+def share(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    """Refuses what is no share of a whole."""
+    if not 0 <= value <= 1:
+        raise click.BadParameter(f"must be a number from 0 to 1, got {value}")
+    return value
+
+
 def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -91,17 +91,17 @@ def _training(asked: Mapping[str, Any], journal: Any, bar: Any) -> Iterator[tupl
 
         with cluster_of(Workers(scheduler=asked["scheduler"], device=asked["device"])) as cluster:
             keeping = {"cache": asked["cache"], "journal": journal, "watcher": bar}
-            yield partial(_train_on, cluster, keeping), device, lambda: "dask"
+            yield partial(_train_on, cluster, asked["resident_share"], keeping), device, lambda: "dask"
         return
     engine = Engine(asked["engine"], journal=journal, watcher=bar, device=device)
     yield engine.run, device, lambda: str(engine.layout or "none: all was in the journal")
 
 
-def _train_on(cluster: Any, keeping: Mapping[str, Any], models: Sequence[Any], sources: Any) -> Any:
+def _train_on(cluster: Any, share: float, keeping: Mapping[str, Any], models: Sequence[Any], sources: Any) -> Any:
     from featurize.cluster import own_device
     from fusion.grid.remote import run_on_workers, train_task
 
-    return run_on_workers(cluster.results, partial(train_task, own_device), models, **keeping)
+    return run_on_workers(cluster.results, partial(train_task, own_device, share), models, **keeping)
 
 
 def _session(asked: Mapping[str, Any], *, cache: Any, **parts: Any) -> Any:

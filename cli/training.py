@@ -84,6 +84,7 @@ def _beside(plan: Any, results: dict[str, Any]) -> list[str]:
         corpus=corpus_of(plan.cache),
         changed=changed_fields(plan.experiment, chosen.fields),
         streams=plan.chosen.streams,
+        only=plan.narrowing,
     )
 
 

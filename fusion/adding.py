@@ -16,7 +16,7 @@ from fusion.experiment import digest_of
 from fusion.metrics import score as score_guesses
 from fusion.records import write_predictions
 from fusion.results import check_held, collect
-from fusion.run import RUN, SCORES, Plain, RunFolder
+from fusion.run import PREDICTIONS, RUN, SCORES, Plain, RunFolder
 from fusion.scored import Row, read_predictions, read_probabilities, read_scores
 
 FUSION = "score"
@@ -57,7 +57,7 @@ def add_runs(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, repl
             part = out.part(fold, 0)
             labels = [row["label"] for row in rows]
             write_predictions(part, [row["id"] for row in rows], labels, probabilities, list(summed["labels"]))
-            part.write(SCORES, scores)
+            part.write(SCORES, {**scores, "digests": {PREDICTIONS: part.digest(PREDICTIONS)}})
         return collect(out, cache, summed, notes=recorded["notes"])
 
 

@@ -4,7 +4,6 @@ Tensors are safetensors and everything else is JSON in their metadata: nothing i
 another name and renamed, so that a kill leaves the old state or the new one.
 """
 
-import errno
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cache.errors import DiskFull, MmerError
-from cache.writer import NO_ROOM
+from cache.errors import MmerError
+from fusion.disk import replacing
 
 Plain = Mapping[str, Any]
 
@@ -96,22 +95,21 @@ class Checkpoint:
             for name, tensor in named.items()
         }
         written = json.dumps({"config": self.config, "progress": asdict(self.progress)}, allow_nan=False)
-        fresh = path.with_name(f".{path.name}.part")
-        try:
+        with replacing(path, shared=False) as fresh:
             save_file(tensors, fresh, metadata={METADATA: written})
-            fresh.replace(path)
-        except (OSError, SafetensorError) as error:
-            raise _unwritable(path, error) from error
-        finally:
-            fresh.unlink(missing_ok=True)
 
-    def check(self, config: Mapping[str, Plain], path: Path) -> None:
+    def check(self, config: Mapping[str, Plain], path: Path, defaults: Mapping[str, Plain]) -> None:
         """Checks that a training of this configuration may go on from it.
+
+        Args:
+            config: of that training.
+            path: of the file, for the error.
+            defaults: of fields by section, for a file that was begun before there was such a field.
 
         Raises:
             MmerError: if it was begun with another, naming what differs.
         """
-        mine, theirs = _flat(json.loads(json.dumps(config))), _flat(self.config)
+        mine, theirs = _flat(json.loads(json.dumps(config))), {**_flat(defaults), **_flat(self.config)}
         names = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
         if names:
             told = "; ".join(f"{name} is {mine.get(name)}, was {theirs.get(name)}" for name in names)
@@ -156,10 +154,3 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 def _flat(config: Mapping[str, Plain]) -> dict[str, Any]:
     return {f"{section} {name}": value for section, named in config.items() for name, value in named.items()}
-
-
-def _unwritable(path: Path, error: Exception) -> MmerError:
-    cause = error.errno if isinstance(error, OSError) else None
-    if cause in NO_ROOM or f"os error {errno.ENOSPC}" in str(error):
-        return DiskFull(f"no room left while writing {path}; free some and run the same command again")
-    return MmerError(f"cannot write {path} ({error})")

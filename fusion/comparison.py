@@ -20,6 +20,7 @@ def beside(
     corpus: str = "",
     changed: Sequence[str] = (),
     streams: Mapping[str, str] | None = None,
+    only: Sequence[str] = (),
 ) -> list[str]:
     """Puts what was obtained beside what was published, both protocols and the audit; judges neither.
 
@@ -32,6 +33,7 @@ def beside(
         corpus: of the run, if it is not that of the recipe.
         changed: the fields that the run sets otherwise, each as ``field=value``.
         streams: role -> stream of the run, if they are not those of the recipe.
+        only: what narrows its utterances, each as the option that does.
 
     Returns:
         Lines to print.
@@ -40,7 +42,7 @@ def beside(
     published = recipe.published
     variant = published.variant(changed, recipe.streams if streams is None else streams)
     run = f"{corpus or recipe.corpus}, {features}, protocol {protocol}, labels {labels}"
-    otherwise = [*changed, *_elsewhere(recipe, protocol, labels, streams or {})]
+    otherwise = [*changed, *_elsewhere(recipe, protocol, labels, streams or {}), *only]
     run += f", NOT the recipe: {', '.join(otherwise)}" if otherwise else ""
     run += f", published as {variant.what!r}" if variant else ""
     rows = [

@@ -17,7 +17,7 @@ from fusion.plan import Plan
 from fusion.ready import ready_head
 from fusion.records import recorded, write_splits, write_trained
 from fusion.run import SCORES, STATE, RunFolder
-from fusion.scored import damage
+from fusion.scored import damage, loss_beside
 from fusion.trainer import SAVE_EVERY_S, TrainedFold, train_fold
 
 
@@ -82,14 +82,16 @@ def cross_validate(
         for fold in plan.split.folds
     ]
     left = [model for model in models if not model.finished(watcher)]
+    write_splits(plan, folder)
     if not left:
         watcher.note("all models are trained and scored; nothing is trained again")
         return
-    write_splits(plan, folder)
     with memory_needed(device, f"lower --resident-share ({resident_share:g})"):
         source = _source(plan, device, resident_share)
     watcher.note(source.told)
     for model in left:
+        if stopping():
+            raise KeyboardInterrupt
         watcher.start(model.fold.name, model.seed, plan.experiment.training.epochs)
         watcher.end(model.run(source, watcher))
 
@@ -121,10 +123,11 @@ class _Model:
         """Tells whether it is trained and scored, and all of that can be read."""
         if not (self.part.path / SCORES).exists():
             return False
-        damaged = damage(self.part, self.plan.inputs.classes)
-        if damaged:
-            watcher.note(damaged)
-            self.part.delete(SCORES)
+        names = self.plan.inputs.classes
+        for told in loss_beside(self.part):
+            watcher.note(told)
+        if told := damage(self.part, names):
+            watcher.note(told)
             return False
         self.part.delete(STATE)  # of a run that was killed between its last two steps
         return True

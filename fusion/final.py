@@ -7,7 +7,7 @@ from fusion.heads.catalog import AnyHead
 from fusion.members import Fold
 from fusion.plan import Plan
 from fusion.records import scores_of, write_predictions
-from fusion.run import SCORES, RunFolder
+from fusion.run import SCORES, SEALED, RunFolder
 from fusion.scoring import score
 from fusion.trainer import TrainedFold
 
@@ -43,4 +43,5 @@ def open_test(
     truth = [names[index] for index in plan.split.classes[fold.test]]
     write_predictions(part, ids, truth, probabilities, names)
     scores = scores_of(plan, fold, head, trained, probabilities, lengths=source.lengths)
-    part.write(SCORES, {"fold": fold.name, "seed": seed, **scores, "notes": list(notes)})
+    digests = {name: part.digest(name) for name in SEALED}
+    part.write(SCORES, {"fold": fold.name, "seed": seed, **scores, "notes": list(notes), "digests": digests})

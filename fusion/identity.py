@@ -35,5 +35,10 @@ def describe(
     }
 
 
+def defaults_of(head: nn.Module) -> dict[str, dict[str, Any]]:
+    """Gives the defaults of all fields that `describe` names, by section and name."""
+    return {"training": asdict(TrainConfig()), "head": asdict(type(config_of(head))())}
+
+
 def _digest(values: object) -> str:
     return blake2b(json.dumps(values).encode(), digest_size=16).hexdigest()

@@ -1,11 +1,14 @@
 """Ctrl-C, and the SIGTERM of a batch system, put off until nothing is lost by them."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STDERR = 2
+TOLD = b"\nstopping after this batch, to go on from there; once more stops at once\n"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Stopping = Callable[[], bool]
@@ -17,19 +20,25 @@ def interrupts_put_off() -> Iterator[Stopping]:
 
     Signals reach the main thread alone, so in another nothing changes.
     """
-    asked = threading.Event()
+    asked = False
+
+    def stopping() -> bool:
+        return asked
+
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield stopping
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
+        nonlocal asked
+        asked = True
+        os.write(STDERR, TOLD)  # no print: the signal may have come in the midst of one
         for one, handler in before.items():
             signal.signal(one, handler)
 
     before = {one: signal.signal(one, ask) for one in SIGNALS}
     try:
-        yield asked.is_set
+        yield stopping
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)

@@ -13,8 +13,16 @@ from cache.errors import MmerError
 
 # Where the limit of a container stands, by version of cgroups; a machine without one has none of these files.
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-# What torch says on a CPU, where it has no error of its own for it.
-NO_MEMORY = ("not enough memory", "can't allocate memory")
+# What torch says where it has no error of its own for it: on a CPU, on Apple's GPUs, in CUDA's libraries, and of a
+# size that no number of bytes holds.
+NO_MEMORY = (
+    "not enough memory",
+    "can't allocate memory",
+    "out of memory",
+    "ALLOC_FAILED",
+    "calculation overflowed",
+    "Overflow when unpacking",
+)
 
 
 def memory_budget(device: torch.device, share: float) -> int:

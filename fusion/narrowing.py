@@ -35,7 +35,7 @@ def parse_only(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     for column, text in pairs.items():
         if column not in NARROWING:
             raise MmerError(f"--only takes no column {column!r}; {nearest(column, NARROWING)}")
-        read[column] = tuple(value.strip() for value in text.split("+"))
+        read[column] = tuple(sorted({value.strip() for value in text.split("+")}))
         if not all(read[column]):
             raise MmerError(f"--only {column}={text} names no value between two signs; write {column}=a+b")
     return read
@@ -53,7 +53,7 @@ def narrowed(classes: Places, utterances: Sequence[Utterance], only: Only) -> tu
         The class indices with -1 for those that are left out now too, and what to print.
 
     Raises:
-        MmerError: if nothing is left, with the values that there are.
+        MmerError: if no utterance has one of the values, or none is left, with the values that there are.
     """
     notes = []
     for column, values in only.items():
@@ -62,9 +62,11 @@ def narrowed(classes: Places, utterances: Sequence[Utterance], only: Only) -> tu
         classes = np.where(np.isin(told, values), before, LEFT_OUT)
         left, all_of_them = int((classes >= 0).sum()), int((before >= 0).sum())
         asked = f"{column}={'+'.join(values)}"
-        if not left:
+        unknown = next((value for value in values if not (told == value).any()), None)
+        if unknown is not None or not left:
             counts = Counter(told[before >= 0].tolist()).most_common(SHOWN)
             there = ", ".join(f"{value or 'none'} ({count})" for value, count in counts)
-            raise MmerError(f"--only {asked} leaves no utterance; there are: {there}")
+            why = "leaves no utterance" if unknown is None else f"asks for {unknown!r}, which no utterance has"
+            raise MmerError(f"--only {asked} {why}; there are: {there}")
         notes.append(f"only {asked}: {left} of {all_of_them} utterances")
     return classes, notes

@@ -48,6 +48,13 @@ class Plan:
         return [self.split.promise, self._features, *self.split.notes]
 
     @property
+    def narrowing(self) -> list[str]:
+        """The options that leave utterances of its corpus and labels out."""
+        only = [f"--only {column}={'+'.join(values)}" for column, values in self.experiment.only.items()]
+        missing = any(len(fold.test) < self.split.totals[fold.name] for fold in self.split.folds)
+        return [*only, *(["--allow-missing"] if missing else [])]
+
+    @property
     def opening(self) -> str:
         """How epochs are chosen and tests opened by ``mmer-train``, to print."""
         monitor = self.experiment.training.monitor

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from cache.joined import AnyCache
 from fusion.metrics import METRICS, Scores, confusion
 from fusion.plots import plot_confusion
 from fusion.remedy import corpus_of
-from fusion.run import CONFUSION, COST, RESULTS, Plain, RunFolder
+from fusion.run import CONFUSION, RESULTS, Damaged, Plain, RunFolder
 from fusion.scored import read_cost, read_predictions, read_scores
 from fusion.statistics import Predictions, clusters_of, summarize
 
@@ -113,8 +114,11 @@ def check_held(ids: Iterable[str], cache: AnyCache) -> None:
 
 
 def cost_of(folder: RunFolder, described: Plain) -> tuple[float, int]:
-    """Gives the seconds of training and the peak of memory in bytes over all models; 0 where nothing was trained."""
-    costs = [read_cost(part) for part in folder.parts(described) if (part.path / COST).exists()]
+    """Gives the seconds of training and the peak of memory in bytes over all models whose costs are kept."""
+    costs = []
+    for part in folder.parts(described):
+        with suppress(Damaged):
+            costs.append(read_cost(part))
     return sum(seconds for seconds, _ in costs), max((peak_bytes for _, peak_bytes in costs), default=0)
 
 

@@ -6,7 +6,7 @@ FOLD-seedS/         one folder for each model
     weights.safetensors   of the best epoch
     curves.csv            losses and dev scores of every epoch
     predictions.csv       of the test part: truth, guess and the probability of every class
-    scores.json           written last: test scores, epoch, counts, parameters
+    scores.json           written last: test scores, epoch, counts, parameters, digests of the files above
     cost.json             time, peak memory and device; the only file that no second run repeats
     state.safetensors     while it is being trained, or where its loss was not finite
 results.json        what ``mmer-train --json`` prints
@@ -15,30 +15,35 @@ confusion.csv, confusion.png   over all test parts and seeds, rows are the truth
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
 from cache.errors import MmerError
+from fusion.disk import replacing, writable
 
 FORMAT_VERSION = 1
 RUN, SCORES, RESULTS, COST = "run.json", "scores.json", "results.json", "cost.json"
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
 CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
+SEALED = (WEIGHTS, PREDICTIONS)  # their digests stand in the scores
 OF_MODELS = (WEIGHTS, CURVES, PREDICTIONS, SCORES, COST, STATE)
 DECIDES = frozenset({"fusion", "seeds", "labels", "protocol", "folds"})  # what every description of a run holds
 ELSEWHERE = "name another --out, or delete the folder"
 
 Plain = Mapping[str, Any]
 NO_DEFAULTS: Plain = {}
+
+
+class Damaged(MmerError):
+    """A file of a run folder is not there, or not what was written."""
 
 
 class RunFolder:
@@ -66,8 +71,7 @@ class RunFolder:
             self._check_free(described)
             self.write(RUN, {"format_version": FORMAT_VERSION, "decides": described, **recorded})
             return
-        held = self.described
-        held |= {section: {**fields, **held.get(section, {})} for section, fields in defaults.items()}
+        held = filled(self.described, defaults)
         if changed := _differences(held, json.loads(json.dumps(described))):
             told = "; ".join(changed[:4])
             raise MmerError(f"{self.path} holds another run ({told}); name another --out, or let it go by --replace")
@@ -80,11 +84,12 @@ class RunFolder:
             MmerError: if it holds none that can be read.
         """
         found = self.read(RUN)
-        described = found.get("decides") if isinstance(found, dict) else None
-        if not isinstance(described, dict) or not described.keys() >= DECIDES:
-            raise MmerError(f"{self.path / RUN} is not of mmer-train; name another --out")
-        if found.get("format_version", 0) > FORMAT_VERSION:
+        found = found if isinstance(found, dict) else {}
+        version, described = found.get("format_version"), found.get("decides")
+        if isinstance(version, int) and version > FORMAT_VERSION:
             raise MmerError(f"{self.path / RUN} is of a newer mmer; update, or {ELSEWHERE}")
+        if not isinstance(version, int) or not isinstance(described, dict) or not described.keys() >= DECIDES:
+            raise MmerError(f"{self.path / RUN} is not of mmer-train; name another --out")
         return described
 
     def part(self, fold: str, seed: int) -> "RunFolder":
@@ -105,7 +110,7 @@ class RunFolder:
             return
         for part in self.parts(self.described):
             if part.path.exists():
-                with _unwritable(part.path):
+                with writable(part.path):
                     shutil.rmtree(part.path)
         for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS, RUN):  # the run itself last, should this be killed
             self.delete(name)
@@ -119,19 +124,20 @@ class RunFolder:
 
     def delete(self, name: str) -> None:
         """Deletes a file, if it is there."""
-        with _unwritable(self.path):
+        with writable(self.path):
             (self.path / name).unlink(missing_ok=True)
 
     def make(self) -> None:
         """Makes the folder, if it is not there."""
-        with _unwritable(self.path):
+        with writable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
 
     def read(self, name: str) -> Any:
         """Reads one of the JSON files.
 
         Raises:
-            MmerError: if it is not there or damaged.
+            Damaged: if it is not there, or not what was written.
+            MmerError: if it cannot be read.
         """
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
@@ -142,12 +148,26 @@ class RunFolder:
         """Reads a CSV file.
 
         Raises:
+            Damaged: if it is not there, or not what was written.
             MmerError: if it cannot be read.
         """
         try:
             with (self.path / name).open(newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, csv.Error) as error:
+            raise _unreadable(self.path / name, error) from error
+
+    def digest(self, name: str) -> str:
+        """Gives the digest of a file.
+
+        Raises:
+            Damaged: if it is not there.
+            MmerError: if it cannot be read.
+        """
+        try:
+            with (self.path / name).open("rb") as file:
+                return file_digest(file, "sha256").hexdigest()
+        except OSError as error:
             raise _unreadable(self.path / name, error) from error
 
     def write(self, name: str, value: object) -> None:
@@ -166,18 +186,8 @@ class RunFolder:
     def replacing(self, name: str) -> Iterator[Path]:
         """Gives a temporary path that takes the place of a file once it is written."""
         self.make()
-        fresh = self.path / f".{name}.{os.getpid()}"
-        try:
-            with _unwritable(self.path):
-                fresh.touch()
-                mode = fresh.stat().st_mode
-                yield fresh
-                fresh.chmod(mode)  # safetensors writes files that nobody else may read
-                with fresh.open("rb") as written:
-                    os.fsync(written.fileno())
-                fresh.replace(self.path / name)
-        finally:
-            fresh.unlink(missing_ok=True)
+        with replacing(self.path / name) as fresh:
+            yield fresh
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -189,7 +199,7 @@ class RunFolder:
         self.make()
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            with _unwritable(self.path):
+            with writable(self.path):
                 lock.acquire()
         except Timeout:
             raise MmerError(f"another process trains into {self.path}; wait for it or name another --out") from None
@@ -199,21 +209,17 @@ class RunFolder:
             lock.release()
 
 
-@contextmanager
-def _unwritable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Timeout:  # is an OSError, but the lock is held and not missing
-        raise
-    except (OSError, SafetensorError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise MmerError(f"cannot write to {path} ({why}); make room, or name a writable place by --out") from error
+def filled(described: Plain, defaults: Plain) -> dict[str, Any]:
+    """Gives fields that a description lacks their defaults, by section."""
+    return {**described, **{section: {**fields, **described.get(section, {})} for section, fields in defaults.items()}}
 
 
 def _unreadable(path: Path, error: Exception) -> MmerError:
-    why = error.strerror if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return MmerError(f"{path} cannot be read ({error.strerror}); run it again once it can")
+    why = error.strerror if isinstance(error, OSError) else error
     way_out = ELSEWHERE if path.name == RUN else "the command of its run trains anew what is missing"
-    return MmerError(f"{path} cannot be read ({why}); {way_out}")
+    return Damaged(f"{path} cannot be read ({why}); {way_out}")
 
 
 def _differences(held: Plain, asked: Plain, prefix: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""What a scored model left in its folder, read and checked: a file that was cut off or edited is never reprinted."""
+"""What a scored model left in its folder, read and checked: files by their digests, scores by the predictions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from cache.errors import MmerError
 from fusion.metrics import METRICS
 from fusion.metrics import score as score_guesses
-from fusion.run import COST, CURVES, PREDICTIONS, SCORES, WEIGHTS, RunFolder
+from fusion.run import COST, CURVES, PREDICTIONS, SCORES, WEIGHTS, Damaged, RunFolder
 
-COUNTS = ("seed", "epoch", "train", "dev", "test", "test_of", "parameters")
+NUMBERS = ("seed", "epoch", "train", "dev", "test", "test_of", "parameters", *METRICS)
+LISTS = ("over_limits", "notes")
 ROUNDING = 1e-9  # of scores that went through JSON
 
 Row = Mapping[str, str]
@@ -22,13 +22,19 @@ def read_scores(part: RunFolder) -> dict[str, Any]:
     """Reads the scores of a model.
 
     Raises:
-        MmerError: if they are not there, or not all of them.
+        Damaged: if they are not there, or not all of them.
     """
-    scores = part.read(SCORES)
-    whole = isinstance(scores, dict) and isinstance(scores.get("fold"), str)
-    if not whole or not all(isinstance(scores.get(name), int | float) for name in (*COUNTS, *METRICS)):
+    found = part.read(SCORES)
+    wanted: dict[str, Any] = {
+        "fold": str,
+        **dict.fromkeys(NUMBERS, (int, float)),
+        **dict.fromkeys(LISTS, list),
+        "digests": dict,
+    }
+    scores = {"digests": {}, **found} if isinstance(found, dict) else {}
+    if not all(isinstance(scores.get(name), kind) for name, kind in wanted.items()):
         raise _damaged(part, SCORES, "something is missing")
-    return scores  # type: ignore[no-any-return]
+    return scores
 
 
 def read_predictions(part: RunFolder, names: Sequence[str]) -> list[Row]:
@@ -39,18 +45,19 @@ def read_predictions(part: RunFolder, names: Sequence[str]) -> list[Row]:
         names: of the classes.
 
     Raises:
-        MmerError: if they cannot be read, or the scores do not follow from them.
+        Damaged: if they are not there, or the scores do not follow from them.
     """
     scores, rows = read_scores(part), part.read_rows(PREDICTIONS)
     if len(rows) != scores["test"]:
         raise _damaged(part, PREDICTIONS, f"{len(rows)} of {scores['test']} utterances")
     index = {name: place for place, name in enumerate(names)}
-    if any(row.get(column) not in index for row in rows for column in ("label", "guess")):
-        raise _damaged(part, PREDICTIONS, "not the classes of the run")
+    if any(not row.get("id") or row.get("label") not in index or row.get("guess") not in index for row in rows):
+        raise _damaged(part, PREDICTIONS, "not the columns and classes of the run")
     truth, guess = (np.array([index[row[column]] for row in rows]) for column in ("label", "guess"))
     found = score_guesses(truth, guess, len(names)).as_dict()
-    if any(abs(found[metric] - scores[metric]) > ROUNDING for metric in METRICS):
+    if not all(abs(found[metric] - scores[metric]) <= ROUNDING for metric in METRICS):  # NaN is no score either
         raise _damaged(part, PREDICTIONS, f"they do not give what {SCORES} says")
+    _check_digest(part, PREDICTIONS, scores)
     return rows  # type: ignore[return-value]
 
 
@@ -58,7 +65,7 @@ def read_probabilities(part: RunFolder, names: Sequence[str]) -> dict[str, npt.N
     """Reads the class probabilities that a model gave its test utterances; by id, float64 ``(classes,)``.
 
     Raises:
-        MmerError: if they cannot be read.
+        Damaged: if they are not there, or not all of them.
     """
     rows = read_predictions(part, names)
     try:
@@ -71,7 +78,7 @@ def read_cost(part: RunFolder) -> tuple[float, int]:
     """Reads the seconds of training and the peak of memory in bytes.
 
     Raises:
-        MmerError: if they cannot be read.
+        Damaged: if they are not there.
     """
     cost = part.read(COST)
     try:
@@ -81,21 +88,43 @@ def read_cost(part: RunFolder) -> tuple[float, int]:
 
 
 def damage(part: RunFolder, names: Sequence[str]) -> str:
-    """Says what is wrong in the folder of a model that is trained and scored; empty if nothing is.
+    """Says what is wrong with the result of a model that is trained and scored; empty if nothing is.
 
     Args:
         part: of the run folder.
         names: of the classes.
+
+    Raises:
+        MmerError: if a file is there and cannot be read.
     """
     try:
         read_probabilities(part, names)
-        read_cost(part)
-        part.read_rows(CURVES)
+        _check_digest(part, WEIGHTS, read_scores(part))
         with safe_open(part.path / WEIGHTS, framework="np"):
             return ""
-    except (MmerError, OSError, SafetensorError) as error:
-        return str(error) if isinstance(error, MmerError) else f"{part.path / WEIGHTS} is damaged ({error})"
+    except Damaged as error:
+        return str(error)
+    except (OSError, SafetensorError) as error:
+        return str(_damaged(part, WEIGHTS, str(error)))
 
 
-def _damaged(part: RunFolder, name: str, why: str) -> MmerError:
-    return MmerError(f"{part.path / name} is damaged ({why}); the command of its run trains it anew")
+def loss_beside(part: RunFolder) -> list[str]:
+    """Says which files are lost or cut off that no score depends on, so that nothing is trained anew for them."""
+    told = []
+    for read in (lambda: part.read_rows(CURVES), lambda: read_cost(part)):
+        try:
+            read()
+        except Damaged as error:
+            told.append(f"{str(error).partition(';')[0]}; delete {part.path / SCORES} to train it anew")
+    return told
+
+
+def _check_digest(part: RunFolder, name: str, scores: Mapping[str, Any]) -> None:
+    """Refuses a file that was changed since its model was scored; runs of old keep no digests."""
+    written = scores["digests"].get(name)
+    if written is not None and part.digest(name) != written:
+        raise _damaged(part, name, f"it is not the file that {SCORES} is of")
+
+
+def _damaged(part: RunFolder, name: str, why: str) -> Damaged:
+    return Damaged(f"{part.path / name} is damaged ({why}); the command of its run trains it anew")

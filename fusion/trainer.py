@@ -18,10 +18,10 @@ from cache.errors import MmerError
 from fusion import checkpoint as kept
 from fusion.checkpoint import Checkpoint, EpochScores, Progress
 from fusion.course import add_epoch, epoch_batches, schedule_of
-from fusion.diagnosis import explained
+from fusion.diagnosis import bad_feature, explained
 from fusion.dropout import seed_dropout, set_step
 from fusion.features import FeatureSource
-from fusion.identity import describe
+from fusion.identity import defaults_of, describe
 from fusion.inputs import Batch
 from fusion.interrupt import Stopping, never
 from fusion.loss_record import LossNotFinite, LossRecord
@@ -151,9 +151,9 @@ class _Training:
     def resume(self, path: Path) -> None:
         """Goes on from a file, unless it says that there is no going on."""
         found = kept.load_checkpoint(path)
-        found.check(self.described, path)
+        found.check(self.described, path, defaults_of(self.head))
         if found.progress.stopped:
-            raise MmerError(f"{found.progress.stopped}; --replace trains anew")
+            raise MmerError(f"{found.progress.stopped}; delete {path} to train it anew")
         self.progress, self.best = found.progress, dict(found.tensors[kept.BEST])
         if not found.progress.finished:
             self.head.load_state_dict(found.tensors[kept.HEAD])
@@ -222,10 +222,11 @@ class _Training:
     def _stopped(self, error: LossNotFinite) -> MmerError:
         """Keeps the last good weights, those of the best epoch, and says where."""
         best = self.progress.best_epoch
-        where = f"the weights of epoch {best} are in {self.path}" if best and self.path else "no weights are kept"
-        used = np.concatenate([self.train, self.dev])
-        why = explained(error, self.config, self.source, used, roles_of(self.head))
-        self.progress.stopped = f"{why}; {where}"
+        bad = bad_feature(self.source, np.concatenate([self.train, self.dev]), roles_of(self.head))
+        self.progress.stopped = explained(error, self.config, bad)
+        if self.path is not None:
+            where = f"the weights of epoch {best} are in {self.path}" if best else "no weights are kept"
+            self.progress.stopped += f"; {where}"
         self._save()
         return MmerError(self.progress.stopped)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.func import vmap
 from cache.errors import MmerError
 from fusion.checkpoint import EpochScores, Progress
 from fusion.course import add_epoch, epoch_batches, schedule_of
-from fusion.diagnosis import explained
+from fusion.diagnosis import bad_feature, explained
 from fusion.dropout import seed_dropout
 from fusion.features import FeatureSource
 from fusion.grid.stack import HeadStack
@@ -88,9 +89,9 @@ class _Member:
             peak_bytes=peak_memory(device),
         )
 
-    def fail(self, error: LossNotFinite, why: str) -> None:
-        """Ends it by an error."""
-        self.error = MmerError(why)
+    def fail(self, error: LossNotFinite, bad: str) -> None:
+        """Ends it by an error; `bad` is what is wrong with its features."""
+        self.error = MmerError(explained(error, self.config, bad))
         self.error.__cause__ = error
 
 
@@ -188,8 +189,12 @@ class _StackTraining:
             self._gather()
 
     def _fail(self, member: _Member, error: LossNotFinite) -> None:
-        used = np.concatenate([self.train, self.dev])
-        member.fail(error, explained(error, member.config, self.source, used, self.roles))
+        member.fail(error, self._bad_feature)
+
+    @cached_property
+    def _bad_feature(self) -> str:
+        """What is wrong with the features, looked for once."""
+        return bad_feature(self.source, np.concatenate([self.train, self.dev]), self.roles)
 
     def _gather(self) -> None:
         """Makes what steps need of each member into tensors, ``(models,)``."""

@@ -10,7 +10,7 @@ Test parts are opened later than anything is trained, from the weights that are 
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from fusion.features import FeatureSource
 from fusion.final import open_test
 from fusion.grid.models import Model, Outcome, Result
 from fusion.metrics import METRICS
+from fusion.plan import Plan
 from fusion.ready import ready_head
 from fusion.records import write_trained
-from fusion.run import COST, SCORES, WEIGHTS, RunFolder
+from fusion.run import COST, SCORES, WEIGHTS, Damaged, RunFolder, filled
+from fusion.scored import read_probabilities, read_scores
 from fusion.trainer import TrainedFold
 
 FORMAT_VERSION = 1
@@ -80,6 +82,7 @@ class Journal:
             "curves": [asdict(one) for one in trained.curves] if trained else [],
             "failure": outcome.failure,
             "notes": list(outcome.notes),
+            "weights": folder.digest(WEIGHTS) if trained else "",
         }
         folder.write(ENTRY, entry)
 
@@ -107,16 +110,18 @@ class Journal:
         )
 
     def open_test(self, model: Model, source: FeatureSource) -> None:
-        """Scores a trained model on the test part of its fold, unless that was done before.
+        """Scores a trained model on the test part of its fold, unless that was done before and can be read.
 
         Raises:
             MmerError: if its weights cannot be read or its logits are not finite.
         """
         folder, plan, fold = self.folder(model), model.combination.plan, model.fold
         if (folder.path / SCORES).exists():
-            return
+            with suppress(Damaged):
+                read_probabilities(folder, plan.inputs.classes)
+                return
         head, notes = ready_head(plan, source, fold.train, seed=model.seed)
-        head.load_state_dict(_weights(folder.path / WEIGHTS))
+        head.load_state_dict(_weights(folder, self._entry(model)))
         head.to(source.device)
         trained = self._trained(model)
         open_test(folder, plan, fold, head=head, trained=trained, source=source, seed=model.seed, notes=notes)
@@ -147,6 +152,7 @@ class Journal:
         entry = folder.read(ENTRY)
         if not isinstance(entry, dict) or entry.get("format_version") != FORMAT_VERSION:
             raise MmerError(f"{folder.path / ENTRY} is no entry of this version; delete {folder.path} to train anew")
+        _check_same(entry, model.combination.plan, folder.path)
         return entry
 
     def _trained(self, model: Model) -> TrainedFold:
@@ -154,6 +160,14 @@ class Journal:
         entry = self._entry(model)
         curves = tuple(EpochScores(**one) for one in entry["curves"])
         return TrainedFold(best_epoch=entry["epoch"], curves=curves, weights={}, seconds=0.0, peak_bytes=0)
+
+
+def _check_same(entry: Mapping[str, Any], plan: Plan, path: Path) -> None:
+    """Refuses the entry of another model: a field that was left out of its key has another default by now."""
+    held = filled(entry["decides"], plan.experiment.defaults)
+    changed = [name for name in plan.experiment.defaults if held[name] != plan.described[name]]
+    if changed:
+        raise MmerError(f"{path} holds a model of another {' and '.join(changed)}; delete it, or name another --out")
 
 
 def _best(entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -164,12 +178,16 @@ def _best(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 def _test_scores(folder: RunFolder) -> dict[str, float] | None:
     if not (folder.path / SCORES).exists():
         return None
-    scores = folder.read(SCORES)
+    scores = read_scores(folder)
     return {metric: scores[metric] for metric in METRICS}
 
 
-def _weights(path: Path) -> dict[str, torch.Tensor]:
+def _weights(folder: RunFolder, entry: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    path, way_out = folder.path / WEIGHTS, f"delete {folder.path} to train the model anew"
     try:
-        return load_file(path)
+        weights: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise MmerError(f"cannot read {path} ({error}); delete {path.parent} to train the model anew") from error
+        raise MmerError(f"cannot read {path} ({error}); {way_out}") from error
+    if entry.get("weights", written := folder.digest(WEIGHTS)) != written:
+        raise MmerError(f"{path} is not the file that was written; {way_out}")
+    return weights

@@ -24,7 +24,7 @@ from fusion.plan import Plan, plan_run
 from fusion.trainer import TrainedFold
 
 HELD = 2  # sources that a worker keeps between tasks
-_held: dict[tuple[str, str], FeatureSource] = {}
+_held: dict[tuple[str, float, str], FeatureSource] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def run_on_workers(
 
     Args:
         results: of a cluster.
-        task: `train_task` with its first argument bound.
+        task: `train_task` with all but its last two arguments bound.
         models: of any combinations.
         cache: path or pattern, the same on all machines.
         journal: that keeps what came of them.
@@ -100,28 +100,30 @@ def run_on_workers(
     return lost
 
 
-def train_task(own_device: Callable[[str], torch.device], task: Task, device: str) -> list[Sent]:
+def train_task(own_device: Callable[[str], torch.device], resident_share: float, task: Task, device: str) -> list[Sent]:
     """Trains the models of a task, on a worker.
 
     Args:
         own_device: gives the device of the worker that asks, from its name on the command line.
+        resident_share: share of the device's memory that the features of all that it holds may take.
         task: what to train.
         device: its name.
     """
     plan = plan_run(task.experiment, open_cache(task.cache))
-    source, combination = _source(plan, own_device(device)), Combination(fields={}, plan=plan)
+    source = _source(plan, own_device(device), resident_share / HELD)
+    combination = Combination(fields={}, plan=plan)
     by_name = {(model.fold.name, model.seed): model for model in models_of(combination)}
     outcomes = [train_models([by_name[name]], source, _unwatched)[0] for name in task.models]
     return [Sent(trained=one.trained, failure=one.failure, notes=one.notes) for one in outcomes]
 
 
-def _source(plan: Plan, device: torch.device) -> FeatureSource:
+def _source(plan: Plan, device: torch.device, share: float) -> FeatureSource:
     """Gives the features of a plan, those of an earlier task where they are the same in every bit."""
-    key = str(device), digest_of([plan.described[name] for name in ("streams", "features", "labels", "folds")])
+    key = str(device), share, digest_of([plan.described[name] for name in ("streams", "features", "labels", "folds")])
     if key not in _held:
         while len(_held) >= HELD:
             _held.pop(next(iter(_held)))
-        _held[key] = Sources([plan], device).at(0)
+        _held[key] = Sources([plan], device, share).at(0)
     return _held[key]
 
 

@@ -86,4 +86,4 @@ def _stack(models: Sequence[Model], source: FeatureSource, on_epoch: OnEpoch) ->
 def _outcome(model: Model, came: TrainedFold | MmerError, notes: tuple[str, ...]) -> Outcome:
     if isinstance(came, TrainedFold):
         return Outcome(model=model, trained=came, notes=notes)
-    return Outcome(model=model, failure=f"diverged: {came.__cause__ or came}", notes=notes)
+    return Outcome(model=model, failure=f"diverged: {came}", notes=notes)

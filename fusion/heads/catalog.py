@@ -172,7 +172,7 @@ def build_head(name: str, config: HeadConfig, inputs: HeadInputs, *, seed: int) 
             head = spec.head(config, inputs)
         except ValueError as error:
             raise MmerError(f"head {name}: {error}") from error
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, TypeError) as error:
             if not is_out_of_memory(error):
                 raise
             raise MmerError(f"head {name} takes more memory than there is; choose a smaller dim") from error

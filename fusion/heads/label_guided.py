@@ -181,7 +181,7 @@ class LabelGuided(nn.Module):
             )
         if config.modalities == BOTH:
             self.attention = LabelAttention(speech_dim=dims[AUDIO], text_dim=dims[TEXT], constraint=config.constraint)
-        self.spans = SpanMask(config.span_mask)
+        self.spans = SpanMask(config.span_mask) if config.span_mask else nn.Identity()
         self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(sum(dims.values()), len(inputs.classes))
 

@@ -51,7 +51,15 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([*AUDIO, "--json", "--latex"], "--json prints one object alone; leave one of them out"),
         ([*AUDIO, "--seed", "4294967296"], "seeds must be numbers from 0 to 4294967295"),
         ([*AUDIO, "--data-seed", "4294967296"], "data_seed must be below 4294967296, got 4294967296"),
-        ([*AUDIO, "--set", "dim=99999999999"], "head audio takes more memory than there is; choose a smaller dim"),
+        (
+            [*AUDIO, "--set", "dim=10000000000000000"],
+            "head audio takes more memory than there is; choose a smaller dim",
+        ),
+        (
+            [*AUDIO, "--set", "dim=4611686018427387904"],
+            "head audio takes more memory than there is; choose a smaller dim",
+        ),
+        ([*AUDIO, "--set", "dim=99999999999999999999"], "head audio takes more memory than there is; choose a sm"),
         ([*AUDIO, "--device", "cuda:77"], "device 'cuda:77' is not to be had here"),
         ([*AUDIO, "--out", "/proc/nowhere/x"], "cannot write to /proc/nowhere/x"),
         (["--fusion", "rescmfa", "--set", "heads=5"], "head rescmfa: "),

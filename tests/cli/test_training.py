@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from pathlib import Path
 
 from cache.joined import open_cache
@@ -6,6 +7,7 @@ from fusion.configure import configure
 from fusion.experiment import Experiment
 from fusion.plan import plan_run
 from fusion.recipes import recipe
+from tests.runs import write_cache
 
 LABELS = "angry=angry,happy=happy,sad=sad,calm=calm"
 ELSEWHERE = f"labels={LABELS}, text=words@4"
@@ -13,11 +15,17 @@ LATE = f"labels={LABELS}, patches=vit, text=words@4"
 MEAN = {"wa": 0.5, "ua": 0.5, "wf1": 0.5}
 
 
-def told(cache: Path, **changed: object) -> list[str]:
-    """Gives what is printed after a run of a recipe with some fields changed."""
+def told(cache: Path, *, narrowed: Mapping[str, object] | None = None, **changed: object) -> list[str]:
+    """Gives what is printed after a run of a recipe with some fields changed, on fewer utterances."""
     chosen = recipe("jfm-iemocap")
     head, training = configure("jfm", {**chosen.fields, **changed})
-    asked = {"streams": {"text": "words@4"}, "labels": LABELS, "protocol": "session", "recipe": chosen.name}
+    asked: dict[str, object] = {
+        "streams": {"text": "words@4"},
+        "labels": LABELS,
+        "protocol": "session",
+        "recipe": chosen.name,
+    }
+    asked |= narrowed or {}
     experiment = Experiment(fusion="jfm", head=head, training=training, **asked)  # type: ignore[arg-type]
     return _beside(plan_run(experiment, open_cache(cache)), {"mean": MEAN, "protocol": "session"})
 
@@ -39,3 +47,13 @@ def test_other_changes_are_told_without_a_mark(trainable: Path) -> None:
 def test_other_labels_and_streams_are_told_too(trainable: Path) -> None:
     plain = f"toy, frozen features, protocol session, labels {LABELS}, NOT the recipe: {ELSEWHERE}"
     assert told(trainable)[1].endswith(plain)
+
+
+def test_fewer_utterances_are_told_too(trainable: Path, tmp_path: Path) -> None:
+    assert told(trainable, narrowed={"only": {"session": ("1", "2")}})[1].endswith(
+        f"NOT the recipe: {ELSEWHERE}, --only session=1+2"
+    )
+    lacking = write_cache(tmp_path / "lacking.h5", failing={"words@4": 3})
+    missing = {"allow_missing": True}
+    assert told(lacking, narrowed=missing)[1].endswith(f"NOT the recipe: {ELSEWHERE}, --allow-missing")
+    assert told(trainable, narrowed=missing)[1].endswith(f"NOT the recipe: {ELSEWHERE}")

@@ -105,7 +105,8 @@ def test_a_run_that_is_none_or_not_finished_is_told(runs: list[RunFolder], train
 def _write(part: RunFolder, rows: list[dict[str, str]], scores: dict[str, Any]) -> None:
     """Writes predictions, and scores that follow from them."""
     truth, guess = (np.array([NAMES.index(row[column]) for row in rows]) for column in ("label", "guess"))
-    part.write("scores.json", {**scores, "test": len(rows), **score(truth, guess, len(NAMES)).as_dict()})
+    scored = {**scores, "test": len(rows), **score(truth, guess, len(NAMES)).as_dict(), "digests": {}}
+    part.write("scores.json", scored)
     with (part.path / "predictions.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

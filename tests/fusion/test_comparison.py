@@ -52,6 +52,11 @@ def test_other_streams_are_not_the_recipe() -> None:
     assert line.endswith("labels iemocap4, NOT the recipe: epochs=1, audio=wav2vec2-base")
 
 
+def test_fewer_utterances_are_not_the_recipe() -> None:
+    line = shown("superb-iemocap", only=["--only style=improvised"])[1]
+    assert line.endswith("labels iemocap4, NOT the recipe: --only style=improvised")
+
+
 def test_scores_stand_in_columns_and_a_missing_one_is_a_dash() -> None:
     lines = beside(recipe("superb-iemocap"), {"wa": 0.6}, protocol="session", labels="iemocap4", frozen=True)
     assert lines[1].split()[:4] == ["obtained", "0.6000", "-", "-"]

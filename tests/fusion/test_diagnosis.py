@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion.diagnosis import explained
+from fusion.diagnosis import bad_feature, explained
 from fusion.features import FeatureSource
 from fusion.loss_record import LossNotFinite
 from fusion.train_config import TrainConfig
@@ -22,8 +22,9 @@ def source(tmp_path: Path) -> FeatureSource:
 
 
 def test_with_sound_features_it_is_the_rate(source: FeatureSource) -> None:
-    assert explained(ERROR, CONFIG, source, USED, STREAMS) == f"{ERROR}; lower lr (0.25)"
-    half = explained(ERROR, replace(CONFIG, precision="bfloat16"), source, USED, STREAMS)
+    assert bad_feature(source, USED, STREAMS) == ""
+    assert explained(ERROR, CONFIG, "") == f"{ERROR}; lower lr (0.25)"
+    half = explained(ERROR, replace(CONFIG, precision="bfloat16"), "")
     assert half == f"{ERROR}; lower lr (0.25) or train in float32"
 
 
@@ -31,8 +32,7 @@ def test_with_sound_features_it_is_the_rate(source: FeatureSource) -> None:
 def test_features_that_are_no_numbers_are_named(source: FeatureSource, role: str) -> None:
     rows, starts = source._held[role]
     rows.values[starts[7]] = float("nan")
-    told = explained(ERROR, CONFIG, source, USED, STREAMS)
-    assert told.startswith(
-        f"{ERROR}; features of utterance u7 in {STREAMS[role]} are not finite; see mmer-cache verify "
-    )
-    assert explained(ERROR, CONFIG, source, np.arange(7), STREAMS) == f"{ERROR}; lower lr (0.25)"
+    told = bad_feature(source, USED, STREAMS)
+    assert told.startswith(f"features of utterance u7 in {STREAMS[role]} are not finite; see mmer-cache verify ")
+    assert explained(ERROR, CONFIG, told) == f"{ERROR}; {told}"
+    assert bad_feature(source, np.arange(7), STREAMS) == ""

@@ -8,7 +8,9 @@ from fusion.interrupt import SIGNALS, interrupts_put_off, never
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_is_a_wish_and_the_second_acts(number: signal.Signals) -> None:
+def test_the_first_signal_is_a_wish_and_the_second_acts(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
     seen = []
     before = signal.signal(number, lambda *_: seen.append("as ever"))
     try:
@@ -17,6 +19,9 @@ def test_the_first_signal_is_a_wish_and_the_second_acts(number: signal.Signals) 
             os.kill(os.getpid(), number)
             assert stopping()
             assert seen == []
+            assert (
+                capfd.readouterr().err == "\nstopping after this batch, to go on from there; once more stops at once\n"
+            )
             os.kill(os.getpid(), number)
             assert seen == ["as ever"]
         os.kill(os.getpid(), number)

@@ -13,11 +13,11 @@ CLASSES = by_label(UTTERANCES)
 
 
 def test_only_the_utterances_with_one_of_the_values_take_part() -> None:
-    classes, notes = narrowed(CLASSES, UTTERANCES, {"style": ("improvised",), "session": ("1", "7")})
-    taken = np.array([one.style == "improvised" and one.session == "1" for one in UTTERANCES])
+    classes, notes = narrowed(CLASSES, UTTERANCES, {"style": ("improvised",), "session": ("1", "2")})
+    taken = np.array([one.style == "improvised" and one.session in {"1", "2"} for one in UTTERANCES])
     assert ((classes >= 0) == taken).all()
     assert (classes[taken] == CLASSES[taken]).all()
-    assert notes == ["only style=improvised: 72 of 144 utterances", "only session=1+7: 36 of 72 utterances"]
+    assert notes == ["only style=improvised: 72 of 144 utterances", "only session=1+2: 72 of 72 utterances"]
 
 
 def test_what_has_no_class_has_none_afterwards() -> None:
@@ -27,10 +27,25 @@ def test_what_has_no_class_has_none_afterwards() -> None:
 
 
 def test_nothing_left_is_one_line_with_what_there_is() -> None:
-    with pytest.raises(MmerError, match=r"--only style=sung leaves no utterance; there are: scripted \(72\), impr"):
-        narrowed(CLASSES, UTTERANCES, {"style": ("sung",)})
-    with pytest.raises(MmerError, match=r"there are: none \(144\)"):
-        narrowed(CLASSES, UTTERANCES, {"channel": ("speech",)})
+    with pytest.raises(MmerError, match=r"--only style=scripted leaves no utterance; there are: improvised \(36\)"):
+        narrowed(np.where(np.arange(144) % 4 == 1, CLASSES, -1), UTTERANCES, {"style": ("scripted",)})
+
+
+@pytest.mark.parametrize(
+    ("only", "told"),
+    [
+        ({"style": ("sung",)}, r"style=sung asks for 'sung', which no utterance has; there are: scripted \(72\), impr"),
+        ({"session": ("1", "7")}, r"session=1\+7 asks for '7', which no utterance has; there are: 1 \(72\), 2 \(72\)"),
+        ({"channel": ("speech",)}, r"there are: none \(144\)"),
+    ],
+)
+def test_a_value_that_nothing_has_is_one_line(only: dict[str, tuple[str, ...]], told: str) -> None:
+    with pytest.raises(MmerError, match=told):
+        narrowed(CLASSES, UTTERANCES, only)
+
+
+def test_the_order_of_values_and_one_named_twice_make_no_other_run() -> None:
+    assert parse_only({"session": "2+1+2"}) == parse_only({"session": "1+2"})
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,28 @@ def test_another_configuration_is_refused_by_name(learnable: Path, tmp_path: Pat
         train(learnable, head=Dying(0), config=replace(CONFIG, lr=0.5, seed=7), checkpoint=tmp_path / "state")
 
 
+def test_a_field_that_is_new_has_its_default_in_an_older_state(
+    learnable: Path, undisturbed: TrainedFold, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    _dead_before(5, learnable, state)
+    older = load_checkpoint(state)
+    fields = {section: dict(named) for section, named in older.config.items()}
+    del fields["training"]["schedule"], fields["head"]["modality_dropout"]
+    replace(older, config=fields).save(state)
+    assert_same(train(learnable, head=Dying(STEPS), checkpoint=state), undisturbed)
+    _dead_before(5, learnable, state.with_name("other"))
+    replace(load_checkpoint(state.with_name("other")), config=fields).save(state)
+    with pytest.raises(MmerError, match="training schedule is linear, was constant"):
+        train(learnable, head=Dying(0), config=replace(CONFIG, schedule="linear"), checkpoint=state)
+
+
+def test_a_state_may_be_read_by_whoever_may_read_its_folder(learnable: Path, tmp_path: Path) -> None:
+    train(learnable, checkpoint=tmp_path / "state")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "state").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_other_data_is_refused(learnable: Path, tmp_path: Path) -> None:
     _dead_before(5, learnable, tmp_path / "state")
     write_cache(tmp_path / "b.h5", without={"text": 3}, dtype="float32")

@@ -1,10 +1,12 @@
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from cache.errors import MmerError
 from fusion.crossval import cross_validate
@@ -43,6 +45,29 @@ def change_score(path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "ua": 0.999}))
 
 
+def no_score(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "ua": float("nan")}))
+
+
+def without(name: str) -> Callable[[Path], None]:
+    def act(path: Path) -> None:
+        path.write_text(json.dumps({key: one for key, one in json.loads(path.read_text()).items() if key != name}))
+
+    return act
+
+
+def lose_ids(path: Path) -> None:
+    path.write_text(path.read_text().replace("id,", "name,", 1))
+
+
+def surer(path: Path) -> None:
+    path.write_text(path.read_text().replace(",0.", ",0.0"))
+
+
+def other_weights(path: Path) -> None:
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+
+
 def swap(path: Path) -> None:
     path.write_text(path.read_text().replace("angry", "ANGRY"))
 
@@ -52,13 +77,21 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("scores.json", lambda path: path.write_text("{}"), r"scores.json is damaged \(something is missing\)"),
     ("scores.json", lambda path: path.write_text("[]"), "scores.json is damaged"),
     ("scores.json", change_score, r"predictions.csv is damaged \(they do not give what scores.json says\)"),
+    ("scores.json", no_score, r"predictions.csv is damaged \(they do not give what scores.json says\)"),
+    *(
+        ("scores.json", without(name), r"scores.json is damaged \(something is missing\)")
+        for name in ("notes", "over_limits", "test_of")
+    ),
+    ("predictions.csv", lambda path: path.write_bytes(bytes(400)), "predictions.csv (is damaged|cannot be read)"),
     ("predictions.csv", cut, r"predictions.csv is damaged \(1\d of 24 utterances\)"),
     ("predictions.csv", Path.unlink, "predictions.csv cannot be read"),
-    ("predictions.csv", swap, r"predictions.csv is damaged \(not the classes of the run\)"),
+    ("predictions.csv", swap, r"predictions.csv is damaged \(not the columns and classes of the run\)"),
+    ("predictions.csv", lose_ids, r"predictions.csv is damaged \(not the columns and classes of the run\)"),
+    ("predictions.csv", surer, r"predictions.csv is damaged \(it is not the file that scores.json is of\)"),
+    ("predictions.csv", lambda path: path.write_text("x" * 200_000), r"predictions.csv cannot be read \(field larger"),
+    ("weights.safetensors", other_weights, r"weights.safetensors is damaged \(it is not the file that scores.json is"),
     ("weights.safetensors", cut, "weights.safetensors is damaged"),
-    ("weights.safetensors", Path.unlink, "weights.safetensors is damaged"),
-    ("cost.json", lambda path: path.write_text("{}"), r"cost.json is damaged \(no 'seconds'\)"),
-    ("curves.csv", Path.unlink, "curves.csv cannot be read"),
+    ("weights.safetensors", Path.unlink, r"weights.safetensors cannot be read \(No such file or directory"),
 ]
 
 
@@ -71,6 +104,10 @@ def test_what_is_damaged_is_told_and_trained_anew_to_the_same_bits(
     with pytest.raises(MmerError, match=told):
         raise MmerError(damage(part, NAMES))
     watcher, folder = Told(), part.path.parent
+    before = {path.name: path.read_bytes() for path in part.path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):  # nothing is lost before it is trained
+        cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, watcher=watcher, stopping=lambda: True)
+    assert {path.name: path.read_bytes() for path in part.path.iterdir()} == before
     cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, watcher=watcher)
     assert [one for one in watcher.started if one[0] != "end"] == [("1", 0)]
     assert any(name in note for note in watcher.notes)
@@ -78,8 +115,35 @@ def test_what_is_damaged_is_told_and_trained_anew_to_the_same_bits(
     assert {key: mine[key] for key in theirs if "seed" in key} == {key: theirs[key] for key in theirs if "seed" in key}
 
 
+def test_a_run_of_old_keeps_no_digests(part: RunFolder) -> None:
+    without("digests")(part.path / "scores.json")
+    other_weights(part.path / "weights.safetensors")
+    assert damage(part, NAMES) == ""
+
+
 def test_a_probability_that_is_none_is_told(part: RunFolder) -> None:
+    without("digests")(part.path / "scores.json")
     path = part.path / "predictions.csv"
     path.write_text(path.read_text().replace("p_sad", "p_glad"))
     with pytest.raises(MmerError, match=r"predictions.csv is damaged \(no probability: 'p_sad'\)"):
         read_probabilities(part, NAMES)
+
+
+@pytest.mark.parametrize("name", ["cost.json", "curves.csv"])
+def test_nothing_is_trained_anew_for_a_file_that_no_score_depends_on(
+    trainable: Path, part: RunFolder, name: str
+) -> None:
+    (part.path / name).unlink()
+    watcher, folder = Told(), part.path.parent
+    cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, watcher=watcher)
+    assert watcher.started == []
+    told = rf"{name} cannot be read \(No such file or directory\); delete .*1-seed0/scores.json to train it anew"
+    assert any(re.search(told, note) for note in watcher.notes)
+
+
+@pytest.mark.parametrize("name", ["scores.json", "predictions.csv", "weights.safetensors"])
+def test_what_cannot_be_read_just_now_is_no_damage(part: RunFolder, name: str) -> None:
+    (part.path / name).unlink()
+    (part.path / name).mkdir()
+    with pytest.raises(MmerError, match=rf"{name} cannot be read \(Is a directory\); run it again once it can"):
+        damage(part, NAMES)

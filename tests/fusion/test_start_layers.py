@@ -98,6 +98,11 @@ def test_the_last_layers_are_refused_where_the_first_are_all_that_there_are() ->
         chosen_layers(weights, "ViT", first=0, count=2, last=True)
 
 
+def test_all_layers_of_a_base_encoder_are_its_last_too() -> None:
+    weights = layer_weights(8, range(12), heads=2, norm_first=True)
+    assert chosen_layers(weights, "ViT", first=0, count=12, last=True) == list(range(12))
+
+
 def test_a_layer_keeps_its_order_of_norms_and_their_epsilon() -> None:
     for norm_first in (False, True):
         weights = layer_weights(8, [0], heads=2, norm_first=norm_first)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from cache.errors import MmerError
 from fusion.grid.journal import ENTRY, Journal
@@ -42,6 +43,38 @@ def test_a_test_part_is_opened_once(trainable: Path, tmp_path: Path) -> None:
     (journal.folder(model).path / WEIGHTS).unlink()
     journal.open_test(model, source)  # reads no weights any more
     assert journal.result(model, 0).test is not None
+
+
+def test_predictions_that_are_damaged_are_made_anew_from_the_weights(trainable: Path, tmp_path: Path) -> None:
+    every = planned(trainable, "audio", {})
+    journal, _ = trained(tmp_path, every, folds=["1"])
+    (model,) = models(every, folds=["1"])
+    source, path = sources(every).at(0), journal.folder(model).path / PREDICTIONS
+    journal.open_test(model, source)
+    whole = path.read_text()
+    path.write_text(whole.replace(",0.", ",0.0"))
+    journal.open_test(model, source)
+    assert path.read_text() == whole
+    path.write_text("")
+    weights = load_file(path.with_name(WEIGHTS))
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, path.with_name(WEIGHTS))
+    with pytest.raises(MmerError, match=r"weights.safetensors is not the file that was written; delete .* to train th"):
+        journal.open_test(model, source)
+
+
+def test_a_default_that_is_another_by_now_makes_no_two_models_one(trainable: Path, tmp_path: Path) -> None:
+    every = planned(trainable, "audio", {})
+    journal, _ = trained(tmp_path, every, folds=["1"])
+    (model,) = models(every, folds=["1"])
+    folder = journal.folder(model)
+    entry = folder.read(ENTRY)
+    del entry["decides"]["training"]["schedule"]  # of a version that had no such field
+    folder.write(ENTRY, entry)
+    assert journal.result(model, 0).epoch == entry["epoch"]
+    entry["decides"]["training"]["lr"] = 0.77
+    folder.write(ENTRY, entry)
+    with pytest.raises(MmerError, match=rf"{model.key} holds a model of another training; delete it, or name another"):
+        journal.result(model, 0)
 
 
 def test_a_failure_is_kept_with_its_reason(trainable: Path, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from featurize.cluster import Cluster, Killed, Workers, cluster_of, own_device
+from fusion.grid import remote
 from fusion.grid.journal import Journal
 from fusion.grid.remote import Task, run_on_workers, train_task
 from tests.grids import CPU, GridTold, models, planned, trained, weights_of
 
 AXES = [{"lr": 0.1}, {"lr": 1e30, "clip": 0.0}, {"dropout": 0.4, "epochs": 1}]
-on_cpu = partial(train_task, lambda name: CPU)
+on_cpu = partial(train_task, lambda name: CPU, 0.5)
 
 
 def alone(task: Any, items: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
@@ -34,7 +35,7 @@ def test_workers_train_what_one_process_does(cluster: Cluster, trainable: Path, 
     told = GridTold()
     lost = run_on_workers(
         cluster.results,
-        partial(train_task, own_device),
+        partial(train_task, own_device, 0.5),
         models(every),
         cache=trainable,
         journal=Journal(tmp_path / "there"),
@@ -77,3 +78,16 @@ def test_a_combination_that_kills_its_worker_fails_and_is_tried_again_another_ti
     lost = run_on_workers(killing, on_cpu, models(every), cache=trainable, journal=journal, watcher=GridTold())
     assert {one.failure for one in lost.values()} == {"killed its worker: four workers died"}
     assert [journal.holds(model) for model in models(every)] == [True] * 3 + [False] * 3 + [True] * 3
+
+
+def test_a_worker_holds_no_more_features_than_it_may(trainable: Path, tmp_path: Path) -> None:
+    every = planned(trainable, "audio", AXES[2])
+    for name, share in (("held", 0.5), ("read", 0.0)):
+        remote._held.clear()
+        task = partial(train_task, lambda name: CPU, share)
+        run_on_workers(
+            alone, task, models(every), cache=trainable, journal=Journal(tmp_path / name), watcher=GridTold()
+        )
+        (source,) = remote._held.values()
+        assert bool(source._held) == (share > 0)
+    assert weights_of(tmp_path / "held") == weights_of(tmp_path / "read")
