@@ -19,6 +19,13 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.parametrize("share", ["nan", "1.5", "-0.1", "half"])
+def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> None:
+    result = train_by_command(trainable, *AUDIO, "--resident-share", share)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "'--resident-share'" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

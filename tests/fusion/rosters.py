@@ -1,6 +1,8 @@
 """Utterances of small corpora, without anything to hear."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,3 +68,9 @@ def by_label(utterances: Sequence[Utterance]) -> npt.NDArray[np.int64]:
 
 def fold_of(train: Sequence[int], dev: Sequence[int], test: Sequence[int], name: str = "1") -> Fold:
     return Fold(name=name, train=np.array(train), dev=np.array(dev), test=np.array(test))
+
+
+def without(column: str, utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Empties a column."""
+    blank: dict[str, Any] = {column: ""}
+    return [replace(one, **blank) for one in utterances]

@@ -1,6 +1,5 @@
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from cache.utterance import Utterance
 from fusion.folds import EMOBOX_ACTORS
 from fusion.members import Fold, Places
 from fusion.protocols import PROTOCOLS, choose_protocol, describe, make_folds, notes_on
-from tests.fusion.rosters import actors, by_label, dyads, four_classes, show
+from tests.fusion.rosters import actors, by_label, dyads, four_classes, show, without
 
 
 def values(utterances: Sequence[Utterance], part: Places, column: str) -> set[str]:
@@ -146,11 +145,6 @@ def test_every_corpus_has_a_default_protocol(corpus: str, name: str) -> None:
     assert choose_protocol("random5", corpus, utterances, four_classes(utterances)) == ("random5", [])
 
 
-def without(column: str, utterances: Sequence[Utterance]) -> list[Utterance]:
-    blank: dict[str, Any] = {column: ""}
-    return [replace(one, **blank) for one in utterances]
-
-
 def test_auto_takes_split_then_sessions_then_speakers_then_chance() -> None:
     def chosen(utterances: Sequence[Utterance]) -> str:
         classes = by_label(utterances)
@@ -184,42 +178,6 @@ def test_a_fold_without_a_class_is_told_by_the_name_of_the_class() -> None:
     alone = [one for one in dyads() if one.label != "sad" or one.session == "2"]
     with pytest.raises(MmerError, match="fold 1 has no test utterance of class 3"):
         make_folds(alone, four_classes(alone), "session", 0)
-
-
-def test_the_only_dialogue_with_a_class_stays_in_train_and_its_absence_from_dev_is_noted() -> None:
-    utterances = [one for one in dyads(sessions=2) if one.label != "sad" or one.dialogue.endswith("d0")]
-    classes = four_classes(utterances)
-    names = ("ang", "hap", "neu", "sad")
-    folds = make_folds(utterances, classes, "session", 0, names)
-    assert [3 in classes[fold.train] for fold in folds] == [True, True]
-    assert notes_on(folds, utterances, classes, names, "session") == [
-        "fold 1: dev has no utterance of class sad",
-        "fold 2: dev has no utterance of class sad",
-    ]
-
-
-def test_unknown_dialogues_are_noted_where_they_are_promised_to_be_kept_together() -> None:
-    utterances = without("dialogue", dyads())
-    told = []
-    for protocol in ("session", "random5"):
-        folds = make_folds(utterances, by_label(utterances), protocol, 0)
-        told.append(notes_on(folds, utterances, by_label(utterances), "abcdef", protocol))
-    assert told[0] == ["360 of 360 utterances name no dialogue: of these, dev is drawn one by one"]
-    assert not any("dialogue" in note for note in told[1])
-
-
-def test_a_dev_part_far_from_a_tenth_is_noted() -> None:
-    utterances = dyads()
-    folds = make_folds(utterances, by_label(utterances), "actor5", 0)
-    notes = notes_on(folds, utterances, by_label(utterances), "abcdef", "actor5")
-    assert notes[0].startswith("fold 1: dev is 25% of what is not test")
-
-
-def test_unknown_speakers_are_noted_where_nobody_can_tell_who_is_on_both_sides() -> None:
-    utterances = without("speaker", dyads())
-    folds = make_folds(utterances, by_label(utterances), "session", 0)
-    notes = notes_on(folds, utterances, by_label(utterances), "abcdef", "session")
-    assert notes[0] == "fold 1: 360 utterances name no speaker, who may be on both sides"
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,19 @@ def test_files_of_no_run_are_not_taken_the_place_of(tmp_path: Path, name: str, r
     assert not (tmp_path / RUN).exists()
 
 
+@pytest.mark.parametrize("found", [[], {}, {"format_version": "1", "decides": DESCRIBED}, {"decides": DESCRIBED}])
+def test_a_file_that_is_no_run_is_refused(tmp_path: Path, found: object) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write(RUN, found)
+    with pytest.raises(MmerError, match=r"run.json is not of mmer-train; name another --out"):
+        folder.begin(DESCRIBED, {})
+
+
 def test_a_run_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
+    folder.write(RUN, {"format_version": FORMAT_VERSION + 1, "renamed": DESCRIBED})
+    with pytest.raises(MmerError, match=r"run.json is of a newer mmer; update, or name another --out"):
+        folder.begin(DESCRIBED, {})
     folder.write(RUN, {"format_version": FORMAT_VERSION + 1, "decides": DESCRIBED})
     with pytest.raises(MmerError, match=r"run.json is of a newer mmer; update, or name another --out"):
         folder.begin(DESCRIBED, {})
