@@ -13,7 +13,7 @@ demo: .venv/installed ## featurize the built-in corpus with all that any head ne
 	$(BIN)/mmer-train --fusion rescmfa --cache cache/demo.h5 --lr 0.001 --epochs 20
 
 test: .venv/installed ## all tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/installed ## style, by ruff
 	$(BIN)/ruff check .

@@ -45,7 +45,7 @@ def collect(
         MmerError: if a model is not scored, or the cache lacks one of the utterances.
     """
     parts = folder.parts(described)
-    folds = [read_scores(part) for part in parts]
+    folds = [{name: value for name, value in read_scores(part).items() if name != "digests"} for part in parts]
     names = list(described["labels"])
     predictions = pooled(parts, cache, names)
     by_seed: dict[int, list[Scores]] = defaultdict(list)
