@@ -123,12 +123,11 @@ class _Model:
         """Tells whether it is trained and scored, and all of that can be read."""
         if not (self.part.path / SCORES).exists():
             return False
-        names = self.plan.inputs.classes
-        for told in loss_beside(self.part):
-            watcher.note(told)
-        if told := damage(self.part, names):
+        if told := damage(self.part, self.plan.inputs.classes):
             watcher.note(told)
             return False
+        for told in loss_beside(self.part):
+            watcher.note(told)
         self.part.delete(STATE)  # of a run that was killed between its last two steps
         return True
 

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 STDERR = 2
@@ -32,7 +32,8 @@ def interrupts_put_off() -> Iterator[Stopping]:
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         asked = True
-        os.write(STDERR, TOLD)  # no print: the signal may have come in the midst of one
+        with suppress(OSError):  # nobody may be there to read it
+            os.write(STDERR, TOLD)  # no print: the signal may have come in the midst of one
         for one, handler in before.items():
             signal.signal(one, handler)
 
