@@ -17,7 +17,7 @@ from fusion.metrics import score as score_guesses
 from fusion.records import write_predictions
 from fusion.results import check_held, collect
 from fusion.run import PREDICTIONS, RUN, SCORES, Plain, RunFolder
-from fusion.scored import Row, read_predictions, read_probabilities, read_scores
+from fusion.scored import Row, read_predictions, read_probabilities, read_scores, sealed
 
 FUSION = "score"
 LEAST = float(np.finfo(np.float32).tiny)  # a probability that float32 rounds to 0
@@ -57,7 +57,7 @@ def add_runs(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, repl
             part = out.part(fold, 0)
             labels = [row["label"] for row in rows]
             write_predictions(part, [row["id"] for row in rows], labels, probabilities, list(summed["labels"]))
-            part.write(SCORES, {**scores, "digests": {PREDICTIONS: part.digest(PREDICTIONS)}})
+            part.write(SCORES, sealed(part, scores, (PREDICTIONS,)))
         return collect(out, cache, summed, notes=recorded["notes"])
 
 

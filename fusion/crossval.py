@@ -142,6 +142,7 @@ class _Model:
         for note in notes:
             watcher.note(f"fold {fold.name}: {note}")
         trained = self._train(head, source, watcher)
+        self.part.delete(SCORES)  # of a model that was damaged: they are of other weights
         write_trained(self.part, trained, source.device)
         with memory_needed(source.device, "a test utterance alone takes more than there is"):
             open_test(self.part, plan, fold, head=head, trained=trained, source=source, seed=self.seed, notes=notes)

@@ -1,6 +1,5 @@
 """Writes files by a rename, so that a kill leaves the old one or the new one, and says so where there is no room."""
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,8 @@ def replacing(path: Path, *, shared: bool = True) -> Iterator[Path]:
     """
     fresh = path.with_name(f".{path.name}.{os.getpid() if shared else 'part'}")
     with writable(path.parent):
+        for left in () if shared else path.parent.glob(".tmp??????"):  # as safetensors names what it writes
+            left.unlink(missing_ok=True)
         try:
             fresh.touch()
             mode = fresh.stat().st_mode
@@ -56,10 +57,12 @@ def writable(path: Path) -> Iterator[None]:
             raise DiskFull(
                 f"no room left while writing to {path}; free some, or name another place by --out"
             ) from error
-        why = error.strerror if isinstance(error, OSError) else str(error)
+        why = (error.strerror or error) if isinstance(error, OSError) else error
         raise MmerError(f"cannot write to {path} ({why}); name a writable place by --out") from error
 
 
 def _is_full(error: Exception) -> bool:
     """Tells an error of room, which safetensors spells out alone."""
-    return (isinstance(error, OSError) and error.errno in NO_ROOM) or f"os error {errno.ENOSPC}" in str(error)
+    if isinstance(error, OSError):
+        return error.errno in NO_ROOM
+    return any(f"os error {number})" in str(error) for number in NO_ROOM)

@@ -7,7 +7,8 @@ from fusion.heads.catalog import AnyHead
 from fusion.members import Fold
 from fusion.plan import Plan
 from fusion.records import scores_of, write_predictions
-from fusion.run import SCORES, SEALED, RunFolder
+from fusion.run import CURVES, PREDICTIONS, SCORES, WEIGHTS, RunFolder
+from fusion.scored import sealed
 from fusion.scoring import score
 from fusion.trainer import TrainedFold
 
@@ -43,5 +44,5 @@ def open_test(
     truth = [names[index] for index in plan.split.classes[fold.test]]
     write_predictions(part, ids, truth, probabilities, names)
     scores = scores_of(plan, fold, head, trained, probabilities, lengths=source.lengths)
-    digests = {name: part.digest(name) for name in SEALED}
-    part.write(SCORES, {"fold": fold.name, "seed": seed, **scores, "notes": list(notes), "digests": digests})
+    scores = {"fold": fold.name, "seed": seed, **scores, "notes": list(notes)}
+    part.write(SCORES, sealed(part, scores, (WEIGHTS, CURVES, PREDICTIONS)))

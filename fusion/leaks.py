@@ -20,7 +20,7 @@ from fusion.members import Fold, Places
 
 NAMED = 5  # how many offenders a message spells out
 SENTENCE = 5  # words: shorter ones are said by chance (21.9% of IEMOCAP are said in another session, 8.1% so long)
-WORD, EVENT = re.compile(r"\w+(?:['\u2019]\w+)*"), re.compile(r"\[[^\]]*\]")
+WORD, EVENT = re.compile(r"\w+(?:'\w+)*"), re.compile(r"\[[^\]]*\]")
 LEAST_DEV, MOST_DEV = 0.05, 0.2  # shares of what is not test that pass for a tenth
 
 Check = Callable[[Fold, Sequence[Utterance]], None]
@@ -212,7 +212,7 @@ def _names(told: Any) -> set[str]:
 @lru_cache(1 << 17)  # of every fold and every combination of a grid
 def _said(text: str) -> tuple[str, ...]:
     """Gives the words of a transcript without event tags, in lower case."""
-    return tuple(WORD.findall(EVENT.sub(" ", text).lower()))
+    return tuple(WORD.findall(EVENT.sub(" ", text).lower().replace("\u2019", "'")))
 
 
 def _digests(stream: AnyStream, part: Places) -> dict[bytes, int]:

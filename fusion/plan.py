@@ -51,8 +51,8 @@ class Plan:
     def narrowing(self) -> list[str]:
         """The options that leave utterances of its corpus and labels out."""
         only = [f"--only {column}={'+'.join(values)}" for column, values in self.experiment.only.items()]
-        missing = any(len(fold.test) < self.split.totals[fold.name] for fold in self.split.folds)
-        return [*only, *(["--allow-missing"] if missing else [])]
+        lacking = any(len(fold.test) < self.split.totals[fold.name] for fold in self.split.folds)
+        return [*only, *(["--allow-missing"] if lacking and self.experiment.allow_missing else [])]
 
     @property
     def opening(self) -> str:

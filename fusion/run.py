@@ -33,9 +33,9 @@ RUN, SCORES, RESULTS, COST = "run.json", "scores.json", "results.json", "cost.js
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
 CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
-SEALED = (WEIGHTS, PREDICTIONS)  # their digests stand in the scores
 OF_MODELS = (WEIGHTS, CURVES, PREDICTIONS, SCORES, COST, STATE)
 DECIDES = frozenset({"fusion", "seeds", "labels", "protocol", "folds"})  # what every description of a run holds
+SECTIONS = ("head", "training")  # of fields
 ELSEWHERE = "name another --out, or delete the folder"
 
 Plain = Mapping[str, Any]
@@ -85,12 +85,12 @@ class RunFolder:
         """
         found = self.read(RUN)
         found = found if isinstance(found, dict) else {}
-        version, described = found.get("format_version"), found.get("decides")
+        version, described = found.get("format_version"), found.get("decides", {})
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise MmerError(f"{self.path / RUN} is of a newer mmer; update, or {ELSEWHERE}")
-        if not isinstance(version, int) or not isinstance(described, dict) or not described.keys() >= DECIDES:
+        if not isinstance(version, int) or not _is_description(described):
             raise MmerError(f"{self.path / RUN} is not of mmer-train; name another --out")
-        return described
+        return dict(described)
 
     def part(self, fold: str, seed: int) -> "RunFolder":
         """Gives the folder of one model."""
@@ -207,6 +207,13 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+def _is_description(found: object) -> bool:
+    """Tells whether something describes a run."""
+    if not isinstance(found, dict) or not found.keys() >= DECIDES:
+        return False
+    return all(isinstance(found.get(section, {}), dict) for section in SECTIONS)
 
 
 def filled(described: Plain, defaults: Plain) -> dict[str, Any]:

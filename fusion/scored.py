@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from fusion.experiment import digest_of
 from fusion.metrics import METRICS
 from fusion.metrics import score as score_guesses
 from fusion.run import COST, CURVES, PREDICTIONS, SCORES, WEIGHTS, Damaged, RunFolder
@@ -16,6 +17,17 @@ LISTS = ("over_limits", "notes")
 ROUNDING = 1e-9  # of scores that went through JSON
 
 Row = Mapping[str, str]
+
+
+def sealed(part: RunFolder, scores: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Gives scores with the digests of files of their model and of themselves.
+
+    Args:
+        part: of the run folder.
+        scores: as they are to be read again.
+        names: of the files.
+    """
+    return {**scores, "digests": {**{name: part.digest(name) for name in names}, SCORES: digest_of(scores)}}
 
 
 def read_scores(part: RunFolder) -> dict[str, Any]:
@@ -34,6 +46,8 @@ def read_scores(part: RunFolder) -> dict[str, Any]:
     scores = {"digests": {}, **found} if isinstance(found, dict) else {}
     if not all(isinstance(scores.get(name), kind) for name, kind in wanted.items()):
         raise _damaged(part, SCORES, "something is missing")
+    if scores["digests"].get(SCORES, own := _own_digest(scores)) != own:
+        raise _damaged(part, SCORES, "it is not what was written")
     return scores
 
 
@@ -83,7 +97,7 @@ def read_cost(part: RunFolder) -> tuple[float, int]:
     cost = part.read(COST)
     try:
         return float(cost["seconds"]), int(cost["peak_bytes"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(part, COST, f"no {error}") from error
 
 
@@ -109,14 +123,23 @@ def damage(part: RunFolder, names: Sequence[str]) -> str:
 
 
 def loss_beside(part: RunFolder) -> list[str]:
-    """Says which files are lost or cut off that no score depends on, so that nothing is trained anew for them."""
+    """Says which files are lost or changed that no score depends on, so that nothing is trained anew for them."""
     told = []
-    for read in (lambda: part.read_rows(CURVES), lambda: read_cost(part)):
+    for read in (_read_curves, read_cost):
         try:
-            read()
+            read(part)
         except Damaged as error:
             told.append(f"{str(error).partition(';')[0]}; delete {part.path / SCORES} to train it anew")
     return told
+
+
+def _read_curves(part: RunFolder) -> list[dict[str, str]]:
+    _check_digest(part, CURVES, read_scores(part))
+    return part.read_rows(CURVES)
+
+
+def _own_digest(scores: Mapping[str, Any]) -> str:
+    return digest_of({name: value for name, value in scores.items() if name != "digests"})
 
 
 def _check_digest(part: RunFolder, name: str, scores: Mapping[str, Any]) -> None:

@@ -29,12 +29,13 @@ from fusion.metrics import METRICS
 from fusion.plan import Plan
 from fusion.ready import ready_head
 from fusion.records import write_trained
-from fusion.run import COST, SCORES, WEIGHTS, Damaged, RunFolder, filled
-from fusion.scored import read_probabilities, read_scores
+from fusion.run import SCORES, WEIGHTS, Damaged, RunFolder, filled
+from fusion.scored import read_cost, read_probabilities, read_scores
 from fusion.trainer import TrainedFold
 
 FORMAT_VERSION = 1
 ENTRY, MODELS = "entry.json", "models"
+FIELDS: Mapping[str, type] = {"decides": dict, "epoch": int, "curves": list, "failure": str, "notes": list}
 
 
 class Journal:
@@ -104,7 +105,7 @@ class Journal:
             seed=model.seed,
             dev={} if failed else _best(entry)["dev"],
             epoch=entry["epoch"],
-            seconds=0.0 if failed else folder.read(COST)["seconds"],
+            seconds=0.0 if failed else _seconds(folder),
             failure=entry["failure"],
             test=_test_scores(folder),
         )
@@ -149,11 +150,14 @@ class Journal:
 
     def _entry(self, model: Model) -> dict[str, Any]:
         folder = self.folder(model)
-        entry = folder.read(ENTRY)
-        if not isinstance(entry, dict) or entry.get("format_version") != FORMAT_VERSION:
+        entry: Any = None
+        with suppress(Damaged):
+            entry = folder.read(ENTRY)
+        whole = isinstance(entry, dict) and entry.get("format_version") == FORMAT_VERSION
+        if not whole or not all(isinstance(entry.get(name), kind) for name, kind in FIELDS.items()):
             raise MmerError(f"{folder.path / ENTRY} is no entry of this version; delete {folder.path} to train anew")
         _check_same(entry, model.combination.plan, folder.path)
-        return entry
+        return entry  # type: ignore[no-any-return]
 
     def _trained(self, model: Model) -> TrainedFold:
         """Gives what scoring must know of a training that is over."""
@@ -175,11 +179,19 @@ def _best(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return best
 
 
+def _seconds(folder: RunFolder) -> float:
+    with suppress(Damaged):  # no score depends on it
+        return read_cost(folder)[0]
+    return 0.0
+
+
 def _test_scores(folder: RunFolder) -> dict[str, float] | None:
     if not (folder.path / SCORES).exists():
         return None
-    scores = read_scores(folder)
-    return {metric: scores[metric] for metric in METRICS}
+    with suppress(Damaged):  # then they are as good as closed, until they are made anew
+        scores = read_scores(folder)
+        return {metric: scores[metric] for metric in METRICS}
+    return None
 
 
 def _weights(folder: RunFolder, entry: Mapping[str, Any]) -> dict[str, torch.Tensor]:

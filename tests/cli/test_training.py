@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from cache.joined import open_cache
@@ -7,7 +8,8 @@ from fusion.configure import configure
 from fusion.experiment import Experiment
 from fusion.plan import plan_run
 from fusion.recipes import recipe
-from tests.runs import write_cache
+from tests.heads import samples
+from tests.runs import COUNT, utterances, write_cache
 
 LABELS = "angry=angry,happy=happy,sad=sad,calm=calm"
 ELSEWHERE = f"labels={LABELS}, text=words@4"
@@ -57,3 +59,8 @@ def test_fewer_utterances_are_told_too(trainable: Path, tmp_path: Path) -> None:
     missing = {"allow_missing": True}
     assert told(lacking, narrowed=missing)[1].endswith(f"NOT the recipe: {ELSEWHERE}, --allow-missing")
     assert told(trainable, narrowed=missing)[1].endswith(f"NOT the recipe: {ELSEWHERE}")
+    named = utterances(samples(COUNT))
+    named[3] = replace(named[3], id="test_dia38_utt4")  # published as broken: nobody has to allow it
+    meld = {"corpus": {"name": "meld", "root": ""}, "utterances": named}
+    broken = write_cache(tmp_path / "broken.h5", failing={"words@4": 3}, **meld)
+    assert told(broken)[1].endswith(f"NOT the recipe: {ELSEWHERE}")

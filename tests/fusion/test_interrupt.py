@@ -1,6 +1,9 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +31,22 @@ def test_the_first_signal_is_a_wish_and_the_second_acts(
         assert seen == ["as ever"] * 2
     finally:
         signal.signal(number, before)
+
+
+def test_a_stderr_that_nobody_reads_any_more_stops_nothing() -> None:
+    code = (
+        "import os, signal, sys; from fusion.interrupt import interrupts_put_off\n"
+        "with interrupts_put_off() as stopping:\n"
+        "    sys.stdin.read(); os.kill(os.getpid(), signal.SIGINT); sys.exit(7 if stopping() else 1)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stderr=pipe, env=environment) as process:
+        assert process.stderr is not None
+        assert process.stdin is not None
+        process.stderr.close()
+        process.stdin.close()
+    assert process.returncode == 7
 
 
 def test_in_another_thread_nothing_changes() -> None:

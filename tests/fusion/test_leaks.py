@@ -209,12 +209,14 @@ def test_what_train_and_test_both_say_is_counted_where_text_is_read() -> None:
         "nothing of the kind at all",
         "you don't say so",
         "You don\u2019t say so.",
+        "you don't say so often",
+        "You don\u2019t say so often.",
     ]
     utterances = [Utterance(id=str(place), text=text) for place, text in enumerate([*texts, ""])]
-    fold = Fold(name="1", train=np.array([2, 5]), dev=np.array([3]), test=np.array([0, 1, 4, 6, 7]))
+    fold = Fold(name="1", train=np.array([2, 5, 7]), dev=np.array([3]), test=np.array([0, 1, 4, 6, 8, 9]))
     sound = replace(spec(), role="audio")
     assert note_transcripts(fold, utterances, [sound, spec()]) == [
-        "fold 1: 1 of 5 test utterances have a transcript of 5 words or more that train or dev has too"
+        "fold 1: 2 of 6 test utterances have a transcript of 5 words or more that train or dev has too"
     ]
     assert note_transcripts(fold, utterances, [sound]) == []
     apart = Fold(name="1", train=np.array([4]), dev=np.array([3]), test=np.array([0, 1]))

@@ -61,7 +61,15 @@ def test_files_of_no_run_are_not_taken_the_place_of(tmp_path: Path, name: str, r
     assert not (tmp_path / RUN).exists()
 
 
-@pytest.mark.parametrize("found", [[], {}, {"format_version": "1", "decides": DESCRIBED}, {"decides": DESCRIBED}])
+NO_RUNS = [
+    {"format_version": "1", "decides": DESCRIBED},
+    {"decides": DESCRIBED},
+    {"format_version": FORMAT_VERSION, "decides": {**DESCRIBED, "head": None}},
+    {"format_version": FORMAT_VERSION, "decides": {**DESCRIBED, "training": "fast"}},
+]
+
+
+@pytest.mark.parametrize("found", [[], {}, *NO_RUNS])
 def test_a_file_that_is_no_run_is_refused(tmp_path: Path, found: object) -> None:
     folder = RunFolder(tmp_path)
     folder.write(RUN, found)

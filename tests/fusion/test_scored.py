@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cache.errors import MmerError
+from fusion import crossval
 from fusion.crossval import cross_validate
 from fusion.run import RunFolder
 from fusion.scored import damage, read_cost, read_predictions, read_probabilities, read_scores
@@ -41,12 +42,25 @@ def test_what_is_whole_is_read(part: RunFolder) -> None:
     assert read_cost(part)[0] > 0
 
 
-def change_score(path: Path) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), "ua": 0.999}))
+def changed(**fields: object) -> Callable[[Path], None]:
+    """Changes scores that keep no digests."""
+
+    def act(path: Path) -> None:
+        path.write_text(json.dumps({**json.loads(path.read_text()), "digests": {}, **fields}))
+
+    return act
 
 
-def no_score(path: Path) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), "ua": float("nan")}))
+def edited(name: str) -> Callable[[Path], None]:
+    """Changes one of the scores."""
+
+    def act(path: Path) -> None:
+        scores = json.loads(path.read_text())
+        value = scores[name]
+        scores[name] = [*value, "u99"] if isinstance(value, list) else "2" if isinstance(value, str) else 0.125
+        path.write_text(json.dumps(scores))
+
+    return act
 
 
 def without(name: str) -> Callable[[Path], None]:
@@ -76,8 +90,12 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("scores.json", cut, "scores.json cannot be read"),
     ("scores.json", lambda path: path.write_text("{}"), r"scores.json is damaged \(something is missing\)"),
     ("scores.json", lambda path: path.write_text("[]"), "scores.json is damaged"),
-    ("scores.json", change_score, r"predictions.csv is damaged \(they do not give what scores.json says\)"),
-    ("scores.json", no_score, r"predictions.csv is damaged \(they do not give what scores.json says\)"),
+    *(
+        ("scores.json", edited(name), r"scores.json is damaged \(it is not what was written\)")
+        for name in ("fold", "seed", "epoch", "train", "ua", "test_of", "parameters", "over_limits", "notes")
+    ),
+    ("scores.json", changed(ua=0.999), r"predictions.csv is damaged \(they do not give what scores.json says\)"),
+    ("scores.json", changed(ua=float("nan")), r"predictions.csv is damaged \(they do not give what scores.json says\)"),
     *(
         ("scores.json", without(name), r"scores.json is damaged \(something is missing\)")
         for name in ("notes", "over_limits", "test_of")
@@ -121,6 +139,23 @@ def test_a_run_of_old_keeps_no_digests(part: RunFolder) -> None:
     assert damage(part, NAMES) == ""
 
 
+def test_scores_do_not_outlive_the_weights_that_they_are_of(
+    trainable: Path, run: Path, part: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without("digests")(part.path / "scores.json")
+    cut(part.path / "weights.safetensors")
+    asked, folder = plan(trainable, "audio"), RunFolder(part.path.parent)
+    with monkeypatch.context() as patched:
+        patched.setattr(crossval, "open_test", lambda *_, **__: 1 / 0)  # a kill before the test part was scored
+        with pytest.raises(ZeroDivisionError):
+            cross_validate(asked, folder, device=CPU, watcher=Told())
+    assert not (part.path / "scores.json").exists()
+    cross_validate(asked, folder, device=CPU, watcher=Told())
+    theirs = RunFolder(run).part("1", 0).path
+    for name in ("weights.safetensors", "predictions.csv", "scores.json"):
+        assert (part.path / name).read_bytes() == (theirs / name).read_bytes()
+
+
 def test_a_probability_that_is_none_is_told(part: RunFolder) -> None:
     without("digests")(part.path / "scores.json")
     path = part.path / "predictions.csv"
@@ -129,16 +164,26 @@ def test_a_probability_that_is_none_is_told(part: RunFolder) -> None:
         read_probabilities(part, NAMES)
 
 
-@pytest.mark.parametrize("name", ["cost.json", "curves.csv"])
+BESIDE: list[tuple[str, Callable[[Path], Any], str]] = [
+    ("cost.json", Path.unlink, r"cost.json cannot be read \(No such file or directory\)"),
+    ("cost.json", lambda path: path.write_text("{}"), r"cost.json is damaged \(no 'seconds'\)"),
+    ("cost.json", lambda path: path.write_text('{"seconds": 1, "peak_bytes": Infinity}'), "cost.json is damaged"),
+    ("curves.csv", Path.unlink, r"curves.csv cannot be read \(No such file or directory\)"),
+    ("curves.csv", cut, r"curves.csv is damaged \(it is not the file that scores.json is of\)"),
+]
+
+
+@pytest.mark.parametrize("case", BESIDE, ids=lambda case: case[0])
 def test_nothing_is_trained_anew_for_a_file_that_no_score_depends_on(
-    trainable: Path, part: RunFolder, name: str
+    trainable: Path, part: RunFolder, case: tuple[str, Callable[[Path], Any], str]
 ) -> None:
-    (part.path / name).unlink()
+    name, act, told = case
+    act(part.path / name)
     watcher, folder = Told(), part.path.parent
     cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, watcher=watcher)
     assert watcher.started == []
-    told = rf"{name} cannot be read \(No such file or directory\); delete .*1-seed0/scores.json to train it anew"
-    assert any(re.search(told, note) for note in watcher.notes)
+    way_out = ".*; delete .*1-seed0/scores.json to train it anew"
+    assert any(re.search(told + way_out, note) for note in watcher.notes)
 
 
 @pytest.mark.parametrize("name", ["scores.json", "predictions.csv", "weights.safetensors"])

@@ -1,6 +1,7 @@
 """The journal of a grid: what is in it is found again, and its test parts are those of mmer-train."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,34 @@ def test_a_default_that_is_another_by_now_makes_no_two_models_one(trainable: Pat
         journal.result(model, 0)
 
 
+@pytest.mark.parametrize("name", [SCORES, PREDICTIONS])
+@pytest.mark.parametrize("content", ["", "{}"])
+def test_scores_that_cannot_be_read_are_closed_until_they_are_made_anew(
+    trainable: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    every = planned(trainable, "audio", {})
+    journal, _ = trained(tmp_path, every, folds=["1"])
+    (model,) = models(every, folds=["1"])
+    source, path = sources(every).at(0), journal.folder(model).path
+    journal.open_test(model, source)
+    whole, result = (path / name).read_bytes(), journal.result(model, 0)
+    (path / name).write_text(content)
+    assert journal.result(model, 0).test == (result.test if name == PREDICTIONS else None)
+    journal.open_test(model, source)
+    assert (path / name).read_bytes() == whole
+    assert journal.result(model, 0) == result
+
+
+@pytest.mark.parametrize("content", ["", "{}"])
+def test_a_cost_that_cannot_be_read_is_none(trainable: Path, tmp_path: Path, content: str) -> None:
+    every = planned(trainable, "audio", {})
+    journal, _ = trained(tmp_path, every, folds=["1"])
+    (model,) = models(every, folds=["1"])
+    result = journal.result(model, 0)
+    (journal.folder(model).path / "cost.json").write_text(content)
+    assert journal.result(model, 0) == replace(result, seconds=0.0)
+
+
 def test_a_failure_is_kept_with_its_reason(trainable: Path, tmp_path: Path) -> None:
     every, journal = planned(trainable, "audio", {}), Journal(tmp_path)
     model = models(every)[0]
@@ -88,13 +117,13 @@ def test_a_failure_is_kept_with_its_reason(trainable: Path, tmp_path: Path) -> N
     assert (result.failure, result.dev, result.epoch, result.test) == ("diverged: so", {}, 0, None)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format_version": 99}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 99}', '{"format_version": 1}'])
 def test_an_entry_that_cannot_be_read_is_told_in_one_line(trainable: Path, tmp_path: Path, content: str) -> None:
     every, journal = planned(trainable, "audio", {}), Journal(tmp_path)
     model = models(every)[0]
     journal.folder(model).make()
     (journal.folder(model).path / ENTRY).write_text(content)
-    with pytest.raises(MmerError, match=ENTRY):
+    with pytest.raises(MmerError, match=f"{ENTRY} is no entry of this version; delete .* to train anew"):
         journal.result(model, 0)
 
 

@@ -11,6 +11,7 @@ from featurize.cluster import Cluster, Killed, Workers, cluster_of, own_device
 from fusion.grid import remote
 from fusion.grid.journal import Journal
 from fusion.grid.remote import Task, run_on_workers, train_task
+from fusion.memory import memory_budget
 from tests.grids import CPU, GridTold, models, planned, trained, weights_of
 
 AXES = [{"lr": 0.1}, {"lr": 1e30, "clip": 0.0}, {"dropout": 0.4, "epochs": 1}]
@@ -90,4 +91,5 @@ def test_a_worker_holds_no_more_features_than_it_may(trainable: Path, tmp_path: 
         )
         (source,) = remote._held.values()
         assert bool(source._held) == (share > 0)
+        assert source.budget == memory_budget(CPU, share / remote.HELD)
     assert weights_of(tmp_path / "held") == weights_of(tmp_path / "read")
