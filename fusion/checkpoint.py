@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cache.errors import MmerError
 from fusion.disk import replacing
+from fusion.run import filled
 
 Plain = Mapping[str, Any]
 
@@ -109,7 +110,7 @@ class Checkpoint:
         Raises:
             MmerError: if it was begun with another, naming what differs.
         """
-        mine, theirs = _flat(json.loads(json.dumps(config))), {**_flat(defaults), **_flat(self.config)}
+        mine, theirs = _flat(json.loads(json.dumps(config))), _flat(filled(self.config, defaults))
         names = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
         if names:
             told = "; ".join(f"{name} is {mine.get(name)}, was {theirs.get(name)}" for name in names)
