@@ -21,22 +21,22 @@ import soundfile
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
 
-from benchmarks.floor import MatrixProducts, count_flops
-from benchmarks.measure import Arms, Silent, Spread, alternate, iemocap_like, machine_line, speedup, verdict
+from benchmarks.support.floor import MatrixProducts, count_flops
+from benchmarks.support.measure import Arms, Silent, Spread, alternate, iemocap_like, machine_line, speedup, verdict
 from cache.rows import Rows
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from cli.options import print_table
-from featurize.audio import RATE_HZ, Span, load
-from featurize.corpora.reading import Reading
+from featurize.corpora.base import Reading
 from featurize.encoders.base import Waveform
 from featurize.encoders.layers import LayerChoice
 from featurize.encoders.speech import PREPROCESSING, SpeechEncoder
-from featurize.extract import extract
-from featurize.memory import keep_freed_memory
-from featurize.parity import deviation
-from featurize.plan import Inputs, pack_batches, plan_encoder, read_inputs
-from featurize.prepare import CorpusHeader, prepared
+from featurize.extraction.parity import deviation
+from featurize.extraction.pipeline import extract
+from featurize.extraction.plan import Inputs, pack_batches, plan_encoder, read_inputs
+from featurize.extraction.prepare import CorpusHeader, prepared
+from featurize.inputs.audio import RATE_HZ, Span, load
+from featurize.runtime.device import keep_freed_memory
 
 MEAN_S, BATCH = 4.5, 8
 USUAL_TRIM = 64 << 20  # what glibc's own thresholds grow to by themselves, for all arms but the pipeline

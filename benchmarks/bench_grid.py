@@ -26,17 +26,26 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from benchmarks.arm import Arm
-from benchmarks.grid_case import Case, Taken
-from benchmarks.grid_others import serve_usual, train_apart
-from benchmarks.grid_ours import serve_ours
-from benchmarks.iemocap import BATCH, CLASSES, OURS, USUAL, UTTERANCES, build_cache, draw_groups, frames_and_tokens
-from benchmarks.measure import Spread, machine_line, speedup, verdict
-from benchmarks.usual import write_datasets
+from benchmarks.support.arm import Arm
+from benchmarks.support.grid_case import Case, Taken
+from benchmarks.support.grid_others import serve_usual, train_apart
+from benchmarks.support.grid_ours import serve_ours
+from benchmarks.support.iemocap import (
+    BATCH,
+    CLASSES,
+    OURS,
+    USUAL,
+    UTTERANCES,
+    build_cache,
+    draw_groups,
+    frames_and_tokens,
+)
+from benchmarks.support.measure import Spread, machine_line, speedup, verdict
+from benchmarks.support.usual import write_datasets
 from cache.utterance import Utterance
 from cli.options import print_table
-from fusion.grid.layout import ALONE
-from fusion.grid.trial import Trial
+from fusion.grid.engine.calibration import Trial
+from fusion.grid.engine.placement import ALONE
 
 APART, RELOADED, RESIDENT = "a process each", "reloaded", "one after another"  # `USUAL` is the fourth
 DEV, TEST = BATCH // 8, len(CLASSES)  # utterances; the former for each batch, about a tenth as in protocols

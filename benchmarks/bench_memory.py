@@ -19,15 +19,15 @@ import numpy as np
 import soundfile
 import torch
 
-from benchmarks.measure import Silent, Spread, machine_line, verdict
+from benchmarks.support.measure import Silent, Spread, machine_line, verdict
 from cache.audit import summarize
 from cache.store import FeatureCache
 from cli.options import print_table
-from featurize.audio import RATE_HZ
 from featurize.corpora.manifest import NEEDED
 from featurize.encoders.options import EncodingOptions
-from featurize.job import Job
-from featurize.run import run_job
+from featurize.extraction.job import Job
+from featurize.extraction.run import run_job
+from featurize.inputs.audio import RATE_HZ
 
 ENCODERS = ("wav2vec2-tiny", "roberta-tiny")
 LENGTHS_S = (3.0, 1.0, 2.0, 1.5, 2.5)  # in turn, so that both sizes have the same longest batch

@@ -13,7 +13,7 @@ import sys
 import time
 from contextlib import ExitStack
 
-from benchmarks.measure import Spread, machine_line
+from benchmarks.support.measure import Spread, machine_line
 from cli.options import print_table
 
 ARMS = {"as torch starts": (False, {}), "memory kept": (True, {}), "early sleep": (False, {"GOMP_SPINCOUNT": "1000"})}
@@ -101,7 +101,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.here:
         if asked.keep:
-            from featurize.memory import keep_freed_memory
+            from featurize.runtime.device import keep_freed_memory
 
             keep_freed_memory()
         print(HERE[asked.here](asked.calls))

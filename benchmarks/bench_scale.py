@@ -27,16 +27,16 @@ import numpy as np
 import soundfile
 import torch
 
-from benchmarks.measure import machine_line, verdict
+from benchmarks.support.measure import machine_line, verdict
 from cache.store import FeatureCache
 from cli.options import print_table
-from featurize.audio import RATE_HZ
 from featurize.corpora.manifest import NEEDED
 from featurize.encoders.acoustic import logmel80
 from featurize.encoders.options import EncodingOptions
-from featurize.job import Job, plan_job, read_job
-from featurize.run import run_job
-from featurize.shard import Shard
+from featurize.extraction.job import Job, plan_job, read_job
+from featurize.extraction.run import run_job
+from featurize.extraction.shard import Shard
+from featurize.inputs.audio import RATE_HZ
 
 SIZES = (5_000, 15_000, 50_000)
 SHORTEST_S, LONGEST_S = 0.3, 0.6

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from benchmarks.layouts import LAYOUTS, Read, written
-from benchmarks.measure import Arms, Spread, alternate, iemocap_like, machine_line, speedup, verdict
-from benchmarks.noise import fill_cache
+from benchmarks.support.layouts import LAYOUTS, Read, written
+from benchmarks.support.measure import Arms, Spread, alternate, iemocap_like, machine_line, speedup, verdict
+from benchmarks.support.noise import fill_cache
 from cache.layout import StreamPlan
 from cache.store import FeatureCache, Stream
 from cache.stream import StreamSpec

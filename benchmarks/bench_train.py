@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from benchmarks.arm import Arm, resident_peak_mb
-from benchmarks.iemocap import (
+from benchmarks.support.arm import Arm, resident_peak_mb
+from benchmarks.support.iemocap import (
     BATCH,
     CLASSES,
     MEAN_FRAMES,
@@ -39,16 +39,16 @@ from benchmarks.iemocap import (
     draw_groups,
     frames_and_tokens,
 )
-from benchmarks.measure import Spread, alternate, machine_line, speedup, verdict
-from benchmarks.usual import padded, read_rows, train_epoch, write_datasets
+from benchmarks.support.measure import Spread, alternate, machine_line, speedup, verdict
+from benchmarks.support.usual import padded, read_rows, train_epoch, write_datasets
 from cache.joined import open_cache
 from cache.utterance import Utterance
 from cli.options import print_table
-from featurize.memory import keep_freed_memory
-from fusion.features import FeatureSource
+from featurize.runtime.device import keep_freed_memory
+from fusion.data.features import FeatureSource
+from fusion.head import Batch, HeadInputs
 from fusion.heads.catalog import build_head, config_for
-from fusion.inputs import Batch, HeadInputs
-from fusion.steps import build_optimizer
+from fusion.training.steps import build_optimizer
 
 
 class Bench:

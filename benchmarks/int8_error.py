@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining, Wav2Vec2Model
 
-from benchmarks.measure import machine_line
+from benchmarks.support.measure import machine_line
 from cache.rows import Rows, from_stored, to_stored
 from cli.options import print_table
-from featurize.audio import RATE_HZ, cut, load, probe
 from featurize.encoders.acoustic import logmel80
 from featurize.encoders.base import Waveform
 from featurize.encoders.tiny import build_wav2vec2_tiny
-from featurize.parity import deviation
+from featurize.extraction.parity import deviation
+from featurize.inputs.audio import RATE_HZ, cut, load, probe
 
 DTYPES = ("float16", "int8")
 

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from benchmarks.measure import Silent
+from benchmarks.support.measure import Silent
 from cache.audit import verify
 from cache.layout import COMMITTED
 from cache.store import FeatureCache
@@ -103,7 +103,7 @@ def _await_creation(path: Path, process: multiprocessing.process.BaseProcess, de
 def _start(path: Path, folder: Path, utterances: int) -> multiprocessing.process.BaseProcess:
     # A server that has torch imported forks the runs, so that kills hit the run and not its imports.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["featurize.run"])
+    context.set_forkserver_preload(["featurize.extraction.run"])
     process = context.Process(target=_run, args=(path, folder / "demo", utterances))
     process.start()
     return process
@@ -113,8 +113,8 @@ def _run(path: Path, root: Path, utterances: int) -> None:
     import torch
 
     from featurize.encoders.options import EncodingOptions
-    from featurize.job import Job
-    from featurize.run import run_job
+    from featurize.extraction.job import Job
+    from featurize.extraction.run import run_job
 
     torch.set_num_threads(1)
     options = EncodingOptions(device=torch.device("cpu"))

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache.joined import AnyCache, AnyStream
-from cache.layout import COMMITTED, FAILED
-from cache.published import (
+from cache.corpus_facts import (
     IEMOCAP_CLASSES,
     IEMOCAP_SESSIONS,
     IEMOCAP_TURNS,
@@ -22,6 +20,8 @@ from cache.published import (
     Table,
     broken_clips,
 )
+from cache.joined import AnyCache, AnyStream
+from cache.layout import COMMITTED, FAILED
 from cache.stream import SPEECH
 from cache.utterance import Utterance
 

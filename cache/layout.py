@@ -2,7 +2,7 @@
 
 All datasets that a run writes are contiguous, allocated when the file is created and aligned to 4096 bytes, so that
 rows are written and mapped at byte offsets that never change, and no HDF5 metadata is touched afterwards. This is
-the only file that knows the names of groups and datasets; the columns of utterances are `cache.table`'s.
+the only file that knows the names of groups and datasets; the columns of utterances are `cache.utterance`'s.
 """
 
 import json
@@ -19,8 +19,7 @@ import numpy.typing as npt
 
 from cache.errors import CacheMissing, CacheUnreadable
 from cache.stream import StreamSpec
-from cache.table import read_utterances, write_utterances
-from cache.utterance import Utterance
+from cache.utterance import Utterance, read_utterances, write_utterances
 
 FORMAT, FORMAT_VERSION = "mmer-cache", 1
 PENDING, COMMITTED, FAILED = 0, 1, 2

@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import MmerError
+from cache.joined import cache_files, check_same_corpus, check_same_key
 from cache.layout import COMMITTED, FAILED, CacheLayout, StreamPlan, read_weights
-from cache.parts import cache_files, check_same_corpus, check_same_key
-from cache.rebuild import valid_rows, write_file
+from cache.rebuild import contradictions, valid_rows, write_file
 from cache.store import FeatureCache
 from cache.utterance import Utterance
-from cache.weights import contradictions
 from cache.writer import Row, writing_lock
 
 IS_ABSENT, IS_PENDING, IS_FAILED, IS_COMMITTED = range(4)  # what a file has of an utterance; the highest is taken

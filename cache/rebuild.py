@@ -1,30 +1,29 @@
-"""Builds a new cache file, keeps what is still valid of the old one, and puts it in its place by a rename."""
+"""Builds a new cache file, keeps what is still valid of the old one, and puts it in its place by a rename.
+
+Takes a stream out of a cache file, or of each of several.
+
+Whether weights that heads start from, of one encoder but from two places, may be united.
+"""
 
 import glob
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cache.errors import DiskFull, MmerError
-from cache.layout import (
-    COMMITTED,
-    FAILED,
-    CacheLayout,
-    StreamPlan,
-    Weights,
-    create_file,
-    read_layout,
-)
-from cache.store import FeatureCache, Stream
+from cache.joined import cache_files
+from cache.layout import COMMITTED, FAILED, CacheLayout, StreamPlan, Weights, create_file, read_layout, read_weights
+from cache.store import FeatureCache, Stream, stream_named
 from cache.utterance import Utterance
-from cache.writer import CacheWriter, Row, rows_checksum, unwritable
+from cache.writer import CacheWriter, Row, rows_checksum, unwritable, writing_lock
 
 Keep = Callable[[Stream, int], bool]
-
 COPY_BYTES = 64 << 20  # committed together while copying: bounds memory, and few enough syncs
 ROW_BYTES = 1 << 10  # about what a row that waits for its commit costs beside its values
 OVERHEAD_BYTES = 1 << 20  # HDF5 metadata and alignment of a file with a dozen streams
@@ -147,11 +146,6 @@ def plan_of(layout: CacheLayout, stream: Stream, utterances: Sequence[Utterance]
     return StreamPlan(spec=stream.spec, lengths=np.array(lengths, dtype=np.int64), failures=failures)
 
 
-def _stays(stream: Stream, old: Utterance, new: Utterance) -> bool:
-    """Tells whether a failure is still one: another transcript may fit, while nothing computes an imported row."""
-    return stream.spec.imported or old.text == new.text
-
-
 def valid_rows(stream: Stream, places: Iterable[tuple[int, int]]) -> Iterator[Row]:
     """Gives the committed rows whose bytes still have their checksum, for another place.
 
@@ -164,6 +158,40 @@ def valid_rows(stream: Stream, places: Iterable[tuple[int, int]]) -> Iterator[Ro
         if stream.state[old] == COMMITTED and int(stream.checksum[old]) == rows_checksum(stored):
             digest = bytes(stream.input_digest[old])
             yield Row(stream=stream.spec.name, index=new, stored=stored, digest=digest, note=stream.reason(old))
+
+
+def drop_stream(path: Path, name: str) -> None:
+    """Removes a stream from a cache, and the weights of its encoder when no other stream is left of it.
+
+    Args:
+        path: the file, or a pattern: the stream is removed from all files that have it.
+        name: of the stream.
+
+    Raises:
+        MmerError: if there is no such stream, or a file has only this one.
+    """
+    files = [file.resolve() if file.is_symlink() else file for file in cache_files(path)]
+    caches = [FeatureCache(file) for file in files]
+    stream_named({known: cache for cache in caches for known in cache.streams}, name, path)
+    holding = [cache.path for cache in caches if name in cache.streams]
+    for cache in caches:
+        if list(cache.streams) == [name]:
+            raise MmerError(f"{name} is the only stream of {cache.path}; remove the file instead")
+    with ExitStack() as locks:
+        for file in holding:
+            locks.enter_context(writing_lock(file))
+        for file in holding:
+            _drop_from(FeatureCache(file), name)
+
+
+def contradictions(held: Mapping[str, npt.NDArray[Any]], others: Mapping[str, npt.NDArray[Any]]) -> list[str]:
+    """Names the arrays that both have but in which they differ: in type, shape or any bit."""
+    return [name for name in others if name in held and _content(held[name]) != _content(others[name])]
+
+
+def _stays(stream: Stream, old: Utterance, new: Utterance) -> bool:
+    """Tells whether a failure is still one: another transcript may fit, while nothing computes an imported row."""
+    return stream.spec.imported or old.text == new.text
 
 
 def _commit(fresh: CacheLayout, rows_for: Callable[[CacheLayout], Iterator[Row]]) -> int:
@@ -214,3 +242,19 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _drop_from(cache: FeatureCache, name: str) -> None:
+    kept = [stream for other, stream in cache.streams.items() if other != name]
+    encoders = {stream.spec.encoder for stream in kept}
+    build_file(
+        cache.path,
+        header=cache.header,
+        utterances=cache.utterances,
+        plans=[plan_of(cache.layout, stream, cache.utterances) for stream in kept],
+        weights={encoder: arrays for encoder, arrays in read_weights(cache.path).items() if encoder in encoders},
+    )
+
+
+def _content(values: npt.NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
+    return str(values.dtype), values.shape, values.tobytes()

@@ -45,8 +45,8 @@ def list_heads(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 def list_fields(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     """Prints what a head and its training can be told, and ends."""
     if value:
-        from fusion.fields import list_fields as fields_of
-        from fusion.grid.models import value_text
+        from fusion.experiment.fields import list_fields as fields_of
+        from fusion.grid.combinations import value_text
 
         with clean_errors():
             rows = fields_of(value)
@@ -58,7 +58,7 @@ def list_fields(ctx: click.Context, param: click.Parameter, value: str | None) -
 def list_recipes(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     """Prints the catalog of recipes and ends."""
     if value:
-        from fusion.recipes import list_recipes as rows_of
+        from fusion.recipes.catalog import list_recipes as rows_of
 
         header, *rows = rows_of()
         print_table(header, rows)

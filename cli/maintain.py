@@ -1,4 +1,9 @@
-"""``mmer-cache``: looks after a cache file."""
+"""``mmer-cache``: looks after a cache file.
+
+``mmer-cache merge``: several cache files become one.
+
+``mmer-cache export`` and ``import``: feature packs, to be shared without the audio.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,16 +12,133 @@ import click
 
 from cli.options import LazyGroup, clean_errors, fail, file_argument, json_option, print_json, print_table, size_text
 
+OURS = ("npy", "packed", "safetensors")
+LAYOUTS = (*OURS, "emotion2vec", "emobox", "emotion2vec-files")  # as in cache.packs.catalog
+ROLES = ("audio", "mel", "patches", "text")
+folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 COMMANDS = {
     "info": "cli.maintain:info",
     "verify": "cli.maintain:verify",
     "doctor": "cli.maintain:doctor",
-    "export": "cli.packs:export",
-    "import": "cli.packs:import_pack",
-    "merge": "cli.merge:merge",
+    "export": "cli.maintain:export",
+    "import": "cli.maintain:import_pack",
+    "merge": "cli.maintain:merge",
     "drop": "cli.maintain:drop",
 }
 SHOWN = 20
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--replace", is_flag=True, help="Let OUT take the place of a cache that is there.")
+@json_option
+def merge(out: Path, files: tuple[Path, ...], replace: bool, as_json: bool) -> None:
+    """Joins every FILE, a cache or a quoted pattern of caches, into the one file OUT.
+
+    The files may hold other utterances, other streams, or both. They stay as they are.
+
+    \b
+    Example:
+        mmer-cache merge cache/voices.h5 'cache/voices-*.h5'
+    """
+    from dataclasses import asdict
+
+    from cache.audit import summarize
+    from cache.merge import merge_caches
+    from cache.store import FeatureCache
+
+    with clean_errors():
+        merged = merge_caches(out, files, replace=replace)
+        summary = summarize(FeatureCache(out))
+    if as_json:
+        print_json({**summary, **asdict(merged)})
+        return
+    print_streams(summary)
+    if merged.damaged:
+        left_out = f"{merged.damaged:,} damaged rows of utterances were left out"
+        click.echo(f"{left_out}; mmer-featurize computes them anew", err=True)
+    made = f"{summary['utterances']:,} utterances, {merged.committed:,} committed rows of utterances"
+    click.echo(f"{out}: {made} from {merged.files} files, {size_text(out.stat().st_size)}")
+
+
+@click.command()
+@file_argument
+@folder_argument
+@click.option("--layout", type=click.Choice(OURS), default="npy", show_default=True)
+@click.option("--stream", "streams", multiple=True, help="Take only this stream; repeatable.")
+@click.option("--replace", is_flag=True, help="Write an older pack in DIR anew.")
+@json_option
+def export(  # noqa: PLR0917 - click calls it by name
+    file: Path, folder: Path, layout: str, streams: tuple[str, ...], replace: bool, as_json: bool
+) -> None:
+    """Writes the features of FILE, or of all files that match a pattern, as plain files into DIR.
+
+    \b
+    Example:
+        mmer-cache export cache/demo.h5 packs/demo --layout packed
+    """
+    from cache.joined import open_cache
+    from cache.packs.export import export_pack
+
+    with clean_errors():
+        done = export_pack(open_cache(file), folder, layout=layout, streams=streams, replace=replace)
+    if as_json:
+        counts = {"utterances": done.utterances, "streams": done.committed, "bytes": done.size_bytes}
+        print_json({"pack": str(folder), "layout": layout, **counts})
+        return
+    total = f"{done.utterances:,} utterances, {len(done.committed)} streams, {size_text(done.size_bytes)}"
+    click.echo(f"{file} -> {folder}: {total} ({layout})")
+
+
+@click.command(name="import")
+@folder_argument
+@file_argument
+@click.option("--layout", type=click.Choice(LAYOUTS), help="How the features lie in DIR; default: what fits.")
+@click.option("--stream", "streams", multiple=True, metavar="[NEW=]NAME", help="Take only this stream; repeatable.")
+@click.option("--corpus", default="", help="Name of the corpus; default: the pack's.")
+@click.option("--role", type=click.Choice(ROLES), help="What the features of another toolkit are; default: audio.")
+@click.option("--metadata", type=click.Path(path_type=Path), help="EmoBox' .jsonl or .json, if it is not in DIR.")
+@click.option("--partial", is_flag=True, help="Leave out utterances that FILE does not know.")
+@click.option("--replace", is_flag=True, help="Take streams of the same name from the pack.")
+@json_option
+def import_pack(  # noqa: PLR0917 - click calls it by name
+    folder: Path,
+    file: Path,
+    layout: str | None,
+    streams: tuple[str, ...],
+    corpus: str,
+    role: str | None,
+    metadata: Path | None,
+    partial: bool,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Adds the features in DIR to FILE, or makes FILE of them; ours, EmoBox' and emotion2vec's.
+
+    \b
+    Example:
+        mmer-cache import packs/demo cache/new.h5
+        mmer-cache import dump/iemocap/wavlm-base cache/iemocap.h5 --stream wavlm-emobox=wavlm-base
+    """
+    from cache.audit import summarize
+    from cache.packs.catalog import open_pack
+    from cache.packs.importing import import_pack as join
+    from cache.packs.third_party import Asked
+    from cache.store import FeatureCache
+
+    with clean_errors():
+        pack = open_pack(folder, Asked(role=role or "", corpus=corpus, metadata=metadata), layout or "")
+        done = join(pack, file, streams=streams, corpus=corpus, partial=partial, replace=replace)
+        summary = summarize(FeatureCache(file))
+    summary["streams"] = {name: summary["streams"][name] for name in done.written}
+    if as_json:
+        print_json({**summary, "layout": pack.layout, "created": done.created, "left_out": done.left_out})
+        return
+    print_streams(summary)
+    if done.left_out:
+        click.echo(f"left out: {len(done.left_out)} utterances that {file} does not know (first: {done.left_out[0]})")
+    click.echo(f"{folder} ({pack.layout}) -> {file}: {'created' if done.created else 'added'}")
 
 
 @click.group(cls=LazyGroup, commands_at=COMMANDS)
@@ -64,7 +186,7 @@ def verify(file: Path, audio: Path | None, as_json: bool) -> None:
         opened = open_cache(file)
         problems = problems_of(opened)
         if audio is not None:
-            from featurize.recheck import recording_digests
+            from featurize.extraction.staleness import recording_digests
 
             problems += verify_recordings(opened, recording_digests(audio))
     if as_json:
@@ -113,9 +235,8 @@ def doctor(file: Path, as_json: bool) -> None:
 @json_option
 def drop(file: Path, stream: str, as_json: bool) -> None:
     """Removes STREAM from FILE, or from every file that a pattern names; each is built anew beside it and renamed."""
-    from cache.drop import drop_stream
-    from cache.joined import open_cache
-    from cache.parts import cache_files
+    from cache.joined import cache_files, open_cache
+    from cache.rebuild import drop_stream
 
     with clean_errors():
         files = cache_files(file)

@@ -1,4 +1,7 @@
-"""What commands share: options, clean errors, tables, lazily loaded subcommands."""
+"""What commands share: options, clean errors, tables, lazily loaded subcommands.
+
+Options that say what is trained on what, and the experiment that they ask for.
+"""
 
 import importlib
 import json
@@ -100,6 +103,65 @@ def share(ctx: click.Context, param: click.Parameter, value: float) -> float:
     if not 0 <= value <= 1:
         raise click.BadParameter(f"must be a number from 0 to 1, got {value}")
     return value
+
+
+OPTIONS: Sequence[Callable[[Any], Any]] = (
+    click.option("--fusion", metavar="HEAD", help="Name of the head, see --list-heads; a recipe names its own."),
+    click.option(
+        "--cache",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="Cache to train on; a quoted pattern for several files that are one corpus.",
+    ),
+    click.option("--recipe", help="Settings of a paper, see --list-recipes; NAME:paper for its optimizer too."),
+    click.option(
+        "--protocol",
+        help="session, speaker, session5, random5, official, actor6, actor5, auto.  [default: the corpus']",
+    ),
+    click.option("--labels", help="Name of a label set, or happy=hap+exc,sad=sad.  [default: the corpus']"),
+    click.option(
+        "--only",
+        multiple=True,
+        metavar="COLUMN=VALUE",
+        help="Take these utterances alone, such as style=improvised; repeatable, several values by +.",
+    ),
+    click.option("--audio", metavar="STREAM", help="Stream to read as audio, where the cache has several."),
+    click.option("--text", metavar="STREAM", help="Stream to read as text, where the cache has several."),
+    click.option(
+        "--stream", "streams", multiple=True, metavar="ROLE=STREAM", help="Stream for another role; repeatable."
+    ),
+    click.option("--modalities", type=click.Choice(["both", "audio", "text"]), help="Read one modality alone."),
+    click.option("--modality-dropout", type=float, help="How often training takes one of two modalities away."),
+    click.option("--epochs", type=int, callback=positive(int), help="At most."),
+    click.option("--batch-size", type=int, callback=positive(int)),
+    click.option("--lr", type=float, callback=positive(float), help="Learning rate."),
+    click.option("--data-seed", type=int, help="Of random folds, dev parts and the order of batches.  [default: 0]"),
+    click.option(
+        "--set", "fields", multiple=True, metavar="FIELD=VALUE", help="Any field of head or training; repeatable."
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+    click.option(
+        "--resident-share",
+        type=float,
+        callback=share,
+        default=0.5,
+        show_default=True,
+        help="Share of the device's memory that features may be held in; they are read as needed where they take more.",
+    ),
+    click.option(
+        "--allow-missing", is_flag=True, help="Score the test utterances that have features where some have none."
+    ),
+    click.option(
+        "--allow-leak", is_flag=True, help="Take an encoder that has seen test speakers; printed in the results."
+    ),
+)
+
+
+def experiment_options(command: Any) -> Any:
+    """Gives a command the options of `OPTIONS`, in their order."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
 
 
 def _cell(value: object) -> str:

@@ -10,9 +10,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch: for tiny models threads only wait for each other
 
 from cache.layout import StreamPlan
-from tests.runs import write_cache
-from tests.toys import commit, create, plan_for, utterances_named
-from tests.voices import featurized, write_voices
+from tests.support.runs import write_cache
+from tests.support.toys import commit, create, plan_for, utterances_named
+from tests.support.voices import featurized, write_voices
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from cache.errors import MmerError
 from cache.packs import emobox, emotion2vec
-from cache.packs.foreign import Asked
-from cache.packs.own import layout_of, read_own
-from cache.packs.pack import Pack
+from cache.packs.base import Pack
+from cache.packs.native import layout_of, read_own
+from cache.packs.third_party import Asked
 
 
 @dataclass(frozen=True, kw_only=True)

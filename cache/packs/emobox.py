@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import MmerError
-from cache.packs.foreign import Asked, Found, Load, array_files, foreign_pack, speaker_columns
-from cache.packs.pack import Pack, load_array
-from cache.packs.records import as_object, read_json, read_lines, utterance_from, wanted
+from cache.packs.base import Pack, as_object, load_array, read_json, read_lines, utterance_from, wanted
+from cache.packs.third_party import Asked, Found, Load, array_files, foreign_pack, speaker_columns
 from cache.utterance import Utterance
 
 LAYOUT = "emobox"

@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import MmerError
-from cache.packs.foreign import Asked, Found, Load, array_files, foreign_pack, speaker_columns
-from cache.packs.pack import Pack, check_unique, load_array, read_text
-from cache.packs.records import utterance_from
+from cache.packs.base import Pack, check_unique, load_array, read_text, utterance_from
+from cache.packs.third_party import Asked, Found, Load, array_files, foreign_pack, speaker_columns
 from cache.utterance import Utterance
 
 PACKED, SINGLE, STREAM = "emotion2vec", "emotion2vec-files", "emotion2vec"

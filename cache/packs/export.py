@@ -1,4 +1,4 @@
-"""Writes a cache, or some of its streams, as a feature pack; see `cache.packs.own` for what is where."""
+"""Writes a cache, or some of its streams, as a feature pack; see `cache.packs.native` for what is where."""
 
 import json
 import shutil
@@ -13,9 +13,21 @@ from safetensors.numpy import save_file
 from cache.errors import DiskFull, MmerError
 from cache.joined import AnyCache, AnyStream
 from cache.layout import COMMITTED
-from cache.packs.own import FORMAT, FORMAT_VERSION, LENGTHS, MANIFEST, ROWS, STATES, UTTERANCES, layout_of, safe_name
-from cache.packs.records import utterance_record
-from cache.packs.values import WRITERS, Where, Write
+from cache.packs.base import utterance_record
+from cache.packs.native import (
+    FORMAT,
+    FORMAT_VERSION,
+    LENGTHS,
+    MANIFEST,
+    ROWS,
+    STATES,
+    UTTERANCES,
+    WRITERS,
+    Where,
+    Write,
+    layout_of,
+    safe_name,
+)
 from cache.rebuild import free_bytes
 from cache.writer import rows_checksum
 

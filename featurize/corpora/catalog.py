@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import MmerError
-from featurize.corpora.demo import read_demo
+from featurize.corpora.base import Reading, check_reading
+from featurize.corpora.demo.corpus import read_demo
 from featurize.corpora.iemocap import TREE as IEMOCAP_TREE
 from featurize.corpora.iemocap import read_iemocap
 from featurize.corpora.manifest import read_manifest
@@ -13,7 +14,6 @@ from featurize.corpora.meld import TREE as MELD_TREE
 from featurize.corpora.meld import read_meld
 from featurize.corpora.ravdess import TREE as RAVDESS_TREE
 from featurize.corpora.ravdess import read_ravdess
-from featurize.corpora.reading import Reading, check_reading
 
 
 @dataclass(frozen=True, kw_only=True)

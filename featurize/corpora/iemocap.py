@@ -2,7 +2,8 @@
 
 Source: Busso et al., 2008, doi:10.1007/s10579-008-9076-6. Licence by form; nothing is downloaded here.
 Expects: ROOT/Session{1..5} with dialog/EmoEvaluation, dialog/transcriptions and sentences/wav.
-Labels: kept as published (ang, hap, exc, sad, neu, fru, sur, fea, dis, oth, xxx); merging belongs to fusion.labels.
+Labels: kept as published (ang, hap, exc, sad, neu, fru, sur, fea, dis, oth, xxx); merging
+    belongs to fusion.protocols.labels.
 Text: the published transcripts, event tags such as [LAUGHTER] included; the text policy belongs to a later stage.
 Times: none, since every turn has a recording of its own; they only give the order of the turns.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from featurize.corpora.reading import Reading
+from featurize.corpora.base import Reading
 
 SESSIONS = ("Session1", "Session2", "Session3", "Session4", "Session5")
 RELEASE = "IEMOCAP_full_release"

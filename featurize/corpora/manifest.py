@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from featurize.corpora.reading import Reading
+from featurize.corpora.base import Reading
 
 NEEDED = ("id", "audio", "text", "label", "speaker", "session")
 TIMES_AND_RATINGS = ("start_s", "end_s", "valence", "activation", "dominance")

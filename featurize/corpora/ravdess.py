@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from featurize.corpora.reading import Reading
+from featurize.corpora.base import Reading
 
 TREE = "ROOT/Actor_{01..24}/03-01-06-01-02-01-12.wav (wav or flac, folders of any depth)"
 AUDIO_ONLY = "03"

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from cache.rows import Rows
 from cache.stream import Scalar, StreamSpec
-from featurize.audio import RATE_HZ
 from featurize.encoders.base import Planned, Waveform
+from featurize.inputs.audio import RATE_HZ
 
 WINDOW, HOP, FFT = 400, 160, 512
 FLOOR = 1e-10  # power, librosa's own floor for decibels

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cache.rows import Rows
 from cache.stream import StreamSpec
-from featurize.dialogue import Turn
+from featurize.inputs.transcript import Turn
 
 Waveform = npt.NDArray[np.float32]
 Size_contra = TypeVar("Size_contra", contravariant=True)

@@ -4,6 +4,8 @@ Papers: wav2vec 2.0 (Baevski et al., 2020, arXiv:2006.11477), HuBERT (Hsu et al.
 et al., 2022, arXiv:2110.13900), XLS-R (Babu et al., 2022, arXiv:2111.09296), data2vec (Baevski et al., 2022,
 arXiv:2202.03555), wav2vec 2.0 with conformer layers (Wang et al., 2020, arXiv:2010.05171). The convolutions of the
 feature encoder and the quantizer always run in float32: bfloat16 flips 6% of codes.
+
+Long recordings in pieces: as many frames as in one piece, each piece encoded on its own.
 """
 
 import copy
@@ -20,12 +22,13 @@ from torch.nn.utils import parametrize
 
 from cache.rows import Rows
 from cache.stream import Scalar, StreamSpec
-from featurize.audio import MIN_SAMPLES, RATE_HZ
-from featurize.encoders.base import Planned, Waveform
+from featurize.encoders.base import Planned, SpeechInput, Waveform
 from featurize.encoders.layers import CONV, LayerChoice, tapped
 from featurize.encoders.padding import conv_lengths, encode_waveforms, pad_waveforms, padding_kept_out, valid_mask
+from featurize.inputs.audio import MIN_SAMPLES, RATE_HZ
 
 PREPROCESSING: Mapping[str, Scalar] = {"rate_hz": RATE_HZ, "resampler": "soxr HQ", "min_samples": MIN_SAMPLES}
+HOP, FIELD = 320, 400  # stride and receptive field of the wav2vec 2.0 feature encoder, in samples
 
 
 class SpeechEncoder:
@@ -154,6 +157,53 @@ def quantizer_codes(quantizer: nn.Module, normed: Tensor) -> Tensor:
     return scores.unflatten(-1, (quantizer.num_groups, quantizer.num_vars)).argmax(dim=-1)  # type: ignore[no-any-return]
 
 
+class ChunkedEncoder:
+    """Encodes recordings longer than a limit in pieces, all others as they are.
+
+    Args:
+        encoder: a speech encoder of 50 frames a second.
+        max_samples: longest piece.
+    """
+
+    def __init__(self, encoder: SpeechInput, *, max_samples: int) -> None:
+        if max_samples < FIELD:
+            raise ValueError(f"pieces must hold at least {FIELD} samples, one frame; got {max_samples}")
+        self.specs = encoder.specs
+        self.start_weights: Mapping[str, npt.NDArray[Any]] = encoder.start_weights
+        self.whole = encoder
+        self._max_samples = max_samples
+
+    def plan(self, sizes: Sequence[int]) -> list[Planned]:
+        """Counts frames of the whole; a long recording costs as much as its longest piece."""
+        whole = self.whole.plan(sizes)
+        longest = self.whole.plan([min(samples, self._max_samples) for samples in sizes])
+        return [
+            Planned(rows=one.rows, cost=piece.cost, note=self._note(samples), failure=one.failure)
+            for one, piece, samples in zip(whole, longest, sizes, strict=True)
+        ]
+
+    def encode(self, inputs: Sequence[Waveform], *, precise: bool = False) -> list[tuple[Rows, ...]]:
+        """Encodes 16 kHz waveforms, piece by piece where they are long."""
+        if all(len(waveform) <= self._max_samples for waveform in inputs):
+            return self.whole.encode(inputs, precise=precise)
+        return [self._encode_one(waveform, precise) for waveform in inputs]
+
+    def _encode_one(self, waveform: Waveform, precise: bool) -> tuple[Rows, ...]:
+        pieces = [self.whole.encode([piece], precise=precise)[0] for piece in self._pieces(waveform)]
+        return tuple(np.concatenate(rows) for rows in zip(*pieces, strict=True))
+
+    def _pieces(self, waveform: Waveform) -> list[Waveform]:
+        if len(waveform) <= self._max_samples:
+            return [waveform]
+        total, each = _frames(len(waveform)), _frames(self._max_samples)
+        starts = range(0, total, each)
+        return [waveform[start * HOP : (min(start + each, total) - 1) * HOP + FIELD] for start in starts]
+
+    def _note(self, samples: int) -> str:
+        pieces = 1 if samples <= self._max_samples else -(-_frames(samples) // _frames(self._max_samples))
+        return f"encoded in {pieces} pieces" if pieces > 1 else ""
+
+
 def _in_precision(transformer: Any, precision: torch.dtype) -> Any:
     """Copies a Transformer into another type, all but the frequencies of rotary positions.
 
@@ -190,3 +240,7 @@ def _projected(base: nn.Module, conv: Tensor) -> tuple[Tensor, Tensor]:
 
 def _as_rows(output: Tensor) -> Rows:
     return (output.float() if output.is_floating_point() else output).cpu().numpy()
+
+
+def _frames(samples: int) -> int:
+    return (samples - FIELD) // HOP + 1

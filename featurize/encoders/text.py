@@ -22,10 +22,9 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from cache.errors import MmerError
 from cache.rows import Rows
 from cache.stream import StreamSpec
-from featurize.dialogue import Turn
 from featurize.encoders.base import Planned
 from featurize.encoders.layers import LayerChoice, tapped
-from featurize.transcript import spoken
+from featurize.inputs.transcript import Turn, spoken
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes it
 

@@ -22,7 +22,7 @@ from transformers import (
     Wav2Vec2ForPreTraining,
 )
 
-from featurize.corpora.script import script_words
+from featurize.corpora.demo.script import script_words
 
 SEED = 2006
 WORD_START = "Ġ"  # how byte-level tokenizers write the space before a word

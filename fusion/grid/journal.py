@@ -21,17 +21,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from cache.errors import MmerError
-from fusion.checkpoint import EpochScores
-from fusion.features import FeatureSource
-from fusion.final import open_test
-from fusion.grid.models import Model, Outcome, Result
-from fusion.metrics import METRICS
-from fusion.plan import Plan
-from fusion.ready import ready_head
-from fusion.records import write_trained
-from fusion.run import SCORES, WEIGHTS, Damaged, RunFolder, filled
-from fusion.scored import read_cost, read_probabilities, read_scores
-from fusion.trainer import TrainedFold
+from fusion.data.features import FeatureSource
+from fusion.evaluation.metrics import METRICS
+from fusion.experiment.plan import Plan
+from fusion.fingerprint import filled
+from fusion.grid.combinations import Model, Outcome, Result
+from fusion.run.artifacts import read_cost, read_probabilities, read_scores, write_trained
+from fusion.run.cross_validation import open_test, ready_head
+from fusion.run.folder import SCORES, WEIGHTS, Damaged, RunFolder
+from fusion.training.checkpoint import EpochScores
+from fusion.training.loop import TrainedFold
 
 FORMAT_VERSION = 1
 ENTRY, MODELS = "entry.json", "models"

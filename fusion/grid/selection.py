@@ -3,22 +3,54 @@
 The first is nested selection (Varma and Simon, 2006, doi:10.1186/1471-2105-7-91; Cawley and Talbot, 2010, JMLR 11):
 what is scored on a fold's test part was chosen without it. The second is not nested, since the dev part of one fold may
 hold the test speakers of another.
+
+Mean and standard deviation of scores over folds and seeds.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 from cache.errors import MmerError
-from fusion.grid.models import Fields, Result, value_text
-from fusion.grid.spread import Spread, spread
-from fusion.metrics import METRICS
-from fusion.scoring import MONITORS
+from fusion.evaluation.metrics import METRICS
+from fusion.grid.combinations import Fields, Result, value_text
+from fusion.training.evaluate import MONITORS
 
 DECIMALS = 12  # rounding must not hide a tie
 UNSET = "default"  # what a combination has on an axis that it does not set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Scores over folds and seeds, each by metric.
+
+    Attributes:
+        mean: over folds of the mean over seeds; with the same seeds on every fold, also the mean the other way round.
+        std: over folds of their mean over seeds, with the divisor n - 1; None for a single fold.
+    """
+
+    mean: Mapping[str, float]
+    std: Mapping[str, float | None]
+
+
+def spread(scores: Mapping[str, Sequence[Mapping[str, float]]], metrics: Iterable[str]) -> Spread:
+    """Gives mean and standard deviation over folds of the mean over seeds.
+
+    Args:
+        scores: fold -> the scores of its seeds.
+        metrics: those to take.
+
+    Example:
+        >>> spread({"1": [{"wa": 0.5}, {"wa": 0.7}], "2": [{"wa": 0.8}, {"wa": 0.8}]}, ["wa"]).mean["wa"]
+        0.7
+    """
+    by_metric = {metric: [fmean(one[metric] for one in seeds) for seeds in scores.values()] for metric in metrics}
+    return Spread(
+        mean={metric: fmean(values) for metric, values in by_metric.items()},
+        std={metric: _std(values) for metric, values in by_metric.items()},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,23 +91,6 @@ class Ranked:
         return value_text(self.fields[axis]) if axis in self.fields else UNSET
 
 
-@dataclass(frozen=True, kw_only=True)
-class FoldWinner:
-    """The combination that was chosen for a fold; its scores on that fold are means over seeds, by metric.
-
-    Attributes:
-        fold: its name.
-        combination: place among those of the grid.
-        dev: with ``loss``.
-        test: None while it is closed.
-    """
-
-    fold: str
-    combination: int
-    dev: Mapping[str, float]
-    test: Mapping[str, float] | None
-
-
 def rank(
     combinations: Sequence[Fields], results: Sequence[Result], monitor: str, *, folds: Sequence[str] = ()
 ) -> list[Ranked]:
@@ -96,6 +111,23 @@ def rank(
     ranked = [_unranked(place, fields, own[place], of) for place, fields in enumerate(combinations)]
     ranked.sort(key=lambda one: _order(one, monitor))
     return [replace(one, rank=place) if one.complete else one for place, one in enumerate(ranked, 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldWinner:
+    """The combination that was chosen for a fold; its scores on that fold are means over seeds, by metric.
+
+    Attributes:
+        fold: its name.
+        combination: place among those of the grid.
+        dev: with ``loss``.
+        test: None while it is closed.
+    """
+
+    fold: str
+    combination: int
+    dev: Mapping[str, float]
+    test: Mapping[str, float] | None
 
 
 def single_best(ranked: Sequence[Ranked]) -> Ranked | None:
@@ -155,6 +187,13 @@ def close_unchosen(results: Sequence[Result], winners: Mapping[str, int]) -> lis
 def shows_unchosen(results: Sequence[Result], winners: Mapping[str, int]) -> bool:
     """Tells whether the test score of a model that was not chosen is there."""
     return any(one.test is not None and winners.get(one.fold) != one.combination for one in results)
+
+
+def _std(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = fmean(values)  # statistics.stdev does not take an infinite loss
+    return math.sqrt(math.fsum((value - mean) * (value - mean) for value in values) / (len(values) - 1))
 
 
 def _unranked(place: int, fields: Fields, own: Sequence[Result], of: int) -> Ranked:

@@ -12,9 +12,8 @@ from typing import Any
 
 from cache.errors import MmerError
 from fusion.grid.axes import Axis
-from fusion.grid.models import Fields
-from fusion.grid.search import crossed, key_of
-from fusion.grid.space import Space
+from fusion.grid.combinations import Fields
+from fusion.grid.space import Space, crossed, key_of
 
 TRIES = 20  # for a combination that was not asked for before; then one is drawn from what is left
 LEFT = 10_000  # of what is left, so many are drawn from

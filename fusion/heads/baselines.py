@@ -17,12 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fusion.attention import heads_for
-from fusion.cross import CrossLayer
-from fusion.dropout import Dropout
-from fusion.head import AUDIO, BOTH, TEXT, HeadConfig, prepares_nothing, takes_any_length
-from fusion.inputs import Batch, HeadInputs, HeadOutput
-from fusion.layers import POOLING, Pool, front_of
+from fusion.head import AUDIO, BOTH, TEXT, Batch, HeadConfig, HeadInputs, HeadOutput, prepares_nothing, takes_any_length
+from fusion.nn.attention import CrossLayer, heads_for
+from fusion.nn.dropout import Dropout
+from fusion.nn.layers import POOLING, Pool, front_of
 
 HEADS = 8
 OTHER = {AUDIO: TEXT, TEXT: AUDIO}

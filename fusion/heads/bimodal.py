@@ -27,14 +27,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fusion.attention import TransformerLayer, heads_for
-from fusion.head import AUDIO, BOTH, TEXT, HeadConfig, takes_any_length
-from fusion.inputs import Batch, HeadInputs, HeadOutput, TrainingRows
-from fusion.layers import Pool, front_of, lowest
+from fusion.data.views import view_role, with_views
+from fusion.head import AUDIO, BOTH, TEXT, Batch, HeadConfig, HeadInputs, HeadOutput, TrainingRows, takes_any_length
 from fusion.losses.contrastive import n_pair_loss, next_of_class
-from fusion.predictive_coding import PredictiveCoding
-from fusion.ragged import RaggedGRU
-from fusion.views import view_role, with_views
+from fusion.losses.cpc import PredictiveCoding
+from fusion.nn.attention import TransformerLayer, heads_for
+from fusion.nn.layers import Pool, front_of, lowest
+from fusion.nn.sequences import RaggedGRU
 
 HEADS = 12  # B-2
 BLOCKS = {"ccb1": (AUDIO, TEXT), "ccb2": (TEXT, AUDIO)}  # who asks, and who is read

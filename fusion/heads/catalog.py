@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from cache.errors import MmerError
-from fusion.dropout import seed_dropout
-from fusion.head import AUDIO, TEXT, HeadConfig
+from fusion.config import configured, nearest
+from fusion.data.memory import is_out_of_memory
+from fusion.head import AUDIO, TEXT, HeadConfig, HeadInputs
 from fusion.heads.baselines import (
     Concat,
     ConcatConfig,
@@ -22,12 +23,10 @@ from fusion.heads.baselines import (
 )
 from fusion.heads.bimodal import Bimodal, BimodalConfig
 from fusion.heads.jfm import JFM, JFMConfig
-from fusion.heads.label_guided import LabelGuided, LabelGuidedConfig
+from fusion.heads.label_guided.head import LabelGuided, LabelGuidedConfig
 from fusion.heads.rescmfa import ResCMFA, ResCMFAConfig
 from fusion.heads.tab import MulTAB, MulTABConfig
-from fusion.inputs import HeadInputs
-from fusion.memory import is_out_of_memory
-from fusion.settings import configured, nearest
+from fusion.nn.dropout import seed_dropout
 
 AnyHead: TypeAlias = ResCMFA | Bimodal | MulTAB | JFM | LabelGuided | Concat | CrossAttention | Unimodal | Score
 

@@ -1,7 +1,7 @@
 """JFM with inter-class contrastive learning (Shi et al., 2024, arXiv:2405.17900, sections 2.2 to 2.5 and 3.2).
 
 Log-mel goes through the first layers of a ViT and text through the layers of a language model that follow its hidden
-state 12; the two exchange joint vectors (`fusion.joint`). The rows of CLS and of the start token are classified apart.
+state 12; the two exchange joint vectors (`JointBlock`). The rows of CLS and of the start token are classified apart.
 
 Deviations and decisions: text is the 12th hidden state of a large model, as its layers take it (J-1); the extractor
 stands before the joint blocks (J-2); bands are normalized over the training fold, kernels of colours are averaged, and
@@ -12,6 +12,14 @@ both final rows, normalized (J-11 to J-14); no dialogue context (J-15). One rate
 included, and both passes of a layer drop alike. Vectors from an absent modality are not attended to (C-3). Fused late,
 without the blocks of the paper's section 2.3, are the start token after the extractor (J-2) and the CLS row of a whole
 ViT; the paper says no more of it.
+
+Joint vectors: two streams, each in layers of its own, that exchange nothing but a few vectors.
+
+Shi et al., 2024, arXiv:2405.17900, section 2.3; after the prompts of PMF (Li et al., 2023, arXiv:2304.06306). Vectors
+that are learned go through the layer of one stream together with its rows, through an MLP to the width of the other,
+and through the other's layer together with its rows. Nothing else of a pass is kept.
+
+The feature extractor between cached rows and the layers of a head: mix, projection, Transformer layers.
 """
 
 from collections.abc import Mapping
@@ -24,22 +32,116 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import MmerError
-from fusion.attention import TransformerLayer
-from fusion.extractor import Extractor
-from fusion.head import AUDIO, TEXT, HeadConfig
-from fusion.inputs import Batch, HeadInputs, HeadOutput, TrainingRows, Weights
-from fusion.joint import JointBlock, MaskedRows
-from fusion.layers import Pool
+from fusion.head import AUDIO, TEXT, Batch, HeadConfig, HeadInputs, HeadOutput, TrainingRows, Weights
 from fusion.losses.contrastive import supervised_contrastive_loss
-from fusion.mel_patches import BANDS, PATCH, MelPatches
-from fusion.start_layers import MOST_LAYERS, add_them, chosen_layers, layer_width, start_layer
+from fusion.nn.attention import TransformerLayer
+from fusion.nn.layers import Front, Pool
+from fusion.nn.pretrained import (
+    BANDS,
+    MOST_LAYERS,
+    PATCH,
+    MelPatches,
+    add_them,
+    chosen_layers,
+    layer_width,
+    start_layer,
+)
+from fusion.nn.sequences import MaskedRows
 
+SOURCES: Mapping[str, str] = {TEXT: AUDIO, AUDIO: TEXT}  # where the vectors that a stream is given come from
+SPREAD = 0.02  # PMF's standard deviation of new vectors
 MEL, PATCHES, LANGUAGE = "mel", "patches", "language"
 JOINT, LATE = "joint", "late"
 LAYER12, BASE768 = "layer12", "base768"
 FIRST, LAST = "first", "last"
 CHOICES = {"fusion": (JOINT, LATE), "text": (LAYER12, BASE768), "layers": (FIRST, LAST)}
 ICL = "icl"
+
+
+class JointVectors(nn.Module):
+    """Learned vectors that gather from one stream and come out at the width of the other.
+
+    Args:
+        length: how many.
+        source_dim: width of the stream that they gather from.
+        dim: width of the stream that they are given to.
+    """
+
+    def __init__(self, *, length: int, source_dim: int, dim: int) -> None:
+        super().__init__()
+        hidden = max(source_dim, dim) // 2
+        self.vectors = nn.Parameter(SPREAD * torch.randn(length, source_dim))
+        self.mlp = nn.Sequential(nn.Linear(source_dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+
+    def forward(self, layer: TransformerLayer, source: MaskedRows) -> MaskedRows:
+        """Gives the vectors ``(batch, length, dim)``; none is valid where the source is absent."""
+        vectors = self.vectors.expand(len(source.rows), -1, -1)
+        valid = torch.ones_like(vectors[..., 0], dtype=torch.bool)
+        out = _passed(layer, source, MaskedRows(vectors, valid))
+        gathered = out[:, source.rows.shape[1] :]
+        return MaskedRows(self.mlp(gathered), valid & source.mask.any(dim=1, keepdim=True))
+
+
+class JointBlock(nn.Module):
+    """One layer of each stream, and the joint vectors between two.
+
+    A layer runs twice with the same weights: once for the vectors that leave its stream and once, with those that
+    reach it, for its rows.
+
+    Args:
+        layers: by modality.
+        length: of the joint vectors in each direction; without any, or alone, a layer runs once.
+    """
+
+    def __init__(self, layers: Mapping[str, TransformerLayer], *, length: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict(layers)
+        widths = {modality: layer.linear1.in_features for modality, layer in layers.items()}
+        joints = {
+            modality: JointVectors(length=length, source_dim=widths[SOURCES[modality]], dim=widths[modality])
+            for modality in layers
+            if length and SOURCES[modality] in layers
+        }
+        self.joints = nn.ModuleDict(joints)
+
+    def forward(self, streams: Mapping[str, MaskedRows]) -> dict[str, MaskedRows]:
+        """Gives the streams of the next block; those without a layer here stay as they are."""
+        joints = {
+            modality: vectors(self.layers[SOURCES[modality]], streams[SOURCES[modality]])
+            for modality, vectors in self.joints.items()
+        }
+        after = dict(streams)
+        for modality, layer in self.layers.items():
+            rows, mask = streams[modality]
+            out = _passed(layer, streams[modality], joints.get(modality))
+            after[modality] = MaskedRows(out[:, : rows.shape[1]], mask)
+        return after
+
+
+class Extractor(nn.Module):
+    """Takes cached rows to a width and runs post-norm Transformer layers over them.
+
+    Args:
+        shape: of one row, ``(dim,)`` or ``(layers, dim)``.
+        dim: width of what it gives.
+        layers: how many; without any, rows are only mixed and projected.
+        heads: of each layer.
+        dropout: of each layer.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, dim: int, layers: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.front = Front(shape, dim=dim, adapter=False, dropout=dropout)
+        self.layers = nn.ModuleList(
+            TransformerLayer(dim=dim, heads=heads, feedforward=4 * dim, dropout=dropout) for _ in range(layers)
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> MaskedRows:
+        """Returns rows ``(batch, rows, dim)`` from ``(batch, rows, ...)`` and bool ``(batch, rows)``."""
+        rows = self.front(x.masked_fill(~mask.view(*mask.shape, *[1] * (x.dim() - 2)), 0))
+        for layer in self.layers:
+            rows = layer(rows, mask)
+        return MaskedRows(rows, mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,3 +337,12 @@ class JFM(nn.Module):
     def _freeze(self, layers: list[TransformerLayer]) -> None:
         for part in [*layers, self.norm, *([self._patches] if self._patches else [])]:
             part.requires_grad_(False)
+
+
+def _passed(layer: nn.Module, stream: MaskedRows, joints: MaskedRows | None) -> Tensor:
+    """Runs a layer over a stream and the joint vectors behind it, ``(batch, rows + length, dim)``."""
+    rows, mask = stream
+    if joints is not None:
+        rows, mask = torch.cat([rows, joints.rows], dim=1), torch.cat([mask, joints.mask], dim=1)
+    out: Tensor = layer(rows, mask)
+    return out

@@ -29,14 +29,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fusion.attention import TransformerLayer, heads_for
-from fusion.cross import CrossLayer
-from fusion.dropout import Dropout
-from fusion.head import AUDIO, BOTH, TEXT, HeadConfig, prepares_nothing, takes_any_length
-from fusion.inputs import Batch, HeadInputs, HeadOutput
-from fusion.joining import Pair, joined_in_channels, joined_in_time
-from fusion.layers import POOLING, Pool, front_of
-from fusion.masked_norm import MaskedBatchNorm
+from fusion.head import AUDIO, BOTH, TEXT, Batch, HeadConfig, HeadInputs, HeadOutput, prepares_nothing, takes_any_length
+from fusion.nn.attention import CrossLayer, TransformerLayer, heads_for
+from fusion.nn.dropout import Dropout
+from fusion.nn.layers import POOLING, MaskedBatchNorm, Pool, front_of
+from fusion.nn.sequences import Pair, joined_in_channels, joined_in_time
 
 TIME, CHANNEL = "time", "channel"
 HEADS = 8  # M-5

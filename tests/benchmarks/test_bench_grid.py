@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_grid import RESIDENT, Found, in_turn, write_caches
-from benchmarks.grid_case import STEP_ROWS, Case, Taken
-from benchmarks.grid_others import Usual
-from benchmarks.grid_ours import Ours
-from benchmarks.iemocap import BATCH, OURS, USUAL, UTTERANCES, draw_groups, frames_and_tokens
-from fusion.grid.layout import ALONE, Layout
-from fusion.grid.trial import Trial
+from benchmarks.support.grid_case import STEP_ROWS, Case, Taken
+from benchmarks.support.grid_others import Usual
+from benchmarks.support.grid_ours import Ours
+from benchmarks.support.iemocap import BATCH, OURS, USUAL, UTTERANCES, draw_groups, frames_and_tokens
+from fusion.grid.engine.calibration import Trial
+from fusion.grid.engine.placement import ALONE, Layout
 
 STACK = Layout(4, 1)
 CASE = Case(width=8, combinations=4, plain=False, batches=1, device="cpu")

@@ -6,7 +6,7 @@ from cache.doctor import Finding, examine
 from cache.layout import StreamPlan, create_file
 from cache.store import FeatureCache
 from cache.utterance import Utterance
-from tests.toys import commit, plan_for
+from tests.support.toys import commit, plan_for
 
 # systems.md 1.5, happy and excited apart in any way
 IEMOCAP = {

@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.drop import drop_stream
 from cache.errors import CacheBusy, MmerError
 from cache.layout import COMMITTED, PENDING, StreamPlan, read_weights
+from cache.rebuild import drop_stream
 from cache.store import FeatureCache
 from cache.writer import writing_lock
-from tests.shards import SIX, write_piece, write_shards, write_whole
-from tests.toys import commit, create, plan_for, utterances_named, values_for
+from tests.support.shards import SIX, write_piece, write_shards, write_whole
+from tests.support.toys import commit, create, plan_for, utterances_named, values_for
 
 
 def test_dropping_a_stream_keeps_the_others(tmp_path: Path) -> None:

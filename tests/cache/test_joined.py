@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from cache.errors import CacheMissing, CacheUnreadable, MmerError
 from cache.joined import AnyCache, JoinedCache, open_cache
 from cache.store import FeatureCache
-from tests.shards import DRAWN, NAMES, SIX, STREAMS, Drawn, everything, write_piece, write_shards, write_whole
-from tests.toys import commit, create, plan_for, utterances_named
+from tests.support.shards import DRAWN, NAMES, SIX, STREAMS, Drawn, everything, write_piece, write_shards, write_whole
+from tests.support.toys import commit, create, plan_for, utterances_named
 
 
 @pytest.fixture

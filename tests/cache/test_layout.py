@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cache.errors import CacheMissing, CacheUnreadable
 from cache.layout import BOOKKEEPING, StreamPlan, create_file, read_layout, read_weights, reason_bytes
 from cache.utterance import COLUMNS, Utterance
-from tests.toys import create, plan_for, utterances_named
+from tests.support.toys import create, plan_for, utterances_named
 
 HEADER = {"mmer_version": "0", "created": "2026", "corpus": {"name": "toy"}}
 

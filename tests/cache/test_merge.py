@@ -13,10 +13,10 @@ from cache.merge import Merged, merge_caches
 from cache.rebuild import free_bytes
 from cache.store import FeatureCache
 from cache.writer import CacheWriter
-from tests.shards import DRAWN, NAMES, SIX, STREAMS, Drawn, everything, write_piece, write_shards, write_whole
-from tests.toys import commit, create, plan_for, utterances_named
-from tests.voices import STREAMS as VOICE_STREAMS
-from tests.voices import computed_anew, contents, featurized, write_corpus, write_voices
+from tests.support.shards import DRAWN, NAMES, SIX, STREAMS, Drawn, everything, write_piece, write_shards, write_whole
+from tests.support.toys import commit, create, plan_for, utterances_named
+from tests.support.voices import STREAMS as VOICE_STREAMS
+from tests.support.voices import computed_anew, contents, featurized, write_corpus, write_voices
 
 
 def spoil(path: Path, row: int) -> None:

@@ -10,7 +10,7 @@ from cache.layout import COMMITTED, FAILED, PENDING, StreamPlan, read_layout
 from cache.rebuild import check_room, plan_bytes
 from cache.rows import to_stored
 from cache.store import FeatureCache
-from tests.toys import create, plan_for, utterances_named, values_for
+from tests.support.toys import create, plan_for, utterances_named, values_for
 
 
 def test_rows_follow_their_utterance_not_their_place(toy: tuple[Path, StreamPlan]) -> None:

@@ -11,7 +11,7 @@ from cache.errors import MmerError
 from cache.layout import StreamPlan
 from cache.rows import from_stored, to_stored
 from cache.store import FeatureCache
-from tests.toys import commit, create, plan_for, utterances_named, values_for
+from tests.support.toys import commit, create, plan_for, utterances_named, values_for
 
 
 @given(

@@ -5,7 +5,7 @@ import pytest
 
 from cache.errors import CacheUnreadable
 from cache.layout import StreamPlan, read_layout
-from tests.toys import create, plan_for, utterances_named
+from tests.support.toys import create, plan_for, utterances_named
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cache.weights import contradictions
+from cache.rebuild import contradictions
 
 HELD = {"a": np.array([1.0, np.nan]), "b": np.ones(2)}
 

@@ -12,7 +12,7 @@ from cache.layout import COMMITTED, FAILED, PENDING, StreamPlan, read_layout
 from cache.rows import to_stored
 from cache.store import FeatureCache
 from cache.writer import CacheWriter, Row, rows_checksum, writing_lock
-from tests.toys import commit, create, plan_for, utterances_named, values_for
+from tests.support.toys import commit, create, plan_for, utterances_named, values_for
 
 
 def row(plan: StreamPlan, index: int, *, note: str = "") -> Row:

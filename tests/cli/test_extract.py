@@ -6,7 +6,7 @@ from click.testing import CliRunner, Result
 
 from cache.store import FeatureCache
 from cli.extract import featurize
-from tests.voices import write_voices
+from tests.support.voices import write_voices
 
 
 def run(*arguments: str) -> Result:
@@ -109,7 +109,7 @@ def test_wrong_usage_is_exit_code_2(wrong: tuple[str, ...]) -> None:
 
 
 def test_interrupting_says_how_to_go_on(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from featurize import run as running
+    from featurize.extraction import run as running
 
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt

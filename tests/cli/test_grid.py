@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from cli.grid import grid
 from fusion.grid.journal import ENTRY
-from tests.heads import TEXT_LAYER
+from tests.support.heads import TEXT_LAYER
 
 STREAMS = ["--audio", "voice", "--text", f"words@{TEXT_LAYER}", "--protocol", "session", "--labels", "a=happy,b=sad"]
 RECIPE = ["--recipe", "gcf2net-iemocap", "--set", "dim=8", *STREAMS]

@@ -10,8 +10,8 @@ from cache.joined import open_cache
 from cache.layout import StreamPlan, read_layout
 from cache.store import FeatureCache
 from cli.maintain import cache as command
-from tests.shards import SIX, write_shards, write_whole
-from tests.voices import RATE_HZ, featurized, tone, write_voices
+from tests.support.shards import SIX, write_shards, write_whole
+from tests.support.voices import RATE_HZ, featurized, tone, write_voices
 
 
 def run(*arguments: object) -> Result:

@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 from cache.layout import read_layout
 from cache.store import FeatureCache
 from cli.maintain import cache as command
-from tests.shards import SIX, everything, write_shards, write_whole
+from tests.support.shards import SIX, everything, write_shards, write_whole
 
 
 def run(*arguments: object) -> Result:

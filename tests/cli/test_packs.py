@@ -7,11 +7,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cache.layout import StreamPlan
-from cache.packs import catalog, foreign
-from cache.packs.values import WRITERS
+from cache.packs import catalog
+from cache.packs import third_party as foreign
+from cache.packs.native import WRITERS
 from cache.store import FeatureCache
-from cli import packs
-from tests.packs import everything, frames, write_emobox, write_emotion2vec
+from cli import maintain as packs
+from tests.support.packs import everything, frames, write_emobox, write_emotion2vec
 
 
 def run(command: click.Command, *arguments: object) -> Result:

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from cli.scores import print_results
-from tests.runs import finish, plan
+from cli.train import print_results
+from tests.support.runs import finish, plan
 
 NAMES = [f"u{index:02}" for index in range(8)]
 

@@ -9,9 +9,9 @@ from cache.merge import merge_caches
 from cli.main import mmer
 from cli.train import train
 from fusion.heads.catalog import HEADS
-from fusion.recipes import RECIPES
-from tests.commands import stopped
-from tests.runs import files_of, train_by_command, write_cache
+from fusion.recipes.catalog import RECIPES
+from tests.support.commands import stopped
+from tests.support.runs import files_of, train_by_command, write_cache
 
 KEYS = ["fusion", "cache", "protocol", "labels", "run", "folds", "mean", "std", "interval", "pooled"]
 FOLD_KEYS = ["fold", "seed", "epoch", "train", "dev", "test", "wa", "ua", "wf1"]
@@ -133,7 +133,7 @@ def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -
 
 
 def test_shards_give_the_folds_and_scores_of_the_merged_file(tmp_path: Path, here: Path) -> None:
-    from tests.shards import write_piece
+    from tests.support.shards import write_piece
 
     whole = write_cache(tmp_path / "whole.h5")
     streams, ids = ["voice", "words@4"], [f"u{index:02}" for index in range(72)]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cache.joined import open_cache
-from fusion.run import RunFolder
-from tests.commands import stopped
-from tests.runs import train_by_command, utterances, write_cache
+from fusion.run.folder import RunFolder
+from tests.support.commands import stopped
+from tests.support.runs import train_by_command, utterances, write_cache
 
 AUDIO = ["--fusion", "audio"]
 
@@ -116,7 +116,7 @@ def test_a_cache_that_does_not_do_is_one_line(
 
 
 def test_a_fold_without_a_class_is_one_line(tmp_path: Path) -> None:
-    from tests.heads import samples
+    from tests.support.heads import samples
 
     every = utterances(samples(72))
     told = [replace(one, label="happy") if one.session == "2" and one.label == "calm" else one for one in every]
@@ -129,7 +129,8 @@ def test_a_fold_without_a_class_is_one_line(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_is_one_line_with_batch_and_epoch(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fusion.steps.functional.cross_entropy", lambda logits, *_, **__: logits.sum() * float("nan"))
+    broken = "fusion.training.steps.functional.cross_entropy"
+    monkeypatch.setattr(broken, lambda logits, *_, **__: logits.sum() * float("nan"))
     told = stopped(train_by_command(trainable, *AUDIO, "--out", "run"))
     assert "the loss cross_entropy is nan in batch 1 of epoch 1; lower lr" in told
 
@@ -157,7 +158,7 @@ def test_tensorboard_without_its_package_is_one_line(
 
 
 def test_the_cache_has_no_labels_to_train_on(tmp_path: Path) -> None:
-    from tests.heads import samples
+    from tests.support.heads import samples
 
     every = [replace(one, label="") for one in utterances(samples(72))]
     cache = write_cache(tmp_path / "a.h5", utterances=every)

@@ -3,13 +3,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache.joined import open_cache
-from cli.training import _beside
-from fusion.configure import configure
-from fusion.experiment import Experiment
-from fusion.plan import plan_run
-from fusion.recipes import recipe
-from tests.heads import samples
-from tests.runs import COUNT, utterances, write_cache
+from cli.train import _beside
+from fusion.experiment.experiment import Experiment
+from fusion.experiment.fields import configure
+from fusion.experiment.plan import plan_run
+from fusion.recipes.catalog import recipe
+from tests.support.heads import samples
+from tests.support.runs import COUNT, utterances, write_cache
 
 LABELS = "angry=angry,happy=happy,sad=sad,calm=calm"
 ELSEWHERE = f"labels={LABELS}, text=words@4"

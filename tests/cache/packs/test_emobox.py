@@ -7,10 +7,10 @@ import pytest
 from cache.errors import MmerError
 from cache.layout import COMMITTED, FAILED
 from cache.packs.catalog import open_pack, recognised
-from cache.packs.foreign import Asked
-from cache.packs.joining import import_pack
+from cache.packs.importing import import_pack
+from cache.packs.third_party import Asked
 from cache.store import FeatureCache
-from tests.packs import emobox_record, frames, write_emobox
+from tests.support.packs import emobox_record, frames, write_emobox
 
 TURNS = ["Ses01F_impro01_F000", "Ses03M_script01_1_M002"]
 

@@ -6,10 +6,10 @@ import pytest
 
 from cache.errors import MmerError
 from cache.packs.catalog import open_pack, recognised
-from cache.packs.foreign import Asked
-from cache.packs.joining import import_pack
+from cache.packs.importing import import_pack
+from cache.packs.third_party import Asked
 from cache.store import FeatureCache
-from tests.packs import frames, write_emotion2vec
+from tests.support.packs import frames, write_emotion2vec
 
 TURNS = ["Ses01F_impro01_F000", "Ses01F_impro01_M000", "Ses05M_script03_2_F001"]
 

@@ -9,8 +9,8 @@ from cache.errors import DiskFull, MmerError
 from cache.joined import open_cache
 from cache.layout import StreamPlan, read_layout
 from cache.packs.export import export_pack
-from cache.packs.own import safe_name
-from tests.toys import commit, create, plan_for, utterances_named, values_for
+from cache.packs.native import safe_name
+from tests.support.toys import commit, create, plan_for, utterances_named, values_for
 
 
 def lines(file: Path) -> list[dict[str, object]]:

@@ -11,15 +11,15 @@ from cache.joined import open_cache
 from cache.layout import COMMITTED, FAILED, StreamPlan, read_layout
 from cache.packs.catalog import open_pack
 from cache.packs.export import export_pack
-from cache.packs.joining import import_pack
-from cache.packs.values import WRITERS
+from cache.packs.importing import import_pack
+from cache.packs.native import WRITERS
 from cache.rows import StoredRows
 from cache.store import FeatureCache
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from cache.writer import CacheWriter, Row
-from tests.packs import everything
-from tests.toys import commit, create, plan_for, utterances_named
+from tests.support.packs import everything
+from tests.support.toys import commit, create, plan_for, utterances_named
 
 NASTY = [
     "a/b",
@@ -141,7 +141,7 @@ def test_shard_files_leave_as_one_pack(tmp_path: Path) -> None:
 
 
 def test_shards_of_safetensors_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.packs.values.SHARD_BYTES", 30)
+    monkeypatch.setattr("cache.packs.native.SHARD_BYTES", 30)
     plan = plan_for([3, 5, 1, 2])
     create(tmp_path / "a.h5", utterances_named("abcd"), [plan])
     commit(tmp_path / "a.h5", plan, range(4))

@@ -6,8 +6,8 @@ import pytest
 from cache.errors import MmerError
 from cache.utterance import Utterance
 from featurize.corpora import catalog
+from featurize.corpora.base import Reading
 from featurize.corpora.catalog import CORPORA, corpus_spec, read_corpus
-from featurize.corpora.reading import Reading
 
 MANIFEST = "id,audio,text,label,speaker,session\nu1,../a.wav,,,,\n"
 

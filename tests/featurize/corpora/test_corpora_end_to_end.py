@@ -10,10 +10,10 @@ from cache.doctor import examine
 from cache.store import FeatureCache
 from featurize.corpora.iemocap import read_iemocap
 from featurize.encoders.options import EncodingOptions
-from featurize.job import Job
-from featurize.recheck import recording_digests
-from featurize.run import run_job
-from tests.voices import RATE_HZ, Silent, tone
+from featurize.extraction.job import Job
+from featurize.extraction.run import run_job
+from featurize.extraction.staleness import recording_digests
+from tests.support.voices import RATE_HZ, Silent, tone
 
 TINY = ("wav2vec2-tiny", "roberta-tiny")
 

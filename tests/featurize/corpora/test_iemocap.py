@@ -5,8 +5,8 @@ import pytest
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
+from featurize.corpora.base import check_reading
 from featurize.corpora.iemocap import read_iemocap
-from featurize.corpora.reading import check_reading
 
 
 def by_id(root: Path) -> dict[str, Utterance]:

@@ -8,7 +8,7 @@ from cache.errors import MmerError
 from cache.utterance import Utterance
 from featurize.corpora.catalog import read_corpus
 from featurize.corpora.meld import read_meld
-from tests.featurize.corpora.meld_release import FOLDERS, HEADER, TABLES, TIMES, write_tables
+from tests.support.meld_release import FOLDERS, HEADER, TABLES, TIMES, write_tables
 
 ROW = b"1,Hi.,Joey,joy,positive,%d,%d," + TIMES
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import MmerError
-from featurize.corpora.meld_clips import ClipName, find_clips, places_of
+from featurize.corpora.meld import ClipName, find_clips, places_of
 
 
 def found(root: Path, *names: str) -> tuple[dict[ClipName, Path], list[str]]:

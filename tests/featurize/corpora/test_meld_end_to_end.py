@@ -9,14 +9,14 @@ import torch
 from cache.audit import summarize, verify, verify_recordings
 from cache.doctor import examine
 from cache.store import FeatureCache
-from featurize.audio import resampled_length
 from featurize.encoders.options import EncodingOptions
-from featurize.job import Job
-from featurize.recheck import recording_digests
-from featurize.run import Report, run_job
-from tests.featurize.corpora.meld_release import FOLDERS, write_release
-from tests.featurize.sounds import written
-from tests.voices import Silent, tone
+from featurize.extraction.job import Job
+from featurize.extraction.run import Report, run_job
+from featurize.extraction.staleness import recording_digests
+from featurize.inputs.audio import resampled_length
+from tests.support.meld_release import FOLDERS, write_release
+from tests.support.sounds import written
+from tests.support.voices import Silent, tone
 
 CORRUPT = "known defect of the release: the mp4 file is corrupt (declare-lab/MELD issue 39)"
 ABSENT = "known defect of the release: the clip was never released (declare-lab/MELD issues 22 and 27)"

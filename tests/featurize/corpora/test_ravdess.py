@@ -6,8 +6,8 @@ import pytest
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
+from featurize.corpora.base import check_reading
 from featurize.corpora.ravdess import read_ravdess
-from featurize.corpora.reading import check_reading
 
 
 def make_tree(root: Path, *names: str) -> Path:

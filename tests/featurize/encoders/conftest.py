@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.featurize.encoders.checkpoints import QUANTIZER_SIZE, saved
+from tests.support.checkpoints import QUANTIZER_SIZE, saved
 
 
 @pytest.fixture(scope="session")

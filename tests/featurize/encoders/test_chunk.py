@@ -8,9 +8,9 @@ from hypothesis import given, settings
 
 from featurize.encoders.base import SpeechInput, Waveform
 from featurize.encoders.catalog import parse_requests
-from featurize.encoders.chunk import ChunkedEncoder
 from featurize.encoders.load import load_encoders
 from featurize.encoders.options import EncodingOptions
+from featurize.encoders.speech import ChunkedEncoder
 
 LIMIT = 4000  # samples, 12 frames
 FRAMES = 12

@@ -14,8 +14,8 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Mode
 from cache.rows import Rows
 from featurize.encoders.base import Waveform
 from featurize.encoders.speech import SpeechEncoder
-from featurize.parity import TOLERANCE
-from tests.models import (
+from featurize.extraction.parity import TOLERANCE
+from tests.support.models import (
     CHOICES,
     CONVOLVING,
     HARD_MIX,

@@ -3,16 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from featurize.encoders.patches import (
-    COLUMNS,
-    columns_of,
-    patch_kernel,
-    patch_pixels,
-    patch_positions,
-    position_grid,
-)
 from featurize.encoders.tiny import build_vit_mel_tiny
-from tests.images import VIT_SIDE, vit_model
+from featurize.encoders.vit_mel import COLUMNS, columns_of, patch_kernel, patch_pixels, patch_positions, position_grid
+from tests.support.images import VIT_SIDE, vit_model
 
 
 @pytest.mark.parametrize(("frames", "columns"), [(1, 1), (16, 1), (17, 2), (1501, COLUMNS), (1505, COLUMNS + 1)])

@@ -11,8 +11,8 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 from cache.rows import Rows
 from featurize.encoders.base import Waveform
 from featurize.encoders.speech import quantizer_codes
-from featurize.parity import deviation
-from tests.models import HARD_MIX, SPEECH_SIZE, alone, lively, speech_encoder, waveforms
+from featurize.extraction.parity import deviation
+from tests.support.models import HARD_MIX, SPEECH_SIZE, alone, lively, speech_encoder, waveforms
 
 
 @cache

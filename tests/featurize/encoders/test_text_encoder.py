@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 
 from featurize.encoders.text import layers_of
-from featurize.parity import TOLERANCE, deviation, reference_text
-from featurize.transcript import STRIP, spoken
-from tests.models import (
+from featurize.extraction.parity import TOLERANCE, deviation, reference_text
+from featurize.inputs.transcript import STRIP, spoken
+from tests.support.models import (
     CHOICES,
     TEXT_FAMILIES,
     TEXT_LAYERS,

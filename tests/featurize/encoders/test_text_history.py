@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 
 from cache.errors import MmerError
-from featurize.dialogue import Turn
 from featurize.encoders.text import TextEncoder
-from featurize.parity import TOLERANCE, reference_text
-from featurize.transcript import spoken
-from tests.models import TEXT_FAMILIES, TEXTS, text_encoder, worst
+from featurize.extraction.parity import TOLERANCE, reference_text
+from featurize.inputs.transcript import Turn, spoken
+from tests.support.models import TEXT_FAMILIES, TEXTS, text_encoder, worst
 
 HISTORY = 3
 

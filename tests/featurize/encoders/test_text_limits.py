@@ -3,7 +3,7 @@ import torch
 
 from featurize.encoders.text import max_tokens
 from featurize.encoders.tiny import build_roberta_tiny_tokenizer
-from tests.models import TEXT_FAMILIES, TEXT_POSITIONS, text_encoder, text_model, text_tokenizer, turns
+from tests.support.models import TEXT_FAMILIES, TEXT_POSITIONS, text_encoder, text_model, text_tokenizer, turns
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given, settings
 
-from featurize.transcript import STRIP, spoken
-from tests.models import TEXTS, WORDS, text_encoder, turns
+from featurize.inputs.transcript import STRIP, spoken
+from tests.support.models import TEXTS, WORDS, text_encoder, turns
 
 
 def test_tokens_are_ids_and_spans_of_the_transcript_as_stored() -> None:

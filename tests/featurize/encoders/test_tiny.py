@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from transformers import PreTrainedTokenizerFast, RobertaModel, Wav2Vec2ForPreTraining
 
-from featurize.corpora.script import script_words
+from featurize.corpora.demo.script import script_words
 from featurize.encoders.tiny import (
     COMMON_WORDS,
     build_roberta_tiny,

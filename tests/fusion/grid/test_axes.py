@@ -3,10 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
-from fusion.configure import ELSEWHERE, configure
-from fusion.grid.axes import OF_GRIDS, STREAM, AxisReader, axis_kinds
-from fusion.grid.models import value_text
-from fusion.grid.span import Span
+from fusion.experiment.fields import ELSEWHERE, configure
+from fusion.grid.axes import OF_GRIDS, STREAM, AxisReader, Span, axis_kinds
+from fusion.grid.combinations import value_text
 from fusion.heads.catalog import HEADS
 
 READER = AxisReader(fusion="rescmfa", where="--grid")

@@ -8,11 +8,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cache.errors import MmerError
+from fusion.grid.combinations import Outcome
 from fusion.grid.journal import ENTRY, Journal
-from fusion.grid.models import Outcome
-from fusion.run import PREDICTIONS, SCORES, WEIGHTS, RunFolder
-from tests.grids import CPU, models, planned, sources, trained
-from tests.runs import finish
+from fusion.run.folder import PREDICTIONS, SCORES, WEIGHTS, RunFolder
+from tests.support.grids import CPU, models, planned, sources, trained
+from tests.support.runs import finish
 
 FIELDS = {"dropout": 0.2, "standardize": True}
 

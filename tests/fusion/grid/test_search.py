@@ -5,10 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
-from fusion.grid.axes import Axis
-from fusion.grid.models import told
-from fusion.grid.search import SHUFFLED, Search, crossed, distinct, key_of, parse_search, sampled
-from fusion.grid.span import Span
+from fusion.grid.axes import Axis, Span
+from fusion.grid.combinations import told
+from fusion.grid.space import SHUFFLED, Search, crossed, distinct, key_of, parse_search, sampled
 
 VALUES = st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True).map(tuple)
 AXES = st.dictionaries(st.sampled_from("zyxba"), VALUES, max_size=4).map(

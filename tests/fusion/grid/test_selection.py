@@ -6,17 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
-from fusion.grid.models import Result
-from fusion.grid.selection import (
-    close_unchosen,
-    fold_winners,
-    nested,
-    rank,
-    shows_unchosen,
-    single_best,
-    winners,
-)
-from tests.fusion.grid.scored import COMBINATIONS, DEV, diverged, grid, opened, ranked, result
+from fusion.grid.combinations import Result
+from fusion.grid.selection import close_unchosen, fold_winners, nested, rank, shows_unchosen, single_best, winners
+from tests.support.scored import COMBINATIONS, DEV, diverged, grid, opened, ranked, result
 
 # By combination, fold and seed.
 SEEDED = np.array([[[0.5, 0.7], [0.4, 0.2], [0.6, 0.6]], [[0.1, 0.3], [0.9, 0.8], [0.2, 0.4]]])

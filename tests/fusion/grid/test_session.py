@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from cache.errors import MmerError
-from fusion.grid.planning import models_of
-from fusion.grid.search import parse_search
+from fusion.grid.combinations import models_of
 from fusion.grid.session import Found, Session
-from fusion.grid.space import read_space
-from fusion.run import PREDICTIONS
-from tests.grids import models, planned, session
-from tests.runs import scramble, write_cache
+from fusion.grid.space import parse_search, read_space
+from fusion.run.folder import PREDICTIONS
+from tests.support.grids import models, planned, session
+from tests.support.runs import scramble, write_cache
 
 GRID = ["lr=0.03,0.001", "dropout=0.1,0.4"]
 

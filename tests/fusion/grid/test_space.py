@@ -5,9 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
-from fusion.grid.search import Search, key_of
-from fusion.grid.space import Space, read_space
-from fusion.grid.span import Span
+from fusion.grid.axes import Span
+from fusion.grid.space import Search, Space, key_of, read_space
 
 RANDOM = Search(kind="random", count=5)
 

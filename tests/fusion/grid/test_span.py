@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.grid.span import Span
+from fusion.grid.axes import Span
 
 
 def drawn(span: Span, count: int = 400) -> list[float]:

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
-from fusion.grid.models import Fields
-from fusion.grid.search import Search, key_of
-from fusion.grid.space import Space, read_space
+from fusion.grid.combinations import Fields
+from fusion.grid.space import Search, Space, key_of, read_space
 from fusion.grid.tpe import TreeSearch
 
 WIDE = ("lr=log:1e-5..1e-2", "dropout=0..0.5", "layers=1..6", "gate=tanh,identity")

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from fusion.head import HeadInputs
 from fusion.heads.baselines import (
     Concat,
     ConcatConfig,
@@ -13,8 +14,7 @@ from fusion.heads.baselines import (
     UnimodalConfig,
 )
 from fusion.heads.catalog import build_head, count_parameters
-from fusion.inputs import HeadInputs
-from tests.heads import batch_of, collate, head_inputs, samples
+from tests.support.heads import batch_of, collate, head_inputs, samples
 
 BASE = HeadInputs(classes=("ang", "hap", "neu", "sad"), shapes={"audio": (768,), "text": (1024,)})
 

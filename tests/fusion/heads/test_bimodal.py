@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fusion.dropout import seed_dropout, set_step
+from fusion.head import Batch, HeadInputs
 from fusion.heads.bimodal import Bimodal, BimodalConfig
-from fusion.inputs import Batch, HeadInputs
-from tests.heads import CLASSES, ToyRows, batch_of, collate, head_inputs, replaced, samples
+from fusion.nn.dropout import seed_dropout, set_step
+from tests.support.heads import CLASSES, ToyRows, batch_of, collate, head_inputs, replaced, samples
 
 FORMS: list[dict[str, Any]] = [
     {},

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fusion.dropout import seed_dropout
+from fusion.head import Batch, HeadInputs
 from fusion.heads.bimodal import Bimodal, BimodalConfig
-from fusion.inputs import Batch, HeadInputs
 from fusion.losses.contrastive import n_pair_loss
-from tests.heads import ToyRows, batch_of, head_inputs, samples
+from fusion.nn.dropout import seed_dropout
+from tests.support.heads import ToyRows, batch_of, head_inputs, samples
 
 VIEWS = ("audio.view", "text.view")
 OFF = "ECL is off: no stream for {}; positive=class does without"

@@ -4,7 +4,7 @@ import torch
 from cache.errors import MmerError
 from fusion.heads.baselines import ConcatConfig, UnimodalConfig
 from fusion.heads.catalog import HEADS, build_head, config_for, count_parameters, head_spec
-from tests.heads import head_inputs
+from tests.support.heads import head_inputs
 
 NAMES = "rescmfa bimodal tab jfm label-guided concat cross-attention audio text score"
 

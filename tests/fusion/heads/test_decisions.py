@@ -7,11 +7,11 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from fusion.dropout import Dropout
 from fusion.heads.catalog import HEADS, build_head, config_for
-from tests.full_size import LARGE, SPEECH, full_size_inputs
-from tests.fusion.heads.every_head import DEFAULTS, made, read_by
-from tests.heads import batch_of
+from fusion.nn.dropout import Dropout
+from tests.support.every_head import DEFAULTS, made, read_by
+from tests.support.full_size import LARGE, SPEECH, full_size_inputs
+from tests.support.heads import batch_of
 
 EVERY: Mapping[str, object] = {
     "dim": 0,

@@ -1,4 +1,4 @@
-"""What every head of the catalog must do, X-1 to X-7 of systems.md 1.7; X-8 is in `tests/fusion/test_blindness.py`."""
+"""What every head of the catalog must do, X-1 to X-7 of systems.md 1.7; X-8 is in `tests/fusion/run`."""
 
 from dataclasses import asdict
 
@@ -7,8 +7,7 @@ import torch
 from torch.nn import functional
 
 from fusion.heads.catalog import HEADS, build_head, config_for, count_parameters
-from tests.full_size import LARGE, SPEECH, full_size_inputs
-from tests.fusion.heads.every_head import (
+from tests.support.every_head import (
     CASES,
     DEFAULTS,
     FUSING,
@@ -23,7 +22,8 @@ from tests.fusion.heads.every_head import (
     trainable,
     without,
 )
-from tests.heads import batch_of, collate, head_inputs, replaced, samples
+from tests.support.full_size import LARGE, SPEECH, full_size_inputs
+from tests.support.heads import batch_of, collate, head_inputs, replaced, samples
 
 # Parameters at full size with all defaults, four classes, by the closed forms of systems.md.
 SIZES = {

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fusion.dropout import seed_dropout, set_step
+from fusion.head import Batch
 from fusion.heads.jfm import JFM, JFMConfig
-from fusion.inputs import Batch
 from fusion.losses.contrastive import supervised_contrastive_loss
-from fusion.mel_patches import band_statistics
-from tests.heads import PATCH, TEXT, ToyRows, batch_of, collate, head_inputs, replaced, samples
+from fusion.nn.dropout import seed_dropout, set_step
+from fusion.nn.pretrained import band_statistics
+from tests.support.heads import PATCH, TEXT, ToyRows, batch_of, collate, head_inputs, replaced, samples
 
 LATE = {"fusion": "late"}
 FORMS = [{}, {"joint": False}, LATE, {"modalities": "audio"}, {"modalities": "text"}, {"blocks": 1, "layers": "last"}]

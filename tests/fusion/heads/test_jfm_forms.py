@@ -12,11 +12,11 @@ from cache.errors import MmerError
 from cache.joined import open_cache
 from cache.layout import StreamPlan
 from cache.stream import StreamSpec
+from fusion.experiment.streams import choose_streams
 from fusion.heads.jfm import JFM, JFMConfig
-from fusion.streams import choose_streams
-from tests.full_size import LARGE, full_size_inputs
-from tests.heads import PATCH, TEXT, ToyRows, batch_of, collate, head_inputs, layer_weights, samples
-from tests.toys import create, utterances_named
+from tests.support.full_size import LARGE, full_size_inputs
+from tests.support.heads import PATCH, TEXT, ToyRows, batch_of, collate, head_inputs, layer_weights, samples
+from tests.support.toys import create, utterances_named
 
 COMMAND = "run `mmer-featurize CORPUS --encoder roberta-large@12 --encoder vit-mel-base --start-layers"
 

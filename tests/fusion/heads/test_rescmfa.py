@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fusion.head import AUDIO, TEXT
+from fusion.head import AUDIO, TEXT, HeadInputs
 from fusion.heads.rescmfa import CrossModalBlock, ResCMFA, ResCMFAConfig
-from fusion.inputs import HeadInputs
-from tests.fusion.heads.rescmfa_examples import alone, example, gradients, head_of, padded, part
+from tests.support.rescmfa_examples import alone, example, gradients, head_of, padded, part
 
 
 def test_the_ctc_loss_alone_reaches_the_adapter_of_the_audio_and_nothing_of_the_text() -> None:

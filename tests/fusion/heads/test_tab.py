@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fusion.attention import Attention, TransformerLayer
+from fusion.head import HeadInputs
 from fusion.heads.catalog import build_head, count_parameters
 from fusion.heads.tab import MulTAB, MulTABConfig, TemporalAwareBlock
-from fusion.inputs import HeadInputs
-from tests.heads import batch_of, collate, head_inputs, replaced, samples
+from fusion.nn.attention import Attention, TransformerLayer
+from tests.support.heads import batch_of, collate, head_inputs, replaced, samples
 
 BASE = HeadInputs(classes=("ang", "hap", "neu", "sad"), shapes={"audio": (768,), "text": (768,)})
 ADAPTERS = 2_365_440

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from fusion.heads.label_guided.attention import attention_gap, attention_row_gap, label_loss
 from fusion.losses.contrastive import n_pair_loss, supervised_contrastive_loss
 from fusion.losses.cpc import cpc_loss
 from fusion.losses.ctc import ctc_loss
-from fusion.losses.label_attention import attention_gap, attention_row_gap, label_loss
 
 LABELS = torch.arange(32) % 4
 MASK = torch.arange(20) < torch.arange(20)[:, None].clamp(min=15)  # (20 utterances, 20 rows)

@@ -1,0 +1,330 @@
+"""The feature pack that mmer exports: a folder of plain files that anybody can read, and its reader here.
+
+    pack.json               format, format_version, layout, mmer_version, created, corpus, utterances (how many),
+                            streams: [{name, key, folder, spec}], weights: {encoder: file}
+    utterances.jsonl        one object per utterance, in the order of the cache; columns as in `cache.utterance`,
+                            those that say nothing are left out
+    streams/FOLDER/         one folder per stream
+        rows.jsonl          one object per utterance: id, state (committed, failed or pending), rows (how many),
+                            reason (why it failed, or a note), input_digest and checksum (hexadecimal),
+                            and for committed ones where the values are
+        NAME.npy            layout npy: ``(rows, dim)`` or ``(rows, layers, dim)`` of one utterance, named by ``file``
+        values.npy          layout packed: the rows of all committed utterances; ``start`` says where one begins
+        lengths.npy         layout packed: rows of each utterance in values.npy, in the order of rows.jsonl
+        values-*.safetensors  layout safetensors: ``file`` and ``tensor`` say where
+        *scales*            float16 ``(rows,)`` for int8: a row is its values times its scale
+    weights/*.safetensors   what heads start from, one file per encoder
+
+A file is named by a number and as much of the id as every disk can hold; the whole id is in rows.jsonl.
+
+The rows of one stream as plain files, in three layouts; each has a writer and a reader that belong together.
+
+npy: one array per utterance, ``NAME.npy``, and ``NAME.scales.npy`` beside it for int8.
+packed: all rows in one ``values.npy`` (and ``scales.npy``), one utterance after another.
+safetensors: shards ``values-00000.safetensors`` of about `SHARD_BYTES`, one tensor per utterance.
+
+No layout needs more memory than an utterance, or a shard.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import cache as remembered
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
+
+from cache.errors import MmerError
+from cache.layout import COMMITTED, FAILED, PENDING
+from cache.packs.base import (
+    Entry,
+    Pack,
+    PackStream,
+    as_object,
+    check_unique,
+    load_array,
+    read_json,
+    read_lines,
+    utterance_from,
+    wanted,
+)
+from cache.rows import StoredRows
+from cache.stream import StreamSpec
+from cache.utterance import Utterance
+
+FORMAT, FORMAT_VERSION = "mmer-pack", 1
+MANIFEST, UTTERANCES, ROWS, LENGTHS = "pack.json", "utterances.jsonl", "rows.jsonl", "lengths.npy"
+WHERE = ("file", "tensor", "start")
+STATES: Mapping[str, int] = {"pending": PENDING, "committed": COMMITTED, "failed": FAILED}
+SHARD_BYTES = 512 << 20  # a shard is held in memory while it is written
+Where = dict[str, Any]  # the fields of a row's record that say where its values are
+Write = Callable[[str, StoredRows], Where]
+Read = Callable[[Where, int, str], StoredRows]  # from the record, the number of rows, and the place to tell in errors
+
+
+def safe_name(number: int, text: str, digits: int = 6) -> str:
+    """Names a file after something: a number of its own, and the letters that every disk can hold.
+
+    Example:
+        >>> safe_name(7, "Ses01/ü a.wav")
+        '000007-Ses01_a_wav'
+    """
+    return f"{number:0{digits}d}-{re.sub(r'[^A-Za-z0-9-]+', '_', text)[:60]}"
+
+
+def layout_of(folder: Path) -> str:
+    """Gives the layout of a pack of ours, empty if the folder is none."""
+    if not (folder / MANIFEST).is_file():
+        return ""
+    manifest = read_json(folder / MANIFEST)
+    ours = isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    return str(manifest.get("layout")) if ours else ""
+
+
+def read_own(folder: Path, layout: str) -> Pack:
+    """Opens a pack of ours; its rows are read when they are asked for.
+
+    Raises:
+        MmerError: if it is no such pack, one of a newer format or another layout, or its parts do not agree.
+    """
+    manifest = _manifest(folder, layout)
+    place = str(folder / MANIFEST)
+    utterances = [utterance_from(record, line) for line, record in read_lines(folder / UTTERANCES)]
+    check_unique((utterance.id for utterance in utterances), folder / UTTERANCES)
+    count = wanted(manifest, "utterances", int, place)
+    if count != len(utterances):
+        raise MmerError(f"{folder / UTTERANCES} has {len(utterances)} utterances of {count}; get the pack again")
+    described = [as_object(one, place) for one in wanted(manifest, "streams", list, place)]
+    weights = {name: _weights(folder, str(file)) for name, file in wanted(manifest, "weights", dict, place).items()}
+    streams = [_stream(folder, layout, one, utterances) for one in described]
+    return Pack(
+        path=folder,
+        layout=layout,
+        header={
+            "mmer_version": wanted(manifest, "mmer_version", str, place),
+            "created": wanted(manifest, "created", str, place),
+            "corpus": wanted(manifest, "corpus", dict, place),
+        },
+        utterances=utterances,
+        streams={one.spec.name: replace(one, weights=weights.get(one.spec.encoder, {})) for one in streams},
+    )
+
+
+def _manifest(folder: Path, layout: str) -> dict[str, Any]:
+    if not (folder / MANIFEST).is_file():
+        raise MmerError(f"{folder} has no {MANIFEST}; mmer-cache export writes one")
+    manifest = as_object(read_json(folder / MANIFEST), str(folder / MANIFEST))
+    found = layout_of(folder)
+    version = manifest.get("format_version")
+    if found and version != FORMAT_VERSION:
+        raise MmerError(f"{folder} has pack format {version}, this mmer reads format {FORMAT_VERSION}; upgrade mmer")
+    if found != layout:
+        raise MmerError(f"{folder} is a pack of layout {found or 'unknown'}, not {layout}; leave --layout away")
+    return manifest
+
+
+def _stream(folder: Path, layout: str, described: Mapping[str, Any], utterances: list[Utterance]) -> PackStream:
+    place = f"{folder / MANIFEST}: stream {described.get('name')}"
+    spec = _spec(described, place)
+    home = folder / wanted(described, "folder", str, place)
+    if not home.resolve().is_relative_to(folder.resolve()):
+        raise MmerError(f"{place}: folder {described['folder']!r} lies outside {folder}; do not trust this pack")
+    records = dict(_records(home))
+    missing = [utterance.id for utterance in utterances if utterance.id not in records]
+    if missing or len(records) != len(utterances):
+        first = missing[0] if missing else next(iter(records.keys() - {utterance.id for utterance in utterances}))
+        raise MmerError(f"{home / ROWS} and {UTTERANCES} do not list the same ids (first: {first}); get the pack again")
+    entries = {name: entry for name, (entry, _) in records.items()}
+    if layout == "packed":
+        _check_lengths(home, list(entries.values()))
+    read = READERS[layout](home, spec)
+
+    def rows_of(name: str) -> StoredRows:
+        entry, where = records[name]
+        return read(where, entry.rows, f"{home / ROWS}: {name}")
+
+    return PackStream(spec=spec, entries=entries, read=rows_of)
+
+
+def _spec(described: Mapping[str, Any], place: str) -> StreamSpec:
+    try:
+        spec = StreamSpec.from_json(json.dumps(wanted(described, "spec", dict, place)))
+    except (TypeError, ValueError, KeyError) as error:
+        raise MmerError(f"{place} is not described as it must be ({error}); get the pack again") from error
+    if spec.name != described.get("name") or spec.key != described.get("key"):
+        raise MmerError(f"{place}: its spec is of {spec.name} with the key {spec.key}, not {described.get('key')}")
+    return spec
+
+
+def _records(home: Path) -> list[tuple[str, tuple[Entry, Where]]]:
+    records = [(wanted(record, "id", str, place), _entry(record, place)) for place, record in read_lines(home / ROWS)]
+    check_unique((name for name, _ in records), home / ROWS)
+    return records
+
+
+def _entry(record: dict[str, Any], place: str) -> tuple[Entry, Where]:
+    state = wanted(record, "state", str, place)
+    rows = wanted(record, "rows", int, place)
+    if state not in STATES or rows < 0:
+        raise MmerError(f"{place}: state must be one of {', '.join(STATES)} and rows 0 or more, got {state}, {rows}")
+    entry = partial(Entry, state=STATES[state], rows=rows, reason=wanted(record, "reason", str, place))
+    if state != "committed":
+        return entry(), {}
+    digest, checksum = wanted(record, "input_digest", str, place), wanted(record, "checksum", str, place)
+    if not re.fullmatch("[0-9a-f]{32}", digest) or not re.fullmatch("[0-9a-f]{16}", checksum):
+        raise MmerError(f"{place}: input_digest and checksum must be 32 and 16 hexadecimal digits; get the pack again")
+    return entry(digest=bytes.fromhex(digest), checksum=int(checksum, 16)), {
+        name: record[name] for name in WHERE if name in record
+    }
+
+
+def _check_lengths(home: Path, entries: list[Entry]) -> None:
+    lengths, values = load_array(home / LENGTHS), load_array(home / "values.npy")
+    listed = [entry.rows if entry.state == COMMITTED else 0 for entry in entries]
+    if lengths.shape != (len(listed),) or not np.array_equal(lengths, listed):
+        raise MmerError(f"{home / LENGTHS} does not give the {len(listed)} lengths of {ROWS}; get the pack again")
+    if not values.ndim or len(values) != sum(listed):
+        raise MmerError(f"{home / LENGTHS} sums to {sum(listed)} rows, values.npy has {values.shape}; get it again")
+
+
+def _weights(folder: Path, file: str) -> dict[str, Any]:
+    path = folder / file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise MmerError(f"{folder / MANIFEST}: weights {file!r} lie outside {folder}; do not trust this pack")
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise MmerError(f"cannot read the weights {path} ({error}); get the pack again") from error
+
+
+@contextmanager
+def _npy_writer(folder: Path, spec: StreamSpec, rows: int) -> Iterator[Write]:
+    def write(name: str, stored: StoredRows) -> Where:
+        np.save(folder / f"{name}.npy", stored.values, allow_pickle=False)
+        if stored.scales is not None:
+            np.save(folder / f"{name}.scales.npy", stored.scales, allow_pickle=False)
+        return {"file": f"{name}.npy"}
+
+    yield write
+
+
+@contextmanager
+def _packed_writer(folder: Path, spec: StreamSpec, rows: int) -> Iterator[Write]:
+    values = _created(folder / "values.npy", (rows, *spec.shape), spec.dtype)
+    scales = _created(folder / "scales.npy", (rows,), "float16") if spec.dtype == "int8" else None
+    done = 0
+
+    def write(name: str, stored: StoredRows) -> Where:
+        nonlocal done
+        start, done = done, done + len(stored.values)
+        values[start:done] = stored.values
+        if scales is not None:
+            scales[start:done] = stored.scales
+        return {"start": start}
+
+    yield write
+    values.flush()  # where a full disk shows
+
+
+@contextmanager
+def _safetensors_writer(folder: Path, spec: StreamSpec, rows: int) -> Iterator[Write]:
+    shard: dict[str, npt.NDArray[Any]] = {}
+    number, size_bytes = 0, 0
+
+    def flush() -> None:
+        nonlocal number, size_bytes
+        save_file(shard, folder / _shard_name(number))
+        shard.clear()
+        number, size_bytes = number + 1, 0
+
+    def write(name: str, stored: StoredRows) -> Where:
+        nonlocal size_bytes
+        shard[name] = np.ascontiguousarray(stored.values)
+        if stored.scales is not None:
+            shard[f"{name}.scales"] = np.ascontiguousarray(stored.scales)
+        size_bytes += stored.values.nbytes
+        where = {"file": _shard_name(number), "tensor": name}
+        if size_bytes >= SHARD_BYTES:
+            flush()
+        return where
+
+    yield write
+    if shard:
+        flush()
+
+
+def _npy_reader(folder: Path, spec: StreamSpec) -> Read:
+    def read(where: Where, rows: int, place: str) -> StoredRows:
+        path = _inside(folder, where, place)
+        scales = load_array(path.with_suffix(".scales.npy")) if spec.dtype == "int8" else None
+        return StoredRows(load_array(path), scales)
+
+    return read
+
+
+def _packed_reader(folder: Path, spec: StreamSpec) -> Read:
+    values = load_array(folder / "values.npy")
+    scales = load_array(folder / "scales.npy") if spec.dtype == "int8" else None
+
+    def read(where: Where, rows: int, place: str) -> StoredRows:
+        start = wanted(where, "start", int, place)
+        if not 0 <= start <= start + rows <= len(values):
+            raise MmerError(f"{place}: rows {start} to {start + rows} lie outside the {len(values)} of values.npy")
+        part = slice(start, start + rows)
+        return StoredRows(values[part], None if scales is None else scales[part])
+
+    return read
+
+
+def _safetensors_reader(folder: Path, spec: StreamSpec) -> Read:
+    opened = remembered(_opened)
+
+    def read(where: Where, rows: int, place: str) -> StoredRows:
+        path, name = _inside(folder, where, place), wanted(where, "tensor", str, place)
+        try:
+            shard = opened(path)
+            scales = shard.get_tensor(f"{name}.scales") if spec.dtype == "int8" else None
+            return StoredRows(shard.get_tensor(name), scales)
+        except (SafetensorError, OSError, TypeError) as error:
+            raise MmerError(f"{place}: cannot read {name} of {path} ({error}); get the pack again") from error
+
+    return read
+
+
+def _created(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap[Any, Any]:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+
+
+def _shard_name(number: int) -> str:
+    return f"values-{number:05d}.safetensors"
+
+
+def _opened(path: Path) -> Any:
+    return safe_open(path, framework="numpy")
+
+
+def _inside(folder: Path, where: Where, place: str) -> Path:
+    """Gives the file that a record names, which a pack may not have outside of its folder."""
+    path: Path = folder / wanted(where, "file", str, place)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise MmerError(f"{place}: file {where['file']!r} lies outside {folder}; do not trust this pack")
+    return path
+
+
+WRITERS: Mapping[str, Callable[[Path, StreamSpec, int], AbstractContextManager[Write]]] = {
+    "npy": _npy_writer,
+    "packed": _packed_writer,
+    "safetensors": _safetensors_writer,
+}
+READERS: Mapping[str, Callable[[Path, StreamSpec], Read]] = {
+    "npy": _npy_reader,
+    "packed": _packed_reader,
+    "safetensors": _safetensors_reader,
+}

@@ -1,0 +1,1 @@
+"""The built-in corpus: what its voices say and how they sound."""

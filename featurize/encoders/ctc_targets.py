@@ -1,0 +1,45 @@
+"""CTC targets: the characters of a transcript over wav2vec 2.0's 32 symbols."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from cache.rows import Rows
+from cache.stream import StreamSpec
+from featurize.encoders.base import Planned
+from featurize.inputs.transcript import CTC_SYMBOLS, Turn, ctc_ids, ctc_note, spoken
+
+
+class CharacterTargets:
+    """Spells transcripts; it has no weights and runs anywhere.
+
+    Args:
+        event_tags: ``strip`` or ``keep``.
+        versions: library versions, recorded.
+    """
+
+    def __init__(self, *, event_tags: str, versions: Mapping[str, str]) -> None:
+        self._event_tags = event_tags
+        self.start_weights: Mapping[str, npt.NDArray[Any]] = {}
+        self.specs = [
+            StreamSpec(
+                name="ctc.chars",
+                role="chars",
+                source="wav2vec2 characters",
+                shape=(1,),
+                dtype="uint8",
+                preprocessing={"event_tags": event_tags, "symbols": "".join(CTC_SYMBOLS)},
+                versions=versions,
+            )
+        ]
+
+    def plan(self, sizes: Sequence[Turn]) -> list[Planned]:
+        """Counts characters; a transcript without any gets no row and is no failure."""
+        words = [spoken(turn.text, self._event_tags).text for turn in sizes]
+        counts = [len(ctc_ids(text)) for text in words]
+        return [Planned(rows=(count,), cost=1, note=ctc_note(text)) for count, text in zip(counts, words, strict=True)]
+
+    def encode(self, inputs: Sequence[Turn], *, precise: bool = False) -> list[tuple[Rows, ...]]:
+        """Gives the symbols of each transcript, uint8 ``(characters, 1)``."""
+        return [(ctc_ids(spoken(turn.text, self._event_tags).text)[:, None],) for turn in inputs]

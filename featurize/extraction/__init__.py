@@ -1,0 +1,1 @@
+"""Extraction: from a planned corpus to committed rows."""

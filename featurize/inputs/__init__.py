@@ -1,0 +1,1 @@
+"""Inputs of the encoders: recordings and words."""

@@ -1,0 +1,244 @@
+"""Recordings: how long one is, and the 16 kHz mono samples of one span of it.
+
+Decoding is soundfile's, that of videos PyAV's, resampling soxr's (HQ). A span is cut at the nearest source samples,
+then mixed down, then resampled, so that its length follows from the header alone.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from cache.errors import MmerError
+from featurize.inputs.video import VideoError, decode_video, is_video, measure_video
+
+RATE_HZ = 16_000
+MIN_SAMPLES = 400  # receptive field of the wav2vec 2.0 feature encoder, 25 ms
+
+# Formats whose header gives the exact number of samples. MP3 and Ogg are counted by decoding: headers lie.
+EXACT_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF", "NIST", "VOC", "IRCAM"})
+DECODE_THREADS = min(8, os.cpu_count() or 2)  # decoding an utterance takes a hundredth of encoding it on one core
+UNKNOWN_TOTAL = 1 << 40  # libsndfile gives absurd totals where a streamed file has none
+MP3_PADDING = 2 * 1152  # encoder delay and padding, at most two MPEG frames
+LOUDEST = 1e9  # full scale is 1, that of 32-bit integers taken for floats 2e9: beyond it squares overflow soon
+OGG_PAGE = 65_307  # bytes of the longest page
+BLOCK = 1 << 20
+
+# How libsndfile's log says that a chunk holds less than its header announces.
+SHORT_OF = re.compile(r"^ *(?:data|SSND|Data Size|[Rr]iff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+
+Waveform = npt.NDArray[np.float32]
+
+
+class RecordingError(MmerError):
+    """One recording cannot be used; the others can."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recording:
+    """What a file holds: its rate, its samples per channel, whether it can be cut by seeking and is a video."""
+
+    path: Path
+    rate_hz: int
+    samples: int
+    seekable: bool
+    video: bool = False
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of sound."""
+        return self.samples / self.rate_hz
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """A part of a recording, in source samples ``[start, stop)``."""
+
+    recording: Recording
+    start: int
+    stop: int
+
+    @property
+    def samples(self) -> int:
+        """Samples after resampling to 16 kHz."""
+        return resampled_length(self.stop - self.start, self.recording.rate_hz)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of sound."""
+        return (self.stop - self.start) / self.recording.rate_hz
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loaded:
+    """The sound of a span: 16 kHz mono float32 ``(samples,)``, a digest of it as decoded, and what was noticed."""
+
+    waveform: Waveform
+    digest: bytes
+    note: str
+
+
+def resampled_length(samples: int, rate_hz: int) -> int:
+    """Gives the length of a resampled recording: the nearest whole number of samples, halves up.
+
+    Example:
+        >>> resampled_length(44_100, 44_100), resampled_length(3, 48_000), resampled_length(1, 48_000)
+        (16000, 1, 0)
+    """
+    return (2 * samples * RATE_HZ + rate_hz) // (2 * rate_hz)
+
+
+def probe(path: Path) -> Recording:
+    """Reads how long a recording is.
+
+    Raises:
+        RecordingError: if it is missing, empty, truncated or no sound at all.
+    """
+    if not path.is_file():
+        raise RecordingError("missing" if not path.exists() else "not a file")
+    if not path.stat().st_size:
+        raise RecordingError("empty: zero bytes")
+    if is_video(path):
+        with _explained():
+            rate_hz, samples = measure_video(path)
+        return Recording(path=path, rate_hz=rate_hz, samples=samples, seekable=False, video=True)
+    with _opened(path) as file:
+        _refuse_unfinished(path, file.format)
+        exact = file.format in EXACT_FORMATS and 0 < file.frames < UNKNOWN_TOTAL
+        samples = file.frames if exact else _counted(file)
+        _refuse_truncated(file, samples)
+        if not samples:
+            raise RecordingError("no samples")
+        return Recording(path=path, rate_hz=file.samplerate, samples=samples, seekable=exact and file.seekable())
+
+
+def cut(recording: Recording, start_s: float | None, end_s: float | None) -> Span:
+    """Cuts a span at the nearest source samples.
+
+    Raises:
+        RecordingError: if it does not lie in the recording or holds no sample.
+    """
+    start = 0 if start_s is None else _nearest(start_s * recording.rate_hz)
+    stop = recording.samples if end_s is None else _nearest(end_s * recording.rate_hz)
+    if stop > recording.samples or start >= recording.samples:
+        seconds = f"{(start_s or 0):g} to {end_s:g} s" if end_s is not None else f"{start_s:g} s on"
+        raise RecordingError(f"span {seconds} does not lie in the recording of {recording.duration_s:.3f} s")
+    span = Span(recording=recording, start=start, stop=stop)
+    if span.samples < 1:
+        raise RecordingError(f"only {stop - start} samples at {recording.rate_hz} Hz, too few for one at {RATE_HZ} Hz")
+    return span
+
+
+def load(span: Span) -> Loaded:
+    """Decodes, checks, mixes down and resamples a span.
+
+    Raises:
+        RecordingError: if it does not decode to the planned length, or holds samples that are not finite.
+    """
+    sound = _decoded(span)  # (samples, channels)
+    planned = span.stop - span.start
+    if len(sound) != planned:
+        raise RecordingError(f"truncated or damaged: {len(sound)} samples decoded, {planned} announced")
+    if not np.isfinite(sound).all():
+        raise RecordingError(f"{int(np.count_nonzero(~np.isfinite(sound)))} samples are NaN or infinite")
+    if len(sound) and float(np.abs(sound).max()) > LOUDEST:
+        raise RecordingError(f"samples up to {float(np.abs(sound).max()):.3g} are no sound")
+    digest = blake2b(f"{span.recording.rate_hz} {sound.shape[1]} ".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(sound).data)
+    return Loaded(waveform=_resampled(sound, span), digest=digest.digest(), note=_note(sound, span))
+
+
+def _nearest(position: float) -> int:
+    return int(np.floor(position + 0.5))
+
+
+def _decoded(span: Span) -> Waveform:
+    if span.recording.video:
+        with _explained():
+            return decode_video(span.recording.path, span.start, span.stop)
+    with _opened(span.recording.path) as file:
+        # Seeking in MP3 and Ogg is not exact to the sample: there everything before the span is decoded too.
+        skipped = 0 if span.recording.seekable else span.start
+        if span.recording.seekable and span.start:
+            file.seek(span.start)
+        sound: Waveform = file.read(span.stop - span.start + skipped, dtype="float32", always_2d=True)
+        return sound[skipped:]
+
+
+def _resampled(sound: Waveform, span: Span) -> Waveform:
+    mono: Waveform = sound.mean(axis=1, dtype=np.float32) if sound.shape[1] > 1 else sound[:, 0]
+    if span.recording.rate_hz == RATE_HZ:
+        return np.ascontiguousarray(mono)
+    waveform: Waveform = soxr.resample(mono, span.recording.rate_hz, RATE_HZ, quality="HQ")
+    if len(waveform) != span.samples:
+        raise RecordingError(f"resampled to {len(waveform)} samples, {span.samples} planned")
+    return waveform
+
+
+def _note(sound: Waveform, span: Span) -> str:
+    notes = []
+    if not sound.any():
+        notes.append("silent: every sample is 0")
+    if span.samples < MIN_SAMPLES:
+        notes.append(f"{1000 * span.duration_s:g} ms: shorter than one frame of 25 ms, zero-padded")
+    return "; ".join(notes)
+
+
+def _counted(file: soundfile.SoundFile) -> int:
+    samples = 0
+    while block := len(file.read(BLOCK, dtype="float32", always_2d=True)):
+        samples += block
+    return samples
+
+
+def _refuse_truncated(file: soundfile.SoundFile, samples: int) -> None:
+    """Compares what the header announces with what is there.
+
+    libsndfile silently takes the shorter of the two for WAV and tells of it only in its log.
+    """
+    told = SHORT_OF.search(file.extra_info)
+    if told and int(told[2]) < int(told[1]) < (1 << 31) - (1 << 12):  # more means a streamed file without a total
+        raise RecordingError(f"truncated: {told[2]} of {told[1]} bytes of sound")
+    if file.format == "MP3" and file.frames < UNKNOWN_TOTAL and samples < file.frames - MP3_PADDING:
+        raise RecordingError(f"truncated: {samples} of {file.frames} samples of sound")
+
+
+def _refuse_unfinished(path: Path, sound_format: str) -> None:
+    """Checks that an Ogg file ends with a whole page that says it is the last (RFC 3533, section 6)."""
+    if sound_format != "OGG":
+        return
+    with path.open("rb") as handle:
+        handle.seek(max(0, path.stat().st_size - OGG_PAGE))
+        page = handle.read().rpartition(b"OggS")[2]  # from its fifth byte on
+    whole = len(page) > 22 and len(page) >= 23 + page[22] + sum(page[23 : 23 + page[22]])
+    if not whole or not page[1] & 4:
+        raise RecordingError("truncated: it does not end with its last page")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Opens a recording."""
+    # by its descriptor: of a name, soundfile would believe the extension
+    with _explained(), path.open("rb") as handle, soundfile.SoundFile(handle.fileno(), closefd=False) as file:
+        yield file
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns the errors of soundfile, PyAV and the file system into a RecordingError."""
+    try:
+        yield
+    except soundfile.SoundFileError as error:
+        raise RecordingError(f"cannot be decoded: {str(error).split(': ')[-1].rstrip('.')}") from error
+    except VideoError as error:
+        raise RecordingError(str(error)) from error
+    except OSError as error:
+        raise RecordingError(f"cannot be read: {error.strerror}") from error

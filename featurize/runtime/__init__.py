@@ -1,0 +1,1 @@
+"""The machine that encoders run on: devices, memory, workers."""

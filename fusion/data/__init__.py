@@ -1,0 +1,1 @@
+"""Features of a cache as batches."""

@@ -1,0 +1,1 @@
+"""Experiments: from options to a run that can start."""

@@ -1,0 +1,107 @@
+"""A run that can start: streams, labels and folds are chosen, and everything that can be checked beforehand is."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cache.joined import AnyCache
+from fusion.experiment.experiment import Experiment
+from fusion.experiment.streams import Chosen, choose_streams, head_inputs
+from fusion.fingerprint import without_defaults
+from fusion.head import HeadInputs
+from fusion.heads.catalog import AnyHead, build_head
+from fusion.protocols.split import Split, split_cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that can start.
+
+    Attributes:
+        experiment: what was asked for.
+        cache: what it reads.
+        chosen: the streams.
+        split: label set and folds.
+        inputs: what the head is built from.
+        described: what decides the results, as plain values.
+    """
+
+    experiment: Experiment
+    cache: AnyCache
+    chosen: Chosen
+    split: Split
+    inputs: HeadInputs
+    described: dict[str, Any]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether no encoder was fine-tuned before its features were computed."""
+        named = [*self.chosen.always, *self.chosen.training, *self.chosen.elsewhere]
+        return not any(self.cache.stream(name).spec.trained_on for name in named)
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What decides the results, without the fields that have their defaults; names are made of its digest."""
+        return without_defaults(self.described, self.experiment.defaults)
+
+    @property
+    def notes(self) -> list[str]:
+        """All that is to be printed beside the scores."""
+        return [self.split.promise, self._features, *self.split.notes]
+
+    @property
+    def narrowing(self) -> list[str]:
+        """The options that leave utterances of its corpus and labels out."""
+        only = [f"--only {column}={'+'.join(values)}" for column, values in self.experiment.only.items()]
+        lacking = any(len(fold.test) < self.split.totals[fold.name] for fold in self.split.folds)
+        return [*only, *(["--allow-missing"] if lacking and self.experiment.allow_missing else [])]
+
+    @property
+    def opening(self) -> str:
+        """How epochs are chosen and tests opened by ``mmer-train``, to print."""
+        monitor = self.experiment.training.monitor
+        return f"epochs are chosen on dev, by {monitor}; each test part is opened once, for the epoch that was chosen"
+
+    @property
+    def _features(self) -> str:
+        names = ", ".join(self.chosen.always)
+        return f"frozen features of {names}" if self.frozen else f"features of fine-tuned encoders: {names}"
+
+
+def plan_run(experiment: Experiment, cache: AnyCache) -> Plan:
+    """Chooses streams, labels and folds, and checks every promise, before anything is trained.
+
+    Raises:
+        MmerError: if a stream is missing, a promise does not hold, or the head cannot be built of what there is.
+    """
+    chosen = choose_streams(cache, experiment.head, experiment.streams)
+    split = split_cache(
+        cache,
+        streams=chosen.always,
+        training_streams=chosen.training,
+        other_streams=chosen.elsewhere,
+        labels=experiment.labels,
+        protocol=experiment.protocol,
+        only=experiment.only,
+        data_seed=experiment.training.data_seed,
+        allow_missing=experiment.allow_missing,
+        allow_leak=experiment.allow_leak,
+    )
+    plan = Plan(
+        experiment=experiment,
+        cache=cache,
+        chosen=chosen,
+        split=split,
+        inputs=head_inputs(cache, chosen, split.labels.names),
+        described=experiment.described(cache, chosen, split),
+    )
+    build(plan, seed=0)  # what does not fit together shows now
+    return plan
+
+
+def build(plan: Plan, *, seed: int) -> AnyHead:
+    """Builds the head of a run.
+
+    Raises:
+        MmerError: if its configuration does not suit the streams.
+    """
+    return build_head(plan.experiment.fusion, plan.experiment.head, plan.inputs, seed=seed)

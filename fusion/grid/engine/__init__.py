@@ -1,0 +1,1 @@
+"""Engines that train the models of a grid."""

@@ -1,0 +1,1 @@
+"""Stacks: several models trained as one."""

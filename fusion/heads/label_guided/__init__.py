@@ -1,0 +1,1 @@
+"""LE-MER: the head, its label attention and its label embeddings."""

@@ -1,0 +1,133 @@
+"""Attention and Transformer layers over masked rows, with our own dropout.
+
+Parameters are named, shaped and initialized as those of torch's ``MultiheadAttention`` and ``TransformerEncoderLayer``,
+so that stored layers load into them; they are not used themselves, since their dropout draws from global generators.
+
+One direction of a cross-modal encoder without feed-forward: one stream attends to the other.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fusion.nn.dropout import Dropout
+
+
+def heads_for(dim: int, asked: int, usual: int) -> int:
+    """Gives the number of heads: as asked for, or, for 0, the greatest up to the usual one that divides the width.
+
+    Raises:
+        ValueError: if the number asked for does not divide the width.
+
+    Example:
+        >>> heads_for(768, 0, usual=12), heads_for(64, 0, usual=12)
+        (12, 8)
+    """
+    divisors = [heads for heads in range(1, dim + 1) if dim % heads == 0]
+    if asked and asked not in divisors:
+        raise ValueError(f"heads must divide the width {dim}: one of {', '.join(map(str, divisors))}, got {asked}")
+    return asked or max(heads for heads in divisors if heads <= usual)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of one stream over another or itself; over nothing it returns 0."""
+
+    def __init__(self, *, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"width {dim} cannot be divided among {heads} heads; choose another dim or heads")
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        self.dropout = Dropout(dropout)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
+        """Attends.
+
+        Args:
+            query: ``(batch, queries, dim)``.
+            key: keys and values, ``(batch, keys, dim)``.
+            key_mask: True where a key is valid, bool ``(batch, keys)``.
+
+        Returns:
+            ``(batch, queries, dim)``, 0 for an utterance without a valid key.
+        """
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q, k, v = (
+            self._by_head(functional.linear(stream, weight, bias))
+            for stream, weight, bias in zip((query, key, key), weights, biases, strict=True)
+        )  # (batch, heads, rows, dim of a head)
+        present = key_mask.any(dim=1)
+        seen = (key_mask | ~present[:, None])[:, None, None]  # (batch, 1, 1, keys); no softmax over nothing
+        if self.training and self.dropout.active:
+            scores = (q @ k.transpose(-1, -2)).div_(q.shape[-1] ** 0.5)  # in place: they are the largest of all tensors
+            unseen = torch.zeros_like(seen, dtype=scores.dtype).masked_fill_(~seen, float("-inf"))
+            mixed = self.dropout(scores.add_(unseen).softmax(dim=-1)) @ v
+        else:
+            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        attended: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(-2))
+        return attended * present[:, None, None]
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], self.heads, x.shape[-1] // self.heads).transpose(1, 2)
+
+
+class TransformerLayer(nn.Module):
+    """A Transformer encoder layer (Vaswani et al., 2017, arXiv:1706.03762); given a memory, it attends to that."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        heads: int,
+        feedforward: int,
+        dropout: float,
+        norm_first: bool = False,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.self_attn = Attention(dim=dim, heads=heads, dropout=dropout)
+        self.linear1 = nn.Linear(dim, feedforward)
+        self.linear2 = nn.Linear(feedforward, dim)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.dropouts = nn.ModuleList([Dropout(dropout) for _ in range(3)])
+        self.norm_first = norm_first
+
+    def forward(self, x: Tensor, mask: Tensor, memory: Tensor | None = None) -> Tensor:
+        """Returns ``(batch, rows, dim)``.
+
+        Args:
+            x: queries, ``(batch, rows, dim)``.
+            mask: True where a row that is attended to is valid: of `memory` if there is one, else of `x`.
+            memory: keys and values, ``(batch, keys, dim)``; `x` itself if None.
+        """
+        if self.norm_first:
+            normed = self.norm1(x)
+            x = x + self.dropouts[0](self.self_attn(normed, normed if memory is None else memory, mask))
+            return x + self._feedforward(self.norm2(x))
+        x = self.norm1(x + self.dropouts[0](self.self_attn(x, x if memory is None else memory, mask)))
+        fed: Tensor = self.norm2(x + self._feedforward(x))
+        return fed
+
+    def _feedforward(self, x: Tensor) -> Tensor:
+        hidden = self.dropouts[1](functional.gelu(self.linear1(x)))
+        fed: Tensor = self.dropouts[2](self.linear2(hidden))
+        return fed
+
+
+class CrossLayer(nn.Module):
+    """Adds to a stream what it finds in the other, and normalizes; over an absent one it only normalizes."""
+
+    def __init__(self, *, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(dim=dim, heads=heads, dropout=dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, query: Tensor, other: Tensor, other_mask: Tensor) -> Tensor:
+        """Returns ``(batch, queries, dim)`` from the same, ``(batch, keys, dim)`` and bool ``(batch, keys)``."""
+        crossed: Tensor = self.norm(query + self.attention(query, other, other_mask))
+        return crossed

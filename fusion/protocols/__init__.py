@@ -1,0 +1,1 @@
+"""Protocols: utterances a model is trained on, chosen on and tested on."""

@@ -1,0 +1,1 @@
+"""Recipes: settings and published figures of papers."""

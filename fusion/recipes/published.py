@@ -1,0 +1,313 @@
+"""What the papers and the reference probes printed, under which protocol, and what is odd about it.
+
+Figures and audits are those of systems.md 2.9, 3.10, 4.8, 5.6 and 6.7; `WA` is accuracy and `UA` mean recall,
+whatever a paper calls them. The probes: SUPERB (Yang et al., 2021, arXiv:2105.01051; s3prl, downstream/emotion) and
+EmoBox (Ma et al., 2024, arXiv:2406.07162; WA as in emo-box.github.io, leaderboard1.html at 3f14667).
+
+A published result, how it came about, and what is to be known before one compares with it.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from fusion.evaluation.metrics import METRICS
+
+PRINTED, DERIVED, SECOND_HAND = "printed", "derived", "second-hand"
+STATUSES = (PRINTED, DERIVED, SECOND_HAND)
+GCF2NET = "GCF2-Net (Frontiers in Neuroscience, 2023, doi:10.3389/fnins.2023.1183132)"
+BIMODAL = "bi-modal bi-task (Applied Artificial Intelligence, 2024, doi:10.1080/08839514.2024.2356992)"
+MULTAB = "Mul-TAB (Applied Sciences, 2024, doi:10.3390/app14083276)"
+JFM = "JFM (Shi et al., 2024, arXiv:2405.17900)"
+LEMER = "LE-MER (Interspeech, 2023, github.com/Digimonseeker/LE-MER)"
+SUPERB = "SUPERB (Yang et al., 2021, arXiv:2105.01051)"
+EMOBOX = "EmoBox (Ma et al., 2024, arXiv:2406.07162)"
+MAYBE_EXCHANGED = "WA and UA may be exchanged: the code of this family (MMER) stores accuracy under the name UA"
+EXCHANGED = "WA and UA are very probably exchanged in print, as in the code it derives from (MMER)"
+LOST_TABLES = "its tables are images or missing in our copy: only what its text says is known"
+ALL_DATA = "the final model was trained on all data, which leaves no held-out part"
+BATCH_16 = "printed is a batch of 4 accumulated 4 times; trained here as one of 16, since N-pair needs negatives (B-11)"
+UNKNOWN_WEIGHTS = "alpha, beta and the learning rate are not given: alpha = beta = 0.1 is where ours start (B-9)"
+TEST_EPOCH = "the epoch was chosen on test"
+ENCODER_960H = "the paper names wav2vec2-base-960h; here it is wav2vec2-base, as for the other systems"
+NO_CONTEXT = "utterances stand alone: no context or speaker module is described (J-15)"
+OUR_ICL = "the total loss and tau are not printed: weight 1 and tau 0.07 are ours (J-12, J-14)"
+EMOBOX_WIDTH = "the hidden layer has 128 in its README, 256 in its configuration; which was reported is not said"
+EMOBOX_NAMES = (
+    "its scoring code (examples/sb at bb22000) exchanges the names UA and WA; its tables, where they can be told "
+    "apart, do not"
+)
+EMOBOX_EPOCHS = "its code scores every epoch on test; which of them was reported is not said"
+TEXT_PLAIN: Mapping[str, object] = {"modalities": "text", "text_labels": "off"}
+TEXT_RANDOM: Mapping[str, object] = {"modalities": "text", "text_labels": "random"}
+TEXT_WORDS: Mapping[str, object] = {"modalities": "text", "text_labels": "label-word"}
+SPEECH_PLAIN: Mapping[str, object] = {"modalities": "audio", "tonal_labels": "off"}
+SPEECH_RANDOM: Mapping[str, object] = {"modalities": "audio", "tonal_labels": "random"}
+SPEECH_TEXT: Mapping[str, object] = {"modalities": "audio", "tonal_labels": "text"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One published result; scores are fractions, None where there is none.
+
+    Attributes:
+        what: the system or the variant that reached it.
+        status: ``printed``; ``derived`` by arithmetic from what is printed; ``second-hand``: the source was not seen.
+        wa: accuracy.
+        ua: mean recall.
+        wf1: weighted F1.
+        change: fields of the head that make this variant of the recipe, empty for the system itself.
+        head: the head, where it is another one.
+        streams: role -> stream that this variant reads in place of the recipe's.
+    """
+
+    what: str
+    status: str
+    wa: float | None = None
+    ua: float | None = None
+    wf1: float | None = None
+    change: Mapping[str, object] = field(default_factory=dict)
+    head: str = ""
+    streams: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {self.status!r}")
+        for name, score in self.scores.items():
+            if not 0 < score < 1:
+                raise ValueError(f"{name} must be a fraction between 0 and 1, got {score}")
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The scores that there are, by name."""
+        return {name: score for name in METRICS if (score := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What is published of one system on one corpus.
+
+    Attributes:
+        paper: who, when and where.
+        protocol: how it was measured, in words.
+        figures: the results, that of the system itself first.
+        notes: what to know before comparing, a line each.
+    """
+
+    paper: str
+    protocol: str
+    figures: tuple[Figure, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def variant(self, changed: Collection[str], streams: Mapping[str, str]) -> Figure | None:
+        """Finds the variant that a run of the recipe is.
+
+        Args:
+            changed: the fields that the run sets otherwise, each as ``field=value``.
+            streams: role -> stream that it reads.
+
+        Returns:
+            The one of the same head whose changes are exactly these. Of several, the one that names most of the
+            streams, then the first.
+        """
+        fitting = [
+            one
+            for one in self.figures
+            if one.change and not one.head and {f"{name}={value}" for name, value in one.change.items()} == set(changed)
+        ]
+        fitting = [one for one in fitting if one.streams.items() <= streams.items()]
+        return max(fitting, key=lambda one: len(one.streams), default=None)
+
+
+PUBLISHED: Mapping[str, Published] = {
+    "gcf2net-iemocap": Published(
+        paper=GCF2NET,
+        protocol="random 80/20, five folds, speaker-dependent; 4 classes; encoders fine-tuned, but for wav2vec's CNN",
+        figures=(
+            Figure(what="GCF2-Net", status=DERIVED, wa=0.8201, ua=0.8280),
+            Figure(what="audio alone", status=DERIVED, wa=0.7866, ua=0.7976, change={"modalities": "audio"}),
+            Figure(what="no global-aware block", status=DERIVED, wa=0.8092, ua=0.8173, change={"global_aware": False}),
+        ),
+        notes=(
+            "speaker-dependent folds; --protocol random5 is the one most like them",
+            "printed are differences; the score they refer to is inferred from LE-MER's Table 2 (medium confidence)",
+            LOST_TABLES,
+            MAYBE_EXCHANGED,
+        ),
+    ),
+    "gcf2net-meld": Published(
+        paper=GCF2NET,
+        protocol="'predefined training/validation', which part is test is not said; 7 classes; encoders fine-tuned",
+        notes=(
+            "no absolute score on MELD is known; printed are differences, in points:",
+            "to audio alone WA +6.25, W-F1 +6.63; to no global-aware block +1.63, +1.75; to no CTC +1.67, +1.53",
+            "to M2FNet WA +1.90 and W-F1 +1.10 (introduction) or +0.77 (section 4.5), which contradict each other",
+            "its recalls 89.94, 11.03 and 10.88 cannot come from the official test set, unless they are averages",
+            MAYBE_EXCHANGED,
+        ),
+    ),
+    "bimodal-iemocap": Published(
+        paper=BIMODAL,
+        protocol="five folds by session, then a final model on all data; 4 classes; encoders fine-tuned",
+        figures=(
+            Figure(what="bi-modal bi-task", status=PRINTED, wa=0.823, ua=0.830),
+            Figure(what="no CPC, no ECL", status=DERIVED, wa=0.706, ua=0.701, change={"alpha": 0.0, "beta": 0.0}),
+            Figure(what="no augmentation", status=PRINTED, wa=0.706, ua=0.701, change={"augmentation": False}),
+            Figure(what="no CCB1", status=DERIVED, wa=0.770, ua=0.774, change={"ccb1": False}),
+        ),
+        notes=(
+            ALL_DATA,
+            UNKNOWN_WEIGHTS,
+            "the same drop is printed for no CPC and ECL and for no augmentation: a suspicious duplicate",
+            BATCH_16,
+            MAYBE_EXCHANGED,
+        ),
+    ),
+    "bimodal-ravdess": Published(
+        paper=BIMODAL,
+        protocol="five folds by actor, then a final model on all data; audio alone at test; encoders fine-tuned",
+        figures=(Figure(what="bi-modal bi-task", status=PRINTED, wa=0.835, ua=0.824),),
+        notes=(
+            ALL_DATA,
+            UNKNOWN_WEIGHTS,
+            "text is two fixed sentences: audio alone, which attends to itself, without CPC (B-10)",
+            BATCH_16,
+            MAYBE_EXCHANGED,
+        ),
+    ),
+    "multab-iemocap": Published(
+        paper=MULTAB,
+        protocol="leave one session out, five folds, epoch chosen on test; 4 classes; wav2vec 2.0 fine-tuned",
+        figures=(
+            Figure(what="Mul-TAB, mean of its five folds", status=DERIVED, wa=0.7876),
+            Figure(what="no TAB, mean of folds", status=DERIVED, wa=0.7872, change={"tab": False}),
+            Figure(what="no MHSA, mean of folds", status=DERIVED, wa=0.7856, change={"self_attention": False}),
+            Figure(what="the headline: session 2 alone", status=PRINTED, wa=0.8385, ua=0.8192),
+        ),
+        notes=(
+            "the headline is session 2 alone, though its Table 3 labels it 5-fold; the mean of the folds is WA 78.76",
+            f"{EXCHANGED}: 83.85 is no accuracy of 1023 utterances, 81.92 is 838 of them; the mean may be a UA too",
+            TEST_EPOCH,
+            ENCODER_960H,
+        ),
+    ),
+    "multab-meld": Published(
+        paper=MULTAB,
+        protocol="official split, epoch chosen on test; 7 classes; wav2vec 2.0 fine-tuned",
+        figures=(
+            Figure(what="Mul-TAB", status=PRINTED, wa=0.636),
+            Figure(what="Mul-TAB, in its Table 2", status=PRINTED, wa=0.639),
+            Figure(what="Mul-TAB, in its abstract", status=PRINTED, wa=0.627),
+            Figure(what="no TAB, in its Table 2", status=PRINTED, wa=0.602, change={"tab": False}),
+            Figure(what="no MHSA, in its Table 2", status=PRINTED, wa=0.594, change={"self_attention": False}),
+        ),
+        notes=(
+            "its tables call these UA; with the recalls it prints no UA above 56.2 is possible, so they are accuracies",
+            "the score stands as 62.7, 63.6 and 63.9 in the same paper",
+            TEST_EPOCH,
+            ENCODER_960H,
+        ),
+    ),
+    "jfm-iemocap": Published(
+        paper=JFM,
+        protocol="not stated; 4 classes in its text and confusion matrix, 6 in the systems beside it; end to end",
+        figures=(
+            Figure(what="JFM", status=PRINTED, wa=0.6877, wf1=0.6866),
+            Figure(what="text alone", status=PRINTED, wa=0.6483, wf1=0.6423, change={"modalities": "text"}),
+            Figure(what="audio alone", status=PRINTED, wa=0.5037, wf1=0.4976, change={"modalities": "audio"}),
+            Figure(what="late fusion", status=DERIVED, wa=0.6410, wf1=0.6413, change={"fusion": "late"}),
+            Figure(what="no joint vectors", status=DERIVED, wa=0.6669, wf1=0.6690, change={"joint": False}),
+            Figure(what="no ICL", status=DERIVED, wa=0.6745, wf1=0.6762, change={"icl": False}),
+            Figure(what="cross-modal attention", status=DERIVED, wa=0.6732, wf1=0.6743, head="cross-attention"),
+            Figure(what="concatenation", status=DERIVED, wa=0.6612, wf1=0.6593, head="concat"),
+        ),
+        notes=(
+            "4 or 6 classes is not known: report both, the other by --protocol session5 --labels iemocap6 (J-16)",
+            NO_CONTEXT,
+            OUR_ICL,
+            "the drop of 2.73 'accuracy' that its text gives for concatenation is that of W-F1 in its table",
+        ),
+    ),
+    "jfm-meld": Published(
+        paper=JFM,
+        protocol="official split; 7 classes; end to end",
+        figures=(
+            Figure(what="JFM", status=PRINTED, wa=0.6562, wf1=0.6473),
+            Figure(what="text alone", status=PRINTED, wa=0.6282, wf1=0.6068, change={"modalities": "text"}),
+            Figure(what="audio alone", status=PRINTED, wa=0.4897, wf1=0.4542, change={"modalities": "audio"}),
+            Figure(what="late fusion", status=DERIVED, wa=0.5998, wf1=0.5972, change={"fusion": "late"}),
+            Figure(what="no joint vectors", status=DERIVED, wa=0.6369, wf1=0.6309, change={"joint": False}),
+            Figure(what="no ICL", status=DERIVED, wa=0.6465, wf1=0.6389, change={"icl": False}),
+            Figure(what="cross-modal attention", status=DERIVED, wa=0.6393, wf1=0.6317, head="cross-attention"),
+            Figure(what="concatenation", status=DERIVED, wa=0.6241, wf1=0.6175, head="concat"),
+        ),
+        notes=(
+            NO_CONTEXT,
+            OUR_ICL,
+            "its text claims +4.50 WA to SCFA for text alone, its table says +3.50",
+        ),
+    ),
+    "lemer-iemocap": Published(
+        paper=LEMER,
+        protocol="leave one session out, five folds; 4 classes, 5531 utterances; ten turns before; encoders fine-tuned",
+        figures=(
+            Figure(what="LE-MER", status=PRINTED, wa=0.8240, ua=0.8311),
+            Figure(what="constraint C2", status=PRINTED, wa=0.8239, ua=0.8275, change={"constraint": "C2"}),
+            Figure(what="constraint C3", status=PRINTED, wa=0.8129, ua=0.8137, change={"constraint": "C3"}),
+            Figure(what="constraint C4", status=PRINTED, wa=0.8108, ua=0.8168, change={"constraint": "C4"}),
+            Figure(what="sum of logits", status=PRINTED, wa=0.8132, ua=0.8218, head="score"),
+            Figure(what="text alone", status=PRINTED, wa=0.7811, ua=0.7892, change={"modalities": "text"}),
+            Figure(what="text alone, no labels", status=PRINTED, wa=0.7746, ua=0.7838, change=TEXT_PLAIN),
+            Figure(
+                what="text alone, no labels, no turns before",
+                status=PRINTED,
+                wa=0.6734,
+                ua=0.6766,
+                change=TEXT_PLAIN,
+                streams={"text": "bert-base"},
+            ),
+            Figure(what="text alone, labels by their words", status=PRINTED, wa=0.7803, ua=0.7888, change=TEXT_WORDS),
+            Figure(what="text alone, random labels", status=PRINTED, wa=0.7751, ua=0.7852, change=TEXT_RANDOM),
+            Figure(what="speech alone", status=PRINTED, wa=0.7674, ua=0.7774, change={"modalities": "audio"}),
+            Figure(what="speech alone, labels of text", status=PRINTED, wa=0.7648, ua=0.7714, change=SPEECH_TEXT),
+            Figure(what="speech alone, random labels", status=PRINTED, wa=0.7620, ua=0.7680, change=SPEECH_RANDOM),
+            Figure(what="speech alone, no labels", status=PRINTED, wa=0.7573, ua=0.7644, change=SPEECH_PLAIN),
+            Figure(what="the same, pre-trained once", status=PRINTED, wa=0.7392, ua=0.7448, change=SPEECH_PLAIN),
+        ),
+        notes=(
+            "history is worth WA +10.12 and UA +10.72 points to its text alone, label embeddings +0.65 and +0.54",
+            "report the score without history too, by --text bert-base",
+            "its speech encoder is an in-house conformer over log-mel, pre-trained again on the training set, worth WA "
+            "+1.81 and UA +1.96 points to speech alone; here it is wav2vec2-base (L-1)",
+            "the printed rates, 1e-6 and 5e-6, and 8000 steps of warm-up are those of its encoders",
+        ),
+    ),
+    "superb-iemocap": Published(
+        paper=SUPERB,
+        protocol="leave one session out, five folds, dev a random fifth of the rest; 4 classes; frozen features",
+        figures=(Figure(what="wav2vec2-base, weighted layers", status=PRINTED, wa=0.6343),),
+        notes=(
+            "its dev shares speakers and dialogues with its training part, and it chose the rate for each encoder",
+            "the model card superb/wav2vec2-base-superb-er files 0.6343 under session 1",
+        ),
+    ),
+    "emobox-iemocap": Published(
+        paper=EMOBOX,
+        protocol="leave one session out, five folds, dev a random fifth of the rest; 4 classes; frozen features",
+        figures=(Figure(what="wav2vec2-base, last layer", status=PRINTED, wa=0.5773),),
+        notes=(EMOBOX_WIDTH, EMOBOX_NAMES, EMOBOX_EPOCHS),
+    ),
+    "emobox-ravdess": Published(
+        paper=EMOBOX,
+        protocol="EmoBox's six folds of four actors, dev a random fifth of the rest; 8 classes; frozen features",
+        figures=(
+            Figure(what="wav2vec2-base, last layer", status=PRINTED, wa=0.5540),
+            Figure(what="wav2vec2-base, last layer", status=SECOND_HAND, ua=0.54),
+        ),
+        notes=(
+            "its leaderboard gives WA alone; the UA is as this project was told, and was not found in a source",
+            EMOBOX_WIDTH,
+            EMOBOX_NAMES,
+            EMOBOX_EPOCHS,
+        ),
+    ),
+}

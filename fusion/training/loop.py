@@ -1,0 +1,280 @@
+"""Trains one head on one fold: warm-up, clipping, early stopping on dev, and a state that survives a kill.
+
+Follows systems.md 1.6. Nothing here is ever given the test part of a fold; `fusion.training.evaluate.score` is for
+that.
+Everything random follows from the two seeds and the step, and nothing from global generators.
+
+The course of a training, whichever engine runs it: its batches, its rates, its best epoch and its end.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cache.errors import MmerError
+from fusion.data.batches import training_batches
+from fusion.data.features import FeatureSource
+from fusion.data.memory import peak_memory, watch_peak
+from fusion.data.packing import Indices
+from fusion.head import Batch
+from fusion.nn.dropout import seed_dropout, set_step
+from fusion.training import checkpoint as kept
+from fusion.training.checkpoint import Checkpoint, EpochScores, Progress, defaults_of, describe
+from fusion.training.config import PRECISIONS, Schedule, TrainConfig
+from fusion.training.evaluate import dev_scores, is_better, logits_of
+from fusion.training.interrupt import Stopping, never
+from fusion.training.loss_monitor import LossNotFinite, LossRecord, bad_feature, explained
+from fusion.training.steps import (
+    TOTAL,
+    build_optimizer,
+    class_weights,
+    config_of,
+    descend,
+    drop_modalities,
+    roles_of,
+    set_rate,
+    total_loss,
+)
+
+__all__ = ["TrainConfig", "TrainedFold", "train_fold"]
+SAVE_EVERY_S = 60.0  # what a kill costs at most, and rare enough that writing takes no part of the time
+
+
+def epoch_batches(train: Indices, costs: Indices, config: TrainConfig, *, epoch: int) -> list[Indices]:
+    """Gives the utterances of each batch of an epoch.
+
+    Args:
+        train: the utterances to learn from, ``(n,)``.
+        costs: how long each of them is, ``(n,)``.
+        config: of the training; its batch size and data seed count.
+        epoch: counted from 1.
+    """
+    places = training_batches(costs, batch_size=config.batch_size, data_seed=config.data_seed, epoch=epoch)
+    return [train[batch] for batch in places]
+
+
+def schedule_of(config: TrainConfig, batches: int) -> Schedule:
+    """Gives the learning rate of every step, where an epoch has so many batches."""
+    steps = config.epochs * batches
+    return Schedule(lr=config.lr, course=config.schedule, warmup_steps=round(config.warmup * steps), steps=steps)
+
+
+def add_epoch(progress: Progress, scores: EpochScores, config: TrainConfig) -> bool:
+    """Adds an epoch to those that are complete, and sees whether it was the last; tells whether it is the best."""
+    progress.curves.append(scores)
+    progress.epoch, progress.batch, progress.sums = scores.epoch, 0, {}
+    best = progress.curves[max(0, progress.best_epoch - 1)]
+    better = not progress.best_epoch or is_better(scores.dev, best.dev, config.monitor)
+    if better:
+        progress.best_epoch = scores.epoch
+    waited = scores.epoch - progress.best_epoch
+    progress.finished = scores.epoch >= config.epochs or waited >= config.patience
+    return better
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedFold:
+    """What training gave.
+
+    Attributes:
+        best_epoch: the epoch with the best dev score, counted from 1.
+        curves: of every epoch.
+        weights: of the best epoch, on the CPU, by name.
+        seconds: spent in training, over all runs that it took.
+        peak_bytes: of tensors on a GPU, of the whole process on a CPU.
+    """
+
+    best_epoch: int
+    curves: tuple[EpochScores, ...]
+    weights: Mapping[str, Tensor]
+    seconds: float
+    peak_bytes: int
+
+    @property
+    def dev(self) -> Mapping[str, float]:
+        """The dev scores of the best epoch."""
+        return self.curves[self.best_epoch - 1].dev
+
+
+def train_fold(
+    head: nn.Module,
+    source: FeatureSource,
+    train: Indices,
+    dev: Indices,
+    config: TrainConfig,
+    *,
+    checkpoint: Path | None = None,
+    save_every_s: float = SAVE_EVERY_S,
+    on_epoch: Callable[[EpochScores], None] | None = None,
+    stopping: Stopping = never,
+) -> TrainedFold:
+    """Trains a head on one part of a fold and chooses the epoch on another; the head ends with those weights.
+
+    Args:
+        head: built and prepared; it moves to the device of the source.
+        source: of the features.
+        train: the utterances to learn from.
+        dev: the utterances to choose on.
+        config: how.
+        checkpoint: file for the state; one that is there is gone on from.
+        save_every_s: how often the state is written, at most; 0 for after every batch. The end is always written.
+        on_epoch: told of every epoch.
+        stopping: asked after every batch whether to write the state and stop.
+
+    Raises:
+        KeyboardInterrupt: if it was told to stop.
+        MmerError: if a loss is not finite, with batch and epoch; or if the checkpoint is of another configuration or
+            cannot be read or written.
+    """
+    watch_peak(source.device)
+    training = _Training(
+        head, source, train, dev, config, path=checkpoint, save_every_s=save_every_s, stopping=stopping
+    )
+    if checkpoint is not None and checkpoint.exists():
+        training.resume(checkpoint)
+    while not training.progress.finished:
+        scores = training.epoch()
+        if on_epoch is not None:
+            on_epoch(scores)
+    head.load_state_dict(training.best)
+    return TrainedFold(
+        best_epoch=training.progress.best_epoch,
+        curves=tuple(training.progress.curves),
+        weights={name: tensor.cpu() for name, tensor in training.best.items()},
+        seconds=training.progress.seconds,
+        peak_bytes=peak_memory(source.device),
+    )
+
+
+class _Training:
+    """One training under way."""
+
+    def __init__(
+        self,
+        head: nn.Module,
+        source: FeatureSource,
+        train: Indices,
+        dev: Indices,
+        config: TrainConfig,
+        *,
+        path: Path | None,
+        save_every_s: float,
+        stopping: Stopping,
+    ) -> None:
+        self.head, self.source, self.config = head.to(source.device), source, config
+        self.train, self.dev, self.path, self.save_every_s = train, dev, path, save_every_s
+        self.stopping = stopping
+        seed_dropout(head, config.seed)
+        self.optimizer = build_optimizer(head, name=config.optimizer, lr=config.lr, weight_decay=config.weight_decay)
+        self.scaler = torch.amp.GradScaler(source.device.type, enabled=config.precision == "float16")
+        self.by_class: Tensor | None = None
+        self.costs = source.costs(train, roles_of(head))
+        self.schedule = schedule_of(config, len(self._groups(1)))
+        self.described = describe(head, source, train, dev, config)
+        self.progress, self.best = Progress(), dict[str, Tensor]()
+        self.counted = self.saved = time.monotonic()
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a file, unless it says that there is no going on."""
+        found = kept.load_checkpoint(path)
+        found.check(self.described, path, defaults_of(self.head))
+        if found.progress.stopped:
+            raise MmerError(f"{found.progress.stopped}; delete {path} to train it anew")
+        self.progress, self.best = found.progress, dict(found.tensors[kept.BEST])
+        if not found.progress.finished:
+            self.head.load_state_dict(found.tensors[kept.HEAD])
+            kept.restore_optimizer(self.optimizer, found.tensors[kept.OPTIMIZER])
+            self.scaler.load_state_dict(found.progress.scaler)
+
+    def epoch(self) -> EpochScores:
+        """Trains on all batches that are left of an epoch, scores dev, and keeps the weights if they are the best."""
+        record = LossRecord(self.progress.epoch + 1, self.progress.sums)
+        try:
+            self._train(record)
+            record.look()
+            scores = self._scored(record)
+        except LossNotFinite as error:
+            raise self._stopped(error) from error
+        self._finish_epoch(scores)
+        return scores
+
+    def _train(self, record: LossRecord) -> None:
+        self.head.train()
+        groups = self._groups(self.progress.epoch + 1)[self.progress.batch :]
+        with closing(self.source.batches(groups, roles_of(self.head))) as batches:
+            for batch in batches:
+                losses = self._step(batch)
+                self.progress.step += 1
+                self.progress.batch += 1
+                record.add(self.progress.batch, losses)
+                stopping = self.stopping()
+                if stopping or time.monotonic() - self.saved >= self.save_every_s:
+                    record.look()
+                    self.progress.sums = record.sums
+                    self._save()
+                if stopping:
+                    raise KeyboardInterrupt
+
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
+        config, step = self.config, self.progress.step
+        set_step(self.head, step)
+        set_rate(self.optimizer, self.schedule.rate(step))
+        batch = drop_modalities(batch, config_of(self.head).modality_dropout, seed=config.seed, step=step)
+        dtype = PRECISIONS[config.precision]
+        with torch.autocast(self.source.device.type, dtype, enabled=dtype != torch.float32):
+            output = self.head(batch)
+        if config.class_weights and self.by_class is None:
+            weights = class_weights(self.source.labels[self.train], output.logits.shape[1])
+            self.by_class = weights.to(output.logits.device)
+        by_loss = config_of(self.head).loss_weights
+        losses = total_loss(output, batch.labels, by_loss, by_class=self.by_class, smoothing=config.label_smoothing)
+        descend(losses[TOTAL], self.head, self.optimizer, self.scaler, clip=config.clip)
+        return losses
+
+    def _scored(self, record: LossRecord) -> EpochScores:
+        logits = logits_of(self.head, self.source, self.dev)
+        if not logits.isfinite().all():
+            raise LossNotFinite(f"the logits of dev are not finite after epoch {record.epoch}")
+        return EpochScores(
+            epoch=record.epoch, losses=record.means, dev=dev_scores(logits, self.source.labels[self.dev])
+        )
+
+    def _finish_epoch(self, scores: EpochScores) -> None:
+        if add_epoch(self.progress, scores, self.config):
+            self.best = {name: tensor.detach().clone() for name, tensor in self.head.state_dict().items()}
+        if self.progress.finished or time.monotonic() - self.saved >= self.save_every_s:
+            self._save()
+
+    def _stopped(self, error: LossNotFinite) -> MmerError:
+        """Keeps the last good weights, those of the best epoch, and says where."""
+        best = self.progress.best_epoch
+        bad = bad_feature(self.source, np.concatenate([self.train, self.dev]), roles_of(self.head))
+        self.progress.stopped = explained(error, self.config, bad)
+        if self.path is not None:
+            where = f"the weights of epoch {best} are in {self.path}" if best else "no weights are kept"
+            self.progress.stopped += f"; {where}"
+        self._save()
+        return MmerError(self.progress.stopped)
+
+    def _save(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self.counted
+        self.counted = self.saved = now
+        if self.path is None:
+            return
+        tensors = {kept.BEST: self.best}
+        if not self.progress.finished and not self.progress.stopped:
+            tensors[kept.HEAD] = self.head.state_dict()
+            tensors[kept.OPTIMIZER] = kept.optimizer_tensors(self.optimizer)
+            self.progress.scaler = self.scaler.state_dict()
+        Checkpoint(config=self.described, progress=self.progress, tensors=tensors).save(self.path)
+
+    def _groups(self, epoch: int) -> list[Indices]:
+        """Gives the utterances of each batch of an epoch."""
+        return epoch_batches(self.train, self.costs, self.config, epoch=epoch)

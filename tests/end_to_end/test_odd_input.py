@@ -1,0 +1,157 @@
+"""Odd input, row by row of the table in the README: accepted with a note, or failed with a reason."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from cache.audit import verify
+from cache.store import FeatureCache
+from tests.support.commands import run, stopped
+from tests.support.voices import RATE_HZ, tone, write_corpus
+
+Write = Callable[[Path], None]
+
+
+def sound(seconds: float = 0.5, **options: Any) -> Write:
+    return lambda path: soundfile.write(path, tone(seconds, rate_hz=options.get("samplerate", RATE_HZ)), **options)
+
+
+def stereo(path: Path) -> None:
+    soundfile.write(path, np.stack([tone(0.5), tone(0.5, seed=1)], axis=1), RATE_HZ)
+
+
+def flac_called_wav(path: Path) -> None:
+    soundfile.write(path, tone(0.5), RATE_HZ, format="FLAC")
+
+
+ACCEPTED: dict[str, Write] = {
+    "stereo": stereo,
+    "8 kHz": sound(samplerate=8_000),
+    "48 kHz": sound(samplerate=48_000),
+    "24 bit": sound(samplerate=RATE_HZ, subtype="PCM_24"),
+    "float": sound(samplerate=RATE_HZ, subtype="FLOAT"),
+    "wrong extension": flac_called_wav,
+}
+
+
+@pytest.mark.parametrize("kind", ACCEPTED)
+def test_other_formats_are_mixed_and_resampled(tmp_path: Path, kind: str) -> None:
+    manifest = write_corpus(tmp_path, [{"id": "a"}])
+    ACCEPTED[kind](tmp_path / "a.wav")
+    result = run(manifest, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["failures"] == []
+    assert report["noted"] == []
+    assert report["streams"]["wav2vec2-tiny"]["rows"] == 24  # 0.5 s are 8000 samples at 16 kHz, whatever the file
+
+
+def test_a_recording_that_cannot_be_sought_in_is_decoded_from_its_start(tmp_path: Path) -> None:
+    manifest = write_corpus(tmp_path, [{"id": "a", "start_s": 0.1, "end_s": 0.4}])
+    sound(samplerate=8_000, subtype="GSM610")(tmp_path / "a.wav")
+    result = run(manifest, "--json")
+    assert json.loads(result.stdout)["failures"] == []
+
+
+NOTED: dict[str, tuple[Any, str, str, str]] = {
+    "silent": (np.zeros(8000), "hello", "wav2vec2-tiny", "silent: every sample is 0"),
+    "5 ms": (tone(0.005), "hello", "logmel80", "5 ms: shorter than one frame"),
+    "empty transcript": (tone(0.5), "", "roberta-tiny", "empty transcript"),
+    "only an event tag": (tone(0.5), "[LAUGHTER]", "roberta-tiny", ""),
+    "emoji": (tone(0.5), "so 😀 nice", "roberta-tiny", "holds 1 symbol such as 😀"),
+    "emoji for CTC": (tone(0.5), "so 😀 nice", "ctc.chars", "not in the CTC vocabulary"),
+    "NUL": (tone(0.5), "so\0 nice", "roberta-tiny", "1 NUL character removed"),
+    "lone surrogate": (tone(0.5), "so\udc80 nice", "roberta-tiny", "1 undecodable character removed"),
+}
+
+
+@pytest.mark.parametrize("kind", NOTED)
+def test_odd_input_is_accepted_with_a_note(tmp_path: Path, kind: str) -> None:
+    samples, text, stream, note = NOTED[kind]
+    manifest = write_corpus(tmp_path, [{"id": "a", "text": text}, {"id": "b", "audio": "a.wav"}])
+    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ)
+    result = run(manifest, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["failures"] == []
+    notes = {(one["id"], one["stream"]): one["note"] for one in report["noted"]}
+    assert note in notes.get(("a", stream), "")
+    assert (("a", stream) in notes) == bool(note)
+    cache = FeatureCache(tmp_path / "a.h5")
+    assert verify(cache) == []
+    if kind in {"empty transcript", "only an event tag"}:
+        assert len(cache.stream("roberta-tiny").read(0)) == 2  # <s> and </s>
+        assert len(cache.stream("ctc.chars").read(0)) == 0
+
+
+def truncated(path: Path) -> None:
+    soundfile.write(path, tone(0.5), RATE_HZ)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def truncated_flac(path: Path) -> None:
+    soundfile.write(path, tone(0.9), RATE_HZ, format="FLAC")
+    path.write_bytes(path.read_bytes()[:9000])
+
+
+def with_nan(path: Path) -> None:
+    samples = tone(0.5)
+    samples[100] = np.nan
+    soundfile.write(path, samples, RATE_HZ, subtype="FLOAT")
+
+
+def too_loud(path: Path) -> None:
+    soundfile.write(path, np.full((8000, 2), 3e38, dtype=np.float32), RATE_HZ, subtype="FLOAT")
+
+
+FAILED: dict[str, tuple[Write, str]] = {
+    "missing": (lambda path: None, "missing"),
+    "zero bytes": (Path.touch, "empty: zero bytes"),
+    "truncated": (truncated, "truncated: 4956 of 16000 bytes"),
+    "truncated flac": (truncated_flac, "flac decoder lost sync"),
+    "not audio": (lambda path: path.write_text("hello"), "cannot be decoded"),  # type: ignore[dict-item]
+    "a folder": (Path.mkdir, "not a file"),
+    "NaN": (with_nan, "1 samples are NaN or infinite"),
+    "no sound": (too_loud, "samples up to 3e+38 are no sound"),
+    "too long": (sound(1.1, samplerate=RATE_HZ), "1.1 s, longer than --max-seconds 1"),
+}
+
+
+@pytest.mark.parametrize("kind", FAILED)
+def test_an_unusable_recording_fails_and_the_rest_goes_on(tmp_path: Path, kind: str) -> None:
+    write, reason = FAILED[kind]
+    manifest = write_corpus(tmp_path, [{"id": "bad"}, {"id": "good"}])
+    write(tmp_path / "bad.wav")
+    sound(samplerate=RATE_HZ)(tmp_path / "good.wav")
+    result = run(manifest, "--max-seconds", "1")
+    assert result.exit_code == 0, result.output
+    assert "1 utterances failed in one stream or more:" in result.stdout
+    assert reason in result.stdout
+    cache = FeatureCache(tmp_path / "a.h5")
+    assert verify(cache) == []
+    assert {name: stream.state.tolist() for name, stream in cache.streams.items() if "wav2vec2" in name} == {
+        "wav2vec2-tiny": [2, 1],
+        "wav2vec2-tiny.codes": [2, 1],
+    }
+
+
+def test_a_transcript_over_the_limit_fails_or_is_truncated(tmp_path: Path) -> None:
+    manifest = write_corpus(tmp_path, [{"id": "a", "text": "so " * 600}, {"id": "b"}])
+    sound(samplerate=RATE_HZ)(tmp_path / "a.wav")
+    sound(samplerate=RATE_HZ)(tmp_path / "b.wav")
+    result = run(manifest)
+    assert result.exit_code == 0
+    assert "602 tokens, the encoder takes 512; --truncate cuts" in result.stdout
+    result = run(manifest, "--truncate", "--cache", str(tmp_path / "b.h5"))
+    assert "truncated from 602 to 512 tokens" in result.stdout
+
+
+def test_nothing_computed_at_all_is_exit_code_1(tmp_path: Path) -> None:
+    manifest = write_corpus(tmp_path, [{"id": "a"}, {"id": "b"}])
+    line = stopped(run(manifest))
+    assert "nothing at all was computed for wav2vec2-tiny, wav2vec2-tiny.codes, logmel80" in line

@@ -1,0 +1,88 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.checkpoints import WEIGHTS, altered, same, speech_digest_of
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+REPOSITORY = Path(__file__).parents[3]
+HUB_SCRIPT = """
+import json, torch
+from cache.errors import MmerError
+from featurize.encoders.catalog import parse_requests
+from featurize.encoders.load import load_encoders
+from featurize.encoders.options import EncodingOptions
+
+def load(source):
+    return load_encoders(parse_requests([source]), EncodingOptions(device=torch.device("cpu")))
+
+def told(source):
+    try:
+        load(source)
+    except MmerError as error:
+        return str(error)
+
+(encoder,) = load("acme/wav2vec2-mini").speech
+specs = [[spec.name, spec.source, spec.revision, spec.weights] for spec in encoder.specs]
+lines = {name: told(name) for name in ("acme/nothing", "hubert-base", "acme/part")}
+print(json.dumps({"specs": specs, "lines": lines}))
+"""
+
+
+def cached_on_the_hub(home: Path, repository: str, folder: Path) -> None:
+    """Lays a checkpoint out as the hub's local cache does: blobs, and links to them from a snapshot."""
+    place = home / "hub" / f"models--{repository.replace('/', '--')}"
+    snapshot = place / "snapshots" / REVISION
+    for directory in (place / "refs", place / "blobs", snapshot):
+        directory.mkdir(parents=True)
+    (place / "refs" / "main").write_text(REVISION)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        blob = place / "blobs" / f"{number:040x}"
+        shutil.copy(file, blob)
+        (snapshot / file.name).symlink_to(Path("..", "..", "blobs", blob.name))
+
+
+@pytest.fixture(scope="module")
+def hub_answers(wav2vec2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What loading by hub id gives where there is a cache of the hub and no network."""
+    home = tmp_path_factory.mktemp("home")
+    cached_on_the_hub(home, "acme/wav2vec2-mini", wav2vec2)
+    part = altered(wav2vec2, home / "part", same)
+    (part / WEIGHTS).unlink()
+    cached_on_the_hub(home, "acme/part", part)
+    passed = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    environment = {**passed, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", HUB_SCRIPT], env=environment, cwd=home, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answers: dict[str, Any] = json.loads(done.stdout)
+    return answers
+
+
+def test_a_hub_id_loads_from_the_cache_of_the_hub_and_records_the_revision(
+    wav2vec2: Path, hub_answers: dict[str, Any]
+) -> None:
+    digest = speech_digest_of(wav2vec2)
+    name, source, revision, weights = hub_answers["specs"][0]
+    assert (name, source, revision, weights) == ("wav2vec2-mini", "acme/wav2vec2-mini", REVISION, digest)
+    assert hub_answers["specs"][1][:3] == ["wav2vec2-mini.codes", "acme/wav2vec2-mini", REVISION]
+
+
+@pytest.mark.parametrize(
+    ("asked", "repository"),
+    [("acme/nothing",) * 2, ("acme/part",) * 2, ("hubert-base", "facebook/hubert-base-ls960")],
+)
+def test_a_hub_id_that_is_not_at_hand_gives_one_line_that_says_how_to_fetch_it(
+    hub_answers: dict[str, Any], asked: str, repository: str
+) -> None:
+    line = hub_answers["lines"][asked]
+    assert line.startswith(f"{repository} is neither in the hub cache nor reachable; ")
+    assert f"`hf download {repository}`" in line
+    assert "\n" not in line

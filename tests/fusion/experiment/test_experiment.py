@@ -1,0 +1,78 @@
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import pytest
+
+from cache.errors import MmerError
+from cache.joined import open_cache
+from cache.merge import merge_caches
+from fusion.experiment.experiment import Experiment
+from fusion.fingerprint import digest_of
+from fusion.head import HeadConfig
+from fusion.training.config import TrainConfig
+from tests.support.runs import plan, scramble
+from tests.support.shards import write_piece
+
+
+@pytest.mark.parametrize(("seeds", "told"), [((), "none"), ((1, 1), "1, 1"), ((-1,), "-1"), ((0, 2, 0), "0, 2, 0")])
+def test_seeds_are_numbers_that_differ(seeds: tuple[int, ...], told: str) -> None:
+    with pytest.raises(
+        MmerError, match=f"seeds must be numbers from 0 to 4294967295 that differ from each other, got {told}$"
+    ):
+        Experiment(fusion="audio", head=HeadConfig(), training=TrainConfig(), seeds=seeds)
+
+
+def test_what_decides_a_run_is_plain_and_the_same_every_time(trainable: Path) -> None:
+    described = plan(trainable, "label-guided").described
+    assert json.loads(json.dumps(described)) == described == plan(trainable, "label-guided").described
+    assert "seed" not in described["training"]
+    assert described["streams"]["audio"].split() == ["voice", open_cache(trainable).stream("voice").key]
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "asked"),
+    [
+        ("training", {"lr": "0.02"}, {}),
+        ("head", {"dropout": "0.2"}, {}),
+        ("seeds", {}, {"seeds": (1,)}),
+        ("protocol", {}, {"protocol": "speaker"}),
+        ("labels", {}, {"labels": "loud=angry+happy,low=sad+calm"}),
+        ("streams", {}, {"streams": {"audio": "logmel80"}}),
+        ("folds", {"data_seed": "4"}, {}),
+    ],
+)
+def test_every_change_of_what_was_asked_for_is_another_run(
+    trainable: Path, section: str, values: dict[str, object], asked: dict[str, object]
+) -> None:
+    assert plan(trainable, "audio").described[section] != plan(trainable, "audio", values, **asked).described[section]
+
+
+def test_other_features_under_the_same_key_are_another_run(trainable: Path, tmp_path: Path) -> None:
+    changed = Path(shutil.copy(trainable, tmp_path))
+    with h5py.File(changed, "r+") as file:
+        file["streams/voice/checksum"][5] += 1
+    one, other = (plan(path, "audio").described for path in (trainable, changed))
+    assert {name for name in one if one[name] != other[name]} == {"features"}
+
+
+def test_another_label_is_another_run(trainable: Path, tmp_path: Path) -> None:
+    changed = Path(shutil.copy(trainable, tmp_path))
+    scramble(changed, [0, 1, 2, 3])
+    assert plan(trainable, "audio").described["folds"] != plan(changed, "audio").described["folds"]
+
+
+def test_the_order_of_utterances_in_the_file_is_no_other_run(trainable: Path, tmp_path: Path) -> None:
+    ids = open_cache(trainable).ids
+    every = ["voice", "voice.codes", "words@4", "words.tokens", "ctc.chars", "logmel80", "vit"]
+    back = write_piece(trainable, tmp_path / "a.h5", ids[36:], every)
+    front = write_piece(trainable, tmp_path / "b.h5", ids[:36], every)
+    merge_caches(tmp_path / "c.h5", [back, front])
+    one, other = (plan(path, "text", protocol="speaker").described for path in (trainable, tmp_path / "c.h5"))
+    assert one["features"] == other["features"]
+    assert one["folds"] == other["folds"]
+
+
+def test_a_digest_does_not_depend_on_the_order_of_names() -> None:
+    assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1}) != digest_of({"a": 1, "b": [3]})

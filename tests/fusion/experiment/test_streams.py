@@ -1,0 +1,162 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache.errors import MmerError
+from cache.joined import AnyCache, open_cache
+from cache.layout import StreamPlan
+from cache.stream import StreamSpec
+from fusion.experiment.streams import Chosen, choose_streams, head_inputs
+from fusion.heads.catalog import HEADS, config_for
+from tests.support.runs import plan, write_cache
+from tests.support.toys import create, utterances_named
+
+
+def spec(name: str, role: str, **changes: Any) -> StreamSpec:
+    return StreamSpec(name=name, role=role, source="a/b", shape=(4,), dtype="float16", **changes)
+
+
+def cache_of(folder: Path, *specs: StreamSpec, **weights: Any) -> AnyCache:
+    plans = [StreamPlan(spec=one, lengths=np.array([2]), failures={}) for one in specs]
+    create(folder / "a.h5", utterances_named("a"), plans, **weights)
+    return open_cache(folder / "a.h5")
+
+
+def chosen(cache: AnyCache, fusion: str, asked: dict[str, str] | None = None, **values: object) -> Chosen:
+    return choose_streams(cache, config_for(fusion, values), asked or {})
+
+
+@pytest.mark.parametrize("fusion", HEADS)
+def test_every_head_finds_all_that_it_reads(trainable: Path, fusion: str) -> None:
+    cache, config = open_cache(trainable), config_for(fusion, {})
+    found = choose_streams(cache, config, {})
+    read = {*config.roles, *config.training_roles, *config.prepare_roles}
+    assert set(found.streams) == read
+    assert set(found.starts) == set(config.weight_roles) - read
+    assert {*found.always, *found.training} == set(found.streams.values())
+    inputs = head_inputs(cache, found, ("a", "b"))
+    assert set(inputs.shapes) == {*read, *found.starts} == set(inputs.layers)
+
+
+def test_the_last_layer_without_history_is_preferred(tmp_path: Path) -> None:
+    history = {"history": 10}
+    cache = cache_of(
+        tmp_path,
+        spec("words@4", "text", layers="4"),
+        spec("words+history10", "text", preprocessing=history),
+        spec("words", "text"),
+        spec("words~cbca", "text"),
+    )
+    assert chosen(cache, "text").streams == {"text": "words"}
+
+
+def test_a_lone_stream_with_history_is_taken(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, spec("words+history10", "text", preprocessing={"history": 10}))
+    assert chosen(cache, "text").always == ["words+history10"]
+
+
+def test_two_streams_that_fit_alike_are_an_error_that_names_the_flag(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, spec("voice", "audio"), spec("other", "audio"))
+    with pytest.raises(MmerError, match=r"has 2 streams for audio: other, voice; choose by --audio NAME"):
+        chosen(cache, "audio")
+    assert chosen(cache, "audio", {"audio": "other"}).streams == {"audio": "other"}
+
+
+def test_codes_and_tokens_follow_the_encoder_that_is_read(tmp_path: Path) -> None:
+    cache = cache_of(
+        tmp_path,
+        spec("voice", "audio"),
+        spec("other", "audio"),
+        spec("voice.codes", "codes"),
+        spec("words", "text"),
+        spec("words.tokens", "tokens"),
+    )
+    found = chosen(cache, "label-guided", {"audio": "voice"})
+    assert (found.streams["codes"], found.streams["tokens"]) == ("voice.codes", "words.tokens")
+    with pytest.raises(MmerError, match=r"no stream for codes.*wav2vec2-base, and choose that encoder by --audio NAME"):
+        chosen(cache, "label-guided", {"audio": "other"})
+
+
+@pytest.mark.parametrize(
+    ("fusion", "gone", "encoder"),
+    [
+        ("audio", "voice", "wav2vec2-base"),
+        ("text", "words@4", "roberta-base"),
+        ("rescmfa", "ctc.chars", "roberta-base"),
+        ("jfm", "logmel80", "logmel80"),
+        ("jfm", "vit", "vit-mel-base"),
+        ("jfm", "words@4", "roberta-large@12"),
+    ],
+)
+def test_a_missing_stream_is_told_with_the_command_that_adds_it(
+    tmp_path: Path, fusion: str, gone: str, encoder: str
+) -> None:
+    path = write_cache(tmp_path / "a b.h5", without=[gone])
+    add = f"mmer-featurize toy --root 'a b' --cache '{path}' --encoder {encoder}"
+    with pytest.raises(MmerError, match=re.escape(f"; add it by {add}")):
+        chosen(open_cache(path), fusion)
+
+
+def test_the_demo_is_told_of_built_in_encoders(tmp_path: Path) -> None:
+    path = write_cache(tmp_path / "a.h5", without=["voice"], corpus={"name": "demo", "root": "cache/demo"})
+    with pytest.raises(MmerError, match=r"--encoder wav2vec2-tiny$"):
+        chosen(open_cache(path), "audio")
+
+
+def test_a_named_stream_that_is_missing_is_told_with_its_neighbours(trainable: Path) -> None:
+    with pytest.raises(MmerError, match=r"no stream vioce; did you mean voice.*or add it by .* --encoder vioce$"):
+        chosen(open_cache(trainable), "audio", {"audio": "vioce"})
+
+
+@pytest.mark.parametrize(
+    ("role", "name"), [("audio", "words@4"), ("text", "voice"), ("audio", "voice.codes"), ("text", "ctc.chars")]
+)
+def test_a_stream_of_another_kind_cannot_be_read(trainable: Path, role: str, name: str) -> None:
+    with pytest.raises(MmerError, match=rf"stream {name} holds \w+ and cannot be read as {role}"):
+        chosen(open_cache(trainable), "concat", {role: name})
+
+
+def test_audio_may_be_any_numbers_from_speech(trainable: Path) -> None:
+    assert chosen(open_cache(trainable), "bimodal", {"audio": "logmel80"}, modalities="audio").always == ["logmel80"]
+
+
+def test_a_role_that_the_head_does_not_read_cannot_be_named(trainable: Path) -> None:
+    with pytest.raises(MmerError, match=r"reads no text, for which a stream is named; it reads audio$"):
+        chosen(open_cache(trainable), "audio", {"text": "words@4"})
+
+
+def test_views_are_read_where_the_cache_has_them(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, spec("voice", "audio"), spec("voice~lsa", "audio"), spec("words", "text"))
+    found = chosen(cache, "bimodal")
+    assert found.streams["audio.view"] == "voice~lsa"
+    assert "text.view" not in found.streams
+    assert found.training == []
+
+
+def test_a_head_starts_from_the_encoder_that_is_named(tmp_path: Path, trainable: Path) -> None:
+    weights = open_cache(trainable).all_weights()
+    streams = [spec("logmel80", "mel"), spec("words@4", "text", layers="4"), spec("vit", "patches")]
+    cache = cache_of(
+        tmp_path, *streams, replace(streams[2], name="vit2"), vit=weights["vit"], vit2=weights["vit"],
+        words=weights["words"],
+    )  # fmt: skip
+    with pytest.raises(MmerError, match=r"2 streams for patches: vit, vit2; choose by --stream patches=NAME"):
+        chosen(cache, "jfm")
+    found = chosen(cache, "jfm", {"patches": "vit2"})
+    assert found.starts == {"patches": "vit2"}
+    assert set(head_inputs(cache, found, ("a",)).weights) == {"patches", "text"}
+
+
+@pytest.mark.parametrize(("fusion", "role"), [("jfm", "patches"), ("jfm", "mel"), ("bimodal", "audio.view")])
+def test_no_encoder_that_has_seen_test_speakers_gets_in_by_a_side_door(tmp_path: Path, fusion: str, role: str) -> None:
+    seen = {"corpus": "toy", "speakers": ["2M"]}
+    path = write_cache(tmp_path / "a.h5", trained=role, trained_on=seen, views=True)
+    with pytest.raises(MmerError, match=r"has seen speaker 2M of test; take an encoder that has not, or --allow-leak"):
+        plan(path, fusion)
+    allowed = plan(path, fusion, allow_leak=True)
+    assert not allowed.frozen
+    assert any("has seen" in note for note in allowed.notes)

@@ -1,0 +1,108 @@
+import pytest
+
+from cli.options import print_table
+from fusion.grid.report.tables import (
+    ALL_TESTS,
+    NESTED,
+    NOT_NESTED,
+    ONE_FOLD,
+    brief,
+    failure_text,
+    fold_table,
+    grid_table,
+    sentences,
+    wins_of,
+)
+from tests.support.scored import AXES, FOLDS, grid, opened, ranked, result
+
+WON = {"1": 1, "2": 0}
+
+
+def test_the_table_has_a_row_for_each_combination_the_best_first() -> None:
+    header, rows = grid_table(ranked(opened(grid(), WON)), AXES, WON)
+    assert header == ["rank", "lr", "global_aware", "dev WA", "dev UA", "dev W-F1", "notes"]
+    assert {len(row) for row in rows} == {len(header)}
+    assert rows[0] == [
+        *(1, "0.001", "true", "62.50 ± 10.61", "31.25 ± 5.30", "62.50 ± 10.61"),
+        "best by mean dev; wins fold 1",
+    ]
+    assert [row[:3] for row in rows[1:]] == [
+        [2, "0.001", "default"],
+        [3, "0.0001", "true"],
+        ["-", "0.5", "false"],
+        ["-", "1.0", "false"],
+    ]
+    assert [row[-1] for row in rows[1:]] == [
+        "",
+        "wins fold 2",
+        "1 of 2 failed: diverged in epoch 3",
+        "diverged in epoch 4",
+    ]
+    assert rows[-1][3:6] == ["-", "-", "-"]
+
+
+def test_test_columns_are_there_only_where_a_combination_is_open_on_all_folds() -> None:
+    header, rows = grid_table(ranked(opened(grid())), AXES, WON)
+    assert header[6:9] == ["test WA", "test UA", "test W-F1"]
+    assert [row[6] for row in rows] == ["52.50 ± 10.61", "49.00 ± 1.41", "45.00 ± 7.07", "-", "-"]
+
+
+def test_a_combination_may_win_several_folds() -> None:
+    results = grid({0: (0.5, 0.5), 1: (0.4, 0.4)})
+    assert grid_table(ranked(results), AXES, {"1": 0, "2": 0})[1][0][-1] == "best by mean dev; wins folds 1, 2"
+    assert wins_of(1, {"1": 0, "2": 0}) == []
+
+
+def test_the_folds_have_their_winners_and_the_nested_score_below() -> None:
+    results = opened(grid(), WON)
+    header, rows = fold_table(ranked(results), results, WON)
+    assert header[:3] == ["fold", "winner", "dev WA"]
+    assert {len(row) for row in rows} == {len(header)}
+    assert rows[0] == ["1", "lr=0.001 global_aware=true", "70.00", "35.00", "70.00", "60.00", "30.00", "60.00"]
+    assert rows[1][:3] == ["2", "lr=0.0001 global_aware=true", "60.00"]
+    assert rows[2] == ["nested", "", "", "", "", "55.00 ± 7.07", "27.50 ± 3.54", "55.00 ± 7.07"]
+
+
+def test_tables_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    results = opened(grid(), WON)
+    print_table(*grid_table(ranked(results), AXES, WON))
+    print_table(*fold_table(ranked(results), results, WON))
+    assert len(capsys.readouterr().out.splitlines()) == 6 + 4
+
+
+def test_what_is_nested_and_what_is_not_is_told() -> None:
+    results = opened(grid(), WON)
+    nested, best = sentences(ranked(results), results, WON)
+    assert nested == f"nested: test WA 55.00 ± 7.07, UA 27.50 ± 3.54, W-F1 55.00 ± 7.07 over 2 folds; {NESTED}"
+    told = "lr=0.001 global_aware=true, dev WA 62.50 ± 10.61, UA 31.25 ± 5.30, W-F1 62.50 ± 10.61"
+    assert best == f"best by mean dev: {told}; {NOT_NESTED}"
+
+
+def test_open_tests_of_what_was_not_chosen_are_told() -> None:
+    results = opened(grid())
+    _, best, last = sentences(ranked(results), results, WON)
+    assert "test WA 52.50 ± 10.61" in best
+    assert last == ALL_TESTS
+
+
+def test_a_single_fold_has_no_others_to_warn_of() -> None:
+    results = [result(0, "1", 0.5, 0.4), result(1, "1", 0.4)]
+    nested, best = sentences(ranked(results), results, {"1": 0})
+    assert "WA 40.00, UA 20.00, W-F1 40.00 over 1 fold;" in nested
+    assert best.endswith(ONE_FOLD)
+
+
+def test_there_may_be_no_best() -> None:
+    results = opened(grid({0: (0.5, None), 1: (None, 0.5)}))
+    assert len(sentences(ranked(results), results, dict(zip(FOLDS, (0, 1), strict=True)))) == 1
+
+
+def test_models_that_are_missing_did_not_fail() -> None:
+    lacking = [one for one in grid() if (one.combination, one.fold) != (1, "2")]
+    assert failure_text(next(one for one in ranked(lacking) if one.combination == 1)) == "1 of 2 trained"
+
+
+def test_a_long_reason_is_cut() -> None:
+    assert brief("word " * 30) == "word word word word word word word word word..."
+    assert brief("the loss ctc is inf in batch 1 of epoch 12") == "diverged in epoch 12"
+    assert brief("diverged in epoch 3") == "diverged in epoch 3"

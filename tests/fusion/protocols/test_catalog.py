@@ -1,0 +1,218 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache.errors import MmerError
+from cache.utterance import Utterance
+from fusion.protocols.catalog import PROTOCOLS, choose_protocol, describe, make_folds, notes_on
+from fusion.protocols.folds import EMOBOX_ACTORS, Fold, Places
+from tests.support.rosters import actors, by_label, dyads, four_classes, show, without
+
+
+def values(utterances: Sequence[Utterance], part: Places, column: str) -> set[str]:
+    return {getattr(utterances[index], column) for index in part.tolist()}
+
+
+def listed(folds: Sequence[Fold]) -> list[list[list[int]]]:
+    return [[part.tolist() for part in fold.parts.values()] for fold in folds]
+
+
+def test_session_leaves_each_session_out_and_takes_a_tenth_of_the_dialogues_for_dev() -> None:
+    utterances = dyads(dialogues=10)
+    folds = make_folds(utterances, four_classes(utterances), "session", 0)
+    assert [fold.name for fold in folds] == ["1", "2", "3", "4", "5"]
+    for fold in folds:
+        assert values(utterances, fold.test, "session") == {fold.name}
+        assert not values(utterances, fold.dev, "dialogue") & values(utterances, fold.train, "dialogue")
+        assert len(values(utterances, fold.dev, "dialogue")) == 4
+        assert values(utterances, fold.dev, "label") == {"ang", "hap", "exc", "neu", "sad"}
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.sampled_from(["session", "speaker", "random5", "actor5"]), st.integers(0, 2**32 - 1))
+def test_every_member_is_tested_once_and_is_in_one_part_of_each_fold(protocol: str, seed: int) -> None:
+    utterances = dyads(dialogues=3)
+    classes = four_classes(utterances)
+    folds = make_folds(utterances, classes, protocol, seed)
+    members = np.flatnonzero(classes >= 0).tolist()
+    assert sorted(np.concatenate([fold.test for fold in folds]).tolist()) == members
+    for fold in folds:
+        assert sorted(np.concatenate(list(fold.parts.values())).tolist()) == members
+
+
+@pytest.mark.parametrize("protocol", ["session", "session5", "random5", "actor5"])
+def test_the_data_seed_alone_decides(protocol: str) -> None:
+    utterances = dyads(dialogues=10)
+    classes = four_classes(utterances)
+    first = listed(make_folds(utterances, classes, protocol, 1))
+    np.random.seed(5)  # noqa: NPY002 - the global generator must not matter
+    assert listed(make_folds(utterances, classes, protocol, 1)) == first
+    assert any(listed(make_folds(utterances, classes, protocol, seed)) != first for seed in (2, 3, 4))
+
+
+def test_the_test_parts_of_grouped_protocols_do_not_depend_on_the_seed() -> None:
+    utterances = actors()
+    tests = [[fold.test.tolist() for fold in make_folds(utterances, by_label(utterances), "actor5", s)] for s in (0, 1)]
+    assert tests[0] == tests[1]
+
+
+def test_speaker_takes_the_partner_for_dev() -> None:
+    utterances = dyads()
+    folds = make_folds(utterances, four_classes(utterances), "speaker", 0)
+    assert len(folds) == 10
+    assert folds[0].name == "Ses01F"
+    assert values(utterances, folds[0].test, "speaker") == {"Ses01F"}
+    assert values(utterances, folds[0].dev, "speaker") == {"Ses01M"}
+    assert values(utterances, folds[0].train, "session") == {"2", "3", "4", "5"}
+
+
+def test_session5_tests_on_the_last_session_alone() -> None:
+    utterances = dyads()
+    (fold,) = make_folds(utterances, four_classes(utterances), "session5", 0)
+    assert values(utterances, fold.test, "session") == {"5"}
+    with pytest.raises(MmerError, match="tests on session 5, there are 1, 2, 3"):
+        make_folds(dyads(3), four_classes(dyads(3)), "session5", 0)
+
+
+def test_random5_is_stratified_fifths_of_the_utterances() -> None:
+    utterances = dyads(dialogues=10)
+    classes = four_classes(utterances)
+    for fold in make_folds(utterances, classes, "random5", 0):
+        assert np.bincount(classes[fold.test]).tolist() == [20, 40, 20, 20]
+        assert (len(fold.dev), len(fold.train)) == (40, 360)
+
+
+def test_actor6_is_the_split_of_emobox() -> None:
+    utterances = actors()
+    folds = make_folds(utterances, by_label(utterances), "actor6", 0)
+    assert {fold.name: tuple(sorted(values(utterances, fold.test, "speaker"))) for fold in folds} == EMOBOX_ACTORS
+    assert sorted(actor for four in EMOBOX_ACTORS.values() for actor in four) == [f"{n:02}" for n in range(1, 25)]
+    for fold in folds:
+        assert len(values(utterances, fold.dev, "speaker")) == 2
+        assert not values(utterances, fold.dev, "speaker") & values(utterances, fold.train, "speaker")
+    with pytest.raises(MmerError, match="there is '25'; take actor5 for other speakers"):
+        make_folds(actors(25), by_label(actors(25)), "actor6", 0)
+
+
+def test_actor5_makes_five_groups_and_keeps_who_talk_to_each_other_together() -> None:
+    utterances = actors()
+    folds = make_folds(utterances, by_label(utterances), "actor5", 0)
+    assert sorted(len(values(utterances, fold.test, "speaker")) for fold in folds) == [4, 5, 5, 5, 5]
+    talking = dyads(sessions=3)
+    for fold in make_folds(talking, four_classes(talking), "actor5", 0):
+        assert len(values(talking, fold.test, "session")) == 1
+        assert len(values(talking, fold.dev, "session")) == 1
+    with pytest.raises(MmerError, match="who share no dialogue there are 2"):
+        make_folds(dyads(2), four_classes(dyads(2)), "actor5", 0)
+
+
+def test_official_takes_the_published_parts_whoever_speaks_in_them() -> None:
+    utterances = show()
+    (fold,) = make_folds(utterances, by_label(utterances), "official", 0)
+    for name, part in fold.parts.items():
+        assert values(utterances, part, "split") == {name}
+    notes = notes_on([fold], utterances, by_label(utterances), ("joy", "neutral"), "official")
+    assert notes == ["fold official: 2 of 2 test speakers are in train or dev"]
+
+
+def test_a_published_split_without_dev_takes_training_dialogues() -> None:
+    utterances = [replace(one, split={"train": "Training"}.get(one.split, "test")) for one in show(("train", "test"))]
+    (fold,) = make_folds(utterances, by_label(utterances), "official", 0)
+    assert values(utterances, fold.dev, "split") == {"Training"}
+    assert len(values(utterances, fold.dev, "dialogue")) == 1
+    assert not values(utterances, fold.dev, "dialogue") & values(utterances, fold.train, "dialogue")
+
+
+def test_an_utterance_outside_the_published_split_is_told() -> None:
+    utterances = show()
+    utterances[3] = replace(utterances[3], split="held-out")
+    with pytest.raises(MmerError, match=r"1 of 48 .* no published split \(first: train_dia0_utt3, split 'held-out'\)"):
+        make_folds(utterances, by_label(utterances), "official", 0)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "name"),
+    [("iemocap", "session"), ("meld", "official"), ("ravdess", "actor6"), ("demo", "session"), ("mine", "session")],
+)
+def test_every_corpus_has_a_default_protocol(corpus: str, name: str) -> None:
+    utterances = dyads()
+    assert choose_protocol(None, corpus, utterances, four_classes(utterances)) == (name, [])
+    assert choose_protocol("random5", corpus, utterances, four_classes(utterances)) == ("random5", [])
+
+
+def test_auto_takes_split_then_sessions_then_speakers_then_chance() -> None:
+    def chosen(utterances: Sequence[Utterance]) -> str:
+        classes = by_label(utterances)
+        name, notes = choose_protocol("auto", "mine", utterances, classes)
+        assert bool(notes) == (name == "random5")
+        assert listed(make_folds(utterances, classes, "auto", 0)) == listed(make_folds(utterances, classes, name, 0))
+        return name
+
+    crossing = [replace(one, session=str(place % 2)) for place, one in enumerate(actors())]
+    assert chosen(show()) == "official"
+    assert chosen(without("split", dyads())) == "session"
+    assert chosen(without("session", dyads())) == "actor5"
+    assert chosen(crossing) == "actor5"
+    assert chosen(actors()) == "actor5"
+    assert chosen(without("speaker", actors())) == "random5"
+    assert chosen(actors(2, takes=6)) == "random5"
+
+
+def test_a_promise_that_does_not_hold_names_fold_speaker_and_utterances() -> None:
+    utterances = dyads()
+    utterances[0] = replace(utterances[0], speaker="Ses05M")
+    told = r"fold 1: test shares speaker Ses05M with train \(Ses01_d0_0, Ses05_d\d_\d+\); choose another --protocol"
+    with pytest.raises(MmerError, match=told):
+        make_folds(utterances, four_classes(utterances), "session", 0)
+
+
+def test_a_fold_without_a_class_is_told_by_the_name_of_the_class() -> None:
+    utterances = [one for one in dyads() if (one.session, one.label) != ("3", "sad")]
+    with pytest.raises(MmerError, match="fold 3 has no test utterance of class sad"):
+        make_folds(utterances, four_classes(utterances), "session", 0, ("ang", "hap", "neu", "sad"))
+    alone = [one for one in dyads() if one.label != "sad" or one.session == "2"]
+    with pytest.raises(MmerError, match="fold 1 has no test utterance of class 3"):
+        make_folds(alone, four_classes(alone), "session", 0)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "column", "told"),
+    [
+        ("session", "session", "360 of 360 utterances have no session"),
+        ("speaker", "speaker", "have no speaker"),
+        ("nope", "split", "unknown protocol 'nope'; known: session, speaker, session5, random5, official, actor6"),
+    ],
+)
+def test_a_corpus_that_does_not_fit_is_told(protocol: str, column: str, told: str) -> None:
+    utterances = without(column, dyads())
+    with pytest.raises(MmerError, match=told):
+        make_folds(utterances, by_label(utterances), protocol, 0)
+
+
+def test_one_dialogue_cannot_be_both_train_and_dev() -> None:
+    utterances = dyads(sessions=2, dialogues=1)
+    with pytest.raises(MmerError, match="too little to train on: 10 utterances in 1 dialogues"):
+        make_folds(utterances, four_classes(utterances), "session", 0)
+
+
+def test_promises_are_told_in_words() -> None:
+    assert describe("random5").endswith("speaker-dependent, no promise")
+    assert all(describe(name).startswith(f"{name}: ") for name in PROTOCOLS)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "utterances", "told"),
+    [
+        ("session", [replace(one, session="7") for one in dyads()], "all utterances are of session 7"),
+        ("actor6", [one for one in actors() if one.speaker in {"01", "11"}], "nothing but fold 1, so nothing to train"),
+        ("actor6", [one for one in actors() if one.speaker in {"01", "04"}], "too few speakers .* for a dev part: 04"),
+        ("random5", actors(2, takes=1), "random5 needs five utterances of a class"),
+    ],
+)
+def test_a_corpus_that_is_too_small_is_told(protocol: str, utterances: list[Utterance], told: str) -> None:
+    with pytest.raises(MmerError, match=told):
+        make_folds(utterances, by_label(utterances), protocol, 0)

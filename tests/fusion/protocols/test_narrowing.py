@@ -1,0 +1,65 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cache.errors import MmerError
+from cache.utterance import COLUMNS, TEXT
+from fusion.protocols.split import NARROWING, narrowed, parse_only
+from tests.support.rosters import by_label, dyads
+
+UTTERANCES = [replace(one, style=("scripted", "improvised")[place % 2]) for place, one in enumerate(dyads(sessions=2))]
+CLASSES = by_label(UTTERANCES)
+
+
+def test_only_the_utterances_with_one_of_the_values_take_part() -> None:
+    classes, notes = narrowed(CLASSES, UTTERANCES, {"style": ("improvised",), "session": ("1", "2")})
+    taken = np.array([one.style == "improvised" and one.session in {"1", "2"} for one in UTTERANCES])
+    assert ((classes >= 0) == taken).all()
+    assert (classes[taken] == CLASSES[taken]).all()
+    assert notes == ["only style=improvised: 72 of 144 utterances", "only session=1+2: 72 of 72 utterances"]
+
+
+def test_what_has_no_class_has_none_afterwards() -> None:
+    without = np.where(np.arange(len(CLASSES)) < 100, -1, CLASSES)
+    assert (narrowed(without, UTTERANCES, {"style": ("improvised",)})[0][:100] == -1).all()
+    assert narrowed(CLASSES, UTTERANCES, {}) == (CLASSES, [])
+
+
+def test_nothing_left_is_one_line_with_what_there_is() -> None:
+    with pytest.raises(MmerError, match=r"--only style=scripted leaves no utterance; there are: improvised \(36\)"):
+        narrowed(np.where(np.arange(144) % 4 == 1, CLASSES, -1), UTTERANCES, {"style": ("scripted",)})
+
+
+@pytest.mark.parametrize(
+    ("only", "told"),
+    [
+        ({"style": ("sung",)}, r"style=sung asks for 'sung', which no utterance has; there are: scripted \(72\), impr"),
+        ({"session": ("1", "7")}, r"session=1\+7 asks for '7', which no utterance has; there are: 1 \(72\), 2 \(72\)"),
+        ({"channel": ("speech",)}, r"there are: none \(144\)"),
+    ],
+)
+def test_a_value_that_nothing_has_is_one_line(only: dict[str, tuple[str, ...]], told: str) -> None:
+    with pytest.raises(MmerError, match=told):
+        narrowed(CLASSES, UTTERANCES, only)
+
+
+def test_the_order_of_values_and_one_named_twice_make_no_other_run() -> None:
+    assert parse_only({"session": "2+1+2"}) == parse_only({"session": "1+2"})
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        ({"stile": "improvised"}, "--only takes no column 'stile'; did you mean style"),
+        ({"label": "ang"}, "--only takes no column 'label'; known: speaker, session, dialogue, split, style, channel"),
+        ({"style": "a++b"}, r"--only style=a\+\+b names no value between two signs; write style=a\+b"),
+    ],
+)
+def test_a_wrong_column_or_value_is_one_line(pairs: dict[str, str], told: str) -> None:
+    with pytest.raises(MmerError, match=told):
+        parse_only(pairs)
+
+
+def test_columns_that_narrow_are_columns_of_text() -> None:
+    assert {COLUMNS[column] for column in NARROWING} == {TEXT}

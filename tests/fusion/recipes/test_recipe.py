@@ -1,0 +1,44 @@
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from cache.errors import MmerError
+from cache.joined import AnyCache
+from fusion.experiment.streams import streams_of
+from fusion.recipes.catalog import recipe
+
+
+def holding(*streams: str) -> AnyCache:
+    header = {"corpus": {"name": "iemocap", "root": "/data/IEMOCAP"}}
+    part = SimpleNamespace(path=Path("my caches/a.h5"))
+    return cast(AnyCache, SimpleNamespace(path=part.path, parts=[part], streams=dict.fromkeys(streams), header=header))
+
+
+def test_the_recipe_names_the_streams_unless_the_user_does() -> None:
+    cache = holding("wav2vec2-base", "roberta-base", "hubert-base")
+    one = recipe("gcf2net-iemocap")
+    both = ("audio", "text", "chars")
+    assert streams_of(one, cache, both, {}) == {"audio": "wav2vec2-base", "text": "roberta-base"}
+    assert streams_of(one, cache, both, {"audio": "hubert-base"})["audio"] == "hubert-base"
+    assert streams_of(one, cache, ["text"], {}) == {"text": "roberta-base"}
+
+
+def test_a_missing_stream_is_told_with_the_command_that_adds_it() -> None:
+    command = (
+        "mmer-featurize iemocap --root /data/IEMOCAP --cache 'my caches/a.h5' --encoder wav2vec2-base "
+        "--encoder bert-base --history 10 --max-tokens 150"
+    )
+    with pytest.raises(
+        MmerError, match=re.escape("my caches/a.h5 lacks bert-base+history10, which recipe lemer-iemocap")
+    ) as told:
+        streams_of(recipe("lemer-iemocap"), holding("wav2vec2-base", "bert-base"), ["audio", "text"], {})
+    assert command in str(told.value)
+    assert str(told.value).endswith("or name another stream by --text NAME")
+
+
+def test_a_missing_encoder_to_start_from_is_told_too() -> None:
+    with pytest.raises(MmerError, match=r"lacks vit-mel-base, .* by --stream patches=NAME"):
+        streams_of(recipe("jfm-iemocap"), holding("logmel80", "roberta-large@12"), ["mel", "text", "patches"], {})

@@ -1,0 +1,86 @@
+"""X-8 of systems.md: nothing but the final scoring of the chosen epoch reads the test part of a fold."""
+
+import shutil
+from collections.abc import Collection, Generator, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fusion.data.features import FeatureSource, FoldRows
+from fusion.data.packing import Indices
+from fusion.experiment.plan import Plan
+from fusion.head import Batch
+from fusion.heads.catalog import HEADS
+from fusion.run.cross_validation import cross_validate
+from fusion.run.folder import RunFolder
+from fusion.training.evaluate import score
+from tests.support.runs import Told, finish, plan, scramble
+
+
+@pytest.mark.parametrize("fusion", HEADS)
+def test_noise_in_place_of_the_test_part_leaves_the_trained_weights_bit_identical(
+    trainable: Path, tmp_path: Path, fusion: str
+) -> None:
+    planned = _one_fold(plan(trainable, fusion, {"epochs": "1"}))
+    spoilt = Path(shutil.copy(trainable, tmp_path / "spoilt.h5"))
+    scramble(spoilt, planned.split.folds[0].test.tolist())
+    for name, one in (("clean", planned), ("noise", _one_fold(plan(spoilt, fusion, {"epochs": "1"})))):
+        cross_validate(one, RunFolder(tmp_path / name), device=torch.device("cpu"), watcher=Told())
+    clean, noise = (RunFolder(tmp_path / name / "2-seed0") for name in ("clean", "noise"))
+    for file in ("weights.safetensors", "curves.csv"):
+        assert (clean.path / file).read_bytes() == (noise.path / file).read_bytes()
+    chosen = [
+        {name: one.read("scores.json")[name] for name in ("epoch", "dev_scores", "notes")} for one in (clean, noise)
+    ]
+    assert chosen[0] == chosen[1]
+    assert clean.read_rows("predictions.csv") != noise.read_rows("predictions.csv")
+
+
+@pytest.mark.parametrize("fusion", ["label-guided", "bimodal", "rescmfa"])
+def test_only_the_final_scoring_reads_the_test_part(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fusion: str
+) -> None:
+    planned = plan(trainable, fusion)
+    spy = _Spy(monkeypatch)
+    finish(planned, tmp_path)
+    assert [name for name, _ in spy.opened] == ["train", "test"] * 3
+    for place, fold in enumerate(planned.split.folds):
+        (_, training), (_, scoring) = spy.opened[2 * place : 2 * place + 2]
+        assert training <= {*fold.train.tolist(), *fold.dev.tolist()}
+        assert training >= set(fold.dev.tolist())
+        assert scoring == set(fold.test.tolist())
+
+
+def _one_fold(planned: Plan) -> Plan:
+    """Leaves the second fold of a plan; in the others, its test part is trained on."""
+    return replace(planned, split=replace(planned.split, folds=planned.split.folds[1:2]))
+
+
+class _Spy:
+    """Keeps which utterances are read while a model is trained, and which while it is scored."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened: list[tuple[str, set[int]]] = []
+        batches, prepared, final = FeatureSource.batches, FoldRows.__init__, score
+
+        def spied(
+            source: FeatureSource, groups: Iterable[Indices], roles: Collection[str] | None = None
+        ) -> Generator[Batch]:
+            groups = list(groups)
+            self.opened[-1][1].update(index for group in groups for index in group.tolist())
+            return batches(source, groups, roles)
+
+        def begun(rows: FoldRows, source: FeatureSource, indices: Indices) -> None:
+            self.opened.append(("train", set(indices.tolist())))
+            prepared(rows, source, indices)
+
+        def scored(*given: Any) -> Any:
+            self.opened.append(("test", set()))
+            return final(*given)
+
+        monkeypatch.setattr(FeatureSource, "batches", spied)
+        monkeypatch.setattr(FoldRows, "__init__", begun)
+        monkeypatch.setattr("fusion.run.cross_validation.score", scored)

@@ -1,0 +1,199 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cache.errors import MmerError
+from cache.joined import open_cache
+from fusion.data.features import FeatureSource
+from fusion.experiment.plan import Plan
+from fusion.head import HeadInputs
+from fusion.heads.catalog import HEADS, build_head, config_for
+from fusion.run.artifacts import read_probabilities
+from fusion.run.cross_validation import cross_validate
+from fusion.run.folder import RunFolder
+from fusion.training.checkpoint import BEST, EpochScores, load_checkpoint
+from fusion.training.evaluate import score
+from tests.support.runs import Told, files_of, finish, plan, write_cache
+
+CPU = torch.device("cpu")
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+class Dying(Told):
+    """Does not survive one of the epochs of all models."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.left = epochs
+
+    def epoch(self, scores: EpochScores) -> None:
+        super().epoch(scores)
+        self.left -= 1
+        if not self.left:
+            raise Killed
+
+
+def killed_after(epochs: int, planned: Plan, folder: Path) -> None:
+    with pytest.raises(Killed):
+        cross_validate(planned, RunFolder(folder), device=CPU, watcher=Dying(epochs), save_every_s=0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(plan(trainable, "concat", seeds=(1, 2)), folder)
+    return folder
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 12])
+def test_a_run_killed_in_any_model_ends_bit_equal_to_an_undisturbed_one(
+    trainable: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    planned = plan(trainable, "concat", seeds=(1, 2))
+    monkeypatch.chdir(tmp_path)
+    killed_after(epochs, planned, tmp_path / "run")
+    told = Told()
+    finish(planned, tmp_path / "run", told)
+    assert len(told.epochs) == 12 - epochs  # the epoch before the kill was saved, so none is trained twice
+    mine, theirs = files_of(tmp_path / "run"), files_of(undisturbed)
+    for files, folder in ((mine, tmp_path / "run"), (theirs, undisturbed)):
+        files["results.json"] = files["results.json"].replace(str(folder).encode(), b"RUN")
+    assert mine == theirs
+
+
+def test_a_finished_run_is_read_and_not_trained(trainable: Path, undisturbed: Path) -> None:
+    before, told = files_of(undisturbed), Told()
+    finish(plan(trainable, "concat", seeds=(1, 2)), undisturbed, told)
+    assert told.started == []
+    assert told.notes[0].startswith("session: leave one session out: test shares no speaker with train or dev")
+    assert told.notes[1] == "frozen features of voice, words@4"
+    assert files_of(undisturbed) == before
+
+
+def test_a_state_that_a_kill_left_beside_the_scores_goes(trainable: Path, undisturbed: Path) -> None:
+    state = undisturbed / "1-seed1" / "state.safetensors"
+    state.write_bytes(b"")
+    finish(plan(trainable, "concat", seeds=(1, 2)), undisturbed)
+    assert not state.exists()
+
+
+def test_another_run_is_refused_before_anything_is_trained(trainable: Path, undisturbed: Path) -> None:
+    before = files_of(undisturbed)
+    with pytest.raises(MmerError, match=r"holds another run \(seeds \[1, 2\] -> \[1\]\)"):
+        finish(plan(trainable, "concat", seeds=(1,)), undisturbed)
+    assert files_of(undisturbed) == before
+
+
+def test_the_folder_holds_what_the_run_was(trainable: Path, undisturbed: Path) -> None:
+    folder, cache = RunFolder(undisturbed), open_cache(trainable)
+    told = folder.read("run.json")
+    assert told["decides"]["head"] == json.loads(json.dumps(config_for("concat", {}).__dict__))
+    assert {"mmer", "python", "torch", "numpy", "h5py", "safetensors", "scikit-learn"} == told["versions"].keys()
+    assert told["specs"]["audio"]["name"] == "voice"
+    assert told["decides"]["streams"]["text"].endswith(cache.stream("words@4").key)
+    rows = folder.read_rows("splits.csv")
+    assert [row["id"] for row in rows] == cache.ids
+    for fold in ("1", "2", "3"):
+        tested = {row["id"] for row in rows if row[f"fold {fold}"] == "test"}
+        assert tested == set(read_probabilities(folder.part(fold, 1), list(told["decides"]["labels"])))
+        assert {row[f"fold {fold}"] for row in rows} == {"train", "dev", "test"}
+    curves = folder.part("1", 2).read_rows("curves.csv")
+    assert [row["epoch"] for row in curves] == ["1", "2"]
+    assert curves[0].keys() == {"epoch", "cross_entropy", "total", "dev_wa", "dev_ua", "dev_wf1", "dev_loss"}
+
+
+@pytest.mark.parametrize("fusion", HEADS)
+def test_the_folder_holds_all_that_predicting_needs(trainable: Path, tmp_path: Path, fusion: str) -> None:
+    planned = plan(trainable, fusion, {"epochs": "1"})
+    finish(planned, tmp_path)
+    folder = RunFolder(tmp_path)
+    told = folder.read("run.json")
+    decides, names = told["decides"], list(told["decides"]["labels"])
+    inputs = HeadInputs(
+        classes=tuple(names),
+        shapes={role: tuple(shape) for role, shape in told["inputs"]["shapes"].items()},
+        weights=planned.inputs.weights,  # of the encoders, which predicting runs anyhow
+        layers=told["inputs"]["layers"],
+    )
+    head = build_head(fusion, config_for(fusion, decides["head"]), inputs, seed=99)
+    head.load_state_dict(load_file(folder.part("2", 0).path / "weights.safetensors"))
+    source = FeatureSource(planned.cache, planned.chosen.streams, planned.split.classes)
+    test = planned.split.folds[1].test
+    held = read_probabilities(folder.part("2", 0), names)
+    for index, row in zip(test.tolist(), score(head, source, test), strict=True):
+        assert row.tolist() == held[planned.cache.ids[index]].tolist()
+
+
+def test_a_loss_that_is_not_finite_names_batch_and_epoch_and_keeps_the_best_weights(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(trainable, "audio", {"epochs": "5"})
+    killed_after(1, planned, tmp_path)
+    good = load_checkpoint(tmp_path / "1-seed0" / "state.safetensors").tensors[BEST]
+    broken = "fusion.training.steps.functional.cross_entropy"
+    monkeypatch.setattr(broken, lambda logits, *_, **__: logits.sum() * torch.nan)
+    for _ in range(2):  # told again, and not trained over
+        with pytest.raises(MmerError, match=r"loss cross_entropy is nan in batch 1 of epoch 2; lower lr .* of epoch 1"):
+            finish(planned, tmp_path)
+    kept = load_checkpoint(tmp_path / "1-seed0" / "state.safetensors").tensors[BEST]
+    assert all(torch.equal(kept[name], tensor) for name, tensor in good.items())
+    assert good
+
+
+def test_logits_of_test_that_are_not_finite_are_never_scored(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any) -> Any:
+        return score(*given) * float("nan")
+
+    monkeypatch.setattr("fusion.run.cross_validation.score", broken)
+    with pytest.raises(MmerError, match="the logits of test utterance u00 are not finite"):
+        finish(plan(trainable, "audio"), tmp_path)
+    assert not (tmp_path / "1-seed0" / "scores.json").exists()
+
+
+def test_memory_that_runs_out_is_one_line(trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train_fold(*given: Any, **more: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("fusion.run.cross_validation.train_fold", train_fold)
+    with pytest.raises(MmerError, match=r"cpu is out of memory; lower --batch-size \(16\)"):
+        finish(plan(trainable, "audio"), tmp_path)
+
+
+def test_utterances_that_are_left_out_are_counted_and_have_no_part(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "a.h5", failing={"voice": 5})
+    with pytest.raises(MmerError, match=r"1 of 24 test utterances have no features \(u05: no voice, it is silent\)"):
+        plan(cache, "audio")
+    planned = plan(cache, "audio", allow_missing=True)
+    results = finish(planned, tmp_path / "run")
+    assert [(one["test"], one["test_of"]) for one in results["folds"]] == [(23, 24), (24, 24), (24, 24)]
+    assert any("1 of 24 test utterances are left out" in note for note in planned.notes)
+    row = RunFolder(tmp_path / "run").read_rows("splits.csv")[5]
+    assert set(row.values()) == {"u05", "happy", "left out"}
+
+
+def test_views_are_read_in_training(tmp_path: Path) -> None:
+    planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"beta": "1", "epochs": "1"})
+    assert planned.chosen.streams["audio.view"] == "voice~lsa"
+    finish(planned, tmp_path / "run")
+    part = RunFolder(tmp_path / "run").part("1", 0)
+    assert float(part.read_rows("curves.csv")[0]["ecl"]) > 0.1
+    assert part.read("scores.json")["notes"] == ["the views of ECL repeat what has no stream for text.view"]
+
+
+def test_utterances_that_a_head_cannot_take_in_full_are_listed(trainable: Path, tmp_path: Path) -> None:
+    cache = open_cache(trainable)
+    results = finish(plan(trainable, "rescmfa", {"sgu": "dense", "audio_slots": "20"}), tmp_path)
+    for one in results["folds"]:
+        rows = RunFolder(tmp_path).read_rows("splits.csv")
+        tested = [place for place, row in enumerate(rows) if row[f"fold {one['fold']}"] == "test"]
+        assert one["over_limits"] == [cache.ids[place] for place in tested if cache.stream("voice").lengths[place] > 20]
+    assert any(one["over_limits"] for one in results["folds"])

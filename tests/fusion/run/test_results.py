@@ -1,0 +1,119 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, recall_score
+
+from cache.errors import MmerError
+from cache.joined import open_cache
+from fusion.run.artifacts import read_probabilities
+from fusion.run.folder import RunFolder
+from fusion.run.results import HEADER, collect, cost_of, latex_row, score_table
+from tests.support.runs import finish, plan
+
+KEYS = ["fusion", "cache", "protocol", "labels", "run", "folds", "mean", "std", "interval", "pooled"]
+BESIDE = ["recall", "notes"]
+FOLD_KEYS = {"fold": str, "seed": int, "epoch": int, "train": int, "dev": int, "test": int}
+SCORES = ["wa", "ua", "wf1"]
+
+
+@pytest.fixture(scope="module")
+def run(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], RunFolder]:
+    folder = tmp_path_factory.mktemp("results") / "run"
+    return finish(plan(trainable, "concat", seeds=(1, 2)), folder), RunFolder(folder)
+
+
+def test_the_object_is_that_of_the_contract(run: tuple[dict[str, Any], RunFolder]) -> None:
+    results, folder = run
+    assert list(results) == [*KEYS, *BESIDE]
+    assert json.loads(json.dumps(results)) == results == folder.read("results.json")
+    assert [(one["fold"], one["seed"]) for one in results["folds"]] == [(str(f), s) for s in (1, 2) for f in (1, 2, 3)]
+    for one in results["folds"]:
+        assert {name: type(one[name]) for name in FOLD_KEYS} == FOLD_KEYS
+        assert all(0 <= one[metric] <= 1 for metric in SCORES)
+        assert one["train"] + one["dev"] + one["test"] == 72
+    for name in ("mean", "std", "pooled"):
+        assert list(results[name]) == SCORES
+        assert all(isinstance(value, float) and 0 <= value <= 1 for value in results[name].values())
+    for low, high in results["interval"].values():
+        assert low <= high
+    assert list(results["interval"]) == SCORES
+
+
+def test_scores_agree_with_scikit_learn_on_what_was_predicted(run: tuple[dict[str, Any], RunFolder]) -> None:
+    results, folder = run
+    rows = [row for part in folder.parts(folder.described) for row in part.read_rows("predictions.csv")]
+    truth, guess = [row["label"] for row in rows], [row["guess"] for row in rows]
+    assert results["pooled"]["wa"] == pytest.approx(accuracy_score(truth, guess))
+    assert results["pooled"]["ua"] == pytest.approx(balanced_accuracy_score(truth, guess))
+    assert results["pooled"]["wf1"] == pytest.approx(f1_score(truth, guess, average="weighted"))
+    by_seed = np.array([one["ua"] for one in results["folds"]]).reshape(2, 3)
+    assert results["mean"]["ua"] == pytest.approx(by_seed.mean())
+    assert results["std"]["ua"] == pytest.approx(by_seed.mean(axis=0).std(ddof=1))
+    told = folder.read_rows("confusion.csv")
+    counts = [[int(row[name]) for name in results["labels"]] for row in told]
+    assert counts == confusion_matrix(truth, guess, labels=results["labels"]).tolist()
+    assert [row["truth"] for row in told] == results["labels"]
+    recalls = recall_score(truth, guess, labels=results["labels"], average=None)
+    assert list(results["recall"].values()) == pytest.approx(recalls.tolist())
+
+
+def test_every_guess_has_the_highest_of_probabilities_that_sum_to_one(run: tuple[dict[str, Any], RunFolder]) -> None:
+    results, folder = run
+    part, names = folder.part("2", 1), results["labels"]
+    for row in part.read_rows("predictions.csv"):
+        probabilities = read_probabilities(part, names)[row["id"]]
+        assert probabilities.sum() == pytest.approx(1, abs=1e-6)
+        assert names[int(probabilities.argmax())] == row["guess"]
+
+
+def test_the_table_has_a_row_for_each_model_and_four_for_all(run: tuple[dict[str, Any], RunFolder]) -> None:
+    results, _ = run
+    table = score_table(results)
+    assert {len(row) for row in table} == {len(HEADER)}
+    assert [row[0] for row in table[-4:]] == ["mean", "std", "pooled", "95% of pooled"]
+    assert table[0][:2] == ["1", 1]
+    assert table[-4][-2] == f"{100 * results['mean']['ua']:.2f}"
+
+
+def test_a_denominator_stands_in_the_table_where_utterances_are_missing(run: tuple[dict[str, Any], RunFolder]) -> None:
+    results = json.loads(json.dumps(run[0]))
+    results["folds"][0]["test_of"] += 1
+    assert [row[5] for row in score_table(results)[:2]] == ["24 of 25", 24]
+
+
+def test_an_interval_over_few_speakers_is_noted(run: tuple[dict[str, Any], RunFolder]) -> None:
+    assert run[0]["notes"] == ["the interval is over 6 speakers or dialogues: too few to say much"]
+
+
+def test_a_single_fold_has_no_spread(run: tuple[dict[str, Any], RunFolder], trainable: Path, tmp_path: Path) -> None:
+    folder = RunFolder(Path(shutil.copytree(run[1].path, tmp_path / "run")))
+    described = folder.described
+    alone = collect(folder, open_cache(trainable), {**described, "folds": ["1"], "seeds": [1]})
+    assert json.dumps(alone["std"]) == '{"wa": null, "ua": null, "wf1": null}'
+    assert [row[-1] for row in score_table(alone)][-3] == "-"
+    assert r"\pm" not in latex_row(alone)
+
+
+def test_what_training_took_is_told_apart_from_the_results(run: tuple[dict[str, Any], RunFolder]) -> None:
+    results, folder = run
+    seconds, peak_bytes = cost_of(folder, folder.described)
+    assert seconds > 0
+    assert peak_bytes > 1e6
+    assert not {"seconds", "peak_bytes"} & results["folds"][0].keys()
+    assert results["folds"][0]["parameters"] > 100
+
+
+def test_a_run_that_is_not_finished_has_no_results(run: tuple[dict[str, Any], RunFolder], trainable: Path) -> None:
+    folder = run[1]
+    described = {**folder.described, "seeds": [1, 9]}
+    with pytest.raises(MmerError, match=r"1-seed9/scores.json cannot be read .*the command of its run"):
+        collect(folder, open_cache(trainable), described)
+
+
+def test_the_cache_of_another_corpus_is_refused(run: tuple[dict[str, Any], RunFolder], toy: tuple[Path, Any]) -> None:
+    with pytest.raises(MmerError, match="does not hold utterance u00 of this run"):
+        collect(run[1], open_cache(toy[0]), run[1].described)

@@ -1,0 +1,47 @@
+from dataclasses import replace
+
+import numpy as np
+
+from fusion.training.checkpoint import EpochScores, Progress
+from fusion.training.config import TrainConfig
+from fusion.training.loop import add_epoch, epoch_batches, schedule_of
+
+CONFIG = TrainConfig(epochs=9, patience=2, monitor="ua", batch_size=3, warmup=0.5, lr=0.25)
+
+
+def run(scores: list[float], config: TrainConfig = CONFIG) -> tuple[list[bool], Progress]:
+    """Adds epochs until the training is finished."""
+    progress, told = Progress(batch=3, sums={"a": (1.0, 1)}), []
+    for epoch, ua in enumerate(scores, start=1):
+        assert not progress.finished
+        told.append(add_epoch(progress, EpochScores(epoch=epoch, losses={}, dev={"ua": ua, "loss": ua}), config))
+    return told, progress
+
+
+def test_the_first_epoch_and_each_better_one_is_the_best() -> None:
+    told, progress = run([0.0, 0.2, 0.2, 0.3])
+    assert told == [True, True, False, True]
+    assert (progress.best_epoch, progress.epoch, progress.batch, progress.sums) == (4, 4, 0, {})
+    assert not progress.finished
+    assert run([0.3, 0.2, 0.2], replace(CONFIG, monitor="loss"))[0] == [True, True, False]
+
+
+def test_it_is_finished_after_the_last_epoch_or_without_a_better_one() -> None:
+    assert run([0.3, 0.2, 0.3])[1].finished
+    assert not run([0.3, 0.2])[1].finished
+    assert run([0.1, 0.2, 0.3], replace(CONFIG, epochs=3))[1].finished
+
+
+def test_batches_hold_every_utterance_once_and_change_with_the_epoch() -> None:
+    train, costs = np.array([5, 7, 9, 11, 20, 21, 22]), np.arange(7)
+    first, second = (epoch_batches(train, costs, CONFIG, epoch=epoch) for epoch in (1, 2))
+    assert sorted(np.concatenate(first).tolist()) == train.tolist()
+    assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]
+    again = epoch_batches(train, costs, replace(CONFIG, seed=5), epoch=1)
+    assert [batch.tolist() for batch in first] == [batch.tolist() for batch in again]
+
+
+def test_the_warm_up_is_a_share_of_all_steps() -> None:
+    made = schedule_of(CONFIG, 4)
+    assert (made.lr, made.course, made.warmup_steps, made.steps) == (0.25, "constant", 18, 36)
+    assert schedule_of(replace(CONFIG, warmup=0.0), 4).warmup_steps == 0

@@ -1,0 +1,47 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fusion.head import Batch, HeadOutput
+from fusion.training.evaluate import score
+from tests.support.trainings import ToyHead, toy_head, toy_source, write_cache
+
+
+@pytest.fixture(scope="module")
+def learnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scoring") / "a.h5"
+    write_cache(path)
+    return path
+
+
+def small(most: int, asked: list[int]) -> ToyHead:
+    """A head on a device that has room for so many utterances."""
+    head: Any = toy_head()
+    forward = head.forward
+
+    def limited(batch: Batch) -> HeadOutput:
+        asked.append(len(batch))
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        output: HeadOutput = forward(batch)
+        return output
+
+    head.forward = limited
+    made: ToyHead = head
+    return made
+
+
+def test_scoring_takes_smaller_batches_where_memory_does_not_suffice(learnable: Path) -> None:
+    source, indices, asked = toy_source(learnable), np.arange(20), list[int]()
+    found = score(small(3, asked), source, indices, batch_size=16)
+    np.testing.assert_allclose(found, score(toy_head(), source, indices), atol=1e-6)
+    assert asked[:3] == [16, 8, 4]
+    assert set(asked[3:]) == {2}
+
+
+def test_an_utterance_that_does_not_fit_alone_is_an_error(learnable: Path) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        score(small(0, []), toy_source(learnable), np.arange(4), batch_size=2)

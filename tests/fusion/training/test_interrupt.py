@@ -1,0 +1,66 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fusion.training.interrupt import SIGNALS, interrupts_put_off, never
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_a_wish_and_the_second_acts(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+    before = signal.signal(number, lambda *_: seen.append("as ever"))
+    try:
+        with interrupts_put_off() as stopping:
+            assert not stopping()
+            os.kill(os.getpid(), number)
+            assert stopping()
+            assert seen == []
+            assert (
+                capfd.readouterr().err == "\nstopping after this batch, to go on from there; once more stops at once\n"
+            )
+            os.kill(os.getpid(), number)
+            assert seen == ["as ever"]
+        os.kill(os.getpid(), number)
+        assert seen == ["as ever"] * 2
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_stderr_that_nobody_reads_any_more_stops_nothing() -> None:
+    code = (
+        "import os, signal, sys; from fusion.training.interrupt import interrupts_put_off\n"
+        "with interrupts_put_off() as stopping:\n"
+        "    sys.stdin.read(); os.kill(os.getpid(), signal.SIGINT); sys.exit(7 if stopping() else 1)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stderr=pipe, env=environment) as process:
+        assert process.stderr is not None
+        assert process.stdin is not None
+        process.stderr.close()
+        process.stdin.close()
+    assert process.returncode == 7
+
+
+def test_in_another_thread_nothing_changes() -> None:
+    before, told = [signal.getsignal(one) for one in SIGNALS], []
+
+    def work() -> None:
+        with interrupts_put_off() as stopping:
+            told.append((stopping(), [signal.getsignal(one) for one in SIGNALS]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert told == [(False, before)]
+
+
+def test_nobody_wants_to_stop() -> None:
+    assert not never()

@@ -1,0 +1,97 @@
+"""Imports point down: cli -> featurize, fusion -> cache; the two wings never import each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAY_IMPORT = {
+    "cache": {"cache"},
+    "featurize": {"featurize", "cache"},
+    "fusion": {"fusion", "cache"},
+    "cli": {"cli", "featurize", "fusion", "cache"},
+}
+# Rooms from the bottom up. A row imports the rows before it; rooms of one row do not import each other.
+ROOMS = {
+    "featurize": [
+        ["featurize.corpora", "featurize.inputs", "featurize.runtime"],
+        ["featurize.encoders"],
+        ["featurize.extraction"],
+    ],
+    "fusion": [
+        ["fusion.head", "fusion.config", "fusion.fingerprint", "fusion.evaluation"],
+        ["fusion.data", "fusion.nn", "fusion.protocols"],
+        ["fusion.losses", "fusion.training", "fusion.recipes"],
+        ["fusion.heads"],
+        ["fusion.experiment"],
+        ["fusion.run"],
+        ["fusion.grid"],
+    ],
+}
+NOT_IN_CACHE = {"torch", "transformers", "click", "librosa", "soundfile", "dask"}
+FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Names the top-level packages that a file imports, at its top or inside a function."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Names the modules that a file imports, ``package.module`` for names of a package."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room_of(module: str, rows: list[list[str]]) -> str:
+    """Finds the room that a module lies in."""
+    found = [room for row in rows for room in row if f"{module}.".startswith(f"{room}.")]
+    assert found, f"{module} lies in no room of {rows[0][0].split('.')[0]}"
+    return found[0]
+
+
+def level(room: str, rows: list[list[str]]) -> int:
+    """Counts the rows below a room."""
+    return next(place for place, row in enumerate(rows) if room in row)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    folder = path.relative_to(ROOT).parts[0]
+    assert imported(path) & set(MAY_IMPORT) <= MAY_IMPORT[folder]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.is_relative_to(ROOT / "cache")], ids=lambda p: p.name)
+def test_the_ground_needs_neither_torch_nor_click(path: Path) -> None:
+    assert not imported(path) & NOT_IN_CACHE
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_import_downwards(path: Path) -> None:
+    """A room imports itself and the rooms of earlier rows; `fusion` and `featurize` have such rows."""
+    relative = path.relative_to(ROOT)
+    rows = ROOMS.get(relative.parts[0])
+    if rows is None or relative.name == "__init__.py":
+        return
+    own = room_of(".".join(relative.with_suffix("").parts), rows)
+    below = {room for row in rows[: level(own, rows)] for room in row} | {own}
+    for module in imported_modules(path):
+        if module.split(".")[0] == relative.parts[0]:
+            assert room_of(module, rows) in below, f"{relative} imports {module}"
+
+
+def test_no_command_file_hides_a_folder() -> None:
+    assert not {path.stem for path in (ROOT / "cli").glob("*.py")} & set(MAY_IMPORT)

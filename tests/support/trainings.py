@@ -1,0 +1,154 @@
+"""A small cache that can be learnt from, a head after the contract, and a training of it."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from cache.joined import open_cache
+from cache.layout import StreamPlan, read_layout
+from cache.rows import to_stored
+from cache.stream import StreamSpec
+from cache.writer import CacheWriter, Row, writing_lock
+from fusion.data.features import FeatureSource
+from fusion.head import AUDIO, TEXT, Batch, HeadConfig, HeadInputs, HeadOutput
+from fusion.nn.dropout import Dropout
+from fusion.nn.layers import Pool, front_of
+from fusion.training.checkpoint import EpochScores
+from fusion.training.interrupt import never
+from fusion.training.loop import TrainConfig, TrainedFold, train_fold
+from tests.support.toys import create, utterances_named
+
+COUNT, CLASSES = 40, 3
+TRAIN, DEV, TEST = np.arange(24), np.arange(24, 32), np.arange(32, 40)
+LABELS = np.arange(COUNT) % CLASSES
+STREAMS = {AUDIO: "voice", TEXT: "words", "chars": "letters"}
+SHAPES: Mapping[str, tuple[int, ...]] = {AUDIO: (6,), TEXT: (2, 6), "chars": (1,)}
+DTYPES = {AUDIO: "float16", TEXT: "float32", "chars": "uint8"}
+CONFIG = TrainConfig(epochs=4, batch_size=7, lr=0.01, seed=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig(HeadConfig):
+    size: float = 0.1
+
+    @property
+    def training_roles(self) -> tuple[str, ...]:
+        return ("chars",)
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        return {"size": self.size} if self.size else {}
+
+
+class ToyHead(nn.Module):
+    def __init__(self, config: ToyConfig, inputs: HeadInputs) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.width(inputs.shapes)
+        self.fronts = nn.ModuleDict({role: front_of(config, inputs, role, dim=dim) for role in config.roles})
+        self.pool = Pool(dim, kind="mean", learned=config.modality_dropout > 0)
+        self.dropout = Dropout(config.dropout)
+        self.out = nn.Linear(dim * len(config.roles), len(inputs.classes))
+
+    def forward(self, batch: Batch) -> HeadOutput:
+        pooled = [self.pool(front(batch.features[role]), batch.masks[role]) for role, front in self.fronts.items()]
+        vector: Tensor = self.dropout(torch.cat(pooled, dim=-1))
+        losses = {}
+        if self.training and self.config.loss_weights:
+            letters = batch.features["chars"][..., 0].float().masked_fill(~batch.masks["chars"], 0)
+            losses = {"size": vector.square().mean() + letters.mean() / 256}
+        return HeadOutput(self.out(vector), losses)
+
+
+def toy_head(config: ToyConfig | None = None) -> ToyHead:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return ToyHead(config or ToyConfig(dropout=0.2), HeadInputs(classes=("a", "b", "c"), shapes=SHAPES))
+
+
+def rows_of(role: str, index: int, length: int) -> npt.NDArray[np.float32]:
+    """Noise around a place of the class."""
+    values = np.random.default_rng([index, length]).standard_normal((length, *SHAPES[role])).astype(np.float32)
+    values[..., LABELS[index] % SHAPES[role][-1]] += 1
+    return np.abs(values * 40).astype(np.uint8) if role == "chars" else values
+
+
+def write_cache(path: Path, *, without: Mapping[str, int] | None = None, dtype: str = "float16") -> None:
+    """Writes the cache; `without` names an utterance that a role lacks."""
+    lacking = without or {}
+    random = np.random.default_rng(0)
+    plans = {}
+    for role, name in STREAMS.items():
+        stored = dtype if role == AUDIO else DTYPES[role]
+        spec = StreamSpec(name=name, role=role, source="a/b", shape=SHAPES[role], dtype=stored, rate_hz=50.0)
+        lengths = random.integers(1, 20, COUNT)
+        failures = {lacking[role]: "missing"} if role in lacking else {}
+        lengths[list(failures)] = 0
+        plans[role] = StreamPlan(spec=spec, lengths=lengths, failures=failures)
+    create(path, utterances_named([f"u{index}" for index in range(COUNT)]), list(plans.values()))
+    rows = [
+        Row(
+            stream=plan.spec.name,
+            index=index,
+            stored=to_stored(rows_of(role, index, length), plan.spec.dtype),
+            digest=bytes(16),
+        )
+        for role, plan in plans.items()
+        for index, length in enumerate(plan.lengths.tolist())
+        if index not in plan.failures
+    ]
+    with writing_lock(path), CacheWriter(read_layout(path)) as writer:
+        writer.commit(rows)
+
+
+def toy_source(path: Path, *, resident_bytes: int | None = None) -> FeatureSource:
+    return FeatureSource(open_cache(path), STREAMS, LABELS, resident_bytes=resident_bytes)
+
+
+def train(
+    cache: Path,
+    *,
+    config: TrainConfig = CONFIG,
+    head: nn.Module | None = None,
+    resident_bytes: int | None = None,
+    checkpoint: Path | None = None,
+    save_every_s: float = 0,
+    on_epoch: Callable[[EpochScores], None] | None = None,
+    stopping: Callable[[], bool] = never,
+) -> TrainedFold:
+    return train_fold(
+        head or toy_head(),
+        toy_source(cache, resident_bytes=resident_bytes),
+        TRAIN,
+        DEV,
+        config,
+        checkpoint=checkpoint,
+        save_every_s=save_every_s,
+        on_epoch=on_epoch,
+        stopping=stopping,
+    )
+
+
+def assert_same(one: TrainedFold, other: TrainedFold) -> None:
+    """Checks that two trainings are bit-equal."""
+    assert one.curves == other.curves
+    assert one.best_epoch == other.best_epoch
+    assert one.weights.keys() == other.weights.keys()
+    for name, weight in one.weights.items():
+        assert torch.equal(weight, other.weights[name]), name
+
+
+def _slowly(scores: EpochScores) -> None:
+    print(scores.epoch, flush=True)  # noqa: T201 - read by whoever kills this process
+    time.sleep(0.05)
+
+
+if __name__ == "__main__":  # a process to kill
+    train(Path(sys.argv[1]), checkpoint=Path(sys.argv[2]), on_epoch=_slowly)
