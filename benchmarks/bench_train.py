@@ -66,7 +66,7 @@ class Bench:
     def every(self, by_length: bool) -> list[list[int]]:
         """Divides all utterances into batches, sorted by length or as they come."""
         places = np.arange(len(self.cache))
-        order = np.argsort(self.source.costs(places), kind="stable") if by_length else places
+        order = np.argsort(self.source.lengths(places), kind="stable") if by_length else places
         return [order[first : first + BATCH].tolist() for first in range(0, len(order), BATCH)]
 
     def head(self) -> Any:

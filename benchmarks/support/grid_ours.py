@@ -121,7 +121,7 @@ class Ours:
             models=len(models),
             start_s=start_s + max(0.0, seconds / len(models) - EPOCHS * epoch_s),
             epoch_s=epoch_s,
-            rows=int(self.source.costs(models[0].fold.train, ROLES).sum()),
+            rows=int(self.source.lengths(models[0].fold.train, ROLES).sum()),
             losses=watcher.losses,
             peak_mb=peak.size_mb,
         )

@@ -1,10 +1,11 @@
 """Features of a cache as padded batches: held on the device where they fit, read ahead from the memory map if not."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
-from typing import Any, TypeAlias
+from shlex import quote
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,48 @@ CPU = torch.device("cpu")
 RESIDENT_SHARE = 0.5  # of a device's memory: leaves as much for what training takes
 
 Placed: TypeAlias = tuple[RowTensors, Indices]  # rows, and the first of each utterance
+
+
+class BatchSource(Protocol):
+    """Batches of any utterances of a corpus, wherever their rows are read from.
+
+    Training and evaluation know nothing else of the data. An utterance is named by its index among all of the corpus.
+    """
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Identifier of every utterance, ``(n,)``."""
+        ...
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Class of every utterance, int64 ``(n,)``; -1 where there is none."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Device that batches are on."""
+        ...
+
+    def lengths(self, indices: Indices, roles: Collection[str]) -> Indices:
+        """Returns the number of rows of each utterance, summed over roles, int64 ``(n,)``."""
+        ...
+
+    def batches(self, groups: Iterable[Indices], roles: Collection[str]) -> Generator[Batch]:
+        """Yields a batch for each group of indices, with the features of the given roles."""
+        ...
+
+    def describe(self) -> str:
+        """Returns a text for the user that states where the data is."""
+        ...
+
+    def identity(self, roles: Collection[str]) -> Mapping[str, str]:
+        """Returns a text for each role that differs where its rows differ: checkpoints are resumed by it."""
+        ...
+
+    def nonfinite_text(self, index: int, role: str) -> str:
+        """Returns the error text for an utterance with features that are not finite, with the way out."""
+        ...
 
 
 class FeatureSource:
@@ -61,7 +104,7 @@ class FeatureSource:
         self.streams = {role: cache.stream(name) for role, name in streams.items()}
         self.labels = labels
         self.device = device
-        self.lengths: Mapping[str, Indices] = {
+        self.rows_by_role: Mapping[str, Indices] = {
             role: np.where(np.asarray(stream.state) == COMMITTED, stream.lengths, 0)
             for role, stream in self.streams.items()
         }
@@ -74,21 +117,34 @@ class FeatureSource:
     @property
     def size_bytes(self) -> int:
         """What the rows of the chosen utterances take on the device."""
-        rows = {role: int(self.lengths[role][self.chosen].sum()) for role in self.streams}
+        rows = {role: int(self.rows_by_role[role][self.chosen].sum()) for role in self.streams}
         return sum(held_bytes(self.streams[role], count) for role, count in rows.items())
 
     @property
-    def told(self) -> str:
-        """Says where the rows are, to print."""
+    def ids(self) -> Sequence[str]:
+        """Identifier of every utterance of the cache, ``(n,)``."""
+        return self.cache.ids
+
+    def describe(self) -> str:
+        """Returns a text for the user that states where the rows are."""
         size = f"{self.size_bytes / 1e6:,.1f} MB of features"
         if self.resident:
             return f"{size} are held on {self.device}"
         return f"{size} are read as they are needed: {self.device} has room for {self.budget / 1e6:,.1f} MB of them"
 
-    def costs(self, indices: Indices, roles: Collection[str] | None = None) -> Indices:
-        """Gives the rows of each utterance over some roles, by which utterances of like length find together."""
-        rows: Indices = np.sum([self.lengths[role][indices] for role in self._read(roles)], axis=0, dtype=np.int64)
+    def lengths(self, indices: Indices, roles: Collection[str] | None = None) -> Indices:
+        """Returns the number of rows of each utterance, summed over roles (all if None), int64 ``(n,)``."""
+        rows: Indices = np.sum([self.rows_by_role[role][indices] for role in self._read(roles)], axis=0, dtype=np.int64)
         return rows
+
+    def identity(self, roles: Collection[str]) -> dict[str, str]:
+        """Returns the name and the key of the stream that is read for each role."""
+        return {role: f"{self.streams[role].spec.name} {self.streams[role].key}" for role in self._read(roles)}
+
+    def nonfinite_text(self, index: int, role: str) -> str:
+        """Returns the error text for an utterance with features that are not finite, with the way out."""
+        see = f"see mmer-cache verify {quote(str(self.cache.path))}"
+        return f"features of utterance {self.ids[index]} in {self.streams[role].spec.name} are not finite; {see}"
 
     def batch(self, indices: Indices, roles: Collection[str] | None = None) -> Batch:
         """Gives some utterances as a batch; see `batches` for many.
@@ -120,7 +176,7 @@ class FeatureSource:
         return [role for role in self.streams if roles is None or role in roles]
 
     def _hold(self, role: str) -> Placed:
-        lengths = self.lengths[role][self.chosen]
+        lengths = self.rows_by_role[role][self.chosen]
         starts = np.full(len(self.cache), -1)
         starts[self.chosen] = _starts(lengths)
         present = self.chosen[lengths > 0]
@@ -147,12 +203,12 @@ class FeatureSource:
     def _unpacked(self, indices: Indices, stage: "_Stage", packed: Future[dict[str, Tensor]]) -> Batch:
         rows = {role: to_device(tensor, self.device) for role, tensor in packed.result().items()}
         stage.copied = _event(self.device)
-        starts = {role: _starts(self.lengths[role][indices]) for role in rows}
+        starts = {role: _starts(self.rows_by_role[role][indices]) for role in rows}
         return self._assembled(indices, {role: (rows[role], starts[role]) for role in rows})
 
     def _assembled(self, indices: Indices, placed: Mapping[str, Placed]) -> Batch:
         made = {
-            role: rows.padded(starts, self.lengths[role][indices]) for role, (rows, starts) in placed.items()
+            role: rows.padded(starts, self.rows_by_role[role][indices]) for role, (rows, starts) in placed.items()
         }  # role -> features and mask
         chosen = torch.from_numpy(indices).to(self.device)
         return Batch(
@@ -186,7 +242,7 @@ class FoldRows:
     def rows(self, role: str, place: int) -> npt.NDArray[Any]:
         """Gives the cached rows of one of them, ``(rows, ...)``; none where it lacks the role."""
         index, stream = int(self._indices[place]), self._source.streams[role]
-        if not self._source.lengths[role][index]:
+        if not self._source.rows_by_role[role][index]:
             return np.empty((0, *stream.spec.shape), dtype=np.float32)
         return stream.read(index)
 
@@ -197,7 +253,7 @@ class _Stage:
     def __init__(self, source: FeatureSource, roles: Collection[str]) -> None:
         pinned = source.device.type == "cuda"
         self._buffers = {role: PackBuffer(source.streams[role], pinned=pinned) for role in roles}
-        self._lengths = source.lengths
+        self._lengths = source.rows_by_role
         self.copied: Callable[[], None] = _nothing
 
     def pack(self, indices: Indices) -> dict[str, Tensor]:

@@ -17,18 +17,17 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from cache.errors import MmerError
-from fusion.data.features import FeatureSource
+from fusion.data.features import BatchSource
 from fusion.evaluation.metrics import METRICS
-from fusion.experiment.plan import Plan
+from fusion.experiment.plan import Plan, build
 from fusion.fingerprint import filled
 from fusion.grid.combinations import Model, Outcome, Result
-from fusion.run.artifacts import read_cost, read_probabilities, read_scores, write_trained
-from fusion.run.cross_validation import open_test, ready_head
-from fusion.run.folder import SCORES, WEIGHTS, Damaged, RunFolder
+from fusion.heads.catalog import AnyHead
+from fusion.run.artifacts import read_cost, read_probabilities, read_scores, read_weights, write_trained
+from fusion.run.cross_validation import open_test
+from fusion.run.folder import SCORES, WEIGHTS, Damaged, ModelFolder
 from fusion.training.checkpoint import EpochScores
 from fusion.training.loop import TrainedFold
 
@@ -47,9 +46,9 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def folder(self, model: Model) -> RunFolder:
+    def folder(self, model: Model) -> ModelFolder:
         """Gives the folder of a model."""
-        return RunFolder(self.path / MODELS / model.key)
+        return ModelFolder(self.path / MODELS / model.key)
 
     def holds(self, model: Model) -> bool:
         """Tells whether a model was trained, or failed for good."""
@@ -109,7 +108,7 @@ class Journal:
             test=_test_scores(folder),
         )
 
-    def open_test(self, model: Model, source: FeatureSource) -> None:
+    def open_test(self, model: Model, source: BatchSource) -> None:
         """Scores a trained model on the test part of its fold, unless that was done before and can be read.
 
         Raises:
@@ -120,11 +119,22 @@ class Journal:
             with suppress(Damaged):
                 read_probabilities(folder, plan.inputs.classes)
                 return
-        head, notes = ready_head(plan, source, fold.train, seed=model.seed)
-        head.load_state_dict(_weights(folder, self._entry(model)))
+        head, trained, notes = self.load_model(model), self._trained(model), self.notes(model)
         head.to(source.device)
-        trained = self._trained(model)
         open_test(folder, plan, fold, head=head, trained=trained, source=source, seed=model.seed, notes=notes)
+
+    def load_model(self, model: Model) -> AnyHead:
+        """Loads the trained head of a model, on the CPU and in eval mode.
+
+        Raises:
+            Damaged: if its weights cannot be read or are not those that were written.
+            MmerError: if they do not fit the head.
+        """
+        folder, entry = self.folder(model), self._entry(model)
+        head = build(model.combination.plan, seed=model.seed)
+        way_out = f"delete {folder.path} to train the model anew"
+        head.load_state_dict(read_weights(folder, head, digest=entry.get("weights"), way_out=way_out))
+        return head.eval()
 
     @contextmanager
     def claimed(self, model: Model, *, wait: bool = False) -> Iterator[bool]:
@@ -178,27 +188,16 @@ def _best(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return best
 
 
-def _seconds(folder: RunFolder) -> float:
+def _seconds(folder: ModelFolder) -> float:
     with suppress(Damaged):  # no score depends on it
         return read_cost(folder)[0]
     return 0.0
 
 
-def _test_scores(folder: RunFolder) -> dict[str, float] | None:
+def _test_scores(folder: ModelFolder) -> dict[str, float] | None:
     if not (folder.path / SCORES).exists():
         return None
     with suppress(Damaged):  # then they are as good as closed, until they are made anew
         scores = read_scores(folder)
         return {metric: scores[metric] for metric in METRICS}
     return None
-
-
-def _weights(folder: RunFolder, entry: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    path, way_out = folder.path / WEIGHTS, f"delete {folder.path} to train the model anew"
-    try:
-        weights: dict[str, torch.Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise MmerError(f"cannot read {path} ({error}); {way_out}") from error
-    if entry.get("weights") not in {None, folder.digest(WEIGHTS)}:
-        raise MmerError(f"{path} is not the file that was written; {way_out}")
-    return weights

@@ -14,21 +14,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from cache.errors import MmerError
 from cache.version import mmer_version
+from fusion.data.features import BatchSource
 from fusion.evaluation.metrics import METRICS
 from fusion.evaluation.metrics import score as score_guesses
 from fusion.experiment.plan import Plan
-from fusion.fingerprint import digest_of
-from fusion.heads.catalog import AnyHead, count_parameters
+from fusion.fingerprint import Plain, digest_of
+from fusion.head import Head, HeadConfig, HeadInputs, Weights
+from fusion.heads.catalog import AnyHead, build_head, config_for, count_parameters
 from fusion.protocols.folds import Fold, Places
-from fusion.run.folder import COST, CURVES, PREDICTIONS, SCORES, SPLITS, WEIGHTS, Damaged, RunFolder
+from fusion.run.folder import COST, CURVES, PREDICTIONS, RUN, SCORES, SPLITS, WEIGHTS, Damaged, ModelFolder, RunFolder
 from fusion.training.loop import TrainedFold
 
 Probabilities: TypeAlias = npt.NDArray[np.float32]
-Lengths: TypeAlias = Mapping[str, npt.NDArray[np.int64]]  # by role
 RECORDED = ("torch", "numpy", "scikit-learn", "safetensors", "h5py")
 LEFT_OUT = "left out"  # of a fold: not of the label set, or without features
 
@@ -38,6 +40,8 @@ NUMBERS = ("seed", "epoch", "train", "dev", "test", "test_of", "parameters", *ME
 LISTS = ("over_limits", "notes")
 ROUNDING = 1e-9  # of scores that went through JSON
 Row = Mapping[str, str]
+NO_INPUTS = "does not record what its head was built from"
+TRAIN_ANEW = "train the run anew with --replace"
 
 
 def recorded(plan: Plan) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def recorded(plan: Plan) -> dict[str, Any]:
         "label_set": plan.split.labels.name,
         "allowed": {"missing": plan.experiment.allow_missing, "leak": plan.experiment.allow_leak},
         "corpus": dict(plan.cache.header["corpus"]),
-        "inputs": {"shapes": dict(plan.inputs.shapes), "layers": dict(plan.inputs.layers)},
+        "inputs": _inputs_record(plan.inputs),
         "specs": {role: json.loads(plan.cache.stream(name).spec.to_json()) for role, name in named.items()},
         "notes": plan.notes,
         "versions": {"mmer": mmer_version(), "python": platform.python_version()}
@@ -68,7 +72,7 @@ def write_splits(plan: Plan, folder: RunFolder) -> None:
     folder.write_rows(SPLITS, header, ([name, label, *told] for name, label, told in rows))
 
 
-def write_trained(part: RunFolder, trained: TrainedFold, device: torch.device) -> None:
+def write_trained(part: ModelFolder, trained: TrainedFold, device: torch.device) -> None:
     """Writes what training left: weights, curves, time and memory."""
     with part.replacing(WEIGHTS) as path:
         save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, path)
@@ -84,7 +88,7 @@ def write_trained(part: RunFolder, trained: TrainedFold, device: torch.device) -
 
 
 def write_predictions(
-    part: RunFolder, ids: Sequence[str], truth: Sequence[str], probabilities: npt.NDArray[Any], names: Sequence[str]
+    part: ModelFolder, ids: Sequence[str], truth: Sequence[str], probabilities: npt.NDArray[Any], names: Sequence[str]
 ) -> None:
     """Writes the truth, the guess and the probability of every class of each test utterance.
 
@@ -115,7 +119,7 @@ def scores_of(
     trained: TrainedFold,
     probabilities: Probabilities,
     *,
-    lengths: Lengths,
+    source: BatchSource,
 ) -> dict[str, Any]:
     """Gives the scores of one model, and what they were taken over.
 
@@ -125,7 +129,7 @@ def scores_of(
         head: as trained.
         trained: what training gave.
         probabilities: of its test part, ``(n, classes)``.
-        lengths: role -> rows of every utterance of the cache.
+        source: of the features.
     """
     scores = score_guesses(plan.split.classes[fold.test], probabilities.argmax(axis=1), len(plan.inputs.classes))
     return {
@@ -134,12 +138,12 @@ def scores_of(
         **scores.as_dict(),
         "dev_scores": dict(trained.dev),
         "test_of": plan.split.totals[fold.name],
-        **{OVER_LIMITS[part]: _over_limits(plan, head, indices, lengths) for part, indices in fold.parts.items()},
+        **{OVER_LIMITS[part]: _over_limits(plan, head, indices, source) for part, indices in fold.parts.items()},
         "parameters": count_parameters(head),
     }
 
 
-def sealed(part: RunFolder, scores: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def sealed(part: ModelFolder, scores: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Gives scores with the digests of files of their model and of themselves.
 
     Args:
@@ -150,7 +154,7 @@ def sealed(part: RunFolder, scores: Mapping[str, Any], names: Sequence[str]) -> 
     return {**scores, "digests": {**{name: part.digest(name) for name in names}, SCORES: digest_of(scores)}}
 
 
-def read_scores(part: RunFolder) -> dict[str, Any]:
+def read_scores(part: ModelFolder) -> dict[str, Any]:
     """Reads the scores of a model.
 
     Raises:
@@ -171,7 +175,7 @@ def read_scores(part: RunFolder) -> dict[str, Any]:
     return scores
 
 
-def read_predictions(part: RunFolder, names: Sequence[str]) -> list[Row]:
+def read_predictions(part: ModelFolder, names: Sequence[str]) -> list[Row]:
     """Reads the test predictions of a model, and holds them against its scores.
 
     Args:
@@ -195,7 +199,7 @@ def read_predictions(part: RunFolder, names: Sequence[str]) -> list[Row]:
     return rows  # type: ignore[return-value]
 
 
-def read_probabilities(part: RunFolder, names: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+def read_probabilities(part: ModelFolder, names: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
     """Reads the class probabilities that a model gave its test utterances; by id, float64 ``(classes,)``.
 
     Raises:
@@ -208,7 +212,7 @@ def read_probabilities(part: RunFolder, names: Sequence[str]) -> dict[str, npt.N
         raise _damaged(part, PREDICTIONS, f"no probability: {error}") from error
 
 
-def read_cost(part: RunFolder) -> tuple[float, int]:
+def read_cost(part: ModelFolder) -> tuple[float, int]:
     """Reads the seconds of training and the peak of memory in bytes.
 
     Raises:
@@ -221,7 +225,7 @@ def read_cost(part: RunFolder) -> tuple[float, int]:
         raise _damaged(part, COST, f"no {error}") from error
 
 
-def damage(part: RunFolder, names: Sequence[str]) -> str:
+def damage(part: ModelFolder, names: Sequence[str]) -> str:
     """Says what is wrong with the result of a model that is trained and scored; empty if nothing is.
 
     Args:
@@ -242,7 +246,73 @@ def damage(part: RunFolder, names: Sequence[str]) -> str:
         return str(_damaged(part, WEIGHTS, str(error)))
 
 
-def loss_beside(part: RunFolder) -> list[str]:
+def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) -> Head:
+    """Loads the trained head of one model, on the CPU and in eval mode.
+
+    No code of the run folder is executed: the head is one of the catalog, or the class that the caller names too.
+
+    Args:
+        run: folder of the run.
+        fold: name of the fold that the model was trained for.
+        seed: of the model.
+        head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
+
+    Raises:
+        Damaged: if the weights are not the ones that were scored.
+        MmerError: if the run has no such model, names a head that the caller does not, or was written by a version
+            that did not record what the head was built from; or if the weights do not fit the head.
+    """
+    described, record = run.described, run.read(RUN)
+    path = run.path / RUN
+    name = _trusted_head(described, head, path)
+    if fold not in described["folds"] or seed not in described["seeds"]:
+        folds, seeds = ", ".join(described["folds"]), ", ".join(map(str, described["seeds"]))
+        raise MmerError(f"{run.path} has no model of fold {fold} and seed {seed}; folds: {folds}; seeds: {seeds}")
+    inputs = _recorded_inputs(tuple(described["labels"]), record, path)
+    try:
+        config = config_for(name, described["head"])
+        with torch.device("meta"):  # takes no memory: a damaged description asks for any amount of it
+            expected = _built(name, config, inputs, seed=seed, recorded="weights" in record["inputs"])
+    except MmerError as error:
+        raise MmerError(f"{path}: {error}") from error
+    folder = run.model(fold, seed)
+    digest = read_scores(folder)["digests"].get(WEIGHTS)
+    weights = read_weights(folder, expected, digest=digest, way_out="the command of its run trains it anew")
+    model = build_head(name, config, inputs, seed=seed)
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def read_weights(folder: ModelFolder, head: nn.Module, *, digest: str | None, way_out: str) -> dict[str, Tensor]:
+    """Reads the weights of a trained model, on the CPU.
+
+    Args:
+        folder: of the model.
+        head: that they must fit; may be on the meta device.
+        digest: of the file when it was written, None if it was not recorded.
+        way_out: what to do if the file is damaged, for the error.
+
+    Raises:
+        Damaged: if the file cannot be read or is not the one that was written.
+        MmerError: if the weights are those of another head.
+    """
+    path = folder.path / WEIGHTS
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise Damaged(f"cannot read {path} ({error}); {way_out}") from error
+    if digest not in {None, folder.digest(WEIGHTS)}:
+        raise Damaged(f"{path} is not the file that was written; {way_out}")
+    expected = {name: _form(tensor) for name, tensor in head.state_dict().items()}
+    found = {name: _form(tensor) for name, tensor in weights.items()}
+    names = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    if names:
+        first = f"{names[0]}: expected {expected.get(names[0], 'none')}, got {found.get(names[0], 'none')}"
+        raise MmerError(f"{path} does not fit the head, {len(names)} weights differ ({first}); {way_out}")
+    return weights
+
+
+def loss_beside(part: ModelFolder) -> list[str]:
     """Says which files are lost or changed that no score depends on, so that nothing is trained anew for them."""
     told = []
     for read in (_read_curves, read_cost):
@@ -253,13 +323,75 @@ def loss_beside(part: RunFolder) -> list[str]:
     return told
 
 
-def _over_limits(plan: Plan, head: AnyHead, indices: Places, lengths: Lengths) -> list[str]:
+def _over_limits(plan: Plan, head: AnyHead, indices: Places, source: BatchSource) -> list[str]:
     """Names the utterances of one part that a head cannot take in full."""
-    read = {role: lengths[role][indices] for role in plan.experiment.head.roles}
+    read = {role: source.lengths(indices, [role]) for role in plan.experiment.head.roles}
     return [plan.cache.ids[index] for index in indices[head.over_limits(read)].tolist()]
 
 
-def _read_curves(part: RunFolder) -> list[dict[str, str]]:
+def _trusted_head(described: Plain, trusted: str | None, path: Path) -> str:
+    """Returns the name of the head of a run, unless it is a class that the caller does not name."""
+    name = described["fusion"]
+    if not isinstance(name, str) or "head" not in described:
+        raise MmerError(f"{path} is a late fusion of other runs and has no weights; load the models of those runs")
+    if ":" in name and name != trusted:
+        raise MmerError(f"{path} names the class {name}, which is not imported unless you name the same class")
+    return name
+
+
+def _built(name: str, config: HeadConfig, inputs: HeadInputs, *, seed: int, recorded: bool) -> nn.Module:
+    """Builds a head; where start weights are missing and were not recorded, the error states that."""
+    try:
+        return build_head(name, config, inputs, seed=seed)
+    except MmerError as error:
+        if recorded:
+            raise
+        raise MmerError(f"the version that wrote it {NO_INPUTS} ({error}); {TRAIN_ANEW}") from error
+
+
+def _inputs_record(inputs: HeadInputs) -> dict[str, Any]:
+    """Returns what a head is built from as plain values: start weights by their form, single numbers by their value."""
+    weights = {role: {name: _weight_record(held[name]) for name in held} for role, held in inputs.weights.items()}
+    return {"shapes": dict(inputs.shapes), "layers": dict(inputs.layers), "weights": weights}
+
+
+def _weight_record(values: npt.NDArray[Any]) -> object:
+    values = np.asarray(values)
+    return values.item() if values.ndim == 0 else " ".join([values.dtype.name, *map(str, values.shape)])
+
+
+def _recorded_inputs(classes: tuple[str, ...], record: Plain, path: Path) -> HeadInputs:
+    """Returns what a head was built from, with zeros for the start weights, which training has changed."""
+    inputs = record.get("inputs")
+    if not isinstance(inputs, dict) or not isinstance(inputs.get("shapes"), dict):
+        raise MmerError(f"{path} {NO_INPUTS}; {TRAIN_ANEW}")
+    try:
+        return HeadInputs(
+            classes=classes,
+            shapes={role: tuple(map(int, shape)) for role, shape in inputs["shapes"].items()},
+            layers={role: str(layers) for role, layers in inputs.get("layers", {}).items()},
+            weights={role: _zeros(held) for role, held in inputs.get("weights", {}).items()},
+        )
+    except (AttributeError, TypeError, ValueError, MemoryError) as error:
+        raise MmerError(f"{path} cannot be read (inputs: {error}); {TRAIN_ANEW}") from error
+
+
+def _zeros(recorded: Mapping[str, object]) -> Weights:
+    found = {}
+    for name, form in recorded.items():
+        if isinstance(form, str):
+            kind, *shape = form.split()
+            found[name] = np.zeros(tuple(map(int, shape)), dtype=kind)
+        else:
+            found[name] = np.array(form)
+    return found
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _read_curves(part: ModelFolder) -> list[dict[str, str]]:
     _check_digest(part, CURVES, read_scores(part))
     return part.read_rows(CURVES)
 
@@ -268,12 +400,12 @@ def _own_digest(scores: Mapping[str, Any]) -> str:
     return digest_of({name: value for name, value in scores.items() if name != "digests"})
 
 
-def _check_digest(part: RunFolder, name: str, scores: Mapping[str, Any]) -> None:
+def _check_digest(part: ModelFolder, name: str, scores: Mapping[str, Any]) -> None:
     """Refuses a file that was changed since its model was scored; runs of old keep no digests."""
     written = scores["digests"].get(name)
     if written is not None and part.digest(name) != written:
         raise _damaged(part, name, f"it is not the file that {SCORES} is of")
 
 
-def _damaged(part: RunFolder, name: str, why: str) -> Damaged:
+def _damaged(part: ModelFolder, name: str, why: str) -> Damaged:
     return Damaged(f"{part.path / name} is damaged ({why}); the command of its run trains it anew")

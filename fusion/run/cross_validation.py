@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from fusion.data.features import RESIDENT_SHARE, FeatureSource, FoldRows
+from fusion.data.features import RESIDENT_SHARE, BatchSource, FeatureSource, FoldRows
 from fusion.data.memory import memory_needed
 from fusion.data.packing import Indices
 from fusion.experiment.plan import Plan, build
@@ -29,7 +29,7 @@ from fusion.run.artifacts import (
     write_splits,
     write_trained,
 )
-from fusion.run.folder import CURVES, PREDICTIONS, SCORES, STATE, WEIGHTS, RunFolder
+from fusion.run.folder import CURVES, PREDICTIONS, SCORES, STATE, WEIGHTS, ModelFolder, RunFolder
 from fusion.training.checkpoint import EpochScores
 from fusion.training.evaluate import score
 from fusion.training.interrupt import Stopping, never
@@ -58,13 +58,13 @@ def ready_head(plan: Plan, source: FeatureSource, train: Indices, *, seed: int) 
 
 
 def open_test(
-    part: RunFolder,
+    part: ModelFolder,
     plan: Plan,
     fold: Fold,
     *,
     head: AnyHead,
     trained: TrainedFold,
-    source: FeatureSource,
+    source: BatchSource,
     seed: int,
     notes: Sequence[str],
 ) -> None:
@@ -87,7 +87,7 @@ def open_test(
     names, ids = plan.inputs.classes, [plan.cache.ids[index] for index in fold.test]
     truth = [names[index] for index in plan.split.classes[fold.test]]
     write_predictions(part, ids, truth, probabilities, names)
-    scores = scores_of(plan, fold, head, trained, probabilities, lengths=source.lengths)
+    scores = scores_of(plan, fold, head, trained, probabilities, source=source)
     scores = {"fold": fold.name, "seed": seed, **scores, "notes": list(notes)}
     part.write(SCORES, sealed(part, scores, (WEIGHTS, CURVES, PREDICTIONS)))
 
@@ -145,7 +145,7 @@ def cross_validate(
             plan=plan,
             fold=fold,
             seed=seed,
-            part=folder.part(fold.name, seed),
+            part=folder.model(fold.name, seed),
             save_every_s=save_every_s,
             stopping=stopping,
         )
@@ -159,7 +159,7 @@ def cross_validate(
         return
     with memory_needed(device, f"lower --resident-share ({resident_share:g})"):
         source = _source(plan, device, resident_share)
-    watcher.note(source.told)
+    watcher.note(source.describe())
     for model in left:
         if stopping():
             raise KeyboardInterrupt
@@ -186,13 +186,13 @@ class _Model:
     plan: Plan
     fold: Fold
     seed: int
-    part: RunFolder
+    part: ModelFolder
     save_every_s: float
     stopping: Stopping
 
     def finished(self, watcher: Watcher) -> bool:
         """Tells whether it is trained and scored, and all of that can be read."""
-        if not (self.part.path / SCORES).exists():
+        if not self.part.scored:
             return False
         if told := damage(self.part, self.plan.inputs.classes):
             watcher.note(told)
@@ -220,7 +220,7 @@ class _Model:
         self.part.delete(STATE)
         return trained.curves[trained.best_epoch - 1]
 
-    def _train(self, head: AnyHead, source: FeatureSource, watcher: Watcher) -> TrainedFold:
+    def _train(self, head: AnyHead, source: BatchSource, watcher: Watcher) -> TrainedFold:
         self.part.make()
         training = self.plan.experiment.training
         with memory_needed(source.device, f"lower --batch-size ({training.batch_size})"):

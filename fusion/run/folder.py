@@ -34,7 +34,6 @@ RUN, SCORES, RESULTS, COST = "run.json", "scores.json", "results.json", "cost.js
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
 CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
-OF_MODELS = (WEIGHTS, CURVES, PREDICTIONS, SCORES, COST, STATE)
 DECIDES = frozenset({"fusion", "seeds", "labels", "protocol", "folds"})  # what every description of a run holds
 SECTIONS = ("head", "training")  # of fields
 ELSEWHERE = "name another --out, or delete the folder"
@@ -45,8 +44,8 @@ class Damaged(MmerError):
     """A file of a run folder is not there, or not what was written."""
 
 
-class RunFolder:
-    """The folder of one run, or of one of its models.
+class Folder:
+    """A folder of JSON, CSV and binary files, each written to a temporary name and renamed.
 
     Args:
         path: of the folder; made when something is written.
@@ -54,72 +53,6 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    def begin(self, described: Plain, recorded: Plain, defaults: Plain = NO_DEFAULTS) -> None:
-        """Writes what the run is, or checks that the folder is of this very run.
-
-        Args:
-            described: what decides the results.
-            recorded: what is kept beside it and may differ.
-            defaults: of fields by section, for a run that was begun before there was such a field.
-
-        Raises:
-            MmerError: if the folder holds another run, with what differs, or files of none, or cannot be written.
-        """
-        if not (self.path / RUN).exists():
-            self._check_free(described)
-            self.write(RUN, {"format_version": FORMAT_VERSION, "decides": described, **recorded})
-            return
-        held = filled(self.described, defaults)
-        if changed := _differences(held, json.loads(json.dumps(described))):
-            told = "; ".join(changed[:4])
-            raise MmerError(f"{self.path} holds another run ({told}); name another --out, or let it go by --replace")
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """What decides the results of the run in it.
-
-        Raises:
-            MmerError: if it holds none that can be read.
-        """
-        found = self.read(RUN)
-        found = found if isinstance(found, dict) else {}
-        version, described = found.get("format_version"), found.get("decides", {})
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise MmerError(f"{self.path / RUN} is of a newer mmer; update, or {ELSEWHERE}")
-        if not isinstance(version, int) or not _is_description(described):
-            raise MmerError(f"{self.path / RUN} is not of mmer-train; name another --out")
-        return dict(described)
-
-    def part(self, fold: str, seed: int) -> "RunFolder":
-        """Gives the folder of one model."""
-        return RunFolder(self.path / f"{quote(fold, safe=' ')}-seed{seed}")
-
-    def parts(self, described: Plain) -> list["RunFolder"]:
-        """Gives the folders of all models."""
-        return [self.part(fold, seed) for seed in described["seeds"] for fold in described["folds"]]
-
-    def clear(self) -> None:
-        """Deletes the run in it, and nothing else.
-
-        Raises:
-            MmerError: if what is there cannot be read or deleted.
-        """
-        if not (self.path / RUN).exists():
-            return
-        for part in self.parts(self.described):
-            if part.path.exists():
-                with writable(part.path):
-                    shutil.rmtree(part.path)
-        for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS, RUN):  # the run itself last, should this be killed
-            self.delete(name)
-
-    def _check_free(self, described: Plain) -> None:
-        """Refuses files that a run would take the place of."""
-        mine = [self.path / name for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS)]
-        mine += [part.path / name for part in self.parts(described) for name in OF_MODELS]
-        if found := next((path for path in mine if path.exists()), None):
-            raise MmerError(f"{found} is in the way, and {self.path} holds no run; name another --out")
 
     def delete(self, name: str) -> None:
         """Deletes a file, if it is there."""
@@ -188,6 +121,80 @@ class RunFolder:
         with replacing(self.path / name) as fresh:
             yield fresh
 
+
+class ModelFolder(Folder):
+    """The folder of one trained model, in a run folder or in the journal of a grid."""
+
+    FILES = (WEIGHTS, CURVES, PREDICTIONS, SCORES, COST, STATE)
+
+    @property
+    def scored(self) -> bool:
+        """Whether the model was scored on its test part; the scores are written last."""
+        return (self.path / SCORES).exists()
+
+
+class RunFolder(Folder):
+    """The folder of one run, with a folder for each of its models in it."""
+
+    def begin(self, described: Plain, recorded: Plain, defaults: Plain = NO_DEFAULTS) -> None:
+        """Writes what the run is, or checks that the folder is of this very run.
+
+        Args:
+            described: what decides the results.
+            recorded: what is kept beside it and may differ.
+            defaults: of fields by section, for a run that was begun before there was such a field.
+
+        Raises:
+            MmerError: if the folder holds another run, with what differs, or files of none, or cannot be written.
+        """
+        if not (self.path / RUN).exists():
+            self._check_free(described)
+            self.write(RUN, {"format_version": FORMAT_VERSION, "decides": described, **recorded})
+            return
+        held = filled(self.described, defaults)
+        if changed := _differences(held, json.loads(json.dumps(described))):
+            told = "; ".join(changed[:4])
+            raise MmerError(f"{self.path} holds another run ({told}); name another --out, or let it go by --replace")
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What decides the results of the run in it.
+
+        Raises:
+            MmerError: if it holds none that can be read.
+        """
+        found = self.read(RUN)
+        found = found if isinstance(found, dict) else {}
+        version, described = found.get("format_version"), found.get("decides", {})
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise MmerError(f"{self.path / RUN} is of a newer mmer; update, or {ELSEWHERE}")
+        if not isinstance(version, int) or not _is_description(described):
+            raise MmerError(f"{self.path / RUN} is not of mmer-train; name another --out")
+        return dict(described)
+
+    def model(self, fold: str, seed: int) -> ModelFolder:
+        """Returns the folder of one model."""
+        return ModelFolder(self.path / f"{quote(fold, safe=' ')}-seed{seed}")
+
+    def models(self, described: Plain) -> list[ModelFolder]:
+        """Returns the folders of all models."""
+        return [self.model(fold, seed) for seed in described["seeds"] for fold in described["folds"]]
+
+    def clear(self) -> None:
+        """Deletes the run in it, and nothing else.
+
+        Raises:
+            MmerError: if what is there cannot be read or deleted.
+        """
+        if not (self.path / RUN).exists():
+            return
+        for model in self.models(self.described):
+            if model.path.exists():
+                with writable(model.path):
+                    shutil.rmtree(model.path)
+        for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS, RUN):  # the run itself last, should this be killed
+            self.delete(name)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the right to train into the folder.
@@ -206,6 +213,13 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def _check_free(self, described: Plain) -> None:
+        """Refuses files that a run would take the place of."""
+        mine = [self.path / name for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS)]
+        mine += [model.path / name for model in self.models(described) for name in ModelFolder.FILES]
+        if found := next((path for path in mine if path.exists()), None):
+            raise MmerError(f"{found} is in the way, and {self.path} holds no run; name another --out")
 
 
 def _is_description(found: object) -> bool:

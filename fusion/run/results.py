@@ -20,7 +20,7 @@ from fusion.evaluation.statistics import Predictions, clusters_of, summarize
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import read_cost, read_predictions, read_scores
-from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, Damaged, RunFolder
+from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, Damaged, ModelFolder, RunFolder
 
 HEADER = ("fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1")
 OVER_ALL: Plain = {"mean": "mean", "std": "std", "pooled": "pooled", "interval": "95% of pooled"}
@@ -86,7 +86,7 @@ def collect(
     Raises:
         MmerError: if a model is not scored, or the cache lacks one of the utterances.
     """
-    parts = folder.parts(described)
+    parts = folder.models(described)
     folds = [{name: value for name, value in read_scores(part).items() if name != "digests"} for part in parts]
     names = list(described["labels"])
     predictions = pooled(parts, cache, names)
@@ -118,7 +118,7 @@ def collect(
     return results
 
 
-def pooled(parts: Sequence[RunFolder], cache: AnyCache, names: Sequence[str]) -> Predictions:
+def pooled(parts: Sequence[ModelFolder], cache: AnyCache, names: Sequence[str]) -> Predictions:
     """Reads the test predictions of all models of a run together.
 
     Args:
@@ -158,7 +158,7 @@ def check_held(ids: Iterable[str], cache: AnyCache) -> None:
 def cost_of(folder: RunFolder, described: Plain) -> tuple[float, int]:
     """Gives the seconds of training and the peak of memory in bytes over all models whose costs are kept."""
     costs = []
-    for part in folder.parts(described):
+    for part in folder.models(described):
         with suppress(Damaged):
             costs.append(read_cost(part))
     return sum(seconds for seconds, _ in costs), max((peak_bytes for _, peak_bytes in costs), default=0)

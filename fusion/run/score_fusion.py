@@ -15,7 +15,7 @@ from cache.joined import AnyCache
 from fusion.evaluation.metrics import score as score_guesses
 from fusion.fingerprint import Plain, digest_of
 from fusion.run.artifacts import Row, read_predictions, read_probabilities, read_scores, sealed, write_predictions
-from fusion.run.folder import PREDICTIONS, RUN, SCORES, RunFolder
+from fusion.run.folder import PREDICTIONS, RUN, SCORES, ModelFolder, RunFolder
 from fusion.run.results import check_held, collect
 
 FUSION = "score"
@@ -53,7 +53,7 @@ def add_runs(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, repl
             out.clear()
         out.begin(summed, recorded)
         for fold, (scores, rows, probabilities) in scored.items():
-            part = out.part(fold, 0)
+            part = out.model(fold, 0)
             labels = [row["label"] for row in rows]
             write_predictions(part, [row["id"] for row in rows], labels, probabilities, list(summed["labels"]))
             part.write(SCORES, sealed(part, scores, (PREDICTIONS,)))
@@ -99,7 +99,7 @@ def _fold(
 ) -> tuple[dict[str, Any], list[Row], npt.NDArray[np.float64]]:
     """Gives the scores of a fold, the rows of its test utterances in the first run, and their new probabilities."""
     names = list(told[0]["labels"])
-    parts = [[run.part(fold, seed) for seed in one["seeds"]] for run, one in zip(runs, told, strict=True)]
+    parts = [[run.model(fold, seed) for seed in one["seeds"]] for run, one in zip(runs, told, strict=True)]
     rows = read_predictions(parts[0][0], names)
     truth = {row["id"]: row["label"] for row in rows}
     for run, own in zip(runs, parts, strict=True):
@@ -136,7 +136,7 @@ def _check_truth(fold: str, mine: Plain, theirs: Plain, first: RunFolder, other:
         raise MmerError(f"{first.path} and {other.path} disagree on the label of {changed[0]}; train both again")
 
 
-def _logits(part: RunFolder, names: Sequence[str]) -> Logits:
+def _logits(part: ModelFolder, names: Sequence[str]) -> Logits:
     return {name: np.log(np.maximum(row, LEAST)) for name, row in read_probabilities(part, names).items()}
 
 

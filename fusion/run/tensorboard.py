@@ -38,7 +38,7 @@ class Board:
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Begins the events of a model."""
         self._watcher.start(fold, seed, epochs)
-        self._path = str(self._folder.part(fold, seed).path / BOARD)
+        self._path = str(self._folder.model(fold, seed).path / BOARD)
 
     def epoch(self, scores: EpochScores) -> None:
         """Writes the scalars of an epoch."""

@@ -20,19 +20,18 @@ from torch import Tensor, nn
 
 from cache.errors import MmerError
 from cache.files import replacing
-from fusion.data.features import FeatureSource
+from fusion.data.features import BatchSource
 from fusion.data.packing import Indices
-from fusion.fingerprint import filled
+from fusion.fingerprint import Plain, filled
 from fusion.training.config import TrainConfig
 from fusion.training.steps import config_of, roles_of
 
-Plain = Mapping[str, Any]
 HEAD, BEST, OPTIMIZER = "head", "best", "optimizer"
 METADATA = "mmer"
 
 
 def describe(
-    head: nn.Module, source: FeatureSource, train: Indices, dev: Indices, config: TrainConfig
+    head: nn.Module, source: BatchSource, train: Indices, dev: Indices, config: TrainConfig
 ) -> dict[str, dict[str, Any]]:
     """Describes a training by section and name: its configuration, the head, the utterances, the streams.
 
@@ -40,16 +39,16 @@ def describe(
     """
     shapes = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
     parts = {
-        part: [(source.cache.ids[index], int(source.labels[index])) for index in indices.tolist()]
+        part: [(source.ids[index], int(source.labels[index])) for index in indices.tolist()]
         for part, indices in {"train": train, "dev": dev}.items()
     }
-    streams = {role: stream for role, stream in source.streams.items() if role in roles_of(head)}
-    rows = {role: source.lengths[role][train].tolist() for role in streams}
+    streams = dict(source.identity(roles_of(head)))
+    rows = {role: source.lengths(train, [role]).tolist() for role in streams}
     return {
         "training": asdict(config),
         "head": {"name": type(head).__name__, **asdict(config_of(head)), "shapes": _digest(shapes)},
         "data": {**{part: _digest(named) for part, named in parts.items()}, "rows": _digest(rows)},
-        "streams": {role: f"{stream.spec.name} {stream.key}" for role, stream in streams.items()},
+        "streams": streams,
     }
 
 

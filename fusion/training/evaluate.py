@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fusion.data.batches import scoring_batches
-from fusion.data.features import FeatureSource
+from fusion.data.features import BatchSource
 from fusion.data.memory import is_out_of_memory
 from fusion.data.packing import Indices
 from fusion.evaluation.metrics import score as score_guesses
@@ -23,7 +23,7 @@ MONITORS: Mapping[str, bool] = {"wf1": True, "ua": True, "wa": True, "loss": Fal
 
 
 def score(
-    head: nn.Module, source: FeatureSource, indices: Indices, *, batch_size: int = SCORING_BATCH
+    head: nn.Module, source: BatchSource, indices: Indices, *, batch_size: int = SCORING_BATCH
 ) -> npt.NDArray[np.float32]:
     """Gives the probability of each class for some utterances, always computed in float32.
 
@@ -40,7 +40,7 @@ def score(
     return probabilities
 
 
-def logits_of(head: nn.Module, source: FeatureSource, indices: Indices, batch_size: int = SCORING_BATCH) -> Tensor:
+def logits_of(head: nn.Module, source: BatchSource, indices: Indices, batch_size: int = SCORING_BATCH) -> Tensor:
     """Gives the logits of some utterances on the CPU, float32 ``(n, classes)``, in the order of `indices`."""
     was_training = head.training
     head.eval()
@@ -56,7 +56,7 @@ def logits_of(head: nn.Module, source: FeatureSource, indices: Indices, batch_si
 
 def by_batch(
     logits: Callable[[Batch], Tensor],
-    source: FeatureSource,
+    source: BatchSource,
     indices: Indices,
     roles: Collection[str],
     batch_size: int = SCORING_BATCH,
@@ -98,12 +98,12 @@ def is_better(dev: Mapping[str, float], best: Mapping[str, float], monitor: str)
 
 def _in_batches(
     logits: Callable[[Batch], Tensor],
-    source: FeatureSource,
+    source: BatchSource,
     indices: Indices,
     roles: Collection[str],
     batch_size: int,
 ) -> Tensor:
-    groups = scoring_batches(source.costs(indices, roles), batch_size=batch_size)
+    groups = scoring_batches(source.lengths(indices, roles), batch_size=batch_size)
     with torch.no_grad():
         made = [logits(batch).float() for batch in source.batches([indices[group] for group in groups], roles)]
     order = torch.from_numpy(np.argsort(np.concatenate(groups)))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cache.errors import MmerError
 from fusion.data.batches import training_batches
-from fusion.data.features import FeatureSource
+from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, watch_peak
 from fusion.data.packing import Indices
 from fusion.head import Batch
@@ -104,7 +104,7 @@ class TrainedFold:
 
 def train_fold(
     head: nn.Module,
-    source: FeatureSource,
+    source: BatchSource,
     train: Indices,
     dev: Indices,
     config: TrainConfig,
@@ -158,7 +158,7 @@ class _Training:
     def __init__(
         self,
         head: nn.Module,
-        source: FeatureSource,
+        source: BatchSource,
         train: Indices,
         dev: Indices,
         config: TrainConfig,
@@ -174,7 +174,7 @@ class _Training:
         self.optimizer = build_optimizer(head, name=config.optimizer, lr=config.lr, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(source.device.type, enabled=config.precision == "float16")
         self.by_class: Tensor | None = None
-        self.costs = source.costs(train, roles_of(head))
+        self.costs = source.lengths(train, roles_of(head))
         self.schedule = schedule_of(config, len(self._groups(1)))
         self.described = describe(head, source, train, dev, config)
         self.progress, self.best = Progress(), dict[str, Tensor]()

@@ -5,7 +5,6 @@ Why a training stopped: features that are no numbers, or a rate that is too high
 
 import math
 from collections.abc import Collection, Mapping
-from shlex import quote
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from cache.errors import MmerError
 from fusion.data.batches import scoring_batches
-from fusion.data.features import FeatureSource
+from fusion.data.features import BatchSource
 from fusion.data.packing import Indices
 from fusion.training.config import TrainConfig
 from fusion.training.evaluate import SCORING_BATCH
@@ -40,16 +39,14 @@ def explained(error: LossNotFinite, config: TrainConfig, bad: str) -> str:
     return f"{error}; lower lr ({config.lr}){half}"
 
 
-def bad_feature(source: FeatureSource, indices: Indices, roles: Collection[str]) -> str:
+def bad_feature(source: BatchSource, indices: Indices, roles: Collection[str]) -> str:
     """Names the first utterance with a feature that is not finite, and its stream; empty if there is none."""
-    groups = [indices[group] for group in scoring_batches(source.costs(indices, roles), batch_size=SCORING_BATCH)]
+    groups = [indices[group] for group in scoring_batches(source.lengths(indices, roles), batch_size=SCORING_BATCH)]
     for group, batch in zip(groups, source.batches(groups, roles), strict=True):
         for role, rows in batch.features.items():
             bad = np.flatnonzero(~rows.flatten(1).isfinite().all(dim=1).cpu().numpy())
             if len(bad):
-                name, utterance = source.streams[role].spec.name, source.cache.ids[int(group[bad[0]])]
-                see = f"see mmer-cache verify {quote(str(source.cache.path))}"
-                return f"features of utterance {utterance} in {name} are not finite; {see}"
+                return source.nonfinite_text(int(group[bad[0]]), role)
     return ""
 
 

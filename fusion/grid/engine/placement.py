@@ -55,7 +55,7 @@ def footprint_of(model: Model, source: FeatureSource) -> Footprint:
     head.to(source.device)
     head.train()
     roles = roles_of(head)
-    costs = source.costs(model.fold.train, roles)
+    costs = source.lengths(model.fold.train, roles)
     longest = scoring_batches(costs, batch_size=model.training.batch_size)[0]
     batch = source.batch(model.fold.train[longest], roles)
     return Footprint(

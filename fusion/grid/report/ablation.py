@@ -7,7 +7,7 @@ from fusion.evaluation.metrics import METRICS
 from fusion.grid.combinations import Fields, told, value_text
 from fusion.grid.report.tables import ALL_TESTS, NAMES, NOTHING, SIGNS, escaped, failure_text, spread_text
 from fusion.grid.selection import UNSET, Ranked, Spread
-from fusion.run.folder import RunFolder
+from fusion.run.folder import Folder
 from fusion.run.results import percent
 
 ABLATION_MD, ABLATION_TEX = "ablation.md", "ablation.tex"
@@ -99,7 +99,7 @@ def ablation(ranked: Sequence[Ranked], title: str, *, base: str = BASE) -> Ablat
     return Ablation(title=title, base=base, fields=first.fields, rows=rows, shown=shown, compared=compared)
 
 
-def write_ablation(folder: RunFolder, table: Ablation) -> None:
+def write_ablation(folder: Folder, table: Ablation) -> None:
     """Writes an ablation table as `ABLATION_MD` and `ABLATION_TEX`.
 
     Raises:

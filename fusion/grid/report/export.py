@@ -8,7 +8,7 @@ from fusion.evaluation.metrics import METRICS
 from fusion.grid.combinations import Result
 from fusion.grid.report.tables import wins_of
 from fusion.grid.selection import Ranked, Spread, fold_winners, nested, shows_unchosen, single_best
-from fusion.run.folder import RunFolder
+from fusion.run.folder import Folder
 
 GRID_CSV, MODELS_CSV = "grid.csv", "models.csv"
 SCORES = (*(("dev", metric) for metric in (*METRICS, "loss")), *(("test", metric) for metric in METRICS))
@@ -45,7 +45,7 @@ def grid_json(
 
 
 def write_csv(
-    folder: RunFolder,
+    folder: Folder,
     ranked: Sequence[Ranked],
     results: Sequence[Result],
     axes: Sequence[str],

@@ -16,7 +16,7 @@ from fusion.grid.report.plots import plot_grid
 from fusion.grid.report.tables import NAMES, Table, counted, fold_table, grid_table, sentences
 from fusion.grid.selection import Ranked, rank
 from fusion.grid.session import Found
-from fusion.run.folder import RESULTS, RunFolder
+from fusion.run.folder import RESULTS, Folder
 from fusion.run.results import percent
 
 REPORTS = "grids"  # folder of the journal, with one folder for each set of combinations
@@ -38,7 +38,7 @@ class Report:
         ablation: the combinations beside the first of them.
     """
 
-    folder: RunFolder
+    folder: Folder
     found: Found
     ranked: Sequence[Ranked]
     axes: Sequence[str]
@@ -79,7 +79,7 @@ def report_of(found: Found, journal: Journal, cache: AnyCache, *, engine: str) -
     every = [one.fields for one in found.combinations]
     ranked = rank(every, found.results, monitor_of(found), folds=[fold.name for fold in plan.split.folds])
     axes = list(dict.fromkeys(name for fields in every for name in fields))
-    folder = RunFolder(journal.path / REPORTS / _digest(found))
+    folder = Folder(journal.path / REPORTS / _digest(found))
     plain = grid_json(ranked, found.results, found.winners, engine=engine, seconds=round(found.seconds, 3))
     return Report(
         folder=folder,
@@ -106,7 +106,7 @@ def monitor_of(found: Found) -> str:
     return found.combinations[0].plan.experiment.training.monitor
 
 
-def _beside(found: Found, cache: AnyCache, folder: RunFolder) -> dict[str, Any]:
+def _beside(found: Found, cache: AnyCache, folder: Folder) -> dict[str, Any]:
     plan = found.combinations[0].plan
     return {
         "fusion": plan.experiment.fusion,

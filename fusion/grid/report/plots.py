@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fusion.grid.report.parallel import draw_parallel
 from fusion.grid.report.scale import Pictured, Scale, pictured, plain, scale_of, varied
 from fusion.grid.selection import Ranked
-from fusion.run.folder import RunFolder
+from fusion.run.folder import Folder
 
 PARALLEL_PNG = "parallel.png"
 POINT, MEAN, BEST = "#5b8db8", "#17263c", "#d1495b"
@@ -24,7 +24,7 @@ LETTERS_PER_INCH = 9  # of labels side by side
 Indices = npt.NDArray[np.int64]
 
 
-def plot_grid(folder: RunFolder, ranked: Sequence[Ranked], axes: Sequence[str], monitor: str) -> list[str]:
+def plot_grid(folder: Folder, ranked: Sequence[Ranked], axes: Sequence[str], monitor: str) -> list[str]:
     """Draws a plot for each axis with at least two values, and parallel coordinates over them.
 
     Args:

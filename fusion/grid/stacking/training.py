@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from cache.errors import MmerError
-from fusion.data.features import FeatureSource
+from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, watch_peak
 from fusion.data.packing import Indices
 from fusion.grid.stacking.stack import HeadStack
@@ -143,7 +143,7 @@ def clip_rows(gradient: Tensor, clip: Tensor) -> None:
 
 def train_stack(
     heads: Sequence[nn.Module],
-    source: FeatureSource,
+    source: BatchSource,
     train: Indices,
     dev: Indices,
     configs: Sequence[TrainConfig],
@@ -205,7 +205,7 @@ class _Member:
 class _StackTraining:
     """The training of a stack under way."""
 
-    def __init__(self, members: Sequence[_Member], source: FeatureSource, train: Indices, dev: Indices) -> None:
+    def __init__(self, members: Sequence[_Member], source: BatchSource, train: Indices, dev: Indices) -> None:
         for member in members:
             seed_dropout(member.head, member.config.seed)
         self.members, self.source, self.train, self.dev = list(members), source, train, dev
@@ -214,7 +214,7 @@ class _StackTraining:
         self.stack = HeadStack([member.head for member in members], source.device)
         decays = self._tensor([member.config.weight_decay for member in self.members])
         self.optimizer = StackedAdam(self.stack.rows, name=self.config.optimizer, weight_decay=decays)
-        self.costs = source.costs(train, self.roles)
+        self.costs = source.lengths(train, self.roles)
         self.by_class: Tensor | None = None
         self.steps_per_epoch = len(self._groups(1))
         self.done, self.step = 0, 0  # epochs and steps

@@ -76,12 +76,12 @@ def test_roles_that_are_not_asked_for_are_not_read(learnable: Path, resident_byt
     source = toy_source(learnable, resident_bytes=resident_bytes)
     batch = source.batch(np.array([0]), roles=("text",))
     assert list(batch.features) == list(batch.masks) == ["text"]
-    assert source.costs(np.array([0, 7]), ("text",)).tolist() == source.lengths["text"][[0, 7]].tolist()
+    assert source.lengths(np.array([0, 7]), ("text",)).tolist() == source.rows_by_role["text"][[0, 7]].tolist()
 
 
 def test_only_the_chosen_utterances_are_held(learnable: Path) -> None:
     source = FeatureSource(open_cache(learnable), STREAMS, LABELS, chosen=np.array([3, 8, 2]))
-    rows = {role: int(lengths[[2, 3, 8]].sum()) for role, lengths in source.lengths.items()}
+    rows = {role: int(lengths[[2, 3, 8]].sum()) for role, lengths in source.rows_by_role.items()}
     assert source.size_bytes == rows[AUDIO] * 12 + rows[TEXT] * 48 + rows["chars"]
     assert source.batch(np.array([8, 2])).indices.tolist() == [8, 2]
     with pytest.raises(ValueError, match="utterance 4 is not among the 3 chosen"):

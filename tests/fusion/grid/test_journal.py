@@ -22,7 +22,7 @@ def test_a_model_scores_what_it_scores_in_mmer_train(trainable: Path, tmp_path: 
     journal, _ = trained(tmp_path / "grid", every)
     finish(every[0].plan, tmp_path / "run")
     for model in models(every):
-        own, run = journal.folder(model), RunFolder(tmp_path / "run").part(model.fold.name, 0)
+        own, run = journal.folder(model), RunFolder(tmp_path / "run").model(model.fold.name, 0)
         assert (own.path / WEIGHTS).read_bytes() == (run.path / WEIGHTS).read_bytes()
         assert journal.result(model, 0).test is None
         journal.open_test(model, sources(every).of(every[0].plan))

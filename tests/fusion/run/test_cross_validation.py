@@ -102,9 +102,9 @@ def test_the_folder_holds_what_the_run_was(trainable: Path, undisturbed: Path) -
     assert [row["id"] for row in rows] == cache.ids
     for fold in ("1", "2", "3"):
         tested = {row["id"] for row in rows if row[f"fold {fold}"] == "test"}
-        assert tested == set(read_probabilities(folder.part(fold, 1), list(told["decides"]["labels"])))
+        assert tested == set(read_probabilities(folder.model(fold, 1), list(told["decides"]["labels"])))
         assert {row[f"fold {fold}"] for row in rows} == {"train", "dev", "test"}
-    curves = folder.part("1", 2).read_rows("curves.csv")
+    curves = folder.model("1", 2).read_rows("curves.csv")
     assert [row["epoch"] for row in curves] == ["1", "2"]
     assert curves[0].keys() == {"epoch", "cross_entropy", "total", "dev_wa", "dev_ua", "dev_wf1", "dev_loss"}
 
@@ -123,10 +123,10 @@ def test_the_folder_holds_all_that_predicting_needs(trainable: Path, tmp_path: P
         layers=told["inputs"]["layers"],
     )
     head = build_head(fusion, config_for(fusion, decides["head"]), inputs, seed=99)
-    head.load_state_dict(load_file(folder.part("2", 0).path / "weights.safetensors"))
+    head.load_state_dict(load_file(folder.model("2", 0).path / "weights.safetensors"))
     source = FeatureSource(planned.cache, planned.chosen.streams, planned.split.classes)
     test = planned.split.folds[1].test
-    held = read_probabilities(folder.part("2", 0), names)
+    held = read_probabilities(folder.model("2", 0), names)
     for index, row in zip(test.tolist(), score(head, source, test), strict=True):
         assert row.tolist() == held[planned.cache.ids[index]].tolist()
 
@@ -184,7 +184,7 @@ def test_views_are_read_in_training(tmp_path: Path) -> None:
     planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"beta": "1", "epochs": "1"})
     assert planned.chosen.streams["audio.view"] == "voice~lsa"
     finish(planned, tmp_path / "run")
-    part = RunFolder(tmp_path / "run").part("1", 0)
+    part = RunFolder(tmp_path / "run").model("1", 0)
     assert float(part.read_rows("curves.csv")[0]["ecl"]) > 0.1
     assert part.read("scores.json")["notes"] == ["the views of ECL repeat what has no stream for text.view"]
 

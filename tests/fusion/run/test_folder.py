@@ -120,7 +120,7 @@ def test_clearing_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
     mine.write_text("precious")
     folder.clear()  # there is no run yet
     folder.begin(DESCRIBED, {})
-    for part in folder.parts(DESCRIBED):
+    for part in folder.models(DESCRIBED):
         part.write("scores.json", {})
     folder.write("results.json", {})
     folder.clear()
@@ -130,7 +130,7 @@ def test_clearing_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
 
 @given(st.lists(st.text(min_size=1, max_size=20), min_size=2, max_size=2, unique=True))
 def test_every_fold_has_a_folder_of_its_own_below_the_run(folds: list[str]) -> None:
-    paths = [RunFolder(Path("run")).part(fold, 0).path for fold in folds]
+    paths = [RunFolder(Path("run")).model(fold, 0).path for fold in folds]
     assert paths[0] != paths[1]
     assert all(path.parent == Path("run") and "\0" not in path.name for path in paths)
 

@@ -45,7 +45,7 @@ def test_the_object_is_that_of_the_contract(run: tuple[dict[str, Any], RunFolder
 
 def test_scores_agree_with_scikit_learn_on_what_was_predicted(run: tuple[dict[str, Any], RunFolder]) -> None:
     results, folder = run
-    rows = [row for part in folder.parts(folder.described) for row in part.read_rows("predictions.csv")]
+    rows = [row for part in folder.models(folder.described) for row in part.read_rows("predictions.csv")]
     truth, guess = [row["label"] for row in rows], [row["guess"] for row in rows]
     assert results["pooled"]["wa"] == pytest.approx(accuracy_score(truth, guess))
     assert results["pooled"]["ua"] == pytest.approx(balanced_accuracy_score(truth, guess))
@@ -63,7 +63,7 @@ def test_scores_agree_with_scikit_learn_on_what_was_predicted(run: tuple[dict[st
 
 def test_every_guess_has_the_highest_of_probabilities_that_sum_to_one(run: tuple[dict[str, Any], RunFolder]) -> None:
     results, folder = run
-    part, names = folder.part("2", 1), results["labels"]
+    part, names = folder.model("2", 1), results["labels"]
     for row in part.read_rows("predictions.csv"):
         probabilities = read_probabilities(part, names)[row["id"]]
         assert probabilities.sum() == pytest.approx(1, abs=1e-6)

@@ -10,7 +10,7 @@ from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.evaluation.metrics import score
 from fusion.run.artifacts import read_probabilities
-from fusion.run.folder import RunFolder
+from fusion.run.folder import ModelFolder, RunFolder
 from fusion.run.score_fusion import add_runs
 from tests.support.runs import files_of, finish, plan
 
@@ -29,9 +29,9 @@ def runs(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunF
 def test_the_sum_of_logits_is_what_is_scored(runs: list[RunFolder], trainable: Path, tmp_path: Path) -> None:
     out = RunFolder(tmp_path / "sum")
     results = add_runs(runs, open_cache(trainable), out)
-    audio = read_probabilities(runs[0].part("1", 0), NAMES)
-    text = [read_probabilities(runs[1].part("1", seed), NAMES) for seed in (1, 2)]
-    added = read_probabilities(out.part("1", 0), NAMES)
+    audio = read_probabilities(runs[0].model("1", 0), NAMES)
+    text = [read_probabilities(runs[1].model("1", seed), NAMES) for seed in (1, 2)]
+    added = read_probabilities(out.model("1", 0), NAMES)
     assert audio.keys() == added.keys()
     for name, row in added.items():
         product = audio[name] * np.sqrt(text[0][name] * text[1][name])  # averaged logits are geometric means
@@ -82,7 +82,7 @@ def test_runs_that_do_not_belong_together_are_refused(
 
 def test_other_test_utterances_are_named(runs: list[RunFolder], trainable: Path, tmp_path: Path) -> None:
     changed = RunFolder(Path(shutil.copytree(runs[1].path, tmp_path / "changed")))
-    part = changed.part("2", 1)
+    part = changed.model("2", 1)
     rows, scores = part.read_rows("predictions.csv"), part.read("scores.json")
     _write(part, rows[1:], scores)
     with pytest.raises(MmerError, match=rf"fold 2: 1 test utterances are in one of .* \(first: {rows[0]['id']}\)"):
@@ -97,12 +97,12 @@ def test_a_run_that_is_none_or_not_finished_is_told(runs: list[RunFolder], train
     with pytest.raises(MmerError, match=r"nowhere/run.json cannot be read \(No such file or directory\)"):
         add_runs([runs[0], RunFolder(tmp_path / "nowhere")], open_cache(trainable), RunFolder(tmp_path / "sum"))
     half = RunFolder(Path(shutil.copytree(runs[1].path, tmp_path / "half")))
-    half.part("3", 2).delete("scores.json")
+    half.model("3", 2).delete("scores.json")
     with pytest.raises(MmerError, match=r"3-seed2/scores.json cannot be read .*the command of its run"):
         add_runs([runs[0], half], open_cache(trainable), RunFolder(tmp_path / "sum"))
 
 
-def _write(part: RunFolder, rows: list[dict[str, str]], scores: dict[str, Any]) -> None:
+def _write(part: ModelFolder, rows: list[dict[str, str]], scores: dict[str, Any]) -> None:
     """Writes predictions, and scores that follow from them."""
     truth, guess = (np.array([NAMES.index(row[column]) for row in rows]) for column in ("label", "guess"))
     scored = {**scores, "test": len(rows), **score(truth, guess, len(NAMES)).as_dict(), "digests": {}}

@@ -12,7 +12,7 @@ from cache.errors import MmerError
 from fusion.run import cross_validation as crossval
 from fusion.run.artifacts import damage, read_cost, read_predictions, read_probabilities, read_scores
 from fusion.run.cross_validation import cross_validate
-from fusion.run.folder import RunFolder
+from fusion.run.folder import ModelFolder, RunFolder
 from tests.support.heads import CLASSES
 from tests.support.runs import CPU, Told, files_of, finish, plan
 
@@ -27,8 +27,8 @@ def run(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def part(run: Path, tmp_path: Path) -> RunFolder:
-    return RunFolder(Path(shutil.copytree(run, tmp_path / "run"))).part("1", 0)
+def part(run: Path, tmp_path: Path) -> ModelFolder:
+    return RunFolder(Path(shutil.copytree(run, tmp_path / "run"))).model("1", 0)
 
 
 def cut(path: Path, share: float = 0.5) -> None:
@@ -36,7 +36,7 @@ def cut(path: Path, share: float = 0.5) -> None:
     path.write_bytes(whole[: int(len(whole) * share)])
 
 
-def test_what_is_whole_is_read(part: RunFolder) -> None:
+def test_what_is_whole_is_read(part: ModelFolder) -> None:
     assert damage(part, NAMES) == ""
     assert read_scores(part)["test"] == len(read_predictions(part, NAMES)) == len(read_probabilities(part, NAMES))
     assert read_cost(part)[0] > 0
@@ -115,7 +115,7 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
 
 @pytest.mark.parametrize("case", DAMAGES, ids=lambda case: case[0])
 def test_what_is_damaged_is_told_and_trained_anew_to_the_same_bits(
-    trainable: Path, run: Path, part: RunFolder, case: tuple[str, Callable[[Path], Any], str]
+    trainable: Path, run: Path, part: ModelFolder, case: tuple[str, Callable[[Path], Any], str]
 ) -> None:
     name, act, told = case
     act(part.path / name)
@@ -133,14 +133,14 @@ def test_what_is_damaged_is_told_and_trained_anew_to_the_same_bits(
     assert {key: mine[key] for key in theirs if "seed" in key} == {key: theirs[key] for key in theirs if "seed" in key}
 
 
-def test_a_run_of_old_keeps_no_digests(part: RunFolder) -> None:
+def test_a_run_of_old_keeps_no_digests(part: ModelFolder) -> None:
     without("digests")(part.path / "scores.json")
     other_weights(part.path / "weights.safetensors")
     assert damage(part, NAMES) == ""
 
 
 def test_scores_do_not_outlive_the_weights_that_they_are_of(
-    trainable: Path, run: Path, part: RunFolder, monkeypatch: pytest.MonkeyPatch
+    trainable: Path, run: Path, part: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without("digests")(part.path / "scores.json")
     cut(part.path / "weights.safetensors")
@@ -151,12 +151,12 @@ def test_scores_do_not_outlive_the_weights_that_they_are_of(
             cross_validate(asked, folder, device=CPU, watcher=Told())
     assert not (part.path / "scores.json").exists()
     cross_validate(asked, folder, device=CPU, watcher=Told())
-    theirs = RunFolder(run).part("1", 0).path
+    theirs = RunFolder(run).model("1", 0).path
     for name in ("weights.safetensors", "predictions.csv", "scores.json"):
         assert (part.path / name).read_bytes() == (theirs / name).read_bytes()
 
 
-def test_a_probability_that_is_none_is_told(part: RunFolder) -> None:
+def test_a_probability_that_is_none_is_told(part: ModelFolder) -> None:
     without("digests")(part.path / "scores.json")
     path = part.path / "predictions.csv"
     path.write_text(path.read_text().replace("p_sad", "p_glad"))
@@ -175,7 +175,7 @@ BESIDE: list[tuple[str, Callable[[Path], Any], str]] = [
 
 @pytest.mark.parametrize("case", BESIDE, ids=lambda case: case[0])
 def test_nothing_is_trained_anew_for_a_file_that_no_score_depends_on(
-    trainable: Path, part: RunFolder, case: tuple[str, Callable[[Path], Any], str]
+    trainable: Path, part: ModelFolder, case: tuple[str, Callable[[Path], Any], str]
 ) -> None:
     name, act, told = case
     act(part.path / name)
@@ -187,7 +187,7 @@ def test_nothing_is_trained_anew_for_a_file_that_no_score_depends_on(
 
 
 @pytest.mark.parametrize("name", ["scores.json", "predictions.csv", "weights.safetensors"])
-def test_what_cannot_be_read_just_now_is_no_damage(part: RunFolder, name: str) -> None:
+def test_what_cannot_be_read_just_now_is_no_damage(part: ModelFolder, name: str) -> None:
     (part.path / name).unlink()
     (part.path / name).mkdir()
     with pytest.raises(MmerError, match=rf"{name} cannot be read \(Is a directory\); run it again once it can"):

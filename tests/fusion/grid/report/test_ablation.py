@@ -6,7 +6,7 @@ import pytest
 from cache.errors import MmerError
 from fusion.grid.report.ablation import CLOSED, Ablation, ablation, as_latex, as_markdown, write_ablation
 from fusion.grid.report.tables import ALL_TESTS
-from fusion.run.folder import RunFolder
+from fusion.run.folder import Folder
 from tests.support.scored import grid, opened, ranked
 
 WON = {"1": 1, "2": 0}
@@ -126,7 +126,7 @@ def test_a_bar_in_a_value_does_not_end_a_cell() -> None:
 
 
 def test_both_are_written(tmp_path: Path) -> None:
-    write_ablation(RunFolder(tmp_path), closed_table())
+    write_ablation(Folder(tmp_path), closed_table())
     assert (tmp_path / "ablation.md").read_text(encoding="utf-8") == as_markdown(closed_table())
     assert (tmp_path / "ablation.tex").read_text(encoding="utf-8") == as_latex(closed_table())
 
@@ -134,4 +134,4 @@ def test_both_are_written(tmp_path: Path) -> None:
 def test_a_table_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MmerError, match="cannot write to"):
-        write_ablation(RunFolder(tmp_path / "file"), closed_table())
+        write_ablation(Folder(tmp_path / "file"), closed_table())

@@ -7,7 +7,7 @@ import pytest
 
 from cache.errors import MmerError
 from fusion.grid.report.export import grid_json, write_csv
-from fusion.run.folder import RunFolder
+from fusion.run.folder import Folder
 from tests.support.scored import AXES, COMBINATIONS, grid, opened, ranked
 
 WON = {"1": 1, "2": 0}
@@ -56,7 +56,7 @@ def test_a_grid_without_a_complete_combination_has_no_winner() -> None:
 
 
 def test_files_hold_every_figure(tmp_path: Path) -> None:
-    results, folder = opened(grid(), WON), RunFolder(tmp_path)
+    results, folder = opened(grid(), WON), Folder(tmp_path)
     write_csv(folder, ranked(results), results, AXES, WON)
     rows = folder.read_rows("grid.csv")
     assert [row["combination"] for row in rows] == ["2", "3", "1", "4", "5"]
@@ -75,4 +75,4 @@ def test_files_hold_every_figure(tmp_path: Path) -> None:
 def test_files_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MmerError, match="cannot write to"):
-        write_csv(RunFolder(tmp_path / "file"), ranked(grid()), grid(), AXES, WON)
+        write_csv(Folder(tmp_path / "file"), ranked(grid()), grid(), AXES, WON)

@@ -12,7 +12,7 @@ from fusion.grid.combinations import Fields, Result
 from fusion.grid.report.plots import draw_axis, plot_grid
 from fusion.grid.report.scale import pictured
 from fusion.grid.selection import Ranked, rank
-from fusion.run.folder import RunFolder
+from fusion.run.folder import Folder
 from tests.support.scored import diverged, result
 
 AXES: dict[str, list[object]] = {"lr": [1e-4, 1e-3, 1e-2], "modalities": ["both", "$x_{漢字}"], "layers": [2]}
@@ -35,7 +35,7 @@ def axes_of(figure: Any) -> Any:
 
 
 def test_every_axis_with_two_values_and_all_together_are_files_that_open(tmp_path: Path) -> None:
-    names = plot_grid(RunFolder(tmp_path), ranking(combinations()), list(AXES), "wf1")
+    names = plot_grid(Folder(tmp_path), ranking(combinations()), list(AXES), "wf1")
     assert names == ["axis-lr.png", "axis-modalities.png", "parallel.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     for name in names:
@@ -57,14 +57,14 @@ def test_two_hundred_combinations_of_any_kind_are_drawn_without_a_warning(tmp_pa
         }
         for place in range(200)
     ]
-    names = plot_grid(RunFolder(tmp_path), ranking(some, (0, 7), monitor), list(some[0]), monitor)
+    names = plot_grid(Folder(tmp_path), ranking(some, (0, 7), monitor), list(some[0]), monitor)
     assert len(names) == 6
     assert "axis-odd%2Fname.png" in names
 
 
 def test_nothing_is_drawn_where_nothing_can_be_compared(tmp_path: Path) -> None:
     one = combinations({"lr": [1e-4], "layers": [2]})
-    folder = RunFolder(tmp_path / "pictures")
+    folder = Folder(tmp_path / "pictures")
     assert plot_grid(folder, ranking(one), ["lr", "layers"], "wf1") == []
     assert plot_grid(folder, ranking(combinations(), tuple(range(6))), list(AXES), "wf1") == []
     assert plot_grid(folder, [], [], "wf1") == []
@@ -126,4 +126,4 @@ def test_failed_combinations_are_left_out_and_counted() -> None:
 def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MmerError, match="cannot write to"):
-        plot_grid(RunFolder(tmp_path / "file"), ranking(combinations()), ["lr"], "wf1")
+        plot_grid(Folder(tmp_path / "file"), ranking(combinations()), ["lr"], "wf1")
