@@ -27,7 +27,7 @@ from fusion.grid.combinations import Model, Outcome, Result
 from fusion.heads.catalog import AnyHead
 from fusion.run.artifacts import read_cost, read_probabilities, read_scores, read_weights, write_trained
 from fusion.run.cross_validation import open_test
-from fusion.run.folder import SCORES, WEIGHTS, Damaged, ModelFolder
+from fusion.run.folder import WEIGHTS, Damaged, ModelFolder
 from fusion.training.checkpoint import EpochScores
 from fusion.training.loop import TrainedFold
 
@@ -115,7 +115,7 @@ class Journal:
             MmerError: if its weights cannot be read or its logits are not finite.
         """
         folder, plan, fold = self.folder(model), model.combination.plan, model.fold
-        if (folder.path / SCORES).exists():
+        if folder.scored:
             with suppress(Damaged):
                 read_probabilities(folder, plan.inputs.classes)
                 return
@@ -195,7 +195,7 @@ def _seconds(folder: ModelFolder) -> float:
 
 
 def _test_scores(folder: ModelFolder) -> dict[str, float] | None:
-    if not (folder.path / SCORES).exists():
+    if not folder.scored:
         return None
     with suppress(Damaged):  # then they are as good as closed, until they are made anew
         scores = read_scores(folder)

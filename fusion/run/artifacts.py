@@ -24,7 +24,7 @@ from fusion.evaluation.metrics import METRICS
 from fusion.evaluation.metrics import score as score_guesses
 from fusion.experiment.plan import Plan
 from fusion.fingerprint import Plain, digest_of
-from fusion.head import Head, HeadConfig, HeadInputs, Weights
+from fusion.head import HeadConfig, HeadInputs, Weights
 from fusion.heads.catalog import AnyHead, build_head, config_for, count_parameters
 from fusion.protocols.folds import Fold, Places
 from fusion.run.folder import COST, CURVES, PREDICTIONS, RUN, SCORES, SPLITS, WEIGHTS, Damaged, ModelFolder, RunFolder
@@ -246,7 +246,7 @@ def damage(part: ModelFolder, names: Sequence[str]) -> str:
         return str(_damaged(part, WEIGHTS, str(error)))
 
 
-def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) -> Head:
+def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) -> AnyHead:
     """Loads the trained head of one model, on the CPU and in eval mode.
 
     No code of the run folder is executed: the head is one of the catalog, or the class that the caller names too.
@@ -262,25 +262,31 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
         MmerError: if the run has no such model, names a head that the caller does not, or was written by a version
             that did not record what the head was built from; or if the weights do not fit the head.
     """
-    described, record = run.described, run.read(RUN)
-    path = run.path / RUN
+    described, path = run.described, run.path / RUN
     name = _trusted_head(described, head, path)
     if fold not in described["folds"] or seed not in described["seeds"]:
         folds, seeds = ", ".join(described["folds"]), ", ".join(map(str, described["seeds"]))
         raise MmerError(f"{run.path} has no model of fold {fold} and seed {seed}; folds: {folds}; seeds: {seeds}")
-    inputs = _recorded_inputs(tuple(described["labels"]), record, path)
+    inputs, complete = _recorded_inputs(described, run.read(RUN), path)
+    model = run.model(fold, seed)
+    digest = read_scores(model)["digests"].get(WEIGHTS)
     try:
         config = config_for(name, described["head"])
-        with torch.device("meta"):  # takes no memory: a damaged description asks for any amount of it
-            expected = _built(name, config, inputs, seed=seed, recorded="weights" in record["inputs"])
-    except MmerError as error:
-        raise MmerError(f"{path}: {error}") from error
-    folder = run.model(fold, seed)
-    digest = read_scores(folder)["digests"].get(WEIGHTS)
-    weights = read_weights(folder, expected, digest=digest, way_out="the command of its run trains it anew")
-    model = build_head(name, config, inputs, seed=seed)
-    model.load_state_dict(weights)
-    return model.eval()
+        _check_shapes(config, inputs)
+        with torch.device("cpu" if ":" in name else "meta"):  # no memory is taken before the weights are seen to fit
+            expected = build_head(name, config, inputs, seed=seed)
+    except (MmerError, KeyError, OverflowError, RuntimeError) as error:
+        why = (
+            f"cannot be built as {path} records it ({error})"
+            if complete
+            else f"was built from weights that {path} {NO_INPUTS}"
+        )
+        raise MmerError(f"head {name} {why}; {TRAIN_ANEW}") from error
+    way_out = f"delete {model.path} and repeat the command of the run"
+    weights = read_weights(model, expected, digest=digest, way_out=way_out)
+    trained = build_head(name, config, inputs, seed=seed)
+    trained.load_state_dict(weights)
+    return trained.eval()
 
 
 def read_weights(folder: ModelFolder, head: nn.Module, *, digest: str | None, way_out: str) -> dict[str, Tensor]:
@@ -339,14 +345,10 @@ def _trusted_head(described: Plain, trusted: str | None, path: Path) -> str:
     return name
 
 
-def _built(name: str, config: HeadConfig, inputs: HeadInputs, *, seed: int, recorded: bool) -> nn.Module:
-    """Builds a head; where start weights are missing and were not recorded, the error states that."""
-    try:
-        return build_head(name, config, inputs, seed=seed)
-    except MmerError as error:
-        if recorded:
-            raise
-        raise MmerError(f"the version that wrote it {NO_INPUTS} ({error}); {TRAIN_ANEW}") from error
+def _check_shapes(config: HeadConfig, inputs: HeadInputs) -> None:
+    needed = {*config.roles, *config.training_roles, *config.prepare_roles, *config.weight_roles}
+    if missing := sorted(needed - inputs.shapes.keys()):
+        raise MmerError(f"no shape of {', '.join(missing)}")
 
 
 def _inputs_record(inputs: HeadInputs) -> dict[str, Any]:
@@ -355,33 +357,46 @@ def _inputs_record(inputs: HeadInputs) -> dict[str, Any]:
     return {"shapes": dict(inputs.shapes), "layers": dict(inputs.layers), "weights": weights}
 
 
-def _weight_record(values: npt.NDArray[Any]) -> object:
-    values = np.asarray(values)
-    return values.item() if values.ndim == 0 else " ".join([values.dtype.name, *map(str, values.shape)])
+def _weight_record(values: npt.NDArray[Any]) -> str | float:
+    number: float = values.item() if values.ndim == 0 else 0.0
+    return number if values.ndim == 0 else " ".join([values.dtype.name, *map(str, values.shape)])
 
 
-def _recorded_inputs(classes: tuple[str, ...], record: Plain, path: Path) -> HeadInputs:
-    """Returns what a head was built from, with zeros for the start weights, which training has changed."""
+def _recorded_inputs(described: Plain, record: Plain, path: Path) -> tuple[HeadInputs, bool]:
+    """Reads what a head was built from, with zeros for the start weights: training has put others in their place.
+
+    Returns:
+        The inputs, and whether they are complete: older versions recorded no start weights.
+    """
     inputs = record.get("inputs")
-    if not isinstance(inputs, dict) or not isinstance(inputs.get("shapes"), dict):
+    if inputs is None:
         raise MmerError(f"{path} {NO_INPUTS}; {TRAIN_ANEW}")
     try:
-        return HeadInputs(
-            classes=classes,
-            shapes={role: tuple(map(int, shape)) for role, shape in inputs["shapes"].items()},
-            layers={role: str(layers) for role, layers in inputs.get("layers", {}).items()},
+        found = HeadInputs(
+            classes=tuple(described["labels"]),
+            shapes={role: _shape(shape) for role, shape in inputs["shapes"].items()},
+            layers={role: str(layers) for role, layers in inputs["layers"].items()},
             weights={role: _zeros(held) for role, held in inputs.get("weights", {}).items()},
         )
-    except (AttributeError, TypeError, ValueError, MemoryError) as error:
-        raise MmerError(f"{path} cannot be read (inputs: {error}); {TRAIN_ANEW}") from error
+    except (AttributeError, KeyError, TypeError, ValueError, MemoryError) as error:
+        raise MmerError(f"{path} is damaged (inputs: {error}); {TRAIN_ANEW}") from error
+    return found, "weights" in inputs
 
 
-def _zeros(recorded: Mapping[str, object]) -> Weights:
-    found = {}
+def _shape(sizes: Sequence[int | str]) -> tuple[int, ...]:
+    shape = tuple(map(int, sizes))
+    if any(size < 1 for size in shape):
+        raise ValueError(f"sizes must be at least 1, got {shape}")
+    return shape
+
+
+def _zeros(recorded: Mapping[str, str | float]) -> Weights:
+    """Returns arrays as `_weight_record` states them: zeros, and single numbers as they were."""
+    found: dict[str, npt.NDArray[Any]] = {}
     for name, form in recorded.items():
         if isinstance(form, str):
-            kind, *shape = form.split()
-            found[name] = np.zeros(tuple(map(int, shape)), dtype=kind)
+            kind, *sizes = form.split()
+            found[name] = np.zeros(_shape(sizes), dtype=np.dtype(kind))
         else:
             found[name] = np.array(form)
     return found

@@ -4,7 +4,7 @@ A run keeps probabilities. Their logarithms are its logits but for a constant pe
 sees. Where a run has several seeds, its logits are averaged over them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,5 +150,5 @@ def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return softmax
 
 
-def _some(names: Any) -> str:
+def _some(names: str | Iterable[str]) -> str:
     return names if isinstance(names, str) else ", ".join(names)

@@ -7,24 +7,26 @@ What a grid will take, before it is started.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fusion.data.features import FeatureSource
 from fusion.data.memory import is_out_of_memory
+from fusion.data.packing import Indices
 from fusion.grid.combinations import Model
 from fusion.grid.engine.placement import ALONE, Grouping, Layout, footprint_of, threads_of
 from fusion.grid.engine.sources import Sources
 from fusion.grid.engine.train import prepared
 from fusion.grid.journal import Journal
 from fusion.grid.stacking.training import train_stack
+from fusion.training.config import TrainConfig
 from fusion.training.loop import train_fold
 
 BATCHES = 3  # each model takes so many steps, after one that nobody times
@@ -151,7 +153,7 @@ def steps_of(model: Model) -> int:
 
 
 @contextmanager
-def shared_cores(threads: int) -> Any:
+def shared_cores(threads: int) -> Iterator[None]:
     """Divides the cores that torch computes with among threads that train side by side."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before // threads))
@@ -171,7 +173,7 @@ class _Trial:
         self.train = drawn[: BATCHES * size]
         self.warm = drawn[:size]
         self.dev = first.fold.dev[:1]
-        self.heads: dict[int, Any] = {}
+        self.heads: dict[int, nn.Module] = {}
 
     def rate(self, layout: Layout) -> float:
         """Gives the steps of one model in a second."""
@@ -184,24 +186,24 @@ class _Trial:
         steps = max(1, round(len(self.train) / self.models[0].training.batch_size))
         return layout.stack * layout.threads * steps / seconds
 
-    def _run(self, pool: ThreadPoolExecutor, places: Sequence[Sequence[int]], train: Any) -> None:
+    def _run(self, pool: ThreadPoolExecutor, places: Sequence[Sequence[int]], train: Indices) -> None:
         built = [([self._head(place) for place in one], [self._config(place) for place in one]) for one in places]
         for waited in [pool.submit(self._train, heads, configs, train) for heads, configs in built]:
             waited.result()
         if self.source.device.type == "cuda":
             torch.cuda.synchronize(self.source.device)
 
-    def _train(self, heads: Sequence[Any], configs: Sequence[Any], train: Any) -> None:
+    def _train(self, heads: Sequence[nn.Module], configs: Sequence[TrainConfig], train: Indices) -> None:
         if len(heads) == 1:
             train_fold(heads[0], self.source, train, self.dev, configs[0])
         else:
             train_stack(heads, self.source, train, self.dev, configs)
 
-    def _head(self, place: int) -> Any:
+    def _head(self, place: int) -> nn.Module:
         place %= len(self.models)
         if place not in self.heads:
             self.heads[place], _ = prepared(self.models[place], self.source)
         return deepcopy(self.heads[place])
 
-    def _config(self, place: int) -> Any:
+    def _config(self, place: int) -> TrainConfig:
         return replace(self.models[place % len(self.models)].training, epochs=1, warmup=0.0)

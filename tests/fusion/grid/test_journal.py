@@ -4,13 +4,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from cache.errors import MmerError
 from fusion.grid.combinations import Outcome
 from fusion.grid.journal import ENTRY, Journal
+from fusion.run.artifacts import load_model
 from fusion.run.folder import PREDICTIONS, SCORES, WEIGHTS, RunFolder
+from fusion.training.evaluate import score
 from tests.support.grids import CPU, models, planned, sources, trained
 from tests.support.runs import finish
 
@@ -134,6 +137,30 @@ def test_weights_that_are_gone_are_told_with_the_way_out(trainable: Path, tmp_pa
     (journal.folder(model).path / WEIGHTS).write_bytes(b"no weights")
     with pytest.raises(MmerError, match=r"cannot read .*weights.safetensors .*; delete .* to train the model anew"):
         journal.open_test(model, sources(every).at(0))
+
+
+def test_a_model_of_the_journal_is_loaded_as_that_of_the_run(trainable: Path, tmp_path: Path) -> None:
+    every = planned(trainable, "label-guided", {"epochs": "1"})
+    journal, _ = trained(tmp_path / "grid", every, folds=["1"])
+    (model,) = models(every, folds=["1"])
+    finish(every[0].plan, tmp_path / "run")
+    head, expected = journal.load_model(model), load_model(RunFolder(tmp_path / "run"), "1", 0)
+    source = sources(every).at(0)
+    assert not head.training
+    np.testing.assert_array_equal(score(head, source, model.fold.test), score(expected, source, model.fold.test))
+
+
+def test_weights_of_another_head_are_one_line(trainable: Path, tmp_path: Path) -> None:
+    every = planned(trainable, "audio", {})
+    journal, _ = trained(tmp_path, every, folds=["1"])
+    model = models(every, folds=["1"])[0]
+    folder = journal.folder(model)
+    save_file({"linear.weight": np.zeros(3, dtype=np.float32)}, folder.path / WEIGHTS)
+    folder.write(ENTRY, {**folder.read(ENTRY), "weights": folder.digest(WEIGHTS)})
+    with pytest.raises(
+        MmerError, match=r"does not fit the head, \d+ weights differ .*; delete .* to train the model an"
+    ):
+        journal.load_model(model)
 
 
 def test_a_model_is_claimed_by_one_at_a_time(trainable: Path, tmp_path: Path) -> None:

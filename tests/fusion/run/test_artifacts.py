@@ -1,11 +1,37 @@
+import json
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.run.artifacts import OVER_LIMITS
-from fusion.run.folder import RunFolder
-from tests.support.runs import finish, plan
+from fusion.data.features import FeatureSource
+from fusion.experiment.plan import Plan
+from fusion.heads.catalog import HEADS
+from fusion.run.artifacts import OVER_LIMITS, load_model, read_probabilities
+from fusion.run.folder import RUN, SCORES, WEIGHTS, RunFolder
+from fusion.training.evaluate import score
+from tests.support.runs import finish, plan, write_cache
+
+SINGLE = ("audio", "text")
+NO_FIELDS: Mapping[str, object] = {}
+STANDARDIZED: Mapping[str, object] = {"standardize": "true"}
+SCALED: Mapping[str, object] = {**STANDARDIZED, "modality_dropout": "0.3"}
+FORMS: list[tuple[str, Mapping[str, object]]] = [
+    *((name, NO_FIELDS) for name in HEADS),
+    *((name, SCALED) for name in HEADS if name not in {*SINGLE, "jfm", "label-guided"}),
+    *((name, STANDARDIZED) for name in SINGLE),
+    ("jfm", {"fusion": "late", "modality_dropout": "0.3"}),
+    ("jfm", {"layers": "last", "blocks": "1", "freeze_layers": "true"}),
+    ("label-guided", {"modality_dropout": "0.3"}),
+    ("label-guided", {"tonal_space": "lift"}),
+    ("label-guided", {"modalities": "audio", "tonal_labels": "text", "train_projection": "true"}),
+]
 
 
 def test_utterances_that_a_head_cannot_take_in_full_are_listed_for_every_part(trainable: Path, tmp_path: Path) -> None:
@@ -18,3 +44,168 @@ def test_utterances_that_a_head_cannot_take_in_full_are_listed_for_every_part(tr
             theirs = [index for index in long if rows[index][f"fold {one['fold']}"] == part]
             assert one[key] == [cache.ids[index] for index in theirs]
             assert theirs
+
+
+@pytest.mark.parametrize(("fusion", "fields"), FORMS, ids=[" ".join([name, *fields]) for name, fields in FORMS])
+def test_a_loaded_model_predicts_what_the_run_stored(
+    trainable: Path, tmp_path: Path, fusion: str, fields: Mapping[str, object]
+) -> None:
+    planned = plan(trainable, fusion, {"epochs": "1", **fields})
+    finish(planned, tmp_path)
+    _check_predictions(RunFolder(tmp_path), planned, "2", 0)
+
+
+def test_a_model_that_was_trained_on_views_is_loaded(tmp_path: Path) -> None:
+    planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"epochs": "1"})
+    assert "audio.view" in planned.chosen.streams
+    finish(planned, tmp_path / "run")
+    _check_predictions(RunFolder(tmp_path / "run"), planned, "1", 0)
+
+
+def _check_predictions(run: RunFolder, planned: Plan, fold: str, seed: int) -> None:
+    state = torch.random.get_rng_state()
+    head = load_model(run, fold, seed)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert not head.training
+    test = next(one.test for one in planned.split.folds if one.name == fold)
+    stored = read_probabilities(run.model(fold, seed), planned.inputs.classes)
+    source = FeatureSource(planned.cache, planned.chosen.streams, planned.split.classes)
+    expected = [stored[planned.cache.ids[index]] for index in test.tolist()]
+    np.testing.assert_allclose(score(head, source, test), expected, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def trained(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of label-guided, which starts from weights in the cache and learns before step 0."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    finish(plan(trainable, "label-guided", {"epochs": "1"}), folder)
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> RunFolder:
+    """A copy of it."""
+    return RunFolder(Path(shutil.copytree(trained, tmp_path / "run")))
+
+
+def _change(*names: str, to: object) -> Callable[[RunFolder], None]:
+    """Changes one value of run.json."""
+
+    def change(run: RunFolder) -> None:
+        record = run.read(RUN)
+        inner = record
+        for name in names[:-1]:
+            inner = inner[name]
+        inner[names[-1]] = to
+        run.write(RUN, record)
+
+    return change
+
+
+def _remove(*names: str) -> Callable[[RunFolder], None]:
+    """Removes one value of run.json."""
+
+    def remove(run: RunFolder) -> None:
+        record = run.read(RUN)
+        inner = record
+        for name in names[:-1]:
+            inner = inner[name]
+        del inner[names[-1]]
+        run.write(RUN, record)
+
+    return remove
+
+
+def _damage(run: RunFolder) -> None:
+    path = run.model("2", 0).path / WEIGHTS
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+
+
+def _cut(run: RunFolder) -> None:
+    path = run.model("2", 0).path / WEIGHTS
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def _unscore(run: RunFolder) -> None:
+    run.model("2", 0).delete(SCORES)
+
+
+def _pickle(run: RunFolder) -> None:
+    torch.save({"classifier.weight": torch.zeros(1)}, run.model("2", 0).path / WEIGHTS)
+
+
+HUGE = 10**12
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (_damage, r"weights.safetensors is not the file that was written; delete .*2-seed0 and repeat the command of"),
+        (_cut, r"cannot read .*weights.safetensors \(.*\); delete .*2-seed0 and repeat the command of the run$"),
+        (_pickle, r"cannot read .*weights.safetensors \(.*\); delete .*2-seed0 and repeat the command of the run$"),
+        (_unscore, r"scores.json cannot be read \(No such file or directory\); the command of its run trains"),
+        (
+            _change("decides", "head", "dim", to=8),
+            r"does not fit the head, 6 weights differ \(attention.bilinear: expected",
+        ),
+        (_change("decides", "head", "dim", to=HUGE), r"does not fit the head|cannot be built as .*run.json records it"),
+        (
+            _change("decides", "head", "dim", to=[8]),
+            r"cannot be built as .*run.json records it \(head label-guided: dim",
+        ),
+        (_change("decides", "head", "width", to=8), r"run.json records it \(head label-guided has no field 'width'"),
+        (_change("decides", "labels", to={"a": ["a"], "b": ["b"]}), r"does not fit the head"),
+        (_change("decides", "fusion", to="concat"), r"cannot be built as .*run.json records it \(head concat has no "),
+        (_change("decides", "fusion", to="other"), r"cannot be built as .*run.json records it \(unknown head 'other'"),
+        (_change("decides", "fusion", to="os:abort"), r"names the class os:abort, which is not imported unless you na"),
+        (_remove("decides", "head"), r"run.json is a late fusion of other runs and has no weights; load the models of"),
+        (_remove("inputs"), r"run.json does not record what its head was built from; train the run anew with --replac"),
+        (_remove("inputs", "weights"), r"was built from weights that .*run.json does not record.*; train the run anew"),
+        (_remove("inputs", "shapes", "codes"), r"cannot be built as .*run.json records it \(no shape of codes\)"),
+        (_change("inputs", "shapes", "audio", to=[-1]), r"run.json is damaged \(inputs: sizes must be at least 1"),
+        (_change("inputs", "shapes", "audio", to=[HUGE]), r"does not fit the head|cannot be built as .*run.json"),
+        (_change("inputs", "weights", "audio", "project_hid.bias", to="float99 7"), r"run.json is damaged \(inputs: "),
+        (_change("inputs", "weights", "audio", "project_hid.bias", to=f"int8 {HUGE} {HUGE}"), r"run.json is damaged"),
+        (_change("inputs", "weights", to=[]), r"run.json is damaged \(inputs: "),
+        (_change("inputs", to=[]), r"run.json is damaged \(inputs: "),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line(run: RunFolder, change: Callable[[RunFolder], None], match: str) -> None:
+    change(run)
+    with pytest.raises(MmerError, match=match) as caught:
+        load_model(run, "2", 0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("fold", "seed"), [("9", 0), ("2", 7), ("../2", 0)])
+def test_a_model_that_the_run_does_not_have_is_one_line(run: RunFolder, fold: str, seed: int) -> None:
+    told = rf"run has no model of fold {fold} and seed {seed}; folds: 1, 2, 3; seeds: 0$"
+    with pytest.raises(MmerError, match=told):
+        load_model(run, fold, seed)
+
+
+def test_a_run_of_an_older_version_is_loaded_if_its_head_starts_from_no_weights(
+    trainable: Path, tmp_path: Path
+) -> None:
+    planned, run = plan(trainable, "rescmfa", {"epochs": "1"}), RunFolder(tmp_path)
+    finish(planned, tmp_path)
+    _remove("inputs", "weights")(run)
+    scores = run.model("2", 0).read(SCORES)
+    run.model("2", 0).write(SCORES, {name: value for name, value in scores.items() if name != "digests"})
+    _check_predictions(run, planned, "2", 0)
+
+
+def test_a_class_that_the_caller_names_passes_for_that_class_alone(run: RunFolder) -> None:
+    _change("decides", "fusion", to="mine.heads:Mine")(run)
+    with pytest.raises(MmerError, match=r"names the class mine.heads:Mine, which is not imported"):
+        load_model(run, "2", 0, "mine.heads:Other")
+    with pytest.raises(MmerError, match="mine") as caught:  # it is looked up, and there is none
+        load_model(run, "2", 0, "mine.heads:Mine")
+    assert "not imported" not in str(caught.value)
+
+
+def test_start_weights_are_recorded_by_their_form(run: RunFolder) -> None:
+    weights = run.read(RUN)["inputs"]["weights"]
+    assert weights["audio"]["project_hid.bias"] == "float32 12"
+    assert weights["text"]["heads"] == 4
+    assert json.loads(json.dumps(weights)) == weights

@@ -4,14 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.data.features import FeatureSource
 from fusion.experiment.plan import Plan
-from fusion.head import HeadInputs
-from fusion.heads.catalog import HEADS, build_head, config_for
+from fusion.heads.catalog import config_for
 from fusion.run.artifacts import read_probabilities
 from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import RunFolder
@@ -107,28 +104,6 @@ def test_the_folder_holds_what_the_run_was(trainable: Path, undisturbed: Path) -
     curves = folder.model("1", 2).read_rows("curves.csv")
     assert [row["epoch"] for row in curves] == ["1", "2"]
     assert curves[0].keys() == {"epoch", "cross_entropy", "total", "dev_wa", "dev_ua", "dev_wf1", "dev_loss"}
-
-
-@pytest.mark.parametrize("fusion", HEADS)
-def test_the_folder_holds_all_that_predicting_needs(trainable: Path, tmp_path: Path, fusion: str) -> None:
-    planned = plan(trainable, fusion, {"epochs": "1"})
-    finish(planned, tmp_path)
-    folder = RunFolder(tmp_path)
-    told = folder.read("run.json")
-    decides, names = told["decides"], list(told["decides"]["labels"])
-    inputs = HeadInputs(
-        classes=tuple(names),
-        shapes={role: tuple(shape) for role, shape in told["inputs"]["shapes"].items()},
-        weights=planned.inputs.weights,  # of the encoders, which predicting runs anyhow
-        layers=told["inputs"]["layers"],
-    )
-    head = build_head(fusion, config_for(fusion, decides["head"]), inputs, seed=99)
-    head.load_state_dict(load_file(folder.model("2", 0).path / "weights.safetensors"))
-    source = FeatureSource(planned.cache, planned.chosen.streams, planned.split.classes)
-    test = planned.split.folds[1].test
-    held = read_probabilities(folder.model("2", 0), names)
-    for index, row in zip(test.tolist(), score(head, source, test), strict=True):
-        assert row.tolist() == held[planned.cache.ids[index]].tolist()
 
 
 def test_a_loss_that_is_not_finite_names_batch_and_epoch_and_keeps_the_best_weights(
