@@ -22,7 +22,8 @@ from fusion.evaluation.metrics import METRICS
 from fusion.evaluation.metrics import score as score_guesses
 from fusion.experiment.plan import Plan
 from fusion.fingerprint import digest_of
-from fusion.heads.catalog import AnyHead, count_parameters
+from fusion.head import Head
+from fusion.heads.catalog import count_parameters
 from fusion.protocols.folds import Fold, Places
 from fusion.run.folder import COST, CURVES, PREDICTIONS, SCORES, SPLITS, WEIGHTS, Damaged, RunFolder
 from fusion.training.loop import TrainedFold
@@ -111,7 +112,7 @@ def write_predictions(
 def scores_of(
     plan: Plan,
     fold: Fold,
-    head: AnyHead,
+    head: Head,
     trained: TrainedFold,
     probabilities: Probabilities,
     *,
@@ -253,7 +254,7 @@ def loss_beside(part: RunFolder) -> list[str]:
     return told
 
 
-def _over_limits(plan: Plan, head: AnyHead, indices: Places, lengths: Lengths) -> list[str]:
+def _over_limits(plan: Plan, head: Head, indices: Places, lengths: Lengths) -> list[str]:
     """Names the utterances of one part that a head cannot take in full."""
     read = {role: lengths[role][indices] for role in plan.experiment.head.roles}
     return [plan.cache.ids[index] for index in indices[head.over_limits(read)].tolist()]

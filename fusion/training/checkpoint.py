@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from cache.errors import MmerError
 from cache.files import replacing
 from fusion.data.features import FeatureSource
 from fusion.data.packing import Indices
 from fusion.fingerprint import filled
+from fusion.head import Head
 from fusion.training.config import TrainConfig
-from fusion.training.steps import config_of, roles_of
 
 Plain = Mapping[str, Any]
 HEAD, BEST, OPTIMIZER = "head", "best", "optimizer"
@@ -32,7 +32,7 @@ METADATA = "mmer"
 
 
 def describe(
-    head: nn.Module, source: FeatureSource, train: Indices, dev: Indices, config: TrainConfig
+    head: Head, source: FeatureSource, train: Indices, dev: Indices, config: TrainConfig
 ) -> dict[str, dict[str, Any]]:
     """Describes a training by section and name: its configuration, the head, the utterances, the streams.
 
@@ -43,19 +43,19 @@ def describe(
         part: [(source.cache.ids[index], int(source.labels[index])) for index in indices.tolist()]
         for part, indices in {"train": train, "dev": dev}.items()
     }
-    streams = {role: stream for role, stream in source.streams.items() if role in roles_of(head)}
+    streams = {role: stream for role, stream in source.streams.items() if role in head.training_reads}
     rows = {role: source.lengths[role][train].tolist() for role in streams}
     return {
         "training": asdict(config),
-        "head": {"name": type(head).__name__, **asdict(config_of(head)), "shapes": _digest(shapes)},
+        "head": {"name": type(head).__name__, **asdict(head.config), "shapes": _digest(shapes)},
         "data": {**{part: _digest(named) for part, named in parts.items()}, "rows": _digest(rows)},
         "streams": {role: f"{stream.spec.name} {stream.key}" for role, stream in streams.items()},
     }
 
 
-def defaults_of(head: nn.Module) -> dict[str, dict[str, Any]]:
+def defaults_of(head: Head) -> dict[str, dict[str, Any]]:
     """Gives the defaults of all fields that `describe` names, by section and name."""
-    return {"training": asdict(TrainConfig()), "head": asdict(type(config_of(head))())}
+    return {"training": asdict(TrainConfig()), "head": asdict(type(head.config)())}
 
 
 @dataclass(frozen=True, kw_only=True)
