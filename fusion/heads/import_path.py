@@ -56,8 +56,41 @@ def import_head(path: str) -> type[Head]:
         raise MmerError(f"head {path}: {class_name} is not a subclass of fusion.head.Head")
     if inspect.isabstract(found):
         raise MmerError(f"head {path}: {class_name} has no method {', '.join(sorted(found.__abstractmethods__))}")
-    _check_config(path, found)
+    check_config(path, found)
     return found
+
+
+def check_config(path: str, head: type[Head]) -> None:
+    """Checks that the configuration of a head can be set on a command line and written to a file.
+
+    Args:
+        path: name of the head, for the error.
+        head: its class.
+
+    Raises:
+        MmerError: if it has none, or a field cannot be used.
+    """
+    config = getattr(head, "config_class", None)
+    if config is None:
+        raise MmerError(
+            f"head {path}: {head.__name__} has no config_class; set it to a subclass of fusion.head.HeadConfig, "
+            "or to HeadConfig itself"
+        )
+    if not isinstance(config, type) or not issubclass(config, HeadConfig) or "__dataclass_fields__" not in vars(config):
+        raise MmerError(
+            f"head {path}: config_class must be a subclass of fusion.head.HeadConfig with "
+            f"@dataclass(frozen=True, kw_only=True), got {getattr(config, '__name__', config)}"
+        )
+    of_training = {field.name for field in fields(TrainConfig)}
+    types = get_type_hints(config)
+    for field in fields(config):
+        what = f"head {path}: field {field.name} of {config.__name__}"
+        if not _is_plain(types[field.name]):
+            raise MmerError(f"{what} must be a bool, int, float or str, or one of them or None, got {field.type}")
+        if field.default is MISSING and field.default_factory is MISSING:
+            raise MmerError(f"{what} has no default; give it one")
+        if field.name in of_training:
+            raise MmerError(f"{what} has the name of a field of the training; choose another name")
 
 
 @cache
@@ -112,30 +145,6 @@ def _where(error: BaseException, name: str) -> str:
 
 def _file_of(module: ModuleType) -> str:
     return getattr(module, "__file__", None) or "no file"
-
-
-def _check_config(path: str, head: type[Head]) -> None:
-    config = getattr(head, "config_class", None)
-    if config is None:
-        raise MmerError(
-            f"head {path}: {head.__name__} has no config_class; set it to a subclass of fusion.head.HeadConfig, "
-            "or to HeadConfig itself"
-        )
-    if not isinstance(config, type) or not issubclass(config, HeadConfig) or "__dataclass_fields__" not in vars(config):
-        raise MmerError(
-            f"head {path}: config_class must be a subclass of fusion.head.HeadConfig with "
-            f"@dataclass(frozen=True, kw_only=True), got {getattr(config, '__name__', config)}"
-        )
-    of_training = {field.name for field in fields(TrainConfig)}
-    types = get_type_hints(config)
-    for field in fields(config):
-        what = f"head {path}: field {field.name} of {config.__name__}"
-        if not _is_plain(types[field.name]):
-            raise MmerError(f"{what} must be a bool, int, float or str, or one of them or None, got {field.type}")
-        if field.default is MISSING and field.default_factory is MISSING:
-            raise MmerError(f"{what} has no default; give it one")
-        if field.name in of_training:
-            raise MmerError(f"{what} has the name of a field of the training; choose another name")
 
 
 def _is_plain(kind: Any) -> bool:
