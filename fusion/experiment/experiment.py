@@ -155,7 +155,7 @@ def head_of(asked: Mapping[str, Any]) -> tuple[Any, str]:
     """Gives the recipe that was asked for, None without one, and the name of the head.
 
     Raises:
-        MmerError: if there is no head, or the recipe is another's.
+        MmerError: if there is no head, it is unknown, or the recipe is another's.
     """
     from cache.errors import MmerError
     from fusion.recipes.catalog import recipe
@@ -166,6 +166,7 @@ def head_of(asked: Mapping[str, Any]) -> tuple[Any, str]:
         raise MmerError("name a head by --fusion, see --list-heads, or a --recipe")
     if chosen and chosen.fusion != fusion:
         raise MmerError(f"recipe {chosen.name} is for head {chosen.fusion}, not for {fusion}; leave --fusion out")
+    head_spec(fusion)
     return chosen, fusion
 
 
