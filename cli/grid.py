@@ -31,12 +31,13 @@ def search_and_report(*, as_json: bool, latex: bool, dry_run: bool, report_all_t
     from fusion.experiment.experiment import head_of
     from fusion.grid.journal import Journal
     from fusion.grid.space import parse_search
+    from fusion.heads.catalog import file_name_of
 
     keep_freed_memory()
     asked["seeds"] = _seeds(asked)
     search, space = parse_search(asked["search"]), _space(asked)
     cache = open_cache(asked["cache"])
-    journal = Journal(asked["out"] or default_name(asked["cache"], f"{head_of(asked)[1]}-grid"))
+    journal = Journal(asked["out"] or default_name(asked["cache"], f"{file_name_of(head_of(asked)[1])}-grid"))
     with GridBar() as bar, _training(asked, journal, bar) as (train, device, engine):
         session = _session(asked, cache=cache, journal=journal, train=train, device=device, watcher=bar)
         for note in space.notes(search):

@@ -106,7 +106,11 @@ def share(ctx: click.Context, param: click.Parameter, value: float) -> float:
 
 
 OPTIONS: Sequence[Callable[[Any], Any]] = (
-    click.option("--fusion", metavar="HEAD", help="Name of the head, see --list-heads; a recipe names its own."),
+    click.option(
+        "--fusion",
+        metavar="HEAD",
+        help="Name of the head, see --list-heads, or package.module:Class of your own; a recipe names its own.",
+    ),
     click.option(
         "--cache",
         required=True,

@@ -193,8 +193,9 @@ def _beside(plan: Any, results: dict[str, Any]) -> list[str]:
 
 def _default_folder(cache: Path, plan: Any) -> Path:
     from fusion.fingerprint import digest_of
+    from fusion.heads.catalog import file_name_of
 
-    return default_name(cache, f"{plan.experiment.fusion}-{digest_of(plan.decides)[:8]}")
+    return default_name(cache, f"{file_name_of(plan.experiment.fusion)}-{digest_of(plan.decides)[:8]}")
 
 
 def _added(runs: tuple[Path, ...], asked: dict[str, Any], replace: bool) -> tuple[dict[str, Any], list[str]]:

@@ -3,6 +3,7 @@
 What a head is built from, what it is given, and what it gives back.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Weights = Mapping[str, npt.NDArray[Any]]
 BOTH, AUDIO, TEXT = "both", "audio", "text"
@@ -182,29 +183,53 @@ class HeadConfig:
         return {}
 
 
-class Head(Protocol):
-    """A fusion head: an ``nn.Module`` built by ``SomeHead(config, inputs)``."""
+class Head(nn.Module, ABC):
+    """A fusion head: a module from padded features to logits, and in training to auxiliary losses.
 
-    config: HeadConfig
+    A subclass sets `config_class`, calls ``super().__init__(config, inputs)``, and defines `forward`. It may narrow the
+    type of its configuration by an annotation, ``config: MyConfig``.
+
+    Attributes:
+        config_class: class of the configuration, a frozen dataclass.
+        stackable: whether a grid may train several of these heads as one stack, by `torch.func.vmap`: the forward pass
+            depends on no value of a tensor (no ``if``, no ``.item()``), and drops by `fusion.nn.dropout.Dropout` alone.
+        config: the configuration.
+        inputs: description of the data that the head was built for.
+    """
+
+    config_class: ClassVar[type[HeadConfig]]
+    stackable: ClassVar[bool] = False
+
+    def __init__(self, config: HeadConfig, inputs: HeadInputs) -> None:
+        super().__init__()
+        self.config = config
+        self.inputs = inputs
 
     def __call__(self, batch: Batch) -> HeadOutput:
-        """Gives logits, and in training mode the auxiliary losses of `HeadConfig.loss_weights`."""
-        ...
+        """Calls `forward`; `torch.nn.Module` leaves its type open."""
+        output: HeadOutput = super().__call__(batch)
+        return output
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> HeadOutput:
+        """Computes logits, and in training mode the auxiliary losses of `HeadConfig.loss_weights`."""
 
     def prepare(self, rows: TrainingRows) -> list[str]:
-        """Learns what a head must know of the training part of its fold before step 0; gives notes to print."""
-        ...
+        """Learns from the training subset of a fold before step 0; returns notes to print."""
+        return []
 
     def over_limits(self, lengths: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
-        """Tells which utterances are longer than the head can take in full, from their rows by role; bool ``(n,)``."""
-        ...
+        """Returns True for each utterance that is longer than the head can read in full.
 
+        Args:
+            lengths: role -> number of rows of each utterance, int64 ``(n,)``.
 
-def prepares_nothing(head: object, rows: TrainingRows) -> list[str]:
-    """Is `Head.prepare` of a head that learns nothing before step 0."""
-    return []
+        Returns:
+            Bool ``(n,)``.
+        """
+        return np.zeros(len(next(iter(lengths.values()))), dtype=np.bool_)
 
-
-def takes_any_length(head: object, lengths: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
-    """Is `Head.over_limits` of a head without limits."""
-    return np.zeros(len(next(iter(lengths.values()))), dtype=bool)
+    @property
+    def training_reads(self) -> set[str]:
+        """Roles that training reads."""
+        return {*self.config.roles, *self.config.training_roles, *self.config.optional_roles}

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import h5py
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.support.iemocap import STREAMS
 from cache.joined import AnyCache
-from fusion.head import Batch
+from fusion.head import Batch, Head
 from fusion.nn.dropout import set_step
-from fusion.training.steps import TOTAL, config_of, descend, total_loss
+from fusion.training.steps import TOTAL, descend, total_loss
 
 CLIP = 1.0  # of the trainer
 
@@ -51,11 +51,11 @@ def padded(every: Sequence[Rows], labels: Tensor, indices: Sequence[int]) -> Bat
     return Batch(features=features, masks=masks, labels=labels[chosen], indices=chosen)
 
 
-def train_epoch(head: nn.Module, batches: Iterator[Batch], optimizer: torch.optim.Optimizer) -> None:
+def train_epoch(head: Head, batches: Iterator[Batch], optimizer: torch.optim.Optimizer) -> None:
     """Takes one step for each batch."""
     head.train()
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     for step, batch in enumerate(batches):
         set_step(head, step)
-        loss = total_loss(head(batch), batch.labels, config_of(head).loss_weights)[TOTAL]
+        loss = total_loss(head(batch), batch.labels, head.config.loss_weights)[TOTAL]
         descend(loss, head, optimizer, scaler, clip=CLIP)

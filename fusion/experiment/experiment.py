@@ -12,6 +12,7 @@ from fusion.experiment.fields import configure
 from fusion.experiment.streams import Chosen
 from fusion.fingerprint import digest_of
 from fusion.head import HeadConfig
+from fusion.heads.catalog import head_spec
 from fusion.protocols.folds import Fold
 from fusion.protocols.split import Only, Split
 from fusion.training.config import SEEDS, TrainConfig
@@ -26,7 +27,7 @@ class Experiment:
     """A run as asked for.
 
     Attributes:
-        fusion: name of the head.
+        fusion: name of the head, or its import path.
         head: its configuration.
         training: how it is trained; its seed counts for none, `seeds` do.
         seeds: of the models, each trained on every fold.
@@ -72,8 +73,10 @@ class Experiment:
     def described(self, cache: AnyCache, chosen: Chosen, split: Split) -> dict[str, Any]:
         """Gives all that decides the results, as plain values by section; two runs that agree in it are one."""
         training = {name: value for name, value in asdict(self.training).items() if name != "seed"}
+        source = head_spec(self.fusion).source
         return {
             "fusion": self.fusion,
+            **({"source": source} if source else {}),
             "recipe": self.recipe,
             "head": asdict(self.head),
             "training": training,
@@ -152,7 +155,7 @@ def head_of(asked: Mapping[str, Any]) -> tuple[Any, str]:
     """Gives the recipe that was asked for, None without one, and the name of the head.
 
     Raises:
-        MmerError: if there is no head, or the recipe is another's.
+        MmerError: if there is no head, it is unknown, or the recipe is another's.
     """
     from cache.errors import MmerError
     from fusion.recipes.catalog import recipe
@@ -163,6 +166,7 @@ def head_of(asked: Mapping[str, Any]) -> tuple[Any, str]:
         raise MmerError("name a head by --fusion, see --list-heads, or a --recipe")
     if chosen and chosen.fusion != fusion:
         raise MmerError(f"recipe {chosen.name} is for head {chosen.fusion}, not for {fusion}; leave --fusion out")
+    head_spec(fusion)
     return chosen, fusion
 
 

@@ -7,8 +7,8 @@ from cache.joined import AnyCache
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.streams import Chosen, choose_streams, head_inputs
 from fusion.fingerprint import without_defaults
-from fusion.head import HeadInputs
-from fusion.heads.catalog import AnyHead, build_head
+from fusion.head import Head, HeadInputs
+from fusion.heads.catalog import build_head
 from fusion.protocols.split import Split, split_cache
 
 
@@ -98,7 +98,7 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> Plan:
     return plan
 
 
-def build(plan: Plan, *, seed: int) -> AnyHead:
+def build(plan: Plan, *, seed: int) -> Head:
     """Builds the head of a run.
 
     Raises:

@@ -24,7 +24,7 @@ from fusion.evaluation.metrics import METRICS
 from fusion.experiment.plan import Plan, build
 from fusion.fingerprint import filled
 from fusion.grid.combinations import Model, Outcome, Result
-from fusion.heads.catalog import AnyHead
+from fusion.heads.catalog import Head
 from fusion.run.artifacts import read_cost, read_probabilities, read_scores, read_weights, write_trained
 from fusion.run.cross_validation import open_test
 from fusion.run.folder import WEIGHTS, Damaged, ModelFolder
@@ -123,7 +123,7 @@ class Journal:
         head.to(source.device)
         open_test(folder, plan, fold, head=head, trained=trained, source=source, seed=model.seed, notes=notes)
 
-    def load_model(self, model: Model) -> AnyHead:
+    def load_model(self, model: Model) -> Head:
         """Loads the trained head of a model, on the CPU and in eval mode.
 
         Raises:

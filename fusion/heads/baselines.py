@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fusion.head import AUDIO, BOTH, TEXT, Batch, HeadConfig, HeadInputs, HeadOutput, prepares_nothing, takes_any_length
+from fusion.head import AUDIO, BOTH, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput
 from fusion.nn.attention import CrossLayer, heads_for
 from fusion.nn.dropout import Dropout
 from fusion.nn.layers import POOLING, Pool, front_of
@@ -105,14 +105,14 @@ class CrossAttentionConfig(PooledConfig):
             raise ValueError(f"heads must not be negative, got {self.heads}")
 
 
-class Unimodal(nn.Module):
+class Unimodal(Head):
     """Classifies by the pooled features of one modality."""
 
-    prepare, over_limits = prepares_nothing, takes_any_length
+    config_class, stackable = UnimodalConfig, True
+    config: UnimodalConfig
 
     def __init__(self, config: UnimodalConfig, inputs: HeadInputs) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, inputs)
         self.front = _fronts(config, inputs)[config.modalities]
         dim = config.width(inputs.shapes)
         self.hidden = nn.Sequential(nn.Linear(dim, config.hidden), nn.ReLU()) if config.hidden else nn.Identity()
@@ -126,18 +126,18 @@ class Unimodal(nn.Module):
         return HeadOutput(self.classifier(self.pool(self.hidden(rows), mask)))
 
 
-class Score(nn.Module):
+class Score(Head):
     """Adds the logits of one model per modality; one whose modality is absent has no say.
 
     In training the sum is cut off from the models: each learns from its own cross entropy, over the utterances that
     have its modality.
     """
 
-    prepare, over_limits = prepares_nothing, takes_any_length
+    config_class, stackable = ScoreConfig, True
+    config: ScoreConfig
 
     def __init__(self, config: ScoreConfig, inputs: HeadInputs) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, inputs)
         self.models = nn.ModuleDict({role: Unimodal(config.of_one(role), inputs) for role in config.roles})
 
     def forward(self, batch: Batch) -> HeadOutput:
@@ -151,14 +151,14 @@ class Score(nn.Module):
         return HeadOutput(total.detach(), losses)
 
 
-class Concat(nn.Module):
+class Concat(Head):
     """Classifies by the pooled features of each modality, concatenated."""
 
-    prepare, over_limits = prepares_nothing, takes_any_length
+    config_class, stackable = ConcatConfig, True
+    config: ConcatConfig
 
     def __init__(self, config: ConcatConfig, inputs: HeadInputs) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, inputs)
         self.fronts = _fronts(config, inputs)
         self.pools = _pools(config, inputs)
         self.classifier = _classifier(config, inputs, len(config.roles) * config.width(inputs.shapes))
@@ -170,14 +170,14 @@ class Concat(nn.Module):
         return HeadOutput(self.classifier(torch.cat(pooled, dim=-1)))
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Head):
     """Lets each modality attend to the other once, and classifies by both, pooled and concatenated."""
 
-    prepare, over_limits = prepares_nothing, takes_any_length
+    config_class, stackable = CrossAttentionConfig, True
+    config: CrossAttentionConfig
 
     def __init__(self, config: CrossAttentionConfig, inputs: HeadInputs) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, inputs)
         self.fronts = _fronts(config, inputs)
         self.pools = _pools(config, inputs)
         asking = config.roles if config.modalities == BOTH else ()

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fusion.data.views import view_role, with_views
-from fusion.head import AUDIO, BOTH, TEXT, Batch, HeadConfig, HeadInputs, HeadOutput, TrainingRows, takes_any_length
+from fusion.head import AUDIO, BOTH, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput, TrainingRows
 from fusion.losses.contrastive import n_pair_loss, next_of_class
 from fusion.losses.cpc import PredictiveCoding
 from fusion.nn.attention import TransformerLayer, heads_for
@@ -115,14 +115,14 @@ class BimodalConfig(HeadConfig):
         return {"cpc": self.alpha if causal else 0.0, "ecl": self.beta if positive else 0.0}
 
 
-class Bimodal(nn.Module):
+class Bimodal(Head):
     """The head of the bi-modal bi-task system."""
 
-    over_limits = takes_any_length
+    config_class, stackable = BimodalConfig, True
+    config: BimodalConfig
 
     def __init__(self, config: BimodalConfig, inputs: HeadInputs) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, inputs)
         self.views = _checked_views(config, inputs)
         dim, dropout = config.width(inputs.shapes), config.dropout
         hidden = config.gru_dim or dim // 2

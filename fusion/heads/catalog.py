@@ -1,8 +1,11 @@
-"""The heads known by name, how one is configured, and how it is built."""
+"""The heads known by name, how one is configured, and how it is built.
 
-from collections.abc import Callable, Mapping
+A head that is not in the catalog is named by its import path, ``package.module:Class``; see
+`fusion.heads.import_path`.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -10,25 +13,15 @@ from torch import nn
 from cache.errors import MmerError
 from fusion.config import configured, nearest
 from fusion.data.memory import is_out_of_memory
-from fusion.head import AUDIO, TEXT, HeadConfig, HeadInputs
-from fusion.heads.baselines import (
-    Concat,
-    ConcatConfig,
-    CrossAttention,
-    CrossAttentionConfig,
-    Score,
-    ScoreConfig,
-    Unimodal,
-    UnimodalConfig,
-)
-from fusion.heads.bimodal import Bimodal, BimodalConfig
-from fusion.heads.jfm import JFM, JFMConfig
-from fusion.heads.label_guided.head import LabelGuided, LabelGuidedConfig
-from fusion.heads.rescmfa import ResCMFA, ResCMFAConfig
-from fusion.heads.tab import MulTAB, MulTABConfig
+from fusion.head import AUDIO, TEXT, Head, HeadConfig, HeadInputs
+from fusion.heads.baselines import Concat, CrossAttention, Score, Unimodal
+from fusion.heads.bimodal import Bimodal
+from fusion.heads.import_path import import_head, is_import_path, source_digest
+from fusion.heads.jfm import JFM
+from fusion.heads.label_guided.head import LabelGuided
+from fusion.heads.rescmfa import ResCMFA
+from fusion.heads.tab import MulTAB
 from fusion.nn.dropout import seed_dropout
-
-AnyHead: TypeAlias = ResCMFA | Bimodal | MulTAB | JFM | LabelGuided | Concat | CrossAttention | Unimodal | Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,79 +30,74 @@ class HeadSpec:
 
     Attributes:
         head: class to build.
-        config: class of its configuration.
         summary: what it is, in a line.
         paper: where it was published.
         fixed: values that make the row what it is, by field; nothing else may be asked for.
+        source: digest of the file of a head that is named by its import path; empty for a head of the catalog.
     """
 
-    head: Callable[[Any, HeadInputs], AnyHead]
-    config: type[HeadConfig]
+    head: type[Head]
     summary: str
     paper: str
     fixed: Mapping[str, object] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def config(self) -> type[HeadConfig]:
+        """Class of the configuration."""
+        return self.head.config_class
 
 
 HEADS: Mapping[str, HeadSpec] = {
     "rescmfa": HeadSpec(
         head=ResCMFA,
-        config=ResCMFAConfig,
         summary="GCF2-Net: residual cross-modal fusion attention, global-aware block, CTC",
         paper="doi:10.3389/fnins.2023.1183132",
     ),
     "bimodal": HeadSpec(
         head=Bimodal,
-        config=BimodalConfig,
         summary="cross-modal coding blocks and BiGRU, predictive coding and contrastive learning",
         paper="doi:10.1080/08839514.2024.2356992",
     ),
     "tab": HeadSpec(
         head=MulTAB,
-        config=MulTABConfig,
         summary="Mul-TAB: self-attention, cross-modal encoder, temporal-aware block",
         paper="doi:10.3390/app14083276",
     ),
     "jfm": HeadSpec(
         head=JFM,
-        config=JFMConfig,
         summary="joint vectors through layers of ViT and RoBERTa, inter-class contrastive learning",
         paper="arXiv:2405.17900",
     ),
     "label-guided": HeadSpec(
         head=LabelGuided,
-        config=LabelGuidedConfig,
         summary="LE-MER: label embeddings guide how speech is aligned to text",
         paper="Interspeech 2023, github.com/Digimonseeker/LE-MER",
     ),
     "concat": HeadSpec(
         head=Concat,
-        config=ConcatConfig,
         summary="pooled audio and text, concatenated",
         paper="baseline of JFM, 2024",
     ),
     "cross-attention": HeadSpec(
         head=CrossAttention,
-        config=CrossAttentionConfig,
         summary="one cross-attention each way, pooled and concatenated",
         paper="baseline of JFM, 2024",
     ),
     "audio": HeadSpec(
         head=Unimodal,
-        config=UnimodalConfig,
         summary="audio alone: mean pool and a linear layer",
         paper="arXiv:2105.01051",
         fixed={"modalities": AUDIO},
     ),
     "text": HeadSpec(
         head=Unimodal,
-        config=UnimodalConfig,
         summary="text alone: mean pool and a linear layer",
         paper="arXiv:2105.01051",
         fixed={"modalities": TEXT},
     ),
     "score": HeadSpec(
         head=Score,
-        config=ScoreConfig,
         summary="the sum of the logits of audio alone and text alone, each trained by itself",
         paper="baseline of LE-MER, Interspeech 2023",
     ),
@@ -117,21 +105,66 @@ HEADS: Mapping[str, HeadSpec] = {
 
 
 def head_spec(name: str) -> HeadSpec:
-    """Looks a head up by its name.
+    """Looks up a head by its name, or imports it by its path ``package.module:Class``.
+
+    The name must come from the user. For a name that was read from a file, see `stored_head_spec`.
 
     Raises:
-        MmerError: if there is none of that name.
+        MmerError: if there is no head of that name, or the class cannot be imported or is not a usable head.
     """
+    if is_import_path(name):
+        head = import_head(name)
+        summary = next(iter((head.__doc__ or "").strip().splitlines()), "")
+        return HeadSpec(head=head, summary=summary, paper="", source=source_digest(head))
     if name not in HEADS:
-        raise MmerError(f"unknown head {name!r}; {nearest(name, HEADS)}")
+        raise MmerError(f"unknown head {name!r}; {_meant(name)}")
     return HEADS[name]
+
+
+def stored_head_spec(name: str, *, allowed: str | None = None, source: str = "") -> HeadSpec:
+    """Looks up a head whose name was read from a run folder; runs no code that the user did not name.
+
+    A head of the catalog is always returned. An import path is code of somebody: it is imported only if the user named
+    the same path. After this call, `config_for` and `build_head` may be called with the name.
+
+    Args:
+        name: ``fusion`` in run.json.
+        allowed: import path that the user named, on the command line or as an argument; None for none.
+        source: ``source`` in run.json, the digest of the file of the head; empty where it was not recorded.
+
+    Raises:
+        MmerError: if the name is an import path that is not allowed, the file of the head has changed since the run
+            was trained, or there is no such head.
+    """
+    if is_import_path(name) and name != allowed:
+        named = f", not {allowed}" if allowed else ""
+        raise MmerError(
+            f"the run was trained with head {name}, which is code outside mmer and is imported only by request; "
+            f"if you trust it, name it: --fusion {name}{named}"
+        )
+    spec = head_spec(name)
+    if source and spec.source and source != spec.source:
+        raise MmerError(
+            f"the source file of head {name} has changed since the run was trained; restore the file, or train again"
+        )
+    return spec
+
+
+def file_name_of(name: str) -> str:
+    """Returns the name of a head as part of a file name.
+
+    Example:
+        >>> file_name_of("label-guided"), file_name_of("my.heads:Gated")
+        ('label-guided', 'my-heads-Gated')
+    """
+    return name.replace(".", "-").replace(":", "-") if is_import_path(name) else name
 
 
 def config_for(name: str, values: Mapping[str, object]) -> HeadConfig:
     """Builds the configuration of a head from the fields that are to differ from their defaults.
 
     Args:
-        name: of the catalog.
+        name: of the catalog, or an import path.
         values: by field, as text or as they are.
 
     Raises:
@@ -149,12 +182,12 @@ def config_for(name: str, values: Mapping[str, object]) -> HeadConfig:
     return configured(spec.config, {**values, **spec.fixed}, owner=f"head {name}")
 
 
-def build_head(name: str, config: HeadConfig, inputs: HeadInputs, *, seed: int) -> AnyHead:
+def build_head(name: str, config: HeadConfig, inputs: HeadInputs, *, seed: int) -> Head:
     """Builds a head on the CPU, the same for the same seed; the caller's random generators stay as they are.
 
     Args:
-        name: of the catalog.
-        config: of the class that the catalog names.
+        name: of the catalog, or an import path.
+        config: of the head's `Head.config_class`.
         inputs: what is known of the data.
         seed: of the weights and of all dropout.
 
@@ -182,3 +215,9 @@ def build_head(name: str, config: HeadConfig, inputs: HeadInputs, *, seed: int) 
 def count_parameters(head: nn.Module) -> int:
     """Counts the parameters that are trained."""
     return sum(part.numel() for part in head.parameters() if part.requires_grad)
+
+
+def _meant(name: str) -> str:
+    if "." in name or ":" in name:
+        return "a head of your own is named module:Class, such as my_heads:MyHead"
+    return nearest(name, HEADS)

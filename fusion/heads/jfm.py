@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import MmerError
-from fusion.head import AUDIO, TEXT, Batch, HeadConfig, HeadInputs, HeadOutput, TrainingRows, Weights
+from fusion.head import AUDIO, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput, TrainingRows, Weights
 from fusion.losses.contrastive import supervised_contrastive_loss
 from fusion.nn.attention import TransformerLayer
 from fusion.nn.layers import Front, Pool
@@ -224,16 +224,18 @@ class JFMConfig(HeadConfig):
         return {ICL: self.icl_weight} if self.icl else {}
 
 
-class JFM(nn.Module):
+class JFM(Head):
     """The head; see the module.
 
     Raises:
         MmerError: if start weights are missing, or text is not what its layers follow.
     """
 
+    config_class, stackable = JFMConfig, True
+    config: JFMConfig
+
     def __init__(self, config: JFMConfig, inputs: HeadInputs) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, inputs)
         self._notes: list[str] = []
         self.norm: nn.Module = nn.Identity()
         self.roles = dict(zip([one for one in (AUDIO, TEXT) if config.reads(one)], config.roles, strict=True))

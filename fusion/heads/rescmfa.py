@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fusion.head import AUDIO, BOTH, TEXT, Batch, HeadConfig, HeadInputs, HeadOutput, TrainingRows
+from fusion.head import AUDIO, BOTH, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput, TrainingRows
 from fusion.losses.ctc import REDUCTIONS, ctc_loss, feasible
 from fusion.nn.attention import Attention, heads_for
 from fusion.nn.dropout import Dropout
@@ -250,16 +250,18 @@ class ResCMFALayer(nn.Module):
         }
 
 
-class ResCMFA(nn.Module):
+class ResCMFA(Head):
     """GCF2-Net; `fusion.head.Head` over frames and tokens.
 
     Raises:
         ValueError: if the heads asked for do not divide the width.
     """
 
+    config_class, stackable = ResCMFAConfig, True
+    config: ResCMFAConfig
+
     def __init__(self, config: ResCMFAConfig, inputs: HeadInputs) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, inputs)
         dim, rate = config.width(inputs.shapes), config.dropout
         heads = heads_for(dim, config.heads, HEADS)
         self.fronts = nn.ModuleDict(

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fusion.head import AUDIO, BOTH, TEXT, Batch, HeadConfig, HeadInputs, HeadOutput, prepares_nothing, takes_any_length
+from fusion.head import AUDIO, BOTH, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput
 from fusion.nn.attention import CrossLayer, TransformerLayer, heads_for
 from fusion.nn.dropout import Dropout
 from fusion.nn.layers import POOLING, MaskedBatchNorm, Pool, front_of
@@ -100,14 +100,14 @@ class MulTABConfig(HeadConfig):
         return {AUDIO: self.kernel_speech, TEXT: self.kernel_text}
 
 
-class MulTAB(nn.Module):
+class MulTAB(Head):
     """The fusion head of Mul-TAB."""
 
-    prepare, over_limits = prepares_nothing, takes_any_length
+    config_class, stackable = MulTABConfig, True
+    config: MulTABConfig
 
     def __init__(self, config: MulTABConfig, inputs: HeadInputs) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, inputs)
         self.dim = config.width(inputs.shapes)
         both = config.modalities == BOTH
         learned = config.modality_dropout > 0

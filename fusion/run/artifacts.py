@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from cache.errors import MmerError
 from cache.version import mmer_version
@@ -24,8 +24,9 @@ from fusion.evaluation.metrics import METRICS
 from fusion.evaluation.metrics import score as score_guesses
 from fusion.experiment.plan import Plan
 from fusion.fingerprint import Plain, digest_of
-from fusion.head import HeadConfig, HeadInputs, Weights
-from fusion.heads.catalog import AnyHead, build_head, config_for, count_parameters
+from fusion.head import Head, HeadConfig, HeadInputs, Weights
+from fusion.heads.catalog import build_head, config_for, count_parameters, stored_head_spec
+from fusion.heads.import_path import is_import_path
 from fusion.protocols.folds import Fold, Places
 from fusion.run.folder import COST, CURVES, PREDICTIONS, RUN, SCORES, SPLITS, WEIGHTS, Damaged, ModelFolder, RunFolder
 from fusion.training.loop import TrainedFold
@@ -115,7 +116,7 @@ def write_predictions(
 def scores_of(
     plan: Plan,
     fold: Fold,
-    head: AnyHead,
+    head: Head,
     trained: TrainedFold,
     probabilities: Probabilities,
     *,
@@ -246,7 +247,7 @@ def damage(part: ModelFolder, names: Sequence[str]) -> str:
         return str(_damaged(part, WEIGHTS, str(error)))
 
 
-def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) -> AnyHead:
+def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) -> Head:
     """Loads the trained head of one model, on the CPU and in eval mode.
 
     No code of the run folder is executed: the head is one of the catalog, or the class that the caller names too.
@@ -273,7 +274,8 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
     try:
         config = config_for(name, described["head"])
         _check_shapes(config, inputs)
-        with torch.device("cpu" if ":" in name else "meta"):  # no memory is taken before the weights are seen to fit
+        # A head of the catalog is built without memory first; an imported one may compute while it is built.
+        with torch.device("cpu" if is_import_path(name) else "meta"):
             expected = build_head(name, config, inputs, seed=seed)
     except (MmerError, KeyError, OverflowError, RuntimeError) as error:
         why = (
@@ -289,7 +291,7 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
     return trained.eval()
 
 
-def read_weights(folder: ModelFolder, head: nn.Module, *, digest: str | None, way_out: str) -> dict[str, Tensor]:
+def read_weights(folder: ModelFolder, head: Head, *, digest: str | None, way_out: str) -> dict[str, Tensor]:
     """Reads the weights of a trained model, on the CPU.
 
     Args:
@@ -329,7 +331,7 @@ def loss_beside(part: ModelFolder) -> list[str]:
     return told
 
 
-def _over_limits(plan: Plan, head: AnyHead, indices: Places, source: BatchSource) -> list[str]:
+def _over_limits(plan: Plan, head: Head, indices: Places, source: BatchSource) -> list[str]:
     """Names the utterances of one part that a head cannot take in full."""
     read = {role: source.lengths(indices, [role]) for role in plan.experiment.head.roles}
     return [plan.cache.ids[index] for index in indices[head.over_limits(read)].tolist()]
@@ -340,8 +342,8 @@ def _trusted_head(described: Plain, trusted: str | None, path: Path) -> str:
     name = described["fusion"]
     if not isinstance(name, str) or "head" not in described:
         raise MmerError(f"{path} is a late fusion of other runs and has no weights; load the models of those runs")
-    if ":" in name and name != trusted:
-        raise MmerError(f"{path} names the class {name}, which is not imported unless you name the same class")
+    source = described.get("source", "")
+    stored_head_spec(name, allowed=trusted, source=source if isinstance(source, str) else "")
     return name
 
 

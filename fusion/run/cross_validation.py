@@ -16,7 +16,7 @@ from fusion.data.features import RESIDENT_SHARE, BatchSource, FeatureSource, Fol
 from fusion.data.memory import memory_needed
 from fusion.data.packing import Indices
 from fusion.experiment.plan import Plan, build
-from fusion.heads.catalog import AnyHead
+from fusion.head import Head
 from fusion.nn.layers import learn_scales
 from fusion.protocols.folds import Fold
 from fusion.run.artifacts import (
@@ -36,7 +36,7 @@ from fusion.training.interrupt import Stopping, never
 from fusion.training.loop import SAVE_EVERY_S, TrainedFold, train_fold
 
 
-def ready_head(plan: Plan, source: FeatureSource, train: Indices, *, seed: int) -> tuple[AnyHead, list[str]]:
+def ready_head(plan: Plan, source: FeatureSource, train: Indices, *, seed: int) -> tuple[Head, list[str]]:
     """Builds the head of a run and lets it learn what it must know before step 0.
 
     Args:
@@ -62,7 +62,7 @@ def open_test(
     plan: Plan,
     fold: Fold,
     *,
-    head: AnyHead,
+    head: Head,
     trained: TrainedFold,
     source: BatchSource,
     seed: int,
@@ -220,7 +220,7 @@ class _Model:
         self.part.delete(STATE)
         return trained.curves[trained.best_epoch - 1]
 
-    def _train(self, head: AnyHead, source: BatchSource, watcher: Watcher) -> TrainedFold:
+    def _train(self, head: Head, source: BatchSource, watcher: Watcher) -> TrainedFold:
         self.part.make()
         training = self.plan.experiment.training
         with memory_needed(source.device, f"lower --batch-size ({training.batch_size})"):

@@ -252,4 +252,5 @@ def _difference(prefix: str, name: str, mine: object, theirs: object) -> str:
     """Says what differs; of what is told by its digest alone, only that it does."""
     if prefix == "folds.":
         return f"fold {name} has other utterances or labels"
-    return "the features are others" if name == "features" else f"{prefix}{name} {mine} -> {theirs}"
+    by_digest = {"features": "the features are others", "source": "the source file of the head has changed"}
+    return by_digest.get(prefix + name, f"{prefix}{name} {mine} -> {theirs}")

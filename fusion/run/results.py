@@ -24,6 +24,19 @@ from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, Damaged, ModelF
 
 HEADER = ("fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1")
 OVER_ALL: Plain = {"mean": "mean", "std": "std", "pooled": "pooled", "interval": "95% of pooled"}
+SIGNS = str.maketrans({"±": r"$\pm$", "Δ": r"$\Delta$"})  # that our own text holds
+SPECIAL = SIGNS | str.maketrans(
+    {
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': "''",
+    }
+)
 FEW = 10  # clusters: an interval over fewer says little
 
 
@@ -204,6 +217,16 @@ def percent(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
+def escaped(text: str) -> str:
+    r"""Writes text so that LaTeX prints it.
+
+    Example:
+        >>> escaped("global_aware=false, 50%")
+        'global\\_aware=false, 50\\%'
+    """
+    return text.translate(SPECIAL)
+
+
 def latex_row(results: Mapping[str, Any]) -> str:
     r"""Gives one row of a LaTeX table: the head, then WA, UA and W-F1 with their standard deviation over folds.
 
@@ -216,7 +239,7 @@ def latex_row(results: Mapping[str, Any]) -> str:
     for metric in METRICS:
         spread = results["std"][metric]
         cells.append(percent(results["mean"][metric]) + ("" if spread is None else rf" $\pm$ {percent(spread)}"))
-    return " & ".join([str(results["fusion"]), *cells]) + r" \\"
+    return " & ".join([escaped(str(results["fusion"])), *cells]) + r" \\"
 
 
 def _plain(text: str) -> str:

@@ -16,22 +16,22 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from cache.errors import MmerError
 from cache.files import replacing
 from fusion.data.features import BatchSource
 from fusion.data.packing import Indices
 from fusion.fingerprint import Plain, filled
+from fusion.head import Head
 from fusion.training.config import TrainConfig
-from fusion.training.steps import config_of, roles_of
 
 HEAD, BEST, OPTIMIZER = "head", "best", "optimizer"
 METADATA = "mmer"
 
 
 def describe(
-    head: nn.Module, source: BatchSource, train: Indices, dev: Indices, config: TrainConfig
+    head: Head, source: BatchSource, train: Indices, dev: Indices, config: TrainConfig
 ) -> dict[str, dict[str, Any]]:
     """Describes a training by section and name: its configuration, the head, the utterances, the streams.
 
@@ -42,19 +42,19 @@ def describe(
         part: [(source.ids[index], int(source.labels[index])) for index in indices.tolist()]
         for part, indices in {"train": train, "dev": dev}.items()
     }
-    streams = dict(source.identity(roles_of(head)))
+    streams = dict(source.identity(head.training_reads))
     rows = {role: source.lengths(train, [role]).tolist() for role in streams}
     return {
         "training": asdict(config),
-        "head": {"name": type(head).__name__, **asdict(config_of(head)), "shapes": _digest(shapes)},
+        "head": {"name": type(head).__name__, **asdict(head.config), "shapes": _digest(shapes)},
         "data": {**{part: _digest(named) for part, named in parts.items()}, "rows": _digest(rows)},
         "streams": streams,
     }
 
 
-def defaults_of(head: nn.Module) -> dict[str, dict[str, Any]]:
+def defaults_of(head: Head) -> dict[str, dict[str, Any]]:
     """Gives the defaults of all fields that `describe` names, by section and name."""
-    return {"training": asdict(TrainConfig()), "head": asdict(type(config_of(head))())}
+    return {"training": asdict(TrainConfig()), "head": asdict(type(head.config)())}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from fusion.data.batches import scoring_batches
@@ -13,8 +13,7 @@ from fusion.data.features import BatchSource
 from fusion.data.memory import is_out_of_memory
 from fusion.data.packing import Indices
 from fusion.evaluation.metrics import score as score_guesses
-from fusion.head import Batch
-from fusion.training.steps import config_of
+from fusion.head import Batch, Head
 
 SCORING_BATCH = 64  # utterances; without gradients twice as many fit as in training
 
@@ -23,7 +22,7 @@ MONITORS: Mapping[str, bool] = {"wf1": True, "ua": True, "wa": True, "loss": Fal
 
 
 def score(
-    head: nn.Module, source: BatchSource, indices: Indices, *, batch_size: int = SCORING_BATCH
+    head: Head, source: BatchSource, indices: Indices, *, batch_size: int = SCORING_BATCH
 ) -> npt.NDArray[np.float32]:
     """Gives the probability of each class for some utterances, always computed in float32.
 
@@ -40,7 +39,7 @@ def score(
     return probabilities
 
 
-def logits_of(head: nn.Module, source: BatchSource, indices: Indices, batch_size: int = SCORING_BATCH) -> Tensor:
+def logits_of(head: Head, source: BatchSource, indices: Indices, batch_size: int = SCORING_BATCH) -> Tensor:
     """Gives the logits of some utterances on the CPU, float32 ``(n, classes)``, in the order of `indices`."""
     was_training = head.training
     head.eval()
@@ -49,7 +48,7 @@ def logits_of(head: nn.Module, source: BatchSource, indices: Indices, batch_size
         made: Tensor = head(batch).logits
         return made
 
-    made = by_batch(logits, source, indices, config_of(head).roles, batch_size)
+    made = by_batch(logits, source, indices, head.config.roles, batch_size)
     head.train(was_training)
     return made
 

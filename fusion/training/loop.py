@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cache.errors import MmerError
 from fusion.data.batches import training_batches
 from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, watch_peak
 from fusion.data.packing import Indices
-from fusion.head import Batch
+from fusion.head import Batch, Head
 from fusion.nn.dropout import seed_dropout, set_step
 from fusion.training import checkpoint as kept
 from fusion.training.checkpoint import Checkpoint, EpochScores, Progress, defaults_of, describe
@@ -34,10 +34,8 @@ from fusion.training.steps import (
     TOTAL,
     build_optimizer,
     class_weights,
-    config_of,
     descend,
     drop_modalities,
-    roles_of,
     set_rate,
     total_loss,
 )
@@ -103,7 +101,7 @@ class TrainedFold:
 
 
 def train_fold(
-    head: nn.Module,
+    head: Head,
     source: BatchSource,
     train: Indices,
     dev: Indices,
@@ -157,7 +155,7 @@ class _Training:
 
     def __init__(
         self,
-        head: nn.Module,
+        head: Head,
         source: BatchSource,
         train: Indices,
         dev: Indices,
@@ -174,7 +172,7 @@ class _Training:
         self.optimizer = build_optimizer(head, name=config.optimizer, lr=config.lr, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(source.device.type, enabled=config.precision == "float16")
         self.by_class: Tensor | None = None
-        self.costs = source.lengths(train, roles_of(head))
+        self.costs = source.lengths(train, head.training_reads)
         self.schedule = schedule_of(config, len(self._groups(1)))
         self.described = describe(head, source, train, dev, config)
         self.progress, self.best = Progress(), dict[str, Tensor]()
@@ -207,7 +205,7 @@ class _Training:
     def _train(self, record: LossRecord) -> None:
         self.head.train()
         groups = self._groups(self.progress.epoch + 1)[self.progress.batch :]
-        with closing(self.source.batches(groups, roles_of(self.head))) as batches:
+        with closing(self.source.batches(groups, self.head.training_reads)) as batches:
             for batch in batches:
                 losses = self._step(batch)
                 self.progress.step += 1
@@ -225,14 +223,14 @@ class _Training:
         config, step = self.config, self.progress.step
         set_step(self.head, step)
         set_rate(self.optimizer, self.schedule.rate(step))
-        batch = drop_modalities(batch, config_of(self.head).modality_dropout, seed=config.seed, step=step)
+        batch = drop_modalities(batch, self.head.config.modality_dropout, seed=config.seed, step=step)
         dtype = PRECISIONS[config.precision]
         with torch.autocast(self.source.device.type, dtype, enabled=dtype != torch.float32):
             output = self.head(batch)
         if config.class_weights and self.by_class is None:
             weights = class_weights(self.source.labels[self.train], output.logits.shape[1])
             self.by_class = weights.to(output.logits.device)
-        by_loss = config_of(self.head).loss_weights
+        by_loss = self.head.config.loss_weights
         losses = total_loss(output, batch.labels, by_loss, by_class=self.by_class, smoothing=config.label_smoothing)
         descend(losses[TOTAL], self.head, self.optimizer, self.scaler, clip=config.clip)
         return losses
@@ -254,7 +252,7 @@ class _Training:
     def _stopped(self, error: LossNotFinite) -> MmerError:
         """Keeps the last good weights, those of the best epoch, and says where."""
         best = self.progress.best_epoch
-        bad = bad_feature(self.source, np.concatenate([self.train, self.dev]), roles_of(self.head))
+        bad = bad_feature(self.source, np.concatenate([self.train, self.dev]), self.head.training_reads)
         self.progress.stopped = explained(error, self.config, bad)
         if self.path is not None:
             where = f"the weights of epoch {best} are in {self.path}" if best else "no weights are kept"

@@ -1,7 +1,6 @@
 """What one step of training is made of: the loss, the modalities taken away, the optimizer and its rate."""
 
 from collections.abc import Mapping
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,23 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cache.stream import ROLES, SPEECH
-from fusion.head import AUDIO, TEXT, Batch, HeadConfig, HeadOutput
+from fusion.head import AUDIO, TEXT, Batch, HeadOutput
 
 OPTIMIZERS: Mapping[str, type[torch.optim.Adam]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 CROSS_ENTROPY, TOTAL = "cross_entropy", "total"
 TARGETS = frozenset({"chars"})  # what a loss compares with is no input, and stays when its modality is taken away
 MODALITY_DROPOUT = 0xD20  # keeps these draws apart from those of batches
-
-
-def config_of(head: nn.Module) -> HeadConfig:
-    """Gives the configuration of a head."""
-    return cast(HeadConfig, head.config)
-
-
-def roles_of(head: nn.Module) -> set[str]:
-    """Names the roles that training a head reads."""
-    config = config_of(head)
-    return {*config.roles, *config.training_roles, *config.optional_roles}
 
 
 def build_optimizer(head: nn.Module, *, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:

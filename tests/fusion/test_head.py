@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
-from fusion.head import HeadConfig
+from fusion.head import Batch, Head, HeadConfig, HeadOutput
+from tests.support.heads import ToyRows, head_inputs, samples
 
 
 def test_the_width_is_that_of_the_first_stream_that_is_read() -> None:
@@ -34,3 +36,36 @@ def test_impossible_fields_are_refused(field: str, value: object, told: str) -> 
 def test_the_only_modality_cannot_be_dropped(modality: str) -> None:
     with pytest.raises(ValueError, match=f"one of two modalities, there is {modality} alone; set it to 0"):
         HeadConfig(modalities=modality, modality_dropout=0.1)
+
+
+class Least(Head):
+    """What every head has at least."""
+
+    config_class = HeadConfig
+
+    def forward(self, batch: Batch) -> HeadOutput:
+        return HeadOutput(batch.features["audio"].sum(dim=1))
+
+
+def test_a_head_learns_nothing_beforehand_and_takes_any_length_unless_it_says_so() -> None:
+    inputs = head_inputs()
+    head = Least(HeadConfig(), inputs)
+    assert (head.config, head.inputs) == (HeadConfig(), inputs)
+    assert head.prepare(ToyRows(samples(3))) == []
+    beyond = head.over_limits({"audio": np.array([1, 99_999]), "text": np.array([3, 5])})
+    assert (beyond.tolist(), beyond.dtype) == ([False, False], np.dtype(bool))
+    assert not head.state_dict()
+    assert not head.stackable
+
+
+def test_training_reads_every_role_but_those_of_prepare() -> None:
+    class Config(HeadConfig):
+        training_roles, optional_roles, prepare_roles = ("chars",), ("audio.view",), ("codes",)
+
+    head = Least(Config(), head_inputs())
+    assert head.training_reads == {"audio", "text", "chars", "audio.view"}
+
+
+def test_a_head_without_forward_cannot_be_built() -> None:
+    with pytest.raises(TypeError, match="forward"):
+        Head(HeadConfig(), head_inputs())  # type: ignore[abstract]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fusion.head import Batch, HeadConfig, HeadInputs
-from fusion.heads.catalog import HEADS, AnyHead, build_head, config_for
+from fusion.head import Batch, Head, HeadConfig, HeadInputs
+from fusion.heads.catalog import HEADS, build_head, config_for
 from fusion.nn.layers import Adapter
 from tests.support.heads import ToyRows, head_inputs, samples
 
@@ -26,7 +26,7 @@ FUSING = [name for name in HEADS if name not in SINGLE]
 
 def made(
     name: str, modalities: str = "both", *, seed: int = 3, inputs: HeadInputs | None = None, **values: object
-) -> AnyHead:
+) -> Head:
     """Builds a head that has learned what `prepare` may, with its adapters awake."""
     inputs = inputs or head_inputs()
     config = config_for(name, {**SMALL.get(name, {}), "modalities": modalities, **values})
@@ -38,7 +38,7 @@ def made(
     return head
 
 
-def adapters(head: nn.Module) -> list[Adapter]:
+def adapters(head: Head) -> list[Adapter]:
     return [module for module in head.modules() if isinstance(module, Adapter)]
 
 
@@ -52,14 +52,14 @@ def read_by(config: HeadConfig, batch: Batch, *, training: bool) -> Batch:
     )
 
 
-def predicted(head: AnyHead, batch: Batch) -> Tensor:
+def predicted(head: Head, batch: Batch) -> Tensor:
     head.eval()
     with torch.no_grad():
         logits: Tensor = head(read_by(head.config, batch, training=False)).logits
     return logits
 
 
-def losses(head: AnyHead, batch: Batch) -> dict[str, Tensor]:
+def losses(head: Head, batch: Batch) -> dict[str, Tensor]:
     """Gives each loss of training, weighted."""
     output = head.train()(read_by(head.config, batch, training=True))
     weights = head.config.loss_weights
@@ -67,7 +67,7 @@ def losses(head: AnyHead, batch: Batch) -> dict[str, Tensor]:
     return {"": functional.cross_entropy(output.logits, batch.labels), **auxiliary}
 
 
-def backward(head: AnyHead, loss: Tensor) -> set[str]:
+def backward(head: Head, loss: Tensor) -> set[str]:
     """Gives the parameters that a loss has a gradient for."""
     head.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -77,11 +77,11 @@ def backward(head: AnyHead, loss: Tensor) -> set[str]:
     return reached
 
 
-def trainable(head: nn.Module) -> set[str]:
+def trainable(head: Head) -> set[str]:
     return {name for name, part in head.named_parameters() if part.requires_grad}
 
 
-def total(head: AnyHead, batch: Batch) -> Tensor:
+def total(head: Head, batch: Batch) -> Tensor:
     return torch.stack(list(losses(head, batch).values())).sum()
 
 

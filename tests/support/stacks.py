@@ -13,7 +13,8 @@ from cache.rows import to_stored
 from cache.stream import ROLES, StreamSpec
 from cache.writer import CacheWriter, Row, writing_lock
 from fusion.data.features import FeatureSource, FoldRows
-from fusion.heads.catalog import HEADS, AnyHead, build_head, config_for
+from fusion.head import Head
+from fusion.heads.catalog import HEADS, build_head, config_for
 from fusion.training.config import TrainConfig
 from fusion.training.loop import TrainedFold
 from tests.support.heads import Sample, head_inputs, samples
@@ -46,7 +47,7 @@ class Made:
     fields: Mapping[str, object]
     config: TrainConfig
 
-    def head(self, source: FeatureSource) -> AnyHead:
+    def head(self, source: FeatureSource) -> Head:
         """Builds it anew."""
         config = config_for(self.name, {**SMALL.get(self.name, {}), **self.fields})
         head = build_head(self.name, config, INPUTS, seed=self.config.seed)

@@ -17,7 +17,7 @@ from cache.rows import to_stored
 from cache.stream import StreamSpec
 from cache.writer import CacheWriter, Row, writing_lock
 from fusion.data.features import FeatureSource
-from fusion.head import AUDIO, TEXT, Batch, HeadConfig, HeadInputs, HeadOutput
+from fusion.head import AUDIO, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput
 from fusion.nn.dropout import Dropout
 from fusion.nn.layers import Pool, front_of
 from fusion.training.checkpoint import EpochScores
@@ -47,10 +47,12 @@ class ToyConfig(HeadConfig):
         return {"size": self.size} if self.size else {}
 
 
-class ToyHead(nn.Module):
+class ToyHead(Head):
+    config_class, stackable = ToyConfig, True
+    config: ToyConfig
+
     def __init__(self, config: ToyConfig, inputs: HeadInputs) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, inputs)
         dim = config.width(inputs.shapes)
         self.fronts = nn.ModuleDict({role: front_of(config, inputs, role, dim=dim) for role in config.roles})
         self.pool = Pool(dim, kind="mean", learned=config.modality_dropout > 0)
@@ -116,7 +118,7 @@ def train(
     cache: Path,
     *,
     config: TrainConfig = CONFIG,
-    head: nn.Module | None = None,
+    head: Head | None = None,
     resident_bytes: int | None = None,
     checkpoint: Path | None = None,
     save_every_s: float = 0,

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import nn
 
 from fusion.data.features import FeatureSource
 from fusion.data.memory import is_out_of_memory
@@ -26,6 +25,7 @@ from fusion.grid.engine.sources import Sources
 from fusion.grid.engine.train import prepared
 from fusion.grid.journal import Journal
 from fusion.grid.stacking.training import train_stack
+from fusion.head import Head
 from fusion.training.config import TrainConfig
 from fusion.training.loop import train_fold
 
@@ -173,7 +173,7 @@ class _Trial:
         self.train = drawn[: BATCHES * size]
         self.warm = drawn[:size]
         self.dev = first.fold.dev[:1]
-        self.heads: dict[int, nn.Module] = {}
+        self.heads: dict[int, Head] = {}
 
     def rate(self, layout: Layout) -> float:
         """Gives the steps of one model in a second."""
@@ -193,13 +193,13 @@ class _Trial:
         if self.source.device.type == "cuda":
             torch.cuda.synchronize(self.source.device)
 
-    def _train(self, heads: Sequence[nn.Module], configs: Sequence[TrainConfig], train: Indices) -> None:
+    def _train(self, heads: Sequence[Head], configs: Sequence[TrainConfig], train: Indices) -> None:
         if len(heads) == 1:
             train_fold(heads[0], self.source, train, self.dev, configs[0])
         else:
             train_stack(heads, self.source, train, self.dev, configs)
 
-    def _head(self, place: int) -> nn.Module:
+    def _head(self, place: int) -> Head:
         place %= len(self.models)
         if place not in self.heads:
             self.heads[place], _ = prepared(self.models[place], self.source)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fusion.data.batches import scoring_batches
 from fusion.data.features import FeatureSource
@@ -20,8 +20,8 @@ from fusion.grid.combinations import Model
 from fusion.grid.engine.sources import Sources
 from fusion.grid.engine.train import BUILDING, prepared
 from fusion.grid.stacking.stack import stack_key, unstackable
-from fusion.head import Batch
-from fusion.training.steps import TOTAL, config_of, roles_of, total_loss
+from fusion.head import Batch, Head
+from fusion.training.steps import TOTAL, total_loss
 
 COPIES = 7  # of the parameters: themselves, gradients twice, two moments, the best epoch, room for one more
 WORKING = 2  # times what the backward pass keeps: gradients of activations, temporaries
@@ -54,7 +54,7 @@ def footprint_of(model: Model, source: FeatureSource) -> Footprint:
     head, _ = prepared(model, source)
     head.to(source.device)
     head.train()
-    roles = roles_of(head)
+    roles = head.training_reads
     costs = source.lengths(model.fold.train, roles)
     longest = scoring_batches(costs, batch_size=model.training.batch_size)[0]
     batch = source.batch(model.fold.train[longest], roles)
@@ -149,7 +149,7 @@ class Grouping:
         return place, plan.described["folds"][model.fold.name], key
 
 
-def _kept_bytes(head: nn.Module, batch: Batch) -> int:
+def _kept_bytes(head: Head, batch: Batch) -> int:
     """Counts what a forward pass keeps, parameters and features apart."""
     held = {one.untyped_storage().data_ptr() for one in [*head.state_dict().values(), *batch.features.values()]}
     kept: dict[int, int] = {}
@@ -162,7 +162,7 @@ def _kept_bytes(head: nn.Module, batch: Batch) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = head(batch)
-        losses = total_loss(output, batch.labels, config_of(head).loss_weights)
+        losses = total_loss(output, batch.labels, head.config.loss_weights)
     total = sum(kept.values())
     del losses[TOTAL]
     return total

@@ -5,12 +5,13 @@ The machines need mmer in the same version and the cache at the same path; the j
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.data.features import FeatureSource
 from fusion.experiment.experiment import Experiment
@@ -21,6 +22,8 @@ from fusion.grid.engine.local import GridWatcher
 from fusion.grid.engine.sources import Sources
 from fusion.grid.engine.train import train_models
 from fusion.grid.journal import Journal
+from fusion.head import HeadConfig
+from fusion.heads.catalog import config_for, head_spec
 from fusion.training.loop import TrainedFold
 
 HELD = 2  # sources that a worker keeps between tasks
@@ -34,13 +37,18 @@ class Task:
     Attributes:
         place: of the combination among those of the grid.
         cache: path or pattern.
-        experiment: the run that it alone would be.
+        experiment: the run that it alone would be, with a configuration of no head in particular: the class of a head's
+            own configuration may be unknown to a worker until it imports the head.
+        head: fields of the configuration of the head.
+        source: digest of the file of a head that is named by its import path, else empty.
         models: name of the fold and seed of each.
     """
 
     place: int
     cache: Path
     experiment: Experiment
+    head: Mapping[str, object]
+    source: str
     models: tuple[tuple[str, int], ...]
 
 
@@ -108,8 +116,14 @@ def train_task(own_device: Callable[[str], torch.device], resident_share: float,
         resident_share: share of the device's memory that the features of all that it holds may take.
         task: what to train.
         device: its name.
+
+    Raises:
+        MmerError: if the worker cannot import the head, or has another version of its file.
     """
-    plan = plan_run(task.experiment, open_cache(task.cache))
+    fusion = task.experiment.fusion
+    if head_spec(fusion).source != task.source:
+        raise MmerError(f"a worker has another version of the file of head {fusion}; copy the file and restart workers")
+    plan = plan_run(replace(task.experiment, head=config_for(fusion, task.head)), open_cache(task.cache))
     source = _source(plan, own_device(device), resident_share / HELD)
     combination = Combination(fields={}, plan=plan)
     by_name = {(model.fold.name, model.seed): model for model in models_of(combination)}
@@ -145,10 +159,13 @@ class _Asking:
             mine = [model for model in group if self._claim(model)]
             if mine:
                 self._sent[place] = mine
+                experiment = mine[0].combination.plan.experiment
                 yield Task(
                     place=place,
                     cache=self._cache.absolute(),
-                    experiment=mine[0].combination.plan.experiment,
+                    experiment=replace(experiment, head=HeadConfig()),
+                    head=asdict(experiment.head),
+                    source=head_spec(experiment.fusion).source,
                     models=tuple((model.fold.name, model.seed) for model in mine),
                 )
 

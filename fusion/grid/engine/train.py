@@ -11,7 +11,7 @@ from fusion.data.features import FeatureSource
 from fusion.data.memory import is_out_of_memory
 from fusion.grid.combinations import Model, Outcome
 from fusion.grid.stacking.training import train_stack
-from fusion.heads.catalog import AnyHead
+from fusion.head import Head
 from fusion.run.cross_validation import ready_head
 from fusion.training.checkpoint import EpochScores
 from fusion.training.loop import TrainedFold, train_fold
@@ -46,7 +46,7 @@ def train_models(models: Sequence[Model], source: FeatureSource, on_epoch: OnEpo
     return [outcome for part in (models[:half], models[half:]) for outcome in train_models(part, source, on_epoch)]
 
 
-def prepared(model: Model, source: FeatureSource) -> tuple[AnyHead, tuple[str, ...]]:
+def prepared(model: Model, source: FeatureSource) -> tuple[Head, tuple[str, ...]]:
     """Builds the head of a model and lets it learn from its training part; one thread at a time."""
     with BUILDING:
         head, notes = ready_head(model.combination.plan, source, model.fold.train, seed=model.seed)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from fusion.evaluation.metrics import METRICS
 from fusion.grid.combinations import Fields, told, value_text
-from fusion.grid.report.tables import ALL_TESTS, NAMES, NOTHING, SIGNS, escaped, failure_text, spread_text
+from fusion.grid.report.tables import ALL_TESTS, NAMES, NOTHING, failure_text, spread_text
 from fusion.grid.selection import UNSET, Ranked, Spread
 from fusion.run.folder import Folder
-from fusion.run.results import percent
+from fusion.run.results import SIGNS, escaped, percent
 
 ABLATION_MD, ABLATION_TEX = "ablation.md", "ablation.tex"
 BASE = "base"

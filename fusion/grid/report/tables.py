@@ -11,19 +11,6 @@ from fusion.grid.combinations import Result, told
 from fusion.grid.selection import Ranked, Spread, fold_winners, nested, shows_unchosen, single_best
 from fusion.run.results import latex_row, percent
 
-SIGNS = str.maketrans({"±": r"$\pm$", "Δ": r"$\Delta$"})  # that our own text holds
-SPECIAL = SIGNS | str.maketrans(
-    {
-        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        '"': "''",
-    }
-)
 NAMES: Mapping[str, str] = {"wa": "WA", "ua": "UA", "wf1": "W-F1"}
 NOTHING = "-"
 SHOWN = 48  # letters of a reason in a table; the CSV has all of it
@@ -32,16 +19,6 @@ NOT_NESTED = "not nested: the dev parts of other folds may hold this fold's test
 ONE_FOLD = "there is one fold, whose winner this is"
 ALL_TESTS = "tests of combinations that were not chosen are shown; choosing by them would be choosing on test"
 Table = tuple[list[str], list[list[object]]]
-
-
-def escaped(text: str) -> str:
-    r"""Writes text so that LaTeX prints it.
-
-    Example:
-        >>> escaped("global_aware=false, 50%")
-        'global\\_aware=false, 50\\%'
-    """
-    return text.translate(SPECIAL)
 
 
 def latex_rows(name: str, ranked: Sequence[Ranked], nested: Spread) -> list[str]:
@@ -168,7 +145,7 @@ def counted(count: int, what: str) -> str:
 
 
 def _row(name: str, scores: Spread) -> str:
-    return latex_row({"fusion": escaped(name), "mean": scores.mean, "std": scores.std})
+    return latex_row({"fusion": name, "mean": scores.mean, "std": scores.std})
 
 
 def _notes(one: Ranked, winners: Mapping[str, int]) -> str:

@@ -22,11 +22,10 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from fusion.head import Batch, HeadOutput
+from fusion.head import Batch, Head, HeadOutput
 from fusion.nn.dropout import Dropout
 from fusion.nn.layers import MaskedBatchNorm
 from fusion.training.config import TrainConfig
-from fusion.training.steps import config_of
 
 # Fields of the training that all models of a stack share; the others are of each model.
 COMMON = ("batch_size", "data_seed", "optimizer", "precision", "class_weights", "label_smoothing")
@@ -34,7 +33,7 @@ ALIGNED = 16  # float32 numbers, 64 bytes: a matrix that begins elsewhere is slo
 Tensors = Mapping[str, Tensor]
 
 
-def stack_key(head: nn.Module, training: TrainConfig) -> Hashable:
+def stack_key(head: Head, training: TrainConfig) -> Hashable:
     """Gives what two models of one fold, read from the same streams, must agree in to share a stack.
 
     Learning rate, weight decay, warm-up, epochs, patience, monitor, clipping and seed are of each model, and so are
@@ -45,7 +44,7 @@ def stack_key(head: nn.Module, training: TrainConfig) -> Hashable:
         head: built, of the model.
         training: how it is trained.
     """
-    config = config_of(head)
+    config = head.config
     fields = [(name, value) for name, value in asdict(config).items() if name not in config.per_model]
     losses = [name for name, weight in config.loss_weights.items() if weight]
     dropouts = [module.active for module in head.modules() if isinstance(module, Dropout)]
@@ -56,12 +55,14 @@ def stack_key(head: nn.Module, training: TrainConfig) -> Hashable:
     return type(head), *map(tuple, parts)
 
 
-def unstackable(head: nn.Module, training: TrainConfig) -> str:
+def unstackable(head: Head, training: TrainConfig) -> str:
     """Says why a model can share no stack at all, empty if it can."""
     if training.precision == "float16":
         return "float16 scales the loss of each model by itself"
-    if config_of(head).modality_dropout:
+    if head.config.modality_dropout:
         return "modality dropout takes other modalities from each model"
+    if not head.stackable:
+        return f"{type(head).__name__} does not set stackable"
     recurrent = next((type(module).__name__ for module in head.modules() if isinstance(module, nn.RNNBase)), "")
     return f"{recurrent} has no batching rule" if recurrent else ""
 
@@ -124,7 +125,7 @@ class HeadStack:
         device: where the stack lies.
     """
 
-    def __init__(self, heads: Sequence[nn.Module], device: torch.device) -> None:
+    def __init__(self, heads: Sequence[Head], device: torch.device) -> None:
         self.template = heads[0]
         trained = {name: one for name, one in self.template.named_parameters() if one.requires_grad}
         self.columns = _columns(trained)
@@ -258,7 +259,7 @@ def _columns(parameters: Mapping[str, nn.Parameter]) -> dict[str, Columns]:
 
 
 def _beside(
-    heads: Sequence[nn.Module], trained: Mapping[str, object], step: Tensor
+    heads: Sequence[Head], trained: Mapping[str, object], step: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Gives all state that is not trained: what all heads share, and what is stacked.
 

@@ -16,7 +16,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
 
 from cache.errors import MmerError
@@ -24,14 +24,14 @@ from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, watch_peak
 from fusion.data.packing import Indices
 from fusion.grid.stacking.stack import HeadStack
-from fusion.head import Batch, HeadOutput
+from fusion.head import Batch, Head, HeadOutput
 from fusion.nn.dropout import seed_dropout
 from fusion.training.checkpoint import EpochScores, Progress
 from fusion.training.config import PRECISIONS, TrainConfig
 from fusion.training.evaluate import by_batch, dev_scores
 from fusion.training.loop import TrainedFold, add_epoch, epoch_batches, schedule_of
 from fusion.training.loss_monitor import LOOK_EVERY, LossNotFinite, LossRecord, bad_feature, explained
-from fusion.training.steps import TOTAL, class_weights, config_of, roles_of, total_loss
+from fusion.training.steps import TOTAL, class_weights, total_loss
 
 CLIP_EPSILON = 1e-6  # that of torch's `clip_grad_norm_`
 
@@ -142,7 +142,7 @@ def clip_rows(gradient: Tensor, clip: Tensor) -> None:
 
 
 def train_stack(
-    heads: Sequence[nn.Module],
+    heads: Sequence[Head],
     source: BatchSource,
     train: Indices,
     dev: Indices,
@@ -177,7 +177,7 @@ class _Member:
     """One model of a stack."""
 
     place: int
-    head: nn.Module
+    head: Head
     config: TrainConfig
     progress: Progress = field(default_factory=Progress)
     best: Mapping[str, Tensor] = field(default_factory=dict)
@@ -209,8 +209,8 @@ class _StackTraining:
         for member in members:
             seed_dropout(member.head, member.config.seed)
         self.members, self.source, self.train, self.dev = list(members), source, train, dev
-        self.roles, self.config = roles_of(members[0].head), members[0].config  # what all members agree in
-        self.scored_roles = config_of(members[0].head).roles
+        self.roles, self.config = members[0].head.training_reads, members[0].config  # what all members agree in
+        self.scored_roles = members[0].head.config.roles
         self.stack = HeadStack([member.head for member in members], source.device)
         decays = self._tensor([member.config.weight_decay for member in self.members])
         self.optimizer = StackedAdam(self.stack.rows, name=self.config.optimizer, weight_decay=decays)
@@ -307,7 +307,7 @@ class _StackTraining:
         """Makes what steps need of each member into tensors, ``(models,)``."""
         self.clip = self._tensor([member.config.clip for member in self.members])
         self.clips = any(member.config.clip for member in self.members)
-        weights = [config_of(member.head).loss_weights for member in self.members]
+        weights = [member.head.config.loss_weights for member in self.members]
         self.weights = {name: self._tensor([one[name] for one in weights]) for name in weights[0]}
         self.schedules = [schedule_of(member.config, self.steps_per_epoch) for member in self.members]
         self.rates: tuple[list[float], Tensor] = ([], torch.empty(0))
@@ -333,7 +333,7 @@ class _StackTraining:
         self.counted = now
 
 
-def _pairs(heads: Sequence[nn.Module], configs: Sequence[TrainConfig]) -> list[tuple[nn.Module, TrainConfig]]:
+def _pairs(heads: Sequence[Head], configs: Sequence[TrainConfig]) -> list[tuple[Head, TrainConfig]]:
     return list(zip(heads, configs, strict=True))
 
 

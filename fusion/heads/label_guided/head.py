@@ -26,7 +26,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from fusion.head import AUDIO, BOTH, TEXT, Batch, HeadConfig, HeadInputs, HeadOutput, TrainingRows, takes_any_length
+from fusion.head import AUDIO, BOTH, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput, TrainingRows
 from fusion.heads.label_guided.attention import (
     CONSTRAINTS,
     LabelAttention,
@@ -162,12 +162,14 @@ class LabelGuidedConfig(HeadConfig):
         return {name: weights[name] / self.mu_m for name in active}
 
 
-class LabelGuided(nn.Module):
+class LabelGuided(Head):
     """LE-MER; with one modality its unimodal branch."""
 
+    config_class, stackable = LabelGuidedConfig, True
+    config: LabelGuidedConfig
+
     def __init__(self, config: LabelGuidedConfig, inputs: HeadInputs) -> None:
-        super().__init__()
-        self.config, self.inputs = config, inputs
+        super().__init__(config, inputs)
         self.fronts, self.labels = nn.ModuleDict(), nn.ModuleDict()
         self.project, self.pools = nn.ModuleDict(), nn.ModuleDict()
         kind, dims = "max" if config.modalities == BOTH else "mean", {}
@@ -227,8 +229,6 @@ class LabelGuided(nn.Module):
             started = labels[role].vectors().detach().double().cpu().numpy()
             notes.append(cosine_note(started, classes, f"labels of {role}"))
         return [note for note in notes if note]
-
-    over_limits = takes_any_length
 
     def _fused(self, rows: Mapping[str, Tensor], weights: Tensor, batch: Batch) -> Tensor:
         """Pools tokens and the speech aligned to them, ``(batch, dims)``: eq. 11, whose pool is by dimension."""

@@ -77,7 +77,7 @@ def test_every_parameter_gets_a_gradient(form: dict[str, Any], dtype: torch.dtyp
     head, batch = head_of(**form).to(dtype).train(), collate(samples(8), dtype=dtype)
     output = head(batch)
     loss = nn.functional.cross_entropy(output.logits, batch.labels)
-    (loss + sum(head.config.loss_weights[name] * value for name, value in output.losses.items())).backward()
+    (loss + sum(head.config.loss_weights[name] * value for name, value in output.losses.items())).backward()  # type: ignore[no-untyped-call]
     without = [name for name, one in head.named_parameters() if one.grad is None or not one.grad.any()]
     assert without == []
 
@@ -87,7 +87,7 @@ def test_each_loss_alone_reaches_the_adapters_and_what_it_shares(form: dict[str,
     head, batch = head_of(**form).train(), batch_of(8)
     for name in head(batch).losses:
         head.zero_grad()
-        head(batch).losses[name].backward()
+        head(batch).losses[name].backward()  # type: ignore[no-untyped-call]
         reached = {key for key, one in head.named_parameters() if one.grad is not None and one.grad.any()}
         assert {key for key, _ in head.named_parameters() if key.startswith("fronts.")} <= reached
         shared = ("blocks.", "gru.") if name == "ecl" else ("blocks.ccb1.", "gru.")
@@ -114,7 +114,7 @@ def test_an_utterance_with_no_row_at_all_breaks_nothing(form: dict[str, Any]) ->
         batch = batch.without(role, nothing)
     assert scored(head, batch).isfinite().all()
     output = head.train()(batch)
-    (output.logits.sum() + sum(output.losses.values())).backward()
+    (output.logits.sum() + sum(output.losses.values())).backward()  # type: ignore[no-untyped-call]
     assert all(one.grad is None or one.grad.isfinite().all() for one in head.parameters())
 
 

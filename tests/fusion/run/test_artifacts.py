@@ -157,7 +157,7 @@ HUGE = 10**12
         (_change("decides", "labels", to={"a": ["a"], "b": ["b"]}), r"does not fit the head"),
         (_change("decides", "fusion", to="concat"), r"cannot be built as .*run.json records it \(head concat has no "),
         (_change("decides", "fusion", to="other"), r"cannot be built as .*run.json records it \(unknown head 'other'"),
-        (_change("decides", "fusion", to="os:abort"), r"names the class os:abort, which is not imported unless you na"),
+        (_change("decides", "fusion", to="os:abort"), r"trained with head os:abort, which is code outside mmer"),
         (_remove("decides", "head"), r"run.json is a late fusion of other runs and has no weights; load the models of"),
         (_remove("inputs"), r"run.json does not record what its head was built from; train the run anew with --replac"),
         (_remove("inputs", "weights"), r"was built from weights that .*run.json does not record.*; train the run anew"),

@@ -1,7 +1,8 @@
 import re
 
-from fusion.grid.report.tables import escaped, latex_rows
+from fusion.grid.report.tables import latex_rows
 from fusion.grid.selection import nested
+from fusion.run.results import escaped
 from tests.support.scored import grid, opened, ranked
 
 WON = {"1": 1, "2": 0}

@@ -4,10 +4,9 @@ from torch import Tensor
 
 from fusion.data.features import FeatureSource
 from fusion.grid.stacking.stack import ALIGNED, HeadStack
-from fusion.head import Batch
-from fusion.heads.catalog import AnyHead
+from fusion.head import Batch, Head
 from fusion.nn.dropout import seed_dropout, set_step
-from fusion.training.steps import TOTAL, config_of, roles_of, total_loss
+from fusion.training.steps import TOTAL, total_loss
 from tests.support.stacks import STACKED, TRAIN, Made, models, source_of
 
 CPU = torch.device("cpu")
@@ -18,7 +17,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> FeatureSource:
     return source_of(tmp_path_factory.mktemp("cache") / "a.h5")
 
 
-def made(name: str, source: FeatureSource, *, seeds: bool = True) -> list[AnyHead]:
+def made(name: str, source: FeatureSource, *, seeds: bool = True) -> list[Head]:
     heads = [one.head(source) for one in models(name)]
     for place, head in enumerate(heads):
         seed_dropout(head, place if seeds else 7)
@@ -28,12 +27,12 @@ def made(name: str, source: FeatureSource, *, seeds: bool = True) -> list[AnyHea
     return heads
 
 
-def batch_of(head: AnyHead, source: FeatureSource, count: int = 6) -> Batch:
-    return next(source.batches([TRAIN[:count]], roles_of(head)))
+def batch_of(head: Head, source: FeatureSource, count: int = 6) -> Batch:
+    return next(source.batches([TRAIN[:count]], head.training_reads))
 
 
-def weighed(head: AnyHead, batch: Batch) -> Tensor:
-    return total_loss(head(batch), batch.labels, config_of(head).loss_weights)[TOTAL]
+def weighed(head: Head, batch: Batch) -> Tensor:
+    return total_loss(head(batch), batch.labels, head.config.loss_weights)[TOTAL]
 
 
 @pytest.mark.parametrize("seeds", [True, False])  # equal seeds share their masks
@@ -72,7 +71,7 @@ def test_gradients_of_a_stack_are_exact(name: str, source: FeatureSource) -> Non
     output = stack(batch)
     losses = [{loss: value[place] for loss, value in output.losses.items()} for place in range(len(alone))]
     totals = [
-        total_loss(type(output)(output.logits[place], losses[place]), batch.labels, config_of(head).loss_weights)[TOTAL]
+        total_loss(type(output)(output.logits[place], losses[place]), batch.labels, head.config.loss_weights)[TOTAL]
         for place, head in enumerate(alone)
     ]
     rows, reached = stack.gradient(torch.stack(totals))

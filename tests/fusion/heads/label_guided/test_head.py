@@ -130,7 +130,7 @@ def test_t004_8_the_losses_are_weighted_as_printed() -> None:
     expected = main + sum(weight * output.losses[name] for name, weight in {"l_c": 0.5, **LABEL_LOSSES}.items())
     total = total_loss(output, batch.labels, head.config.loss_weights)["total"]
     torch.testing.assert_close(total, expected, atol=1e-6, rtol=0)
-    output.losses["l_g_text"].backward()
+    output.losses["l_g_text"].backward()  # type: ignore[no-untyped-call]
     reached = {name for name, part in head.named_parameters() if part.grad is not None and part.grad.any()}
     assert {name.split(".adapter")[0] for name in reached} == {"fronts.text", "labels.text.rows"}
     assert not head.eval()(batch).losses
@@ -185,7 +185,7 @@ def test_the_labels_may_be_left_alone_by_the_constraint() -> None:
     reached = []
     for detach in (False, True):
         head = made(detach_al=detach)
-        head.train()(batch_of(4)).losses["l_c"].backward()
+        head.train()(batch_of(4)).losses["l_c"].backward()  # type: ignore[no-untyped-call]
         reached.append({name for name, part in head.named_parameters() if part.grad is not None and part.grad.any()})
     assert {"labels.text.rows", "labels.audio.rows", "attention.bilinear"} <= reached[0]
     assert not {"labels.text.rows", "labels.audio.rows"} & reached[1]
