@@ -3,11 +3,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache.joined import open_cache
-from cli.train import _beside
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.fields import configure
 from fusion.experiment.plan import plan_run
 from fusion.recipes.catalog import recipe
+from fusion.run.train import comparison_lines
 from tests.support.heads import samples
 from tests.support.runs import COUNT, utterances, write_cache
 
@@ -29,7 +29,7 @@ def told(cache: Path, *, narrowed: Mapping[str, object] | None = None, **changed
     }
     asked |= narrowed or {}
     experiment = Experiment(fusion="jfm", head=head, training=training, **asked)  # type: ignore[arg-type]
-    return _beside(plan_run(experiment, open_cache(cache)), {"mean": MEAN, "protocol": "session"})
+    return comparison_lines(plan_run(experiment, open_cache(cache)), {"mean": MEAN, "protocol": "session"})
 
 
 def test_a_run_of_a_published_variant_is_marked_after_a_recipe(trainable: Path) -> None:
