@@ -2,14 +2,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.experiment.experiment import Experiment
+from fusion.experiment.experiment import Experiment, ExperimentRequest
 from fusion.experiment.fields import configure
 from fusion.experiment.plan import plan_run
 from fusion.recipes.catalog import recipe
-from fusion.run.train import comparison_lines
+from fusion.run.train import comparison_lines, fuse_runs, train_run
 from tests.support.heads import samples
-from tests.support.runs import COUNT, utterances, write_cache
+from tests.support.runs import COUNT, QUICK, Told, utterances, write_cache
 
 LABELS = "angry=angry,happy=happy,sad=sad,calm=calm"
 ELSEWHERE = f"labels={LABELS}, text=words@4"
@@ -64,3 +67,64 @@ def test_fewer_utterances_are_told_too(trainable: Path, tmp_path: Path) -> None:
     meld = {"corpus": {"name": "meld", "root": ""}, "utterances": named}
     broken = write_cache(tmp_path / "broken.h5", failing={"words@4": 3}, **meld)
     assert told(broken)[1].endswith(f"NOT the recipe: {ELSEWHERE}")
+
+
+def requested(cache: Path, fusion: str = "audio", **fields: object) -> Experiment:
+    return ExperimentRequest(fusion=fusion, fields={**QUICK, **fields}).experiment(open_cache(cache))
+
+
+def test_a_run_is_trained_and_then_read_again(trainable: Path, tmp_path: Path) -> None:
+    first = train_run(requested(trainable), open_cache(trainable), out=tmp_path / "run")
+    progress = Told()
+    again = train_run(requested(trainable), open_cache(trainable), out=tmp_path / "run", progress=progress)
+    assert again == first
+    assert (first.folder, progress.started, first.comparison) == (tmp_path / "run", [], ())
+    assert first.mean == first.results["mean"]
+    assert [(scores["fold"], scores["seed"]) for scores in first.folds] == [("1", 0), ("2", 0), ("3", 0)]
+    assert first.seconds > 0
+    assert first.notes[0].startswith("recall: angry ")
+    header, rows = first.table
+    assert (header[0], len(rows)) == ("fold", 7)
+    assert first.latex.startswith("audio & ")
+
+
+def test_a_recipe_is_compared_with_its_paper(trainable: Path, tmp_path: Path) -> None:
+    request = ExperimentRequest(
+        recipe="gcf2net-iemocap",
+        fields={**QUICK, "epochs": 1, "layers": 1, "dim": 8},
+        streams={"audio": "voice", "text": "words@4"},
+        labels=LABELS,
+    )
+    run = train_run(request.experiment(open_cache(trainable)), open_cache(trainable), out=tmp_path / "run")
+    assert run.comparison[1].startswith("obtained")
+    assert set(run.comparison) <= set(run.notes)
+    assert run.results["published"]
+
+
+def test_runs_without_a_folder_are_named_after_cache_head_and_settings(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train_run(requested(trainable, epochs=1), open_cache(trainable))
+    assert run.folder.parent == Path("runs")
+    assert run.folder.name.startswith("toy-audio-")
+    other = train_run(requested(trainable, epochs=1), open_cache(trainable), named_after=Path("cache/voices-*.h5"))
+    assert other.folder.name == run.folder.name.replace("toy", "voices")
+
+
+def test_a_run_that_is_told_to_stop_stops_and_is_resumed(trainable: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_run(requested(trainable), open_cache(trainable), out=tmp_path / "run", stopping=lambda: True)
+    run = train_run(requested(trainable), open_cache(trainable), out=tmp_path / "run")
+    whole = train_run(requested(trainable), open_cache(trainable), out=tmp_path / "whole")
+    assert run.folds == whole.folds
+
+
+def test_runs_are_fused_by_the_sum_of_their_logits(trainable: Path, tmp_path: Path) -> None:
+    cache = open_cache(trainable)
+    runs = [train_run(requested(trainable, head), cache, out=tmp_path / head).folder for head in ("audio", "text")]
+    fused = fuse_runs(runs, cache, out=tmp_path / "sum")
+    assert (fused.folder, fused.results["fusion"], fused.seconds) == (tmp_path / "sum", "score", 0)
+    assert fused.parameters == 200
+    with pytest.raises(MmerError, match="two or more"):
+        fuse_runs(runs[:1], cache)
