@@ -38,7 +38,9 @@ def test_a_pattern_is_no_file_to_write() -> None:
 
 
 def test_the_job_of_a_share_has_its_utterances_and_its_file(tmp_path: Path) -> None:
-    whole = job_over(write_voices(tmp_path / "corpus", "ghijkl"), tmp_path / "a.h5", encoders=("wav2vec2-tiny",))
+    whole = job_over(
+        write_voices(tmp_path / "corpus", "ghijkl"), tmp_path / "a.h5", encoders=("wav2vec2-tiny",), audio_only=True
+    )
     shares = [shard_job(whole, number, 2) for number in (1, 2)]
     assert [share.cache.name for share in shares] == ["a-1-of-2.h5", "a-2-of-2.h5"]
     ids = [utterance.id for share in shares for utterance in ready_job(share).inputs.utterances]
