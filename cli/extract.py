@@ -1,84 +1,40 @@
-"""``mmer-featurize``: a corpus folder in, one cache of encoder features out.
-
-What ``mmer-featurize`` does once it knows its job: compare, estimate, run; and what it prints of it.
-"""
+"""``mmer-featurize``: a corpus folder in, one cache of encoder features out."""
 
 import os
 import sys
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from cli.listing import LISTING, list_corpora, list_encoders
-from cli.options import clean_errors, fail, json_option, positive, print_json, print_table, size_text
+from cli.maintain import print_streams
+from cli.options import clean_errors, fail, json_option, positive, print_json, print_table, size_text, tune_process
+
+if TYPE_CHECKING:
+    import torch
+
+    from featurize.extraction.job import Job, JobOptions
+    from featurize.extraction.run import Report
+    from featurize.runtime.cluster import Workers
 
 SHOWN = 5  # failures and notes printed; all of them are in the cache
 
 
-def check_parity(job: Any, utterances: int, as_json: bool) -> None:
-    """Prints how far batching moves a feature; ends the command where it does."""
-    from featurize.extraction import parity
-    from featurize.extraction.job import plan_job, read_job
-
-    for one in parity.check_parity(plan_job(job, *read_job(job)), utterances):
-        click.echo(
-            f"parity of {one.encoder} ({one.precision}), {one.utterances} utterances batched against one by one: "
-            f"relative L2 {one.relative:.1e}, largest difference {one.absolute:.1e}",
-            err=as_json,  # stdout is for the one object then
-        )
-        if not one.exact:
-            limit = f"{parity.TOLERANCE:g}"
-            fail(f"{one.encoder} deviates by more than {limit}; run it with --batch-seconds 0 and report this")
-
-
-def print_estimate(job: Any, as_json: bool) -> None:
-    """Prints what a run would take."""
-    from dataclasses import asdict
-
-    from featurize.extraction.estimate import estimate
-    from featurize.extraction.job import plan_job, read_job
-
-    found = estimate(plan_job(job, *read_job(job)))
-    if as_json:
-        print_json(asdict(found))
-        return
-    print_table(
-        ("stream", "rows", "size", "cannot"),
-        [(one.name, one.rows, size_text(one.size_bytes), one.failed) for one in found.streams],
-    )
-    click.echo(f"{found.utterances} utterances, {found.audio_s / 3600:.2f} h of speech")
-    click.echo(f"file: {size_text(found.size_bytes)}, free disk: {size_text(found.free_bytes)}")
-    click.echo(f"time: about {_duration(found.seconds)} on {job.options.device}, by one batch of each encoder")
-
-
-def run(job: Any, workers: Any, shards: int | None, as_json: bool) -> None:
-    """Runs a job, here or on workers, as one or in shards, and prints what it left behind."""
-    from cli.progress import ProgressBar
-
-    with ProgressBar() as progress:
-        report = _report(job, workers, shards, progress)
-    if as_json:
-        print_json(
-            {
-                "cache": str(report.cache),
-                **report.summary,
-                "noted": report.noted,
-                "notes": report.notes,
-                "seconds": round(report.seconds, 3),
-            }
-        )
-    else:
-        _print_report(report)
-    if report.empty:
-        fail(f"nothing at all was computed for {', '.join(report.empty)}; the reasons are above and in {report.cache}")
+def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Checks that a cache to write is no pattern of several files."""
+    if value is not None and set("*?[") & set(str(value)):
+        raise click.UsageError(f"--cache names one file to write, got the pattern {value}")
+    return value
 
 
 @click.command()
 @click.argument("corpus")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of the corpus, or file of a manifest.")
-@click.option("--cache", type=click.Path(path_type=Path), help="File to write.  [default: cache/CORPUS.h5]")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), callback=one_file, help="File to write.  [default: cache/CORPUS.h5]"
+)
 @click.option(
     "--encoder",
     "encoders",
@@ -151,14 +107,19 @@ def run(job: Any, workers: Any, shards: int | None, as_json: bool) -> None:
 @json_option
 def featurize(
     *,
-    dry_run: bool,
-    parity_check: int | None,
+    corpus: str,
+    root: Path | None,
+    cache: Path | None,
+    encoders: tuple[str, ...],
+    device: str,
     workers: int | None,
     scheduler: str | None,
     shards: int | None,
     shard: int | None,
+    dry_run: bool,
+    parity_check: int | None,
     as_json: bool,
-    **asked: Any,
+    **options: "Unpack[JobOptions]",
 ) -> None:
     """Runs encoders over every utterance of CORPUS once and keeps what they give in one file.
 
@@ -171,33 +132,80 @@ def featurize(
         mmer-featurize iemocap --root IEMOCAP_full_release --encoder wav2vec2-base
     """
     with clean_errors():
-        cluster = _workers(workers, scheduler, asked)
-        job = _shard_of(_job(**asked), shard, shards)
+        _check_usage(workers, scheduler, shard, shards)
+        _prepare_process()
+        from featurize.extraction.job import job_of
+
+        encoding, planning = _places(workers, scheduler, device)
+        root = root or _root_of_environment(corpus)
+        job = job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
+        job = _shard_of(job, shard, shards)
         if parity_check:
             check_parity(job, parity_check, as_json)
         if dry_run:
             print_estimate(job, as_json)
         else:
-            run(job, cluster, None if shard else shards, as_json)
+            run(job, encoding, None if shard else shards, as_json)
 
 
-def _report(job: Any, workers: Any, shards: int | None, progress: Any) -> Any:
-    from featurize.extraction.run import run_job, run_shards
+def check_parity(job: "Job", utterances: int, as_json: bool) -> None:
+    """Prints how far batching moves a feature; ends the command where it does."""
+    from featurize.extraction import parity
+    from featurize.extraction.job import ready_job
 
-    if workers is None:
-        return run_shards(job, shards, progress) if shards else run_job(job, progress)
-    from featurize.extraction.distributed import extract_on, run_shards_on
-    from featurize.runtime.cluster import cluster_of
+    for one in parity.check_parity(ready_job(job), utterances):
+        click.echo(
+            f"parity of {one.encoder} ({one.precision}), {one.utterances} utterances batched against one by one: "
+            f"relative L2 {one.relative:.1e}, largest difference {one.absolute:.1e}",
+            err=as_json,  # stdout is for the one object then
+        )
+        if not one.exact:
+            limit = f"{parity.TOLERANCE:g}"
+            fail(f"{one.encoder} deviates by more than {limit}; run it with --batch-seconds 0 and report this")
 
-    with cluster_of(workers) as cluster:
-        if shards:
-            return run_shards_on(cluster, job, shards, progress)
-        return run_job(job, progress, partial(extract_on, cluster))
+
+def print_estimate(job: "Job", as_json: bool) -> None:
+    """Prints what a run would take."""
+    from featurize.extraction.estimate import estimate
+    from featurize.extraction.job import ready_job
+
+    found = estimate(ready_job(job))
+    if as_json:
+        print_json(asdict(found))
+        return
+    print_table(
+        ("stream", "rows", "size", "cannot"),
+        [(one.name, one.rows, size_text(one.size_bytes), one.failed) for one in found.streams],
+    )
+    click.echo(f"{found.utterances} utterances, {found.audio_s / 3600:.2f} h of speech")
+    click.echo(f"file: {size_text(found.size_bytes)}, free disk: {size_text(found.free_bytes)}")
+    click.echo(f"time: about {_duration(found.seconds)} on {job.options.device}, by one batch of each encoder")
 
 
-def _print_report(report: Any) -> None:
-    from cli.maintain import print_streams
+def run(job: "Job", workers: "Workers | None", shards: int | None, as_json: bool) -> None:
+    """Runs a job, here or on workers, as one or in shards, and prints what it left behind."""
+    from cli.progress import ProgressBar
+    from featurize.extraction.corpus import featurize_corpus
 
+    with ProgressBar() as progress:
+        report = featurize_corpus(job, workers=workers, shards=shards, progress=progress)
+    if as_json:
+        print_json(
+            {
+                "cache": str(report.cache),
+                **report.summary,
+                "noted": report.noted,
+                "notes": report.notes,
+                "seconds": round(report.seconds, 3),
+            }
+        )
+    else:
+        _print_report(report)
+    if report.empty:
+        fail(f"nothing at all was computed for {', '.join(report.empty)}; the reasons are above and in {report.cache}")
+
+
+def _print_report(report: "Report") -> None:
     print_streams(report.summary)
     for what, key, items in (("failed", "reason", report.summary["failures"]), ("noted", "note", report.noted)):
         if items:
@@ -217,55 +225,38 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _job(
-    *, corpus: str, root: Path | None, cache: Path | None, encoders: tuple[str, ...], device: str, **asked: Any
-) -> Any:
-    # Threads of OpenMP spin while they wait, which starves a machine that others use too: with one of two cores busy,
-    # early sleep is 1.6 times as fast (benchmarks/bench_process.py). To be set before torch is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+def _prepare_process() -> None:
     # Products as small as those of log-mel gain nothing from a second thread and lose much to one that has to wait.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    tune_process()
     import transformers
 
-    from featurize.encoders.options import EncodingOptions
-    from featurize.extraction.job import Job
-    from featurize.runtime.device import choose_device, keep_freed_memory
-
-    keep_freed_memory()
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    root = root or _root_of_environment(corpus)
-    name = root.stem if corpus == "manifest" and root else corpus
-    cache = cache or Path("cache") / f"{name}.h5"
-    if set("*?[") & set(str(cache)):
-        raise click.UsageError(f"--cache names one file to write, got the pattern {cache}")
-    if corpus == "demo" and root is None:
-        root = cache.parent / "demo"
-    of_encoding = EncodingOptions.__dataclass_fields__.keys() & asked.keys()
-    options = EncodingOptions(device=choose_device(device), **{name: asked.pop(name) for name in of_encoding})
-    return Job(corpus=corpus, root=root, cache=cache, encoders=encoders, options=options, **asked)
 
 
-def _workers(count: int | None, scheduler: str | None, asked: dict[str, Any]) -> Any:
-    """Gives where batches are encoded, None for this process; there, this process itself only plans."""
-    if count and scheduler:
-        raise click.UsageError("--workers starts processes here, --scheduler joins a cluster; give one of the two")
+def _places(count: int | None, scheduler: str | None, device: str) -> "tuple[Workers | None, torch.device]":
+    """Returns the workers that encode, None for this process, and the device of this process, which plans."""
+    from featurize.runtime.device import choose_device
+
     if not count and not scheduler:
-        return None
+        return None, choose_device(device)
     from featurize.runtime.cluster import Workers
 
-    device, asked["device"] = asked["device"], "cpu"
-    return Workers(count=count or 0, scheduler=scheduler or "", device=device)
+    return Workers(count=count or 0, scheduler=scheduler or "", device=device), choose_device("cpu")
 
 
-def _shard_of(job: Any, shard: int | None, shards: int | None) -> Any:
-    if shard is None:
-        return job
-    if shards is None or shard > shards:
+def _check_usage(workers: int | None, scheduler: str | None, shard: int | None, shards: int | None) -> None:
+    if workers and scheduler:
+        raise click.UsageError("--workers starts processes here, --scheduler joins a cluster; give one of the two")
+    if shard and (shards is None or shard > shards):
         raise click.UsageError(f"--shard {shard} needs --shards of at least as many")
-    from featurize.extraction.run import shard_jobs
 
-    return shard_jobs(job, shards)[0][shard - 1]
+
+def _shard_of(job: "Job", shard: int | None, shards: int | None) -> "Job":
+    from featurize.extraction.run import shard_job
+
+    return shard_job(job, shard, shards) if shard and shards else job
 
 
 def _root_of_environment(corpus: str) -> Path | None:

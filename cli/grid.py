@@ -1,54 +1,47 @@
-"""``mmer-grid``: every combination of fields on every fold, in one command and one table.
+"""``mmer-grid``: every combination of fields on every fold, in one command and one table."""
 
-What ``mmer-grid`` does: reads the space, has it trained, prints what was chosen.
-"""
-
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from cli.listing import listing_options
-from cli.options import clean_errors, experiment_options, json_option, positive, print_json, print_table, size_text
-from cli.train import check_one_form, default_name
+from cli.options import (
+    ExperimentOptions,
+    check_one_form,
+    clean_errors,
+    experiment_options,
+    experiment_request,
+    json_option,
+    positive,
+    print_json,
+    print_table,
+    size_text,
+    tune_process,
+)
 
-PUBLISHED = "published"  # in place of a change: those of the recipe's paper
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from featurize.runtime.cluster import Cluster
+    from fusion.grid.run import GridEstimate, GridRequest, GridRun
+
 ENGINES = ("auto", "fused", "shared", "dask")
 
 
-def search_and_report(*, as_json: bool, latex: bool, dry_run: bool, report_all_tests: bool, **asked: Any) -> None:
-    """Trains the grid that is asked for and prints its tables, or what it would take."""
-    check_one_form(as_json=as_json, latex=latex)
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in cli/extract.py
-    from cache.joined import open_cache
-    from cli.progress import GridBar
-    from featurize.runtime.device import keep_freed_memory
-    from fusion.experiment.experiment import head_of
-    from fusion.grid.journal import Journal
-    from fusion.grid.space import parse_search
-    from fusion.heads.catalog import file_name_of
+class GridOptions(ExperimentOptions):
+    """Values of the options that say what a grid trains."""
 
-    keep_freed_memory()
-    asked["seeds"] = _seeds(asked)
-    search, space = parse_search(asked["search"]), _space(asked)
-    cache = open_cache(asked["cache"])
-    journal = Journal(asked["out"] or default_name(asked["cache"], f"{file_name_of(head_of(asked)[1])}-grid"))
-    with GridBar() as bar, _training(asked, journal, bar) as (train, device, engine):
-        session = _session(asked, cache=cache, journal=journal, train=train, device=device, watcher=bar)
-        for note in space.notes(search):
-            bar.note(note)
-        if dry_run:
-            _print_estimate(session, space, search, asked["search_seed"])
-            return
-        found = session.run(space, search, seed=asked["search_seed"], all_tests=report_all_tests)
-    _report(found, journal, cache, engine=engine(), as_json=as_json, latex=latex)
-    if asked["recipe"] and not as_json:
-        _print_published(head_of(asked)[0])
+    grid: tuple[str, ...]
+    ablate: tuple[str, ...]
+    grid_file: Path | None
+    search: str
+    search_seed: int
+    seed_count: int | None
+    seeds: tuple[int, ...]
+    report_all_tests: bool
 
 
 @click.command()
@@ -83,7 +76,19 @@ def search_and_report(*, as_json: bool, latex: bool, dry_run: bool, report_all_t
 @click.option("--latex", is_flag=True, help="Print the ablation table in LaTeX too.")
 @listing_options
 @json_option
-def grid(**asked: Any) -> None:
+def grid(
+    *,
+    cache: Path,
+    out: Path | None,
+    device: str,
+    engine: str,
+    scheduler: str | None,
+    resident_share: float,
+    dry_run: bool,
+    latex: bool,
+    as_json: bool,
+    **options: Unpack[GridOptions],
+) -> None:
     """Trains every combination of fields on every fold, many models at a time, and ranks them.
 
     Each fold's winner is chosen on its own dev and scored on its own test: that is the result. What is trained stands
@@ -95,112 +100,129 @@ def grid(**asked: Any) -> None:
         mmer-grid --fusion bimodal --cache cache/demo.h5 --ablate alpha=0 --ablate beta=0 --report-all-tests
     """
     with clean_errors():
-        search_and_report(**asked)
+        check_one_form(as_json=as_json, latex=latex)
+        tune_process()
+        _check_engine(engine, scheduler)
+        found = _trained(
+            _request(options),
+            cache,
+            out=out,
+            device=device,
+            engine=engine,
+            scheduler=scheduler,
+            share=resident_share,
+            dry_run=dry_run,
+        )
+    print_found(found, as_json=as_json, latex=latex)
 
 
-def _seeds(asked: Mapping[str, Any]) -> tuple[int, ...]:
+def print_found(found: "GridRun | GridEstimate", *, as_json: bool = False, latex: bool = False) -> None:
+    """Prints the tables of a grid, or what it would take.
+
+    Args:
+        found: to print.
+        as_json: print the results of a grid as one JSON object instead.
+        latex: also print the ablation table in LaTeX.
+    """
+    from fusion.grid.run import GridEstimate
+
+    if isinstance(found, GridEstimate):
+        _print_estimate(found)
+    elif as_json:
+        print_json(found.results)
+    else:
+        _print_run(found, latex=latex)
+
+
+def _request(options: GridOptions) -> "GridRequest":
+    from fusion.grid.run import GridRequest, grid_space
+    from fusion.grid.space import parse_search
+
+    base = experiment_request(options, seeds=_seeds(options))
+    return GridRequest(
+        base=base,
+        search=parse_search(options["search"]),
+        space=grid_space(base, grid=options["grid"], ablate=options["ablate"], grid_file=options["grid_file"]),
+        search_seed=options["search_seed"],
+        report_all_tests=options["report_all_tests"],
+    )
+
+
+def _seeds(options: GridOptions) -> tuple[int, ...]:
     from cache.errors import MmerError
 
-    if asked["seed_count"] and asked["seeds"]:
+    count, seeds = options["seed_count"], options["seeds"]
+    if count and seeds:
         raise MmerError("--seeds N stands for the seeds 0 to N-1, --seed names them one by one; give one of both")
-    return tuple(range(asked["seed_count"])) if asked["seed_count"] else asked["seeds"]
+    return tuple(range(count)) if count else seeds
 
 
-def _space(asked: Mapping[str, Any]) -> Any:
-    from cache.errors import MmerError
-    from fusion.experiment.experiment import fields_of, head_of
-    from fusion.grid.space import read_space
-
-    chosen, fusion = head_of(asked)
-    own = [text for text in asked["ablate"] if text != PUBLISHED]
-    space = read_space(fusion, grid=asked["grid"], ablate=own, grid_file=asked["grid_file"])
-    if len(own) < len(asked["ablate"]):
-        space = space.with_changes(_published(chosen))
-    twice = [axis.name for axis in space.axes if axis.name in fields_of(asked)]
-    if twice:
-        raise MmerError(f"{twice[0]} is an axis of the grid and is set besides; leave one of them out")
-    return space
-
-
-def _published(chosen: Any) -> list[Mapping[str, object]]:
-    """Gives the changes of a recipe's published variants."""
+def _check_engine(engine: str, scheduler: str | None) -> None:
     from cache.errors import MmerError
 
-    changes = [one.change for one in chosen.published.figures if one.change and not one.head] if chosen else []
-    if not changes:
-        raise MmerError(f"--ablate {PUBLISHED} takes the variants that a paper printed; name a --recipe that has some")
-    return changes
-
-
-@contextmanager
-def _training(asked: Mapping[str, Any], journal: Any, bar: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """Gives what trains models, the device for tests, and what names the engine once it is known."""
-    from cache.errors import MmerError
-    from featurize.runtime.device import choose_device
-    from fusion.grid.engine.local import Engine
-
-    device = choose_device(asked["device"])
-    if (asked["engine"] == "dask") != bool(asked["scheduler"]):
+    if (engine == "dask") != bool(scheduler):
         raise MmerError("--engine dask needs the --scheduler of the workers, and no other engine takes one")
-    if asked["scheduler"]:
-        from featurize.runtime.cluster import Workers, cluster_of
-
-        with cluster_of(Workers(scheduler=asked["scheduler"], device=asked["device"])) as cluster:
-            keeping = {"cache": asked["cache"], "journal": journal, "watcher": bar}
-            yield partial(_train_on, cluster, asked["resident_share"], keeping), device, lambda: "dask"
-        return
-    engine = Engine(asked["engine"], journal=journal, watcher=bar, device=device)
-    yield engine.run, device, lambda: str(engine.layout or "none: all was in the journal")
 
 
-def _train_on(cluster: Any, share: float, keeping: Mapping[str, Any], models: Sequence[Any], sources: Any) -> Any:
-    from featurize.runtime.cluster import own_device
-    from fusion.grid.engine.remote import run_on_workers, train_task
+def _trained(
+    request: "GridRequest",
+    cache: Path,
+    *,
+    out: Path | None,
+    device: str,
+    engine: str,
+    scheduler: str | None,
+    share: float,
+    dry_run: bool,
+) -> "GridRun | GridEstimate":
+    from cache.joined import open_cache
+    from cli.progress import GridBar
+    from featurize.runtime.device import choose_device
+    from fusion.grid.run import estimate_grid, run_grid
 
-    return run_on_workers(cluster.results, partial(train_task, own_device, share), models, **keeping)
+    opened, chosen = open_cache(cache), choose_device(device)
+    with GridBar() as bar, _cluster(scheduler, device) as cluster:
+        if dry_run:
+            return estimate_grid(
+                request, opened, out=out, named_after=cache, device=chosen, progress=bar, resident_share=share
+            )
+        return run_grid(
+            request,
+            opened,
+            out=out,
+            named_after=cache,
+            device=chosen,
+            engine=engine,
+            cluster=cluster,
+            progress=bar,
+            resident_share=share,
+        )
 
 
-def _session(asked: Mapping[str, Any], *, cache: Any, **parts: Any) -> Any:
-    from fusion.experiment.experiment import experiment_of
-    from fusion.grid.session import Session
+def _cluster(scheduler: str | None, device: str) -> "AbstractContextManager[Cluster | None]":
+    if not scheduler:
+        return nullcontext()
+    from featurize.runtime.cluster import Workers, cluster_of
 
-    return Session(
-        cache=cache,
-        experiment_of=lambda axes: experiment_of(asked, cache, axes),
-        resident_share=asked["resident_share"],
-        **parts,
-    )
+    return cluster_of(Workers(scheduler=scheduler, device=device))
 
 
-def _print_estimate(session: Any, space: Any, search: Any, seed: int) -> None:
-    from fusion.grid.combinations import models_of, told
-    from fusion.grid.engine.calibration import estimate
-    from fusion.grid.space import TPE, Search
-
-    drawn = Search(kind="random", count=search.count) if search.kind == TPE else search
-    session.plan(space.combinations(drawn, seed))
-    for one in session.combinations:
-        click.echo(told(one.fields))
-    models = [model for one in session.combinations for model in models_of(one)]
-    found = estimate(models, session.sources, session.journal)
-    known = f"{found.known} of them in {session.journal.path}"
-    click.echo(f"{len(session.combinations)} combinations, {found.models} models, {known}")
+def _print_estimate(found: "GridEstimate") -> None:
+    for line in found.combinations:
+        click.echo(line)
+    cost = found.cost
+    known = f"{cost.known} of them in {found.journal}"
+    click.echo(f"{len(found.combinations)} combinations, {cost.models} models, {known}")
     click.echo(
-        f"features {size_text(found.features_bytes)}, training of a model {size_text(found.model_bytes)}, "
-        f"weights on disk {size_text(found.disk_bytes)}"
+        f"features {size_text(cost.features_bytes)}, training of a model {size_text(cost.model_bytes)}, "
+        f"weights on disk {size_text(cost.disk_bytes)}"
     )
-    if found.layout:
-        click.echo(f"{found.layout}; at most {found.seconds:.0f} s, less where models stop early")
+    if cost.layout:
+        click.echo(f"{cost.layout}; at most {cost.seconds:.0f} s, less where models stop early")
 
 
-def _report(found: Any, journal: Any, cache: Any, *, engine: str, as_json: bool, latex: bool) -> None:
-    from fusion.grid.report.output import report_of
-
-    report = report_of(found, journal, cache, engine=engine)
-    report.write()
-    if as_json:
-        print_json(report.json)
-        return
+def _print_run(run: "GridRun", *, latex: bool) -> None:
+    report = run.report
     print_table(*report.ranking)
     click.echo()
     print_table(*report.folds)
@@ -208,13 +230,7 @@ def _report(found: Any, journal: Any, cache: Any, *, engine: str, as_json: bool,
         click.echo(line)
     if latex:
         click.echo(report.latex)
-
-
-def _print_published(recipe: Any) -> None:
-    from fusion.grid.combinations import told
-    from fusion.recipes.comparison import published_table
-
-    for line in published_table(recipe, told):
+    for line in run.comparison:
         click.echo(line)
 
 

@@ -5,12 +5,20 @@
 ``mmer-cache export`` and ``import``: feature packs, to be shared without the audio.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.options import LazyGroup, clean_errors, fail, file_argument, json_option, print_json, print_table, size_text
+
+if TYPE_CHECKING:
+    from cache.audit import Problem
+    from cache.doctor import Finding
+    from cache.joined import AnyCache
+    from cache.merge import Merged
+    from cache.packs.importing import Imported
 
 OURS = ("npy", "packed", "safetensors")
 LAYOUTS = (*OURS, "emotion2vec", "emobox", "emotion2vec-files")  # as in cache.packs.catalog
@@ -53,13 +61,8 @@ def merge(out: Path, files: tuple[Path, ...], replace: bool, as_json: bool) -> N
         summary = summarize(FeatureCache(out))
     if as_json:
         print_json({**summary, **asdict(merged)})
-        return
-    print_streams(summary)
-    if merged.damaged:
-        left_out = f"{merged.damaged:,} damaged rows of utterances were left out"
-        click.echo(f"{left_out}; mmer-featurize computes them anew", err=True)
-    made = f"{summary['utterances']:,} utterances, {merged.committed:,} committed rows of utterances"
-    click.echo(f"{out}: {made} from {merged.files} files, {size_text(out.stat().st_size)}")
+    else:
+        _print_merged(merged, summary, out)
 
 
 @click.command()
@@ -134,11 +137,8 @@ def import_pack(  # noqa: PLR0917 - click calls it by name
     summary["streams"] = {name: summary["streams"][name] for name in done.written}
     if as_json:
         print_json({**summary, "layout": pack.layout, "created": done.created, "left_out": done.left_out})
-        return
-    print_streams(summary)
-    if done.left_out:
-        click.echo(f"left out: {len(done.left_out)} utterances that {file} does not know (first: {done.left_out[0]})")
-    click.echo(f"{folder} ({pack.layout}) -> {file}: {'created' if done.created else 'added'}")
+    else:
+        _print_imported(done, summary, f"{folder} ({pack.layout})", file)
 
 
 @click.group(cls=LazyGroup, commands_at=COMMANDS)
@@ -160,13 +160,7 @@ def info(file: Path, as_json: bool) -> None:
         if as_json:
             print_json({**summary, "noted": noted(opened)})
             return
-        header, files = opened.header, f" in {len(opened.parts)} files" if len(opened.parts) > 1 else ""
-        made = f"{summary['utterances']:,} utterances{files}, made {header['created']}"
-        click.echo(f"{file}: {header['corpus']['name']}, {made}")
-        print_streams(summary)
-        for encoder, arrays in opened.all_weights().items():
-            total = sum(array.nbytes for array in arrays.values())
-            click.echo(f"weights of {encoder} for heads to start from: {len(arrays)} arrays, {size_text(total)}")
+        _print_cache(opened, summary, file)
         _print_items(summary["failures"], "failed", "reason")
         _print_items(noted(opened), "noted", "note")
 
@@ -178,30 +172,19 @@ def info(file: Path, as_json: bool) -> None:
 def verify(file: Path, audio: Path | None, as_json: bool) -> None:
     """Checks every committed row of FILE: checksums, NaN, impossible states."""
     from cache.audit import as_json as plain
-    from cache.audit import verify as problems_of
-    from cache.audit import verify_recordings
     from cache.joined import open_cache
 
     with clean_errors():
         opened = open_cache(file)
-        problems = problems_of(opened)
-        if audio is not None:
-            from featurize.extraction.staleness import recording_digests
-
-            problems += verify_recordings(opened, recording_digests(audio))
+        problems = _problems(opened, audio)
     if as_json:
         print_json({"problems": plain(problems)})
     else:
-        for problem in problems[:SHOWN]:
-            click.echo(f"{problem.stream} {problem.id}: {problem.problem}".replace(" :", ":"))
-        committed = sum(stream["committed"] for stream in _summary(opened)["streams"].values())
-        click.echo(f"{file}: {committed:,} committed rows of utterances checked, {len(problems)} problems")
+        _print_problems(problems, opened, file)
     if problems:
-        utterances = len({problem.id for problem in problems})
-        fail(
-            f"{file} has {len(problems)} problems in {utterances} utterances; mmer-featurize recomputes rows "
-            "of changed recordings, and with --replace damaged ones"
-        )
+        what = f"{len(problems)} problems in {len({problem.id for problem in problems})} utterances"
+        way_out = "mmer-featurize recomputes rows of changed recordings, and with --replace damaged ones"
+        fail(f"{file} has {what}; {way_out}")
 
 
 @click.command()
@@ -218,15 +201,8 @@ def doctor(file: Path, as_json: bool) -> None:
         findings = examine(open_cache(file))
     if as_json:
         print_json({"findings": [{**asdict(one), "differs": one.differs} for one in findings]})
-        return
-    rows = [
-        (one.what, one.found, "-" if one.expected is None else f"{one.expected:,}", "DIFFERS" if one.differs else "")
-        for one in findings
-    ]
-    print_table(("what", "found", "expected", ""), rows)
-    for one in findings:
-        if one.detail:
-            click.echo(f"{one.what}: {one.detail}")
+    else:
+        _print_findings(findings)
 
 
 @click.command()
@@ -235,6 +211,7 @@ def doctor(file: Path, as_json: bool) -> None:
 @json_option
 def drop(file: Path, stream: str, as_json: bool) -> None:
     """Removes STREAM from FILE, or from every file that a pattern names; each is built anew beside it and renamed."""
+    from cache.audit import summarize
     from cache.joined import cache_files, open_cache
     from cache.rebuild import drop_stream
 
@@ -243,7 +220,7 @@ def drop(file: Path, stream: str, as_json: bool) -> None:
         before = _size_bytes(files)
         drop_stream(file, stream)
         if as_json:
-            print_json(_summary(open_cache(file)))
+            print_json(summarize(open_cache(file)))
         else:
             click.echo(f"{stream} dropped from {file}: {size_text(before)} -> {size_text(_size_bytes(files))}")
 
@@ -266,10 +243,62 @@ def _size_bytes(files: list[Path]) -> int:
     return sum(file.stat().st_size for file in files if file.exists())
 
 
-def _summary(opened: Any) -> dict[str, Any]:
+def _problems(opened: "AnyCache", audio: Path | None) -> "list[Problem]":
+    """Checks the rows of a cache, and the recordings where their folder is given."""
+    from cache.audit import verify, verify_recordings
+
+    problems = verify(opened)
+    if audio is None:
+        return problems
+    from featurize.extraction.staleness import recording_digests
+
+    return problems + verify_recordings(opened, recording_digests(audio))
+
+
+def _print_merged(merged: "Merged", summary: dict[str, Any], out: Path) -> None:
+    print_streams(summary)
+    if merged.damaged:
+        left_out = f"{merged.damaged:,} damaged rows of utterances were left out"
+        click.echo(f"{left_out}; mmer-featurize computes them anew", err=True)
+    made = f"{summary['utterances']:,} utterances, {merged.committed:,} committed rows of utterances"
+    click.echo(f"{out}: {made} from {merged.files} files, {size_text(out.stat().st_size)}")
+
+
+def _print_imported(done: "Imported", summary: dict[str, Any], pack: str, file: Path) -> None:
+    print_streams(summary)
+    if done.left_out:
+        click.echo(f"left out: {len(done.left_out)} utterances that {file} does not know (first: {done.left_out[0]})")
+    click.echo(f"{pack} -> {file}: {'created' if done.created else 'added'}")
+
+
+def _print_cache(opened: "AnyCache", summary: dict[str, Any], file: Path) -> None:
+    header, files = opened.header, f" in {len(opened.parts)} files" if len(opened.parts) > 1 else ""
+    made = f"{summary['utterances']:,} utterances{files}, made {header['created']}"
+    click.echo(f"{file}: {header['corpus']['name']}, {made}")
+    print_streams(summary)
+    for encoder, arrays in opened.all_weights().items():
+        total = sum(array.nbytes for array in arrays.values())
+        click.echo(f"weights of {encoder} for heads to start from: {len(arrays)} arrays, {size_text(total)}")
+
+
+def _print_problems(problems: "Sequence[Problem]", opened: "AnyCache", file: Path) -> None:
     from cache.audit import summarize
 
-    return summarize(opened)
+    for problem in problems[:SHOWN]:
+        click.echo(f"{problem.stream} {problem.id}: {problem.problem}".replace(" :", ":"))
+    committed = sum(stream["committed"] for stream in summarize(opened)["streams"].values())
+    click.echo(f"{file}: {committed:,} committed rows of utterances checked, {len(problems)} problems")
+
+
+def _print_findings(findings: "Sequence[Finding]") -> None:
+    rows = [
+        (one.what, one.found, "-" if one.expected is None else f"{one.expected:,}", "DIFFERS" if one.differs else "")
+        for one in findings
+    ]
+    print_table(("what", "found", "expected", ""), rows)
+    for one in findings:
+        if one.detail:
+            click.echo(f"{one.what}: {one.detail}")
 
 
 def _print_items(items: list[dict[str, str]], what: str, key: str) -> None:

@@ -5,14 +5,19 @@ Options that say what is trained on what, and the experiment that they ask for.
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from fusion.experiment.experiment import ExperimentRequest
+
+Number = TypeVar("Number", int, float)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
@@ -56,6 +61,24 @@ def fail(message: str) -> None:
     sys.exit(1)
 
 
+def check_one_form(*, as_json: bool, latex: bool) -> None:
+    """Refuses a row of LaTeX inside an object for machines."""
+    from cache.errors import MmerError
+
+    if as_json and latex:
+        raise MmerError("--latex prints below the table, and --json prints one object alone; leave one of them out")
+
+
+def tune_process() -> None:
+    """Sets up this process for encoders and heads; called before torch is imported."""
+    # Threads of OpenMP spin while they wait, which starves a machine that others use too: with one of two cores busy,
+    # early sleep is 1.6 times as fast (benchmarks/bench_process.py). To be set before torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    from featurize.runtime.device import keep_freed_memory
+
+    keep_freed_memory()
+
+
 def print_json(value: object) -> None:
     """Prints one JSON object."""
     click.echo(json.dumps(value, ensure_ascii=False))
@@ -87,10 +110,10 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TB"
 
 
-def positive(kind: type[int] | type[float]) -> Callable[[click.Context, click.Parameter, Any], Any]:
+def positive(kind: type[Number]) -> Callable[[click.Context, click.Parameter, Number | None], Number | None]:
     """Makes a callback that refuses numbers of zero and below."""
 
-    def check(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    def check(ctx: click.Context, param: click.Parameter, value: Number | None) -> Number | None:
         if value is not None and not 0 < value < float("inf"):
             raise click.BadParameter(f"must be a number above 0, got {value}")
         return value
@@ -161,11 +184,74 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
 )
 
 
+class ExperimentOptions(TypedDict):
+    """Values of those of `OPTIONS` that say what is trained on what; None or empty where they are not given."""
+
+    fusion: str | None
+    recipe: str | None
+    protocol: str | None
+    labels: str | None
+    only: tuple[str, ...]
+    audio: str | None
+    text: str | None
+    streams: tuple[str, ...]
+    modalities: str | None
+    modality_dropout: float | None
+    epochs: int | None
+    batch_size: int | None
+    lr: float | None
+    data_seed: int | None
+    fields: tuple[str, ...]
+    allow_missing: bool
+    allow_leak: bool
+
+
+def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "ExperimentRequest":
+    """Reads the options of an experiment.
+
+    Args:
+        options: as given on the command line.
+        seeds: of the models; empty for 0 alone.
+
+    Raises:
+        MmerError: if a pair is not of its form, a name is given twice, or there is no such head or recipe.
+    """
+    from fusion.experiment.experiment import ExperimentRequest
+    from fusion.experiment.fields import parse_fields, united
+    from fusion.protocols.split import parse_only
+
+    flags: dict[str, object] = {
+        "modalities": options["modalities"],
+        "modality_dropout": options["modality_dropout"],
+        "epochs": options["epochs"],
+        "batch_size": options["batch_size"],
+        "lr": options["lr"],
+        "data_seed": options["data_seed"],
+    }
+    streams = {role: name for role, name in (("audio", options["audio"]), ("text", options["text"])) if name}
+    return ExperimentRequest(
+        fusion=options["fusion"] or "",
+        recipe=options["recipe"] or "",
+        fields=united(_given(flags), parse_fields(options["fields"])),
+        streams=united(streams, parse_fields(options["streams"], form="ROLE=STREAM", such_as="--stream mel=logmel80")),
+        labels=options["labels"] or None,
+        protocol=options["protocol"] or None,
+        only=parse_only(parse_fields(options["only"], form="COLUMN=VALUE", such_as="--only style=improvised")),
+        seeds=tuple(seeds) or (0,),
+        allow_missing=options["allow_missing"],
+        allow_leak=options["allow_leak"],
+    )
+
+
 def experiment_options(command: Any) -> Any:
     """Gives a command the options of `OPTIONS`, in their order."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
+
+
+def _given(options: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _cell(value: object) -> str:

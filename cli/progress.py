@@ -3,10 +3,14 @@
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from fusion.grid.combinations import Model, Outcome
+    from fusion.training.checkpoint import EpochScores
 
 QUIET_S = 60.0  # between two lines in a log file
 
@@ -15,7 +19,7 @@ class _Bar:
     """A bar of tqdm that is closed in the end."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
+        self._bar: Any = None  # tqdm has no types
 
     def __enter__(self) -> Self:
         return self
@@ -78,14 +82,14 @@ class TrainingBar(_NotingBar):
         self._name, self._epochs = f"fold {fold}, seed {seed}", epochs
         self._bar = tqdm(total=epochs, desc=self._name, unit="epoch", leave=False, disable=not _terminal())
 
-    def epoch(self, scores: Any) -> None:
+    def epoch(self, scores: "EpochScores") -> None:
         """Moves the bar by an epoch; a run that goes on begins in the middle."""
         self._bar.set_postfix_str(_told(scores), refresh=False)
         self._bar.update(scores.epoch - self._bar.n)
         if not _terminal() and time.monotonic() - self._told_s >= QUIET_S:
             self._line(f"epoch {scores.epoch} of at most {self._epochs}, {_told(scores)}")
 
-    def end(self, best: Any) -> None:
+    def end(self, best: "EpochScores") -> None:
         """Ends the bar, and leaves a line of what the chosen epoch gave."""
         self._close()
         self._line(f"chosen epoch {best.epoch}, {_told(best)}")
@@ -106,7 +110,7 @@ class GridBar(_NotingBar):
         self._left: dict[str, int] = {}
         self._failed = 0
 
-    def start(self, models: Sequence[Any]) -> None:
+    def start(self, models: "Sequence[Model]") -> None:
         """Begins the bar of all models that are to be trained."""
         self._close()
         self._left = {model.key: model.training.epochs for model in models}
@@ -114,13 +118,13 @@ class GridBar(_NotingBar):
         name = f"{len(models)} models"
         self._bar = tqdm(total=total, desc=name, unit="epoch", mininterval=_interval_s())
 
-    def epoch(self, model: Any, scores: Any) -> None:
+    def epoch(self, model: "Model", scores: "EpochScores") -> None:
         """Moves the bar by an epoch of a model."""
         if self._left.get(model.key, 0) > 0:  # one that is split from its stack begins anew
             self._left[model.key] -= 1
             self._bar.update(1)
 
-    def done(self, outcome: Any) -> None:
+    def done(self, outcome: "Outcome") -> None:
         """Moves the bar by what a model did not need, and counts those that failed."""
         self._failed += bool(outcome.failure)
         if self._failed:
@@ -128,7 +132,7 @@ class GridBar(_NotingBar):
         self._bar.update(self._left.pop(outcome.model.key, 0))
 
 
-def _told(scores: Any) -> str:
+def _told(scores: "EpochScores") -> str:
     """Writes what an epoch gave."""
     dev = ", ".join(f"dev {name} {scores.dev[name]:.3f}" for name in ("ua", "wf1"))
     return f"loss {scores.losses['total']:.3f}, {dev}"

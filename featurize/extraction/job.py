@@ -6,7 +6,7 @@ The encoders of a run in their order, loaded alike on every machine that takes p
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
@@ -24,6 +24,8 @@ from featurize.extraction.shard import Shard
 from featurize.runtime.device import default_batch_seconds
 
 MEL = "logmel80"
+DEMO, MANIFEST = "demo", "manifest"  # corpora of the catalog that have a rule of their own for root or cache
+PATTERN_SIGNS = frozenset("*?[")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,73 @@ class Job:
         return default_batch_seconds(device) if self.batch_seconds is None else self.batch_seconds
 
 
+class JobOptions(TypedDict, total=False):
+    """Options of `job_of`: the fields of `EncodingOptions` but its device, and some of `Job`."""
+
+    dtype: str
+    precision: str
+    codes: bool | None
+    event_tags: str
+    truncate: bool
+    history: int
+    max_tokens: int | None
+    max_seconds: float
+    chunk: bool
+    start_layers: int
+    audio_only: bool
+    mel: bool
+    batch_seconds: float | None
+    limit: int | None
+    allow_outside: bool
+    replace: bool
+    wait: bool
+
+
+def job_of(
+    corpus: str,
+    *,
+    root: Path | None = None,
+    cache: Path | None = None,
+    encoders: Sequence[str] = (),
+    device: torch.device,
+    **options: Unpack[JobOptions],
+) -> Job:
+    """Builds a job with the usual places of caches and of the built-in corpus.
+
+    Args:
+        corpus: name of the catalog of corpora.
+        root: folder of the corpus, or file of a manifest; None for the built-in corpus, which is generated there.
+        cache: the file to write; None for one below ``cache/``, named after the corpus or the manifest.
+        encoders: ``[NAME=]SOURCE[@LAYERS]``; empty for the default encoders of the corpus.
+        device: where encoders run.
+        options: fields of `Job` and of `EncodingOptions`.
+
+    Raises:
+        ValueError: if the cache is a pattern of files.
+
+    Example:
+        >>> job = job_of("demo", device=torch.device("cpu"), max_seconds=30)
+        >>> job.cache.as_posix(), job.root.as_posix(), job.options.max_seconds
+        ('cache/demo.h5', 'cache/demo', 30)
+    """
+    name = root.stem if corpus == MANIFEST and root else corpus
+    cache = cache or Path("cache") / f"{name}.h5"
+    if PATTERN_SIGNS & set(str(cache)):
+        raise ValueError(f"cache must be one file to write, got the pattern {cache}")
+    if corpus == DEMO and root is None:
+        root = cache.parent / DEMO
+    given: dict[str, Any] = dict(options)
+    encoding = {name: given.pop(name) for name in EncodingOptions.__dataclass_fields__.keys() & given.keys()}
+    return Job(
+        corpus=corpus,
+        root=root,
+        cache=cache,
+        encoders=tuple(encoders),
+        options=EncodingOptions(device=device, **encoding),
+        **given,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ready:
     """A job read and planned: its corpus, its encoders, its inputs, and what was noticed on the way."""
@@ -151,6 +220,15 @@ def plan_job(job: Job, reading: Reading, lineup: Lineup) -> Ready:
         plans=plans,
         notes=notes,
     )
+
+
+def ready_job(job: Job) -> Ready:
+    """Reads and plans a job.
+
+    Raises:
+        MmerError: as `read_job` and `plan_job` do.
+    """
+    return plan_job(job, *read_job(job))
 
 
 def _requests(job: Job, reading: Reading) -> list[EncoderRequest]:

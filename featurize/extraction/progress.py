@@ -18,3 +18,16 @@ class Progress(Protocol):
     def advance(self, utterances: int, seconds: float) -> None:
         """So much more of it is done."""
         ...
+
+
+class SilentProgress:
+    """Progress of a run that nothing displays."""
+
+    def note(self, notes: Sequence[str]) -> None:
+        """Does nothing."""
+
+    def start(self, name: str, utterances: int, seconds: float) -> None:
+        """Does nothing."""
+
+    def advance(self, utterances: int, seconds: float) -> None:
+        """Does nothing."""

@@ -92,6 +92,23 @@ def shard_jobs(job: Job, count: int) -> tuple[list[Job], int]:
     return [replace(job, shard=shard, cache=shard.path(job.cache)) for shard in all_shards(count)], len(utterances)
 
 
+def shard_job(job: Job, number: int, count: int) -> Job:
+    """Returns the job of one share of the corpus, with a file of its own, as in an array of batch jobs.
+
+    Args:
+        job: of the whole corpus.
+        number: of the share, from 1 to `count`.
+        count: number of shares.
+
+    Raises:
+        MmerError: if there are more shares than utterances to fill them.
+        ValueError: if there is no share of that number.
+    """
+    if not 1 <= number <= count:
+        raise ValueError(f"a shard of {count} is numbered 1 to {count}, got {number}")
+    return shard_jobs(job, count)[0][number - 1]
+
+
 def run_shards(job: Job, count: int, progress: Progress) -> Report:
     """Featurizes the shares of a corpus one after another in this process.
 

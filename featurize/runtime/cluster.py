@@ -57,12 +57,26 @@ class Killed(Exception):
     """A task that killed every worker which tried it."""
 
 
+def own_device(name: str) -> torch.device:
+    """Chooses the device of the worker that asks: of several GPUs of a machine, the one of its number."""
+    device = choose_device(name)
+    number = str(get_worker().name)
+    if device.type == "cuda" and device.index is None and number.isdigit():
+        return torch.device("cuda", int(number) % torch.cuda.device_count())
+    return device
+
+
 class Cluster:
     """A cluster at work; made by `cluster_of`."""
 
     def __init__(self, client: Client, workers: Workers) -> None:
         self.client = client
         self.workers = workers
+
+    @property
+    def own_device(self) -> Callable[[str], torch.device]:
+        """Function that returns the device of the worker that calls it, from its name on the command line."""
+        return own_device
 
     @property
     def device(self) -> torch.device:
@@ -135,15 +149,6 @@ def cluster_of(workers: Workers) -> Iterator[Cluster]:
         except TimeoutError:
             raise MmerError(f"no worker has joined {_where(workers)} within {JOIN_S:g} s; start some") from None
         yield Cluster(client, workers)
-
-
-def own_device(name: str) -> torch.device:
-    """Chooses the device of the worker that asks: of several GPUs of a machine, the one of its number."""
-    device = choose_device(name)
-    number = str(get_worker().name)
-    if device.type == "cuda" and device.index is None and number.isdigit():
-        return torch.device("cuda", int(number) % torch.cuda.device_count())
-    return device
 
 
 @contextmanager

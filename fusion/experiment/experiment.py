@@ -9,15 +9,15 @@ import numpy as np
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.experiment.fields import configure
-from fusion.experiment.streams import Chosen
+from fusion.experiment.streams import Chosen, streams_of
 from fusion.fingerprint import digest_of
 from fusion.head import HeadConfig
 from fusion.heads.catalog import head_spec
 from fusion.protocols.folds import Fold
 from fusion.protocols.split import Only, Split
+from fusion.recipes.catalog import Recipe, recipe
 from fusion.training.config import SEEDS, TrainConfig
 
-FLAGS = ("modalities", "modality_dropout", "epochs", "batch_size", "lr", "data_seed")  # fields with a flag of their own
 STREAM_AXIS = "stream."  # begins the name of an axis of streams
 NO_AXES: Mapping[str, object] = {}
 
@@ -91,6 +91,97 @@ class Experiment:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExperimentRequest:
+    """A requested run: head or recipe, changed fields, streams and data; not yet bound to a cache.
+
+    Attributes:
+        fusion: name of the head; empty for the head of the recipe.
+        recipe: name of the recipe; empty for none.
+        fields: fields of the head or of its training by name, as text or as values; they replace the recipe's.
+        streams: role -> stream, where several fit or another than the recipe's is wanted.
+        labels: label set; None for that of the recipe, or the default of the corpus.
+        protocol: protocol; None for that of the recipe, or the default of the corpus.
+        only: column -> values; utterances with other values are left out.
+        seeds: random seeds of the models.
+        allow_missing: score the test utterances that have features where some have none.
+        allow_leak: accept encoders that have seen test speakers.
+
+    Raises:
+        MmerError: if there is neither head nor recipe, one of them is unknown, or the recipe belongs to another head.
+
+    Example:
+        >>> ExperimentRequest(recipe="gcf2net-iemocap", fields={"layers": 2}).head
+        'rescmfa'
+    """
+
+    fusion: str = ""
+    recipe: str = ""
+    fields: Mapping[str, object] = field(default_factory=dict)
+    streams: Mapping[str, str] = field(default_factory=dict)
+    labels: str | None = None
+    protocol: str | None = None
+    only: Only = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    allow_missing: bool = False
+    allow_leak: bool = False
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        if not self.fusion and settings is None:
+            raise MmerError("name a head by --fusion, see --list-heads, or a --recipe")
+        if settings and self.fusion not in {"", settings.fusion}:
+            told = f"recipe {settings.name} is for head {settings.fusion}, not for {self.fusion}"
+            raise MmerError(f"{told}; leave --fusion out")
+        head_spec(self.head)
+
+    @property
+    def settings(self) -> Recipe | None:
+        """The settings of the recipe, None without one."""
+        return recipe(self.recipe) if self.recipe else None
+
+    @property
+    def head(self) -> str:
+        """Name of the head, that of the recipe where none is given."""
+        settings = self.settings
+        return settings.fusion if settings else self.fusion
+
+    def experiment(self, cache: AnyCache, axes: Mapping[str, object] = NO_AXES) -> Experiment:
+        """Returns the experiment that is requested, on a cache.
+
+        Args:
+            cache: an open cache.
+            axes: fields and ``stream.ROLE`` that a grid sets in addition.
+
+        Raises:
+            MmerError: if a head, a field or a stream is unknown, or a value is not allowed.
+        """
+        settings = self.settings
+        base = {**(settings.fields if settings else {}), **self.fields}
+        by_axis = {name.removeprefix(STREAM_AXIS): str(axes[name]) for name in axes if name.startswith(STREAM_AXIS)}
+        fields = {name: value for name, value in axes.items() if not name.startswith(STREAM_AXIS)}
+        head, training = configure(self.head, {**base, **fields})
+        named = dict(self.streams)
+        if fields:  # a role that this combination alone drops needs no stream
+            dropped = configure(self.head, base)[0].every_role - head.every_role
+            named = {role: name for role, name in named.items() if role not in dropped}
+        named |= by_axis
+        roles = {*head.roles, *head.weight_roles}
+        return Experiment(
+            fusion=self.head,
+            head=head,
+            training=training,
+            seeds=self.seeds,
+            streams=streams_of(settings, cache, roles, named) if settings else named,
+            labels=self.labels or (settings.labels if settings else None),
+            protocol=self.protocol or (settings.protocol if settings else None),
+            only=self.only,
+            allow_missing=self.allow_missing,
+            allow_leak=self.allow_leak,
+            recipe=self.recipe,
+        )
+
+
 def changed_fields(experiment: Experiment, values: Mapping[str, object]) -> list[str]:
     """Names the fields of a run that are not as a recipe sets them, each as ``field=value``.
 
@@ -109,76 +200,6 @@ def changed_fields(experiment: Experiment, values: Mapping[str, object]) -> list
         for name, value in mine.items()
         if value != theirs[name]
     ]
-
-
-def experiment_of(asked: Mapping[str, Any], cache: Any, axes: Mapping[str, object] = NO_AXES) -> Any:
-    """Gives the experiment that a command was asked for.
-
-    Args:
-        asked: by option, those of `OPTIONS` and ``seeds``.
-        cache: an open cache.
-        axes: fields and ``stream.ROLE`` that a grid sets, on top of what was asked for.
-
-    Raises:
-        MmerError: if a head, a recipe, a field or a stream is unknown, or a value is not allowed.
-    """
-    from fusion.experiment.fields import configure, parse_fields
-    from fusion.experiment.streams import streams_of
-    from fusion.protocols.split import parse_only
-
-    chosen, fusion = head_of(asked)
-    base = {**(chosen.fields if chosen else {}), **fields_of(asked)}
-    of_axes = {name.removeprefix(STREAM_AXIS): str(one) for name, one in axes.items() if name.startswith(STREAM_AXIS)}
-    fields = {name: one for name, one in axes.items() if not name.startswith(STREAM_AXIS)}
-    head, training = configure(fusion, {**base, **fields})
-    named = _named_streams(asked)
-    if fields:  # a role that this combination alone drops needs no stream
-        dropped = configure(fusion, base)[0].every_role - head.every_role
-        named = {role: name for role, name in named.items() if role not in dropped}
-    named |= of_axes
-    return Experiment(
-        fusion=fusion,
-        head=head,
-        training=training,
-        seeds=asked["seeds"] or (0,),
-        streams=streams_of(chosen, cache, {*head.roles, *head.weight_roles}, named) if chosen else named,
-        labels=asked["labels"] or (chosen.labels if chosen else None),
-        protocol=asked["protocol"] or (chosen.protocol if chosen else None),
-        only=parse_only(parse_fields(asked["only"], form="COLUMN=VALUE", such_as="--only style=improvised")),
-        allow_missing=asked["allow_missing"],
-        allow_leak=asked["allow_leak"],
-        recipe=asked["recipe"] or "",
-    )
-
-
-def head_of(asked: Mapping[str, Any]) -> tuple[Any, str]:
-    """Gives the recipe that was asked for, None without one, and the name of the head.
-
-    Raises:
-        MmerError: if there is no head, it is unknown, or the recipe is another's.
-    """
-    from cache.errors import MmerError
-    from fusion.recipes.catalog import recipe
-
-    chosen = recipe(asked["recipe"]) if asked["recipe"] else None
-    fusion = asked["fusion"] or (chosen.fusion if chosen else None)
-    if fusion is None:
-        raise MmerError("name a head by --fusion, see --list-heads, or a --recipe")
-    if chosen and chosen.fusion != fusion:
-        raise MmerError(f"recipe {chosen.name} is for head {chosen.fusion}, not for {fusion}; leave --fusion out")
-    head_spec(fusion)
-    return chosen, fusion
-
-
-def fields_of(asked: Mapping[str, Any]) -> dict[str, object]:
-    """Gives the fields that flags and ``--set`` set."""
-    from fusion.experiment.fields import check_once, parse_fields
-
-    fields: dict[str, object] = {name: asked[name] for name in FLAGS if asked[name] is not None}
-    for name, value in parse_fields(asked["fields"]).items():
-        check_once(name, fields)
-        fields[name] = value
-    return fields
 
 
 def _keyed(cache: AnyCache, streams: Mapping[str, str]) -> dict[str, str]:
@@ -200,14 +221,3 @@ def _fold_digest(cache: AnyCache, split: Split, fold: Fold) -> str:
         for part, indices in fold.parts.items()
     }
     return digest_of(parts)
-
-
-def _named_streams(asked: Mapping[str, Any]) -> dict[str, str]:
-    """Gives the streams that the user names, by role."""
-    from fusion.experiment.fields import check_once, parse_fields
-
-    streams: dict[str, str] = {role: asked[role] for role in ("audio", "text") if asked[role]}
-    for role, name in parse_fields(asked["streams"], form="ROLE=STREAM", such_as="--stream mel=logmel80").items():
-        check_once(role, streams)
-        streams[role] = name
-    return streams

@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 from cache.errors import MmerError
 from fusion.config import configured, nearest
@@ -19,6 +19,7 @@ SECTION = re.compile(r"^Attributes:\n(?P<entries>(?:(?: {4}.*)?\n)*)", re.MULTIL
 ENTRY = re.compile(r"^ {4}(?P<names>\w+(?:, \w+)*): (?P<text>.*(?:\n {8}.*)*)", re.MULTILINE)
 TRAINING, HEAD = "training", "head"
 Field = tuple[str, object, str, str]
+Value = TypeVar("Value")
 SCORE = "score"
 ELSEWHERE = {"seed": "--seed"}  # fields of the training that a run sets itself
 
@@ -100,6 +101,24 @@ def parse_fields(
         check_once(name, found)
         found[name] = value
     return found
+
+
+def united(first: Mapping[str, Value], *others: Mapping[str, Value]) -> dict[str, Value]:
+    """Unites values by name that are given in several places.
+
+    Raises:
+        MmerError: if a name is given twice.
+
+    Example:
+        >>> united({"lr": 0.1}, {"alpha": "0.2"})
+        {'lr': 0.1, 'alpha': '0.2'}
+    """
+    result = dict(first)
+    for other in others:
+        for name, value in other.items():
+            check_once(name, result)
+            result[name] = value
+    return result
 
 
 def check_once(name: str, given: Iterable[str]) -> None:

@@ -214,9 +214,7 @@ class AxisReader:
             MmerError: as `axis` does, and where a range is given, or several values for fields changed together.
         """
         axes = [self.axis(part) for part in text.split(TOGETHER)]
-        for axis in axes:
-            if axis.span:
-                raise self._error(f"{axis.name}={axis.span} is a range, which is only for --grid; name its values")
+        self._check_values(axes)
         if len(axes) == 1:
             return [{axes[0].name: value} for value in axes[0].values]
         self.check_names([axis.name for axis in axes])
@@ -225,6 +223,20 @@ class AxisReader:
                 f"fields changed together by {TOGETHER} have one value each, got {text!r}; write one each"
             )
         return [{axis.name: axis.values[0] for axis in axes}]
+
+    def change(self, values: Fields) -> Fields:
+        """Reads one change, its fields with one value each, as text or as they are.
+
+        Raises:
+            MmerError: if a field is unknown, or a value is a range or not of the field's type.
+
+        Example:
+            >>> AxisReader(fusion="rescmfa", where="ablate").change({"alpha": 0, "global_aware": False})
+            {'alpha': 0.0, 'global_aware': False}
+        """
+        axes = [self.scalar(name, value) for name, value in values.items()]
+        self._check_values(axes)
+        return {axis.name: axis.values[0] for axis in axes}
 
     def check_names(self, names: Sequence[str]) -> None:
         """Refuses a name that stands twice.
@@ -245,6 +257,11 @@ class AxisReader:
         for place, change in enumerate(changes):
             if change in changes[:place]:
                 raise self._error(f"{told(change)} is given twice; give it once")
+
+    def _check_values(self, axes: Sequence[Axis]) -> None:
+        for axis in axes:
+            if axis.span:
+                raise self._error(f"{axis.name}={axis.span} is a range, which is only for --grid; name its values")
 
     def _kind(self, name: str) -> Any:
         """Gives the type of an axis' values."""

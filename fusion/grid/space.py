@@ -4,7 +4,7 @@ How a space is searched: all of it, a sample of it, or as its scores suggest.
 """
 
 import json
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import prod
@@ -179,14 +179,20 @@ class Space:
 
 
 def read_space(
-    fusion: str, *, grid: Sequence[str] = (), ablate: Sequence[str] = (), grid_file: Path | None = None
+    fusion: str,
+    *,
+    grid: Sequence[str] | Mapping[str, object] = (),
+    ablate: Sequence[str | Fields] = (),
+    grid_file: Path | None = None,
 ) -> Space:
-    """Reads the space of a grid as it is written on a command line and in a file.
+    """Reads the space of a grid as it is written on a command line, in Python and in a file.
 
     Args:
         fusion: name of the head.
-        grid: axes to cross, each ``FIELD=V1,V2``, or ``FIELD=LOW..HIGH`` and ``FIELD=log:LOW..HIGH`` to sample.
-        ablate: changes, each ``FIELD=V1,V2`` for one with each value, or ``FIELD=VALUE/FIELD=VALUE`` for one of all.
+        grid: axes to cross, each ``FIELD=V1,V2``, or ``FIELD=LOW..HIGH`` and ``FIELD=log:LOW..HIGH`` to sample; or
+            a mapping of fields to lists of values, single values, or such ranges.
+        ablate: changes, each ``FIELD=V1,V2`` for one with each value, or ``FIELD=VALUE/FIELD=VALUE`` for one of all;
+            or a mapping of fields to values for one of all.
         grid_file: axes as a JSON object of lists, or as a list of objects whose combinations are united.
 
     Raises:
@@ -204,7 +210,11 @@ def read_space(
         raise MmerError("--grid and --grid-file do not go together; write all axes on the command line or in the file")
     products = _from_file(fusion, grid_file) if grid_file else (_from_line(fusion, grid),)
     reader = AxisReader(fusion=fusion, where="--ablate")
-    changes = [change for text in ablate for change in reader.changes(text)]
+    changes = [
+        change
+        for item in ablate
+        for change in (reader.changes(item) if isinstance(item, str) else [reader.change(item)])
+    ]
     reader.check_changes(changes)
     return Space(products=products, changes=tuple(changes))
 
@@ -234,8 +244,11 @@ def _in_order(placed: Fields) -> Fields:
     return {name[PLACES:]: placed[name] for name in sorted(placed)}
 
 
-def _from_line(fusion: str, texts: Sequence[str]) -> tuple[Axis, ...]:
+def _from_line(fusion: str, texts: Sequence[str] | Mapping[str, object]) -> tuple[Axis, ...]:
     reader = AxisReader(fusion=fusion, where="--grid")
+    if isinstance(texts, Mapping):
+        lists = {name: list(value) if isinstance(value, (tuple, range)) else value for name, value in texts.items()}
+        return _product(_Pairs(lists.items()), reader)
     axes = tuple(reader.axis(text) for text in texts)
     reader.check_names([axis.name for axis in axes])
     return axes

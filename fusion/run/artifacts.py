@@ -343,7 +343,8 @@ def _trusted_head(described: Plain, trusted: str | None, path: Path) -> str:
     if not isinstance(name, str) or "head" not in described:
         raise MmerError(f"{path} is a late fusion of other runs and has no weights; load the models of those runs")
     source = described.get("source", "")
-    stored_head_spec(name, allowed=trusted, source=source if isinstance(source, str) else "")
+    if is_import_path(name):
+        stored_head_spec(name, allowed=trusted, source=source if isinstance(source, str) else "")
     return name
 
 

@@ -4,7 +4,7 @@ Pictures of a run, by matplotlib without a display.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from fusion.evaluation.metrics import METRICS, Scores, confusion
 from fusion.evaluation.statistics import Predictions, clusters_of, summarize
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
-from fusion.run.artifacts import read_cost, read_predictions, read_scores
+from fusion.run.artifacts import OVER_LIMITS, read_cost, read_predictions, read_scores
 from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, Damaged, ModelFolder, RunFolder
 
 HEADER = ("fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1")
@@ -37,6 +37,7 @@ SPECIAL = SIGNS | str.maketrans(
         '"': "''",
     }
 )
+SHOWN = 5  # utterances over a head's limits that are named; scores.json of each fold lists all
 FEW = 10  # clusters: an interval over fewer says little
 
 
@@ -197,6 +198,22 @@ def score_table(results: Plain) -> list[list[object]]:
     return rows
 
 
+def fold_notes(folds: Sequence[Plain]) -> Iterator[str]:
+    """Yields the notes that the head made on every fold, and the utterances that it cannot take in full.
+
+    Args:
+        folds: the scores of each model, as `collect` returns them.
+    """
+    yield from (note for note in folds[0]["notes"] if all(note in scores["notes"] for scores in folds))
+    over = {part: _over_limits(folds, key) for part, key in OVER_LIMITS.items()}
+    names = list(dict.fromkeys(name for part in over.values() for name in part))
+    if names:
+        counts = ", ".join(f"{len(own)} {part}" for part, own in over.items() if own)
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        text = "utterances are longer than the head takes in full"
+        yield f"{counts} {text}: {', '.join(names[:SHOWN])}{more}"
+
+
 def recall_line(results: Plain) -> str:
     """Writes the recall of each class over all test parts and seeds.
 
@@ -240,6 +257,11 @@ def latex_row(results: Mapping[str, Any]) -> str:
         spread = results["std"][metric]
         cells.append(percent(results["mean"][metric]) + ("" if spread is None else rf" $\pm$ {percent(spread)}"))
     return " & ".join([escaped(str(results["fusion"])), *cells]) + r" \\"
+
+
+def _over_limits(folds: Sequence[Plain], key: str) -> list[str]:
+    """Returns the utterances that the folds list under a key; a sum of runs lists those of test alone."""
+    return list(dict.fromkeys(name for scores in folds for name in scores.get(key, ())))
 
 
 def _plain(text: str) -> str:

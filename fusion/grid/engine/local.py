@@ -58,6 +58,11 @@ class Engine:
         self._failed: dict[str, Outcome] = {}
         self._telling, self._stop = Lock(), Event()
 
+    @property
+    def name(self) -> str:
+        """How the models were trained, for reports."""
+        return str(self.layout or "none: all was in the journal")
+
     def run(self, models: Sequence[Model], sources: Sources) -> Mapping[str, Outcome]:
         """Trains all that the journal does not hold; a model that another grid trains is waited for.
 

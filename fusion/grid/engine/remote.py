@@ -6,8 +6,9 @@ The machines need mmer in the same version and the cache at the same path; the j
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -67,6 +68,54 @@ class Results(Protocol):
     def __call__(self, task: Callable[[Task, str], list[Sent]], items: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
         """Gives each task with its result, or with what killed its worker."""
         ...
+
+
+class GridCluster(Protocol):
+    """Workers that train models, such as `featurize.runtime.cluster.Cluster`."""
+
+    @property
+    def results(self) -> Results:
+        """Runs tasks on the workers."""
+        ...
+
+    @property
+    def own_device(self) -> Callable[[str], torch.device]:
+        """Function that returns the device of the worker that calls it, from its name on the command line."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RemoteEngine:
+    """Engine that trains the models of a grid on workers.
+
+    Attributes:
+        cluster: the workers.
+        cache: path or pattern, the same on all machines.
+        journal: keeps the models.
+        watcher: notified of models and epochs.
+        resident_share: share of a device's memory that features may take, in [0, 1].
+    """
+
+    cluster: GridCluster
+    cache: Path
+    journal: Journal
+    watcher: GridWatcher
+    resident_share: float
+    name: ClassVar[str] = "dask"
+
+    def run(self, models: Sequence[Model], sources: Sources) -> Mapping[str, Outcome]:
+        """Trains all models that the journal does not hold; the workers read the features themselves.
+
+        Returns:
+            The failures that are not in the journal, by key.
+
+        Raises:
+            MmerError: if a worker cannot read the cache, or the scheduler is gone.
+        """
+        task = partial(train_task, self.cluster.own_device, self.resident_share)
+        return run_on_workers(
+            self.cluster.results, task, models, cache=self.cache, journal=self.journal, watcher=self.watcher
+        )
 
 
 def run_on_workers(

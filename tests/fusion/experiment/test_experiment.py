@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -8,7 +9,7 @@ import pytest
 from cache.errors import MmerError
 from cache.joined import open_cache
 from cache.merge import merge_caches
-from fusion.experiment.experiment import Experiment
+from fusion.experiment.experiment import Experiment, ExperimentRequest
 from fusion.fingerprint import digest_of
 from fusion.head import HeadConfig
 from fusion.training.config import TrainConfig
@@ -76,3 +77,31 @@ def test_the_order_of_utterances_in_the_file_is_no_other_run(trainable: Path, tm
 
 def test_a_digest_does_not_depend_on_the_order_of_names() -> None:
     assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1}) != digest_of({"a": 1, "b": [3]})
+
+
+def test_a_request_takes_the_fields_of_its_recipe_and_changes_them(trainable: Path) -> None:
+    streams = {"audio": "voice", "text": "words@4"}
+    request = ExperimentRequest(recipe="gcf2net-iemocap", fields={"layers": "2", "lr": 0.01}, streams=streams)
+    made = request.experiment(open_cache(trainable))
+    assert (request.head, made.fusion, made.recipe) == ("rescmfa", "rescmfa", "gcf2net-iemocap")
+    assert (made.training.monitor, made.training.lr, made.head.loss_weights) == ("ua", 0.01, {"ctc": 0.1})
+    assert (made.labels, made.protocol, made.streams) == ("iemocap4", "session", streams)
+    changed = replace(request, labels="meld7", protocol="speaker").experiment(open_cache(trainable))
+    assert (changed.labels, changed.protocol) == ("meld7", "speaker")
+
+
+def test_axes_of_a_grid_set_fields_and_streams_on_top(trainable: Path) -> None:
+    request = ExperimentRequest(fusion="concat", streams={"audio": "voice", "text": "words@4"})
+    made = request.experiment(open_cache(trainable), {"dropout": 0.3, "stream.audio": "logmel80"})
+    assert (made.head.dropout, made.streams["audio"]) == (0.3, "logmel80")
+    alone = request.experiment(open_cache(trainable), {"modalities": "audio"})
+    assert alone.streams == {"audio": "voice"}  # the role that this combination drops needs no stream
+
+
+def test_a_request_names_a_head_or_a_recipe_that_agree() -> None:
+    with pytest.raises(MmerError, match="name a head by --fusion"):
+        ExperimentRequest()
+    with pytest.raises(MmerError, match="is for head rescmfa, not for audio"):
+        ExperimentRequest(fusion="audio", recipe="gcf2net-iemocap")
+    with pytest.raises(MmerError, match="unknown recipe 'gcf2'"):
+        ExperimentRequest(recipe="gcf2")

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from cli.train import print_results
+from fusion.run.results import fold_notes
 from tests.support.runs import finish, plan
 
 NAMES = [f"u{index:02}" for index in range(8)]
@@ -14,19 +14,16 @@ def results(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return finish(plan(trainable, "audio", {"epochs": "1"}), tmp_path_factory.mktemp("scores") / "run")
 
 
-def noted(results: dict[str, Any], capsys: pytest.CaptureFixture[str], *folds: dict[str, list[str]]) -> list[str]:
-    """Prints results whose folds list these utterances, and gives the line about them."""
+def noted(results: dict[str, Any], *folds: dict[str, list[str]]) -> list[str]:
+    """Returns the line about the utterances that the folds of a run list."""
     changed = [{**one, **listed} for one, listed in zip(results["folds"], folds, strict=False)]
-    print_results({**results, "folds": changed}, [])
-    return [line for line in capsys.readouterr().out.splitlines() if "takes in full" in line]
+    return [line for line in fold_notes(changed) if "takes in full" in line]
 
 
-def test_utterances_over_the_limits_are_told_of_every_part_in_one_line(
-    results: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_utterances_over_the_limits_are_told_of_every_part_in_one_line(results: dict[str, Any]) -> None:
     first = {"train_over_limits": NAMES[:5], "dev_over_limits": NAMES[5:6], "over_limits": NAMES[6:]}
     second = {"train_over_limits": NAMES[1:6], "dev_over_limits": NAMES[5:6], "over_limits": NAMES[:1]}
-    assert noted(results, capsys, first, second) == [
+    assert noted(results, first, second) == [
         "6 train, 1 dev, 3 test utterances are longer than the head takes in full: u00, u01, u02, u03, u04 and 3 more"
     ]
 
@@ -39,13 +36,11 @@ def test_utterances_over_the_limits_are_told_of_every_part_in_one_line(
         ({}, []),
     ],
 )
-def test_parts_without_any_are_not_told(
-    results: dict[str, Any], capsys: pytest.CaptureFixture[str], listed: dict[str, list[str]], told: list[str]
-) -> None:
-    assert noted(results, capsys, listed) == told
+def test_parts_without_any_are_not_told(results: dict[str, Any], listed: dict[str, list[str]], told: list[str]) -> None:
+    assert noted(results, listed) == told
 
 
-def test_a_sum_of_runs_tells_of_test(results: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sum_of_runs_tells_of_test(results: dict[str, Any]) -> None:
     kept = [{name: value for name, value in one.items() if "over_limits" not in name} for one in results["folds"]]
-    told = noted({**results, "folds": kept}, capsys, {"over_limits": ["u07"]})
+    told = noted({**results, "folds": kept}, {"over_limits": ["u07"]})
     assert told == ["1 test utterances are longer than the head takes in full: u07"]

@@ -1,0 +1,42 @@
+"""Featurization as one call: a corpus into one cache or one for each share, in this process or on workers."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from featurize.extraction.job import Job
+from featurize.extraction.progress import Progress, SilentProgress
+from featurize.extraction.run import Report, run_job, run_shards
+
+if TYPE_CHECKING:
+    from featurize.runtime.cluster import Workers
+
+
+def featurize_corpus(
+    job: Job,
+    *,
+    workers: "Workers | None" = None,
+    shards: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Computes the features of a corpus that the cache lacks.
+
+    Args:
+        job: corpus, encoders and cache.
+        workers: processes or a cluster that encode; None for this process.
+        shards: number of shares of the corpus that get a cache file each; None for one file.
+        progress: notified of notes, encoders and utterances.
+
+    Raises:
+        MmerError: one line on what stopped the run; everything committed stays.
+    """
+    progress = progress or SilentProgress()
+    if workers is None:
+        return run_shards(job, shards, progress) if shards else run_job(job, progress)
+    # Here, since the library of clusters takes a second to import and most runs need none.
+    from featurize.extraction.distributed import extract_on, run_shards_on
+    from featurize.runtime.cluster import cluster_of
+
+    with cluster_of(workers) as cluster:
+        if shards:
+            return run_shards_on(cluster, job, shards, progress)
+        return run_job(job, progress, partial(extract_on, cluster))

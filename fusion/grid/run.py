@@ -1,0 +1,264 @@
+"""A grid as one call: trains every combination, selects on dev, scores the selected models and reports."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache.errors import MmerError
+from cache.joined import AnyCache
+from fusion.data.features import RESIDENT_SHARE
+from fusion.experiment.experiment import ExperimentRequest
+from fusion.grid.combinations import Fields, Model, Outcome, models_of, told
+from fusion.grid.engine.calibration import Estimate, estimate
+from fusion.grid.engine.local import Engine, GridWatcher
+from fusion.grid.engine.placement import AUTO, FUSED, SHARED
+from fusion.grid.engine.remote import GridCluster, RemoteEngine
+from fusion.grid.journal import Journal
+from fusion.grid.report.output import Report, report_of
+from fusion.grid.session import Session
+from fusion.grid.space import RANDOM, TPE, Search, Space, read_space
+from fusion.heads.catalog import file_name_of
+from fusion.recipes.catalog import Recipe
+from fusion.recipes.comparison import published_table
+from fusion.run.train import CPU, default_folder
+from fusion.training.checkpoint import EpochScores
+
+PUBLISHED = "published"  # in place of a change: the variants of the recipe's paper
+ENGINES = (AUTO, FUSED, SHARED)  # of this process
+DASK = RemoteEngine.name
+EVERY_COMBINATION = Search()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridRequest:
+    """A requested grid: an experiment, the space of its changes, and how the space is searched.
+
+    Attributes:
+        base: experiment that every combination changes.
+        space: the combinations.
+        search: which of them are trained.
+        search_seed: random seed of the search, if it draws.
+        report_all_tests: score the test subsets of all combinations, for ablation tables.
+
+    Raises:
+        MmerError: if a field is both an axis of the space and set by the base.
+    """
+
+    base: ExperimentRequest
+    space: Space
+    search: Search = EVERY_COMBINATION
+    search_seed: int = 0
+    report_all_tests: bool = False
+
+    def __post_init__(self) -> None:
+        twice = [axis.name for axis in self.space.axes if axis.name in self.base.fields]
+        if twice:
+            raise MmerError(f"{twice[0]} is an axis of the grid and is set besides; leave one of them out")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GridRun:
+    """A finished grid: its report, its journal and the scores that the recipe's paper published.
+
+    Attributes:
+        journal: folder of the models.
+        report: tables, notes and results.
+        comparison: lines on the published scores; empty without a recipe.
+    """
+
+    journal: Path
+    report: Report
+    comparison: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Folder of tables and plots."""
+        return self.report.folder.path
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Ranked combinations with their scores, winner of each fold, nested scores, as in ``results.json``."""
+        return self.report.json
+
+    @property
+    def winner(self) -> Mapping[str, object] | None:
+        """Fields of the combination with the best mean dev score, None where each has a model that failed."""
+        winner: Mapping[str, object] | None = self.results["winner"]
+        return winner
+
+    @property
+    def nested(self) -> Mapping[str, float]:
+        """Test scores by metric, each fold scored by the combination that its own dev subset selected."""
+        nested: Mapping[str, float] = self.results["nested"]
+        return nested
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridEstimate:
+    """Combinations, memory, disk space and time of a grid that has not started.
+
+    Attributes:
+        combinations: the fields of each, as on the command line.
+        cost: of all its models.
+        journal: folder of the models.
+    """
+
+    combinations: tuple[str, ...]
+    cost: Estimate
+    journal: Path
+
+
+class SilentGridProgress:
+    """Progress of a grid that nothing displays."""
+
+    def note(self, note: str) -> None:
+        """Does nothing."""
+
+    def start(self, models: Sequence[Model]) -> None:
+        """Does nothing."""
+
+    def epoch(self, model: Model, scores: EpochScores) -> None:
+        """Does nothing."""
+
+    def done(self, outcome: Outcome) -> None:
+        """Does nothing."""
+
+
+def grid_space(
+    base: ExperimentRequest,
+    *,
+    grid: Sequence[str] | Mapping[str, object] = (),
+    ablate: Sequence[str | Fields] = (),
+    grid_file: Path | None = None,
+) -> Space:
+    """Reads the space of a grid, the published variants of a recipe included.
+
+    Args:
+        base: experiment that every combination changes.
+        grid: axes to cross, as `fusion.grid.space.read_space` reads them.
+        ablate: changes, read likewise; ``published`` stands for the variants of the recipe's paper.
+        grid_file: axes in JSON.
+
+    Raises:
+        MmerError: if any of it cannot be read, or ``published`` is given without a recipe that has variants.
+    """
+    own = [change for change in ablate if change != PUBLISHED]
+    space = read_space(base.head, grid=grid, ablate=own, grid_file=grid_file)
+    return space.with_changes(_published_changes(base.settings)) if len(own) < len(ablate) else space
+
+
+def run_grid(
+    request: GridRequest,
+    cache: AnyCache,
+    *,
+    out: Path | None = None,
+    named_after: Path | None = None,
+    device: torch.device = CPU,
+    engine: str = AUTO,
+    cluster: GridCluster | None = None,
+    progress: GridWatcher | None = None,
+    resident_share: float = RESIDENT_SHARE,
+) -> GridRun:
+    """Trains the combinations that the journal lacks, selects one for each fold on dev, and writes the report.
+
+    Args:
+        request: experiment, space and search.
+        cache: an open cache.
+        out: folder of the journal; by default one below ``runs/`` that is named after the cache and the head.
+        named_after: path or pattern that the default folder is named after, the path of the cache by default.
+        device: where models are trained and scored.
+        engine: ``auto``, ``fused`` or ``shared``: how models share the device; ``dask`` with a cluster.
+        cluster: workers that train the models instead.
+        progress: notified of notes, models and epochs.
+        resident_share: share of the device's memory that features may take, in [0, 1]; the rest is read as needed.
+
+    Raises:
+        MmerError: if no combination can be trained, a fold has no winner, or the journal cannot be written.
+        ValueError: if there is no such engine.
+    """
+    if engine not in ((DASK,) if cluster else ENGINES):
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, or {DASK} with a cluster, got {engine!r}")
+    path, progress = named_after or cache.path, progress or SilentGridProgress()
+    journal = Journal(out or _default_journal(request, path))
+    trainer: Engine | RemoteEngine
+    if cluster is None:
+        trainer = Engine(engine, journal=journal, watcher=progress, device=device)
+    else:
+        trainer = RemoteEngine(
+            cluster=cluster, cache=path, journal=journal, watcher=progress, resident_share=resident_share
+        )
+    session = _session(request, cache, trainer, device=device, resident_share=resident_share)
+    found = session.run(request.space, request.search, seed=request.search_seed, all_tests=request.report_all_tests)
+    report = report_of(found, journal, cache, engine=trainer.name)
+    report.write()
+    settings = request.base.settings
+    comparison = tuple(published_table(settings, told)) if settings else ()
+    return GridRun(journal=journal.path, report=report, comparison=comparison)
+
+
+def estimate_grid(
+    request: GridRequest,
+    cache: AnyCache,
+    *,
+    out: Path | None = None,
+    named_after: Path | None = None,
+    device: torch.device = CPU,
+    progress: GridWatcher | None = None,
+    resident_share: float = RESIDENT_SHARE,
+) -> GridEstimate:
+    """Estimates what a grid takes by training a few batches on the device; trains and writes nothing else.
+
+    A search by scores is estimated by as many random combinations. The arguments are those of `run_grid`.
+
+    Raises:
+        MmerError: if no combination can be trained.
+    """
+    journal = Journal(out or _default_journal(request, named_after or cache.path))
+    engine = Engine(AUTO, journal=journal, watcher=progress or SilentGridProgress(), device=device)
+    session = _session(request, cache, engine, device=device, resident_share=resident_share)
+    search = request.search
+    drawn = Search(kind=RANDOM, count=search.count) if search.kind == TPE else search
+    session.plan(request.space.combinations(drawn, request.search_seed))
+    models = [model for combination in session.combinations for model in models_of(combination)]
+    return GridEstimate(
+        combinations=tuple(told(combination.fields) for combination in session.combinations),
+        cost=estimate(models, session.sources, journal),
+        journal=journal.path,
+    )
+
+
+def _session(
+    request: GridRequest,
+    cache: AnyCache,
+    trainer: Engine | RemoteEngine,
+    *,
+    device: torch.device,
+    resident_share: float,
+) -> Session:
+    for note in request.space.notes(request.search):
+        trainer.watcher.note(note)
+    return Session(
+        cache=cache,
+        experiment_of=lambda axes: request.base.experiment(cache, axes),
+        journal=trainer.journal,
+        train=trainer.run,
+        device=device,
+        watcher=trainer.watcher,
+        resident_share=resident_share,
+    )
+
+
+def _default_journal(request: GridRequest, cache: Path) -> Path:
+    return default_folder(cache, f"{file_name_of(request.base.head)}-grid")
+
+
+def _published_changes(settings: Recipe | None) -> list[Fields]:
+    """Returns the changes of a recipe's published variants."""
+    figures = settings.published.figures if settings else ()
+    changes = [figure.change for figure in figures if figure.change and not figure.head]
+    if not changes:
+        raise MmerError(f"--ablate {PUBLISHED} takes the variants that a paper printed; name a --recipe that has some")
+    return changes

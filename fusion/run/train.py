@@ -1,0 +1,219 @@
+"""Training as one call: cross-validates a head into a run folder, and adds up finished runs."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache.errors import MmerError
+from cache.joined import AnyCache
+from fusion.data.features import RESIDENT_SHARE
+from fusion.experiment.experiment import Experiment, changed_fields
+from fusion.experiment.plan import Plan, plan_run
+from fusion.experiment.streams import corpus_of
+from fusion.fingerprint import Plain, digest_of
+from fusion.heads.catalog import file_name_of
+from fusion.recipes.catalog import recipe
+from fusion.recipes.comparison import beside
+from fusion.run.cross_validation import Watcher, cross_validate
+from fusion.run.folder import RunFolder
+from fusion.run.results import HEADER, collect, cost_of, fold_notes, latex_row, recall_line, score_table
+from fusion.run.score_fusion import add_runs
+from fusion.run.tensorboard import Board
+from fusion.training.checkpoint import EpochScores
+from fusion.training.interrupt import Stopping, never
+
+RUNS = Path("runs")  # folder of all runs without a folder of their own
+PATTERN = re.compile(r"[-_.]*[*?\[\]]+[-_.]*")  # signs of a file pattern, with the separators around them
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A finished run: its folder, scores, notes and cost.
+
+    Attributes:
+        folder: the run folder.
+        results: scores of every model and over all of them, as in ``results.json``.
+        comparison: lines that compare the scores with those that the recipe's paper published; empty without a recipe.
+        seconds: time of training all models, 0 where it is not known.
+        peak_bytes: largest memory of one training, 0 where it is not known.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+    comparison: tuple[str, ...] = ()
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+    @property
+    def mean(self) -> Mapping[str, float]:
+        """Scores by metric (``wa``, ``ua``, ``wf1``, ...): the mean over folds, then over seeds."""
+        mean: Mapping[str, float] = self.results["mean"]
+        return mean
+
+    @property
+    def folds(self) -> Sequence[Plain]:
+        """Scores and counts of each model, by fold and seed."""
+        folds: Sequence[Plain] = self.results["folds"]
+        return folds
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters of a model."""
+        return int(self.folds[0]["parameters"])
+
+    @property
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        """Header and rows: each model, then mean, deviation, pooled scores and their interval."""
+        return HEADER, score_table(self.results)
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines to read with the scores: recalls, protocol, comparison, left-out and long utterances."""
+        return [recall_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
+
+    @property
+    def latex(self) -> str:
+        """One row of a LaTeX table."""
+        return latex_row(self.results)
+
+
+class SilentProgress:
+    """Progress of a run that nothing displays."""
+
+    def note(self, note: str) -> None:
+        """Does nothing."""
+
+    def start(self, fold: str, seed: int, epochs: int) -> None:
+        """Does nothing."""
+
+    def epoch(self, scores: EpochScores) -> None:
+        """Does nothing."""
+
+    def end(self, best: EpochScores) -> None:
+        """Does nothing."""
+
+
+def train_run(
+    experiment: Experiment,
+    cache: AnyCache,
+    *,
+    out: Path | None = None,
+    named_after: Path | None = None,
+    device: torch.device = CPU,
+    progress: Watcher | None = None,
+    resident_share: float = RESIDENT_SHARE,
+    replace: bool = False,
+    tensorboard: bool = False,
+    stopping: Stopping = never,
+) -> TrainedRun:
+    """Trains and scores a head on every fold; a run that was interrupted is resumed, a finished one read again.
+
+    Args:
+        experiment: head, training, data and seeds.
+        cache: an open cache.
+        out: run folder; by default one below ``runs/`` that is named after the cache, the head and the settings.
+        named_after: path or pattern that the default folder is named after, the path of the cache by default.
+        device: where the head is trained.
+        progress: notified of notes, models and epochs.
+        resident_share: share of the device's memory that features may take, in [0, 1]; the rest is read as needed.
+        replace: delete another run in the folder first.
+        tensorboard: also write the curves for TensorBoard into the run folder.
+        stopping: called after every batch; when it returns True, the state is written and the training stops.
+
+    Raises:
+        KeyboardInterrupt: if `stopping` returned True.
+        MmerError: if the experiment does not suit the cache, the folder holds another run, a loss is not finite, or
+            memory runs out.
+    """
+    plan = plan_run(experiment, cache)
+    folder = RunFolder(out or _default_run(plan, named_after or cache.path))
+    progress = progress or SilentProgress()
+    progress = Board(progress, folder) if tensorboard else progress
+    with folder.locked():
+        if replace:
+            folder.clear()
+        cross_validate(plan, folder, device=device, watcher=progress, resident_share=resident_share, stopping=stopping)
+        notes = [*plan.notes, plan.opening]
+        results = collect(folder, cache, plan.described, notes=notes, published=_published(plan))
+    seconds, peak_bytes = cost_of(folder, plan.described)
+    return TrainedRun(
+        folder=folder.path,
+        results=results,
+        comparison=tuple(comparison_lines(plan, results)),
+        seconds=seconds,
+        peak_bytes=peak_bytes,
+    )
+
+
+def fuse_runs(runs: Sequence[Path], cache: AnyCache, *, out: Path | None = None, replace: bool = False) -> TrainedRun:
+    """Adds up the logits of finished runs (late fusion) into a run folder of the same form.
+
+    Args:
+        runs: two or more run folders with the same classes, folds and test utterances.
+        cache: the open cache that they were trained on.
+        out: run folder of the sum; by default one below ``runs/`` that is named after the runs.
+        replace: delete another run in the folder first.
+
+    Raises:
+        MmerError: if there are fewer than two runs, a run is not finished, or two do not belong together.
+    """
+    if len(runs) < 2:
+        raise MmerError("--run takes finished runs, two or more, and goes with --fusion score")
+    folder = RunFolder(out or RUNS / f"score-{'-'.join(run.name for run in runs)}")
+    results = add_runs([RunFolder(run) for run in runs], cache, folder, replace=replace)
+    seconds, peak_bytes = cost_of(folder, folder.described)
+    return TrainedRun(folder=folder.path, results=results, seconds=seconds, peak_bytes=peak_bytes)
+
+
+def default_folder(cache: Path, ending: str) -> Path:
+    """Returns the folder below ``runs/`` for results on a cache.
+
+    Args:
+        cache: its path, or the pattern of its files.
+        ending: of the folder's name.
+
+    Example:
+        >>> default_folder(Path("cache/voices-*.h5"), "audio").as_posix()
+        'runs/voices-audio'
+    """
+    stem = "-".join(part for part in PATTERN.split(cache.stem) if part)
+    return RUNS / f"{stem}-{ending}"
+
+
+def comparison_lines(plan: Plan, results: Plain) -> list[str]:
+    """Compares the scores of a run with those that its recipe's paper published; empty without a recipe.
+
+    Args:
+        plan: of the run.
+        results: with ``mean`` and ``protocol``, as in ``results.json``.
+    """
+    experiment = plan.experiment
+    if not experiment.recipe:
+        return []
+    settings = recipe(experiment.recipe)
+    return beside(
+        settings,
+        results["mean"],
+        results["protocol"],
+        plan.split.labels.name,
+        frozen=plan.frozen,
+        corpus=corpus_of(plan.cache),
+        changed=changed_fields(experiment, settings.fields),
+        streams=plan.chosen.streams,
+        only=plan.narrowing,
+    )
+
+
+def _published(plan: Plan) -> list[dict[str, Any]]:
+    """Returns the published scores of a recipe as plain values."""
+    figures = recipe(plan.experiment.recipe).published.figures if plan.experiment.recipe else ()
+    return [{"what": figure.what, "status": figure.status, **figure.scores} for figure in figures]
+
+
+def _default_run(plan: Plan, cache: Path) -> Path:
+    return default_folder(cache, f"{file_name_of(plan.experiment.fusion)}-{digest_of(plan.decides)[:8]}")

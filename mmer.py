@@ -1,0 +1,377 @@
+"""The Python door: one import for caches, featurization, training, grids and own heads.
+
+Names are imported when they are used, so ``import mmer`` needs neither torch nor h5py. Nothing is printed; a `progress`
+object is notified of what a command would show as a bar.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from typing import Unpack
+
+    from cache.joined import AnyCache, open_cache
+    from featurize.extraction.job import JobOptions
+    from featurize.extraction.progress import Progress
+    from featurize.extraction.run import Report
+    from featurize.runtime.cluster import Cluster
+    from fusion.experiment.experiment import ExperimentRequest
+    from fusion.grid.engine.local import GridWatcher
+    from fusion.grid.run import GridRun
+    from fusion.head import Batch, Head, HeadConfig, HeadInputs, HeadOutput
+    from fusion.run.cross_validation import Watcher
+    from fusion.run.train import TrainedRun
+
+__all__ = [
+    "Batch",
+    "Head",
+    "HeadConfig",
+    "HeadInputs",
+    "HeadOutput",
+    "featurize",
+    "grid",
+    "load",
+    "open_cache",
+    "train",
+]
+IMPORTED_FROM = {
+    "Batch": "fusion.head",
+    "Head": "fusion.head",
+    "HeadConfig": "fusion.head",
+    "HeadInputs": "fusion.head",
+    "HeadOutput": "fusion.head",
+    "open_cache": "cache.joined",
+}
+DASK = "dask"
+
+
+def featurize(
+    corpus: str,
+    *,
+    root: str | Path | None = None,
+    cache: str | Path | None = None,
+    encoders: Sequence[str] = (),
+    device: str = "auto",
+    workers: int = 0,
+    scheduler: str = "",
+    shards: int | None = None,
+    progress: "Progress | None" = None,
+    **options: "Unpack[JobOptions]",
+) -> "Report":
+    """Computes the encoder features of a corpus that its cache lacks, as ``mmer-featurize`` does.
+
+    Args:
+        corpus: ``demo``, ``iemocap``, ``meld``, ``ravdess`` or ``manifest``.
+        root: folder of the corpus, or file of a manifest; not needed for ``demo``.
+        cache: file to write; ``cache/CORPUS.h5`` by default.
+        encoders: ``[NAME=]SOURCE[@LAYERS]``, a catalog name, hub id or folder each; those of the corpus by default.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        workers: number of processes of this machine that encode; 0 for this process.
+        scheduler: address of a dask cluster that encodes, such as ``tcp://10.0.0.1:8786``.
+        shards: number of shares of the corpus that get a cache file each; None for one file.
+        progress: notified of notes, encoders and utterances.
+        options: `audio_only`, `mel`, `codes`, `dtype`, `precision`, `batch_seconds`, `max_seconds`, `chunk`, `limit`
+            and the other options of ``mmer-featurize`` by their names.
+
+    Returns:
+        Path of the cache, its streams, and the utterances that failed with their reasons.
+
+    Raises:
+        MmerError: one line on what stopped the run; everything committed stays, and the same call resumes.
+        ValueError: if both workers and a scheduler are given, or the cache is a pattern of files.
+    """
+    from featurize.extraction.corpus import featurize_corpus
+    from featurize.extraction.job import job_of
+    from featurize.runtime.device import choose_device
+
+    pool = None
+    if workers or scheduler:
+        from featurize.runtime.cluster import Workers
+
+        pool = Workers(count=workers, scheduler=scheduler, device=device)
+    job = job_of(
+        corpus,
+        root=Path(root) if root else None,
+        cache=Path(cache) if cache else None,
+        encoders=encoders,
+        device=choose_device("cpu" if pool else device),  # with workers, this process only plans
+        **options,
+    )
+    return featurize_corpus(job, workers=pool, shards=shards, progress=progress)
+
+
+def train(
+    cache: "str | Path | AnyCache",
+    *,
+    fusion: str = "",
+    recipe: str = "",
+    fields: Mapping[str, object] | None = None,
+    streams: Mapping[str, str] | None = None,
+    labels: str | None = None,
+    protocol: str | None = None,
+    only: Mapping[str, str | Sequence[str]] | None = None,
+    seeds: Sequence[int] = (0,),
+    allow_missing: bool = False,
+    allow_leak: bool = False,
+    out: str | Path | None = None,
+    device: str = "auto",
+    resident_share: float = 0.5,
+    replace: bool = False,
+    tensorboard: bool = False,
+    progress: "Watcher | None" = None,
+    **changes: object,
+) -> "TrainedRun":
+    """Trains and scores a head on every fold of a protocol, as ``mmer-train`` does.
+
+    The first Ctrl-C or SIGTERM ends the training after the current batch, with its state written; the same call
+    resumes it. A finished run is read, not trained again.
+
+    Args:
+        cache: an open cache, or the path or pattern of its files.
+        fusion: name of the head; needed unless a recipe names it.
+        recipe: settings of a paper, see ``mmer-train --list-recipes``.
+        fields: fields of head or training by name; needed only for a name that is an argument here.
+        streams: role -> stream, where the cache has several for a role.
+        labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
+        protocol: how folds are made; that of the recipe or the corpus by default.
+        only: column -> value or values of the utterances that take part, such as ``{"style": "improvised"}``.
+        seeds: random seeds of the models; each is trained on every fold.
+        allow_missing: score the test utterances that have features where some have none.
+        allow_leak: accept encoders that have seen test speakers.
+        out: run folder; by default one below ``runs/`` that is named after the cache, the head and the settings.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        resident_share: share of the device's memory that features may take, in [0, 1].
+        replace: delete another run in the folder first.
+        tensorboard: also write the curves for TensorBoard into the run folder.
+        progress: notified of notes, models and epochs.
+        changes: fields of head or training, such as ``epochs=20`` or ``lr=1e-3``; see ``mmer-train --list-fields``.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C or SIGTERM.
+        MmerError: if a head, field, stream or value is unknown, the folder holds another run, or the training fails.
+
+    Example:
+        >>> run = train("cache/demo.h5", fusion="rescmfa", epochs=20)  # doctest: +SKIP
+        >>> run.mean["ua"]  # doctest: +SKIP
+        0.921875
+    """
+    from featurize.runtime.device import choose_device
+    from fusion.run.train import train_run
+    from fusion.training.interrupt import interrupts_put_off
+
+    request = _request(
+        fusion=fusion,
+        recipe=recipe,
+        fields=fields,
+        changes=changes,
+        streams=streams,
+        labels=labels,
+        protocol=protocol,
+        only=only,
+        seeds=seeds,
+        allow_missing=allow_missing,
+        allow_leak=allow_leak,
+    )
+    opened, path = _opened(cache)
+    with interrupts_put_off() as stopping:
+        return train_run(
+            request.experiment(opened),
+            opened,
+            out=Path(out) if out else None,
+            named_after=path,
+            device=choose_device(device),
+            progress=progress,
+            resident_share=resident_share,
+            replace=replace,
+            tensorboard=tensorboard,
+            stopping=stopping,
+        )
+
+
+def grid(
+    cache: "str | Path | AnyCache",
+    *,
+    fusion: str = "",
+    recipe: str = "",
+    grid: Mapping[str, object] | Sequence[str] = (),
+    ablate: Sequence[Mapping[str, object] | str] = (),
+    search: str = "grid",
+    search_seed: int = 0,
+    report_all_tests: bool = False,
+    fields: Mapping[str, object] | None = None,
+    streams: Mapping[str, str] | None = None,
+    labels: str | None = None,
+    protocol: str | None = None,
+    only: Mapping[str, str | Sequence[str]] | None = None,
+    seeds: Sequence[int] = (0,),
+    allow_missing: bool = False,
+    allow_leak: bool = False,
+    out: str | Path | None = None,
+    device: str = "auto",
+    engine: str = "auto",
+    scheduler: str = "",
+    resident_share: float = 0.5,
+    progress: "GridWatcher | None" = None,
+    **changes: object,
+) -> "GridRun":
+    """Trains every combination of fields on every fold and selects one for each fold on dev, as ``mmer-grid`` does.
+
+    Models are kept in a journal: the same call resumes, and a further value on an axis trains only what is new.
+
+    Args:
+        cache: an open cache, or the path or pattern of its files.
+        fusion: name of the head; needed unless a recipe names it.
+        recipe: settings of a paper, see ``mmer-train --list-recipes``.
+        grid: axes to cross: field -> list of values, or a range such as ``"log:1e-5..1e-2"`` for a random search.
+        ablate: changes of each combination, one at a time: field -> value each, or ``"published"`` for the recipe's.
+        search: ``grid`` for all combinations, ``random:N`` or ``tpe:N`` for some.
+        search_seed: random seed of the search.
+        report_all_tests: score the test subsets of all combinations, for ablation tables.
+        fields: fields of head or training by name; needed only for a name that is an argument here.
+        streams: role -> stream, where the cache has several for a role.
+        labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
+        protocol: how folds are made; that of the recipe or the corpus by default.
+        only: column -> value or values of the utterances that take part.
+        seeds: random seeds of the models; each combination is trained with each.
+        allow_missing: score the test utterances that have features where some have none.
+        allow_leak: accept encoders that have seen test speakers.
+        out: folder of the journal; by default one below ``runs/`` that is named after the cache and the head.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        engine: ``auto``, ``fused`` or ``shared``: how models share the device.
+        scheduler: address of a dask cluster that trains the models instead.
+        resident_share: share of the device's memory that features may take, in [0, 1].
+        progress: notified of notes, models and epochs.
+        changes: fields of head or training that all combinations have, such as ``epochs=20``.
+
+    Raises:
+        MmerError: if a head, field, stream or value is unknown, or no combination can be trained.
+
+    Example:
+        >>> found = grid("cache/demo.h5", fusion="rescmfa", grid={"lr": [1e-3, 3e-3]})  # doctest: +SKIP
+        >>> found.winner, found.nested["ua"]  # doctest: +SKIP
+        ({'lr': 0.001}, 0.921875)
+    """
+    from featurize.runtime.device import choose_device
+    from fusion.grid.run import GridRequest, grid_space, run_grid
+    from fusion.grid.space import parse_search
+
+    base = _request(
+        fusion=fusion,
+        recipe=recipe,
+        fields=fields,
+        changes=changes,
+        streams=streams,
+        labels=labels,
+        protocol=protocol,
+        only=only,
+        seeds=seeds,
+        allow_missing=allow_missing,
+        allow_leak=allow_leak,
+    )
+    request = GridRequest(
+        base=base,
+        space=grid_space(base, grid=grid, ablate=ablate),
+        search=parse_search(search),
+        search_seed=search_seed,
+        report_all_tests=report_all_tests,
+    )
+    opened, path = _opened(cache)
+    chosen = choose_device(device)
+    with _cluster(scheduler, device) as cluster:
+        return run_grid(
+            request,
+            opened,
+            out=Path(out) if out else None,
+            named_after=path,
+            device=chosen,
+            engine=DASK if scheduler else engine,
+            cluster=cluster,
+            progress=progress,
+            resident_share=resident_share,
+        )
+
+
+def load(run: str | Path, *, fold: str, seed: int = 0, head: str | None = None) -> "Head":
+    """Loads a trained head from a run folder, with its weights and in eval mode, on the CPU.
+
+    Args:
+        run: run folder, such as `TrainedRun.folder`.
+        fold: name of the fold that it was trained on.
+        seed: random seed of the model.
+        head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
+
+    Raises:
+        MmerError: if there is no such model, or its files are damaged.
+    """
+    from fusion.run.artifacts import load_model
+    from fusion.run.folder import RunFolder
+
+    return load_model(RunFolder(Path(run)), fold, seed, head)
+
+
+def __getattr__(name: str) -> object:
+    """Imports a name of the package when it is used for the first time."""
+    if name not in IMPORTED_FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(IMPORTED_FROM[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Returns the public names, whether or not they are imported yet."""
+    return __all__
+
+
+def _request(
+    *,
+    fields: Mapping[str, object] | None,
+    changes: Mapping[str, object],
+    streams: Mapping[str, str] | None,
+    only: Mapping[str, str | Sequence[str]] | None,
+    seeds: Sequence[int],
+    fusion: str,
+    recipe: str,
+    labels: str | None,
+    protocol: str | None,
+    allow_missing: bool,
+    allow_leak: bool,
+) -> "ExperimentRequest":
+    from fusion.experiment.experiment import ExperimentRequest
+    from fusion.experiment.fields import united
+    from fusion.protocols.split import parse_only
+
+    texts = {name: value if isinstance(value, str) else "+".join(value) for name, value in (only or {}).items()}
+    return ExperimentRequest(
+        fusion=fusion,
+        recipe=recipe,
+        fields=united(fields or {}, changes),
+        streams=dict(streams or {}),
+        labels=labels,
+        protocol=protocol,
+        only=parse_only(texts),
+        seeds=tuple(seeds),
+        allow_missing=allow_missing,
+        allow_leak=allow_leak,
+    )
+
+
+def _opened(cache: "str | Path | AnyCache") -> "tuple[AnyCache, Path]":
+    """Returns an open cache and the path that default folders are named after."""
+    if isinstance(cache, (str, Path)):
+        from cache.joined import open_cache
+
+        return open_cache(cache), Path(cache)
+    return cache, cache.path
+
+
+def _cluster(scheduler: str, device: str) -> "AbstractContextManager[Cluster | None]":
+    if not scheduler:
+        return nullcontext()
+    from featurize.runtime.cluster import Workers, cluster_of
+
+    return cluster_of(Workers(scheduler=scheduler, device=device))

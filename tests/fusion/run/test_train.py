@@ -1,0 +1,130 @@
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cache.errors import MmerError
+from cache.joined import open_cache
+from fusion.experiment.experiment import Experiment, ExperimentRequest
+from fusion.experiment.fields import configure
+from fusion.experiment.plan import plan_run
+from fusion.recipes.catalog import recipe
+from fusion.run.train import comparison_lines, fuse_runs, train_run
+from tests.support.heads import samples
+from tests.support.runs import COUNT, QUICK, Told, utterances, write_cache
+
+LABELS = "angry=angry,happy=happy,sad=sad,calm=calm"
+ELSEWHERE = f"labels={LABELS}, text=words@4"
+LATE = f"labels={LABELS}, patches=vit, text=words@4"
+MEAN = {"wa": 0.5, "ua": 0.5, "wf1": 0.5}
+
+
+def told(cache: Path, *, narrowed: Mapping[str, object] | None = None, **changed: object) -> list[str]:
+    """Gives what is printed after a run of a recipe with some fields changed, on fewer utterances."""
+    chosen = recipe("jfm-iemocap")
+    head, training = configure("jfm", {**chosen.fields, **changed})
+    asked: dict[str, object] = {
+        "streams": {"text": "words@4"},
+        "labels": LABELS,
+        "protocol": "session",
+        "recipe": chosen.name,
+    }
+    asked |= narrowed or {}
+    experiment = Experiment(fusion="jfm", head=head, training=training, **asked)  # type: ignore[arg-type]
+    return comparison_lines(plan_run(experiment, open_cache(cache)), {"mean": MEAN, "protocol": "session"})
+
+
+def test_a_run_of_a_published_variant_is_marked_after_a_recipe(trainable: Path) -> None:
+    lines = told(trainable, fusion="late")
+    assert lines[1].endswith(f", NOT the recipe: fusion=late, {LATE}, published as 'late fusion'")
+    assert [line for line in lines if line.endswith(", the variant run here")] == [
+        next(line for line in lines if line.startswith("published: late fusion"))
+    ]
+
+
+def test_other_changes_are_told_without_a_mark(trainable: Path) -> None:
+    lines = told(trainable, fusion="late", epochs="3")
+    assert lines[1].endswith(f", NOT the recipe: fusion=late, epochs=3, {LATE}")
+    assert not [line for line in lines if line.endswith(", the variant run here")]
+
+
+def test_other_labels_and_streams_are_told_too(trainable: Path) -> None:
+    plain = f"toy, frozen features, protocol session, labels {LABELS}, NOT the recipe: {ELSEWHERE}"
+    assert told(trainable)[1].endswith(plain)
+
+
+def test_fewer_utterances_are_told_too(trainable: Path, tmp_path: Path) -> None:
+    assert told(trainable, narrowed={"only": {"session": ("1", "2")}})[1].endswith(
+        f"NOT the recipe: {ELSEWHERE}, --only session=1+2"
+    )
+    lacking = write_cache(tmp_path / "lacking.h5", failing={"words@4": 3})
+    missing = {"allow_missing": True}
+    assert told(lacking, narrowed=missing)[1].endswith(f"NOT the recipe: {ELSEWHERE}, --allow-missing")
+    assert told(trainable, narrowed=missing)[1].endswith(f"NOT the recipe: {ELSEWHERE}")
+    named = utterances(samples(COUNT))
+    named[3] = replace(named[3], id="test_dia38_utt4")  # published as broken: nobody has to allow it
+    meld = {"corpus": {"name": "meld", "root": ""}, "utterances": named}
+    broken = write_cache(tmp_path / "broken.h5", failing={"words@4": 3}, **meld)
+    assert told(broken)[1].endswith(f"NOT the recipe: {ELSEWHERE}")
+
+
+def requested(cache: Path, fusion: str = "audio", **fields: object) -> Experiment:
+    return ExperimentRequest(fusion=fusion, fields={**QUICK, **fields}).experiment(open_cache(cache))
+
+
+def test_a_run_is_trained_and_then_read_again(trainable: Path, tmp_path: Path) -> None:
+    first = train_run(requested(trainable), open_cache(trainable), out=tmp_path / "run")
+    progress = Told()
+    again = train_run(requested(trainable), open_cache(trainable), out=tmp_path / "run", progress=progress)
+    assert again == first
+    assert (first.folder, progress.started, first.comparison) == (tmp_path / "run", [], ())
+    assert first.mean == first.results["mean"]
+    assert [(scores["fold"], scores["seed"]) for scores in first.folds] == [("1", 0), ("2", 0), ("3", 0)]
+    assert first.seconds > 0
+    assert first.notes[0].startswith("recall: angry ")
+    header, rows = first.table
+    assert (header[0], len(rows)) == ("fold", 7)
+    assert first.latex.startswith("audio & ")
+
+
+def test_a_recipe_is_compared_with_its_paper(trainable: Path, tmp_path: Path) -> None:
+    request = ExperimentRequest(
+        recipe="gcf2net-iemocap",
+        fields={**QUICK, "epochs": 1, "layers": 1, "dim": 8},
+        streams={"audio": "voice", "text": "words@4"},
+        labels=LABELS,
+    )
+    run = train_run(request.experiment(open_cache(trainable)), open_cache(trainable), out=tmp_path / "run")
+    assert run.comparison[1].startswith("obtained")
+    assert set(run.comparison) <= set(run.notes)
+    assert run.results["published"]
+
+
+def test_runs_without_a_folder_are_named_after_cache_head_and_settings(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = train_run(requested(trainable, epochs=1), open_cache(trainable))
+    assert run.folder.parent == Path("runs")
+    assert run.folder.name.startswith("toy-audio-")
+    other = train_run(requested(trainable, epochs=1), open_cache(trainable), named_after=Path("cache/voices-*.h5"))
+    assert other.folder.name == run.folder.name.replace("toy", "voices")
+
+
+def test_a_run_that_is_told_to_stop_stops_and_is_resumed(trainable: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_run(requested(trainable), open_cache(trainable), out=tmp_path / "run", stopping=lambda: True)
+    run = train_run(requested(trainable), open_cache(trainable), out=tmp_path / "run")
+    whole = train_run(requested(trainable), open_cache(trainable), out=tmp_path / "whole")
+    assert run.folds == whole.folds
+
+
+def test_runs_are_fused_by_the_sum_of_their_logits(trainable: Path, tmp_path: Path) -> None:
+    cache = open_cache(trainable)
+    runs = [train_run(requested(trainable, head), cache, out=tmp_path / head).folder for head in ("audio", "text")]
+    fused = fuse_runs(runs, cache, out=tmp_path / "sum")
+    assert (fused.folder, fused.results["fusion"], fused.seconds) == (tmp_path / "sum", "score", 0)
+    assert fused.parameters == 200
+    with pytest.raises(MmerError, match="two or more"):
+        fuse_runs(runs[:1], cache)
