@@ -8,6 +8,7 @@ from typing import Any, Self
 import click
 from tqdm import tqdm
 
+SHOWN = ("ua", "wf1", "mf1")  # development scores of an epoch; an epoch of an older version may lack one
 QUIET_S = 60.0  # between two lines in a log file
 
 
@@ -130,7 +131,7 @@ class GridBar(_NotingBar):
 
 def _told(scores: Any) -> str:
     """Writes what an epoch gave."""
-    dev = ", ".join(f"dev {name} {scores.dev[name]:.3f}" for name in ("ua", "wf1"))
+    dev = ", ".join(f"dev {name} {scores.dev[name]:.3f}" for name in SHOWN if name in scores.dev)
     return f"loss {scores.losses['total']:.3f}, {dev}"
 
 

@@ -32,9 +32,9 @@ def print_results(results: Mapping[str, Any], notes: Sequence[str], *, latex: bo
         notes: to print below those that are part of the results.
         latex: print a row of a LaTeX table too.
     """
-    from fusion.run.results import HEADER, latex_row, recall_line, score_table
+    from fusion.run.results import latex_row, recall_line, score_header, score_table
 
-    print_table(HEADER, score_table(results))
+    print_table(score_header(results), score_table(results))
     for line in [recall_line(results), *results["notes"], *notes, *_noted(results["folds"])]:
         click.echo(line)
     click.echo(_cost(results))

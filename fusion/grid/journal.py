@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from cache.errors import MmerError
 from fusion.data.features import FeatureSource
-from fusion.evaluation.metrics import METRICS
+from fusion.evaluation.task import Task
 from fusion.experiment.plan import Plan
 from fusion.fingerprint import filled
 from fusion.grid.combinations import Model, Outcome, Result
@@ -106,7 +106,7 @@ class Journal:
             epoch=entry["epoch"],
             seconds=0.0 if failed else _seconds(folder),
             failure=entry["failure"],
-            test=_test_scores(folder),
+            test=_test_scores(folder, model.combination.plan.task),
         )
 
     def open_test(self, model: Model, source: FeatureSource) -> None:
@@ -118,7 +118,7 @@ class Journal:
         folder, plan, fold = self.folder(model), model.combination.plan, model.fold
         if (folder.path / SCORES).exists():
             with suppress(Damaged):
-                read_probabilities(folder, plan.inputs.classes)
+                read_probabilities(folder, plan.inputs.classes, plan.task)
                 return
         head, notes = ready_head(plan, source, fold.train, seed=model.seed)
         head.load_state_dict(_weights(folder, self._entry(model)))
@@ -184,12 +184,12 @@ def _seconds(folder: RunFolder) -> float:
     return 0.0
 
 
-def _test_scores(folder: RunFolder) -> dict[str, float] | None:
+def _test_scores(folder: RunFolder, task: Task) -> dict[str, float] | None:
     if not (folder.path / SCORES).exists():
         return None
     with suppress(Damaged):  # then they are as good as closed, until they are made anew
-        scores = read_scores(folder)
-        return {metric: scores[metric] for metric in METRICS}
+        scores = read_scores(folder, task)
+        return {name: scores[name] for name in task.names}
     return None
 
 
