@@ -173,10 +173,11 @@ def read_scores(part: RunFolder, task: Task = CLASSIFICATION) -> dict[str, Any]:
     columns = next(iter(part.read_rows(PREDICTIONS)), {})
     names = [name.removeprefix(OUTPUT) for name in columns if name and name.startswith(OUTPUT)]
     found = _read_scored_predictions(part, names, scores, task)[1] | scores
+    by_name = {name: found[name] for name in task.names}
     complete: dict[str, Any] = {}
     for name, value in scores.items():  # in the order of a file that has them all
-        complete |= {score: found[score] for score in task.names} if name in task.names else {name: value}
-    return {score: found[score] for score in task.names} | complete
+        complete |= by_name if name in by_name else {name: value}
+    return complete | by_name
 
 
 def _read_written_scores(part: RunFolder, task: Task = CLASSIFICATION) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tests.support.runs import COUNT, utterances, write_cache
 LABELS = "angry=angry,happy=happy,sad=sad,calm=calm"
 ELSEWHERE = f"labels={LABELS}, text=words@4"
 LATE = f"labels={LABELS}, patches=vit, text=words@4"
-MEAN = {"wa": 0.5, "ua": 0.5, "wf1": 0.5}
+MEAN = {"wa": 0.5, "ua": 0.5, "wf1": 0.5, "mf1": 0.5}
 
 
 def told(cache: Path, *, narrowed: Mapping[str, object] | None = None, **changed: object) -> list[str]:
