@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fusion.grid.combinations import Model, Outcome
     from fusion.training.checkpoint import EpochScores
 
+SHOWN = ("ua", "wf1", "mf1")  # development scores of an epoch; an epoch of an older version may lack one
 QUIET_S = 60.0  # between two lines in a log file
 
 
@@ -134,7 +135,7 @@ class GridBar(_NotingBar):
 
 def _told(scores: "EpochScores") -> str:
     """Writes what an epoch gave."""
-    dev = ", ".join(f"dev {name} {scores.dev[name]:.3f}" for name in ("ua", "wf1"))
+    dev = ", ".join(f"dev {name} {scores.dev[name]:.3f}" for name in SHOWN if name in scores.dev)
     return f"loss {scores.losses['total']:.3f}, {dev}"
 
 

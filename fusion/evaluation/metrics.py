@@ -1,7 +1,11 @@
-"""Scores of a classifier: WA, UA and weighted F1, and the confusion matrix they follow from (systems.md 1.4).
+"""Scores of a classifier: WA, UA, weighted and macro F1, and the confusion matrix they follow from (systems.md 1.4).
 
 WA is the accuracy, UA the mean recall over all classes of the label set: published code has exchanged the two names.
 A class that the truth lacks is an error and is not skipped; a class that is never guessed has precision 0.
+
+Where the truth may lack a class (development subsets, resamples of clusters), UA and both F1 are means over the classes
+that the truth holds, whether a class that it lacks is guessed or not. `sklearn.metrics.f1_score` with
+``average="macro"`` and ``labels`` of all classes would count such a class as F1 0.
 """
 
 from dataclasses import asdict, dataclass
@@ -16,22 +20,24 @@ from cache.errors import MmerError
 Classes: TypeAlias = npt.NDArray[np.int64]
 Matrix: TypeAlias = npt.NDArray[Any]
 
-METRICS = ("wa", "ua", "wf1")
+METRICS = ("wa", "ua", "wf1", "mf1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """The three scores as fractions.
+    """The four scores as fractions.
 
     Attributes:
         wa: weighted accuracy, the share of utterances that are right.
         ua: unweighted accuracy, the recall averaged over classes.
         wf1: F1 averaged over classes by their frequency.
+        mf1: F1 averaged over classes, all of equal weight (macro F1).
     """
 
     wa: float
     ua: float
     wf1: float
+    mf1: float
 
     def as_dict(self) -> dict[str, float]:
         """Gives the scores by name, in the order of `METRICS`."""
@@ -45,8 +51,8 @@ def score(truth: Classes, guess: Classes, classes: int, *, every_class: bool = T
         truth: class of each utterance, int64 ``(n,)``.
         guess: what was predicted, int64 ``(n,)``.
         classes: how many classes the label set has.
-        every_class: refuse a truth that lacks a class; a dev part may do without it, then UA is the mean over the
-            classes that are there.
+        every_class: refuse a truth that lacks a class; a dev part may do without it, then UA and macro F1
+            are means over the classes that are there.
 
     Raises:
         MmerError: if there is no utterance, or a class is missing.
@@ -65,6 +71,7 @@ def score(truth: Classes, guess: Classes, classes: int, *, every_class: bool = T
         wa=float(accuracy_score(truth, guess)),
         ua=float(recall_score(truth, guess, labels=present, average="macro", zero_division=0)),
         wf1=float(f1_score(truth, guess, labels=present, average="weighted", zero_division=0)),
+        mf1=float(f1_score(truth, guess, labels=present, average="macro", zero_division=0)),
     )
 
 
@@ -86,15 +93,17 @@ def score_confusions(matrices: Matrix) -> Matrix:
         matrices: counts or weights, rows the truth, ``(..., classes, classes)``; none may be all zero.
 
     Returns:
-        WA, UA and weighted F1, float64 ``(..., 3)``.
+        WA, UA, weighted and macro F1, float64 ``(..., 4)``.
     """
     right = np.diagonal(matrices, axis1=-2, axis2=-1).astype(np.float64)  # (..., classes)
     true, guessed = matrices.sum(axis=-1), matrices.sum(axis=-2)
     total = true.sum(axis=-1)
     recall = _ratio(right, true)
     f1 = _ratio(2 * right, true + guessed)
-    ua = recall.sum(axis=-1) / (true > 0).sum(axis=-1)
-    return np.stack([right.sum(axis=-1) / total, ua, (f1 * true).sum(axis=-1) / total], axis=-1)
+    present = (true > 0).sum(axis=-1)
+    wa, ua = right.sum(axis=-1) / total, recall.sum(axis=-1) / present
+    # F1 of a class that the truth lacks is 0
+    return np.stack([wa, ua, (f1 * true).sum(axis=-1) / total, f1.sum(axis=-1) / present], axis=-1)
 
 
 def _present(truth: Classes, classes: int) -> list[int]:

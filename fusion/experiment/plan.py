@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache.joined import AnyCache
+from fusion.evaluation.task import Task, task_of
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.streams import Chosen, choose_streams, head_inputs
 from fusion.fingerprint import without_defaults
@@ -31,6 +32,11 @@ class Plan:
     split: Split
     inputs: HeadInputs
     described: dict[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """The task of the run."""
+        return task_of(self.described)
 
     @property
     def frozen(self) -> bool:

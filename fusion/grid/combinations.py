@@ -84,7 +84,8 @@ class Result:
         combination: place among those of the grid.
         fold: its name.
         seed: of the model.
-        dev: scores of the chosen epoch by metric (``wa``, ``ua``, ``wf1``, ``loss``); empty where training failed.
+        dev: scores of the chosen epoch by metric (``wa``, ``ua``, ``wf1``, ``mf1``, ``loss``); empty where training
+            failed. An older version knew no ``mf1``.
         epoch: the chosen one, counted from 1; 0 where training failed.
         seconds: of training.
         failure: why training failed, empty where it did not.

@@ -20,11 +20,11 @@ from filelock import FileLock, Timeout
 
 from cache.errors import MmerError
 from fusion.data.features import BatchSource
-from fusion.evaluation.metrics import METRICS
+from fusion.evaluation.task import Task
 from fusion.experiment.plan import Plan, build
 from fusion.fingerprint import filled
 from fusion.grid.combinations import Model, Outcome, Result
-from fusion.heads.catalog import Head
+from fusion.head import Head
 from fusion.run.artifacts import read_cost, read_probabilities, read_scores, read_weights, write_trained
 from fusion.run.cross_validation import open_test
 from fusion.run.folder import WEIGHTS, Damaged, ModelFolder
@@ -105,7 +105,7 @@ class Journal:
             epoch=entry["epoch"],
             seconds=0.0 if failed else _seconds(folder),
             failure=entry["failure"],
-            test=_test_scores(folder),
+            test=_test_scores(folder, model.combination.plan.task),
         )
 
     def open_test(self, model: Model, source: BatchSource) -> None:
@@ -117,7 +117,7 @@ class Journal:
         folder, plan, fold = self.folder(model), model.combination.plan, model.fold
         if folder.scored:
             with suppress(Damaged):
-                read_probabilities(folder, plan.inputs.classes)
+                read_probabilities(folder, plan.inputs.classes, plan.task)
                 return
         head, trained, notes = self.load_model(model), self._trained(model), self.notes(model)
         head.to(source.device)
@@ -194,10 +194,10 @@ def _seconds(folder: ModelFolder) -> float:
     return 0.0
 
 
-def _test_scores(folder: ModelFolder) -> dict[str, float] | None:
+def _test_scores(folder: ModelFolder, task: Task) -> dict[str, float] | None:
     if not folder.scored:
         return None
     with suppress(Damaged):  # then they are as good as closed, until they are made anew
-        scores = read_scores(folder)
-        return {metric: scores[metric] for metric in METRICS}
+        scores = read_scores(folder, task)
+        return {name: scores[name] for name in task.names}
     return None

@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from cache.errors import MmerError
-from fusion.evaluation.metrics import METRICS
+from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
 from fusion.grid.combinations import Fields, Result, value_text
-from fusion.training.evaluate import MONITORS
 
 DECIMALS = 12  # rounding must not hide a tie
 UNSET = "default"  # what a combination has on an axis that it does not set
@@ -40,13 +39,17 @@ def spread(scores: Mapping[str, Sequence[Mapping[str, float]]], metrics: Iterabl
 
     Args:
         scores: fold -> the scores of its seeds.
-        metrics: those to take.
+        metrics: those to take; one that a model lacks, since an older version trained it, is left out.
 
     Example:
         >>> spread({"1": [{"wa": 0.5}, {"wa": 0.7}], "2": [{"wa": 0.8}, {"wa": 0.8}]}, ["wa"]).mean["wa"]
         0.7
     """
-    by_metric = {metric: [fmean(one[metric] for one in seeds) for seeds in scores.values()] for metric in metrics}
+    by_metric = {
+        metric: [fmean(one[metric] for one in seeds) for seeds in scores.values()]
+        for metric in metrics
+        if all(metric in one for seeds in scores.values() for one in seeds)
+    }
     return Spread(
         mean={metric: fmean(values) for metric, values in by_metric.items()},
         std={metric: _std(values) for metric, values in by_metric.items()},
@@ -92,7 +95,12 @@ class Ranked:
 
 
 def rank(
-    combinations: Sequence[Fields], results: Sequence[Result], monitor: str, *, folds: Sequence[str] = ()
+    combinations: Sequence[Fields],
+    results: Sequence[Result],
+    monitor: str,
+    *,
+    folds: Sequence[str] = (),
+    task: Task = CLASSIFICATION,
 ) -> list[Ranked]:
     """Ranks combinations by their mean dev score, best first; ties keep the order of the grid.
 
@@ -103,13 +111,14 @@ def rank(
         results: of their models.
         monitor: the dev score that decides.
         folds: that each is to be trained on; those of the results unless given.
+        task: task of the grid.
     """
     own: dict[int, list[Result]] = defaultdict(list)
     for one in results:
         own[one.combination].append(one)
     of = len(folds or _folds(results)) * len({one.seed for one in results})
-    ranked = [_unranked(place, fields, own[place], of) for place, fields in enumerate(combinations)]
-    ranked.sort(key=lambda one: _order(one, monitor))
+    ranked = [_unranked(place, fields, own[place], of, task) for place, fields in enumerate(combinations)]
+    ranked.sort(key=lambda one: _order(one, monitor, task))
     return [replace(one, rank=place) if one.complete else one for place, one in enumerate(ranked, 1)]
 
 
@@ -135,7 +144,9 @@ def single_best(ranked: Sequence[Ranked]) -> Ranked | None:
     return ranked[0] if ranked and ranked[0].complete else None
 
 
-def winners(results: Sequence[Result], monitor: str, *, folds: Sequence[str] = ()) -> dict[str, int]:
+def winners(
+    results: Sequence[Result], monitor: str, *, folds: Sequence[str] = (), task: Task = CLASSIFICATION
+) -> dict[str, int]:
     """Chooses for each fold the combination that is best on its own dev, in the mean over seeds.
 
     Only combinations that succeeded there with every seed take part; ties go to the earlier one.
@@ -144,6 +155,7 @@ def winners(results: Sequence[Result], monitor: str, *, folds: Sequence[str] = (
         results: of all models.
         monitor: the dev score that decides.
         folds: that need a winner; those of the results unless given.
+        task: task of the grid.
 
     Returns:
         The place of its combination, by fold.
@@ -152,7 +164,7 @@ def winners(results: Sequence[Result], monitor: str, *, folds: Sequence[str] = (
         MmerError: if a fold has none, with the reason of its first failure.
     """
     seeds = {one.seed for one in results}
-    return {fold: _winner(fold, results, seeds, monitor) for fold in folds or _folds(results)}
+    return {fold: _winner(fold, results, seeds, monitor, task) for fold in folds or _folds(results)}
 
 
 def fold_winners(results: Sequence[Result], winners: Mapping[str, int]) -> list[FoldWinner]:
@@ -166,8 +178,8 @@ def fold_winners(results: Sequence[Result], winners: Mapping[str, int]) -> list[
     return told
 
 
-def nested(results: Sequence[Result], winners: Mapping[str, int]) -> Spread:
-    """Gives the result of a grid: each winner's test score on its own fold, by ``wa``, ``ua`` and ``wf1``.
+def nested(results: Sequence[Result], winners: Mapping[str, int], task: Task = CLASSIFICATION) -> Spread:
+    """Gives the result of a grid: each winner's test scores on its own fold.
 
     Raises:
         ValueError: if the test part of a winner is closed, or there is no winner.
@@ -176,7 +188,7 @@ def nested(results: Sequence[Result], winners: Mapping[str, int]) -> Spread:
     if len(tests) < len(winners):
         lacking = ", ".join(fold for fold in winners if fold not in tests)
         raise ValueError(f"the winner of each fold must be scored on test, not so on fold {lacking}")
-    return spread(tests, METRICS)
+    return spread(tests, task.names)
 
 
 def close_unchosen(results: Sequence[Result], winners: Mapping[str, int]) -> list[Result]:
@@ -196,7 +208,7 @@ def _std(values: Sequence[float]) -> float | None:
     return math.sqrt(math.fsum((value - mean) * (value - mean) for value in values) / (len(values) - 1))
 
 
-def _unranked(place: int, fields: Fields, own: Sequence[Result], of: int) -> Ranked:
+def _unranked(place: int, fields: Fields, own: Sequence[Result], of: int, task: Task) -> Ranked:
     trained: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     opened: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     for one in own:
@@ -209,8 +221,8 @@ def _unranked(place: int, fields: Fields, own: Sequence[Result], of: int) -> Ran
         rank=None,
         combination=place,
         fields=fields,
-        dev=spread(trained, (*METRICS, "loss")) if trained else None,
-        test=spread(opened, METRICS) if sum(map(len, opened.values())) == of > 0 else None,
+        dev=spread(trained, (*task.names, LOSS)) if trained else None,
+        test=spread(opened, task.names) if sum(map(len, opened.values())) == of > 0 else None,
         models=sum(map(len, trained.values())),
         of=of,
         failures=len(failed),
@@ -219,20 +231,20 @@ def _unranked(place: int, fields: Fields, own: Sequence[Result], of: int) -> Ran
     )
 
 
-def _order(one: Ranked, monitor: str) -> tuple[int, float]:
+def _order(one: Ranked, monitor: str, task: Task) -> tuple[int, float]:
     if one.dev is None:
         return 2, 0.0
-    return 0 if one.complete else 1, -_worth(one.dev.mean[monitor], monitor)
+    return 0 if one.complete else 1, -_worth(one.dev.mean.get(monitor, math.nan), monitor, task)
 
 
-def _worth(score: float, monitor: str) -> float:
+def _worth(score: float, monitor: str, task: Task) -> float:
     """Gives a number of which more is better; one that is not a number is worst."""
     if math.isnan(score):
         return -math.inf
-    return round(score if MONITORS[monitor] else -score, DECIMALS)
+    return round(score if task.score(monitor).higher_is_better else -score, DECIMALS)
 
 
-def _winner(fold: str, results: Sequence[Result], seeds: set[int], monitor: str) -> int:
+def _winner(fold: str, results: Sequence[Result], seeds: set[int], monitor: str, task: Task) -> int:
     own: dict[int, list[Result]] = defaultdict(list)
     for one in results:
         if one.fold == fold:
@@ -243,7 +255,11 @@ def _winner(fold: str, results: Sequence[Result], seeds: set[int], monitor: str)
         raise MmerError(
             f"no combination was trained on fold {fold} with every seed ({why}); give the grid other values"
         )
-    return max(taking_part, key=lambda place: _worth(fmean(one.dev[monitor] for one in own[place]), monitor))
+
+    def worth(place: int) -> float:
+        return _worth(fmean(one.dev.get(monitor, math.nan) for one in own[place]), monitor, task)
+
+    return max(taking_part, key=worth)
 
 
 def _folds(results: Sequence[Result]) -> list[str]:
@@ -251,4 +267,5 @@ def _folds(results: Sequence[Result]) -> list[str]:
 
 
 def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {metric: fmean(one[metric] for one in scores) for metric in scores[0]}
+    common = [metric for metric in scores[0] if all(metric in one for one in scores)]
+    return {metric: fmean(one[metric] for one in scores) for metric in common}

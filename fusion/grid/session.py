@@ -34,7 +34,6 @@ from fusion.grid.selection import close_unchosen, winners
 from fusion.grid.space import RANDOM, TPE, Search, Space, key_of
 from fusion.grid.tpe import TreeSearch
 from fusion.run.results import pooled
-from fusion.training.evaluate import MONITORS
 
 # Trains all models that a journal does not hold; gives what failed and is not in it, by key.
 Trainer = Callable[[Sequence[Model], Sources], Mapping[str, Outcome]]
@@ -216,7 +215,7 @@ class Session:
         plan = self._any_plan(space, seed)
         monitor = plan.experiment.training.monitor
         for place, fold in enumerate(plan.split.folds):
-            tree = TreeSearch(space, seed=seed + place, maximize=MONITORS[monitor])
+            tree = TreeSearch(space, seed=seed + place, maximize=plan.task.score(monitor).higher_is_better)
             left = search.count
             while left:
                 asked = tree.ask(min(left, max(1, search.count // ROUNDS)))
@@ -242,17 +241,18 @@ class Session:
         raise AssertionError("a search without combinations")
 
     def _dev(self, place: int, fold: str, monitor: str) -> float | None:
-        """Gives the mean dev score of a combination on a fold; None if a seed failed."""
+        """Gives the mean dev score of a combination on a fold; None if a seed failed or an older version lacks it."""
         models = models_of(self.combinations[place], folds=[fold])
         if not all(self.journal.trained(model) for model in models):
             return None
-        return sum(self.journal.result(model, place).dev[monitor] for model in models) / len(models)
+        scores = [self.journal.result(model, place).dev for model in models]
+        return sum(one[monitor] for one in scores) / len(models) if all(monitor in one for one in scores) else None
 
     def _found(self, all_tests: bool, began: float) -> Found:
         plan = self.combinations[0].plan
         folds = [fold.name for fold in plan.split.folds]
         findings = Findings(self.combinations, self.journal, self._failed)
-        chosen = winners(findings.results, plan.experiment.training.monitor, folds=folds)
+        chosen = winners(findings.results, plan.experiment.training.monitor, folds=folds, task=plan.task)
         findings.open([(place, fold) for fold, place in chosen.items()], self.sources)
         if all_tests:
             findings.open([(place, fold) for place in range(len(self.combinations)) for fold in folds], self.sources)

@@ -55,6 +55,7 @@ class Figure:
         wa: accuracy.
         ua: mean recall.
         wf1: weighted F1.
+        mf1: macro F1.
         change: fields of the head that make this variant of the recipe, empty for the system itself.
         head: the head, where it is another one.
         streams: role -> stream that this variant reads in place of the recipe's.
@@ -65,6 +66,7 @@ class Figure:
     wa: float | None = None
     ua: float | None = None
     wf1: float | None = None
+    mf1: float | None = None
     change: Mapping[str, object] = field(default_factory=dict)
     head: str = ""
     streams: Mapping[str, str] = field(default_factory=dict)

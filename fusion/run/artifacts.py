@@ -20,8 +20,7 @@ from torch import Tensor
 from cache.errors import MmerError
 from cache.version import mmer_version
 from fusion.data.features import BatchSource
-from fusion.evaluation.metrics import METRICS
-from fusion.evaluation.metrics import score as score_guesses
+from fusion.evaluation.task import CLASSIFICATION, ID, OUTPUT, Task
 from fusion.experiment.plan import Plan
 from fusion.fingerprint import Plain, digest_of
 from fusion.head import Head, HeadConfig, HeadInputs, Weights
@@ -37,8 +36,9 @@ LEFT_OUT = "left out"  # of a fold: not of the label set, or without features
 
 # Part -> what scores.json calls its utterances that the head cannot take in full.
 OVER_LIMITS = {"train": "train_over_limits", "dev": "dev_over_limits", "test": "over_limits"}
-NUMBERS = ("seed", "epoch", "train", "dev", "test", "test_of", "parameters", *METRICS)
+NUMBERS = ("seed", "epoch", "train", "dev", "test", "test_of", "parameters")
 LISTS = ("over_limits", "notes")
+WRONG_COLUMNS = "not the columns and classes of the run"
 ROUNDING = 1e-9  # of scores that went through JSON
 Row = Mapping[str, str]
 NO_INPUTS = "does not record what its head was built from"
@@ -78,9 +78,9 @@ def write_trained(part: ModelFolder, trained: TrainedFold, device: torch.device)
     with part.replacing(WEIGHTS) as path:
         save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, path)
     losses = list(dict.fromkeys(name for one in trained.curves for name in one.losses))
-    dev = list(trained.curves[0].dev)
+    dev = list(dict.fromkeys(name for one in reversed(trained.curves) for name in one.dev))  # the latest has them all
     rows = [
-        [one.epoch, *(one.losses.get(name, "") for name in losses), *(one.dev[name] for name in dev)]
+        [one.epoch, *(one.losses.get(name, "") for name in losses), *(one.dev.get(name, "") for name in dev)]
         for one in trained.curves
     ]
     part.write_rows(CURVES, ["epoch", *losses, *(f"dev_{name}" for name in dev)], rows)
@@ -89,7 +89,13 @@ def write_trained(part: ModelFolder, trained: TrainedFold, device: torch.device)
 
 
 def write_predictions(
-    part: ModelFolder, ids: Sequence[str], truth: Sequence[str], probabilities: npt.NDArray[Any], names: Sequence[str]
+    part: ModelFolder,
+    ids: Sequence[str],
+    truth: Sequence[str],
+    probabilities: npt.NDArray[Any],
+    names: Sequence[str],
+    *,
+    task: Task = CLASSIFICATION,
 ) -> None:
     """Writes the truth, the guess and the probability of every class of each test utterance.
 
@@ -99,6 +105,7 @@ def write_predictions(
         truth: names of their classes.
         probabilities: ``(n, classes)``.
         names: of the classes.
+        task: task with the columns of the file.
 
     Raises:
         MmerError: if a probability is not finite.
@@ -106,11 +113,8 @@ def write_predictions(
     finite = np.isfinite(probabilities).all(axis=1)
     if not finite.all():
         raise MmerError(f"the logits of test utterance {ids[int(finite.argmin())]} are not finite; see its features")
-    rows = [
-        [name, label, names[int(row.argmax())], *map(float, row)]
-        for name, label, row in zip(ids, truth, probabilities, strict=True)
-    ]
-    part.write_rows(PREDICTIONS, ["id", "label", "guess", *(f"p_{name}" for name in names)], rows)
+    rows = [[name, *task.row(label, row, names)] for name, label, row in zip(ids, truth, probabilities, strict=True)]
+    part.write_rows(PREDICTIONS, [ID, *task.columns(names)], rows)
 
 
 def scores_of(
@@ -132,11 +136,12 @@ def scores_of(
         probabilities: of its test part, ``(n, classes)``.
         source: of the features.
     """
-    scores = score_guesses(plan.split.classes[fold.test], probabilities.argmax(axis=1), len(plan.inputs.classes))
+    guess = plan.task.decide(probabilities)
+    scores = plan.task.evaluate(plan.split.classes[fold.test], guess, len(plan.inputs.classes))
     return {
         "epoch": trained.best_epoch,
         **{part: len(indices) for part, indices in fold.parts.items()},
-        **scores.as_dict(),
+        **scores,
         "dev_scores": dict(trained.dev),
         "test_of": plan.split.totals[fold.name],
         **{OVER_LIMITS[part]: _over_limits(plan, head, indices, source) for part, indices in fold.parts.items()},
@@ -155,12 +160,33 @@ def sealed(part: ModelFolder, scores: Mapping[str, Any], names: Sequence[str]) -
     return {**scores, "digests": {**{name: part.digest(name) for name in names}, SCORES: digest_of(scores)}}
 
 
-def read_scores(part: ModelFolder) -> dict[str, Any]:
+def read_scores(part: ModelFolder, task: Task = CLASSIFICATION) -> dict[str, Any]:
     """Reads the scores of a model.
+
+    A score that the version which wrote the file did not know is computed from the predictions.
+
+    Args:
+        part: of the run folder.
+        task: task of the run.
 
     Raises:
         Damaged: if they are not there, or not all of them.
     """
+    scores = _read_written_scores(part, task)
+    if all(name in scores for name in task.names):
+        return scores
+    columns = next(iter(part.read_rows(PREDICTIONS)), {})
+    names = [name.removeprefix(OUTPUT) for name in columns if name and name.startswith(OUTPUT)]
+    found = _read_scored_predictions(part, names, scores, task)[1] | scores
+    by_name = {name: found[name] for name in task.names}
+    complete: dict[str, Any] = {}
+    for name, value in scores.items():  # in the order of a file that has them all
+        complete |= by_name if name in by_name else {name: value}
+    return complete | by_name
+
+
+def _read_written_scores(part: ModelFolder, task: Task = CLASSIFICATION) -> dict[str, Any]:
+    """Reads the scores of a model as they were written."""
     found = part.read(SCORES)
     wanted: dict[str, Any] = {
         "fold": str,
@@ -169,6 +195,7 @@ def read_scores(part: ModelFolder) -> dict[str, Any]:
         "digests": dict,
     }
     scores = {"digests": {}, **found} if isinstance(found, dict) else {}
+    wanted |= {name: (int, float) for name in task.names if name in scores}
     if not all(isinstance(scores.get(name), kind) for name, kind in wanted.items()):
         raise _damaged(part, SCORES, "something is missing")
     if scores["digests"].get(SCORES) not in {None, _own_digest(scores)}:
@@ -176,39 +203,52 @@ def read_scores(part: ModelFolder) -> dict[str, Any]:
     return scores
 
 
-def read_predictions(part: ModelFolder, names: Sequence[str]) -> list[Row]:
+def read_predictions(part: ModelFolder, names: Sequence[str], task: Task = CLASSIFICATION) -> list[Row]:
     """Reads the test predictions of a model, and holds them against its scores.
 
     Args:
         part: of the run folder.
         names: of the classes.
+        task: task of the run.
 
     Raises:
         Damaged: if they are not there, or the scores do not follow from them.
     """
-    scores, rows = read_scores(part), part.read_rows(PREDICTIONS)
+    return _read_scored_predictions(part, names, _read_written_scores(part, task), task)[0]
+
+
+def _read_scored_predictions(
+    part: ModelFolder, names: Sequence[str], scores: Mapping[str, Any], task: Task
+) -> tuple[list[Row], dict[str, float]]:
+    """Reads the test predictions of a model, compares them with its written scores, and computes all scores."""
+    rows = part.read_rows(PREDICTIONS)
     if len(rows) != scores["test"]:
         raise _damaged(part, PREDICTIONS, f"{len(rows)} of {scores['test']} utterances")
-    index = {name: place for place, name in enumerate(names)}
-    if any(not row.get("id") or row.get("label") not in index or row.get("guess") not in index for row in rows):
-        raise _damaged(part, PREDICTIONS, "not the columns and classes of the run")
-    truth, guess = (np.array([index[row[column]] for row in rows]) for column in ("label", "guess"))
-    found = score_guesses(truth, guess, len(names)).as_dict()
-    if not all(abs(found[metric] - scores[metric]) <= ROUNDING for metric in METRICS):  # NaN is no score either
+    try:
+        truth, guess = task.parse(rows, names)
+    except (KeyError, ValueError) as error:
+        raise _damaged(part, PREDICTIONS, WRONG_COLUMNS) from error
+    if not all(row.get(ID) for row in rows):
+        raise _damaged(part, PREDICTIONS, WRONG_COLUMNS)
+    found = task.evaluate(truth, guess, len(names))
+    written = [name for name in task.names if name in scores]
+    if not all(abs(found[name] - scores[name]) <= ROUNDING for name in written):  # NaN is no score either
         raise _damaged(part, PREDICTIONS, f"they do not give what {SCORES} says")
     _check_digest(part, PREDICTIONS, scores)
-    return rows  # type: ignore[return-value]
+    return rows, found  # type: ignore[return-value]
 
 
-def read_probabilities(part: ModelFolder, names: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+def read_probabilities(
+    part: ModelFolder, names: Sequence[str], task: Task = CLASSIFICATION
+) -> dict[str, npt.NDArray[np.float64]]:
     """Reads the class probabilities that a model gave its test utterances; by id, float64 ``(classes,)``.
 
     Raises:
         Damaged: if they are not there, or not all of them.
     """
-    rows = read_predictions(part, names)
+    rows = read_predictions(part, names, task)
     try:
-        return {row["id"]: np.array([float(row[f"p_{name}"]) for name in names]) for row in rows}
+        return {row["id"]: np.array([float(row[OUTPUT + name]) for name in names]) for row in rows}
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(part, PREDICTIONS, f"no probability: {error}") from error
 
@@ -226,19 +266,20 @@ def read_cost(part: ModelFolder) -> tuple[float, int]:
         raise _damaged(part, COST, f"no {error}") from error
 
 
-def damage(part: ModelFolder, names: Sequence[str]) -> str:
+def damage(part: ModelFolder, names: Sequence[str], task: Task = CLASSIFICATION) -> str:
     """Says what is wrong with the result of a model that is trained and scored; empty if nothing is.
 
     Args:
         part: of the run folder.
         names: of the classes.
+        task: task of the run.
 
     Raises:
         MmerError: if a file is there and cannot be read.
     """
     try:
-        read_probabilities(part, names)
-        _check_digest(part, WEIGHTS, read_scores(part))
+        read_probabilities(part, names, task)
+        _check_digest(part, WEIGHTS, _read_written_scores(part, task))
         with safe_open(part.path / WEIGHTS, framework="np"):
             return ""
     except Damaged as error:
@@ -410,7 +451,7 @@ def _form(tensor: Tensor) -> str:
 
 
 def _read_curves(part: ModelFolder) -> list[dict[str, str]]:
-    _check_digest(part, CURVES, read_scores(part))
+    _check_digest(part, CURVES, _read_written_scores(part))
     return part.read_rows(CURVES)
 
 

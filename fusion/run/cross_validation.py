@@ -83,10 +83,10 @@ def open_test(
     Raises:
         MmerError: if a probability is not finite, or something cannot be written.
     """
-    probabilities = score(head, source, fold.test)
+    probabilities = score(head, source, fold.test, task=plan.task)
     names, ids = plan.inputs.classes, [plan.cache.ids[index] for index in fold.test]
     truth = [names[index] for index in plan.split.classes[fold.test]]
-    write_predictions(part, ids, truth, probabilities, names)
+    write_predictions(part, ids, truth, probabilities, names, task=plan.task)
     scores = scores_of(plan, fold, head, trained, probabilities, source=source)
     scores = {"fold": fold.name, "seed": seed, **scores, "notes": list(notes)}
     part.write(SCORES, sealed(part, scores, (WEIGHTS, CURVES, PREDICTIONS)))
@@ -194,7 +194,7 @@ class _Model:
         """Tells whether it is trained and scored, and all of that can be read."""
         if not self.part.scored:
             return False
-        if told := damage(self.part, self.plan.inputs.classes):
+        if told := damage(self.part, self.plan.inputs.classes, self.plan.task):
             watcher.note(told)
             return False
         for told in loss_beside(self.part):
@@ -230,6 +230,7 @@ class _Model:
                 self.fold.train,
                 self.fold.dev,
                 replace(training, seed=self.seed),
+                task=self.plan.task,
                 checkpoint=self.part.path / STATE,
                 save_every_s=self.save_every_s,
                 on_epoch=watcher.epoch,

@@ -17,12 +17,13 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.evaluation.metrics import METRICS, Scores, confusion
 from fusion.evaluation.statistics import Predictions, clusters_of, summarize
+from fusion.evaluation.task import Score, task_of
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import OVER_LIMITS, read_cost, read_predictions, read_scores
 from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, Damaged, ModelFolder, RunFolder
 
-HEADER = ("fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1")
+COLUMNS = ("fold", "seed", "epoch", "train", "dev", "test")
 OVER_ALL: Plain = {"mean": "mean", "std": "std", "pooled": "pooled", "interval": "95% of pooled"}
 SIGNS = str.maketrans({"±": r"$\pm$", "Δ": r"$\Delta$"})  # that our own text holds
 SPECIAL = SIGNS | str.maketrans(
@@ -100,8 +101,8 @@ def collect(
     Raises:
         MmerError: if a model is not scored, or the cache lacks one of the utterances.
     """
-    parts = folder.models(described)
-    folds = [{name: value for name, value in read_scores(part).items() if name != "digests"} for part in parts]
+    parts, task = folder.models(described), task_of(described)
+    folds = [{name: value for name, value in read_scores(part, task).items() if name != "digests"} for part in parts]
     names = list(described["labels"])
     predictions = pooled(parts, cache, names)
     by_seed: dict[int, list[Scores]] = defaultdict(list)
@@ -178,8 +179,19 @@ def cost_of(folder: RunFolder, described: Plain) -> tuple[float, int]:
     return sum(seconds for seconds, _ in costs), max((peak_bytes for _, peak_bytes in costs), default=0)
 
 
+def score_header(results: Plain) -> list[str]:
+    """Returns the header of `score_table`.
+
+    Example:
+        >>> " ".join(score_header({}))
+        'fold seed epoch train dev test WA UA W-F1 M-F1'
+    """
+    return [*COLUMNS, *(score.title for score in task_of(results).scores)]
+
+
 def score_table(results: Plain) -> list[list[object]]:
-    """Gives the rows below `HEADER`: each model, then mean and deviation, pooled scores and their interval."""
+    """Gives the rows below `score_header`: each model, then mean and deviation, pooled scores and their interval."""
+    task = task_of(results)
     rows: list[list[object]] = [
         [
             one["fold"],
@@ -188,12 +200,12 @@ def score_table(results: Plain) -> list[list[object]]:
             one["train"],
             one["dev"],
             one["test"] if one["test"] == one["test_of"] else f"{one['test']} of {one['test_of']}",
-            *(percent(one[metric]) for metric in METRICS),
+            *(score.text(one[score.name]) for score in task.scores),
         ]
         for one in results["folds"]
     ]
     for name, told in OVER_ALL.items():
-        cells = [_cell(results[name][metric]) for metric in METRICS]
+        cells = [_cell(results[name][score.name], score) for score in task.scores]
         rows.append([told, "", "", "", "", "", *cells])
     return rows
 
@@ -245,17 +257,18 @@ def escaped(text: str) -> str:
 
 
 def latex_row(results: Mapping[str, Any]) -> str:
-    r"""Gives one row of a LaTeX table: the head, then WA, UA and W-F1 with their standard deviation over folds.
+    r"""Gives one row of a LaTeX table: the head, then its scores with their standard deviation over folds.
 
     Example:
-        >>> scores = {"wa": 0.5, "ua": 0.25, "wf1": 0.4}
+        >>> scores = {"wa": 0.5, "ua": 0.25, "wf1": 0.4, "mf1": 0.3}
         >>> latex_row({"fusion": "audio", "mean": scores, "std": {**scores, "ua": None}})
-        'audio & 50.00 $\\pm$ 50.00 & 25.00 & 40.00 $\\pm$ 40.00 \\\\'
+        'audio & 50.00 $\\pm$ 50.00 & 25.00 & 40.00 $\\pm$ 40.00 & 30.00 $\\pm$ 30.00 \\\\'
     """
     cells = []
-    for metric in METRICS:
-        spread = results["std"][metric]
-        cells.append(percent(results["mean"][metric]) + ("" if spread is None else rf" $\pm$ {percent(spread)}"))
+    for score in task_of(results).scores:
+        spread = results["std"].get(score.name)
+        deviation = "" if spread is None else rf" $\pm$ {score.text(spread)}"
+        cells.append(score.text(results["mean"].get(score.name)) + deviation)
     return " & ".join([escaped(str(results["fusion"])), *cells]) + r" \\"
 
 
@@ -274,7 +287,5 @@ def _few(predictions: Predictions) -> list[str]:
     return [f"the interval is over {count} speakers or dialogues: too few to say much"] if count < FEW else []
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{percent(value[0])}-{percent(value[1])}" if isinstance(value, (list, tuple)) else percent(value)
+def _cell(value: Any, score: Score) -> str:
+    return "-".join(map(score.text, value)) if isinstance(value, (list, tuple)) else score.text(value)

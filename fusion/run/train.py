@@ -20,7 +20,7 @@ from fusion.recipes.catalog import recipe
 from fusion.recipes.comparison import beside
 from fusion.run.cross_validation import Watcher, cross_validate
 from fusion.run.folder import RunFolder
-from fusion.run.results import HEADER, collect, cost_of, fold_notes, latex_row, recall_line, score_table
+from fusion.run.results import collect, cost_of, fold_notes, latex_row, recall_line, score_header, score_table
 from fusion.run.score_fusion import add_runs
 from fusion.run.tensorboard import Board
 from fusion.training.checkpoint import EpochScores
@@ -69,7 +69,7 @@ class TrainedRun:
     @property
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
         """Header and rows: each model, then mean, deviation, pooled scores and their interval."""
-        return HEADER, score_table(self.results)
+        return score_header(self.results), score_table(self.results)
 
     @property
     def notes(self) -> list[str]:

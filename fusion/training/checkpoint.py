@@ -64,7 +64,8 @@ class EpochScores:
     Attributes:
         epoch: counted from 1.
         losses: mean over the batches of the epoch, by name; ``total`` is what was minimized.
-        dev: ``wa``, ``ua``, ``wf1`` and ``loss`` of the dev part after it.
+        dev: ``wa``, ``ua``, ``wf1``, ``mf1`` and ``loss`` of the dev part after it; a file that an older version wrote
+            lacks ``mf1``.
     """
 
     epoch: int

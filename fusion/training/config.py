@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fusion.training.evaluate import MONITORS
+from fusion.evaluation.task import MONITORS
 from fusion.training.steps import OPTIMIZERS
 
 # Course -> share of the rate that is left when a share of the steps after the warm-up is done.
@@ -69,7 +69,7 @@ class TrainConfig:
         warmup: share of all steps over which the rate rises in a line.
         clip: greatest norm of the gradient; 0 for none.
         patience: epochs without a better dev score after which training stops.
-        monitor: the dev score that decides: ``wf1``, ``ua``, ``wa`` or ``loss``.
+        monitor: the dev score that decides: ``wf1``, ``ua``, ``wa``, ``mf1`` or ``loss``.
         class_weights: whether rare classes of the training part weigh more.
         label_smoothing: of the cross entropy.
         precision: ``float32``, or ``bfloat16`` or ``float16`` for what may be computed so; scoring is float32.

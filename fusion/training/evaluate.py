@@ -6,23 +6,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fusion.data.batches import scoring_batches
 from fusion.data.features import BatchSource
 from fusion.data.memory import is_out_of_memory
 from fusion.data.packing import Indices
-from fusion.evaluation.metrics import score as score_guesses
+from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
 from fusion.head import Batch, Head
 
 SCORING_BATCH = 64  # utterances; without gradients twice as many fit as in training
 
-# What early stopping may watch, and whether more of it is better.
-MONITORS: Mapping[str, bool] = {"wf1": True, "ua": True, "wa": True, "loss": False}
-
 
 def score(
-    head: Head, source: BatchSource, indices: Indices, *, batch_size: int = SCORING_BATCH
+    head: Head,
+    source: BatchSource,
+    indices: Indices,
+    *,
+    batch_size: int = SCORING_BATCH,
+    task: Task = CLASSIFICATION,
 ) -> npt.NDArray[np.float32]:
     """Gives the probability of each class for some utterances, always computed in float32.
 
@@ -31,11 +32,12 @@ def score(
         source: of the features; roles that only training reads are not read.
         indices: the utterances.
         batch_size: how many at a time.
+        task: task that turns logits into predictions.
 
     Returns:
         ``(n, classes)``, in the order of `indices`.
     """
-    probabilities: npt.NDArray[np.float32] = logits_of(head, source, indices, batch_size).softmax(dim=1).numpy()
+    probabilities: npt.NDArray[np.float32] = task.predict(logits_of(head, source, indices, batch_size)).numpy()
     return probabilities
 
 
@@ -80,19 +82,19 @@ def by_batch(
     return by_batch(logits, source, indices, roles, batch_size // 2)
 
 
-def dev_scores(logits: Tensor, labels: npt.NDArray[np.int64]) -> dict[str, float]:
+def dev_scores(logits: Tensor, labels: npt.NDArray[np.int64], task: Task = CLASSIFICATION) -> dict[str, float]:
     """Scores the logits of a dev part, which may lack a class.
 
     Returns:
-        ``wa``, ``ua``, ``wf1`` and the cross entropy as ``loss``.
+        ``wa``, ``ua``, ``wf1``, ``mf1`` and the cross entropy as ``loss``.
     """
-    scores = score_guesses(labels, logits.argmax(dim=1).numpy(), logits.shape[1], every_class=False)
-    return {**scores.as_dict(), "loss": float(functional.cross_entropy(logits, torch.from_numpy(labels)))}
+    scores = task.evaluate(labels, task.decide(logits.numpy()), logits.shape[1], complete=False)
+    return {**scores, LOSS: float(task.loss(logits, torch.from_numpy(labels)))}
 
 
-def is_better(dev: Mapping[str, float], best: Mapping[str, float], monitor: str) -> bool:
+def is_better(dev: Mapping[str, float], best: Mapping[str, float], monitor: str, task: Task = CLASSIFICATION) -> bool:
     """Tells whether dev scores are better than the best so far; equal ones are not."""
-    return dev[monitor] > best[monitor] if MONITORS[monitor] else dev[monitor] < best[monitor]
+    return task.is_better(dev[monitor], best[monitor], monitor)
 
 
 def _in_batches(

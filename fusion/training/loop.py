@@ -22,6 +22,7 @@ from fusion.data.batches import training_batches
 from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, watch_peak
 from fusion.data.packing import Indices
+from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.head import Batch, Head
 from fusion.nn.dropout import seed_dropout, set_step
 from fusion.training import checkpoint as kept
@@ -33,7 +34,6 @@ from fusion.training.loss_monitor import LossNotFinite, LossRecord, bad_feature,
 from fusion.training.steps import (
     TOTAL,
     build_optimizer,
-    class_weights,
     descend,
     drop_modalities,
     set_rate,
@@ -63,12 +63,12 @@ def schedule_of(config: TrainConfig, batches: int) -> Schedule:
     return Schedule(lr=config.lr, course=config.schedule, warmup_steps=round(config.warmup * steps), steps=steps)
 
 
-def add_epoch(progress: Progress, scores: EpochScores, config: TrainConfig) -> bool:
+def add_epoch(progress: Progress, scores: EpochScores, config: TrainConfig, task: Task = CLASSIFICATION) -> bool:
     """Adds an epoch to those that are complete, and sees whether it was the last; tells whether it is the best."""
     progress.curves.append(scores)
     progress.epoch, progress.batch, progress.sums = scores.epoch, 0, {}
     best = progress.curves[max(0, progress.best_epoch - 1)]
-    better = not progress.best_epoch or is_better(scores.dev, best.dev, config.monitor)
+    better = not progress.best_epoch or is_better(scores.dev, best.dev, config.monitor, task)
     if better:
         progress.best_epoch = scores.epoch
     waited = scores.epoch - progress.best_epoch
@@ -107,6 +107,7 @@ def train_fold(
     dev: Indices,
     config: TrainConfig,
     *,
+    task: Task = CLASSIFICATION,
     checkpoint: Path | None = None,
     save_every_s: float = SAVE_EVERY_S,
     on_epoch: Callable[[EpochScores], None] | None = None,
@@ -120,6 +121,7 @@ def train_fold(
         train: the utterances to learn from.
         dev: the utterances to choose on.
         config: how.
+        task: task with the loss and the dev scores.
         checkpoint: file for the state; one that is there is gone on from.
         save_every_s: how often the state is written, at most; 0 for after every batch. The end is always written.
         on_epoch: told of every epoch.
@@ -132,7 +134,7 @@ def train_fold(
     """
     watch_peak(source.device)
     training = _Training(
-        head, source, train, dev, config, path=checkpoint, save_every_s=save_every_s, stopping=stopping
+        head, source, train, dev, config, task=task, path=checkpoint, save_every_s=save_every_s, stopping=stopping
     )
     if checkpoint is not None and checkpoint.exists():
         training.resume(checkpoint)
@@ -161,13 +163,14 @@ class _Training:
         dev: Indices,
         config: TrainConfig,
         *,
+        task: Task,
         path: Path | None,
         save_every_s: float,
         stopping: Stopping,
     ) -> None:
         self.head, self.source, self.config = head.to(source.device), source, config
         self.train, self.dev, self.path, self.save_every_s = train, dev, path, save_every_s
-        self.stopping = stopping
+        self.task, self.stopping = task, stopping
         seed_dropout(head, config.seed)
         self.optimizer = build_optimizer(head, name=config.optimizer, lr=config.lr, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(source.device.type, enabled=config.precision == "float16")
@@ -228,10 +231,17 @@ class _Training:
         with torch.autocast(self.source.device.type, dtype, enabled=dtype != torch.float32):
             output = self.head(batch)
         if config.class_weights and self.by_class is None:
-            weights = class_weights(self.source.labels[self.train], output.logits.shape[1])
+            weights = self.task.balance(self.source.labels[self.train], output.logits.shape[1])
             self.by_class = weights.to(output.logits.device)
         by_loss = self.head.config.loss_weights
-        losses = total_loss(output, batch.labels, by_loss, by_class=self.by_class, smoothing=config.label_smoothing)
+        losses = total_loss(
+            output,
+            batch.labels,
+            by_loss,
+            by_class=self.by_class,
+            smoothing=config.label_smoothing,
+            task=self.task,
+        )
         descend(losses[TOTAL], self.head, self.optimizer, self.scaler, clip=config.clip)
         return losses
 
@@ -239,12 +249,11 @@ class _Training:
         logits = logits_of(self.head, self.source, self.dev)
         if not logits.isfinite().all():
             raise LossNotFinite(f"the logits of dev are not finite after epoch {record.epoch}")
-        return EpochScores(
-            epoch=record.epoch, losses=record.means, dev=dev_scores(logits, self.source.labels[self.dev])
-        )
+        dev = dev_scores(logits, self.source.labels[self.dev], self.task)
+        return EpochScores(epoch=record.epoch, losses=record.means, dev=dev)
 
     def _finish_epoch(self, scores: EpochScores) -> None:
-        if add_epoch(self.progress, scores, self.config):
+        if add_epoch(self.progress, scores, self.config, self.task):
             self.best = {name: tensor.detach().clone() for name, tensor in self.head.state_dict().items()}
         if self.progress.finished or time.monotonic() - self.saved >= self.save_every_s:
             self._save()

@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cache.stream import ROLES, SPEECH
+from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.head import AUDIO, TEXT, Batch, HeadOutput
 
 OPTIMIZERS: Mapping[str, type[torch.optim.Adam]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-CROSS_ENTROPY, TOTAL = "cross_entropy", "total"
+TOTAL = "total"
 TARGETS = frozenset({"chars"})  # what a loss compares with is no input, and stays when its modality is taken away
 MODALITY_DROPOUT = 0xD20  # keeps these draws apart from those of batches
 
@@ -38,17 +37,6 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def class_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:
-    """Gives each class the weight n / (classes * its count), ``(classes,)``, as scikit-learn's ``balanced``.
-
-    Example:
-        >>> class_weights(np.array([0, 0, 0, 1]), 2)
-        tensor([0.6667, 2.0000])
-    """
-    counts = torch.bincount(torch.from_numpy(labels), minlength=classes)
-    return (len(labels) / (classes * counts.clamp(min=1))).to(torch.float32)
-
-
 def total_loss(
     output: HeadOutput,
     labels: Tensor,
@@ -56,24 +44,26 @@ def total_loss(
     *,
     by_class: Tensor | None = None,
     smoothing: float = 0.0,
+    task: Task = CLASSIFICATION,
 ) -> dict[str, Tensor]:
     """Gives what the loss is made of, and last the one to minimize.
 
     Args:
         output: of a head.
         labels: int64 ``(batch,)``.
-        weights: of the auxiliary losses; the cross entropy has weight 1.
-        by_class: weight of each class in the cross entropy, ``(classes,)``.
+        weights: of the auxiliary losses; the main loss has weight 1.
+        by_class: weight of each class in the main loss, ``(classes,)``.
         smoothing: of the labels.
+        task: task that defines the main loss.
 
     Returns:
-        Scalars by name: ``cross_entropy``, the auxiliary ones, unweighted, and ``total``.
+        Scalars by name: the main loss, such as ``cross_entropy``, the auxiliary ones, unweighted, and ``total``.
     """
-    main = functional.cross_entropy(output.logits.float(), labels, weight=by_class, label_smoothing=smoothing)
+    main = task.loss(output.logits, labels, weights=by_class, smoothing=smoothing)
     total = main
     for name, loss in output.losses.items():
         total = total + weights[name] * loss
-    return {CROSS_ENTROPY: main, **output.losses, TOTAL: total}
+    return {task.loss_name: main, **output.losses, TOTAL: total}
 
 
 def descend(

@@ -37,8 +37,8 @@ def test_json_is_the_object_of_the_contract_and_nothing_else(trainable: Path, he
     )
     assert {"rows", "nested", "winner", "engine", "seconds"} <= set(told)
     assert len(told["rows"]) == 4
-    assert all(set(row["dev"]) == {"wa", "ua", "wf1"} and {"config", "test"} <= set(row) for row in told["rows"])
-    assert set(told["nested"]) == {"wa", "ua", "wf1"}
+    assert all(set(row["dev"]) == {"wa", "ua", "wf1", "mf1"} and {"config", "test"} <= set(row) for row in told["rows"])
+    assert set(told["nested"]) == {"wa", "ua", "wf1", "mf1"}
     assert told["winner"] == told["rows"][0]["config"]
     assert told["rows"][0]["dev"]["wf1"] == max(row["dev"]["wf1"] for row in told["rows"])
     assert json.loads((Path(told["run"]) / "results.json").read_text()) == told

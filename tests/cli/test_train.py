@@ -14,7 +14,7 @@ from tests.support.commands import stopped
 from tests.support.runs import files_of, train_by_command, write_cache
 
 KEYS = ["fusion", "cache", "protocol", "labels", "run", "folds", "mean", "std", "interval", "pooled"]
-FOLD_KEYS = ["fold", "seed", "epoch", "train", "dev", "test", "wa", "ua", "wf1"]
+FOLD_KEYS = ["fold", "seed", "epoch", "train", "dev", "test", "wa", "ua", "wf1", "mf1"]
 
 
 @pytest.fixture

@@ -33,11 +33,11 @@ def result(
         combination=combination,
         fold=fold,
         seed=seed,
-        dev={} if dev is None else {"wa": dev, "ua": dev / 2, "wf1": dev, "loss": 1 - dev},
+        dev={} if dev is None else {"wa": dev, "ua": dev / 2, "wf1": dev, "mf1": dev / 4, "loss": 1 - dev},
         epoch=0 if dev is None else 3,
         seconds=1.5,
         failure=failure,
-        test=None if test is None else {"wa": test, "ua": test / 2, "wf1": test},
+        test=None if test is None else {"wa": test, "ua": test / 2, "wf1": test, "mf1": test / 4},
     )
 
 

@@ -194,10 +194,11 @@ class _Trial:
             torch.cuda.synchronize(self.source.device)
 
     def _train(self, heads: Sequence[Head], configs: Sequence[TrainConfig], train: Indices) -> None:
+        task = self.models[0].combination.plan.task
         if len(heads) == 1:
-            train_fold(heads[0], self.source, train, self.dev, configs[0])
+            train_fold(heads[0], self.source, train, self.dev, configs[0], task=task)
         else:
-            train_stack(heads, self.source, train, self.dev, configs)
+            train_stack(heads, self.source, train, self.dev, configs, task=task)
 
     def _head(self, place: int) -> Head:
         place %= len(self.models)

@@ -15,6 +15,7 @@ from torch import Tensor
 from fusion.data.batches import scoring_batches
 from fusion.data.features import FeatureSource
 from fusion.data.memory import memory_budget
+from fusion.evaluation.task import Task
 from fusion.experiment.plan import build
 from fusion.grid.combinations import Model
 from fusion.grid.engine.sources import Sources
@@ -60,7 +61,7 @@ def footprint_of(model: Model, source: FeatureSource) -> Footprint:
     batch = source.batch(model.fold.train[longest], roles)
     return Footprint(
         parameters=sum(one.nbytes for one in head.parameters() if one.requires_grad),
-        activations=_kept_bytes(head, batch),
+        activations=_kept_bytes(head, batch, model.combination.plan.task),
     )
 
 
@@ -149,7 +150,7 @@ class Grouping:
         return place, plan.described["folds"][model.fold.name], key
 
 
-def _kept_bytes(head: Head, batch: Batch) -> int:
+def _kept_bytes(head: Head, batch: Batch, task: Task) -> int:
     """Counts what a forward pass keeps, parameters and features apart."""
     held = {one.untyped_storage().data_ptr() for one in [*head.state_dict().values(), *batch.features.values()]}
     kept: dict[int, int] = {}
@@ -162,7 +163,7 @@ def _kept_bytes(head: Head, batch: Batch) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = head(batch)
-        losses = total_loss(output, batch.labels, head.config.loss_weights)
+        losses = total_loss(output, batch.labels, head.config.loss_weights, task=task)
     total = sum(kept.values())
     del losses[TOTAL]
     return total

@@ -62,6 +62,7 @@ def _one(model: Model, source: FeatureSource, on_epoch: OnEpoch) -> list[Outcome
             model.fold.train,
             model.fold.dev,
             model.training,
+            task=model.combination.plan.task,
             on_epoch=lambda scores: on_epoch(model, scores),
         )
     except MmerError as error:  # without a checkpoint there is no other
@@ -78,6 +79,7 @@ def _stack(models: Sequence[Model], source: FeatureSource, on_epoch: OnEpoch) ->
         fold.train,
         fold.dev,
         [model.training for model in models],
+        task=models[0].combination.plan.task,
         on_epoch=lambda place, scores: on_epoch(models[place], scores),
     )
     return [_outcome(model, one, notes) for model, one, (_, notes) in zip(models, trained, built, strict=True)]

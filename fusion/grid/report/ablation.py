@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fusion.evaluation.metrics import METRICS
+from fusion.evaluation.task import CLASSIFICATION, Score, Task
 from fusion.grid.combinations import Fields, told, value_text
-from fusion.grid.report.tables import ALL_TESTS, NAMES, NOTHING, failure_text, spread_text
+from fusion.grid.report.tables import ALL_TESTS, NOTHING, failure_text, spread_text
 from fusion.grid.selection import UNSET, Ranked, Spread
 from fusion.run.folder import Folder
-from fusion.run.results import SIGNS, escaped, percent
+from fusion.run.results import SIGNS, escaped
 
 ABLATION_MD, ABLATION_TEX = "ablation.md", "ablation.tex"
 BASE = "base"
@@ -46,6 +46,7 @@ class Ablation:
         rows: in the order of the grid, the base first.
         shown: the parts with columns of their own.
         compared: the part that differences are taken on.
+        task: task of the grid.
     """
 
     title: str
@@ -54,6 +55,7 @@ class Ablation:
     rows: tuple[Row, ...]
     shown: tuple[str, ...]
     compared: str
+    task: Task = CLASSIFICATION
 
     @property
     def caption(self) -> tuple[str, ...]:
@@ -71,7 +73,7 @@ class Ablation:
         return "" if alone else f"{ALL_TESTS[0].upper()}{ALL_TESTS[1:]}."
 
 
-def ablation(ranked: Sequence[Ranked], title: str, *, base: str = BASE) -> Ablation:
+def ablation(ranked: Sequence[Ranked], title: str, *, base: str = BASE, task: Task = CLASSIFICATION) -> Ablation:
     """Compares all combinations with the first of the grid.
 
     Differences are taken on test if the tests of all combinations that are complete are open, else on dev.
@@ -80,6 +82,7 @@ def ablation(ranked: Sequence[Ranked], title: str, *, base: str = BASE) -> Ablat
         ranked: the combinations, at least one.
         title: of the table.
         base: what the first combination is, such as ``as published``.
+        task: task of the grid.
     """
     in_order = sorted(ranked, key=lambda one: one.combination)
     complete = [one for one in in_order if one.complete]
@@ -91,12 +94,12 @@ def ablation(ranked: Sequence[Ranked], title: str, *, base: str = BASE) -> Ablat
             lack=failure_text(one),
             dev=one.dev,
             test=one.test,
-            gain=_gain(one, first, compared) if one is not first else None,
+            gain=_gain(one, first, compared, task) if one is not first else None,
         )
         for one in in_order
     )
     shown = ("dev", "test") if any(one.test for one in in_order) else ("dev",)
-    return Ablation(title=title, base=base, fields=first.fields, rows=rows, shown=shown, compared=compared)
+    return Ablation(title=title, base=base, fields=first.fields, rows=rows, shown=shown, compared=compared, task=task)
 
 
 def write_ablation(folder: Folder, table: Ablation) -> None:
@@ -112,7 +115,7 @@ def write_ablation(folder: Folder, table: Ablation) -> None:
 
 def as_markdown(table: Ablation) -> str:
     """Writes an ablation table in Markdown; the best of each column is bold."""
-    header = ["change", *(f"{part} {NAMES[metric]}" for part in (*table.shown, "Δ") for metric in METRICS)]
+    header = ["change", *(f"{part} {score.title}" for part in (*table.shown, "Δ") for score in table.task.scores)]
     rows = [[_name(row, table, "`{}`"), *_cells(row, table, "**{}**")] for row in table.rows]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     title, *others = table.caption
@@ -123,8 +126,8 @@ def as_markdown(table: Ablation) -> str:
 def as_latex(table: Ablation) -> str:
     """Writes an ablation table in LaTeX, for the package booktabs; the best of each column is bold."""
     parts = [*table.shown, f"Δ {table.compared}"]
-    names = [NAMES[metric] for _ in parts for metric in METRICS]
-    spans = [rf"\multicolumn{{{len(METRICS)}}}{{c}}{{{part}}}" for part in parts]
+    names = [score.title for _ in parts for score in table.task.scores]
+    spans = [rf"\multicolumn{{{len(table.task.scores)}}}{{c}}{{{part}}}" for part in parts]
     rows = [[escaped(_name(row, table, "{}")), *_cells(row, table, r"\textbf{{{}}}")] for row in table.rows]
     head, *body = (rf"{' & '.join(line)} \\" for line in (["", *spans], ["change", *names], *rows))
     lines = [
@@ -145,11 +148,12 @@ def _change(fields: Fields, base: Fields) -> str:
     return told({name: own for name, (own, other) in pairs.items() if value_text(own) != value_text(other)})
 
 
-def _gain(one: Ranked, base: Ranked, part: str) -> dict[str, float] | None:
+def _gain(one: Ranked, base: Ranked, part: str, task: Task) -> dict[str, float] | None:
     if not (one.complete and base.complete):
         return None
     own, other = (getattr(each, part).mean for each in (one, base))
-    return {metric: 100 * (own[metric] - other[metric]) for metric in METRICS}
+    known = [score for score in task.scores if score.name in own and score.name in other]
+    return {score.name: score.unit * (own[score.name] - other[score.name]) for score in known}
 
 
 def _name(row: Row, table: Ablation, fields: str) -> str:
@@ -163,17 +167,20 @@ def _cells(row: Row, table: Ablation, strong: str) -> list[str]:
     cells = []
     for part in table.shown:
         scores: Spread | None = getattr(row, part)
-        for metric in METRICS:
-            mean, sign, deviation = spread_text(scores, metric).partition(PLUS_MINUS)
-            best = not row.lack and mean == _best(table, part, metric)
+        for score in table.task.scores:
+            mean, sign, deviation = spread_text(scores, score).partition(PLUS_MINUS)
+            best = not row.lack and mean == _best(table, part, score)
             cells.append(f"{strong.format(mean) if best else mean}{sign}{deviation}" if scores else NOTHING)
-    return [*cells, *(NOTHING if row.gain is None else _signed(row.gain[metric]) for metric in METRICS)]
+    gain = row.gain or {}
+    return [*cells, *(_signed(gain[name]) if name in gain else NOTHING for name in table.task.names)]
 
 
-def _best(table: Ablation, part: str, metric: str) -> str:
+def _best(table: Ablation, part: str, score: Score) -> str:
     """Gives the best mean of a column as written; rows that lack models do not count."""
     scores = [getattr(row, part) for row in table.rows if not row.lack]
-    return percent(max((one.mean[metric] for one in scores if one), default=0.0))
+    means = [one.mean[score.name] for one in scores if one and score.name in one.mean]
+    best = max if score.higher_is_better else min
+    return score.text(best(means, default=0.0))
 
 
 def _signed(points: float) -> str:

@@ -4,18 +4,23 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusion.evaluation.metrics import METRICS
+from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
 from fusion.grid.combinations import Result
 from fusion.grid.report.tables import wins_of
 from fusion.grid.selection import Ranked, Spread, fold_winners, nested, shows_unchosen, single_best
 from fusion.run.folder import Folder
 
 GRID_CSV, MODELS_CSV = "grid.csv", "models.csv"
-SCORES = (*(("dev", metric) for metric in (*METRICS, "loss")), *(("test", metric) for metric in METRICS))
 
 
 def grid_json(
-    ranked: Sequence[Ranked], results: Sequence[Result], winners: Mapping[str, int], *, engine: str, seconds: float
+    ranked: Sequence[Ranked],
+    results: Sequence[Result],
+    winners: Mapping[str, int],
+    *,
+    engine: str,
+    seconds: float,
+    task: Task = CLASSIFICATION,
 ) -> dict[str, Any]:
     """Gives what ``mmer-grid --json`` prints; the caller may add keys.
 
@@ -25,15 +30,21 @@ def grid_json(
         winners: the place of the winning combination, by fold.
         engine: that trained them.
         seconds: that the grid took.
+        task: task of the grid.
     """
-    score, best = nested(results, winners), single_best(ranked)
+    score, best = nested(results, winners, task), single_best(ranked)
     fields = {one.combination: dict(one.fields) for one in ranked}
     return {
-        "rows": [_json_row(one, winners) for one in ranked],
+        "rows": [_json_row(one, winners, task) for one in ranked],
         "nested": dict(score.mean),
         "nested_std": dict(score.std),
         "folds": [
-            {"fold": one.fold, "config": fields[one.combination], "dev": _plain(one.dev), "test": _plain(one.test)}
+            {
+                "fold": one.fold,
+                "config": fields[one.combination],
+                "dev": _plain(one.dev, task),
+                "test": _plain(one.test, task),
+            }
             for one in fold_winners(results, winners)
         ],
         "winner": dict(best.fields) if best else None,
@@ -50,6 +61,8 @@ def write_csv(
     results: Sequence[Result],
     axes: Sequence[str],
     winners: Mapping[str, int],
+    *,
+    task: Task = CLASSIFICATION,
 ) -> None:
     """Writes a file with a row for each combination, and one with a row for each of its models.
 
@@ -61,33 +74,35 @@ def write_csv(
         results: of their models.
         axes: of the grid.
         winners: the place of the winning combination, by fold.
+        task: task of the grid.
 
     Raises:
         MmerError: if they cannot be written.
     """
-    names = [f"{part}_{metric}" for part, metric in SCORES]
+    columns = [*(("dev", name) for name in (*task.names, LOSS)), *(("test", name) for name in task.names)]
+    names = [f"{part}_{name}" for part, name in columns]
     spread_names = [f"{name}{end}" for name in names for end in ("", "_std")]
     header = ["rank", "combination", *axes, *spread_names, "models", "of", "failures", "failure", "wins", "seconds"]
-    folder.write_rows(GRID_CSV, header, (_csv_row(one, axes, winners) for one in ranked))
+    folder.write_rows(GRID_CSV, header, (_csv_row(one, axes, winners, columns) for one in ranked))
     header = ["combination", *axes, "fold", "seed", "chosen", "epoch", "seconds", *names, "failure"]
     by_place = {one.combination: one for one in ranked}
-    rows = (_model_row(one, by_place[one.combination], axes, winners) for one in results)
+    rows = (_model_row(one, by_place[one.combination], axes, winners, columns) for one in results)
     folder.write_rows(MODELS_CSV, header, rows)
 
 
-def _plain(scores: Mapping[str, float] | None) -> dict[str, float] | None:
-    return None if scores is None else {metric: scores[metric] for metric in METRICS}
+def _plain(scores: Mapping[str, float | None] | None, task: Task) -> dict[str, float | None] | None:
+    return None if scores is None else {name: scores.get(name) for name in task.names}
 
 
-def _json_row(one: Ranked, winners: Mapping[str, int]) -> dict[str, Any]:
+def _json_row(one: Ranked, winners: Mapping[str, int], task: Task) -> dict[str, Any]:
     """Gives one combination; `dev` keeps its keys where nothing was trained, JSON knows no infinite loss."""
-    lacking = dict.fromkeys(METRICS)
-    loss = one.dev.mean["loss"] if one.dev else math.nan
+    lacking = dict.fromkeys(task.names)
+    loss = one.dev.mean[LOSS] if one.dev else math.nan
     return {
         "rank": one.rank,
         "config": dict(one.fields),
-        "dev": _plain(one.dev.mean) if one.dev else lacking,
-        "dev_std": {metric: one.dev.std[metric] for metric in METRICS} if one.dev else lacking,
+        "dev": _plain(one.dev.mean, task) if one.dev else lacking,
+        "dev_std": _plain(one.dev.std, task) if one.dev else lacking,
         "dev_loss": loss if math.isfinite(loss) else None,
         "test": dict(one.test.mean) if one.test else None,
         "test_std": dict(one.test.std) if one.test else None,
@@ -100,16 +115,20 @@ def _json_row(one: Ranked, winners: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _csv_row(one: Ranked, axes: Sequence[str], winners: Mapping[str, int]) -> list[object]:
+def _csv_row(
+    one: Ranked, axes: Sequence[str], winners: Mapping[str, int], columns: Sequence[tuple[str, str]]
+) -> list[object]:
     cells: list[object] = [one.rank or "", one.combination + 1, *map(one.text, axes)]
-    for part, metric in SCORES:
+    for part, name in columns:
         scores: Spread | None = getattr(one, part)
-        cells += ["", ""] if scores is None else [scores.mean[metric], scores.std[metric]]
+        cells += ["", ""] if scores is None else [scores.mean.get(name, ""), scores.std.get(name, "")]
     wins = ", ".join(wins_of(one.combination, winners))
     return [*cells, one.models, one.of, one.failures, one.failure, wins, one.seconds]
 
 
-def _model_row(one: Result, of: Ranked, axes: Sequence[str], winners: Mapping[str, int]) -> list[object]:
+def _model_row(
+    one: Result, of: Ranked, axes: Sequence[str], winners: Mapping[str, int], columns: Sequence[tuple[str, str]]
+) -> list[object]:
     return [
         one.combination + 1,
         *map(of.text, axes),
@@ -118,6 +137,6 @@ def _model_row(one: Result, of: Ranked, axes: Sequence[str], winners: Mapping[st
         "yes" if winners.get(one.fold) == one.combination else "no",
         one.epoch,
         one.seconds,
-        *((getattr(one, part) or {}).get(metric, "") for part, metric in SCORES),
+        *((getattr(one, part) or {}).get(name, "") for part, name in columns),
         one.failure,
     ]

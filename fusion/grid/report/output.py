@@ -6,6 +6,7 @@ from typing import Any
 
 from cache.joined import AnyCache
 from fusion.evaluation.statistics import Interval
+from fusion.evaluation.task import Task
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import digest_of
 from fusion.grid.combinations import told, told_by_reason
@@ -13,11 +14,10 @@ from fusion.grid.journal import Journal
 from fusion.grid.report.ablation import Ablation, ablation, as_latex, write_ablation
 from fusion.grid.report.export import grid_json, write_csv
 from fusion.grid.report.plots import plot_grid
-from fusion.grid.report.tables import NAMES, Table, counted, fold_table, grid_table, sentences
+from fusion.grid.report.tables import Table, counted, fold_table, grid_table, sentences
 from fusion.grid.selection import Ranked, rank
 from fusion.grid.session import Found
 from fusion.run.folder import RESULTS, Folder
-from fusion.run.results import percent
 
 REPORTS = "grids"  # folder of the journal, with one folder for each set of combinations
 
@@ -60,9 +60,10 @@ class Report:
             MmerError: if they cannot be written.
         """
         found, folder = self.found, self.folder
-        write_csv(folder, self.ranked, found.results, self.axes, found.winners)
+        task = task_of_grid(found)
+        write_csv(folder, self.ranked, found.results, self.axes, found.winners, task=task)
         write_ablation(folder, self.ablation)
-        plot_grid(folder, self.ranked, self.axes, monitor_of(found))
+        plot_grid(folder, self.ranked, self.axes, monitor_of(found), task)
         folder.write(RESULTS, self.json)
 
 
@@ -75,35 +76,42 @@ def report_of(found: Found, journal: Journal, cache: AnyCache, *, engine: str) -
         cache: that was read.
         engine: that trained the models.
     """
-    plan = found.combinations[0].plan
+    plan, task = found.combinations[0].plan, task_of_grid(found)
     every = [one.fields for one in found.combinations]
-    ranked = rank(every, found.results, monitor_of(found), folds=[fold.name for fold in plan.split.folds])
+    folds = [fold.name for fold in plan.split.folds]
+    ranked = rank(every, found.results, monitor_of(found), folds=folds, task=task)
     axes = list(dict.fromkeys(name for fields in every for name in fields))
     folder = Folder(journal.path / REPORTS / _digest(found))
-    plain = grid_json(ranked, found.results, found.winners, engine=engine, seconds=round(found.seconds, 3))
+    seconds = round(found.seconds, 3)
+    plain = grid_json(ranked, found.results, found.winners, engine=engine, seconds=seconds, task=task)
     return Report(
         folder=folder,
         found=found,
         ranked=ranked,
         axes=axes,
-        ranking=grid_table(ranked, axes, found.winners),
-        folds=fold_table(ranked, found.results, found.winners),
+        ranking=grid_table(ranked, axes, found.winners, task),
+        folds=fold_table(ranked, found.results, found.winners, task),
         lines=[
-            *sentences(ranked, found.results, found.winners),
-            _interval_text(found.interval),
+            *sentences(ranked, found.results, found.winners, task),
+            _interval_text(found.interval, task),
             *plan.notes,
             *found.notes,
             *told_by_reason(found.skipped),
             f"{folder.path}: tables and pictures; {engine}; {found.seconds:.1f} s",
         ],
         json=plain | _beside(found, cache, folder),
-        ablation=ablation(ranked, _title(found, cache)),
+        ablation=ablation(ranked, _title(found, cache), task=task),
     )
 
 
 def monitor_of(found: Found) -> str:
     """Names the dev score that a grid chose by: that of its first combination."""
     return found.combinations[0].plan.experiment.training.monitor
+
+
+def task_of_grid(found: Found) -> Task:
+    """Returns the task that all combinations of a grid share."""
+    return found.combinations[0].plan.task
 
 
 def _beside(found: Found, cache: AnyCache, folder: Folder) -> dict[str, Any]:
@@ -138,6 +146,7 @@ def _digest(found: Found) -> str:
     return digest_of([plan.described["fusion"], plan.split.protocol, texts, list(plan.experiment.seeds)])[:8]
 
 
-def _interval_text(interval: Mapping[str, Interval | None]) -> str:
-    ranges = [f"{NAMES[name]} {percent(ends[0])}-{percent(ends[1])}" for name, ends in interval.items() if ends]
+def _interval_text(interval: Mapping[str, Interval | None], task: Task) -> str:
+    known = [(score, ends) for score in task.scores if (ends := interval[score.name])]
+    ranges = [f"{score.title} {score.text(ends[0])}-{score.text(ends[1])}" for score, ends in known]
     return f"95% interval of the nested score, pooled over folds: {', '.join(ranges) or 'none, of a single cluster'}"

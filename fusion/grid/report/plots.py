@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.grid.report.parallel import draw_parallel
 from fusion.grid.report.scale import Pictured, Scale, pictured, plain, scale_of, varied
 from fusion.grid.selection import Ranked
@@ -24,7 +25,13 @@ LETTERS_PER_INCH = 9  # of labels side by side
 Indices = npt.NDArray[np.int64]
 
 
-def plot_grid(folder: Folder, ranked: Sequence[Ranked], axes: Sequence[str], monitor: str) -> list[str]:
+def plot_grid(
+    folder: Folder,
+    ranked: Sequence[Ranked],
+    axes: Sequence[str],
+    monitor: str,
+    task: Task = CLASSIFICATION,
+) -> list[str]:
     """Draws a plot for each axis with at least two values, and parallel coordinates over them.
 
     Args:
@@ -32,6 +39,7 @@ def plot_grid(folder: Folder, ranked: Sequence[Ranked], axes: Sequence[str], mon
         ranked: the combinations; those that lack a model are not drawn.
         axes: of the grid.
         monitor: the dev score.
+        task: task of the grid.
 
     Returns:
         The names of the files; none where fewer than two combinations can be drawn.
@@ -39,7 +47,7 @@ def plot_grid(folder: Folder, ranked: Sequence[Ranked], axes: Sequence[str], mon
     Raises:
         MmerError: if one cannot be written.
     """
-    shown = pictured(ranked, monitor)
+    shown = pictured(ranked, monitor, task)
     drawn = varied(shown.ranked, axes)
     figures = {f"axis-{quote(axis, safe='')}.png": draw_axis(shown, axis) for axis in drawn}
     if drawn:

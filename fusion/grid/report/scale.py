@@ -10,11 +10,10 @@ from itertools import pairwise
 
 from matplotlib.ticker import MaxNLocator
 
-from fusion.grid.report.tables import NAMES, counted
+from fusion.evaluation.task import CLASSIFICATION, Score, Task
+from fusion.grid.report.tables import counted
 from fusion.grid.selection import UNSET, Ranked
-from fusion.training.evaluate import MONITORS
 
-IN_PERCENT = 100.0
 DECADE = 10.0  # numbers that span more than one are told on a logarithmic scale
 FEW = 8  # numbers that can have a tick each
 MOST_TICKS = 32  # words that can
@@ -32,30 +31,33 @@ class Pictured:
         ranked: those whose models are all trained, in the order of the ranking: the best first.
         scores: mean dev score of each, in percent unless it is a loss.
         spreads: standard deviation of each over folds, in the same unit; 0 for a single fold.
-        monitor: which score.
+        score: the score that is shown.
         left_out: how many combinations are not shown.
     """
 
     ranked: tuple[Ranked, ...]
     scores: tuple[float, ...]
     spreads: tuple[float, ...]
-    monitor: str
+    score: Score
     left_out: int
 
     @property
     def more_is_better(self) -> bool:
         """Whether a high score is a good one."""
-        return MONITORS[self.monitor]
+        return self.score.higher_is_better
 
     @property
     def name(self) -> str:
         """What the score is called."""
-        return NAMES.get(self.monitor, self.monitor)
+        return self.score.title
 
     @property
     def label(self) -> str:
         """What an axis of scores is called."""
-        return f"mean dev {self.name} ({'%' if self.more_is_better else 'lower is better'})"
+        notes = ["%"] if self.score.in_percent else []
+        if not self.more_is_better:
+            notes.append("lower is better")
+        return f"mean dev {self.name} ({', '.join(notes)})" if notes else f"mean dev {self.name}"
 
     def title(self, what: str) -> str:
         """Says what a picture shows."""
@@ -63,16 +65,16 @@ class Pictured:
         return f"dev {self.name} {what}\n{counted(len(self.ranked), 'combination')}{lost}"
 
 
-def pictured(ranked: Sequence[Ranked], monitor: str) -> Pictured:
+def pictured(ranked: Sequence[Ranked], monitor: str, task: Task = CLASSIFICATION) -> Pictured:
     """Takes the combinations whose mean over all folds and seeds is known and finite."""
+    score = task.score(monitor)
     known = [(one, one.dev) for one in ranked if one.complete and one.dev]
-    shown = [(one, dev) for one, dev in known if math.isfinite(dev.mean[monitor])]
-    factor = IN_PERCENT if MONITORS[monitor] else 1.0
+    shown = [(one, dev) for one, dev in known if math.isfinite(dev.mean.get(monitor, math.nan))]
     return Pictured(
         ranked=tuple(one for one, _ in shown),
-        scores=tuple(factor * dev.mean[monitor] for _, dev in shown),
-        spreads=tuple(factor * (dev.std[monitor] or 0.0) for _, dev in shown),
-        monitor=monitor,
+        scores=tuple(score.unit * dev.mean[monitor] for _, dev in shown),
+        spreads=tuple(score.unit * (dev.std[monitor] or 0.0) for _, dev in shown),
+        score=score,
         left_out=len(ranked) - len(shown),
     )
 

@@ -6,12 +6,11 @@ Rows of a LaTeX table, and text that LaTeX takes as it is.
 import re
 from collections.abc import Mapping, Sequence
 
-from fusion.evaluation.metrics import METRICS
+from fusion.evaluation.task import CLASSIFICATION, Score, Task
 from fusion.grid.combinations import Result, told
 from fusion.grid.selection import Ranked, Spread, fold_winners, nested, shows_unchosen, single_best
-from fusion.run.results import latex_row, percent
+from fusion.run.results import latex_row
 
-NAMES: Mapping[str, str] = {"wa": "WA", "ua": "UA", "wf1": "W-F1"}
 NOTHING = "-"
 SHOWN = 48  # letters of a reason in a table; the CSV has all of it
 NESTED = "the grid's result: each fold's winner is chosen on its own dev and scored on its own test"
@@ -21,38 +20,42 @@ ALL_TESTS = "tests of combinations that were not chosen are shown; choosing by t
 Table = tuple[list[str], list[list[object]]]
 
 
-def latex_rows(name: str, ranked: Sequence[Ranked], nested: Spread) -> list[str]:
-    """Gives rows of WA, UA and W-F1: the nested score, then dev and open tests of each combination that is complete.
+def latex_rows(name: str, ranked: Sequence[Ranked], nested: Spread, task: Task = CLASSIFICATION) -> list[str]:
+    """Gives rows of scores: the nested score, then dev and open tests of each combination that is complete.
 
     Args:
         name: of the head.
         ranked: the combinations.
         nested: the result of the grid.
+        task: task of the grid.
     """
-    rows = [_row(f"{name}, nested", nested)]
+    rows = [_row(f"{name}, nested", nested, task)]
     for one in ranked:
         if one.complete and one.dev:
-            rows.append(_row(f"{told(one.fields)}, dev", one.dev))
+            rows.append(_row(f"{told(one.fields)}, dev", one.dev, task))
         if one.complete and one.test:
-            rows.append(_row(f"{told(one.fields)}, test", one.test))
+            rows.append(_row(f"{told(one.fields)}, test", one.test, task))
     return rows
 
 
-def grid_table(ranked: Sequence[Ranked], axes: Sequence[str], winners: Mapping[str, int]) -> Table:
+def grid_table(
+    ranked: Sequence[Ranked], axes: Sequence[str], winners: Mapping[str, int], task: Task = CLASSIFICATION
+) -> Table:
     """Gives header and rows of the ranking, best first; test columns are there if the tests of a combination are open.
 
     Args:
         ranked: the combinations.
         axes: of the grid.
         winners: the place of the winning combination, by fold.
+        task: task of the grid.
     """
     parts = ("dev", "test") if any(one.test for one in ranked) else ("dev",)
-    header = ["rank", *axes, *(f"{part} {NAMES[metric]}" for part in parts for metric in METRICS), "notes"]
+    header = ["rank", *axes, *(f"{part} {score.title}" for part in parts for score in task.scores), "notes"]
     rows: list[list[object]] = [
         [
             one.rank or NOTHING,
             *map(one.text, axes),
-            *(spread_text(getattr(one, part), metric) for part in parts for metric in METRICS),
+            *(spread_text(getattr(one, part), score) for part in parts for score in task.scores),
             _notes(one, winners),
         ]
         for one in ranked
@@ -60,44 +63,55 @@ def grid_table(ranked: Sequence[Ranked], axes: Sequence[str], winners: Mapping[s
     return header, rows
 
 
-def fold_table(ranked: Sequence[Ranked], results: Sequence[Result], winners: Mapping[str, int]) -> Table:
+def fold_table(
+    ranked: Sequence[Ranked],
+    results: Sequence[Result],
+    winners: Mapping[str, int],
+    task: Task = CLASSIFICATION,
+) -> Table:
     """Gives header and rows of the folds: the winner of each, its dev and its test; the nested score below."""
     fields = {one.combination: one.fields for one in ranked}
-    header = ["fold", "winner", *(f"{part} {NAMES[metric]}" for part in ("dev", "test") for metric in METRICS)]
+    header = ["fold", "winner", *(f"{part} {score.title}" for part in ("dev", "test") for score in task.scores)]
     rows: list[list[object]] = [
-        [one.fold, told(fields[one.combination]), *_percents(one.dev), *_percents(one.test)]
+        [one.fold, told(fields[one.combination]), *_texts(one.dev, task), *_texts(one.test, task)]
         for one in fold_winners(results, winners)
     ]
-    score = nested(results, winners)
-    rows.append(["nested", "", *[""] * len(METRICS), *(spread_text(score, metric) for metric in METRICS)])
+    result = nested(results, winners, task)
+    rows.append(["nested", "", *[""] * len(task.scores), *(spread_text(result, score) for score in task.scores)])
     return header, rows
 
 
-def sentences(ranked: Sequence[Ranked], results: Sequence[Result], winners: Mapping[str, int]) -> list[str]:
+def sentences(
+    ranked: Sequence[Ranked],
+    results: Sequence[Result],
+    winners: Mapping[str, int],
+    task: Task = CLASSIFICATION,
+) -> list[str]:
     """Gives what is to be printed below the tables: the nested score, the single best, and what not to do with them."""
-    score = nested(results, winners)
-    lines = [f"nested: test {_in_words(score)} over {counted(len(winners), 'fold')}; {NESTED}"]
+    score = nested(results, winners, task)
+    lines = [f"nested: test {_in_words(score, task)} over {counted(len(winners), 'fold')}; {NESTED}"]
     best = single_best(ranked)
     if best and best.dev:
-        test = f", test {_in_words(best.test)}" if best.test else ""
+        test = f", test {_in_words(best.test, task)}" if best.test else ""
         caveat = NOT_NESTED if len(winners) > 1 else ONE_FOLD
-        lines.append(f"best by mean dev: {told(best.fields)}, dev {_in_words(best.dev)}{test}; {caveat}")
+        lines.append(f"best by mean dev: {told(best.fields)}, dev {_in_words(best.dev, task)}{test}; {caveat}")
     if shows_unchosen(results, winners):
         lines.append(ALL_TESTS)
     return lines
 
 
-def spread_text(scores: Spread | None, metric: str) -> str:
+def spread_text(scores: Spread | None, score: Score) -> str:
     """Writes mean and standard deviation of a score the way papers do.
 
     Example:
-        >>> spread_text(Spread(mean={"wa": 0.5734}, std={"wa": 0.012}), "wa"), spread_text(None, "wa")
+        >>> wa = Score(name="wa", title="WA")
+        >>> spread_text(Spread(mean={"wa": 0.5734}, std={"wa": 0.012}), wa), spread_text(None, wa)
         ('57.34 ± 1.20', '-')
     """
-    if scores is None:
+    if scores is None or score.name not in scores.mean:
         return NOTHING
-    deviation = scores.std[metric]
-    return percent(scores.mean[metric]) + ("" if deviation is None else f" ± {percent(deviation)}")
+    deviation = scores.std[score.name]
+    return score.text(scores.mean[score.name]) + ("" if deviation is None else f" ± {score.text(deviation)}")
 
 
 def brief(reason: str) -> str:
@@ -144,8 +158,8 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _row(name: str, scores: Spread) -> str:
-    return latex_row({"fusion": name, "mean": scores.mean, "std": scores.std})
+def _row(name: str, scores: Spread, task: Task) -> str:
+    return latex_row({"fusion": name, "task": task.name, "mean": scores.mean, "std": scores.std})
 
 
 def _notes(one: Ranked, winners: Mapping[str, int]) -> str:
@@ -155,9 +169,9 @@ def _notes(one: Ranked, winners: Mapping[str, int]) -> str:
     return "; ".join(part for part in (best, won, failure_text(one)) if part)
 
 
-def _in_words(scores: Spread) -> str:
-    return ", ".join(f"{NAMES[metric]} {spread_text(scores, metric)}" for metric in METRICS)
+def _in_words(scores: Spread, task: Task) -> str:
+    return ", ".join(f"{score.title} {spread_text(scores, score)}" for score in task.scores)
 
 
-def _percents(scores: Mapping[str, float] | None) -> list[str]:
-    return [NOTHING if scores is None else percent(scores[metric]) for metric in METRICS]
+def _texts(scores: Mapping[str, float] | None, task: Task) -> list[str]:
+    return [score.text((scores or {}).get(score.name)) for score in task.scores]

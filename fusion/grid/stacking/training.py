@@ -23,6 +23,7 @@ from cache.errors import MmerError
 from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, watch_peak
 from fusion.data.packing import Indices
+from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.grid.stacking.stack import HeadStack
 from fusion.head import Batch, Head, HeadOutput
 from fusion.nn.dropout import seed_dropout
@@ -31,7 +32,7 @@ from fusion.training.config import PRECISIONS, TrainConfig
 from fusion.training.evaluate import by_batch, dev_scores
 from fusion.training.loop import TrainedFold, add_epoch, epoch_batches, schedule_of
 from fusion.training.loss_monitor import LOOK_EVERY, LossNotFinite, LossRecord, bad_feature, explained
-from fusion.training.steps import TOTAL, class_weights, total_loss
+from fusion.training.steps import TOTAL, total_loss
 
 CLIP_EPSILON = 1e-6  # that of torch's `clip_grad_norm_`
 
@@ -148,6 +149,7 @@ def train_stack(
     dev: Indices,
     configs: Sequence[TrainConfig],
     *,
+    task: Task = CLASSIFICATION,
     on_epoch: Callable[[int, EpochScores], None] | None = None,
 ) -> list[TrainedFold | MmerError]:
     """Trains heads with equal stack keys on one part of a fold and chooses each one's epoch on another.
@@ -158,6 +160,7 @@ def train_stack(
         train: the utterances to learn from.
         dev: the utterances to choose on.
         configs: how each is trained.
+        task: task with the loss and the dev scores.
         on_epoch: told of every epoch, with the place of the model among the heads.
 
     Returns:
@@ -166,7 +169,7 @@ def train_stack(
     """
     watch_peak(source.device)
     members = [_Member(place=place, head=head, config=one) for place, (head, one) in enumerate(_pairs(heads, configs))]
-    training = _StackTraining(members, source, train, dev)
+    training = _StackTraining(members, source, train, dev, task)
     while training.members:
         training.epoch(on_epoch or _nobody)
     return [member.outcome(source.device) for member in members]
@@ -205,12 +208,14 @@ class _Member:
 class _StackTraining:
     """The training of a stack under way."""
 
-    def __init__(self, members: Sequence[_Member], source: BatchSource, train: Indices, dev: Indices) -> None:
+    def __init__(
+        self, members: Sequence[_Member], source: BatchSource, train: Indices, dev: Indices, task: Task
+    ) -> None:
         for member in members:
             seed_dropout(member.head, member.config.seed)
         self.members, self.source, self.train, self.dev = list(members), source, train, dev
         self.roles, self.config = members[0].head.training_reads, members[0].config  # what all members agree in
-        self.scored_roles = members[0].head.config.roles
+        self.task, self.scored_roles = task, members[0].head.config.roles
         self.stack = HeadStack([member.head for member in members], source.device)
         decays = self._tensor([member.config.weight_decay for member in self.members])
         self.optimizer = StackedAdam(self.stack.rows, name=self.config.optimizer, weight_decay=decays)
@@ -256,12 +261,13 @@ class _StackTraining:
     def _losses(self, output: HeadOutput, labels: Tensor) -> dict[str, Tensor]:
         """Gives what each model's loss is made of, ``(models,)`` by name."""
         if self.config.class_weights and self.by_class is None:
-            weights = class_weights(self.source.labels[self.train], output.logits.shape[-1])
+            weights = self.task.balance(self.source.labels[self.train], output.logits.shape[-1])
             self.by_class = weights.to(output.logits.device)
 
         def one(logits: Tensor, losses: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             made = HeadOutput(logits, losses)
-            return total_loss(made, labels, weights, by_class=self.by_class, smoothing=self.config.label_smoothing)
+            smoothing = self.config.label_smoothing
+            return total_loss(made, labels, weights, by_class=self.by_class, smoothing=smoothing, task=self.task)
 
         weighed = {name: self.weights[name] for name in output.losses}
         losses: dict[str, Tensor] = vmap(one)(output.logits, dict(output.losses), weighed)
@@ -275,8 +281,9 @@ class _StackTraining:
             if not logits.isfinite().all():
                 self._fail(member, LossNotFinite(f"the logits of dev are not finite after epoch {self.done}"))
                 continue
-            scores = EpochScores(epoch=self.done, losses=record.means(place), dev=dev_scores(logits, labels))
-            if add_epoch(member.progress, scores, member.config):
+            dev = dev_scores(logits, labels, self.task)
+            scores = EpochScores(epoch=self.done, losses=record.means(place), dev=dev)
+            if add_epoch(member.progress, scores, member.config, self.task):
                 member.best = self.stack.state_dict(place)
             told(member.place, scores)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from cache.errors import MmerError
 from fusion.evaluation.metrics import METRICS, confusion, score, score_confusions
@@ -23,11 +23,12 @@ def test_the_golden_confusion_matrix_gives_the_golden_scores() -> None:
     assert scores.wa == pytest.approx(0.714286, abs=1e-6)
     assert scores.ua == pytest.approx(0.575, abs=1e-6)
     assert scores.wf1 == pytest.approx(0.679654, abs=1e-6)
+    assert scores.mf1 == pytest.approx((18 / 22 + 2 / 6) / 2)
 
 
 def test_wa_is_the_accuracy_and_ua_the_mean_recall_by_name_t002_8() -> None:
     named = score(*predictions_of(GOLDEN), 2).as_dict()
-    assert tuple(named) == METRICS == ("wa", "ua", "wf1")
+    assert tuple(named) == METRICS == ("wa", "ua", "wf1", "mf1")
     assert (round(named["wa"], 4), round(named["ua"], 4)) == (0.7143, 0.575)
 
 
@@ -37,7 +38,7 @@ def test_rows_of_the_confusion_matrix_are_the_truth() -> None:
 
 def test_a_class_that_is_never_guessed_has_precision_0_and_no_warning() -> None:
     scores = score(np.array([0, 0, 1]), np.array([0, 0, 0]), 2)
-    assert scores.as_dict() == pytest.approx({"wa": 2 / 3, "ua": 0.5, "wf1": 2 / 3 * 0.8})
+    assert scores.as_dict() == pytest.approx({"wa": 2 / 3, "ua": 0.5, "wf1": 2 / 3 * 0.8, "mf1": 0.4})
 
 
 def test_a_class_that_the_truth_lacks_is_an_error_and_not_skipped() -> None:
@@ -45,6 +46,22 @@ def test_a_class_that_the_truth_lacks_is_an_error_and_not_skipped() -> None:
     with pytest.raises(MmerError, match="the mean over 4 classes, but no utterance is of class 1, 3"):
         score(truth, guess, 4)
     assert score(truth, guess, 4, every_class=False).ua == pytest.approx(0.75)
+
+
+def test_macro_f1_is_over_the_classes_of_the_truth_as_ua_is() -> None:
+    truth = np.array([0, 0, 2])
+    never, guessed = np.array([0, 0, 2]), np.array([0, 1, 2])
+    assert score(truth, never, 4, every_class=False).mf1 == 1  # classes 1 and 3 are in neither
+    assert score(truth, guessed, 4, every_class=False).mf1 == pytest.approx((2 / 3 + 1) / 2)  # 1 is guessed alone
+
+
+@settings(deadline=None, max_examples=50)
+@given(arrays(np.int64, (4, 4), elements=st.integers(0, 6)).filter(lambda counts: counts.sum(axis=1).all()))
+def test_macro_f1_agrees_with_scikit_learn(matrix: Integers) -> None:
+    truth, guess = predictions_of(matrix)
+    expected = f1_score(truth, guess, average="macro", labels=np.arange(4), zero_division=0)
+    assert score(truth, guess, 4).mf1 == pytest.approx(expected)
+    assert score_confusions(matrix)[METRICS.index("mf1")] == pytest.approx(expected)
 
 
 def test_nothing_is_no_score() -> None:

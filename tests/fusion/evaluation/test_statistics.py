@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
-from fusion.evaluation.metrics import Scores, score
+from fusion.evaluation.metrics import METRICS, Scores, score
 from fusion.evaluation.statistics import Predictions, bootstrap_interval, clusters_of, compare, pooled_scores, summarize
 from tests.support.rosters import dyads, show
 
@@ -37,19 +37,19 @@ def chosen(predictions: Predictions, places: npt.NDArray[np.int64]) -> Predictio
 
 
 def scored(*values: float) -> list[Scores]:
-    return [Scores(wa=value, ua=value / 2, wf1=value / 4) for value in values]
+    return [Scores(wa=value, ua=value / 2, wf1=value / 4, mf1=value / 8) for value in values]
 
 
 def test_the_mean_is_over_seeds_of_the_mean_over_folds_and_std_over_folds() -> None:
     summary = summarize({1: scored(0.4, 0.8), 2: scored(0.6, 0.8)}, predicted())
-    assert summary.mean == pytest.approx({"wa": 0.65, "ua": 0.325, "wf1": 0.1625})
+    assert summary.mean == pytest.approx({"wa": 0.65, "ua": 0.325, "wf1": 0.1625, "mf1": 0.08125})
     assert summary.std == pytest.approx(
-        {name: np.std([0.5, 0.8], ddof=1) / part for name, part in (("wa", 1), ("ua", 2), ("wf1", 4))}
+        {name: np.std([0.5, 0.8], ddof=1) / part for name, part in (("wa", 1), ("ua", 2), ("wf1", 4), ("mf1", 8))}
     )
 
 
 def test_a_single_fold_has_no_spread() -> None:
-    assert summarize({1: scored(0.4)}, predicted()).std == {"wa": None, "ua": None, "wf1": None}
+    assert summarize({1: scored(0.4)}, predicted()).std == {"wa": None, "ua": None, "wf1": None, "mf1": None}
 
 
 @pytest.mark.parametrize("scores", [{}, {1: []}, {1: scored(0.4), 2: scored(0.4, 0.5)}])
@@ -108,7 +108,7 @@ def test_predictions_of_several_seeds_do_not_narrow_the_interval() -> None:
 
 def test_a_single_cluster_has_no_interval() -> None:
     run = predicted(clusters=1)
-    nothing = {"wa": None, "ua": None, "wf1": None}
+    nothing = {"wa": None, "ua": None, "wf1": None, "mf1": None}
     assert bootstrap_interval(run) == nothing
     assert compare(run, run).interval == nothing
 
@@ -123,9 +123,9 @@ def test_two_thousand_draws_of_a_corpus_take_well_under_a_second() -> None:
 def test_a_run_does_not_differ_from_itself() -> None:
     run = predicted()
     same = compare(run, chosen(run, np.random.default_rng(0).permutation(len(run.ids))))
-    assert same.difference == {"wa": 0, "ua": 0, "wf1": 0}
-    assert same.interval == {"wa": (0, 0), "ua": (0, 0), "wf1": (0, 0)}
-    assert same.p == {"wa": 1, "ua": 1, "wf1": 1}
+    assert same.difference == {"wa": 0, "ua": 0, "wf1": 0, "mf1": 0}
+    assert same.interval == {"wa": (0, 0), "ua": (0, 0), "wf1": (0, 0), "mf1": (0, 0)}
+    assert same.p == {"wa": 1, "ua": 1, "wf1": 1, "mf1": 1}
 
 
 @pytest.mark.parametrize("clusters", [8, 24])
@@ -146,7 +146,7 @@ def test_a_better_run_is_better_beyond_chance(clusters: int) -> None:
 def test_few_clusters_are_exchanged_in_every_way() -> None:
     run = predicted(clusters=3, each=8)
     right, wrong = replace(run, guess=run.truth), replace(run, guess=(run.truth + 1) % 4)
-    assert compare(right, wrong).p == {"wa": 2 / 8, "ua": 2 / 8, "wf1": 2 / 8}  # all kept, and all exchanged
+    assert compare(right, wrong).p == dict.fromkeys(METRICS, 2 / 8)  # all kept, and all exchanged
 
 
 def test_a_run_of_three_seeds_compares_with_a_run_of_one() -> None:

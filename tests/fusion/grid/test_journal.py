@@ -33,7 +33,7 @@ def test_a_model_scores_what_it_scores_in_mmer_train(trainable: Path, tmp_path: 
             assert (own.path / name).read_bytes() == (run.path / name).read_bytes()
         result, scores = journal.result(model, 7), run.read(SCORES)
         assert result.combination == 7
-        assert result.test == {metric: scores[metric] for metric in ("wa", "ua", "wf1")}
+        assert result.test == {metric: scores[metric] for metric in ("wa", "ua", "wf1", "mf1")}
         assert (result.dev, result.epoch) == (scores["dev_scores"], scores["epoch"])
         assert result.seconds > 0
 

@@ -57,7 +57,7 @@ def test_folds_that_nothing_was_trained_on_make_all_incomplete() -> None:
     assert single_best(order) is None
 
 
-@pytest.mark.parametrize(("monitor", "first"), [("wf1", 1), ("ua", 1), ("loss", 1)])
+@pytest.mark.parametrize(("monitor", "first"), [("wf1", 1), ("ua", 1), ("mf1", 1), ("loss", 1)])
 def test_the_monitor_says_whether_more_is_better(monitor: str, first: int) -> None:
     results = grid({0: (0.5, 0.5), 1: (0.6, 0.6), 2: (0.4, 0.4)})
     assert [one.combination for one in ranked(results, monitor)] == [1, 0, 2]
@@ -75,6 +75,25 @@ def test_a_score_that_is_no_number_is_the_worst() -> None:
     lost = [replace(one, dev={**one.dev, "loss": float("nan")}) if one.combination == 1 else one for one in results]
     assert [one.combination for one in ranked(lost, "loss")] == [0, 2, 1]
     assert winners(lost, "loss") == {"1": 0, "2": 0}
+
+
+def test_a_score_that_an_older_version_did_not_write_is_the_worst_and_has_no_mean() -> None:
+    results = grid({0: (0.5, 0.5), 1: (0.6, 0.6), 2: (0.4, 0.4)})
+    older = [
+        replace(one, dev={name: value for name, value in one.dev.items() if name != "mf1"})
+        if (one.combination, one.fold) == (1, "2")
+        else one
+        for one in results
+    ]
+    order = ranked(older, "mf1")
+    assert [one.combination for one in order] == [0, 2, 1]
+    assert [list(one.dev.mean) for one in order if one.dev] == [
+        ["wa", "ua", "wf1", "mf1", "loss"],
+        ["wa", "ua", "wf1", "mf1", "loss"],
+        ["wa", "ua", "wf1", "loss"],
+    ]
+    assert winners(older, "mf1") == {"1": 1, "2": 0}
+    assert winners(older, "wf1") == {"1": 1, "2": 1}
 
 
 def test_ties_keep_the_order_of_the_grid_whatever_that_of_the_results() -> None:
@@ -124,7 +143,7 @@ def test_the_nested_score_is_that_of_each_winner_on_its_own_fold() -> None:
     won = winners(grid(), "wf1", folds=("1", "2"))
     assert won == {"1": 3, "2": 0}  # 3 failed on the other fold, which has no say here
     score = nested(opened(grid(), won), won)
-    assert list(score.mean) == ["wa", "ua", "wf1"]
+    assert list(score.mean) == ["wa", "ua", "wf1", "mf1"]
     assert score.mean["wa"] == pytest.approx(np.mean([0.8, 0.5]))
     assert score.mean["ua"] == pytest.approx(np.mean([0.4, 0.25]))
     assert score.std["wa"] == pytest.approx(np.std([0.8, 0.5], ddof=1))

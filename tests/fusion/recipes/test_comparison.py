@@ -7,7 +7,7 @@ from fusion.protocols.catalog import describe
 from fusion.recipes.catalog import RECIPES, recipe
 from fusion.recipes.comparison import beside
 
-SCORES = {"wa": 0.701, "ua": 0.7123, "wf1": 0.68, "loss": 0.9}
+SCORES = {"wa": 0.701, "ua": 0.7123, "wf1": 0.68, "mf1": 0.6612, "loss": 0.9}
 VERDICTS = r"\b(better|worse|best|improv|gain|outperform|lower|higher|beat|good|bad|short of|success|fail)"
 MARK = ", the variant run here"
 
@@ -21,8 +21,8 @@ def shown(name: str, **run: Any) -> list[str]:
 def test_all_that_was_published_stands_beside_what_was_obtained(name: str) -> None:
     one = recipe(name)
     lines = shown(name)
-    assert lines[0].split() == ["wa", "ua", "wf1"]
-    assert lines[1].split()[:4] == ["obtained", "0.7010", "0.7123", "0.6800"]
+    assert lines[0].split() == ["wa", "ua", "wf1", "mf1"]
+    assert lines[1].split()[:5] == ["obtained", "0.7010", "0.7123", "0.6800", "0.6612"]
     for figure, line in zip(one.published.figures, lines[2:], strict=False):
         assert line.startswith(f"published: {figure.what}")
         assert line.endswith(figure.status)
@@ -59,7 +59,7 @@ def test_fewer_utterances_are_not_the_recipe() -> None:
 
 def test_scores_stand_in_columns_and_a_missing_one_is_a_dash() -> None:
     lines = beside(recipe("superb-iemocap"), {"wa": 0.6}, protocol="session", labels="iemocap4", frozen=True)
-    assert lines[1].split()[:4] == ["obtained", "0.6000", "-", "-"]
+    assert lines[1].split()[:5] == ["obtained", "0.6000", "-", "-", "-"]
     assert [line.index("0.6") for line in lines[1:3]] == [lines[0].index("wa") - 4] * 2
 
 

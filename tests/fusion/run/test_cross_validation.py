@@ -103,7 +103,7 @@ def test_the_folder_holds_what_the_run_was(trainable: Path, undisturbed: Path) -
         assert {row[f"fold {fold}"] for row in rows} == {"train", "dev", "test"}
     curves = folder.model("1", 2).read_rows("curves.csv")
     assert [row["epoch"] for row in curves] == ["1", "2"]
-    assert curves[0].keys() == {"epoch", "cross_entropy", "total", "dev_wa", "dev_ua", "dev_wf1", "dev_loss"}
+    assert curves[0].keys() == {"epoch", "cross_entropy", "total", "dev_wa", "dev_ua", "dev_wf1", "dev_mf1", "dev_loss"}
 
 
 def test_a_loss_that_is_not_finite_names_batch_and_epoch_and_keeps_the_best_weights(
@@ -112,7 +112,7 @@ def test_a_loss_that_is_not_finite_names_batch_and_epoch_and_keeps_the_best_weig
     planned = plan(trainable, "audio", {"epochs": "5"})
     killed_after(1, planned, tmp_path)
     good = load_checkpoint(tmp_path / "1-seed0" / "state.safetensors").tensors[BEST]
-    broken = "fusion.training.steps.functional.cross_entropy"
+    broken = "fusion.evaluation.task.functional.cross_entropy"
     monkeypatch.setattr(broken, lambda logits, *_, **__: logits.sum() * torch.nan)
     for _ in range(2):  # told again, and not trained over
         with pytest.raises(MmerError, match=r"loss cross_entropy is nan in batch 1 of epoch 2; lower lr .* of epoch 1"):

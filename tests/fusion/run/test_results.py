@@ -11,13 +11,13 @@ from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.run.artifacts import read_probabilities
 from fusion.run.folder import RunFolder
-from fusion.run.results import HEADER, collect, cost_of, latex_row, score_table
+from fusion.run.results import collect, cost_of, latex_row, score_header, score_table
 from tests.support.runs import finish, plan
 
 KEYS = ["fusion", "cache", "protocol", "labels", "run", "folds", "mean", "std", "interval", "pooled"]
 BESIDE = ["recall", "notes"]
 FOLD_KEYS = {"fold": str, "seed": int, "epoch": int, "train": int, "dev": int, "test": int}
-SCORES = ["wa", "ua", "wf1"]
+SCORES = ["wa", "ua", "wf1", "mf1"]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,7 @@ def test_scores_agree_with_scikit_learn_on_what_was_predicted(run: tuple[dict[st
     assert results["pooled"]["wa"] == pytest.approx(accuracy_score(truth, guess))
     assert results["pooled"]["ua"] == pytest.approx(balanced_accuracy_score(truth, guess))
     assert results["pooled"]["wf1"] == pytest.approx(f1_score(truth, guess, average="weighted"))
+    assert results["pooled"]["mf1"] == pytest.approx(f1_score(truth, guess, average="macro"))
     by_seed = np.array([one["ua"] for one in results["folds"]]).reshape(2, 3)
     assert results["mean"]["ua"] == pytest.approx(by_seed.mean())
     assert results["std"]["ua"] == pytest.approx(by_seed.mean(axis=0).std(ddof=1))
@@ -73,10 +74,10 @@ def test_every_guess_has_the_highest_of_probabilities_that_sum_to_one(run: tuple
 def test_the_table_has_a_row_for_each_model_and_four_for_all(run: tuple[dict[str, Any], RunFolder]) -> None:
     results, _ = run
     table = score_table(results)
-    assert {len(row) for row in table} == {len(HEADER)}
+    assert {len(row) for row in table} == {len(score_header(results))}
     assert [row[0] for row in table[-4:]] == ["mean", "std", "pooled", "95% of pooled"]
     assert table[0][:2] == ["1", 1]
-    assert table[-4][-2] == f"{100 * results['mean']['ua']:.2f}"
+    assert table[-4][-3] == f"{100 * results['mean']['ua']:.2f}"
 
 
 def test_a_denominator_stands_in_the_table_where_utterances_are_missing(run: tuple[dict[str, Any], RunFolder]) -> None:
@@ -93,7 +94,7 @@ def test_a_single_fold_has_no_spread(run: tuple[dict[str, Any], RunFolder], trai
     folder = RunFolder(Path(shutil.copytree(run[1].path, tmp_path / "run")))
     described = folder.described
     alone = collect(folder, open_cache(trainable), {**described, "folds": ["1"], "seeds": [1]})
-    assert json.dumps(alone["std"]) == '{"wa": null, "ua": null, "wf1": null}'
+    assert json.dumps(alone["std"]) == '{"wa": null, "ua": null, "wf1": null, "mf1": null}'
     assert [row[-1] for row in score_table(alone)][-3] == "-"
     assert r"\pm" not in latex_row(alone)
 

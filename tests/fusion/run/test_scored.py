@@ -9,6 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cache.errors import MmerError
+from fusion.evaluation.metrics import METRICS as SCORES
+from fusion.fingerprint import digest_of
 from fusion.run import cross_validation as crossval
 from fusion.run.artifacts import damage, read_cost, read_predictions, read_probabilities, read_scores
 from fusion.run.cross_validation import cross_validate
@@ -137,6 +139,49 @@ def test_a_run_of_old_keeps_no_digests(part: ModelFolder) -> None:
     without("digests")(part.path / "scores.json")
     other_weights(part.path / "weights.safetensors")
     assert damage(part, NAMES) == ""
+
+
+def older(part: ModelFolder) -> str:
+    """Takes macro F1 from the scores of a model, as the version before it wrote them."""
+    scores = part.read("scores.json")
+    kept = {name: value for name, value in scores.items() if name not in {"mf1", "digests"}}
+    kept["dev_scores"] = {name: value for name, value in kept["dev_scores"].items() if name != "mf1"}
+    digests = {**scores["digests"], "scores.json": digest_of(kept)}
+    part.write("scores.json", {**kept, "digests": digests})
+    return (part.path / "scores.json").read_text()
+
+
+def test_a_score_that_an_older_version_did_not_write_follows_from_the_predictions(
+    trainable: Path, run: Path, part: ModelFolder
+) -> None:
+    written = read_scores(part)
+    before = older(part)
+    found = read_scores(part)
+    assert list(found) == list(written)
+    assert {name: found[name] for name in SCORES} == {name: written[name] for name in SCORES}
+    assert damage(part, NAMES) == ""
+    watcher, folder = Told(), part.path.parent
+    results = finish(plan(trainable, "audio"), folder, watcher)
+    assert watcher.started == []
+    assert (part.path / "scores.json").read_text() == before
+    expected = RunFolder(run).read("results.json")
+    assert {name: results[name] for name in ("mean", "std", "pooled", "interval")} == {
+        name: expected[name] for name in ("mean", "std", "pooled", "interval")
+    }
+
+
+def test_a_score_that_is_missing_from_what_was_written_is_damage(part: ModelFolder) -> None:
+    without("mf1")(part.path / "scores.json")
+    with pytest.raises(MmerError, match=r"scores.json is damaged \(it is not what was written\)"):
+        read_scores(part)
+
+
+def test_predictions_that_no_older_score_follows_from_are_damage(part: ModelFolder) -> None:
+    older(part)
+    surer(part.path / "predictions.csv")
+    with pytest.raises(MmerError, match=r"predictions.csv is damaged \(it is not the file that scores.json is of\)"):
+        read_scores(part)
+    assert "predictions.csv is damaged" in damage(part, NAMES)
 
 
 def test_scores_do_not_outlive_the_weights_that_they_are_of(

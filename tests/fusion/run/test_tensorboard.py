@@ -35,7 +35,7 @@ def test_every_epoch_of_every_model_is_written(trainable: Path, tmp_path: Path) 
         part = tmp_path / f"{number}-seed0"
         assert steps(part, "train/total") == steps(part, "dev/ua") == [1, 2]
         names = set(events(part).Tags()["scalars"])
-        assert names >= {"train/cross_entropy", "dev/wf1", "dev/ua", "dev/loss"}
+        assert names >= {"train/cross_entropy", "dev/wf1", "dev/mf1", "dev/ua", "dev/loss"}
     first = [one.losses["total"] for one in told.epochs[:2]]
     assert [event.value for event in events(tmp_path / "1-seed0").Scalars("train/total")] == pytest.approx(first)
     assert told.notes

@@ -86,7 +86,7 @@ def test_training_stops_when_dev_gets_no_better(learnable: Path) -> None:
     assert len(made.curves) == 4
 
 
-@pytest.mark.parametrize(("monitor", "up"), [("wf1", True), ("loss", False)])
+@pytest.mark.parametrize(("monitor", "up"), [("wf1", True), ("mf1", True), ("loss", False)])
 def test_equal_dev_scores_are_no_better(monitor: str, up: bool) -> None:
     low, high = {monitor: 0.1}, {monitor: 0.2}
     assert is_better(high, low, monitor) == up
@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(learnab
     [
         ({"optimizer": "sgd"}, "optimizer must be one of adamw, adam, got 'sgd'"),
         ({"schedule": "step"}, "schedule must be one of constant, linear, cosine, got 'step'"),
-        ({"monitor": "f1"}, "monitor must be one of wf1, ua, wa, loss"),
+        ({"monitor": "f1"}, "monitor must be one of wf1, ua, wa, mf1, loss"),
         ({"precision": "half"}, "precision must be one of float32, bfloat16, float16"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),

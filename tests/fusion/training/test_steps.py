@@ -1,12 +1,10 @@
-import numpy as np
 import pytest
 import torch
-from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
 
 from fusion.head import Batch, HeadOutput
-from fusion.training.steps import build_optimizer, class_weights, descend, drop_modalities, set_rate, total_loss
+from fusion.training.steps import build_optimizer, descend, drop_modalities, set_rate, total_loss
 from tests.support.trainings import toy_head
 
 
@@ -66,13 +64,6 @@ def test_the_rate_is_that_of_all_parameters() -> None:
     optimizer = build_optimizer(nn.Linear(2, 2), name="adamw", lr=0.8, weight_decay=0)
     set_rate(optimizer, 0.2)
     assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.2]
-
-
-def test_class_weights_are_those_of_scikit_learn() -> None:
-    labels = np.array([0, 1, 1, 2, 2, 2, 2])
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
-    np.testing.assert_allclose(class_weights(labels, 3).numpy(), expected, rtol=1e-6)
-    assert class_weights(np.array([0, 0]), 2).isfinite().all()
 
 
 def test_the_total_adds_weighted_losses_to_the_cross_entropy() -> None:

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,22 +57,23 @@ def test_markdown_shows_dev_where_tests_are_closed() -> None:
     assert CLOSED in told
     assert ALL_TESTS[1:] not in told
     header, rule, base, first, *_, partly, failed = cells(told)
-    assert header[1:] == ["dev WA", "dev UA", "dev W-F1", "Δ WA", "Δ UA", "Δ W-F1"]
+    assert header[1:] == [f"{part} {title}" for part in ("dev", "Δ") for title in ("WA", "UA", "W-F1", "M-F1")]
     assert len({len(row) for row in cells(told)}) == 1
-    assert rule[1:] == ["---:"] * 6
+    assert rule[1:] == ["---:"] * 8
     assert base[:2] == ["as published", "55.00 ± 7.07"]
-    assert first[:4] == ["`lr=0.001`", "**62.50** ± 10.61", "**31.25** ± 5.30", "**62.50** ± 10.61"]
-    assert first[4:] == ["+7.50", "+3.75", "+7.50"]
+    assert first[:3] == ["`lr=0.001`", "**62.50** ± 10.61", "**31.25** ± 5.30"]
+    assert first[3:5] == ["**62.50** ± 10.61", "**15.62** ± 2.65"]
+    assert first[5:] == ["+7.50", "+3.75", "+7.50", "+1.87"]
     assert partly[:2] == ["`lr=0.5 global_aware=false` (1 of 2 failed: diverged in epoch 3)", "90.00"]  # not the best
-    assert failed[1:] == ["-"] * 6
+    assert failed[1:] == ["-"] * 8
 
 
 def test_open_tests_have_columns_and_decide_the_difference() -> None:
     table = open_table()
     told = as_markdown(table)
     assert table.compared == "test"
-    assert cells(told)[0][4:7] == ["test WA", "test UA", "test W-F1"]
-    assert cells(told)[3][4] == "**52.50** ± 10.61"
+    assert cells(told)[0][5:9] == ["test WA", "test UA", "test W-F1", "test M-F1"]
+    assert cells(told)[3][5] == "**52.50** ± 10.61"
     assert ALL_TESTS[1:] in told
     assert CLOSED not in told
 
@@ -80,7 +82,7 @@ def test_a_combination_that_won_everywhere_shows_its_test_and_others_stay_closed
     results = opened(grid({0: (0.5, 0.5), 1: (0.4, 0.4)}), {"1": 0, "2": 0})
     table = ablation(ranked(results), TITLE)
     assert (table.compared, table.shown) == ("dev", ("dev", "test"))
-    assert [row[4] for row in cells(as_markdown(table))[2:]] == ["**40.00** ± 0.00", "-"]
+    assert [row[5] for row in cells(as_markdown(table))[2:]] == ["**40.00** ± 0.00", "-"]
     assert CLOSED in as_markdown(table)
 
 
@@ -100,9 +102,9 @@ def test_latex_is_balanced_and_its_rows_are_equally_long(table: Ablation) -> Non
     assert "_" not in bare
     columns = re.search(r"begin\{tabular\}\{(\w+)\}", told)
     assert columns is not None
-    assert columns[1] == "l" + "r" * 3 * (len(table.shown) + 1)
+    assert columns[1] == "l" + "r" * 4 * (len(table.shown) + 1)
     rows = [line for line in bare.splitlines() if line.endswith(r"\\")]
-    spans = [3 * row.count("multicolumn{3}") + (1 if "multicolumn" in row else row.count("&") + 1) for row in rows]
+    spans = [4 * row.count("multicolumn{4}") + (1 if "multicolumn" in row else row.count("&") + 1) for row in rows]
     assert set(spans) == {len(columns[1])}
     assert [told.count(rf"\{word}rule") for word in ("top", "mid", "bottom")] == [1, 1, 1]
 
@@ -111,7 +113,17 @@ def test_the_best_of_each_column_is_bold_in_latex() -> None:
     bold = [line for line in as_latex(open_table()).splitlines() if "textbf" in line]
     assert len(bold) == 1
     assert bold[0].startswith(r"lr=0.001 & \textbf{62.50} $\pm$ 10.61 & \textbf{31.25} $\pm$ 5.30 &")
-    assert bold[0].count("textbf") == 6
+    assert bold[0].count("textbf") == 8
+
+
+def test_a_score_that_an_older_version_did_not_write_has_no_difference() -> None:
+    results = [
+        replace(one, dev={"wa": 0.5, "ua": 0.5, "wf1": 0.5, "loss": 1.0}) if one.combination else one
+        for one in grid({0: (0.5, 0.5), 1: (0.4, 0.4)})
+    ]
+    base, older = cells(as_markdown(ablation(ranked(results), TITLE)))[2:]
+    assert base[4] == "**12.50** ± 0.00"
+    assert (older[4], older[5:]) == ("-", ["+0.00", "+25.00", "+0.00", "-"])
 
 
 def test_equally_good_means_are_all_bold() -> None:

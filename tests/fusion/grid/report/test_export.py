@@ -11,7 +11,7 @@ from fusion.run.folder import Folder
 from tests.support.scored import AXES, COMBINATIONS, grid, opened, ranked
 
 WON = {"1": 1, "2": 0}
-SCORES = ["wa", "ua", "wf1"]
+SCORES = ["wa", "ua", "wf1", "mf1"]
 
 
 def test_the_object_is_that_of_the_contract() -> None:
@@ -21,7 +21,7 @@ def test_the_object_is_that_of_the_contract() -> None:
     assert [row["config"] for row in told["rows"]] == [dict(COMBINATIONS[place]) for place in (1, 2, 0, 3, 4)]
     assert all(list(row["dev"]) == SCORES for row in told["rows"])
     assert [row["test"] for row in told["rows"]] == [None] * 5
-    assert told["nested"] == pytest.approx({"wa": 0.55, "ua": 0.275, "wf1": 0.55})
+    assert told["nested"] == pytest.approx({"wa": 0.55, "ua": 0.275, "wf1": 0.55, "mf1": 0.1375})
     assert (told["winner"], told["winner_nested"]) == (dict(COMBINATIONS[1]), False)
     assert (told["engine"], told["seconds"], told["shows_unchosen_tests"]) == ("fused", 12.5, False)
     assert [(fold["fold"], fold["config"]["lr"], fold["test"]["wa"]) for fold in told["folds"]] == [
@@ -35,11 +35,24 @@ def test_failures_and_open_tests_are_in_the_object() -> None:
     results = opened(grid())
     told = grid_json(ranked(results), results, WON, engine="shared", seconds=1)
     assert told["shows_unchosen_tests"] is True
-    assert told["rows"][0]["test"] == pytest.approx({"wa": 0.525, "ua": 0.2625, "wf1": 0.525})
+    assert told["rows"][0]["test"] == pytest.approx({"wa": 0.525, "ua": 0.2625, "wf1": 0.525, "mf1": 0.13125})
     last = told["rows"][-1]
     assert (last["rank"], last["models"], last["of"], last["failures"]) == (None, 0, 2, 2)
     assert last["failure"] == "the loss total is nan in batch 7 of epoch 4"
     assert last["dev"] == dict.fromkeys(SCORES)
+
+
+def test_a_score_that_an_older_version_did_not_write_is_null_and_an_empty_cell(tmp_path: Path) -> None:
+    older = {"wa": 0.5, "ua": 0.5, "wf1": 0.5, "loss": 1.0}
+    results = [replace(one, dev=older) for one in opened(grid({0: (0.5, 0.5)}))]
+    won, folder = {"1": 0, "2": 0}, Folder(tmp_path)
+    told = grid_json(ranked(results), results, won, engine="fused", seconds=1)
+    assert told["rows"][0]["dev"] == {"wa": 0.5, "ua": 0.5, "wf1": 0.5, "mf1": None}
+    assert told["rows"][0]["dev_std"]["mf1"] is told["folds"][0]["dev"]["mf1"] is None
+    assert told["rows"][0]["test"]["mf1"] == pytest.approx(0.1)
+    write_csv(folder, ranked(results), results, AXES, won)
+    (row,), models = folder.read_rows("grid.csv"), folder.read_rows("models.csv")
+    assert (row["dev_mf1"], row["dev_mf1_std"], models[0]["dev_mf1"]) == ("", "", "")
 
 
 def test_an_infinite_loss_is_no_invalid_json() -> None:

@@ -33,3 +33,8 @@ def test_a_score_that_is_not_finite_is_left_out() -> None:
 
 def test_a_single_fold_has_no_spread() -> None:
     assert pictured(ranked(grid({0: (0.5,)}, ("1",))), "ua").spreads == (0.0,)
+
+
+def test_a_score_is_called_by_its_title_with_its_unit_and_direction() -> None:
+    assert pictured(ranked(grid()), "mf1").label == "mean dev M-F1 (%)"
+    assert pictured(ranked(grid()), "loss").label == "mean dev loss (lower is better)"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from cli.options import print_table
@@ -20,10 +22,10 @@ WON = {"1": 1, "2": 0}
 
 def test_the_table_has_a_row_for_each_combination_the_best_first() -> None:
     header, rows = grid_table(ranked(opened(grid(), WON)), AXES, WON)
-    assert header == ["rank", "lr", "global_aware", "dev WA", "dev UA", "dev W-F1", "notes"]
+    assert header == ["rank", "lr", "global_aware", "dev WA", "dev UA", "dev W-F1", "dev M-F1", "notes"]
     assert {len(row) for row in rows} == {len(header)}
     assert rows[0] == [
-        *(1, "0.001", "true", "62.50 ± 10.61", "31.25 ± 5.30", "62.50 ± 10.61"),
+        *(1, "0.001", "true", "62.50 ± 10.61", "31.25 ± 5.30", "62.50 ± 10.61", "15.62 ± 2.65"),
         "best by mean dev; wins fold 1",
     ]
     assert [row[:3] for row in rows[1:]] == [
@@ -38,13 +40,21 @@ def test_the_table_has_a_row_for_each_combination_the_best_first() -> None:
         "1 of 2 failed: diverged in epoch 3",
         "diverged in epoch 4",
     ]
-    assert rows[-1][3:6] == ["-", "-", "-"]
+    assert rows[-1][3:7] == ["-", "-", "-", "-"]
 
 
 def test_test_columns_are_there_only_where_a_combination_is_open_on_all_folds() -> None:
     header, rows = grid_table(ranked(opened(grid())), AXES, WON)
-    assert header[6:9] == ["test WA", "test UA", "test W-F1"]
-    assert [row[6] for row in rows] == ["52.50 ± 10.61", "49.00 ± 1.41", "45.00 ± 7.07", "-", "-"]
+    assert header[7:11] == ["test WA", "test UA", "test W-F1", "test M-F1"]
+    assert [row[7] for row in rows] == ["52.50 ± 10.61", "49.00 ± 1.41", "45.00 ± 7.07", "-", "-"]
+
+
+def test_a_score_that_an_older_version_did_not_write_is_a_dash() -> None:
+    older = {"wa": 0.5, "ua": 0.5, "wf1": 0.5, "loss": 1.0}
+    results = [replace(one, dev=older) for one in opened(grid({0: (0.5, 0.5)}))]
+    assert grid_table(ranked(results), (), WON)[1][0][1:5] == ["50.00 ± 0.00"] * 3 + ["-"]
+    assert fold_table(ranked(results), results, {"1": 0})[1][0][2:6] == ["50.00", "50.00", "50.00", "-"]
+    assert "W-F1 50.00 ± 0.00, M-F1 -" in sentences(ranked(results), results, {"1": 0})[1]
 
 
 def test_a_combination_may_win_several_folds() -> None:
@@ -58,9 +68,10 @@ def test_the_folds_have_their_winners_and_the_nested_score_below() -> None:
     header, rows = fold_table(ranked(results), results, WON)
     assert header[:3] == ["fold", "winner", "dev WA"]
     assert {len(row) for row in rows} == {len(header)}
-    assert rows[0] == ["1", "lr=0.001 global_aware=true", "70.00", "35.00", "70.00", "60.00", "30.00", "60.00"]
+    tested = ["60.00", "30.00", "60.00", "15.00"]
+    assert rows[0] == ["1", "lr=0.001 global_aware=true", "70.00", "35.00", "70.00", "17.50", *tested]
     assert rows[1][:3] == ["2", "lr=0.0001 global_aware=true", "60.00"]
-    assert rows[2] == ["nested", "", "", "", "", "55.00 ± 7.07", "27.50 ± 3.54", "55.00 ± 7.07"]
+    assert rows[2] == ["nested", *[""] * 5, "55.00 ± 7.07", "27.50 ± 3.54", "55.00 ± 7.07", "13.75 ± 1.77"]
 
 
 def test_tables_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,8 +84,10 @@ def test_tables_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_nested_and_what_is_not_is_told() -> None:
     results = opened(grid(), WON)
     nested, best = sentences(ranked(results), results, WON)
-    assert nested == f"nested: test WA 55.00 ± 7.07, UA 27.50 ± 3.54, W-F1 55.00 ± 7.07 over 2 folds; {NESTED}"
-    told = "lr=0.001 global_aware=true, dev WA 62.50 ± 10.61, UA 31.25 ± 5.30, W-F1 62.50 ± 10.61"
+    tested = "WA 55.00 ± 7.07, UA 27.50 ± 3.54, W-F1 55.00 ± 7.07, M-F1 13.75 ± 1.77"
+    assert nested == f"nested: test {tested} over 2 folds; {NESTED}"
+    dev = "WA 62.50 ± 10.61, UA 31.25 ± 5.30, W-F1 62.50 ± 10.61, M-F1 15.62 ± 2.65"
+    told = f"lr=0.001 global_aware=true, dev {dev}"
     assert best == f"best by mean dev: {told}; {NOT_NESTED}"
 
 
@@ -88,7 +101,7 @@ def test_open_tests_of_what_was_not_chosen_are_told() -> None:
 def test_a_single_fold_has_no_others_to_warn_of() -> None:
     results = [result(0, "1", 0.5, 0.4), result(1, "1", 0.4)]
     nested, best = sentences(ranked(results), results, {"1": 0})
-    assert "WA 40.00, UA 20.00, W-F1 40.00 over 1 fold;" in nested
+    assert "WA 40.00, UA 20.00, W-F1 40.00, M-F1 10.00 over 1 fold;" in nested
     assert best.endswith(ONE_FOLD)
 
 

@@ -1,0 +1,221 @@
+"""Prediction tasks: targets, loss, scores, the scores that may choose an epoch, and the columns of predictions.csv.
+
+A task collects everything that depends on the kind of target. Training, evaluation, run folders and grids read it and
+know nothing else about targets. Today there is one task, the classification of utterances. Intervals and confusion
+matrices (`fusion.evaluation.statistics`, `fusion.run.results`) are made for classification.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fusion.evaluation.metrics import METRICS, Classes
+from fusion.evaluation.metrics import score as score_classes
+
+Array: TypeAlias = npt.NDArray[Any]
+LOSS = "loss"  # name of the loss on the development subset
+ID = "id"  # first column of predictions.csv
+OUTPUT = "p_"  # its columns of the outputs of a head begin so
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A number that measures predictions.
+
+    Attributes:
+        name: key in JSON, CSV and options, such as ``wf1``.
+        title: heading in tables, such as ``W-F1``.
+        higher_is_better: whether a higher value is better.
+        in_percent: whether people read it in percent; files always hold the plain value.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool = True
+    in_percent: bool = True
+
+    @property
+    def unit(self) -> float:
+        """The factor between the plain value and the number that people read."""
+        return 100.0 if self.in_percent else 1.0
+
+    def text(self, value: float | None) -> str:
+        """Formats a value for a table; a missing value is a dash.
+
+        Example:
+            >>> Score(name="wf1", title="W-F1").text(0.57345)
+            '57.34'
+        """
+        return "-" if value is None else f"{self.unit * value:.2f}"
+
+
+class Loss(Protocol):
+    """The main loss of a task."""
+
+    def __call__(
+        self, outputs: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
+    ) -> Tensor:
+        """Computes a scalar from the outputs of a head, ``(batch, outputs)``, and the targets, ``(batch, ...)``."""
+        ...
+
+
+class Evaluate(Protocol):
+    """The scores of a task, computed from predictions."""
+
+    def __call__(self, truth: Array, guess: Array, outputs: int, *, complete: bool = True) -> dict[str, float]:
+        """Computes the scores by name; `complete` requires that the truth covers every class."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One kind of target, with everything that follows from it.
+
+    Attributes:
+        name: name of the task.
+        scores: scores in the order of tables, without the loss.
+        loss_name: column of the main loss in curves.csv.
+        monitors: names of the scores that may choose the epoch; ``loss`` is the main loss on the development subset.
+        loss: main loss of the outputs of a head.
+        balance: weights for `loss` from the training targets and the number of outputs, ``(outputs,)``.
+        predict: predictions from the outputs of a head, both ``(batch, outputs)``.
+        decide: the guess of each utterance from its prediction, ``(n, outputs)`` to ``(n,)``.
+        evaluate: scores of guesses.
+        columns: columns of predictions.csv after the id, from the names of the outputs.
+        row: cells of one utterance for `columns`, from its truth, its prediction and the names of the outputs.
+        parse: truth and guess of the rows of predictions.csv, from the rows and the names of the outputs; raises
+            KeyError or ValueError where the rows are not those of `columns`.
+    """
+
+    name: str
+    scores: tuple[Score, ...]
+    loss_name: str
+    monitors: tuple[str, ...]
+    loss: Loss
+    balance: Callable[[Array, int], Tensor]
+    predict: Callable[[Tensor], Tensor]
+    decide: Callable[[Array], Array]
+    evaluate: Evaluate
+    columns: Callable[[Sequence[str]], list[str]]
+    row: Callable[[str, Array, Sequence[str]], list[object]]
+    parse: Callable[[Sequence[Mapping[str, str]], Sequence[str]], tuple[Array, Array]]
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.monitors if name not in {*self.names, LOSS}]
+        if unknown:
+            raise ValueError(f"monitors must be scores of the task or {LOSS}, got {', '.join(unknown)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the scores in the order of tables."""
+        return tuple(score.name for score in self.scores)
+
+    def score(self, name: str) -> Score:
+        """Looks a score up by its name; ``loss`` is the main loss.
+
+        Raises:
+            ValueError: if the task has no such score.
+        """
+        for score in (*self.scores, LOSS_SCORE):
+            if score.name == name:
+                return score
+        raise ValueError(f"unknown score {name!r}; known: {', '.join((*self.names, LOSS))}")
+
+    def is_better(self, value: float, best: float, monitor: str) -> bool:
+        """Checks whether a value of a score is better than another; an equal value is not."""
+        return value > best if self.score(monitor).higher_is_better else value < best
+
+
+LOSS_SCORE = Score(name=LOSS, title=LOSS, higher_is_better=False, in_percent=False)
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+    """Computes the mean cross entropy.
+
+    Args:
+        outputs: logits, ``(batch, classes)``.
+        targets: class of each utterance, int64 ``(batch,)``.
+        weights: weight of each class, ``(classes,)``.
+        smoothing: label smoothing in [0, 1).
+    """
+    return functional.cross_entropy(outputs.float(), targets, weight=weights, label_smoothing=smoothing)
+
+
+def class_weights(targets: Classes, classes: int) -> Tensor:
+    """Computes the weight n / (classes * count) of each class, ``(classes,)``, as scikit-learn's ``balanced``.
+
+    Args:
+        targets: class of each training utterance, int64 ``(n,)``.
+        classes: number of classes.
+
+    Example:
+        >>> class_weights(np.array([0, 0, 0, 1]), 2)
+        tensor([0.6667, 2.0000])
+    """
+    counts = torch.bincount(torch.from_numpy(targets), minlength=classes)
+    return (len(targets) / (classes * counts.clamp(min=1))).to(torch.float32)
+
+
+def _softmax(outputs: Tensor) -> Tensor:
+    return outputs.softmax(dim=1)
+
+
+def _most_probable(predictions: Array) -> Array:
+    guess: Array = predictions.argmax(axis=1)  # the first of equal values
+    return guess
+
+
+def _class_scores(truth: Array, guess: Array, outputs: int, *, complete: bool = True) -> dict[str, float]:
+    return score_classes(truth, guess, outputs, every_class=complete).as_dict()
+
+
+def _class_columns(names: Sequence[str]) -> list[str]:
+    return ["label", "guess", *(f"{OUTPUT}{name}" for name in names)]
+
+
+def _class_row(truth: str, prediction: Array, names: Sequence[str]) -> list[object]:
+    return [truth, names[int(prediction.argmax())], *map(float, prediction)]
+
+
+def _parse_classes(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> tuple[Array, Array]:
+    ids = {name: index for index, name in enumerate(names)}
+    return np.array([ids[row["label"]] for row in rows]), np.array([ids[row["guess"]] for row in rows])
+
+
+TITLES: Mapping[str, str] = {"wa": "WA", "ua": "UA", "wf1": "W-F1", "mf1": "M-F1"}
+
+# One class for each utterance; targets are class ids, int64 (n,), and outputs are logits, (n, classes).
+CLASSIFICATION = Task(
+    name="classification",
+    scores=tuple(Score(name=name, title=TITLES[name]) for name in METRICS),
+    loss_name="cross_entropy",
+    monitors=("wf1", "ua", "wa", "mf1", LOSS),
+    loss=cross_entropy,
+    balance=class_weights,
+    predict=_softmax,
+    decide=_most_probable,
+    evaluate=_class_scores,
+    columns=_class_columns,
+    row=_class_row,
+    parse=_parse_classes,
+)
+TASKS: Mapping[str, Task] = {task.name: task for task in (CLASSIFICATION,)}
+MONITORS: tuple[str, ...] = tuple(dict.fromkeys(name for task in TASKS.values() for name in task.monitors))
+
+
+def task_of(described: Mapping[str, Any]) -> Task:
+    """Returns the task of a run from its description; a run that names none is a classification.
+
+    Raises:
+        ValueError: if the task is unknown.
+    """
+    name = described.get("task", CLASSIFICATION.name)
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
+    return TASKS[name]
