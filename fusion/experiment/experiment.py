@@ -12,6 +12,7 @@ from fusion.experiment.fields import configure
 from fusion.experiment.streams import Chosen, streams_of
 from fusion.fingerprint import digest_of
 from fusion.head import HeadConfig
+from fusion.heads.catalog import head_spec
 from fusion.protocols.folds import Fold
 from fusion.protocols.split import Only, Split
 from fusion.recipes.catalog import Recipe, recipe
@@ -105,7 +106,7 @@ class ExperimentRequest:
         allow_leak: accept encoders that have seen test speakers.
 
     Raises:
-        MmerError: if there is neither head nor recipe, the recipe is unknown, or it belongs to another head.
+        MmerError: if there is neither head nor recipe, one is unknown, or the recipe belongs to another head.
 
     Example:
         >>> ExperimentRequest(recipe="gcf2net-iemocap", fields={"layers": 2}).head
@@ -130,6 +131,7 @@ class ExperimentRequest:
         if settings and self.fusion not in {"", settings.fusion}:
             told = f"recipe {settings.name} is for head {settings.fusion}, not for {self.fusion}"
             raise MmerError(f"{told}; leave --fusion out")
+        head_spec(self.head)
 
     @property
     def settings(self) -> Recipe | None:
