@@ -1,11 +1,13 @@
-"""Which mmer this is."""
+"""The version of the installed distribution."""
 
 from importlib.metadata import PackageNotFoundError, version
 
+DISTRIBUTION = "mmer-toolkit"  # `mmer` on the package index is another project
+
 
 def mmer_version() -> str:
-    """Gives the installed version of mmer, or says that it runs from a bare clone."""
+    """Returns the version of the installed distribution, or ``uninstalled`` in a bare clone."""
     try:
-        return version("mmer")
+        return version(DISTRIBUTION)
     except PackageNotFoundError:
         return "uninstalled"

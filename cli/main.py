@@ -2,6 +2,7 @@
 
 import click
 
+from cache.version import DISTRIBUTION
 from cli.options import LazyGroup
 
 COMMANDS = {
@@ -13,7 +14,7 @@ COMMANDS = {
 
 
 @click.group(cls=LazyGroup, commands_at=COMMANDS)
-@click.version_option(package_name="mmer")
+@click.version_option(package_name=DISTRIBUTION)
 def mmer() -> None:
     """Multimodal (speech + text) emotion recognition from cached encoder features."""
 

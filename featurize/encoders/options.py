@@ -7,13 +7,17 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from cache.stream import Scalar
+from cache.version import DISTRIBUTION
 
 PRECISIONS: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-RECORDED = ("mmer", "torch", "transformers", "numpy", "soxr", "soundfile", "librosa", "av")
+RECORDED: Mapping[str, str] = {  # name in a stream's spec -> distribution
+    "mmer": DISTRIBUTION,
+    **{name: name for name in ("torch", "transformers", "numpy", "soxr", "soundfile", "librosa", "av")},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +57,11 @@ def recorded_limits(options: EncodingOptions, *, chunk: bool) -> dict[str, Scala
 
 
 def library_versions() -> dict[str, str]:
-    """Gives the versions of what takes part in a feature, as far as installed."""
+    """Returns the versions of the packages that influence a feature, as far as they are installed."""
     found = {}
-    for package in RECORDED:
+    for name, distribution in RECORDED.items():
         try:
-            found[package] = version(package)
+            found[name] = version(distribution)
         except PackageNotFoundError:  # a bare clone, or a machine without librosa
             continue
     return found

@@ -1,19 +1,20 @@
-"""What scores are worth: mean and spread over seeds and folds, clustered intervals, paired comparison of two runs.
+"""Uncertainty of scores: mean and spread over seeds and folds, clustered intervals, paired comparison of two runs.
 
-Utterances of one speaker resemble each other, so intervals and tests draw whole clusters: speakers, or dialogues where
-the corpus shares speakers between train and test (MELD). A cluster enters as its confusion matrix, so that a draw is a
-weighted sum of small matrices; `scipy.stats.bootstrap` cannot draw clusters.
+Utterances of one speaker resemble each other, so intervals and tests resample whole clusters: speakers, or dialogues
+where training and test share speakers (MELD). scipy resamples the indices of the clusters; the score of a resample
+follows from the sum of the confusion matrices of its clusters.
 
-Intervals: percentile bootstrap (Efron and Tibshirani, 1993), over whole clusters (Davison and Hinkley, 1997, 3.8).
-Test: the two runs' predictions are exchanged cluster by cluster (approximate randomization, Noreen, 1989).
+Interval: percentile bootstrap (Efron and Tibshirani, 1993) over whole clusters (Davison and Hinkley, 1997, 3.8).
+Test: approximate randomization (Noreen, 1989), which exchanges the predictions of the two runs cluster by cluster.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import bootstrap, permutation_test
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
@@ -23,21 +24,21 @@ Matrix: TypeAlias = npt.NDArray[Any]
 Interval: TypeAlias = tuple[float, float]
 
 RESAMPLES, LEVEL = 2_000, 0.95
-ROUNDING = 1e-12  # must not hide a tie
-BLOCK_VALUES = 4_000_000  # drawn weights held at once: 32 MB
+ROUNDING = 1e-12  # rounding errors of tied differences stay below it
+BATCH_VALUES = 1_000_000  # cluster indices resampled at once; each array of a batch takes up to 8 MB
 CLUSTERS: Mapping[str, str] = {"meld": "dialogue"}  # corpus -> column that clusters its utterances; others: speaker
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """Test predictions pooled over folds, one row for each utterance and seed.
+    """Test predictions pooled over folds, with a row for each utterance and seed.
 
     Attributes:
         ids: utterance ids, ``(n,)``.
-        truth: their classes, int64 ``(n,)``.
-        guess: what was predicted, int64 ``(n,)``.
-        clusters: what they are drawn by, ``(n,)``.
-        classes: how many classes the label set has.
+        truth: true classes, int64 ``(n,)``.
+        guess: predicted classes, int64 ``(n,)``.
+        clusters: names of the clusters, ``(n,)``.
+        classes: number of classes in the label set.
     """
 
     ids: npt.NDArray[np.str_]
@@ -54,13 +55,13 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The scores of a run, each by metric.
+    """The scores of a run by metric, with their spread and interval.
 
     Attributes:
-        mean: over seeds of the mean over folds.
-        std: over folds of their mean over seeds, with the divisor n - 1; None for a single fold.
-        interval: of the pooled score, 95%; None for a single cluster.
-        pooled: over the predictions of all folds and seeds together.
+        mean: mean over seeds of the mean over folds.
+        std: standard deviation over folds of the mean over seeds, with the divisor n - 1; None for a single fold.
+        interval: 95% interval of the pooled score; None for a single cluster.
+        pooled: score of the predictions of all folds and seeds together.
     """
 
     mean: dict[str, float]
@@ -71,12 +72,12 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How much better the first of two runs is, in pooled scores by metric.
+    """The difference of two runs in pooled scores, by metric.
 
     Attributes:
-        difference: first minus second.
-        interval: 95%; None for a single cluster.
-        p: share of exchanges with a difference at least as large, two-sided.
+        difference: score of the first run minus score of the second.
+        interval: 95% interval of the difference; None for a single cluster.
+        p: share of exchanges whose difference is at least as large in absolute value (two-sided p-value).
     """
 
     difference: dict[str, float]
@@ -85,24 +86,27 @@ class Difference:
 
 
 def clusters_of(utterances: Sequence[Utterance], corpus: str) -> npt.NDArray[np.str_]:
-    """Names the cluster of each utterance, ``(n,)``; one without speaker (or dialogue) is a cluster of its own."""
+    """Returns the cluster of each utterance, ``(n,)``.
+
+    An utterance without a speaker (or dialogue) is a cluster of its own.
+    """
     column = CLUSTERS.get(corpus, "speaker")
-    return np.array([getattr(one, column) or f"utterance {one.id}" for one in utterances])
+    return np.array([getattr(utterance, column) or f"utterance {utterance.id}" for utterance in utterances])
 
 
 def summarize(scores: Mapping[int, Sequence[Scores]], predictions: Predictions, *, seed: int = 0) -> Summary:
     """Summarizes the test scores of a run.
 
     Args:
-        scores: seed -> the scores of its folds, in the same order for every seed.
-        predictions: those of all folds and seeds.
-        seed: of the bootstrap.
+        scores: scores of the folds by seed, in the same order for every seed.
+        predictions: test predictions of all folds and seeds.
+        seed: random seed of the bootstrap.
 
     Raises:
         ValueError: if there is no score, or the seeds have different numbers of folds.
     """
-    table = np.array([[list(one.as_dict().values()) for one in folds] for folds in _even(scores)])  # (seeds, folds, 3)
-    by_fold = table.mean(axis=0)
+    table = [[list(fold.as_dict().values()) for fold in folds] for folds in _even(scores)]  # (seeds, folds, 3)
+    by_fold = np.array(table).mean(axis=0)
     spread = by_fold.std(axis=0, ddof=1).tolist() if len(by_fold) > 1 else [None] * len(METRICS)
     return Summary(
         mean=_by_metric(by_fold.mean(axis=0)),
@@ -120,38 +124,33 @@ def pooled_scores(predictions: Predictions) -> dict[str, float]:
 def bootstrap_interval(
     predictions: Predictions, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval | None]:
-    """Gives the 95% interval of each pooled score, drawing clusters with replacement; None for a single cluster.
+    """Computes the 95% interval of each pooled score; None for a single cluster.
 
-    A draw that lacks a class has the UA of those that are there.
+    A resample of clusters that lacks a class has the UA of the classes that it contains.
     """
-    confusions = cluster_confusions(predictions)
-    if len(confusions) < 2:
-        return dict.fromkeys(METRICS)
-    return _intervals(_resampled(confusions[None], resamples, seed)[0])
+    return _interval(cluster_confusions(predictions), score_confusions, resamples, seed)
 
 
 def compare(first: Predictions, second: Predictions, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
-    """Compares two runs on the same utterances, cluster by cluster.
+    """Computes the difference of two runs on the same utterances.
 
-    With few clusters all exchanges are tried, with many `resamples` of them; n clusters give no p below 2 / 2**n.
+    If there are no more than `resamples` ways to exchange the clusters, the test tries each of them; otherwise it
+    tries `resamples` random ones. With n clusters no p-value is below 2 / 2**n.
 
     Raises:
         MmerError: if the runs were not scored on the same utterances with the same classes.
     """
     _check_same(first, second)
-    both = np.stack([_per_utterance(first), _per_utterance(second)])  # (2, clusters, classes, classes)
-    scores = score_confusions(both.sum(axis=1))
-    difference = scores[0] - scores[1]
-    drawn = _resampled(both, resamples, seed)
+    both = np.stack([_per_utterance(first), _per_utterance(second)], axis=1)  # (clusters, 2, classes, classes)
     return Difference(
-        difference=_by_metric(difference),
-        interval=_intervals(drawn[0] - drawn[1]) if both.shape[1] > 1 else dict.fromkeys(METRICS),
-        p=_by_metric(_exchanged(both, difference, resamples, seed)),
+        difference=_by_metric(_difference(both.sum(axis=0))),
+        interval=_interval(both, _difference, resamples, seed),
+        p=_by_metric(_p_values(both, resamples, seed)),
     )
 
 
 def cluster_confusions(predictions: Predictions) -> Matrix:
-    """Counts a confusion matrix for each cluster in sorted order, float64 ``(clusters, classes, classes)``."""
+    """Computes the confusion matrix of each cluster in sorted order, float64 ``(clusters, classes, classes)``."""
     names, cluster = np.unique(predictions.clusters, return_inverse=True)
     size = predictions.classes
     cells = (cluster * size + predictions.truth) * size + predictions.guess
@@ -161,7 +160,7 @@ def cluster_confusions(predictions: Predictions) -> Matrix:
 
 def _even(scores: Mapping[int, Sequence[Scores]]) -> list[Sequence[Scores]]:
     folds = list(scores.values())
-    sizes = {len(one) for one in folds}
+    sizes = {len(seed) for seed in folds}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(f"every seed must have the same folds, got {sorted(sizes)} of them")
     return folds
@@ -172,56 +171,67 @@ def _by_metric(values: Matrix) -> dict[str, float]:
 
 
 def _per_utterance(predictions: Predictions) -> Matrix:
-    """Weighs every utterance alike, however many seeds predicted it."""
+    """Computes confusion matrices in which every utterance has weight 1, whatever the number of seeds."""
     seeds = len(predictions.ids) / len(np.unique(predictions.ids))
     return cluster_confusions(predictions) / seeds
 
 
-def _resampled(confusions: Matrix, resamples: int, seed: int) -> Matrix:
-    """Scores draws of clusters with replacement, the same draws for each run, ``(runs, resamples, 3)``."""
-    runs, count, size, _ = confusions.shape
-    generator = np.random.default_rng(seed)
-    flat = confusions.reshape(runs, count, size * size)
-    scores = []
-    for draws in _blocks(resamples, count):
-        weights = generator.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
-        scores.append(score_confusions((weights @ flat).reshape(runs, draws, size, size)))
-    return np.concatenate(scores, axis=1)
+def _difference(pairs: Matrix) -> Matrix:
+    """Computes the scores of the first run minus the second, ``(..., 3)``, from ``(..., 2, classes, classes)``."""
+    scores = score_confusions(pairs)  # (..., 2, 3)
+    return scores[..., 0, :] - scores[..., 1, :]
 
 
-def _blocks(rows: int, width: int) -> list[int]:
-    """Divides rows so that a block of them stays small."""
-    most = max(1, BLOCK_VALUES // width)
-    return [min(most, rows - start) for start in range(0, rows, most)]
+def _interval(
+    confusions: Matrix, scores_of: Callable[[Matrix], Matrix], resamples: int, seed: int
+) -> dict[str, Interval | None]:
+    """Computes the percentile bootstrap interval of each score.
+
+    Args:
+        confusions: confusion matrices of each cluster, float64 ``(clusters, ..., classes, classes)``.
+        scores_of: computes scores ``(resamples, 3)`` from sums of `confusions` over clusters ``(resamples, ...)``.
+    """
+    count = len(confusions)
+    if count < 2:  # scipy resamples two clusters or more
+        return dict.fromkeys(METRICS)
+    flat = confusions.reshape(count, -1)
+
+    def statistic(drawn: npt.NDArray[np.int64], axis: int) -> Matrix:  # (batch, clusters) -> (3, batch)
+        cells = drawn + count * np.arange(len(drawn))[:, None]
+        times = np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape)  # how often each cluster is drawn
+        return scores_of((times @ flat).reshape(-1, *confusions.shape[1:])).T
+
+    options = _shared_options(count, resamples, seed)
+    result = bootstrap((np.arange(count),), statistic, confidence_level=LEVEL, method="percentile", **options)
+    low, high = result.confidence_interval
+    return dict(zip(METRICS, zip(low.tolist(), high.tolist(), strict=True), strict=True))
 
 
-def _intervals(scores: Matrix) -> dict[str, Interval | None]:
-    """Cuts both tails off the scores of the draws, ``(resamples, 3)``."""
-    low, high = np.quantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return {name: (float(low[place]), float(high[place])) for place, name in enumerate(METRICS)}
+def _p_values(both: Matrix, resamples: int, seed: int) -> Matrix:
+    """Computes the share of exchanges whose difference is at least as large as the observed one, ``(3,)``."""
+    count = len(both)
+    if count < 2:  # scipy permutes two clusters or more; exchanging a single cluster only changes the sign
+        return np.ones(len(METRICS))
+    total = both.sum(axis=0)  # (2, classes, classes)
+    change = (both[:, 1] - both[:, 0]).reshape(count, -1)
+    observed = np.abs(_difference(total))
+
+    def statistic(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], axis: int) -> Matrix:
+        # first is 1 where a cluster is exchanged, (..., clusters) -> (..., 3)
+        moved = (first @ change).reshape(*first.shape[:-1], *total.shape[1:])
+        differences = np.abs(_difference(np.stack([total[0] + moved, total[1] - moved], axis=-3)))
+        return np.where(np.abs(differences - observed) <= ROUNDING, observed, differences)
+
+    runs = np.zeros(count, np.int64), np.ones(count, np.int64)
+    options = _shared_options(count, resamples, seed)
+    result = permutation_test(runs, statistic, permutation_type="samples", alternative="greater", **options)
+    p_values: Matrix = result.pvalue
+    return p_values
 
 
-def _exchanged(both: Matrix, difference: Matrix, resamples: int, seed: int) -> Matrix:
-    """Gives the share of exchanges whose difference is at least as large as the real one, ``(3,)``."""
-    count = both.shape[1]
-    total, change = both.sum(axis=1), (both[1] - both[0]).reshape(count, -1)
-    exact = 2**count <= resamples
-    as_large = np.zeros(len(METRICS))
-    for swaps in _swaps(count, None if exact else resamples, seed):
-        moved = (swaps @ change).reshape(-1, *both.shape[2:])  # (exchanges, classes, classes)
-        differences = score_confusions(total[0] + moved) - score_confusions(total[1] - moved)
-        as_large += (np.abs(differences) >= np.abs(difference) - ROUNDING).sum(axis=0)
-    return as_large / 2**count if exact else (as_large + 1) / (resamples + 1)
-
-
-def _swaps(count: int, draws: int | None, seed: int) -> Iterator[Matrix]:
-    """Gives 1.0 where a cluster is exchanged, ``(exchanges, clusters)``, in blocks; every exchange for no draws."""
-    if draws is None:
-        yield ((np.arange(2**count)[:, None] >> np.arange(count)) & 1).astype(np.float64)
-        return
-    generator = np.random.default_rng(seed)
-    for size in _blocks(draws, count):
-        yield generator.integers(0, 2, size=(size, count)).astype(np.float64)
+def _shared_options(count: int, resamples: int, seed: int) -> dict[str, Any]:
+    batch = max(1, BATCH_VALUES // count)
+    return {"n_resamples": resamples, "batch": batch, "vectorized": True, "rng": np.random.default_rng(seed)}
 
 
 def _check_same(first: Predictions, second: Predictions) -> None:

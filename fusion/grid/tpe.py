@@ -139,5 +139,5 @@ def _optuna() -> Any:
     try:
         import optuna  # only here: an extra
     except ImportError as error:
-        raise MmerError("--search tpe needs the package optuna; pip install 'mmer[tpe]'") from error
+        raise MmerError("--search tpe needs the package optuna; pip install optuna") from error
     return optuna

@@ -25,7 +25,7 @@ class Board:
         try:
             from torch.utils.tensorboard import SummaryWriter  # only here: an extra, and slow to import
         except ImportError as error:
-            raise MmerError("--tensorboard needs the package tensorboard; pip install 'mmer[tensorboard]'") from error
+            raise MmerError("--tensorboard needs the package tensorboard; pip install tensorboard") from error
         self._watcher, self._folder = watcher, folder
         self._open: Any = SummaryWriter
         self._writer: Any = None

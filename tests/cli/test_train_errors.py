@@ -154,7 +154,7 @@ def test_tensorboard_without_its_package_is_one_line(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     told = stopped(train_by_command(trainable, *AUDIO, "--tensorboard"))
-    assert told == "Error: --tensorboard needs the package tensorboard; pip install 'mmer[tensorboard]'"
+    assert told == "Error: --tensorboard needs the package tensorboard; pip install tensorboard"
 
 
 def test_the_cache_has_no_labels_to_train_on(tmp_path: Path) -> None:

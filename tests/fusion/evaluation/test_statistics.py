@@ -1,4 +1,5 @@
 import time
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -110,7 +111,39 @@ def test_a_single_cluster_has_no_interval() -> None:
     run = predicted(clusters=1)
     nothing = {"wa": None, "ua": None, "wf1": None, "mf1": None}
     assert bootstrap_interval(run) == nothing
-    assert compare(run, run).interval == nothing
+    found = compare(run, replace(run, guess=run.truth))
+    assert found.interval == nothing
+    assert found.p == {"wa": 1, "ua": 1, "wf1": 1}  # exchanging everything gives the same absolute difference
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_predictions_without_any_spread_have_an_interval_of_no_width(right: bool) -> None:
+    run = predicted(clusters=2)
+    same = replace(run, guess=run.truth if right else (run.truth + 1) % 4)
+    expected = float(right)
+    assert bootstrap_interval(same) == dict.fromkeys(("wa", "ua", "wf1"), (expected, expected))
+
+
+def test_a_resample_without_a_class_has_the_ua_of_the_classes_it_contains() -> None:
+    run = predicted(clusters=2, each=8)
+    halves = replace(run, truth=np.repeat([0, 1], 8), guess=np.repeat([0, 0], 8))  # a class for each cluster
+    assert bootstrap_interval(halves)["ua"] == (0, 1)
+
+
+def test_the_batch_size_changes_neither_interval_nor_memory_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, other = predicted(clusters=16), predicted(clusters=16, seed=1)
+    interval, found = bootstrap_interval(run), compare(run, other)
+    monkeypatch.setattr("fusion.statistics.BATCH_VALUES", 16 * 7)  # 7 resamples at once, and 5 in the last batch
+    for name, ends in bootstrap_interval(run).items():
+        assert ends == pytest.approx(interval[name])
+    assert compare(run, other).p == pytest.approx(found.p, abs=0.05)
+    own = replace(run, clusters=run.ids)  # 1,440 clusters
+    monkeypatch.setattr("fusion.statistics.BATCH_VALUES", 1440 * 10)
+    tracemalloc.start()
+    bootstrap_interval(own)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4_000_000  # all resamples at once would take 23 MB for the indices alone
 
 
 def test_two_thousand_draws_of_a_corpus_take_well_under_a_second() -> None:
@@ -147,6 +180,14 @@ def test_few_clusters_are_exchanged_in_every_way() -> None:
     run = predicted(clusters=3, each=8)
     right, wrong = replace(run, guess=run.truth), replace(run, guess=(run.truth + 1) % 4)
     assert compare(right, wrong).p == dict.fromkeys(METRICS, 2 / 8)  # all kept, and all exchanged
+
+
+def test_exchanges_that_tie_but_for_rounding_count_as_ties() -> None:
+    run = predicted(clusters=10, each=7, classes=3)
+    first = np.where(np.arange(70) % 7 < 3, run.truth, (run.truth + 1) % 3)
+    second = np.where(np.arange(70) % 7 < 2, run.truth, (run.truth + 1) % 3)  # one more error in every cluster
+    found = compare(replace(run, guess=first), replace(run, guess=second))
+    assert found.p["wa"] == 2 / 2**10
 
 
 def test_a_run_of_three_seeds_compares_with_a_run_of_one() -> None:
