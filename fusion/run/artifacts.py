@@ -306,25 +306,25 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
     """
     described, path = run.described, run.path / RUN
     name = _trusted_head(described, head, path)
-    if fold not in described["folds"] or seed not in described["seeds"]:
-        folds, seeds = ", ".join(described["folds"]), ", ".join(map(str, described["seeds"]))
-        raise MmerError(f"{run.path} has no model of fold {fold} and seed {seed}; folds: {folds}; seeds: {seeds}")
+    folds, seeds = described["folds"], described["seeds"]
+    if not isinstance(folds, dict) or not isinstance(seeds, list):
+        raise MmerError(f"{path} is damaged (folds and seeds); {TRAIN_ANEW}")
+    if fold not in folds or seed not in seeds:
+        known = f"folds: {', '.join(folds)}; seeds: {', '.join(map(str, seeds))}"
+        raise MmerError(f"{run.path} has no model of fold {fold} and seed {seed}; {known}")
     inputs, complete = _recorded_inputs(described, run.read(RUN), path)
     model = run.model(fold, seed)
     digest = read_scores(model)["digests"].get(WEIGHTS)
+    why = f"cannot be built as {path} records it"
     try:
         config = config_for(name, described["head"])
         _check_shapes(config, inputs)
+        why = why if complete else f"was built from weights that {path} does not record"
         # A head of the catalog is built without memory first; an imported one may compute while it is built.
         with torch.device("cpu" if is_import_path(name) else "meta"):
             expected = build_head(name, config, inputs, seed=seed)
     except (MmerError, KeyError, OverflowError, RuntimeError) as error:
-        why = (
-            f"cannot be built as {path} records it ({error})"
-            if complete
-            else f"was built from weights that {path} {NO_INPUTS}"
-        )
-        raise MmerError(f"head {name} {why}; {TRAIN_ANEW}") from error
+        raise MmerError(f"head {name} {why} ({error}); {TRAIN_ANEW}") from error
     way_out = f"delete {model.path} and repeat the command of the run"
     weights = read_weights(model, expected, digest=digest, way_out=way_out)
     trained = build_head(name, config, inputs, seed=seed)
