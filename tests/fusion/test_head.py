@@ -47,7 +47,7 @@ class Least(Head):
         return HeadOutput(batch.features["audio"].sum(dim=1))
 
 
-def test_a_head_learns_nothing_beforehand_and_takes_any_length_unless_it_says_so() -> None:
+def test_a_head_learns_nothing_beforehand_and_reads_any_length_by_default() -> None:
     inputs = head_inputs()
     head = Least(HeadConfig(), inputs)
     assert (head.config, head.inputs) == (HeadConfig(), inputs)
