@@ -313,13 +313,15 @@ def load(run: str | Path, *, fold: str, seed: int = 0, head: str | None = None) 
     return load_model(RunFolder(Path(run)), fold, seed, head)
 
 
-def __getattr__(name: str) -> object:
-    """Imports a name of the package when it is used for the first time."""
-    if name not in IMPORTED_FROM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(IMPORTED_FROM[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers read the imports above, and report names that are not among them
+
+    def __getattr__(name: str) -> object:
+        """Imports a name of the package when it is used for the first time."""
+        if name not in IMPORTED_FROM:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(IMPORTED_FROM[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
