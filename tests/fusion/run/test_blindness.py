@@ -77,9 +77,9 @@ class _Spy:
             self.opened.append(("train", set(indices.tolist())))
             prepared(rows, source, indices)
 
-        def scored(*given: Any) -> Any:
+        def scored(*given: Any, **more: Any) -> Any:
             self.opened.append(("test", set()))
-            return final(*given)
+            return final(*given, **more)
 
         monkeypatch.setattr(FeatureSource, "batches", spied)
         monkeypatch.setattr(FoldRows, "__init__", begun)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +123,40 @@ def test_a_loss_that_is_not_finite_names_batch_and_epoch_and_keeps_the_best_weig
     assert good
 
 
+def test_a_state_of_a_version_without_macro_f1_is_resumed(trainable: Path, tmp_path: Path) -> None:
+    planned = plan(trainable, "audio", {"epochs": "3"})
+    finish(planned, tmp_path / "whole")
+    killed_after(1, planned, tmp_path / "old")
+    state = tmp_path / "old" / "1-seed0" / "state.safetensors"
+    found = load_checkpoint(state)
+    found.progress.curves = [
+        replace(one, dev={name: value for name, value in one.dev.items() if name != "mf1"})
+        for one in found.progress.curves
+    ]
+    found.save(state)
+    finish(planned, tmp_path / "old")
+    old, whole = (RunFolder(tmp_path / name).part("1", 0) for name in ("old", "whole"))
+    rows, expected = old.read_rows("curves.csv"), whole.read_rows("curves.csv")
+    assert [row["dev_mf1"] for row in rows] == ["", *(row["dev_mf1"] for row in expected[1:])]
+    assert [{**row, "dev_mf1": ""} for row in rows] == [{**row, "dev_mf1": ""} for row in expected]
+    for name in ("weights.safetensors", "predictions.csv"):
+        assert (old.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def test_macro_f1_may_choose_the_epoch(trainable: Path, tmp_path: Path) -> None:
+    finish(plan(trainable, "audio", {"epochs": "4", "monitor": "mf1"}), tmp_path)
+    part = RunFolder(tmp_path).part("1", 0)
+    by_epoch = [float(row["dev_mf1"]) for row in part.read_rows("curves.csv")]
+    scores = part.read("scores.json")
+    assert scores["epoch"] == 1 + by_epoch.index(max(by_epoch))
+    assert scores["dev_scores"]["mf1"] == max(by_epoch)
+
+
 def test_logits_of_test_that_are_not_finite_are_never_scored(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*given: Any) -> Any:
-        return score(*given) * float("nan")
+    def broken(*given: Any, **more: Any) -> Any:
+        return score(*given, **more) * float("nan")
 
     monkeypatch.setattr("fusion.run.cross_validation.score", broken)
     with pytest.raises(MmerError, match="the logits of test utterance u00 are not finite"):
