@@ -225,16 +225,23 @@ def _job(
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Products as small as those of log-mel gain nothing from a second thread and lose much to one that has to wait.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from featurize.corpora.catalog import check_root, corpus_spec
+    from featurize.encoders.catalog import parse_requests
+
+    root = root or _root_of_environment(corpus)
+    corpus_spec(corpus)  # before torch is imported: a wrong name or path is answered at once
+    parse_requests(encoders)
+    check_root(corpus, root, allow_outside=asked["allow_outside"])
     import transformers
 
     from featurize.encoders.options import EncodingOptions
     from featurize.extraction.job import Job
-    from featurize.runtime.device import choose_device, keep_freed_memory
+    from featurize.runtime.device import choose_device
+    from featurize.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    root = root or _root_of_environment(corpus)
     name = root.stem if corpus == "manifest" and root else corpus
     cache = cache or Path("cache") / f"{name}.h5"
     if set("*?[") & set(str(cache)):

@@ -26,8 +26,10 @@ def search_and_report(*, as_json: bool, latex: bool, dry_run: bool, report_all_t
     check_one_form(as_json=as_json, latex=latex)
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in cli/extract.py
     from cache.joined import open_cache
+
+    cache = open_cache(asked["cache"])  # before torch is imported: a wrong path is answered at once
     from cli.progress import GridBar
-    from featurize.runtime.device import keep_freed_memory
+    from featurize.runtime.memory import keep_freed_memory
     from fusion.experiment.experiment import head_of
     from fusion.grid.journal import Journal
     from fusion.grid.space import parse_search
@@ -35,7 +37,6 @@ def search_and_report(*, as_json: bool, latex: bool, dry_run: bool, report_all_t
     keep_freed_memory()
     asked["seeds"] = _seeds(asked)
     search, space = parse_search(asked["search"]), _space(asked)
-    cache = open_cache(asked["cache"])
     journal = Journal(asked["out"] or default_name(asked["cache"], f"{head_of(asked)[1]}-grid"))
     with GridBar() as bar, _training(asked, journal, bar) as (train, device, engine):
         session = _session(asked, cache=cache, journal=journal, train=train, device=device, watcher=bar)

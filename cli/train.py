@@ -47,7 +47,7 @@ def train_and_report(*, as_json: bool, latex: bool, replace: bool, runs: tuple[P
 
     check_one_form(as_json=as_json, latex=latex)
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in cli/extract.py
-    from featurize.runtime.device import keep_freed_memory
+    from featurize.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
     results, notes = _added(runs, asked, replace) if runs else _trained(asked, replace)
@@ -134,6 +134,8 @@ def _cost(results: Mapping[str, Any]) -> str:
 
 def _trained(asked: dict[str, Any], replace: bool) -> tuple[dict[str, Any], list[str]]:
     from cache.joined import open_cache
+
+    cache = open_cache(asked["cache"])  # before torch is imported: a wrong path is answered at once
     from cli.progress import TrainingBar
     from featurize.runtime.device import choose_device
     from fusion.experiment.experiment import experiment_of
@@ -145,7 +147,6 @@ def _trained(asked: dict[str, Any], replace: bool) -> tuple[dict[str, Any], list
     from fusion.training.interrupt import interrupts_put_off
 
     device = choose_device(asked["device"])
-    cache = open_cache(asked["cache"])
     plan = plan_run(experiment_of(asked, cache), cache)
     folder = RunFolder(asked["out"] or _default_folder(asked["cache"], plan))
     with TrainingBar() as bar, interrupts_put_off() as stopping:
