@@ -36,7 +36,7 @@ from featurize.extraction.pipeline import extract
 from featurize.extraction.plan import Inputs, pack_batches, plan_encoder, read_inputs
 from featurize.extraction.prepare import CorpusHeader, prepared
 from featurize.inputs.audio import RATE_HZ, Span, load
-from featurize.runtime.device import keep_freed_memory
+from featurize.runtime.memory import keep_freed_memory
 
 MEAN_S, BATCH = 4.5, 8
 USUAL_TRIM = 64 << 20  # what glibc's own thresholds grow to by themselves, for all arms but the pipeline

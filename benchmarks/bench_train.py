@@ -44,7 +44,7 @@ from benchmarks.support.usual import padded, read_rows, train_epoch, write_datas
 from cache.joined import open_cache
 from cache.utterance import Utterance
 from cli.options import print_table
-from featurize.runtime.device import keep_freed_memory
+from featurize.runtime.memory import keep_freed_memory
 from fusion.data.features import FeatureSource
 from fusion.head import Batch, HeadInputs
 from fusion.heads.catalog import build_head, config_for

@@ -133,11 +133,12 @@ def featurize(
     """
     with clean_errors():
         _check_usage(workers, scheduler, shard, shards)
+        root = root or _root_of_environment(corpus)
+        _check_names(corpus, root, encoders, allow_outside=options["allow_outside"])
         _prepare_process()
         from featurize.extraction.job import job_of
 
         encoding, planning = _places(workers, scheduler, device)
-        root = root or _root_of_environment(corpus)
         job = job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
         job = _shard_of(job, shard, shards)
         if parity_check:
@@ -223,6 +224,15 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _check_names(corpus: str, root: Path | None, encoders: Sequence[str], *, allow_outside: bool) -> None:
+    """Checks names and paths before torch is imported: a wrong one is answered at once."""
+    from featurize.corpora.catalog import check_root
+    from featurize.encoders.catalog import parse_requests
+
+    parse_requests(encoders)
+    check_root(corpus, root, allow_outside=allow_outside)
 
 
 def _prepare_process() -> None:

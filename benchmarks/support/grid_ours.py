@@ -13,7 +13,7 @@ import torch
 from benchmarks.support.arm import Peak, give_memory_back
 from benchmarks.support.grid_case import EPOCHS, ROLES, Case, Taken, experiment_of
 from cache.joined import open_cache
-from featurize.runtime.device import keep_freed_memory
+from featurize.runtime.memory import keep_freed_memory
 from fusion.experiment.plan import plan_run
 from fusion.grid.combinations import Combination, Model, Outcome, models_of, plan_combinations
 from fusion.grid.engine.calibration import Trial, candidates, try_layouts

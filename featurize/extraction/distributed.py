@@ -23,7 +23,7 @@ from featurize.extraction.pipeline import CommitThread, EncoderRun, pending_batc
 from featurize.extraction.progress import Progress
 from featurize.extraction.run import Report, joined_report, run_job, shard_jobs
 from featurize.runtime.cluster import Cluster, Killed, own_device
-from featurize.runtime.device import keep_freed_memory
+from featurize.runtime.memory import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
 from cache.errors import MmerError
 
@@ -61,6 +60,8 @@ def score(truth: Classes, guess: Classes, classes: int, *, every_class: bool = T
         >>> score(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2).as_dict()["wa"]
         0.75
     """
+    from sklearn.metrics import accuracy_score, f1_score, recall_score  # here: it takes a second to import
+
     present = _present(truth, classes)
     if not present:
         raise MmerError("there is nothing to score: no utterance")
@@ -82,6 +83,8 @@ def confusion(truth: Classes, guess: Classes, classes: int) -> Matrix:
         >>> confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2).tolist()
         [[2, 1], [0, 1]]
     """
+    from sklearn.metrics import confusion_matrix  # here, as in `score`
+
     matrix: Matrix = confusion_matrix(truth, guess, labels=np.arange(classes))
     return matrix
 

@@ -11,7 +11,6 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
-from scipy import stats
 
 from cache.errors import MmerError
 from cache.stream import ROLES
@@ -97,6 +96,8 @@ class Span:
 
     @cached_property
     def _distribution(self) -> Any:
+        from scipy import stats  # here: it takes a second to import, and only searches draw
+
         if self.whole and not self.log:
             return stats.randint(self.low, self.high + 1)
         if self.whole:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import ParameterGrid, ParameterSampler
 
 from cache.errors import MmerError
 from fusion.grid.axes import Axis, AxisReader
@@ -75,6 +74,8 @@ def parse_search(text: str) -> Search:
 
 def crossed(products: Products) -> Iterator[Fields]:
     """Gives every combination of each product, its first axis slowest; ranges are of whole numbers."""
+    from sklearn.model_selection import ParameterGrid  # here and below: it takes over a second to import
+
     return map(_in_order, ParameterGrid([_placed(axes, lists=True) for axes in products]))
 
 
@@ -221,6 +222,8 @@ def read_space(
 
 def _shuffled(spaces: Sequence[Fields], count: int, seed: int) -> Iterable[Fields]:
     """Draws without replacement, where all there is can be counted."""
+    from sklearn.model_selection import ParameterGrid
+
     every = ParameterGrid(spaces)
     if len(every) > SHUFFLED:
         return _drawn(spaces, count, seed)
@@ -228,6 +231,8 @@ def _shuffled(spaces: Sequence[Fields], count: int, seed: int) -> Iterable[Field
 
 
 def _drawn(spaces: Sequence[Fields], count: int, seed: int) -> Iterable[Fields]:
+    from sklearn.model_selection import ParameterSampler
+
     drawn: Iterable[Fields] = ParameterSampler(spaces, count, random_state=seed)
     return drawn
 

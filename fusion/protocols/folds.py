@@ -3,6 +3,9 @@
 A fold depends on the utterances and on the data seed, never on the seed of a model. What the folds of a protocol
 promise stands in `fusion.protocols.catalog`, and is checked there on every one of them.
 
+scikit-learn takes over a second to import: it is imported by the functions that draw, so that protocols can be listed
+and looked up without it.
+
 The utterances that take part in a protocol, and a fold of them.
 
 The dev part of a fold: a tenth of what is not test, taken whole dialogue by dialogue or speaker by speaker.
@@ -16,13 +19,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import (
-    GroupKFold,
-    GroupShuffleSplit,
-    LeaveOneGroupOut,
-    StratifiedGroupKFold,
-    StratifiedKFold,
-)
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
@@ -168,6 +164,8 @@ def dev_speakers(members: Members, rest: Places, seed: int) -> Division:
     Raises:
         MmerError: if there is but one, or one circle of them.
     """
+    from sklearn.model_selection import GroupShuffleSplit
+
     groups = members.circles[rest]
     count = len(set(groups))
     if count < 2:
@@ -189,6 +187,8 @@ def dev_groups(members: Members, rest: Places, groups: npt.NDArray[np.str_], see
     Raises:
         MmerError: if there is too little to take a part of.
     """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     groups, classes = groups[rest], members.classes[rest]
     count = len(set(groups))
     parts = min(DEV_SHARE, count, int(np.bincount(classes).max(initial=0)))
@@ -235,6 +235,8 @@ def by_speaker(members: Members, _: int) -> Iterator[Fold]:
 
 def by_random_fifth(members: Members, seed: int) -> Iterator[Fold]:
     """Draws five fifths of the utterances by class; dev is drawn from the rest in the same way."""
+    from sklearn.model_selection import StratifiedKFold
+
     if max(np.bincount(members.classes)) < FIFTHS:
         raise MmerError("protocol random5 needs five utterances of a class; choose another --protocol")
     splitter = StratifiedKFold(FIFTHS, shuffle=True, random_state=seed)
@@ -273,6 +275,8 @@ def by_actor_group(members: Members, seed: int) -> Iterator[Fold]:
 
     Speakers who share a dialogue stay together.
     """
+    from sklearn.model_selection import GroupKFold
+
     members.named("speaker")
     circles = members.circles
     count = len(set(circles))
@@ -306,6 +310,8 @@ def _best(classes: Places, groups: npt.NDArray[np.str_], rest: Places, draws: Se
 
 
 def _leave_out(groups: npt.NDArray[np.str_]) -> Iterator[tuple[str, Places, Places]]:
+    from sklearn.model_selection import LeaveOneGroupOut
+
     if len(set(groups)) < 2:
         raise MmerError(f"there is nothing but fold {groups[0]}, so nothing to train on; choose another --protocol")
     for rest, test in LeaveOneGroupOut().split(groups, groups=groups):

@@ -29,7 +29,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
@@ -145,6 +144,8 @@ def _synthesize(root: Path, utterances: Sequence[Utterance], manifest: str) -> N
 
 def _recording(index: int, utterance: Utterance) -> bytes:
     """Synthesizes an utterance, excited as far as its activation is rated above the middle, as a WAV file."""
+    import soundfile  # here: corpora can be listed without it
+
     generator = np.random.Generator(np.random.PCG64([SOUND_SEED, index]))
     assert utterance.activation is not None
     arousal = (utterance.activation - 3.0) / 2.0

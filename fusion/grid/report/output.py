@@ -13,7 +13,6 @@ from fusion.grid.combinations import told, told_by_reason
 from fusion.grid.journal import Journal
 from fusion.grid.report.ablation import Ablation, ablation, as_latex, write_ablation
 from fusion.grid.report.export import grid_json, write_csv
-from fusion.grid.report.plots import plot_grid
 from fusion.grid.report.tables import Table, counted, fold_table, grid_table, sentences
 from fusion.grid.selection import Ranked, rank
 from fusion.grid.session import Found
@@ -59,6 +58,8 @@ class Report:
         Raises:
             MmerError: if they cannot be written.
         """
+        from fusion.grid.report.plots import plot_grid  # here: matplotlib takes a second to import
+
         found, folder = self.found, self.folder
         task = task_of_grid(found)
         write_csv(folder, self.ranked, found.results, self.axes, found.winners, task=task)
