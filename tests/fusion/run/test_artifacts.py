@@ -198,7 +198,7 @@ def test_a_run_of_an_older_version_is_loaded_if_its_head_starts_from_no_weights(
 
 def test_a_class_that_the_caller_names_passes_for_that_class_alone(run: RunFolder) -> None:
     _change("decides", "fusion", to="mine.heads:Mine")(run)
-    with pytest.raises(MmerError, match=r"names the class mine.heads:Mine, which is not imported"):
+    with pytest.raises(MmerError, match=r"trained with head mine.heads:Mine, which is code outside mmer"):
         load_model(run, "2", 0, "mine.heads:Other")
     with pytest.raises(MmerError, match="mine") as caught:  # it is looked up, and there is none
         load_model(run, "2", 0, "mine.heads:Mine")
