@@ -16,8 +16,8 @@ from cli.options import clean_errors, fail, json_option, positive, print_json, p
 if TYPE_CHECKING:
     import torch
 
-    from featurize.extraction.job import Job, JobOptions
-    from featurize.extraction.run import Report
+    from featurize.extraction.job import ExtractionJob, JobOptions
+    from featurize.extraction.run import ExtractionReport
     from featurize.runtime.cluster import Workers
 
 SHOWN = 5  # failures and notes printed; all of them are in the cache
@@ -150,7 +150,7 @@ def featurize(
             run(job, encoding, None if shard else shards, as_json)
 
 
-def check_parity(job: "Job", utterances: int, as_json: bool) -> None:
+def check_parity(job: "ExtractionJob", utterances: int, as_json: bool) -> None:
     """Prints how far batching moves a feature; ends the command where it does."""
     from featurize.extraction import parity
     from featurize.extraction.job import ready_job
@@ -166,12 +166,12 @@ def check_parity(job: "Job", utterances: int, as_json: bool) -> None:
             fail(f"{one.encoder} deviates by more than {limit}; run it with --batch-seconds 0 and report this")
 
 
-def print_estimate(job: "Job", as_json: bool) -> None:
+def print_estimate(job: "ExtractionJob", as_json: bool) -> None:
     """Prints what a run would take."""
-    from featurize.extraction.estimate import estimate
+    from featurize.extraction.estimate import estimate_extraction
     from featurize.extraction.job import ready_job
 
-    found = estimate(ready_job(job))
+    found = estimate_extraction(ready_job(job))
     if as_json:
         print_json(asdict(found))
         return
@@ -184,7 +184,7 @@ def print_estimate(job: "Job", as_json: bool) -> None:
     click.echo(f"time: about {_duration(found.seconds)} on {job.options.device}, by one batch of each encoder")
 
 
-def run(job: "Job", workers: "Workers | None", shards: int | None, as_json: bool) -> None:
+def run(job: "ExtractionJob", workers: "Workers | None", shards: int | None, as_json: bool) -> None:
     """Runs a job, here or on workers, as one or in shards, and prints what it left behind."""
     from cli.progress import ProgressBar
     from featurize.extraction.corpus import featurize_corpus
@@ -207,7 +207,7 @@ def run(job: "Job", workers: "Workers | None", shards: int | None, as_json: bool
         fail(f"nothing at all was computed for {', '.join(report.empty)}; the reasons are above and in {report.cache}")
 
 
-def _print_report(report: "Report") -> None:
+def _print_report(report: "ExtractionReport") -> None:
     print_streams(report.summary)
     for what, key, items in (("failed", "reason", report.summary["failures"]), ("noted", "note", report.noted)):
         if items:
@@ -264,7 +264,7 @@ def _check_usage(workers: int | None, scheduler: str | None, shard: int | None, 
         raise click.UsageError(f"--shard {shard} needs --shards of at least as many")
 
 
-def _shard_of(job: "Job", shard: int | None, shards: int | None) -> "Job":
+def _shard_of(job: "ExtractionJob", shard: int | None, shards: int | None) -> "ExtractionJob":
     from featurize.extraction.run import shard_job
 
     return shard_job(job, shard, shards) if shard and shards else job

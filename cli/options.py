@@ -243,7 +243,7 @@ def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "
     """
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import parse_fields, united
-    from fusion.protocols.split import parse_only
+    from fusion.protocols.split import parse_filters
 
     flags: dict[str, object] = {
         "modalities": options["modalities"],
@@ -261,7 +261,7 @@ def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "
         streams=united(streams, parse_fields(options["streams"], form="ROLE=STREAM", such_as="--stream mel=logmel80")),
         labels=options["labels"] or None,
         protocol=options["protocol"] or None,
-        only=parse_only(parse_fields(options["only"], form="COLUMN=VALUE", such_as="--only style=improvised")),
+        only=parse_filters(parse_fields(options["only"], form="COLUMN=VALUE", such_as="--only style=improvised")),
         seeds=tuple(seeds) or (0,),
         allow_missing=options["allow_missing"],
         allow_leak=options["allow_leak"],

@@ -119,11 +119,11 @@ def _trained(
     from cli.progress import TrainingBar
     from featurize.runtime.device import choose_device
     from fusion.run.train import train_run
-    from fusion.training.interrupt import interrupts_put_off
+    from fusion.training.interrupt import deferred_interrupts
 
     chosen = choose_device(device)
     experiment = request.experiment(opened)
-    with TrainingBar() as bar, interrupts_put_off() as stopping:
+    with TrainingBar() as bar, deferred_interrupts() as stopping:
         return train_run(
             experiment,
             opened,
@@ -147,9 +147,9 @@ def _fused(runs: Sequence[Path], cache: "AnyCache", *, out: Path | None, replace
 def _check_sum(runs: Sequence[Path], seeds: Sequence[int], options: ExperimentOptions) -> None:
     """Checks that nothing is given with --run that finished runs cannot follow."""
     from cache.errors import MmerError
-    from fusion.run.score_fusion import FUSION
+    from fusion.run.score_fusion import SCORE_FUSION
 
-    if len(runs) < 2 or options["fusion"] != FUSION:
+    if len(runs) < 2 or options["fusion"] != SCORE_FUSION:
         raise MmerError("--run takes finished runs, two or more, and goes with --fusion score")
     values = {**options, "seeds": seeds}
     given = [name for name, value in values.items() if name != "fusion" and value not in (None, (), False)]

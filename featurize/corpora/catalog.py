@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import MmerError
-from featurize.corpora.base import Reading, check_reading
+from featurize.corpora.base import CorpusReading, check_reading
 from featurize.corpora.demo.corpus import read_demo
 from featurize.corpora.iemocap import TREE as IEMOCAP_TREE
 from featurize.corpora.iemocap import read_iemocap
@@ -27,7 +27,7 @@ class CorpusSpec:
         encoders: names of the encoders that are taken where none is named.
     """
 
-    read: Callable[[Path], Reading]
+    read: Callable[[Path], CorpusReading]
     where: str
     tree: str
     encoders: tuple[str, ...] = ("wav2vec2-base", "roberta-base")
@@ -93,7 +93,7 @@ def check_root(name: str, root: Path | None, *, allow_outside: bool = False) -> 
         raise MmerError(_root_problem(name, spec, root))
 
 
-def read_corpus(name: str, root: Path | None, *, allow_outside: bool = False) -> Reading:
+def read_corpus(name: str, root: Path | None, *, allow_outside: bool = False) -> CorpusReading:
     """Reads a corpus and checks what holds for every one.
 
     Args:

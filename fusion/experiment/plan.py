@@ -6,7 +6,7 @@ from typing import Any
 from cache.joined import AnyCache
 from fusion.evaluation.task import Task, task_of
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.streams import Chosen, choose_streams, head_inputs
+from fusion.experiment.streams import StreamSelection, head_inputs, select_streams
 from fusion.fingerprint import without_defaults
 from fusion.head import Head, HeadInputs
 from fusion.heads.catalog import build_head
@@ -14,7 +14,7 @@ from fusion.protocols.split import Split, split_cache
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RunPlan:
     """A run that can start.
 
     Attributes:
@@ -28,7 +28,7 @@ class Plan:
 
     experiment: Experiment
     cache: AnyCache
-    chosen: Chosen
+    chosen: StreamSelection
     split: Split
     inputs: HeadInputs
     described: dict[str, Any]
@@ -73,13 +73,13 @@ class Plan:
         return f"frozen features of {names}" if self.frozen else f"features of fine-tuned encoders: {names}"
 
 
-def plan_run(experiment: Experiment, cache: AnyCache) -> Plan:
+def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
     """Chooses streams, labels and folds, and checks every promise, before anything is trained.
 
     Raises:
         MmerError: if a stream is missing, a promise does not hold, or the head cannot be built of what there is.
     """
-    chosen = choose_streams(cache, experiment.head, experiment.streams)
+    chosen = select_streams(cache, experiment.head, experiment.streams)
     split = split_cache(
         cache,
         streams=chosen.always,
@@ -92,7 +92,7 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> Plan:
         allow_missing=experiment.allow_missing,
         allow_leak=experiment.allow_leak,
     )
-    plan = Plan(
+    plan = RunPlan(
         experiment=experiment,
         cache=cache,
         chosen=chosen,
@@ -104,7 +104,7 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> Plan:
     return plan
 
 
-def build(plan: Plan, *, seed: int) -> Head:
+def build(plan: RunPlan, *, seed: int) -> Head:
     """Builds the head of a run.
 
     Raises:

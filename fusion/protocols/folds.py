@@ -76,7 +76,7 @@ class Fold:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Members:
+class UtteranceTable:
     """The utterances that take part, column by column, each ``(n,)``.
 
     Attributes:
@@ -95,7 +95,7 @@ class Members:
     splits: npt.NDArray[np.str_]
 
     @classmethod
-    def of(cls, utterances: Sequence[Utterance], classes: Places) -> "Members":
+    def of(cls, utterances: Sequence[Utterance], classes: Places) -> "UtteranceTable":
         """Takes the utterances whose class is not -1."""
         indices = np.flatnonzero(classes >= 0)
         chosen = [utterances[index] for index in indices.tolist()]
@@ -148,15 +148,15 @@ class Members:
         return Fold(name=name, train=self.indices[train], dev=self.indices[dev], test=self.indices[test])
 
 
-def dev_dialogues(members: Members, rest: Places, seed: int) -> Division:
+def split_off_dev_by_dialogue(members: UtteranceTable, rest: Places, seed: int) -> Division:
     """Takes a tenth of the dialogues for dev, at least one, stratified by class; returns train and dev.
 
     An utterance without a dialogue counts as one of its own.
     """
-    return dev_groups(members, rest, members.groups, seed)
+    return split_off_dev_by_group(members, rest, members.groups, seed)
 
 
-def dev_speakers(members: Members, rest: Places, seed: int) -> Division:
+def split_off_dev_by_speaker(members: UtteranceTable, rest: Places, seed: int) -> Division:
     """Takes a tenth of the speakers for dev, at least one; returns train and dev.
 
     Speakers who share a dialogue stay together.
@@ -172,10 +172,10 @@ def dev_speakers(members: Members, rest: Places, seed: int) -> Division:
         there = ", ".join(sorted(set(members.speakers[rest])))
         raise MmerError(f"too few speakers are left to train on for a dev part: {there}; choose another --protocol")
     splitter = GroupShuffleSplit(DEV_SHARE, test_size=max(1, round(count / DEV_SHARE)), random_state=seed)
-    return _best(members.classes[rest], groups, rest, drawn(splitter, members.classes[rest], groups))
+    return _best(members.classes[rest], groups, rest, _draws(splitter, members.classes[rest], groups))
 
 
-def dev_groups(members: Members, rest: Places, groups: npt.NDArray[np.str_], seed: int) -> Division:
+def split_off_dev_by_group(members: UtteranceTable, rest: Places, groups: npt.NDArray[np.str_], seed: int) -> Division:
     """Takes a tenth of any groups for dev, at least one, stratified by class; returns train and dev.
 
     Args:
@@ -196,36 +196,38 @@ def dev_groups(members: Members, rest: Places, groups: npt.NDArray[np.str_], see
         raise MmerError(f"too little to train on: {len(rest)} utterances in {count} dialogues, dev needs some of them")
     # the same where every group is one utterance, and in no time for many of them
     kind = StratifiedKFold if count == len(rest) else StratifiedGroupKFold
-    return _best(classes, groups, rest, drawn(kind(parts, shuffle=True, random_state=seed), classes, groups))
+    return _best(classes, groups, rest, _draws(kind(parts, shuffle=True, random_state=seed), classes, groups))
 
 
-def drawn(splitter: Any, classes: Places, groups: npt.NDArray[np.str_] | None = None) -> list[Division]:
+def _draws(splitter: Any, classes: Places, groups: npt.NDArray[np.str_] | None = None) -> list[Division]:
     """Draws without the warning about rare classes: that a part lacks one is checked afterwards, and told."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return list(splitter.split(classes, classes, groups))
 
 
-Splitting: TypeAlias = Callable[[Members, int], Iterator[Fold]]
+Splitting: TypeAlias = Callable[[UtteranceTable, int], Iterator[Fold]]
 
 
-def by_session(members: Members, seed: int) -> Iterator[Fold]:
+def by_session(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Leaves one session out after the other; dev are training dialogues."""
     for name, rest, test in _leave_out(members.named("session")):
-        yield members.fold(name, dev_dialogues(members, rest, seed), test)
+        yield members.fold(name, split_off_dev_by_dialogue(members, rest, seed), test)
 
 
-def by_last_session(members: Members, seed: int) -> Iterator[Fold]:
+def by_last_session(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Tests on session 5 alone; dev are training dialogues."""
     sessions = members.named("session")
     if LAST_SESSION not in sessions:
         there = ", ".join(sorted(set(sessions)))
         raise MmerError(f"protocol session5 tests on session 5, there are {there}; choose another --protocol")
     last = sessions == LAST_SESSION
-    yield members.fold(LAST_SESSION, dev_dialogues(members, np.flatnonzero(~last), seed), np.flatnonzero(last))
+    yield members.fold(
+        LAST_SESSION, split_off_dev_by_dialogue(members, np.flatnonzero(~last), seed), np.flatnonzero(last)
+    )
 
 
-def by_speaker(members: Members, _: int) -> Iterator[Fold]:
+def by_speaker(members: UtteranceTable, _: int) -> Iterator[Fold]:
     """Leaves one speaker out after the other; dev is who spoke in the same session."""
     sessions = members.named("session")
     for name, rest, test in _leave_out(members.named("speaker")):
@@ -233,18 +235,18 @@ def by_speaker(members: Members, _: int) -> Iterator[Fold]:
         yield members.fold(name, (rest[~partner], rest[partner]), test)
 
 
-def by_random_fifth(members: Members, seed: int) -> Iterator[Fold]:
+def by_random_fifth(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Draws five fifths of the utterances by class; dev is drawn from the rest in the same way."""
     from sklearn.model_selection import StratifiedKFold
 
     if max(np.bincount(members.classes)) < FIFTHS:
         raise MmerError("protocol random5 needs five utterances of a class; choose another --protocol")
     splitter = StratifiedKFold(FIFTHS, shuffle=True, random_state=seed)
-    for number, (rest, test) in enumerate(drawn(splitter, members.classes), start=1):
-        yield members.fold(str(number), dev_groups(members, rest, members.ids, seed), test)
+    for number, (rest, test) in enumerate(_draws(splitter, members.classes), start=1):
+        yield members.fold(str(number), split_off_dev_by_group(members, rest, members.ids, seed), test)
 
 
-def by_published_split(members: Members, seed: int) -> Iterator[Fold]:
+def by_published_split(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Takes the published split; where it has no dev, dev are training dialogues."""
     parts = np.array([PART_NAMES.get(split.lower(), "") for split in members.splits])
     odd = np.flatnonzero(parts == "")
@@ -254,10 +256,10 @@ def by_published_split(members: Members, seed: int) -> Iterator[Fold]:
             f"{str(members.splits[odd[0]])!r}); allowed: {', '.join(PART_NAMES)}; or choose another --protocol"
         )
     train, dev, test = (np.flatnonzero(parts == part) for part in ("train", "dev", "test"))
-    yield members.fold("official", (train, dev) if len(dev) else dev_dialogues(members, train, seed), test)
+    yield members.fold("official", (train, dev) if len(dev) else split_off_dev_by_dialogue(members, train, seed), test)
 
 
-def by_emobox_actors(members: Members, seed: int) -> Iterator[Fold]:
+def by_emobox_actors(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Takes EmoBox's six folds of four actors; dev are training actors."""
     fold_of = {actor: name for name, actors in EMOBOX_ACTORS.items() for actor in actors}
     unknown = sorted(set(members.speakers) - fold_of.keys())
@@ -267,10 +269,10 @@ def by_emobox_actors(members: Members, seed: int) -> Iterator[Fold]:
             "take actor5 for other speakers"
         )
     for name, rest, test in _leave_out(np.array([fold_of[actor] for actor in members.named("speaker")])):
-        yield members.fold(name, dev_speakers(members, rest, seed), test)
+        yield members.fold(name, split_off_dev_by_speaker(members, rest, seed), test)
 
 
-def by_actor_group(members: Members, seed: int) -> Iterator[Fold]:
+def by_actor_group(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Tests on five groups of speakers, as equal in size as can be; dev are training speakers.
 
     Speakers who share a dialogue stay together.
@@ -287,7 +289,7 @@ def by_actor_group(members: Members, seed: int) -> Iterator[Fold]:
         )
     splitter = GroupKFold(min(FIFTHS, count))
     for number, (rest, test) in enumerate(splitter.split(circles, groups=circles), start=1):
-        yield members.fold(str(number), dev_speakers(members, rest, seed), test)
+        yield members.fold(str(number), split_off_dev_by_speaker(members, rest, seed), test)
 
 
 def _lowest(values: Places, groups: Places) -> Places:

@@ -10,7 +10,7 @@ from fusion.recipes.published import Figure, Published
 THIS_ONE = ", the variant run here"
 
 
-def beside(
+def compare_with_published(
     recipe: Recipe,
     obtained: Mapping[str, float],
     protocol: str,

@@ -40,7 +40,7 @@ ELSEWHERE = "name another --out, or delete the folder"
 NO_DEFAULTS: Plain = {}
 
 
-class Damaged(MmerError):
+class DamagedRun(MmerError):
     """A file of a run folder is not there, or not what was written."""
 
 
@@ -234,7 +234,7 @@ def _unreadable(path: Path, error: Exception) -> MmerError:
         return MmerError(f"{path} cannot be read ({error.strerror}); run it again once it can")
     why = error.strerror if isinstance(error, OSError) else error
     way_out = ELSEWHERE if path.name == RUN else "the command of its run trains anew what is missing"
-    return Damaged(f"{path} cannot be read ({why}); {way_out}")
+    return DamagedRun(f"{path} cannot be read ({why}); {way_out}")
 
 
 def _differences(held: Plain, asked: Plain, prefix: str = "") -> list[str]:

@@ -19,7 +19,7 @@ from fusion.evaluation.task import Score, task_of
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import OVER_LIMITS, read_cost, read_predictions, read_scores
-from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, Damaged, ModelFolder, RunFolder
+from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, DamagedRun, ModelFolder, RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -178,7 +178,7 @@ def cost_of(folder: RunFolder, described: Plain) -> tuple[float, int]:
     """Gives the seconds of training and the peak of memory in bytes over all models whose costs are kept."""
     costs = []
     for part in folder.models(described):
-        with suppress(Damaged):
+        with suppress(DamagedRun):
             costs.append(read_cost(part))
     return sum(seconds for seconds, _ in costs), max((peak_bytes for _, peak_bytes in costs), default=0)
 

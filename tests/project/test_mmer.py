@@ -10,7 +10,7 @@ import pytest
 import mmer
 from cache.errors import MmerError
 from featurize.encoders.options import EncodingOptions
-from featurize.extraction.job import Job, JobOptions
+from featurize.extraction.job import ExtractionJob, JobOptions
 from fusion.data.features import RESIDENT_SHARE
 from tests.support.runs import files_of, train_by_command
 from tests.support.voices import write_voices
@@ -49,7 +49,7 @@ def test_every_name_is_there_and_no_other() -> None:
 
 
 def test_options_of_featurize_are_the_fields_of_a_job() -> None:
-    fields = {*Job.__dataclass_fields__, *EncodingOptions.__dataclass_fields__}
+    fields = {*ExtractionJob.__dataclass_fields__, *EncodingOptions.__dataclass_fields__}
     assert set(JobOptions.__annotations__) == fields - {
         "corpus",
         "root",

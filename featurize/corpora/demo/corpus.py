@@ -32,7 +32,7 @@ import numpy as np
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from featurize.corpora.base import Reading
+from featurize.corpora.base import CorpusReading
 from featurize.corpora.demo.script import EMOTIONS, Line, write_script
 from featurize.corpora.demo.voice import RATE_HZ, Voice, speak
 
@@ -68,7 +68,7 @@ RATING_NOISE = 0.4  # points of the scale; a few ratings cross its middle, as re
 RATINGS_SEED, SOUND_SEED = 2, 3
 
 
-def read_demo(root: Path) -> Reading:
+def read_demo(root: Path) -> CorpusReading:
     """Reads the demo corpus and synthesizes it first unless it is already there.
 
     Args:
@@ -88,7 +88,7 @@ def read_demo(root: Path) -> Reading:
     except OSError as error:
         reason = error.strerror or error
         raise MmerError(f"cannot write the demo corpus to {root}: {reason}; name another folder by --root") from error
-    return Reading(root=root, utterances=utterances)
+    return CorpusReading(root=root, utterances=utterances)
 
 
 def _utterance(index: int, line: Line) -> Utterance:

@@ -10,7 +10,7 @@ from cache.errors import MmerError
 from cache.joined import AnyCache, open_cache
 from cache.layout import StreamPlan
 from cache.stream import StreamSpec
-from fusion.experiment.streams import Chosen, choose_streams, head_inputs
+from fusion.experiment.streams import StreamSelection, head_inputs, select_streams
 from fusion.heads.catalog import HEADS, config_for
 from tests.support.runs import plan, write_cache
 from tests.support.toys import create, utterances_named
@@ -26,14 +26,14 @@ def cache_of(folder: Path, *specs: StreamSpec, **weights: Any) -> AnyCache:
     return open_cache(folder / "a.h5")
 
 
-def chosen(cache: AnyCache, fusion: str, asked: dict[str, str] | None = None, **values: object) -> Chosen:
-    return choose_streams(cache, config_for(fusion, values), asked or {})
+def chosen(cache: AnyCache, fusion: str, asked: dict[str, str] | None = None, **values: object) -> StreamSelection:
+    return select_streams(cache, config_for(fusion, values), asked or {})
 
 
 @pytest.mark.parametrize("fusion", HEADS)
 def test_every_head_finds_all_that_it_reads(trainable: Path, fusion: str) -> None:
     cache, config = open_cache(trainable), config_for(fusion, {})
-    found = choose_streams(cache, config, {})
+    found = select_streams(cache, config, {})
     read = {*config.roles, *config.training_roles, *config.prepare_roles}
     assert set(found.streams) == read
     assert set(found.starts) == set(config.weight_roles) - read

@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cache.errors import MmerError
-from fusion.grid.combinations import Outcome
+from fusion.grid.combinations import ModelOutcome
 from fusion.grid.journal import ENTRY, Journal
-from fusion.run.artifacts import load_model, sealed
+from fusion.run.artifacts import load_model, with_digests
 from fusion.run.folder import PREDICTIONS, SCORES, WEIGHTS, RunFolder
-from fusion.training.evaluate import score
+from fusion.training.evaluate import predict_probabilities
 from tests.support.grids import CPU, models, planned, sources, trained
 from tests.support.runs import finish
 
@@ -60,7 +60,7 @@ def test_a_model_of_a_version_without_macro_f1_has_it_on_test_alone(trainable: P
         del one["dev"]["mf1"]
     folder.write(ENTRY, entry)
     scores = {name: one for name, one in folder.read(SCORES).items() if name not in {"mf1", "digests"}}
-    folder.write(SCORES, sealed(folder, scores, (WEIGHTS, PREDICTIONS)))
+    folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, PREDICTIONS)))
     before = (folder.path / SCORES).read_bytes()
     journal.open_test(model, sources(every).at(0))
     older = journal.result(model, 0)
@@ -133,7 +133,7 @@ def test_a_failure_is_kept_with_its_reason(trainable: Path, tmp_path: Path) -> N
     every, journal = planned(trainable, "audio", {}), Journal(tmp_path)
     model = models(every)[0]
     assert not journal.holds(model)
-    journal.write(Outcome(model=model, failure="diverged: so"), CPU)
+    journal.write(ModelOutcome(model=model, failure="diverged: so"), CPU)
     assert journal.holds(model)
     assert not journal.trained(model)
     result = journal.result(model, 0)
@@ -167,7 +167,9 @@ def test_a_model_of_the_journal_is_loaded_as_that_of_the_run(trainable: Path, tm
     head, expected = journal.load_model(model), load_model(RunFolder(tmp_path / "run"), "1", 0)
     source = sources(every).at(0)
     assert not head.training
-    np.testing.assert_array_equal(score(head, source, model.fold.test), score(expected, source, model.fold.test))
+    np.testing.assert_array_equal(
+        predict_probabilities(head, source, model.fold.test), predict_probabilities(expected, source, model.fold.test)
+    )
 
 
 def test_weights_of_another_head_are_one_line(trainable: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from cache.errors import MmerError
 from fusion.grid.combinations import models_of
-from fusion.grid.session import Found, Session
+from fusion.grid.session import GridResults, GridSession
 from fusion.grid.space import parse_search, read_space
 from fusion.run.folder import PREDICTIONS
 from tests.support.grids import models, planned, session
@@ -16,7 +16,7 @@ from tests.support.runs import scramble, write_cache
 GRID = ["lr=0.03,0.001", "dropout=0.1,0.4"]
 
 
-def run(made: Session, *grid: str, search: str = "grid", all_tests: bool = False) -> Found:
+def run(made: GridSession, *grid: str, search: str = "grid", all_tests: bool = False) -> GridResults:
     return made.run(read_space("audio", grid=grid), parse_search(search), seed=0, all_tests=all_tests)
 
 

@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.data.features import FeatureSource
-from fusion.experiment.plan import Plan
+from fusion.data.features import CachedFeatures
+from fusion.experiment.plan import RunPlan
 from fusion.heads.catalog import HEADS
 from fusion.run.artifacts import OVER_LIMITS, load_model, read_probabilities
 from fusion.run.folder import RUN, SCORES, WEIGHTS, RunFolder
-from fusion.training.evaluate import score
+from fusion.training.evaluate import predict_probabilities
 from tests.support.runs import finish, plan, write_cache
 
 SINGLE = ("audio", "text")
@@ -62,16 +62,16 @@ def test_a_model_that_was_trained_on_views_is_loaded(tmp_path: Path) -> None:
     _check_predictions(RunFolder(tmp_path / "run"), planned, "1", 0)
 
 
-def _check_predictions(run: RunFolder, planned: Plan, fold: str, seed: int) -> None:
+def _check_predictions(run: RunFolder, planned: RunPlan, fold: str, seed: int) -> None:
     state = torch.random.get_rng_state()
     head = load_model(run, fold, seed)
     assert torch.equal(state, torch.random.get_rng_state())
     assert not head.training
     test = next(one.test for one in planned.split.folds if one.name == fold)
     stored = read_probabilities(run.model(fold, seed), planned.inputs.classes)
-    source = FeatureSource(planned.cache, planned.chosen.streams, planned.split.classes)
+    source = CachedFeatures(planned.cache, planned.chosen.streams, planned.split.classes)
     expected = [stored[planned.cache.ids[index]] for index in test.tolist()]
-    np.testing.assert_allclose(score(head, source, test), expected, atol=1e-6)
+    np.testing.assert_allclose(predict_probabilities(head, source, test), expected, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

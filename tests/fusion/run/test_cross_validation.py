@@ -8,13 +8,13 @@ import torch
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.experiment.plan import Plan
+from fusion.experiment.plan import RunPlan
 from fusion.heads.catalog import config_for
 from fusion.run.artifacts import read_probabilities
 from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import RunFolder
 from fusion.training.checkpoint import BEST, EpochScores, load_checkpoint
-from fusion.training.evaluate import score
+from fusion.training.evaluate import predict_probabilities
 from tests.support.runs import Told, files_of, finish, plan, write_cache
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ class Dying(Told):
             raise Killed
 
 
-def killed_after(epochs: int, planned: Plan, folder: Path) -> None:
+def killed_after(epochs: int, planned: RunPlan, folder: Path) -> None:
     with pytest.raises(Killed):
         cross_validate(planned, RunFolder(folder), device=CPU, watcher=Dying(epochs), save_every_s=0)
 
@@ -156,7 +156,7 @@ def test_logits_of_test_that_are_not_finite_are_never_scored(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*given: Any, **more: Any) -> Any:
-        return score(*given, **more) * float("nan")
+        return predict_probabilities(*given, **more) * float("nan")
 
     monkeypatch.setattr("fusion.run.cross_validation.score", broken)
     with pytest.raises(MmerError, match="the logits of test utterance u00 are not finite"):
