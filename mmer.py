@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cache.joined import AnyCache, open_cache
     from featurize.extraction.job import JobOptions
     from featurize.extraction.progress import ExtractionProgress
+    from featurize.extraction.run import ExtractionReport
     from featurize.runtime.cluster import Cluster
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.grid.engine.local import GridProgress

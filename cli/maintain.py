@@ -272,7 +272,7 @@ def _print_imported(done: "Imported", summary: dict[str, Any], pack: str, file: 
 
 
 def _print_cache(opened: "AnyCache", summary: dict[str, Any], file: Path) -> None:
-    header, files = opened.header, f" in {len(opened.parts)} files" if len(opened.parts) > 1 else ""
+    header, files = opened.header, f" in {len(opened.files)} files" if len(opened.files) > 1 else ""
     made = f"{summary['utterances']:,} utterances{files}, made {header['created']}"
     click.echo(f"{file}: {header['corpus']['name']}, {made}")
     print_streams(summary)

@@ -20,34 +20,34 @@ class RunPlan:
     Attributes:
         experiment: what was asked for.
         cache: what it reads.
-        chosen: the streams.
+        selection: the streams.
         split: label set and folds.
         inputs: what the head is built from.
-        described: what decides the results, as plain values.
+        identity: what decides the results, as plain values.
     """
 
     experiment: Experiment
     cache: AnyCache
-    chosen: StreamSelection
+    selection: StreamSelection
     split: Split
     inputs: HeadInputs
-    described: dict[str, Any]
+    identity: dict[str, Any]
 
     @property
     def task(self) -> Task:
         """The task of the run."""
-        return task_of(self.described)
+        return task_of(self.identity)
 
     @property
     def frozen(self) -> bool:
         """Whether no encoder was fine-tuned before its features were computed."""
-        named = [*self.chosen.always, *self.chosen.training, *self.chosen.elsewhere]
+        named = [*self.selection.required, *self.selection.training_only, *self.selection.indirect]
         return not any(self.cache.stream(name).spec.trained_on for name in named)
 
     @property
-    def decides(self) -> dict[str, Any]:
+    def identity_without_defaults(self) -> dict[str, Any]:
         """What decides the results, without the fields that have their defaults; names are made of its digest."""
-        return without_defaults(self.described, self.experiment.defaults)
+        return without_defaults(self.identity, self.experiment.defaults)
 
     @property
     def notes(self) -> list[str]:
@@ -69,7 +69,7 @@ class RunPlan:
 
     @property
     def _features(self) -> str:
-        names = ", ".join(self.chosen.always)
+        names = ", ".join(self.selection.required)
         return f"frozen features of {names}" if self.frozen else f"features of fine-tuned encoders: {names}"
 
 
@@ -82,9 +82,9 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
     chosen = select_streams(cache, experiment.head, experiment.streams)
     split = split_cache(
         cache,
-        streams=chosen.always,
-        training_streams=chosen.training,
-        other_streams=chosen.elsewhere,
+        streams=chosen.required,
+        training_streams=chosen.training_only,
+        other_streams=chosen.indirect,
         labels=experiment.labels,
         protocol=experiment.protocol,
         only=experiment.only,
@@ -95,10 +95,10 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
     plan = RunPlan(
         experiment=experiment,
         cache=cache,
-        chosen=chosen,
+        selection=chosen,
         split=split,
         inputs=head_inputs(cache, chosen, split.labels.names),
-        described=experiment.described(cache, chosen, split),
+        identity=experiment.identity(cache, chosen, split),
     )
     build(plan, seed=0)  # what does not fit together shows now
     return plan

@@ -73,20 +73,20 @@ class StreamSelection:
     Attributes:
         streams: role -> name of the stream that is read for it.
         starts: role -> name of a stream that is not read, whose encoder's weights the head starts from.
-        always: names of those that every part of a fold needs.
-        training: names of those that only the training part needs.
+        required: names of those that every part of a fold needs.
+        training_only: names of those that only the training part needs.
     """
 
     streams: dict[str, str]
     starts: dict[str, str] = field(default_factory=dict)
-    always: list[str]
-    training: list[str]
+    required: list[str]
+    training_only: list[str]
 
     @property
-    def elsewhere(self) -> list[str]:
+    def indirect(self) -> list[str]:
         """Names of those that come in on another way: augmented views, encoders that the head starts from."""
         named = [*self.streams.values(), *self.starts.values()]
-        return [name for name in named if name not in {*self.always, *self.training}]
+        return [name for name in named if name not in {*self.required, *self.training_only}]
 
 
 def select_streams(cache: AnyCache, config: HeadConfig, asked: Mapping[str, str]) -> StreamSelection:
@@ -113,7 +113,7 @@ def select_streams(cache: AnyCache, config: HeadConfig, asked: Mapping[str, str]
         if view := choice.view(role, streams):
             streams[role] = view
     always = [streams[role] for role in config.roles]
-    return StreamSelection(streams=streams, starts=starts, always=always, training=training)
+    return StreamSelection(streams=streams, starts=starts, required=always, training_only=training)
 
 
 def head_inputs(cache: AnyCache, chosen: StreamSelection, classes: Sequence[str]) -> HeadInputs:
@@ -160,9 +160,9 @@ def streams_of(recipe: Recipe, cache: AnyCache, roles: Collection[str], asked: M
 
 def _files(cache: AnyCache) -> str:
     """Says where the command writes; shards are written by the name that they were cut from."""
-    first = cache.parts[0].path
+    first = cache.files[0].path
     shard = SHARD.fullmatch(first.stem)
-    if len(cache.parts) == 1 or shard is None:
+    if len(cache.files) == 1 or shard is None:
         return quote(str(cache.path))
     return f"{quote(str(first.with_name(shard['stem'] + first.suffix)))} --shards {shard['count']}"
 

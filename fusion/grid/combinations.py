@@ -43,7 +43,7 @@ class Model:
     @cached_property
     def key(self) -> str:
         """What decides its weights and scores, as a digest: no two grids train it twice."""
-        described = {**self.combination.plan.decides, "seeds": [self.seed]}
+        described = {**self.combination.plan.identity_without_defaults, "seeds": [self.seed]}
         described.pop("recipe")  # sets fields, and decides nothing else
         described["folds"] = described["folds"][self.fold.name]
         return digest_of(described)

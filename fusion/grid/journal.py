@@ -76,7 +76,7 @@ class Journal:
             "format_version": FORMAT_VERSION,
             "fold": model.fold.name,
             "seed": model.seed,
-            "decides": model.combination.plan.described,
+            "decides": model.combination.plan.identity,
             "epoch": trained.best_epoch if trained else 0,
             "curves": [asdict(one) for one in trained.curves] if trained else [],
             "failure": outcome.failure,
@@ -178,7 +178,7 @@ class Journal:
 def _check_same(entry: Mapping[str, Any], plan: RunPlan, path: Path) -> None:
     """Refuses the entry of another model: a field that was left out of its key has another default by now."""
     held = filled(entry["decides"], plan.experiment.defaults)
-    changed = [name for name in plan.experiment.defaults if held[name] != plan.described[name]]
+    changed = [name for name in plan.experiment.defaults if held[name] != plan.identity[name]]
     if changed:
         raise MmerError(f"{path} holds a model of another {' and '.join(changed)}; delete it, or name another --out")
 

@@ -215,7 +215,7 @@ def _automatic(members: UtteranceTable) -> tuple[str, list[str]]:
         return "official", []
     if _divides(members.sessions) and not _shared(members.sessions, members.speakers):
         return "session", []
-    if (members.speakers != "").all() and _divides(members.circles, at_least=3):  # one for each part
+    if (members.speakers != "").all() and _divides(members.speaker_groups, at_least=3):  # one for each part
         return "actor5", []
     return "random5", ["neither split, session nor speaker tells how to divide: protocol random5, speaker-dependent"]
 

@@ -70,7 +70,7 @@ class Fold:
     test: Places
 
     @property
-    def parts(self) -> dict[str, Places]:
+    def subsets(self) -> dict[str, Places]:
         """The three parts by name."""
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
@@ -110,16 +110,16 @@ class UtteranceTable:
         )
 
     @cached_property
-    def groups(self) -> npt.NDArray[np.str_]:
+    def dialogue_groups(self) -> npt.NDArray[np.str_]:
         """The dialogue of each utterance; one without a dialogue is a group of its own."""
         alone = np.char.add("utterance ", self.ids)  # an id alone may be the name of a dialogue
         return np.where(self.dialogues == "", alone, self.dialogues)
 
     @cached_property
-    def circles(self) -> npt.NDArray[np.str_]:
+    def speaker_groups(self) -> npt.NDArray[np.str_]:
         """The first speaker of each utterance's circle: all who share a dialogue, directly or through others."""
         speakers, who = np.unique(self.speakers, return_inverse=True)
-        where = np.unique(self.groups, return_inverse=True)[1]
+        where = np.unique(self.dialogue_groups, return_inverse=True)[1]
         circle, before = who, np.full_like(who, -1)
         while (circle != before).any():
             before, circle = circle, _lowest(_lowest(circle, where), who)
@@ -153,7 +153,7 @@ def split_off_dev_by_dialogue(members: UtteranceTable, rest: Places, seed: int) 
 
     An utterance without a dialogue counts as one of its own.
     """
-    return split_off_dev_by_group(members, rest, members.groups, seed)
+    return split_off_dev_by_group(members, rest, members.dialogue_groups, seed)
 
 
 def split_off_dev_by_speaker(members: UtteranceTable, rest: Places, seed: int) -> Division:
@@ -166,7 +166,7 @@ def split_off_dev_by_speaker(members: UtteranceTable, rest: Places, seed: int) -
     """
     from sklearn.model_selection import GroupShuffleSplit
 
-    groups = members.circles[rest]
+    groups = members.speaker_groups[rest]
     count = len(set(groups))
     if count < 2:
         there = ", ".join(sorted(set(members.speakers[rest])))
@@ -280,7 +280,7 @@ def by_actor_group(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     from sklearn.model_selection import GroupKFold
 
     members.named("speaker")
-    circles = members.circles
+    circles = members.speaker_groups
     count = len(set(circles))
     if count < 3:
         raise MmerError(

@@ -143,10 +143,10 @@ def drop_uncovered(
     dev = fold.dev[everywhere[fold.dev]]
     covered = Fold(name=fold.name, train=train, dev=dev, test=fold.test[everywhere[fold.test]])
     notes = [
-        f"fold {fold.name}: {len(gone)} of {len(fold.parts[part])} {part} utterances are left out, they have no "
+        f"fold {fold.name}: {len(gone)} of {len(fold.subsets[part])} {part} utterances are left out, they have no "
         f"features ({_reasons(cache, [*streams, *training_streams], gone)})"
-        for part in fold.parts
-        if (gone := np.setdiff1d(fold.parts[part], covered.parts[part]).tolist())
+        for part in fold.subsets
+        if (gone := np.setdiff1d(fold.subsets[part], covered.subsets[part]).tolist())
     ]
     return CoveredFold(fold=covered, scored=len(covered.test), total=len(fold.test), notes=notes)
 

@@ -58,7 +58,7 @@ TRAIN_ANEW = "train the run anew with --replace"
 
 def provenance(plan: RunPlan) -> dict[str, Any]:
     """Gives what is kept of a run beside what decides it: all that reading, checking and predicting need."""
-    named = {**plan.chosen.starts, **plan.chosen.streams}
+    named = {**plan.selection.starts, **plan.selection.streams}
     return {
         "cache": str(Path(plan.cache.path).absolute()),
         "label_set": plan.split.labels.name,
@@ -77,7 +77,7 @@ def write_splits(plan: RunPlan, folder: RunFolder) -> None:
     folds, names = plan.split.folds, [*plan.inputs.classes, ""]  # the class of those without is -1
     parts = np.full((len(plan.cache), len(folds)), LEFT_OUT)
     for place, fold in enumerate(folds):
-        for part, indices in fold.parts.items():
+        for part, indices in fold.subsets.items():
             parts[indices, place] = part
     rows = zip(plan.cache.ids, (names[index] for index in plan.split.classes), parts.tolist(), strict=True)
     header = ["id", "label", *(f"fold {fold.name}" for fold in folds)]
@@ -151,11 +151,11 @@ def model_scores(
     scores = plan.task.evaluate(plan.split.classes[fold.test], guess, len(plan.inputs.classes))
     return {
         "epoch": trained.best_epoch,
-        **{part: len(indices) for part, indices in fold.parts.items()},
+        **{part: len(indices) for part, indices in fold.subsets.items()},
         **scores,
         "dev_scores": dict(trained.dev),
         "test_of": plan.split.totals[fold.name],
-        **{OVER_LIMITS[part]: _over_limits(plan, head, indices, source) for part, indices in fold.parts.items()},
+        **{OVER_LIMITS[part]: _over_limits(plan, head, indices, source) for part, indices in fold.subsets.items()},
         "parameters": count_parameters(head),
     }
 
@@ -315,7 +315,7 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
         MmerError: if the run has no such model, names a head that the caller does not, or was written by a version
             that did not record what the head was built from; or if the weights do not fit the head.
     """
-    described, path = run.described, run.path / RUN
+    described, path = run.identity, run.path / RUN
     name = _trusted_head(described, head, path)
     folds, seeds = described["folds"], described["seeds"]
     if not isinstance(folds, dict) or not isinstance(seeds, list):

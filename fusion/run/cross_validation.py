@@ -141,7 +141,7 @@ def cross_validate(
     """
     for note in plan.notes:
         watcher.note(note)
-    folder.begin(plan.described, provenance(plan), plan.experiment.defaults)
+    folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
     models = [
         _Model(
             plan=plan,
@@ -170,10 +170,10 @@ def cross_validate(
 
 
 def _source(plan: RunPlan, device: torch.device, resident_share: float) -> CachedFeatures:
-    chosen = np.unique(np.concatenate([part for fold in plan.split.folds for part in fold.parts.values()]))
+    chosen = np.unique(np.concatenate([part for fold in plan.split.folds for part in fold.subsets.values()]))
     return CachedFeatures(
         plan.cache,
-        plan.chosen.streams,
+        plan.selection.streams,
         plan.split.classes,
         device=device,
         chosen=chosen,

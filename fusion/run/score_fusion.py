@@ -42,7 +42,7 @@ def fuse_scores(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, r
     """
     if out.path.resolve() in {run.path.resolve() for run in runs}:
         raise MmerError(f"{out.path} is one of the runs to add up; name another --out")
-    told = [run.described for run in runs]
+    told = [run.identity for run in runs]
     for run, described in zip(runs[1:], told[1:], strict=True):
         _check_alike(runs[0], told[0], run, described)
     summed = _described(told)

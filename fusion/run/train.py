@@ -139,8 +139,8 @@ def train_run(
             folder.clear()
         cross_validate(plan, folder, device=device, watcher=progress, resident_share=resident_share, stopping=stopping)
         notes = [*plan.notes, plan.opening]
-        results = collect(folder, cache, plan.described, notes=notes, published=_published(plan))
-    seconds, peak_bytes = cost_of(folder, plan.described)
+        results = collect(folder, cache, plan.identity, notes=notes, published=_published(plan))
+    seconds, peak_bytes = cost_of(folder, plan.identity)
     return TrainedRun(
         folder=folder.path,
         results=results,
@@ -166,7 +166,7 @@ def fuse_runs(runs: Sequence[Path], cache: AnyCache, *, out: Path | None = None,
         raise MmerError("--run takes finished runs, two or more, and goes with --fusion score")
     folder = RunFolder(out or RUNS / f"score-{'-'.join(run.name for run in runs)}")
     results = fuse_scores([RunFolder(run) for run in runs], cache, folder, replace=replace)
-    seconds, peak_bytes = cost_of(folder, folder.described)
+    seconds, peak_bytes = cost_of(folder, folder.identity)
     return TrainedRun(folder=folder.path, results=results, seconds=seconds, peak_bytes=peak_bytes)
 
 
@@ -204,7 +204,7 @@ def comparison_lines(plan: RunPlan, results: Plain) -> list[str]:
         frozen=plan.frozen,
         corpus=corpus_of(plan.cache),
         changed=changed_fields(experiment, settings.fields),
-        streams=plan.chosen.streams,
+        streams=plan.selection.streams,
         only=plan.narrowing,
     )
 
@@ -216,4 +216,6 @@ def _published(plan: RunPlan) -> list[dict[str, Any]]:
 
 
 def _default_run(plan: RunPlan, cache: Path) -> Path:
-    return default_folder(cache, f"{file_name_of(plan.experiment.fusion)}-{digest_of(plan.decides)[:8]}")
+    return default_folder(
+        cache, f"{file_name_of(plan.experiment.fusion)}-{digest_of(plan.identity_without_defaults)[:8]}"
+    )

@@ -87,7 +87,7 @@ class TrainingState:
         scaler: state of the gradient scaler of float16.
         seconds: spent so far.
         finished: whether nothing is left to do.
-        stopped: why it cannot go on, empty if it can.
+        failure: why it cannot go on, empty if it can.
     """
 
     epoch: int = 0
@@ -99,7 +99,7 @@ class TrainingState:
     scaler: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     finished: bool = False
-    stopped: str = ""
+    failure: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

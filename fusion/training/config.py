@@ -32,13 +32,13 @@ class Schedule:
 
     Attributes:
         lr: the greatest rate.
-        course: what the rate does after the warm-up, of `SCHEDULES`.
+        shape: what the rate does after the warm-up, of `SCHEDULES`.
         warmup_steps: of the warm-up.
         steps: of the whole training, if nothing stops it early.
     """
 
     lr: float
-    course: str
+    shape: str
     warmup_steps: int
     steps: int
 
@@ -52,7 +52,7 @@ class Schedule:
         """
         if step < self.warmup_steps:
             return self.lr * ((step + 1) / self.warmup_steps)
-        return self.lr * SCHEDULES[self.course]((step - self.warmup_steps) / (self.steps - self.warmup_steps))
+        return self.lr * SCHEDULES[self.shape]((step - self.warmup_steps) / (self.steps - self.warmup_steps))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def epoch_batches(train: Indices, costs: Indices, config: TrainConfig, *, epoch:
 def schedule_of(config: TrainConfig, batches: int) -> Schedule:
     """Gives the learning rate of every step, where an epoch has so many batches."""
     steps = config.epochs * batches
-    return Schedule(lr=config.lr, course=config.schedule, warmup_steps=round(config.warmup * steps), steps=steps)
+    return Schedule(lr=config.lr, shape=config.schedule, warmup_steps=round(config.warmup * steps), steps=steps)
 
 
 def record_epoch(
@@ -186,8 +186,8 @@ class _Training:
         """Goes on from a file, unless it says that there is no going on."""
         found = kept.load_checkpoint(path)
         found.check(self.described, path, training_defaults(self.head))
-        if found.progress.stopped:
-            raise MmerError(f"{found.progress.stopped}; delete {path} to train it anew")
+        if found.progress.failure:
+            raise MmerError(f"{found.progress.failure}; delete {path} to train it anew")
         self.progress, self.best = found.progress, dict(found.tensors[kept.BEST])
         if not found.progress.finished:
             self.head.load_state_dict(found.tensors[kept.HEAD])
@@ -199,7 +199,7 @@ class _Training:
         record = LossRecord(self.progress.epoch + 1, self.progress.sums)
         try:
             self._train(record)
-            record.look()
+            record.flush()
             scores = self._scored(record)
         except LossNotFinite as error:
             raise self._stopped(error) from error
@@ -217,7 +217,7 @@ class _Training:
                 record.add(self.progress.batch, losses)
                 stopping = self.stopping()
                 if stopping or time.monotonic() - self.saved >= self.save_every_s:
-                    record.look()
+                    record.flush()
                     self.progress.sums = record.sums
                     self._save()
                 if stopping:
@@ -263,12 +263,12 @@ class _Training:
         """Keeps the last good weights, those of the best epoch, and says where."""
         best = self.progress.best_epoch
         bad = find_nonfinite_feature(self.source, np.concatenate([self.train, self.dev]), self.head.training_reads)
-        self.progress.stopped = explain_divergence(error, self.config, bad)
+        self.progress.failure = explain_divergence(error, self.config, bad)
         if self.path is not None:
             where = f"the weights of epoch {best} are in {self.path}" if best else "no weights are kept"
-            self.progress.stopped += f"; {where}"
+            self.progress.failure += f"; {where}"
         self._save()
-        return MmerError(self.progress.stopped)
+        return MmerError(self.progress.failure)
 
     def _save(self) -> None:
         now = time.monotonic()
@@ -277,7 +277,7 @@ class _Training:
         if self.path is None:
             return
         tensors = {kept.BEST: self.best}
-        if not self.progress.finished and not self.progress.stopped:
+        if not self.progress.finished and not self.progress.failure:
             tensors[kept.HEAD] = self.head.state_dict()
             tensors[kept.OPTIMIZER] = kept.optimizer_tensors(self.optimizer)
             self.progress.scaler = self.scaler.state_dict()

@@ -76,9 +76,9 @@ class LossRecord:
         """
         self._waiting.append((batch, {name: loss.detach() for name, loss in losses.items()}))
         if len(self._waiting) >= LOOK_EVERY:
-            self.look()
+            self.flush()
 
-    def look(self) -> None:
+    def flush(self) -> None:
         """Adds all that was noted to the sums.
 
         Raises:

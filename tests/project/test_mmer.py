@@ -45,7 +45,7 @@ def test_every_name_is_there_and_no_other() -> None:
     assert mmer.Head is Head
     assert all(callable(getattr(mmer, name)) for name in mmer.__all__)
     with pytest.raises(AttributeError, match="module 'mmer' has no attribute 'trian'"):
-        mmer.trian  # noqa: B018
+        mmer.trian  # type: ignore[attr-defined] # noqa: B018
 
 
 def test_options_of_featurize_are_the_fields_of_a_job() -> None:

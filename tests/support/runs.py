@@ -144,7 +144,7 @@ def finish(planned: RunPlan, folder: Path, told: Told | None = None) -> dict[str
     """Trains what is planned, and gathers the results."""
     run = RunFolder(folder)
     cross_validate(planned, run, device=CPU, watcher=told or Told())
-    return collect(run, planned.cache, planned.described)
+    return collect(run, planned.cache, planned.identity)
 
 
 def train_by_command(cache: Path, *options: str) -> Result:

@@ -147,7 +147,7 @@ class StackGroups:
         if reason:
             self.reasons.add(reason)
             return model.key
-        return place, plan.described["folds"][model.fold.name], key
+        return place, plan.identity["folds"][model.fold.name], key
 
 
 def _kept_bytes(head: Head, batch: Batch, task: Task) -> int:

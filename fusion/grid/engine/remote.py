@@ -182,7 +182,7 @@ def train_task(own_device: Callable[[str], torch.device], resident_share: float,
 
 def _source(plan: RunPlan, device: torch.device, share: float) -> CachedFeatures:
     """Gives the features of a plan, those of an earlier task where they are the same in every bit."""
-    key = str(device), share, digest_of([plan.described[name] for name in ("streams", "features", "labels", "folds")])
+    key = str(device), share, digest_of([plan.identity[name] for name in ("streams", "features", "labels", "folds")])
     if key not in _held:
         while len(_held) >= HELD:
             _held.pop(next(iter(_held)))

@@ -20,14 +20,14 @@ class _Group:
 
     def takes(self, plan: RunPlan) -> bool:
         """Tells whether a plan fits in."""
-        own = plan.chosen.streams
+        own = plan.selection.streams
         agree = all(self.streams.get(role, name) == name for role, name in own.items())
         return agree and np.array_equal(self.plans[0].split.classes, plan.split.classes)
 
     @property
     def chosen(self) -> Indices:
         """All utterances that take part."""
-        parts = [part for plan in self.plans for fold in plan.split.folds for part in fold.parts.values()]
+        parts = [part for plan in self.plans for fold in plan.split.folds for part in fold.subsets.values()]
         return np.unique(np.concatenate(parts))
 
 
@@ -59,10 +59,10 @@ class Sources:
         """Takes in another plan; features that are held stay unless it needs more of them."""
         place = next((place for place, one in enumerate(self._groups) if one.takes(plan)), None)
         if place is None:
-            self._groups.append(_Group(dict(plan.chosen.streams), [plan]))
+            self._groups.append(_Group(dict(plan.selection.streams), [plan]))
             return
         group = self._groups[place]
-        group.streams.update(plan.chosen.streams)
+        group.streams.update(plan.selection.streams)
         group.plans.append(plan)
         held = self._made.get(place)
         if held is not None and not (

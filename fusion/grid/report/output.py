@@ -144,7 +144,7 @@ def _digest(found: GridResults) -> str:
     """Names the set of combinations and seeds, so that the report of another set does not take its place."""
     plan = found.combinations[0].plan
     texts = [fields_text(one.fields) for one in found.combinations]
-    return digest_of([plan.described["fusion"], plan.split.protocol, texts, list(plan.experiment.seeds)])[:8]
+    return digest_of([plan.identity["fusion"], plan.split.protocol, texts, list(plan.experiment.seeds)])[:8]
 
 
 def _interval_text(interval: Mapping[str, Interval | None], task: Task) -> str:

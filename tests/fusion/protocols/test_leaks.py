@@ -160,7 +160,7 @@ def test_a_gap_in_test_is_an_error_and_with_allow_missing_a_denominator(tmp_path
     with pytest.raises(MmerError, match=told):
         drop_uncovered(FOLD, cache, ["enc"])
     covered = drop_uncovered(FOLD, cache, ["enc"], allow_missing=True)
-    assert [part.tolist() for part in covered.fold.parts.values()] == [[0], [2, 3], [4]]
+    assert [part.tolist() for part in covered.fold.subsets.values()] == [[0], [2, 3], [4]]
     assert (covered.scored, covered.total) == (1, 2)
     assert covered.denominator == "fold 1: scored on 1 of 2 test utterances"
     assert covered.notes == [
@@ -172,7 +172,7 @@ def test_a_gap_in_test_is_an_error_and_with_allow_missing_a_denominator(tmp_path
 def test_a_stream_of_training_only_is_not_asked_of_dev_and_test(tmp_path: Path) -> None:
     cache = written(tmp_path / "a.h5", turns("aabbcc"), {1: "no letters", 3: "no letters", 5: "no letters"}, "x")
     covered = drop_uncovered(FOLD, cache, [], training_streams=["enc"])
-    assert [part.tolist() for part in covered.fold.parts.values()] == [[0], [2, 3], [4, 5]]
+    assert [part.tolist() for part in covered.fold.subsets.values()] == [[0], [2, 3], [4, 5]]
 
 
 def test_published_broken_clips_need_no_flag_but_show_in_the_denominator(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_loaded_model_predicts_what_the_run_stored(
 
 def test_a_model_that_was_trained_on_views_is_loaded(tmp_path: Path) -> None:
     planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"epochs": "1"})
-    assert "audio.view" in planned.chosen.streams
+    assert "audio.view" in planned.selection.streams
     finish(planned, tmp_path / "run")
     _check_predictions(RunFolder(tmp_path / "run"), planned, "1", 0)
 
@@ -69,7 +69,7 @@ def _check_predictions(run: RunFolder, planned: RunPlan, fold: str, seed: int) -
     assert not head.training
     test = next(one.test for one in planned.split.folds if one.name == fold)
     stored = read_probabilities(run.model(fold, seed), planned.inputs.classes)
-    source = CachedFeatures(planned.cache, planned.chosen.streams, planned.split.classes)
+    source = CachedFeatures(planned.cache, planned.selection.streams, planned.split.classes)
     expected = [stored[planned.cache.ids[index]] for index in test.tolist()]
     np.testing.assert_allclose(predict_probabilities(head, source, test), expected, atol=1e-6)
 

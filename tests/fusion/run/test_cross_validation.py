@@ -135,7 +135,7 @@ def test_a_state_of_a_version_without_macro_f1_is_resumed(trainable: Path, tmp_p
     ]
     found.save(state)
     finish(planned, tmp_path / "old")
-    old, whole = (RunFolder(tmp_path / name).part("1", 0) for name in ("old", "whole"))
+    old, whole = (RunFolder(tmp_path / name).model("1", 0) for name in ("old", "whole"))
     rows, expected = old.read_rows("curves.csv"), whole.read_rows("curves.csv")
     assert [row["dev_mf1"] for row in rows] == ["", *(row["dev_mf1"] for row in expected[1:])]
     assert [{**row, "dev_mf1": ""} for row in rows] == [{**row, "dev_mf1": ""} for row in expected]
@@ -145,7 +145,7 @@ def test_a_state_of_a_version_without_macro_f1_is_resumed(trainable: Path, tmp_p
 
 def test_macro_f1_may_choose_the_epoch(trainable: Path, tmp_path: Path) -> None:
     finish(plan(trainable, "audio", {"epochs": "4", "monitor": "mf1"}), tmp_path)
-    part = RunFolder(tmp_path).part("1", 0)
+    part = RunFolder(tmp_path).model("1", 0)
     by_epoch = [float(row["dev_mf1"]) for row in part.read_rows("curves.csv")]
     scores = part.read("scores.json")
     assert scores["epoch"] == 1 + by_epoch.index(max(by_epoch))
@@ -187,7 +187,7 @@ def test_utterances_that_are_left_out_are_counted_and_have_no_part(tmp_path: Pat
 
 def test_views_are_read_in_training(tmp_path: Path) -> None:
     planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"beta": "1", "epochs": "1"})
-    assert planned.chosen.streams["audio.view"] == "voice~lsa"
+    assert planned.selection.streams["audio.view"] == "voice~lsa"
     finish(planned, tmp_path / "run")
     part = RunFolder(tmp_path / "run").model("1", 0)
     assert float(part.read_rows("curves.csv")[0]["ecl"]) > 0.1

@@ -43,5 +43,5 @@ def test_batches_hold_every_utterance_once_and_change_with_the_epoch() -> None:
 
 def test_the_warm_up_is_a_share_of_all_steps() -> None:
     made = schedule_of(CONFIG, 4)
-    assert (made.lr, made.course, made.warmup_steps, made.steps) == (0.25, "constant", 18, 36)
+    assert (made.lr, made.shape, made.warmup_steps, made.steps) == (0.25, "constant", 18, 36)
     assert schedule_of(replace(CONFIG, warmup=0.0), 4).warmup_steps == 0

@@ -8,7 +8,7 @@ from fusion.training.config import SCHEDULES, Schedule
 
 
 def rates(course: str, *, warmup_steps: int = 0, steps: int = 8) -> list[float]:
-    schedule = Schedule(lr=0.8, course=course, warmup_steps=warmup_steps, steps=steps)
+    schedule = Schedule(lr=0.8, shape=course, warmup_steps=warmup_steps, steps=steps)
     return [schedule.rate(step) for step in range(steps)]
 
 
