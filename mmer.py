@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from cache.joined import AnyCache, open_cache
     from featurize.extraction.job import JobOptions
-    from featurize.extraction.progress import Progress
-    from featurize.extraction.run import Report
+    from featurize.extraction.progress import ExtractionProgress
+    from featurize.extraction.run import ExtractionReport
     from featurize.runtime.cluster import Cluster
     from fusion.experiment.experiment import ExperimentRequest
-    from fusion.grid.engine.local import GridWatcher
+    from fusion.grid.engine.local import GridProgress
     from fusion.grid.run import GridRun
     from fusion.head import Batch, Head, HeadConfig, HeadInputs, HeadOutput
-    from fusion.run.cross_validation import Watcher
+    from fusion.run.cross_validation import TrainingProgress
     from fusion.run.train import TrainedRun
 
 __all__ = [
@@ -59,9 +59,9 @@ def featurize(
     workers: int = 0,
     scheduler: str = "",
     shards: int | None = None,
-    progress: "Progress | None" = None,
+    progress: "ExtractionProgress | None" = None,
     **options: "Unpack[JobOptions]",
-) -> "Report":
+) -> "ExtractionReport":
     """Computes the encoder features of a corpus that its cache lacks, as ``mmer-featurize`` does.
 
     Args:
@@ -122,7 +122,7 @@ def train(
     resident_share: float = 0.5,
     replace: bool = False,
     tensorboard: bool = False,
-    progress: "Watcher | None" = None,
+    progress: "TrainingProgress | None" = None,
     **changes: object,
 ) -> "TrainedRun":
     """Trains and scores a head on every fold of a protocol, as ``mmer-train`` does.
@@ -161,7 +161,7 @@ def train(
     """
     from featurize.runtime.device import choose_device
     from fusion.run.train import train_run
-    from fusion.training.interrupt import interrupts_put_off
+    from fusion.training.interrupt import deferred_interrupts
 
     request = _request(
         fusion=fusion,
@@ -177,7 +177,7 @@ def train(
         allow_leak=allow_leak,
     )
     opened, path = _opened(cache)
-    with interrupts_put_off() as stopping:
+    with deferred_interrupts() as stopping:
         return train_run(
             request.experiment(opened),
             opened,
@@ -215,7 +215,7 @@ def grid(
     engine: str = "auto",
     scheduler: str = "",
     resident_share: float = 0.5,
-    progress: "GridWatcher | None" = None,
+    progress: "GridProgress | None" = None,
     **changes: object,
 ) -> "GridRun":
     """Trains every combination of fields on every fold and selects one for each fold on dev, as ``mmer-grid`` does.
@@ -313,13 +313,15 @@ def load(run: str | Path, *, fold: str, seed: int = 0, head: str | None = None) 
     return load_model(RunFolder(Path(run)), fold, seed, head)
 
 
-def __getattr__(name: str) -> object:
-    """Imports a name of the package when it is used for the first time."""
-    if name not in IMPORTED_FROM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(IMPORTED_FROM[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers read the imports above, and report names that are not among them
+
+    def __getattr__(name: str) -> object:
+        """Imports a name of the package when it is used for the first time."""
+        if name not in IMPORTED_FROM:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(IMPORTED_FROM[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
@@ -343,7 +345,7 @@ def _request(
 ) -> "ExperimentRequest":
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import united
-    from fusion.protocols.split import parse_only
+    from fusion.protocols.split import parse_filters
 
     texts = {name: value if isinstance(value, str) else "+".join(value) for name, value in (only or {}).items()}
     return ExperimentRequest(
@@ -353,7 +355,7 @@ def _request(
         streams=dict(streams or {}),
         labels=labels,
         protocol=protocol,
-        only=parse_only(texts),
+        only=parse_filters(texts),
         seeds=tuple(seeds),
         allow_missing=allow_missing,
         allow_leak=allow_leak,

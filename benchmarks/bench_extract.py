@@ -27,7 +27,7 @@ from cache.rows import Rows
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from cli.options import print_table
-from featurize.corpora.base import Reading
+from featurize.corpora.base import CorpusReading
 from featurize.encoders.base import Waveform
 from featurize.encoders.layers import LayerChoice
 from featurize.encoders.speech import PREPROCESSING, SpeechEncoder
@@ -35,8 +35,8 @@ from featurize.extraction.parity import deviation
 from featurize.extraction.pipeline import extract
 from featurize.extraction.plan import Inputs, pack_batches, plan_encoder, read_inputs
 from featurize.extraction.prepare import CorpusHeader, prepared
-from featurize.inputs.audio import RATE_HZ, Span, load
-from featurize.runtime.device import keep_freed_memory
+from featurize.inputs.audio import RATE_HZ, AudioSpan, load
+from featurize.runtime.memory import keep_freed_memory
 
 MEAN_S, BATCH = 4.5, 8
 USUAL_TRIM = 64 << 20  # what glibc's own thresholds grow to by themselves, for all arms but the pipeline
@@ -64,7 +64,7 @@ def write_recordings(folder: Path, seconds: float) -> Inputs:
     for index, samples in enumerate(lengths.round().astype(int)):
         soundfile.write(folder / f"{index}.wav", 0.1 * random.standard_normal(samples), RATE_HZ, subtype="PCM_16")
     listed = [Utterance(id=f"u{index}", audio=f"{index}.wav") for index in range(len(lengths))]
-    return read_inputs(Reading(root=folder, utterances=listed))
+    return read_inputs(CorpusReading(root=folder, utterances=listed))
 
 
 class Bench:
@@ -79,7 +79,7 @@ class Bench:
         self.extractor: Any = Wav2Vec2FeatureExtractor(do_normalize=True)  # type: ignore[no-untyped-call]
         self.encoder = _encoder(ours)
         self.folder, self.inputs = folder, write_recordings(folder, seconds)
-        self.waveforms = [load(span).waveform for span in self.inputs.spans if isinstance(span, Span)]
+        self.waveforms = [load(span).waveform for span in self.inputs.spans if isinstance(span, AudioSpan)]
         self.samples = [len(waveform) for waveform in self.waveforms]
         costs = [one.cost for one in self.encoder.plan(self.samples)]
         self._everything = range(len(costs))

@@ -44,7 +44,7 @@ from benchmarks.support.measure import Spread, machine_line, speedup, verdict
 from benchmarks.support.usual import write_datasets
 from cache.utterance import Utterance
 from cli.options import print_table
-from fusion.grid.engine.calibration import Trial
+from fusion.grid.engine.calibration import Calibration
 from fusion.grid.engine.placement import ALONE
 
 APART, RELOADED, RESIDENT = "a process each", "reloaded", "one after another"  # `USUAL` is the fourth
@@ -61,7 +61,7 @@ class Found:
 
     case: Case
     taken: Mapping[str, Sequence[Taken]]
-    trial: Trial
+    trial: Calibration
     trial_s: float
 
     @property

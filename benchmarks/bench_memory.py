@@ -25,7 +25,7 @@ from cache.store import FeatureCache
 from cli.options import print_table
 from featurize.corpora.manifest import NEEDED
 from featurize.encoders.options import EncodingOptions
-from featurize.extraction.job import Job
+from featurize.extraction.job import ExtractionJob
 from featurize.extraction.run import run_job
 from featurize.inputs.audio import RATE_HZ
 
@@ -58,7 +58,9 @@ def run_once(manifest: Path, threads: int) -> None:
     torch.set_num_threads(threads)
     options = EncodingOptions(device=torch.device("cpu"))
     with TemporaryDirectory(dir=manifest.parent) as folder:
-        job = Job(corpus="manifest", root=manifest, cache=Path(folder) / "cache.h5", encoders=ENCODERS, options=options)
+        job = ExtractionJob(
+            corpus="manifest", root=manifest, cache=Path(folder) / "cache.h5", encoders=ENCODERS, options=options
+        )
         report = run_job(job, Silent())
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES
         committed = sum(one["committed"] for one in summarize(FeatureCache(job.cache))["streams"].values())

@@ -101,7 +101,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.here:
         if asked.keep:
-            from featurize.runtime.device import keep_freed_memory
+            from featurize.runtime.memory import keep_freed_memory
 
             keep_freed_memory()
         print(HERE[asked.here](asked.calls))

@@ -33,7 +33,7 @@ from cli.options import print_table
 from featurize.corpora.manifest import NEEDED
 from featurize.encoders.acoustic import logmel80
 from featurize.encoders.options import EncodingOptions
-from featurize.extraction.job import Job, plan_job, read_job
+from featurize.extraction.job import ExtractionJob, plan_job, read_job
 from featurize.extraction.run import run_job
 from featurize.extraction.shard import Shard
 from featurize.inputs.audio import RATE_HZ
@@ -96,7 +96,7 @@ def write_corpus(folder: Path, sizes: Sequence[int]) -> dict[int, Path]:
     return manifests
 
 
-def run_all(job: Job) -> Found:
+def run_all(job: ExtractionJob) -> Found:
     """Featurizes a manifest into a new cache."""
     logmel80(np.zeros(RATE_HZ, dtype=np.float32))  # librosa imports what it needs at the first call
     watch, began, busy = Watch(), time.perf_counter(), time.process_time()
@@ -112,14 +112,14 @@ def run_all(job: Job) -> Found:
     }
 
 
-def run_again(job: Job) -> Found:
+def run_again(job: ExtractionJob) -> Found:
     """Runs over a cache where nothing is left to do."""
     began = time.perf_counter()
     run_job(job, Watch())
     return {"seconds": time.perf_counter() - began}
 
 
-def plan_share(job: Job) -> Found:
+def plan_share(job: ExtractionJob) -> Found:
     """Plans one share of the corpus, as every process of a job array does."""
     began = time.perf_counter()
     job = replace(job, shard=Shard(1, SHARDS))
@@ -127,14 +127,19 @@ def plan_share(job: Job) -> Found:
     return {"seconds": time.perf_counter() - began, "utterances": len(ready.inputs.utterances)}
 
 
-def open_it(job: Job) -> Found:
+def open_it(job: ExtractionJob) -> Found:
     """Opens the finished cache."""
     before, began = _peak_bytes(), time.perf_counter()
     cache = FeatureCache(job.cache)
     return {"seconds": time.perf_counter() - began, "utterances": len(cache), "held": _peak_bytes() - before}
 
 
-ARMS: Mapping[str, Callable[[Job], Found]] = {"run": run_all, "again": run_again, "share": plan_share, "open": open_it}
+ARMS: Mapping[str, Callable[[ExtractionJob], Found]] = {
+    "run": run_all,
+    "again": run_again,
+    "share": plan_share,
+    "open": open_it,
+}
 
 FIGURES: Mapping[str, tuple[str, str, float]] = {  # what is printed -> the arm, what it found, the unit
     "planning, s": ("run", "planning", 1),
@@ -156,7 +161,7 @@ JUDGED = ("planning, CPU s", "encoding, CPU s", "peak resident, MB")
 def measure_here(arm: str, manifest: Path, threads: int) -> None:
     """Runs one arm in this process and prints what was found, with its peak of resident memory, as JSON."""
     torch.set_num_threads(threads)
-    job = Job(
+    job = ExtractionJob(
         corpus="manifest",
         root=manifest,
         cache=manifest.with_suffix(".h5"),

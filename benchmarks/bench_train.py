@@ -44,8 +44,8 @@ from benchmarks.support.usual import padded, read_rows, train_epoch, write_datas
 from cache.joined import open_cache
 from cache.utterance import Utterance
 from cli.options import print_table
-from featurize.runtime.device import keep_freed_memory
-from fusion.data.features import FeatureSource
+from featurize.runtime.memory import keep_freed_memory
+from fusion.data.features import CachedFeatures
 from fusion.head import Batch, HeadInputs
 from fusion.heads.catalog import build_head, config_for
 from fusion.training.steps import build_optimizer
@@ -58,7 +58,7 @@ class Bench:
         self.cache = open_cache(folder / "cache.h5")
         self.usual = h5py.File(folder / "usual.h5", "r")
         self.labels = np.random.default_rng(3).integers(0, len(CLASSES), len(self.cache))
-        self.source = FeatureSource(self.cache, STREAMS, self.labels)
+        self.source = CachedFeatures(self.cache, STREAMS, self.labels)
         self.shapes = {role: self.cache.stream(name).spec.shape for role, name in STREAMS.items()}
         where = {name: place for place, name in enumerate(self.cache.ids)}
         self.groups = [[where[str(index)] for index in group] for group in groups]

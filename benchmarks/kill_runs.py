@@ -113,12 +113,14 @@ def _run(path: Path, root: Path, utterances: int) -> None:
     import torch
 
     from featurize.encoders.options import EncodingOptions
-    from featurize.extraction.job import Job
+    from featurize.extraction.job import ExtractionJob
     from featurize.extraction.run import run_job
 
     torch.set_num_threads(1)
     options = EncodingOptions(device=torch.device("cpu"))
-    job = Job(corpus="demo", root=root, cache=path, encoders=ENCODERS, options=options, mel=False, limit=utterances)
+    job = ExtractionJob(
+        corpus="demo", root=root, cache=path, encoders=ENCODERS, options=options, mel=False, limit=utterances
+    )
     run_job(job, Silent())
 
 

@@ -51,9 +51,9 @@ def verify(cache: AnyCache) -> list[Problem]:
     """Checks every stream of every file: key, offsets, states, checksums of committed rows, NaN and infinity."""
     return [
         problem
-        for part in cache.parts
+        for part in cache.files
         for stream in part.streams.values()
-        for problem in _stream_problems(part, stream, place=f"{part.path}: " if len(cache.parts) > 1 else "")
+        for problem in _stream_problems(part, stream, place=f"{part.path}: " if len(cache.files) > 1 else "")
     ]
 
 
@@ -66,7 +66,7 @@ def verify_recordings(cache: AnyCache, digest_of: Callable[[Utterance, Stream], 
     """
     return [
         problem
-        for part in cache.parts
+        for part in cache.files
         for stream in part.streams.values()
         if stream.spec.consumes == SPEECH and not stream.spec.imported
         for problem in _recording_problems(part, stream, digest_of)

@@ -188,7 +188,7 @@ class JoinedCache:
 
     Args:
         path: what the user named, such as ``cache/voices-*.h5``.
-        parts: the files, in the order of their utterances.
+        files: the files, in the order of their utterances.
 
     Raises:
         MmerError: if an utterance is in two of the files, if they are of two corpora, or if a stream is not in each of
@@ -200,7 +200,7 @@ class JoinedCache:
         check_apart(parts)
         check_same_streams(parts)
         self.path = path
-        self.parts = parts
+        self.files = parts
         self.utterances: Sequence[Utterance] = [one for part in parts for one in part.utterances]
         self.ids = [one.id for one in self.utterances]
         self.streams: Mapping[str, JoinedStream] = {
@@ -208,7 +208,7 @@ class JoinedCache:
         }
 
     def __reduce__(self) -> tuple[type["JoinedCache"], tuple[Path, Sequence[FeatureCache]]]:
-        return JoinedCache, (self.path, self.parts)
+        return JoinedCache, (self.path, self.files)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -216,12 +216,12 @@ class JoinedCache:
     @property
     def paths(self) -> list[Path]:
         """The files, in the order of their utterances."""
-        return [part.path for part in self.parts]
+        return [part.path for part in self.files]
 
     @property
     def header(self) -> Mapping[str, Any]:
         """``mmer_version``, ``created`` and ``corpus`` of the first file."""
-        return self.parts[0].header
+        return self.files[0].header
 
     def stream(self, name: str) -> JoinedStream:
         """Gives a stream by name.
@@ -238,7 +238,7 @@ class JoinedCache:
     def all_weights(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
         """Reads the weights of all encoders, by encoder and name; the first file that has an array counts."""
         united: dict[str, dict[str, npt.NDArray[Any]]] = {}
-        for part in self.parts:
+        for part in self.files:
             for encoder, arrays in part.all_weights().items():
                 united[encoder] = {**arrays, **united.get(encoder, {})}
         return united

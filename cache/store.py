@@ -165,7 +165,7 @@ class FeatureCache:
         return len(self.ids)
 
     @property
-    def parts(self) -> Sequence["FeatureCache"]:
+    def files(self) -> Sequence["FeatureCache"]:
         """The files behind it, here itself alone; see `cache.joined` for several."""
         return [self]
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -15,8 +16,8 @@ from cli.options import clean_errors, fail, json_option, positive, print_json, p
 if TYPE_CHECKING:
     import torch
 
-    from featurize.extraction.job import Job, JobOptions
-    from featurize.extraction.run import Report
+    from featurize.extraction.job import ExtractionJob, JobOptions
+    from featurize.extraction.run import ExtractionReport
     from featurize.runtime.cluster import Workers
 
 SHOWN = 5  # failures and notes printed; all of them are in the cache
@@ -133,11 +134,12 @@ def featurize(
     """
     with clean_errors():
         _check_usage(workers, scheduler, shard, shards)
+        root = root or _root_of_environment(corpus)
+        _check_names(corpus, root, encoders, allow_outside=options["allow_outside"])
         _prepare_process()
         from featurize.extraction.job import job_of
 
         encoding, planning = _places(workers, scheduler, device)
-        root = root or _root_of_environment(corpus)
         job = job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
         job = _shard_of(job, shard, shards)
         if parity_check:
@@ -148,7 +150,7 @@ def featurize(
             run(job, encoding, None if shard else shards, as_json)
 
 
-def check_parity(job: "Job", utterances: int, as_json: bool) -> None:
+def check_parity(job: "ExtractionJob", utterances: int, as_json: bool) -> None:
     """Prints how far batching moves a feature; ends the command where it does."""
     from featurize.extraction import parity
     from featurize.extraction.job import ready_job
@@ -164,12 +166,12 @@ def check_parity(job: "Job", utterances: int, as_json: bool) -> None:
             fail(f"{one.encoder} deviates by more than {limit}; run it with --batch-seconds 0 and report this")
 
 
-def print_estimate(job: "Job", as_json: bool) -> None:
+def print_estimate(job: "ExtractionJob", as_json: bool) -> None:
     """Prints what a run would take."""
-    from featurize.extraction.estimate import estimate
+    from featurize.extraction.estimate import estimate_extraction
     from featurize.extraction.job import ready_job
 
-    found = estimate(ready_job(job))
+    found = estimate_extraction(ready_job(job))
     if as_json:
         print_json(asdict(found))
         return
@@ -182,7 +184,7 @@ def print_estimate(job: "Job", as_json: bool) -> None:
     click.echo(f"time: about {_duration(found.seconds)} on {job.options.device}, by one batch of each encoder")
 
 
-def run(job: "Job", workers: "Workers | None", shards: int | None, as_json: bool) -> None:
+def run(job: "ExtractionJob", workers: "Workers | None", shards: int | None, as_json: bool) -> None:
     """Runs a job, here or on workers, as one or in shards, and prints what it left behind."""
     from cli.progress import ProgressBar
     from featurize.extraction.corpus import featurize_corpus
@@ -205,7 +207,7 @@ def run(job: "Job", workers: "Workers | None", shards: int | None, as_json: bool
         fail(f"nothing at all was computed for {', '.join(report.empty)}; the reasons are above and in {report.cache}")
 
 
-def _print_report(report: "Report") -> None:
+def _print_report(report: "ExtractionReport") -> None:
     print_streams(report.summary)
     for what, key, items in (("failed", "reason", report.summary["failures"]), ("noted", "note", report.noted)):
         if items:
@@ -223,6 +225,15 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _check_names(corpus: str, root: Path | None, encoders: Sequence[str], *, allow_outside: bool) -> None:
+    """Checks names and paths before torch is imported: a wrong one is answered at once."""
+    from featurize.corpora.catalog import check_root
+    from featurize.encoders.catalog import parse_requests
+
+    parse_requests(encoders)
+    check_root(corpus, root, allow_outside=allow_outside)
 
 
 def _prepare_process() -> None:
@@ -253,7 +264,7 @@ def _check_usage(workers: int | None, scheduler: str | None, shard: int | None, 
         raise click.UsageError(f"--shard {shard} needs --shards of at least as many")
 
 
-def _shard_of(job: "Job", shard: int | None, shards: int | None) -> "Job":
+def _shard_of(job: "ExtractionJob", shard: int | None, shards: int | None) -> "ExtractionJob":
     from featurize.extraction.run import shard_job
 
     return shard_job(job, shard, shards) if shard and shards else job

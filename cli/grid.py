@@ -25,6 +25,7 @@ from cli.options import (
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from cache.joined import AnyCache
     from featurize.runtime.cluster import Cluster
     from fusion.grid.run import GridEstimate, GridRequest, GridRun
 
@@ -101,10 +102,14 @@ def grid(
     """
     with clean_errors():
         check_one_form(as_json=as_json, latex=latex)
-        tune_process()
         _check_engine(engine, scheduler)
+        from cache.joined import open_cache
+
+        opened = open_cache(cache)  # before torch is imported: a wrong path is answered at once
+        tune_process()
         found = _trained(
             _request(options),
+            opened,
             cache,
             out=out,
             device=device,
@@ -166,6 +171,7 @@ def _check_engine(engine: str, scheduler: str | None) -> None:
 
 def _trained(
     request: "GridRequest",
+    opened: "AnyCache",
     cache: Path,
     *,
     out: Path | None,
@@ -175,12 +181,11 @@ def _trained(
     share: float,
     dry_run: bool,
 ) -> "GridRun | GridEstimate":
-    from cache.joined import open_cache
     from cli.progress import GridBar
     from featurize.runtime.device import choose_device
     from fusion.grid.run import estimate_grid, run_grid
 
-    opened, chosen = open_cache(cache), choose_device(device)
+    chosen = choose_device(device)
     with GridBar() as bar, _cluster(scheduler, device) as cluster:
         if dry_run:
             return estimate_grid(

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from cli.options import clean_errors, print_table
+from cli.options import clean_errors, print_aligned, print_table
 
 LISTING: dict[str, Any] = {"is_eager": True, "expose_value": False}
 
@@ -28,7 +28,8 @@ def list_corpora(ctx: click.Context, param: click.Parameter, value: bool) -> Non
         from featurize.corpora.catalog import CORPORA
 
         for name, one in CORPORA.items():
-            click.echo(f"{name}\n  from: {one.where or 'your own recordings'}\n  tree: {one.tree}")
+            click.echo(name)
+            print_aligned([("  from:", one.where or "your own recordings"), ("  tree:", one.tree)], widths=(7,))
         ctx.exit()
 
 
@@ -37,8 +38,7 @@ def list_heads(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         from fusion.heads.catalog import HEADS
 
-        for name, one in HEADS.items():
-            click.echo(f"{name:<16} {one.summary} ({one.paper})")
+        print_aligned([(name, f"{one.summary} ({one.paper})") for name, one in HEADS.items()], widths=(16,))
         ctx.exit()
 
 
@@ -50,8 +50,8 @@ def list_fields(ctx: click.Context, param: click.Parameter, value: str | None) -
 
         with clean_errors():
             rows = fields_of(value)
-        for name, default, owner, meaning in rows:
-            click.echo(f"{f'{name}={value_text(default)}':<26} {owner:<9} {meaning}")
+        texts = [(f"{name}={value_text(default)}", owner, meaning) for name, default, owner, meaning in rows]
+        print_aligned(texts, widths=(26, 9))
         ctx.exit()
 
 

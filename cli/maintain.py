@@ -127,11 +127,11 @@ def import_pack(  # noqa: PLR0917 - click calls it by name
     from cache.audit import summarize
     from cache.packs.catalog import open_pack
     from cache.packs.importing import import_pack as join
-    from cache.packs.third_party import Asked
+    from cache.packs.third_party import ImportOptions
     from cache.store import FeatureCache
 
     with clean_errors():
-        pack = open_pack(folder, Asked(role=role or "", corpus=corpus, metadata=metadata), layout or "")
+        pack = open_pack(folder, ImportOptions(role=role or "", corpus=corpus, metadata=metadata), layout or "")
         done = join(pack, file, streams=streams, corpus=corpus, partial=partial, replace=replace)
         summary = summarize(FeatureCache(file))
     summary["streams"] = {name: summary["streams"][name] for name in done.written}
@@ -250,9 +250,9 @@ def _problems(opened: "AnyCache", audio: Path | None) -> "list[Problem]":
     problems = verify(opened)
     if audio is None:
         return problems
-    from featurize.extraction.staleness import recording_digests
+    from featurize.extraction.staleness import current_audio_digests
 
-    return problems + verify_recordings(opened, recording_digests(audio))
+    return problems + verify_recordings(opened, current_audio_digests(audio))
 
 
 def _print_merged(merged: "Merged", summary: dict[str, Any], out: Path) -> None:
@@ -272,7 +272,7 @@ def _print_imported(done: "Imported", summary: dict[str, Any], pack: str, file: 
 
 
 def _print_cache(opened: "AnyCache", summary: dict[str, Any], file: Path) -> None:
-    header, files = opened.header, f" in {len(opened.parts)} files" if len(opened.parts) > 1 else ""
+    header, files = opened.header, f" in {len(opened.files)} files" if len(opened.files) > 1 else ""
     made = f"{summary['utterances']:,} utterances{files}, made {header['created']}"
     click.echo(f"{file}: {header['corpus']['name']}, {made}")
     print_streams(summary)

@@ -74,7 +74,7 @@ def tune_process() -> None:
     # Threads of OpenMP spin while they wait, which starves a machine that others use too: with one of two cores busy,
     # early sleep is 1.6 times as fast (benchmarks/bench_process.py). To be set before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    from featurize.runtime.device import keep_freed_memory
+    from featurize.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
 
@@ -85,8 +85,17 @@ def print_json(value: object) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table, the first column to the left and all others to the right."""
-    cells = [list(header), *[[_cell(value) for value in row] for row in rows]]
+    """Prints a table: fitted to a terminal, plain text where stdout is anything else.
+
+    In plain text the first column is set to the left and all others to the right.
+    """
+    texts = [[_cell(value) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        from cli.terminal import print_fitted
+
+        print_fitted(header, texts)
+        return
+    cells = [list(header), *texts]
     widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
     for row in cells:
         first, *others = (
@@ -94,6 +103,22 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         click.echo("  ".join([first, *others]).rstrip())
+
+
+def print_aligned(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
+    """Prints rows of text without a header, with the last cell wrapped on a terminal.
+
+    Args:
+        rows: cells of each row.
+        widths: least width in plain text of all columns but the last.
+    """
+    if sys.stdout.isatty():
+        from cli.terminal import print_aligned as print_wrapped
+
+        print_wrapped(rows)
+        return
+    for *first, last in rows:
+        click.echo(" ".join([*(cell.ljust(width) for cell, width in zip(first, widths, strict=True)), last]))
 
 
 def size_text(size_bytes: float) -> str:
@@ -218,7 +243,7 @@ def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "
     """
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import parse_fields, united
-    from fusion.protocols.split import parse_only
+    from fusion.protocols.split import parse_filters
 
     flags: dict[str, object] = {
         "modalities": options["modalities"],
@@ -236,7 +261,7 @@ def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "
         streams=united(streams, parse_fields(options["streams"], form="ROLE=STREAM", such_as="--stream mel=logmel80")),
         labels=options["labels"] or None,
         protocol=options["protocol"] or None,
-        only=parse_only(parse_fields(options["only"], form="COLUMN=VALUE", such_as="--only style=improvised")),
+        only=parse_filters(parse_fields(options["only"], form="COLUMN=VALUE", such_as="--only style=improvised")),
         seeds=tuple(seeds) or (0,),
         allow_missing=options["allow_missing"],
         allow_leak=options["allow_leak"],

@@ -9,7 +9,7 @@ import click
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from fusion.grid.combinations import Model, Outcome
+    from fusion.grid.combinations import Model, ModelOutcome
     from fusion.training.checkpoint import EpochScores
 
 SHOWN = ("ua", "wf1", "mf1")  # development scores of an epoch; an epoch of an older version may lack one
@@ -125,7 +125,7 @@ class GridBar(_NotingBar):
             self._left[model.key] -= 1
             self._bar.update(1)
 
-    def done(self, outcome: "Outcome") -> None:
+    def done(self, outcome: "ModelOutcome") -> None:
         """Moves the bar by what a model did not need, and counts those that failed."""
         self._failed += bool(outcome.failure)
         if self._failed:

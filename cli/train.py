@@ -22,6 +22,7 @@ from cli.options import (
 )
 
 if TYPE_CHECKING:
+    from cache.joined import AnyCache
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.run.train import TrainedRun
 
@@ -69,14 +70,17 @@ def train(
     """
     with clean_errors():
         check_one_form(as_json=as_json, latex=latex)
+        from cache.joined import open_cache
+
+        opened = open_cache(cache)  # before torch is imported: a wrong path is answered at once
         tune_process()
         if runs:
             _check_sum(runs, seeds, options)
-            run = _fused(runs, cache, out=out, replace=replace)
+            run = _fused(runs, opened, out=out, replace=replace)
         else:
             request = experiment_request(options, seeds=seeds)
             run = _trained(
-                request, cache, device, out=out, share=resident_share, replace=replace, tensorboard=tensorboard
+                request, opened, cache, device, out=out, share=resident_share, replace=replace, tensorboard=tensorboard
             )
     print_run(run, as_json=as_json, latex=latex)
 
@@ -103,6 +107,7 @@ def print_run(run: "TrainedRun", *, as_json: bool = False, latex: bool = False) 
 
 def _trained(
     request: "ExperimentRequest",
+    opened: "AnyCache",
     cache: Path,
     device: str,
     *,
@@ -111,15 +116,14 @@ def _trained(
     replace: bool,
     tensorboard: bool,
 ) -> "TrainedRun":
-    from cache.joined import open_cache
     from cli.progress import TrainingBar
     from featurize.runtime.device import choose_device
     from fusion.run.train import train_run
-    from fusion.training.interrupt import interrupts_put_off
+    from fusion.training.interrupt import deferred_interrupts
 
-    chosen, opened = choose_device(device), open_cache(cache)
+    chosen = choose_device(device)
     experiment = request.experiment(opened)
-    with TrainingBar() as bar, interrupts_put_off() as stopping:
+    with TrainingBar() as bar, deferred_interrupts() as stopping:
         return train_run(
             experiment,
             opened,
@@ -134,19 +138,18 @@ def _trained(
         )
 
 
-def _fused(runs: Sequence[Path], cache: Path, *, out: Path | None, replace: bool) -> "TrainedRun":
-    from cache.joined import open_cache
+def _fused(runs: Sequence[Path], cache: "AnyCache", *, out: Path | None, replace: bool) -> "TrainedRun":
     from fusion.run.train import fuse_runs
 
-    return fuse_runs(runs, open_cache(cache), out=out, replace=replace)
+    return fuse_runs(runs, cache, out=out, replace=replace)
 
 
 def _check_sum(runs: Sequence[Path], seeds: Sequence[int], options: ExperimentOptions) -> None:
     """Checks that nothing is given with --run that finished runs cannot follow."""
     from cache.errors import MmerError
-    from fusion.run.score_fusion import FUSION
+    from fusion.run.score_fusion import SCORE_FUSION
 
-    if len(runs) < 2 or options["fusion"] != FUSION:
+    if len(runs) < 2 or options["fusion"] != SCORE_FUSION:
         raise MmerError("--run takes finished runs, two or more, and goes with --fusion score")
     values = {**options, "seeds": seeds}
     given = [name for name, value in values.items() if name != "fusion" and value not in (None, (), False)]

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.support.iemocap import BATCH, MEAN_FRAMES, MEAN_TOKENS
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.fields import configure
-from fusion.grid.combinations import Fields
+from fusion.grid.combinations import FieldValues
 
 HEAD, PROTOCOL = "rescmfa", "official"
 ROLES = ("audio", "text")  # whose rows count
@@ -36,14 +36,14 @@ class Case:
     device: str
 
     @property
-    def fields(self) -> list[Fields]:
+    def fields(self) -> list[FieldValues]:
         """What each combination sets: rates, and how losses are weighed; all have the same structure."""
         lrs = [round(float(lr), 6) for lr in np.geomspace(1e-4, 1e-3, -(-self.combinations // 4))]
         fixed = {"epochs": EPOCHS, "batch_size": BATCH, "patience": EPOCHS}
-        others: list[Fields] = [{"alpha": alpha, "dropout": rate} for alpha in (0.1, 0.3) for rate in (0.1, 0.3)]
+        others: list[FieldValues] = [{"alpha": alpha, "dropout": rate} for alpha in (0.1, 0.3) for rate in (0.1, 0.3)]
         if self.plain:
             others = [{"alpha": 0.0, "dropout": 0.0, "weight_decay": decay} for decay in (0.0, 0.01, 0.03, 0.1)]
-        every: list[Fields] = [{"lr": lr, **other, **fixed} for lr, other in itertools.product(lrs, others)]
+        every: list[FieldValues] = [{"lr": lr, **other, **fixed} for lr, other in itertools.product(lrs, others)]
         return every[: self.combinations]
 
 
@@ -73,7 +73,7 @@ class Taken:
         return self.epoch_s * STEP_ROWS / self.rows
 
 
-def experiment_of(fields: Fields) -> Experiment:
+def experiment_of(fields: FieldValues) -> Experiment:
     """Gives the run that a combination would be alone."""
     head, training = configure(HEAD, fields)
     return Experiment(fusion=HEAD, head=head, training=training, protocol=PROTOCOL)

@@ -21,7 +21,7 @@ from benchmarks.support.grid_case import EPOCHS, HEAD, PROTOCOL, ROLES, Case, Ta
 from benchmarks.support.iemocap import CLASSES
 from benchmarks.support.usual import Rows, padded, read_rows, train_epoch
 from fusion.experiment.fields import configure
-from fusion.grid.combinations import Fields
+from fusion.grid.combinations import FieldValues
 from fusion.head import Batch, HeadInputs
 from fusion.heads.catalog import build_head
 from fusion.run.folder import COST
@@ -117,11 +117,11 @@ def train_apart(folder: Path, case: Case, rows: int) -> Taken:
     )
 
 
-def _numbered(case: Case) -> list[tuple[int, Fields]]:
+def _numbered(case: Case) -> list[tuple[int, FieldValues]]:
     return list(enumerate(case.fields[:SIDE_BY_SIDE]))
 
 
-def _command(folder: Path, case: Case, fields: Fields, out: Path) -> list[str]:
+def _command(folder: Path, case: Case, fields: FieldValues, out: Path) -> list[str]:
     command = [sys.executable, "-m", "cli.main", "train", "--fusion", HEAD, "--cache", str(folder / "cache.h5")]
     command += ["--protocol", PROTOCOL, "--device", case.device, "--out", str(out)]
     return [*command, *(part for name, value in fields.items() for part in ("--set", f"{name}={value}"))]

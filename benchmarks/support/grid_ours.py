@@ -13,12 +13,12 @@ import torch
 from benchmarks.support.arm import Peak, give_memory_back
 from benchmarks.support.grid_case import EPOCHS, ROLES, Case, Taken, experiment_of
 from cache.joined import open_cache
-from featurize.runtime.device import keep_freed_memory
+from featurize.runtime.memory import keep_freed_memory
 from fusion.experiment.plan import plan_run
-from fusion.grid.combinations import Combination, Model, Outcome, models_of, plan_combinations
-from fusion.grid.engine.calibration import Trial, candidates, try_layouts
+from fusion.grid.combinations import Combination, Model, ModelOutcome, models_of, plan_combinations
+from fusion.grid.engine.calibration import Calibration, calibrate, candidates
 from fusion.grid.engine.local import Engine
-from fusion.grid.engine.placement import ALONE, FUSED, SHARED, Grouping, Layout
+from fusion.grid.engine.placement import ALONE, FUSED, SHARED, Placement, StackGroups
 from fusion.grid.engine.sources import Sources
 from fusion.grid.journal import Journal
 from fusion.training.checkpoint import EpochScores
@@ -29,7 +29,7 @@ from fusion.training.steps import TOTAL
 class Losses:
     """Watches a grid and keeps the loss of every epoch, and when it was over."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[ModelOutcome] = field(default_factory=list)
     losses: dict[tuple[str, int], float] = field(default_factory=dict)
     ends: dict[tuple[str, int], float] = field(default_factory=dict)
 
@@ -44,7 +44,7 @@ class Losses:
         place = model.name, scores.epoch
         self.losses[place], self.ends[place] = scores.losses[TOTAL], time.perf_counter()
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: ModelOutcome) -> None:
         """Keeps what came of it."""
         self.outcomes.append(outcome)
 
@@ -75,11 +75,11 @@ class Ours:
         self.source = self.sources.of(self.combinations[0].plan)
         self.start_s = (time.perf_counter() - began) / len(self.models)
 
-    def layouts(self) -> list[Layout]:
+    def layouts(self) -> list[Placement]:
         """Names the layouts that ``--engine auto`` chooses from."""
         return candidates(self._grouping, self.device)
 
-    def resident(self, layout: Layout) -> Taken:
+    def resident(self, layout: Placement) -> Taken:
         """Trains the first so many models as one layout has it, those that it has in hand at a time."""
         return self._train(self.models[: layout.stack * layout.threads], self.sources, layout, self.start_s)
 
@@ -93,17 +93,17 @@ class Ours:
         start_s = time.perf_counter() - began
         return self._train(models_of(Combination(fields=fields, plan=plan)), sources, ALONE, start_s)
 
-    def trial(self) -> tuple[Trial, float]:
+    def trial(self) -> tuple[Calibration, float]:
         """Gives what the trial of ``--engine auto`` found, and how long it took."""
         began = time.perf_counter()
-        trial = try_layouts(self._grouping, self.sources)
+        trial = calibrate(self._grouping, self.sources)
         return trial, time.perf_counter() - began
 
     @property
-    def _grouping(self) -> Grouping:
-        return Grouping(self.models, self.sources, stacking=True)
+    def _grouping(self) -> StackGroups:
+        return StackGroups(self.models, self.sources, stacking=True)
 
-    def _train(self, models: Sequence[Model], sources: Sources, layout: Layout, start_s: float) -> Taken:
+    def _train(self, models: Sequence[Model], sources: Sources, layout: Placement, start_s: float) -> Taken:
         watcher = Losses()
         give_memory_back()
         with TemporaryDirectory() as folder, Peak(self.device) as peak:

@@ -12,7 +12,7 @@ from benchmarks.support.iemocap import STREAMS
 from cache.joined import AnyCache
 from fusion.head import Batch, Head
 from fusion.nn.dropout import set_step
-from fusion.training.steps import TOTAL, descend, total_loss
+from fusion.training.steps import TOTAL, optimizer_step, total_loss
 
 CLIP = 1.0  # of the trainer
 
@@ -58,4 +58,4 @@ def train_epoch(head: Head, batches: Iterator[Batch], optimizer: torch.optim.Opt
     for step, batch in enumerate(batches):
         set_step(head, step)
         loss = total_loss(head(batch), batch.labels, head.config.loss_weights)[TOTAL]
-        descend(loss, head, optimizer, scaler, clip=CLIP)
+        optimizer_step(loss, head, optimizer, scaler, clip=CLIP)

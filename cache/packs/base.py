@@ -24,7 +24,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {TEXT: (str,), NUMBER: (int, float), CO
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class PackEntry:
     """What a pack says of one utterance in one stream.
 
     Attributes:
@@ -54,7 +54,7 @@ class PackStream:
     """
 
     spec: StreamSpec
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, PackEntry]
     read: Callable[[str], StoredRows]
     weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
@@ -207,7 +207,7 @@ def utterance_from(record: Mapping[str, Any], place: str) -> Utterance:
         raise MmerError(f"{place}: {error}") from error
 
 
-def _mismatch(spec: StreamSpec, entry: Entry, stored: StoredRows) -> str:
+def _mismatch(spec: StreamSpec, entry: PackEntry, stored: StoredRows) -> str:
     """Says what is wrong with the rows of an utterance, or nothing."""
     values, scales = stored
     if values.shape != (entry.rows, *spec.shape):

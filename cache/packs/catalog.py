@@ -8,11 +8,11 @@ from cache.errors import MmerError
 from cache.packs import emobox, emotion2vec
 from cache.packs.base import Pack
 from cache.packs.native import layout_of, read_own
-from cache.packs.third_party import Asked
+from cache.packs.third_party import ImportOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class PackFormat:
     """One way features lie in a folder.
 
     Attributes:
@@ -23,37 +23,37 @@ class Layout:
 
     holds: str
     fits: Callable[[Path], bool]
-    opens: Callable[[Path, Asked], Pack]
+    opens: Callable[[Path, ImportOptions], Pack]
 
 
 # The first that fits is taken: what has more beside the arrays stands before what has less.
-LAYOUTS: Mapping[str, Layout] = {
-    "npy": Layout(
+LAYOUTS: Mapping[str, PackFormat] = {
+    "npy": PackFormat(
         holds="pack.json of mmer-cache export",
         fits=lambda folder: layout_of(folder) == "npy",
         opens=lambda folder, asked: _own(folder, asked, "npy"),
     ),
-    "packed": Layout(
+    "packed": PackFormat(
         holds="the same, packed",
         fits=lambda folder: layout_of(folder) == "packed",
         opens=lambda folder, asked: _own(folder, asked, "packed"),
     ),
-    "safetensors": Layout(
+    "safetensors": PackFormat(
         holds="the same, in safetensors",
         fits=lambda folder: layout_of(folder) == "safetensors",
         opens=lambda folder, asked: _own(folder, asked, "safetensors"),
     ),
-    "emotion2vec": Layout(
+    "emotion2vec": PackFormat(
         holds="NAME.npy with NAME.lengths and NAME.emo of emotion2vec",
         fits=emotion2vec.has_lengths,
         opens=emotion2vec.read_packed,
     ),
-    "emobox": Layout(
+    "emobox": PackFormat(
         holds="KEY.npy files with the metadata of EmoBox",
         fits=emobox.has_metadata,
         opens=emobox.read_emobox,
     ),
-    "emotion2vec-files": Layout(
+    "emotion2vec-files": PackFormat(
         holds="ID.npy files",
         fits=emotion2vec.has_arrays,
         opens=emotion2vec.read_single,
@@ -61,7 +61,7 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
-def open_pack(folder: Path, asked: Asked | None = None, layout: str = "") -> Pack:
+def open_pack(folder: Path, asked: ImportOptions | None = None, layout: str = "") -> Pack:
     """Opens a feature pack.
 
     Args:
@@ -74,7 +74,7 @@ def open_pack(folder: Path, asked: Asked | None = None, layout: str = "") -> Pac
     """
     if not folder.is_dir():
         raise MmerError(f"no folder {folder}; name the folder of a feature pack")
-    return LAYOUTS[layout or recognised(folder)].opens(folder, asked or Asked())
+    return LAYOUTS[layout or recognised(folder)].opens(folder, asked or ImportOptions())
 
 
 def recognised(folder: Path) -> str:
@@ -90,7 +90,7 @@ def recognised(folder: Path) -> str:
     raise MmerError(f"{folder} is of no layout that mmer knows: {known}")
 
 
-def _own(folder: Path, asked: Asked, layout: str) -> Pack:
+def _own(folder: Path, asked: ImportOptions, layout: str) -> Pack:
     if asked.role or asked.metadata:
         raise MmerError(f"{folder} is a pack of mmer and describes itself; leave --role and --metadata away")
     return read_own(folder, layout)

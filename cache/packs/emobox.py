@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.packs.base import Pack, as_object, load_array, read_json, read_lines, utterance_from, wanted
-from cache.packs.third_party import Asked, Found, Load, array_files, foreign_pack, speaker_columns
+from cache.packs.third_party import ForeignArrays, ImportOptions, Load, array_files, foreign_pack, speaker_columns
 from cache.utterance import Utterance
 
 LAYOUT = "emobox"
@@ -31,7 +31,7 @@ def has_metadata(folder: Path) -> bool:
     return bool(_metadata_files(folder)) and bool(array_files(folder))
 
 
-def read_emobox(folder: Path, asked: Asked) -> Pack:
+def read_emobox(folder: Path, asked: ImportOptions) -> Pack:
     """Opens such a folder; each array is read once.
 
     Raises:
@@ -52,7 +52,7 @@ def read_emobox(folder: Path, asked: Asked) -> Pack:
         if file is not None:
             arrays[utterance.id] = (str(file), partial(_loaded, file))
     _check_described(files, arrays, metadata)
-    found = Found(
+    found = ForeignArrays(
         folder=folder, layout=LAYOUT, stream=folder.resolve().name, corpus=corpus, utterances=utterances, arrays=arrays
     )
     return foreign_pack(found, asked)

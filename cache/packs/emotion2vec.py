@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.packs.base import Pack, check_unique, load_array, read_text, utterance_from
-from cache.packs.third_party import Asked, Found, Load, array_files, foreign_pack, speaker_columns
+from cache.packs.third_party import ForeignArrays, ImportOptions, Load, array_files, foreign_pack, speaker_columns
 from cache.utterance import Utterance
 
 PACKED, SINGLE, STREAM = "emotion2vec", "emotion2vec-files", "emotion2vec"
@@ -30,7 +30,7 @@ def has_lengths(folder: Path) -> bool:
     return bool(_length_files(folder))
 
 
-def read_packed(folder: Path, asked: Asked) -> Pack:
+def read_packed(folder: Path, asked: ImportOptions) -> Pack:
     """Opens packed features; of several NAMEs, all are taken.
 
     Raises:
@@ -49,7 +49,9 @@ def read_packed(folder: Path, asked: Asked) -> Pack:
         for utterance, start, end in zip(described, [0, *ends], ends, strict=False):
             load = partial(_part, values_file, start, end)
             arrays[utterance.id] = (f"{values_file} ({utterance.id})", load)
-    found = Found(folder=folder, layout=PACKED, stream=STREAM, corpus=corpus, utterances=utterances, arrays=arrays)
+    found = ForeignArrays(
+        folder=folder, layout=PACKED, stream=STREAM, corpus=corpus, utterances=utterances, arrays=arrays
+    )
     return foreign_pack(found, asked)
 
 
@@ -58,7 +60,7 @@ def has_arrays(folder: Path) -> bool:
     return bool(array_files(folder))
 
 
-def read_single(folder: Path, asked: Asked) -> Pack:
+def read_single(folder: Path, asked: ImportOptions) -> Pack:
     """Opens one file per recording; the file's name is the id.
 
     Raises:
@@ -70,7 +72,9 @@ def read_single(folder: Path, asked: Asked) -> Pack:
     corpus = asked.corpus or folder.resolve().name
     utterances = [_utterance(corpus, {"id": path.stem}, str(path)) for path in paths]
     arrays: dict[str, tuple[str, Load]] = {path.stem: (str(path), partial(load_array, path)) for path in paths}
-    found = Found(folder=folder, layout=SINGLE, stream=STREAM, corpus=corpus, utterances=utterances, arrays=arrays)
+    found = ForeignArrays(
+        folder=folder, layout=SINGLE, stream=STREAM, corpus=corpus, utterances=utterances, arrays=arrays
+    )
     return foreign_pack(found, asked)
 
 
@@ -78,7 +82,7 @@ def _length_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.lengths") if not path.name.startswith("."))
 
 
-def _refuse_metadata(asked: Asked) -> None:
+def _refuse_metadata(asked: ImportOptions) -> None:
     if asked.metadata is not None:
         raise MmerError(f"--metadata {asked.metadata} is of EmoBox; this pack has another layout, see --layout")
 

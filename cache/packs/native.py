@@ -44,8 +44,8 @@ from safetensors.numpy import load_file, save_file
 from cache.errors import MmerError
 from cache.layout import COMMITTED, FAILED, PENDING
 from cache.packs.base import (
-    Entry,
     Pack,
+    PackEntry,
     PackStream,
     as_object,
     check_unique,
@@ -163,18 +163,18 @@ def _spec(described: Mapping[str, Any], place: str) -> StreamSpec:
     return spec
 
 
-def _records(home: Path) -> list[tuple[str, tuple[Entry, Where]]]:
+def _records(home: Path) -> list[tuple[str, tuple[PackEntry, Where]]]:
     records = [(wanted(record, "id", str, place), _entry(record, place)) for place, record in read_lines(home / ROWS)]
     check_unique((name for name, _ in records), home / ROWS)
     return records
 
 
-def _entry(record: dict[str, Any], place: str) -> tuple[Entry, Where]:
+def _entry(record: dict[str, Any], place: str) -> tuple[PackEntry, Where]:
     state = wanted(record, "state", str, place)
     rows = wanted(record, "rows", int, place)
     if state not in STATES or rows < 0:
         raise MmerError(f"{place}: state must be one of {', '.join(STATES)} and rows 0 or more, got {state}, {rows}")
-    entry = partial(Entry, state=STATES[state], rows=rows, reason=wanted(record, "reason", str, place))
+    entry = partial(PackEntry, state=STATES[state], rows=rows, reason=wanted(record, "reason", str, place))
     if state != "committed":
         return entry(), {}
     digest, checksum = wanted(record, "input_digest", str, place), wanted(record, "checksum", str, place)
@@ -185,7 +185,7 @@ def _entry(record: dict[str, Any], place: str) -> tuple[Entry, Where]:
     }
 
 
-def _check_lengths(home: Path, entries: list[Entry]) -> None:
+def _check_lengths(home: Path, entries: list[PackEntry]) -> None:
     lengths, values = load_array(home / LENGTHS), load_array(home / "values.npy")
     listed = [entry.rows if entry.state == COMMITTED else 0 for entry in entries]
     if lengths.shape != (len(listed),) or not np.array_equal(lengths, listed):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.layout import COMMITTED
-from cache.packs.base import Entry, Pack, PackStream, check_unique
+from cache.packs.base import Pack, PackEntry, PackStream, check_unique
 from cache.rows import StoredRows, all_finite, to_stored
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
@@ -46,7 +46,7 @@ class _Kind(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ImportOptions:
     """What a user says of a foreign pack.
 
     Attributes:
@@ -61,7 +61,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class ForeignArrays:
     """Features as another toolkit left them.
 
     Attributes:
@@ -82,7 +82,7 @@ class Found:
     arrays: Mapping[str, tuple[str, Load]]
 
 
-def foreign_pack(found: Found, asked: Asked) -> Pack:
+def foreign_pack(found: ForeignArrays, asked: ImportOptions) -> Pack:
     """Reads every array once, and gives the pack.
 
     Raises:
@@ -141,7 +141,7 @@ def _kind(file: str, load: Load) -> _Kind:
     return _Kind(array.dtype.name, array.ndim, row)
 
 
-def _entry(found: Found, name: str, first: _Kind) -> Entry:
+def _entry(found: ForeignArrays, name: str, first: _Kind) -> PackEntry:
     file, load = found.arrays[name]
     kind = _kind(file, load)
     if kind != first:
@@ -151,15 +151,15 @@ def _entry(found: Found, name: str, first: _Kind) -> Entry:
         raise MmerError(f"{file} holds NaN, infinity or what {stored.values.dtype} cannot hold; compute it anew")
     # What was consumed are the rows themselves: recordings with the same features show as the same.
     digest = blake2b(np.ascontiguousarray(stored.values).tobytes(), digest_size=16).digest()
-    return Entry(state=COMMITTED, rows=len(stored.values), digest=digest, checksum=rows_checksum(stored))
+    return PackEntry(state=COMMITTED, rows=len(stored.values), digest=digest, checksum=rows_checksum(stored))
 
 
-def _rows(found: Found, name: str) -> StoredRows:
+def _rows(found: ForeignArrays, name: str) -> StoredRows:
     array = found.arrays[name][1]()
     return to_stored(array[None] if array.ndim == 1 else array, STORED[array.dtype.name])
 
 
-def _spec(found: Found, asked: Asked, kind: _Kind, entries: Mapping[str, Entry]) -> StreamSpec:
+def _spec(found: ForeignArrays, asked: ImportOptions, kind: _Kind, entries: Mapping[str, PackEntry]) -> StreamSpec:
     role = asked.role or "audio"
     frames = ROLES[role] and any(entry.rows != 1 for entry in entries.values())
     return StreamSpec(
@@ -175,7 +175,7 @@ def _spec(found: Found, asked: Asked, kind: _Kind, entries: Mapping[str, Entry])
     )
 
 
-def _values_digest(entries: Mapping[str, Entry]) -> str:
+def _values_digest(entries: Mapping[str, PackEntry]) -> str:
     """Digests all rows, in whatever order they lie."""
     lines = sorted(f"{name}\0{entry.checksum:016x}" for name, entry in entries.items())
     return blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()

@@ -11,7 +11,7 @@ from cache.utterance import Utterance
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class CorpusReading:
     """The utterances of a corpus folder, in the order of the corpus.
 
     Attributes:
@@ -29,7 +29,7 @@ class Reading:
     defects: Mapping[str, Defect] = field(default_factory=dict)
 
 
-def check_reading(reading: Reading, corpus: str) -> None:
+def check_reading(reading: CorpusReading, corpus: str) -> None:
     """Refuses a corpus that has no utterance or has two of one id.
 
     Raises:

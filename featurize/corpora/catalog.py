@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import MmerError
-from featurize.corpora.base import Reading, check_reading
+from featurize.corpora.base import CorpusReading, check_reading
 from featurize.corpora.demo.corpus import read_demo
 from featurize.corpora.iemocap import TREE as IEMOCAP_TREE
 from featurize.corpora.iemocap import read_iemocap
@@ -27,7 +27,7 @@ class CorpusSpec:
         encoders: names of the encoders that are taken where none is named.
     """
 
-    read: Callable[[Path], Reading]
+    read: Callable[[Path], CorpusReading]
     where: str
     tree: str
     encoders: tuple[str, ...] = ("wav2vec2-base", "roberta-base")
@@ -75,7 +75,25 @@ def corpus_spec(name: str) -> CorpusSpec:
         raise MmerError(f"unknown corpus {name!r}; known: {', '.join(sorted(CORPORA))}") from None
 
 
-def read_corpus(name: str, root: Path | None, *, allow_outside: bool = False) -> Reading:
+def check_root(name: str, root: Path | None, *, allow_outside: bool = False) -> None:
+    """Checks that a corpus can be looked for at its root, before anything is read.
+
+    Args:
+        name: one of `CORPORA`.
+        root: as for `read_corpus`.
+        allow_outside: as for `read_corpus`.
+
+    Raises:
+        MmerError: if the corpus is unknown, its root is missing, or `allow_outside` is not for it.
+    """
+    spec = corpus_spec(name)
+    if allow_outside and name != "manifest":
+        raise MmerError(f"--allow-outside is for the corpus manifest, not for {name}; leave it out")
+    if name != "demo" and (root is None or not root.exists()):  # demo makes its root, by default below the cache
+        raise MmerError(_root_problem(name, spec, root))
+
+
+def read_corpus(name: str, root: Path | None, *, allow_outside: bool = False) -> CorpusReading:
     """Reads a corpus and checks what holds for every one.
 
     Args:
@@ -86,12 +104,10 @@ def read_corpus(name: str, root: Path | None, *, allow_outside: bool = False) ->
     Raises:
         MmerError: if the corpus is unknown, its root is missing, or what lies there cannot be used.
     """
-    spec = corpus_spec(name)
-    if allow_outside and name != "manifest":
-        raise MmerError(f"--allow-outside is for the corpus manifest, not for {name}; leave it out")
-    if root is None or not (name == "demo" or root.exists()):
-        raise MmerError(_root_problem(name, spec, root))
-    reading = read_manifest(root, allow_outside=allow_outside) if name == "manifest" else spec.read(root)
+    check_root(name, root, allow_outside=allow_outside)
+    if root is None:
+        raise MmerError(_root_problem(name, corpus_spec(name), root))
+    reading = read_manifest(root, allow_outside=allow_outside) if name == "manifest" else corpus_spec(name).read(root)
     check_reading(reading, name)
     return reading
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from featurize.corpora.base import Reading
+from featurize.corpora.base import CorpusReading
 
 SESSIONS = ("Session1", "Session2", "Session3", "Session4", "Session5")
 RELEASE = "IEMOCAP_full_release"
@@ -32,7 +32,7 @@ _HEADER = re.compile(
 _TRANSCRIPT = re.compile(r"(?P<id>\S+)\s*\[[^\]]*\]\s*:(?P<text>.*)")
 
 
-def read_iemocap(root: Path) -> Reading:
+def read_iemocap(root: Path) -> CorpusReading:
     """Reads the official release; the recordings themselves are not looked at.
 
     Args:
@@ -63,7 +63,7 @@ def read_iemocap(root: Path) -> Reading:
         *_file_notes(evaluations, transcripts),
         *_count_notes(unread, len(utterances)),
     ]
-    return Reading(root=release, utterances=utterances, notes=notes, remarks=remarks)
+    return CorpusReading(root=release, utterances=utterances, notes=notes, remarks=remarks)
 
 
 def _release_folder(root: Path) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from featurize.corpora.base import Reading
+from featurize.corpora.base import CorpusReading
 
 NEEDED = ("id", "audio", "text", "label", "speaker", "session")
 TIMES_AND_RATINGS = ("start_s", "end_s", "valence", "activation", "dominance")
@@ -27,7 +27,7 @@ DELIMITERS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
 
-def read_manifest(path: Path, *, allow_outside: bool = False) -> Reading:
+def read_manifest(path: Path, *, allow_outside: bool = False) -> CorpusReading:
     """Reads a table of utterances; the recordings themselves are not looked at.
 
     Args:
@@ -50,7 +50,7 @@ def read_manifest(path: Path, *, allow_outside: bool = False) -> Reading:
     if not utterances:
         raise MmerError(f"{path}: no utterance in it; it needs the columns {', '.join(NEEDED)} and a row for each")
     notes = [_unknown_note(unknown)] if unknown else []
-    return Reading(root=path.parent, utterances=utterances, notes=notes)
+    return CorpusReading(root=path.parent, utterances=utterances, notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from cache.corpus_facts import MELD_UTTERANCES, broken_clips
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from featurize.corpora.base import Reading
+from featurize.corpora.base import CorpusReading
 
 # Split -> where the archives of the release unpack its clips.
 RELEASED: Mapping[str, str] = {
@@ -101,7 +101,7 @@ def skipped_note(names: Sequence[str], kind: str) -> list[str]:
     return [f"skipped {len(names)} clips {kind} (first: {names[0]})"] if names else []
 
 
-class Row(NamedTuple):
+class MeldRow(NamedTuple):
     """What a table says of one turn."""
 
     turn: ClipName
@@ -126,7 +126,7 @@ def _leftovers() -> dict[int, str]:
 CP1252: Mapping[int, str] = _leftovers()
 
 
-def read_meld(root: Path) -> Reading:
+def read_meld(root: Path) -> CorpusReading:
     """Reads the three tables and finds the clips; the clips themselves are not looked at.
 
     Args:
@@ -142,14 +142,14 @@ def read_meld(root: Path) -> Reading:
     files = [path.relative_to(root) for path in sorted(root.rglob("*")) if not path.name.startswith("._")]
     tables, notes = _tables(files, root)
     clips, clip_notes = find_clips(files, root)
-    rows: list[Row] = []
+    rows: list[MeldRow] = []
     for split, table in tables.items():
         found, row_notes = _rows(root / table, split)
         rows += found
         notes += [*row_notes, *_split_notes(split, len(found), clips)]
     spare = sorted(clips.keys() - {row.turn for row in rows})
     notes += [*clip_notes, *skipped_note([clips[turn].as_posix() for turn in spare], "that no row is of")]
-    return Reading(root=root, utterances=_utterances(rows, clips), notes=notes, defects=broken_clips("meld"))
+    return CorpusReading(root=root, utterances=_utterances(rows, clips), notes=notes, defects=broken_clips("meld"))
 
 
 def _split_of(folder: Path) -> str:
@@ -195,7 +195,7 @@ def _bytes(table: Path) -> bytes:
         raise MmerError(f"cannot read {table}: {error.strerror}") from error
 
 
-def _rows(table: Path, split: str) -> tuple[list[Row], list[str]]:
+def _rows(table: Path, split: str) -> tuple[list[MeldRow], list[str]]:
     """Returns the turns of a table, and what was noticed about rows that are none."""
     text = _bytes(table).decode("utf-8-sig", "surrogateescape").translate(CP1252)
     reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -219,7 +219,7 @@ def _rows(table: Path, split: str) -> tuple[list[Row], list[str]]:
     return once, notes
 
 
-def _row(line: Mapping[Any, Any], split: str) -> Row | None:
+def _row(line: Mapping[Any, Any], split: str) -> MeldRow | None:
     """Reads one row, or gives None for one that has too few cells, too many, or no numbers where they belong."""
     if None in line or None in line.values():
         return None
@@ -227,10 +227,10 @@ def _row(line: Mapping[Any, Any], split: str) -> Row | None:
     if not (_NUMBER.fullmatch(dialogue) and _NUMBER.fullmatch(number)):
         return None
     turn = ClipName(split, int(dialogue), int(number))
-    return Row(turn, text, speaker, emotion.lower(), sentiment.lower())
+    return MeldRow(turn, text, speaker, emotion.lower(), sentiment.lower())
 
 
-def _utterances(rows: Sequence[Row], clips: Mapping[ClipName, Path]) -> list[Utterance]:
+def _utterances(rows: Sequence[MeldRow], clips: Mapping[ClipName, Path]) -> list[Utterance]:
     dialogues: dict[tuple[str, int], list[int]] = defaultdict(list)
     for turn in sorted({row.turn for row in rows}):
         dialogues[turn[:2]].append(turn.number)

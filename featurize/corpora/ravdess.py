@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from featurize.corpora.base import Reading
+from featurize.corpora.base import CorpusReading
 
 TREE = "ROOT/Actor_{01..24}/03-01-06-01-02-01-12.wav (wav or flac, folders of any depth)"
 AUDIO_ONLY = "03"
@@ -36,7 +36,7 @@ _SUFFIXES = (".wav", ".flac")
 _NAMED = 5  # how many impossible names a note spells out
 
 
-def read_ravdess(root: Path) -> Reading:
+def read_ravdess(root: Path) -> CorpusReading:
     """Reads speech and song from the file names below a folder, in sorted order.
 
     Args:
@@ -61,7 +61,7 @@ def read_ravdess(root: Path) -> Reading:
     if not recordings:
         raise MmerError("; ".join([f"no recording of ravdess found in {root}; expected: {TREE}", *notes]))
     utterances = [_utterance(path.stem, path.relative_to(root).as_posix()) for path in recordings]
-    return Reading(root=root, utterances=utterances, notes=notes)
+    return CorpusReading(root=root, utterances=utterances, notes=notes)
 
 
 def _is_possible(stem: str) -> bool:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cache.rows import Rows
 from cache.stream import Scalar, StreamSpec
-from featurize.encoders.base import Planned, Waveform
+from featurize.encoders.base import InputPlan, Waveform
 from featurize.inputs.audio import RATE_HZ
 
 WINDOW, HOP, FFT = 400, 160, 512
@@ -53,10 +53,10 @@ class AcousticEncoder:
             )
         ]
 
-    def plan(self, sizes: Sequence[int]) -> list[Planned]:
+    def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
         """Counts frames from samples."""
         counts = [1 + max(samples, FFT) // HOP for samples in sizes]
-        return [Planned(rows=(count,), cost=count) for count in counts]
+        return [InputPlan(rows=(count,), cost=count) for count in counts]
 
     def encode(self, inputs: Sequence[Waveform], *, precise: bool = False) -> list[tuple[Rows, ...]]:
         """Gives the features of each 16 kHz waveform, ``(frames, dim)``."""

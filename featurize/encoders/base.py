@@ -17,7 +17,7 @@ Input_contra = TypeVar("Input_contra", contravariant=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Planned:
+class InputPlan:
     """What an encoder will make of one input.
 
     Attributes:
@@ -46,7 +46,7 @@ class Encoder(Protocol[Size_contra, Input_contra]):
     specs: list[StreamSpec]
     start_weights: Mapping[str, npt.NDArray[Any]]
 
-    def plan(self, sizes: Sequence[Size_contra]) -> list[Planned]:
+    def plan(self, sizes: Sequence[Size_contra]) -> list[InputPlan]:
         """Says what each input will take, from its size alone: samples at 16 kHz, or the turn itself."""
         ...
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from cache.rows import Rows
 from cache.stream import StreamSpec
-from featurize.encoders.base import Planned
+from featurize.encoders.base import InputPlan
 from featurize.inputs.transcript import CTC_SYMBOLS, Turn, ctc_ids, ctc_note, spoken
 
 
@@ -34,11 +34,13 @@ class CharacterTargets:
             )
         ]
 
-    def plan(self, sizes: Sequence[Turn]) -> list[Planned]:
+    def plan(self, sizes: Sequence[Turn]) -> list[InputPlan]:
         """Counts characters; a transcript without any gets no row and is no failure."""
         words = [spoken(turn.text, self._event_tags).text for turn in sizes]
         counts = [len(ctc_ids(text)) for text in words]
-        return [Planned(rows=(count,), cost=1, note=ctc_note(text)) for count, text in zip(counts, words, strict=True)]
+        return [
+            InputPlan(rows=(count,), cost=1, note=ctc_note(text)) for count, text in zip(counts, words, strict=True)
+        ]
 
     def encode(self, inputs: Sequence[Turn], *, precise: bool = False) -> list[tuple[Rows, ...]]:
         """Gives the symbols of each transcript, uint8 ``(characters, 1)``."""

@@ -114,7 +114,7 @@ def config_digest(config: PretrainedConfig) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class HubCheckpoint:
     """A checkpoint that is at hand.
 
     Attributes:
@@ -142,7 +142,7 @@ class SpeechCheckpoint:
     note: str
 
 
-def open_checkpoint(source: str) -> Checkpoint:
+def open_checkpoint(source: str) -> HubCheckpoint:
     """Finds a checkpoint and reads its configuration.
 
     Args:
@@ -158,7 +158,7 @@ def open_checkpoint(source: str) -> Checkpoint:
     if getattr(config, "add_adapter", False):
         raise MmerError(f"{source} ends in an adapter, which changes the frame rate; take a checkpoint without")
     folder = Path(source)
-    return Checkpoint(
+    return HubCheckpoint(
         location=source,
         source=folder.resolve().name if folder.is_dir() else source,
         revision="" if folder.is_dir() else _revision(source),
@@ -167,7 +167,7 @@ def open_checkpoint(source: str) -> Checkpoint:
     )
 
 
-def load_speech(checkpoint: Checkpoint) -> SpeechCheckpoint:
+def load_speech(checkpoint: HubCheckpoint) -> SpeechCheckpoint:
     """Loads a speech model in float32.
 
     Raises:
@@ -187,7 +187,7 @@ def load_speech(checkpoint: Checkpoint) -> SpeechCheckpoint:
     return SpeechCheckpoint(base=model.base_model, pretraining=pretraining, normalize=normalize, note=note)
 
 
-def load_text(checkpoint: Checkpoint) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+def load_text(checkpoint: HubCheckpoint) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """Loads a text model in float32 and its tokenizer.
 
     Raises:
@@ -209,7 +209,7 @@ def load_text(checkpoint: Checkpoint) -> tuple[nn.Module, PreTrainedTokenizerBas
     return model, tokenizer
 
 
-def load_vit(checkpoint: Checkpoint) -> nn.Module:
+def load_vit(checkpoint: HubCheckpoint) -> nn.Module:
     """Loads a ViT in float32.
 
     Raises:
@@ -231,7 +231,7 @@ def load_vit(checkpoint: Checkpoint) -> nn.Module:
     return vit
 
 
-def _load(checkpoint: Checkpoint) -> tuple[Any, set[str]]:
+def _load(checkpoint: HubCheckpoint) -> tuple[Any, set[str]]:
     family = FAMILIES[checkpoint.config.model_type]
     with _told(checkpoint.location):
         model, info = family.model.from_pretrained(
@@ -249,7 +249,7 @@ def _load(checkpoint: Checkpoint) -> tuple[Any, set[str]]:
     return model.eval(), missing
 
 
-def _refuse_missing(checkpoint: Checkpoint, missing: set[str]) -> None:
+def _refuse_missing(checkpoint: HubCheckpoint, missing: set[str]) -> None:
     if missing:
         raise MmerError(
             f"{checkpoint.location} lacks {len(missing)} weights (first: {min(missing)}); "

@@ -23,7 +23,7 @@ from featurize.encoders.ctc_targets import CharacterTargets
 from featurize.encoders.huggingface import (
     MEL_FAMILIES,
     TEXT_FAMILIES,
-    Checkpoint,
+    HubCheckpoint,
     SpeechCheckpoint,
     config_digest,
     load_speech,
@@ -54,7 +54,7 @@ ACOUSTIC = ("logmel80", "mfcc39")
 
 
 def spec_of(
-    request: EncoderRequest, checkpoint: Checkpoint | None, options: EncodingOptions, **fields: Any
+    request: EncoderRequest, checkpoint: HubCheckpoint | None, options: EncodingOptions, **fields: Any
 ) -> StreamSpec:
     """Describes the streams of an encoder; its layers and shapes are set per stream.
 
@@ -216,7 +216,7 @@ def character_targets(options: EncodingOptions) -> TextInput:
     return CharacterTargets(event_tags=options.event_tags, versions=library_versions())
 
 
-def _checkpoint(request: EncoderRequest) -> tuple[Checkpoint | None, SpeechCheckpoint]:
+def _checkpoint(request: EncoderRequest) -> tuple[HubCheckpoint | None, SpeechCheckpoint]:
     if request.source == "wav2vec2-tiny":
         model = build_wav2vec2_tiny()
         return None, SpeechCheckpoint(base=model.wav2vec2, pretraining=model, normalize=True, note="")
@@ -247,7 +247,7 @@ def _quantizer(
     return whole.quantizer, {name: part.detach().cpu().numpy() for name, part in parts.items()}, ""
 
 
-def _vit(request: EncoderRequest) -> tuple[Checkpoint | None, Any]:
+def _vit(request: EncoderRequest) -> tuple[HubCheckpoint | None, Any]:
     if request.source == "vit-mel-tiny":
         return None, build_vit_mel_tiny()
     checkpoint = open_checkpoint(request.location)
@@ -268,7 +268,7 @@ def _sees(request: EncoderRequest) -> bool:
 
 
 def _text(request: EncoderRequest, options: EncodingOptions) -> tuple[TextInput, str]:
-    checkpoint: Checkpoint | None = None
+    checkpoint: HubCheckpoint | None = None
     if request.source == "roberta-tiny":
         model: Any = build_roberta_tiny()
         tokenizer: PreTrainedTokenizerBase = build_roberta_tiny_tokenizer()

@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 
 from cache.rows import Rows
 from cache.stream import Scalar, StreamSpec
-from featurize.encoders.base import Planned, SpeechInput, Waveform
+from featurize.encoders.base import InputPlan, SpeechInput, Waveform
 from featurize.encoders.layers import CONV, LayerChoice, tapped
 from featurize.encoders.padding import conv_lengths, encode_waveforms, pad_waveforms, padding_kept_out, valid_mask
 from featurize.inputs.audio import MIN_SAMPLES, RATE_HZ
@@ -76,10 +76,10 @@ class SpeechEncoder:
         self._kernels, self._strides = tuple(config.conv_kernel), tuple(config.conv_stride)
         self.specs = self._specs(spec, dim=int(config.hidden_size), conv_dim=int(config.conv_dim[-1]))
 
-    def plan(self, sizes: Sequence[int]) -> list[Planned]:
+    def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
         """Counts frames and codes from samples."""
         frames = [self._lengths(max(samples, MIN_SAMPLES))[-1] for samples in sizes]
-        return [Planned(rows=(count,) * len(self.specs), cost=count) for count in frames]
+        return [InputPlan(rows=(count,) * len(self.specs), cost=count) for count in frames]
 
     def encode(self, inputs: Sequence[Waveform], *, precise: bool = False) -> list[tuple[Rows, ...]]:
         """Encodes 16 kHz waveforms ``(samples,)``: ``(frames, ...)`` per choice, then codes ``(frames, groups)``."""
@@ -173,12 +173,12 @@ class ChunkedEncoder:
         self.whole = encoder
         self._max_samples = max_samples
 
-    def plan(self, sizes: Sequence[int]) -> list[Planned]:
+    def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
         """Counts frames of the whole; a long recording costs as much as its longest piece."""
         whole = self.whole.plan(sizes)
         longest = self.whole.plan([min(samples, self._max_samples) for samples in sizes])
         return [
-            Planned(rows=one.rows, cost=piece.cost, note=self._note(samples), failure=one.failure)
+            InputPlan(rows=one.rows, cost=piece.cost, note=self._note(samples), failure=one.failure)
             for one, piece, samples in zip(whole, longest, sizes, strict=True)
         ]
 

@@ -22,7 +22,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from cache.errors import MmerError
 from cache.rows import Rows
 from cache.stream import StreamSpec
-from featurize.encoders.base import Planned
+from featurize.encoders.base import InputPlan
 from featurize.encoders.layers import LayerChoice, tapped
 from featurize.inputs.transcript import Turn, spoken
 
@@ -81,7 +81,7 @@ class TextEncoder:
         self._history = history
         self.specs = self._specs(spec, int(model.config.hidden_size))  # type: ignore[union-attr, arg-type]
 
-    def plan(self, sizes: Sequence[Turn]) -> list[Planned]:
+    def plan(self, sizes: Sequence[Turn]) -> list[InputPlan]:
         """Tokenizes transcripts: rows are tokens, special ones and those of the history included."""
         return [self._planned(turn) for turn in sizes]
 
@@ -106,7 +106,7 @@ class TextEncoder:
         """Gives the text that is tokenized: what is spoken in the history and in the turn itself."""
         return " ".join(turn.words(self.event_tags))
 
-    def _planned(self, turn: Turn) -> Planned:
+    def _planned(self, turn: Turn) -> InputPlan:
         turns = len(turn.before)
         ids = self._ids(turn)
         while turns and len(ids) > self.max_tokens:
@@ -116,10 +116,10 @@ class TextEncoder:
         notes = [f"{unknown} tokens unknown to the vocabulary"] if unknown else []
         if len(ids) > self.max_tokens:
             if not self._truncate:
-                return Planned(failure=f"{len(ids)} tokens, {self._limit} takes {self.max_tokens}; --truncate cuts")
+                return InputPlan(failure=f"{len(ids)} tokens, {self._limit} takes {self.max_tokens}; --truncate cuts")
             notes.append(f"truncated from {len(ids)} to {self.max_tokens} tokens")
         count = min(len(ids), self.max_tokens)
-        return Planned(rows=(count,) * len(self.specs), cost=count, turns=turns, note="; ".join(notes))
+        return InputPlan(rows=(count,) * len(self.specs), cost=count, turns=turns, note="; ".join(notes))
 
     def _ids(self, turn: Turn) -> list[int]:
         ids: list[int] = self.tokenizer(self.words(turn), verbose=False)["input_ids"]

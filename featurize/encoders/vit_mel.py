@@ -22,7 +22,7 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from cache.rows import Rows
 from cache.stream import Scalar, StreamSpec
-from featurize.encoders.base import Planned, SpeechInput, Waveform
+from featurize.encoders.base import InputPlan, SpeechInput, Waveform
 from featurize.encoders.layers import LayerChoice, tapped
 from featurize.encoders.padding import valid_mask
 
@@ -123,7 +123,7 @@ class MelEncoder:
             for choice in choices
         ]
 
-    def plan(self, sizes: Sequence[int]) -> list[Planned]:
+    def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
         """Counts patches, and CLS, from samples."""
         columns = [columns_of(planned.rows[0]) for planned in self.mel.plan(sizes)]
         return [self._planned(count) for count in columns]
@@ -137,10 +137,10 @@ class MelEncoder:
             arrays = [output.float().cpu().numpy() for output in outputs]
         return [tuple(array[index, : len(rows)] for array in arrays) for index, rows in enumerate(embedded)]
 
-    def _planned(self, columns: int) -> Planned:
+    def _planned(self, columns: int) -> InputPlan:
         rows = 1 + ROWS * columns
         note = "longer than 15 s: positions interpolated" if columns > COLUMNS else ""
-        return Planned(rows=(rows,) * len(self.specs), cost=rows, note=note)
+        return InputPlan(rows=(rows,) * len(self.specs), cost=rows, note=note)
 
     def _embedded(self, image: Tensor) -> Tensor:
         """Projects the patches of one image ``(frames, 80)`` and places them, ``(1 + 5 * columns, dim)``."""

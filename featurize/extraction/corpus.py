@@ -3,21 +3,21 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-from featurize.extraction.job import Job
-from featurize.extraction.progress import Progress, SilentProgress
-from featurize.extraction.run import Report, run_job, run_shards
+from featurize.extraction.job import ExtractionJob
+from featurize.extraction.progress import ExtractionProgress, SilentProgress
+from featurize.extraction.run import ExtractionReport, run_job, run_shards
 
 if TYPE_CHECKING:
     from featurize.runtime.cluster import Workers
 
 
 def featurize_corpus(
-    job: Job,
+    job: ExtractionJob,
     *,
     workers: "Workers | None" = None,
     shards: int | None = None,
-    progress: Progress | None = None,
-) -> Report:
+    progress: ExtractionProgress | None = None,
+) -> ExtractionReport:
     """Computes the features of a corpus that the cache lacks.
 
     Args:

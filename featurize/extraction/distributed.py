@@ -17,13 +17,13 @@ from cache.errors import MmerError
 from cache.stream import StreamSpec
 from cache.writer import CacheWriter, Row
 from featurize.encoders.base import Encoder
-from featurize.extraction.encode import Order, Refused, encode_sources, load_source
-from featurize.extraction.job import Job, Lineup, Ready
+from featurize.extraction.encode import EncodeRequest, FailedInput, encode_sources, load_source
+from featurize.extraction.job import EncoderSet, ExtractionJob, PlannedJob
 from featurize.extraction.pipeline import CommitThread, EncoderRun, pending_batches
-from featurize.extraction.progress import Progress
-from featurize.extraction.run import Report, joined_report, run_job, shard_jobs
+from featurize.extraction.progress import ExtractionProgress
+from featurize.extraction.run import ExtractionReport, joined_report, run_job, shard_jobs
 from featurize.runtime.cluster import Cluster, Killed, own_device
-from featurize.runtime.device import keep_freed_memory
+from featurize.runtime.memory import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +40,10 @@ class BatchTask:
     shelf: str
     place: int
     specs: Sequence[StreamSpec]
-    orders: Sequence[Order]
+    orders: Sequence[EncodeRequest]
 
 
-class EncoderShelf(WorkerPlugin):  # type: ignore[misc]
+class EncoderCache(WorkerPlugin):  # type: ignore[misc]
     """The encoders of a run on one worker, loaded when the first batch comes.
 
     Args:
@@ -51,7 +51,7 @@ class EncoderShelf(WorkerPlugin):  # type: ignore[misc]
         lineup: what to load.
     """
 
-    def __init__(self, name: str, lineup: Lineup) -> None:
+    def __init__(self, name: str, lineup: EncoderSet) -> None:
         self.name = name
         self._lineup = lineup
 
@@ -72,7 +72,7 @@ class EncoderShelf(WorkerPlugin):  # type: ignore[misc]
         return self._encoders[place]
 
 
-def extract_on(cluster: Cluster, ready: Ready, writer: CacheWriter, progress: Progress) -> None:
+def extract_on(cluster: Cluster, ready: PlannedJob, writer: CacheWriter, progress: ExtractionProgress) -> None:
     """Encodes on a cluster everything that is not committed yet.
 
     Raises:
@@ -81,7 +81,7 @@ def extract_on(cluster: Cluster, ready: Ready, writer: CacheWriter, progress: Pr
     """
     shelf = f"mmer-encoders-{cluster.client.id}"
     batch_seconds = ready.job.batch_budget(cluster.device)
-    with cluster.sharing(EncoderShelf(shelf, ready.lineup)), CommitThread(writer) as commits:
+    with cluster.sharing(EncoderCache(shelf, ready.lineup)), CommitThread(writer) as commits:
         for place, plan in enumerate(ready.plans):
             run = EncoderRun(plan=plan, inputs=ready.inputs, commits=commits, progress=progress)
             batches = pending_batches(plan, writer, batch_seconds)
@@ -92,7 +92,7 @@ def extract_on(cluster: Cluster, ready: Ready, writer: CacheWriter, progress: Pr
                 _run(cluster, run, [task(orders=one) for one in orders])
 
 
-def run_shards_on(cluster: Cluster, job: Job, count: int, progress: Progress) -> Report:
+def run_shards_on(cluster: Cluster, job: ExtractionJob, count: int, progress: ExtractionProgress) -> ExtractionReport:
     """Featurizes the shares of a corpus on a cluster; each is read, encoded and written whole by one worker.
 
     A worker holds the lock of the file that it writes. A share that is still being written by a task that outlived its
@@ -124,7 +124,7 @@ def run_shards_on(cluster: Cluster, job: Job, count: int, progress: Progress) ->
     return joined_report(job, count, reports, seconds=time.monotonic() - started)
 
 
-def run_shard(job: Job, device: str, *, topic: str) -> Report:
+def run_shard(job: ExtractionJob, device: str, *, topic: str) -> ExtractionReport:
     """Featurizes one share on the worker that calls it."""
     keep_freed_memory()
     options = replace(job.options, device=own_device(device))
@@ -134,7 +134,7 @@ def run_shard(job: Job, device: str, *, topic: str) -> Report:
 class _Told:
     """Progress of a worker, told to the client as events."""
 
-    def __init__(self, topic: str, job: Job) -> None:
+    def __init__(self, topic: str, job: ExtractionJob) -> None:
         self._topic, self._job = topic, job
 
     def note(self, notes: Sequence[str]) -> None:
@@ -159,7 +159,7 @@ def _run(cluster: Cluster, run: EncoderRun, tasks: Sequence[BatchTask], *, alone
             run.finish([order.index for order in task.orders], made)
         elif alone and len(task.orders) == 1:
             reason = f"killed every worker that tried it ({made}); try --chunk or more memory"
-            run.finish([task.orders[0].index], [Refused(task.orders[0].index, reason)])
+            run.finish([task.orders[0].index], [FailedInput(task.orders[0].index, reason)])
         else:
             killed.append(task)
     if killed:  # dask blames every task of a worker that dies, those that only waited there included
@@ -172,14 +172,14 @@ def _halves(task: BatchTask) -> list[BatchTask]:
     return [replace(task, orders=orders) for orders in parts if orders]
 
 
-def encode_batch(task: BatchTask, device: str) -> list[Row | Refused]:
+def encode_batch(task: BatchTask, device: str) -> list[Row | FailedInput]:
     """Encodes a batch on the worker that calls it.
 
     Raises:
         MmerError: if the encoders here are not those that the run was planned with.
     """
     worker = get_worker()
-    shelf: EncoderShelf = worker.plugins[task.shelf]
+    shelf: EncoderCache = worker.plugins[task.shelf]
     sources = [load_source(order, task.specs) for order in task.orders]
     with shelf.lock:  # the threads of a worker share its encoders, whose layers are tapped and masked by hooks
         encoder = shelf.encoder(task.place, device)

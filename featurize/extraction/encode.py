@@ -19,21 +19,21 @@ from featurize.extraction.plan import (
     transcript_digest,
     transcript_note,
 )
-from featurize.inputs.audio import RecordingError, Span, load
+from featurize.inputs.audio import AudioSpan, RecordingError, load
 from featurize.inputs.transcript import Turn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
+class EncodeRequest:
     """One utterance to be encoded: where its sound lies or what is said, and what was noticed while planning it."""
 
     index: int
-    value: Span | Turn
+    value: AudioSpan | Turn
     note: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class EncodeInput:
     """One input of an encoder, its digest for each stream, and what was noticed about it."""
 
     index: int
@@ -43,45 +43,47 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class FailedInput:
     """One utterance that cannot be encoded, and why."""
 
     index: int
     reason: str
 
 
-def order_of(plan: EncoderPlan, inputs: Inputs, index: int) -> Order:
+def order_of(plan: EncoderPlan, inputs: Inputs, index: int) -> EncodeRequest:
     """Gives all that an encoder needs to know of an utterance that it can encode."""
     planned = plan.planned[index]
     if plan.consumes != SPEECH:
-        return Order(index=index, value=inputs.turn(index, planned.turns), note=transcript_note(plan, inputs, index))
+        return EncodeRequest(
+            index=index, value=inputs.turn(index, planned.turns), note=transcript_note(plan, inputs, index)
+        )
     span = inputs.spans[index]
-    assert isinstance(span, Span)  # a plan without a failure has one
-    return Order(index=index, value=span, note=planned.note)
+    assert isinstance(span, AudioSpan)  # a plan without a failure has one
+    return EncodeRequest(index=index, value=span, note=planned.note)
 
 
-def load_source(order: Order, specs: Sequence[StreamSpec]) -> Source | Refused:
+def load_source(order: EncodeRequest, specs: Sequence[StreamSpec]) -> EncodeInput | FailedInput:
     """Loads what an encoder of these streams reads of one utterance, or says why it cannot be had."""
     if isinstance(order.value, Turn):
         digests = tuple(transcript_digest(order.value, spec) for spec in specs)
-        return Source(index=order.index, value=order.value, digests=digests, note=order.note)
+        return EncodeInput(index=order.index, value=order.value, digests=digests, note=order.note)
     try:
         loaded = load(order.value)
     except RecordingError as error:
-        return Refused(order.index, str(error))
+        return FailedInput(order.index, str(error))
     digests = tuple(speech_digest(loaded.digest, order.value.samples, spec) for spec in specs)
     note = "; ".join(one for one in (loaded.note, order.note) if one)
-    return Source(index=order.index, value=loaded.waveform, digests=digests, note=note)
+    return EncodeInput(index=order.index, value=loaded.waveform, digests=digests, note=note)
 
 
-def encode_sources(encoder: Encoder[Any, Any], found: Sequence[Source | Refused]) -> list[Row | Refused]:
+def encode_sources(encoder: Encoder[Any, Any], found: Sequence[EncodeInput | FailedInput]) -> list[Row | FailedInput]:
     """Encodes a batch: a row of each stream for every utterance, or why there is none."""
-    sources = [one for one in found if isinstance(one, Source)]
+    sources = [one for one in found if isinstance(one, EncodeInput)]
     outputs = encode_split(encoder, [source.value for source in sources]) if sources else []
-    made: list[Row | Refused] = [one for one in found if isinstance(one, Refused)]
+    made: list[Row | FailedInput] = [one for one in found if isinstance(one, FailedInput)]
     for source, output in zip(sources, outputs, strict=True):
         rows = _rows(encoder, source, output)
-        made += [Refused(source.index, rows)] if isinstance(rows, str) else rows
+        made += [FailedInput(source.index, rows)] if isinstance(rows, str) else rows
     return made
 
 
@@ -103,7 +105,7 @@ def encode_split(
     return [output for part in parts for output in encode_split(encoder, part, precise=precise)]
 
 
-def _rows(encoder: Encoder[Any, Any], source: Source, output: tuple[Rows, ...] | str) -> list[Row] | str:
+def _rows(encoder: Encoder[Any, Any], source: EncodeInput, output: tuple[Rows, ...] | str) -> list[Row] | str:
     """Converts what was computed to what is stored, or says why it cannot be."""
     if isinstance(output, str):
         return output

@@ -4,8 +4,8 @@ import time
 from dataclasses import dataclass
 
 from cache.rebuild import free_bytes, plan_bytes
-from featurize.extraction.encode import Source, encode_split, load_source, order_of
-from featurize.extraction.job import Ready
+from featurize.extraction.encode import EncodeInput, encode_split, load_source, order_of
+from featurize.extraction.job import PlannedJob
 from featurize.extraction.pipeline import all_batches
 from featurize.extraction.plan import EncoderPlan, Inputs
 
@@ -21,7 +21,7 @@ class StreamEstimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class ExtractionEstimate:
     """What a run from nothing would take.
 
     Attributes:
@@ -41,7 +41,7 @@ class Estimate:
     seconds: float
 
 
-def estimate(ready: Ready) -> Estimate:
+def estimate_extraction(ready: PlannedJob) -> ExtractionEstimate:
     """Estimates a run; encodes one batch of medium size per encoder to see how fast it is here."""
     plans = [stream for plan in ready.plans for stream in plan.streams()]
     streams = [
@@ -54,7 +54,7 @@ def estimate(ready: Ready) -> Estimate:
         for stream in plans
     ]
     budget = ready.job.batch_budget(ready.job.options.device)
-    return Estimate(
+    return ExtractionEstimate(
         utterances=len(ready.inputs.utterances),
         audio_s=sum(utterance.duration_s or 0.0 for utterance in ready.inputs.utterances),
         streams=streams,
@@ -70,7 +70,7 @@ def _seconds(plan: EncoderPlan, inputs: Inputs, batch_seconds: float) -> float:
         return 0.0
     batch = batches[len(batches) // 2]  # they are sorted by length
     found = [load_source(order_of(plan, inputs, index), plan.specs) for index in batch]
-    values = [one.value for one in found if isinstance(one, Source)]
+    values = [one.value for one in found if isinstance(one, EncodeInput)]
     if not values:
         return 0.0
     encode_split(plan.encoder, values)  # the first call is slower than all others

@@ -12,7 +12,7 @@ import torch
 
 from cache.errors import MmerError
 from cache.stream import SPEECH, TRANSCRIPT
-from featurize.corpora.base import Reading
+from featurize.corpora.base import CorpusReading
 from featurize.corpora.catalog import corpus_spec, read_corpus
 from featurize.encoders.base import Encoder
 from featurize.encoders.catalog import EncoderRequest, parse_requests
@@ -29,7 +29,7 @@ PATTERN_SIGNS = frozenset("*?[")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lineup:
+class EncoderSet:
     """Which encoders a run has.
 
     Attributes:
@@ -66,7 +66,7 @@ class Lineup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class ExtractionJob:
     """What is to be featurized, and how.
 
     Attributes:
@@ -105,7 +105,7 @@ class Job:
 
 
 class JobOptions(TypedDict, total=False):
-    """Options of `job_of`: the fields of `EncodingOptions` but its device, and some of `Job`."""
+    """Options of `job_of`: the fields of `EncodingOptions` but its device, and some of `ExtractionJob`."""
 
     dtype: str
     precision: str
@@ -134,7 +134,7 @@ def job_of(
     encoders: Sequence[str] = (),
     device: torch.device,
     **options: Unpack[JobOptions],
-) -> Job:
+) -> ExtractionJob:
     """Builds a job with the usual places of caches and of the built-in corpus.
 
     Args:
@@ -143,7 +143,7 @@ def job_of(
         cache: the file to write; None for one below ``cache/``, named after the corpus or the manifest.
         encoders: ``[NAME=]SOURCE[@LAYERS]``; empty for the default encoders of the corpus.
         device: where encoders run.
-        options: fields of `Job` and of `EncodingOptions`.
+        options: fields of `ExtractionJob` and of `EncodingOptions`.
 
     Raises:
         ValueError: if the cache is a pattern of files.
@@ -161,7 +161,7 @@ def job_of(
         root = cache.parent / DEMO
     given: dict[str, Any] = dict(options)
     encoding = {name: given.pop(name) for name in EncodingOptions.__dataclass_fields__.keys() & given.keys()}
-    return Job(
+    return ExtractionJob(
         corpus=corpus,
         root=root,
         cache=cache,
@@ -172,18 +172,18 @@ def job_of(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ready:
+class PlannedJob:
     """A job read and planned: its corpus, its encoders, its inputs, and what was noticed on the way."""
 
-    job: Job
+    job: ExtractionJob
     corpus: CorpusHeader
-    lineup: Lineup
+    lineup: EncoderSet
     inputs: Inputs
     plans: list[EncoderPlan]
     notes: list[str] = field(default_factory=list)
 
 
-def read_job(job: Job) -> tuple[Reading, Lineup]:
+def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
     """Reads the corpus and what was asked for; the cheap half of a job, where most mistakes show.
 
     Raises:
@@ -192,7 +192,7 @@ def read_job(job: Job) -> tuple[Reading, Lineup]:
     corpus_spec(job.corpus)
     parse_requests(job.encoders)
     reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside)
-    return reading, Lineup(
+    return reading, EncoderSet(
         requests=_requests(job, reading),
         options=job.options,
         mel=job.mel,
@@ -200,7 +200,7 @@ def read_job(job: Job) -> tuple[Reading, Lineup]:
     )
 
 
-def plan_job(job: Job, reading: Reading, lineup: Lineup) -> Ready:
+def plan_job(job: ExtractionJob, reading: CorpusReading, lineup: EncoderSet) -> PlannedJob:
     """Loads the encoders and plans every stream.
 
     Raises:
@@ -212,7 +212,7 @@ def plan_job(job: Job, reading: Reading, lineup: Lineup) -> Ready:
     options = job.options
     plans = [plan_encoder(one, inputs, max_seconds=options.max_seconds, chunk=options.chunk) for one in encoders]
     notes = [*reading.notes, *notes, *_dropped_turns(plans, inputs)]
-    return Ready(
+    return PlannedJob(
         job=job,
         corpus=CorpusHeader(name=job.corpus, root=reading.root),
         lineup=lineup,
@@ -222,7 +222,7 @@ def plan_job(job: Job, reading: Reading, lineup: Lineup) -> Ready:
     )
 
 
-def ready_job(job: Job) -> Ready:
+def ready_job(job: ExtractionJob) -> PlannedJob:
     """Reads and plans a job.
 
     Raises:
@@ -231,7 +231,7 @@ def ready_job(job: Job) -> Ready:
     return plan_job(job, *read_job(job))
 
 
-def _requests(job: Job, reading: Reading) -> list[EncoderRequest]:
+def _requests(job: ExtractionJob, reading: CorpusReading) -> list[EncoderRequest]:
     spec = corpus_spec(job.corpus)
     if job.encoders:
         requests = parse_requests(job.encoders)
@@ -250,11 +250,11 @@ def _of_modality(sources: Sequence[str], modality: str) -> list[EncoderRequest]:
     return [request for request in parse_requests(sources) if consumes(request.source) == modality]
 
 
-def _transcribed(reading: Reading) -> bool:
+def _transcribed(reading: CorpusReading) -> bool:
     return any(utterance.text.strip() for utterance in reading.utterances)
 
 
-def _check_history(job: Job, inputs: Inputs, lineup: Lineup) -> None:
+def _check_history(job: ExtractionJob, inputs: Inputs, lineup: EncoderSet) -> None:
     asked = f"--history {job.options.history}"
     if job.options.history and not inputs.dialogues:
         raise MmerError(f"{asked} needs dialogues, and {job.corpus} has none; leave it out")

@@ -14,8 +14,8 @@ from featurize.encoders.layers import CONV, LayerChoice
 from featurize.encoders.speech import ChunkedEncoder, SpeechEncoder, full_float32
 from featurize.encoders.text import TextEncoder
 from featurize.encoders.vit_mel import BANDS, COLUMNS, PATCH, ROWS, MelEncoder, columns_of
-from featurize.extraction.encode import Source, load_source, order_of
-from featurize.extraction.job import Ready
+from featurize.extraction.encode import EncodeInput, load_source, order_of
+from featurize.extraction.job import PlannedJob
 from featurize.extraction.plan import EncoderPlan, Inputs
 from featurize.inputs.audio import RATE_HZ
 
@@ -47,7 +47,7 @@ class Parity:
         return self.precision != "float32" or self.relative <= TOLERANCE
 
 
-def check_parity(ready: Ready, utterances: int) -> list[Parity]:
+def check_parity(ready: PlannedJob, utterances: int) -> list[Parity]:
     """Compares one mixed batch of utterances, spread over all lengths, with each of them alone."""
     batched = [plan for plan in ready.plans if isinstance(_whole(plan.encoder), BATCHED)]
     return [_parity(plan, ready.inputs, utterances) for plan in batched]
@@ -104,7 +104,7 @@ def deviation(found: Rows, expected: Rows) -> tuple[float, float]:
 def _parity(plan: EncoderPlan, inputs: Inputs, utterances: int) -> Parity:
     chosen = _spread(plan, utterances)
     found = [load_source(order_of(plan, inputs, index), plan.specs) for index in chosen]
-    values = [one.value for one in found if isinstance(one, Source)]
+    values = [one.value for one in found if isinstance(one, EncodeInput)]
     encoder = _whole(plan.encoder)
     rows = encoder.encode(values) if values else []
     pairs = [deviation(one[0], _alone(encoder, value)) for one, value in zip(rows, values, strict=True)]

@@ -21,9 +21,9 @@ import numpy as np
 from cache.layout import COMMITTED
 from cache.stream import SPEECH
 from cache.writer import CacheWriter, Row
-from featurize.extraction.encode import Order, Refused, Source, encode_sources, load_source, order_of
+from featurize.extraction.encode import EncodeInput, EncodeRequest, FailedInput, encode_sources, load_source, order_of
 from featurize.extraction.plan import EncoderPlan, Inputs, pack_batches
-from featurize.extraction.progress import Progress
+from featurize.extraction.progress import ExtractionProgress
 from featurize.inputs.audio import DECODE_THREADS
 
 WAITING = 8  # batches that may wait to be written: bounds memory when the disk is slower than the encoder
@@ -103,7 +103,12 @@ class CommitThread:
 
 
 def extract(
-    plans: Sequence[EncoderPlan], inputs: Inputs, writer: CacheWriter, *, batch_seconds: float, progress: Progress
+    plans: Sequence[EncoderPlan],
+    inputs: Inputs,
+    writer: CacheWriter,
+    *,
+    batch_seconds: float,
+    progress: ExtractionProgress,
 ) -> None:
     """Encodes everything that is not committed yet.
 
@@ -146,21 +151,21 @@ class EncoderRun:
     plan: EncoderPlan
     inputs: Inputs
     commits: CommitThread
-    progress: Progress
+    progress: ExtractionProgress
 
     def start(self, batches: Sequence[list[int]]) -> None:
         """Says what is to be done."""
         utterances = sum(len(batch) for batch in batches)
         self.progress.start(self.plan.specs[0].name, utterances, sum(map(self._seconds, batches)))
 
-    def order(self, index: int) -> Order:
+    def order(self, index: int) -> EncodeRequest:
         """Gives what an encoder needs to know of an utterance."""
         return order_of(self.plan, self.inputs, index)
 
-    def finish(self, batch: Sequence[int], made: Sequence[Row | Refused]) -> None:
+    def finish(self, batch: Sequence[int], made: Sequence[Row | FailedInput]) -> None:
         """Hands over what a batch gave, as far as it is missing."""
         for one in made:
-            if isinstance(one, Refused):
+            if isinstance(one, FailedInput):
                 names = [spec.name for spec in self.plan.specs if self._misses(spec.name, one.index)]
                 self.commits.fail(names, one.index, one.reason)
         self.commits.put([one for one in made if isinstance(one, Row) and self._misses(one.stream, one.index)])
@@ -180,10 +185,10 @@ def _run(run: EncoderRun, batches: Sequence[list[int]], threads: ThreadPoolExecu
 
 
 def _ahead(
-    batches: Sequence[list[int]], source: Callable[[int], Source | Refused], threads: ThreadPoolExecutor
-) -> Iterator[tuple[list[int], list[Source | Refused]]]:
+    batches: Sequence[list[int]], source: Callable[[int], EncodeInput | FailedInput], threads: ThreadPoolExecutor
+) -> Iterator[tuple[list[int], list[EncodeInput | FailedInput]]]:
     """Loads a few batches ahead of the one that is asked for."""
-    waiting: deque[tuple[list[int], list[Future[Source | Refused]]]] = deque()
+    waiting: deque[tuple[list[int], list[Future[EncodeInput | FailedInput]]]] = deque()
     for batch in batches:
         waiting.append((batch, [threads.submit(source, index) for index in batch]))
         if len(waiting) > AHEAD:

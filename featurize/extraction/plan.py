@@ -15,10 +15,10 @@ from cache.errors import MmerError
 from cache.layout import StreamPlan
 from cache.stream import SPEECH, StreamSpec
 from cache.utterance import Utterance
-from featurize.corpora.base import Reading, check_reading
-from featurize.encoders.base import Encoder, Planned
+from featurize.corpora.base import CorpusReading, check_reading
+from featurize.encoders.base import Encoder, InputPlan
 from featurize.extraction.shard import Shard
-from featurize.inputs.audio import RATE_HZ, RecordingError, Span, cut, probe
+from featurize.inputs.audio import RATE_HZ, AudioSpan, RecordingError, cut, probe
 from featurize.inputs.transcript import Dialogues, Turn, clean_text, text_digest
 
 PROBE_THREADS = 8  # probing waits for the disk, not for a core
@@ -38,7 +38,7 @@ class Inputs:
 
     root: Path
     utterances: list[Utterance]
-    spans: list[Span | str]
+    spans: list[AudioSpan | str]
     remarks: list[str]
     dialogues: Dialogues
 
@@ -54,7 +54,7 @@ class EncoderPlan:
 
     encoder: Encoder[Any, Any]
     consumes: str
-    planned: list[Planned]
+    planned: list[InputPlan]
 
     @property
     def specs(self) -> list[StreamSpec]:
@@ -74,7 +74,7 @@ class EncoderPlan:
         ]
 
 
-def read_inputs(reading: Reading, *, limit: int | None = None, shard: Shard | None = None) -> Inputs:
+def read_inputs(reading: CorpusReading, *, limit: int | None = None, shard: Shard | None = None) -> Inputs:
     """Cleans the transcripts of a corpus and probes its recordings.
 
     Args:
@@ -117,9 +117,9 @@ def plan_encoder(encoder: Encoder[Any, Any], inputs: Inputs, *, max_seconds: flo
         return EncoderPlan(encoder=encoder, consumes=consumes, planned=planned)
     limit = float("inf") if chunk else max_seconds
     failures = [_too_long(span, limit) for span in inputs.spans]
-    sizes = [one.samples for one in inputs.spans if isinstance(one, Span) and not _too_long(one, limit)]
+    sizes = [one.samples for one in inputs.spans if isinstance(one, AudioSpan) and not _too_long(one, limit)]
     counted = iter(encoder.plan(sizes))
-    planned = [Planned(failure=failure) if failure else next(counted) for failure in failures]
+    planned = [InputPlan(failure=failure) if failure else next(counted) for failure in failures]
     return EncoderPlan(encoder=encoder, consumes=consumes, planned=planned)
 
 
@@ -195,7 +195,7 @@ def _probed(path: Path) -> Any:
         return str(error)
 
 
-def _span(reading: Reading, utterance: Utterance, prober: Any) -> Span | str:
+def _span(reading: CorpusReading, utterance: Utterance, prober: Any) -> AudioSpan | str:
     if not utterance.audio:
         return "no recording named"
     recording = prober(reading.root / utterance.audio)
@@ -207,7 +207,7 @@ def _span(reading: Reading, utterance: Utterance, prober: Any) -> Span | str:
         return str(error)
 
 
-def _with_defect(found: Span | str, defect: Defect | None) -> Span | str:
+def _with_defect(found: AudioSpan | str, defect: Defect | None) -> AudioSpan | str:
     """Adds to a failure what is known of the release; fails a clip that is wrong for being long, whatever was asked."""
     if defect is None:
         return found
@@ -218,7 +218,7 @@ def _with_defect(found: Span | str, defect: Defect | None) -> Span | str:
     return found
 
 
-def _too_long(span: Span | str, limit_s: float) -> str:
+def _too_long(span: AudioSpan | str, limit_s: float) -> str:
     if isinstance(span, str):
         return span
     if span.duration_s > limit_s:

@@ -19,8 +19,8 @@ from cache.stream import SPEECH, Scalar, StreamSpec
 from cache.version import mmer_version
 from cache.writer import CacheWriter
 from featurize.extraction.plan import EncoderPlan, Inputs, overflow_note, transcript_note
-from featurize.extraction.progress import Progress
-from featurize.extraction.staleness import changed_rows, damaged_rows, digest_sounds, lost_features
+from featurize.extraction.progress import ExtractionProgress
+from featurize.extraction.staleness import changed_rows, damaged_rows, digest_recordings, lost_features
 
 
 def check_same_corpus(cache: FeatureCache, corpus: str, inputs: Inputs) -> None:
@@ -120,7 +120,7 @@ def prepared(
     plans: Sequence[EncoderPlan],
     *,
     replace: bool,
-    progress: Progress,
+    progress: ExtractionProgress,
 ) -> Iterator[tuple[CacheWriter, list[str]]]:
     """Opens the cache for the rows of a run; the caller holds `cache.writer.writing_lock`.
 
@@ -155,7 +155,7 @@ def prepared(
         if not replace:
             check_same_keys(cache, streams)
             check_same_encoders(cache, streams)
-        sounds = digest_sounds(cache, inputs, progress)
+        sounds = digest_recordings(cache, inputs, progress)
         unreadable = {name: told for name, told in sounds.items() if isinstance(told, str)}
         if not replace:
             refuse_lost(cache, lost_features(cache, inputs, streams) | unreadable)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-class Progress(Protocol):
+class ExtractionProgress(Protocol):
     """Told how far a run is."""
 
     def note(self, notes: Sequence[str]) -> None:

@@ -14,17 +14,17 @@ from cache.errors import CacheBusy
 from cache.joined import open_cache
 from cache.layout import COMMITTED, read_layout
 from cache.writer import CacheWriter, writing_lock
-from featurize.extraction.job import Job, Ready, plan_job, read_job
+from featurize.extraction.job import ExtractionJob, PlannedJob, plan_job, read_job
 from featurize.extraction.pipeline import extract
 from featurize.extraction.prepare import prepared
-from featurize.extraction.progress import Progress
+from featurize.extraction.progress import ExtractionProgress
 from featurize.extraction.shard import all_shards, check_shards, shard_pattern
 
-Extractor = Callable[[Ready, CacheWriter, Progress], None]
+Extractor = Callable[[PlannedJob, CacheWriter, ExtractionProgress], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class ExtractionReport:
     """What a run left behind.
 
     Attributes:
@@ -46,13 +46,13 @@ class Report:
     empty: list[str]
 
 
-def extract_here(ready: Ready, writer: CacheWriter, progress: Progress) -> None:
+def extract_here(ready: PlannedJob, writer: CacheWriter, progress: ExtractionProgress) -> None:
     """Encodes in this process everything that is not committed yet."""
     budget = ready.job.batch_budget(ready.job.options.device)
     extract(ready.plans, ready.inputs, writer, batch_seconds=budget, progress=progress)
 
 
-def run_job(job: Job, progress: Progress, extractor: Extractor = extract_here) -> Report:
+def run_job(job: ExtractionJob, progress: ExtractionProgress, extractor: Extractor = extract_here) -> ExtractionReport:
     """Featurizes a corpus, or what is missing of it.
 
     Args:
@@ -80,7 +80,7 @@ def run_job(job: Job, progress: Progress, extractor: Extractor = extract_here) -
     return report_on(job.cache, mine, notes=[*ready.notes, *notes], seconds=time.monotonic() - started)
 
 
-def shard_jobs(job: Job, count: int) -> tuple[list[Job], int]:
+def shard_jobs(job: ExtractionJob, count: int) -> tuple[list[ExtractionJob], int]:
     """Divides a job into one for each share of the corpus, each with a file of its own; and counts the utterances.
 
     Raises:
@@ -92,7 +92,7 @@ def shard_jobs(job: Job, count: int) -> tuple[list[Job], int]:
     return [replace(job, shard=shard, cache=shard.path(job.cache)) for shard in all_shards(count)], len(utterances)
 
 
-def shard_job(job: Job, number: int, count: int) -> Job:
+def shard_job(job: ExtractionJob, number: int, count: int) -> ExtractionJob:
     """Returns the job of one share of the corpus, with a file of its own, as in an array of batch jobs.
 
     Args:
@@ -109,7 +109,7 @@ def shard_job(job: Job, number: int, count: int) -> Job:
     return shard_jobs(job, count)[0][number - 1]
 
 
-def run_shards(job: Job, count: int, progress: Progress) -> Report:
+def run_shards(job: ExtractionJob, count: int, progress: ExtractionProgress) -> ExtractionReport:
     """Featurizes the shares of a corpus one after another in this process.
 
     Raises:
@@ -120,14 +120,16 @@ def run_shards(job: Job, count: int, progress: Progress) -> Report:
     return joined_report(job, count, reports, seconds=time.monotonic() - started)
 
 
-def joined_report(job: Job, count: int, reports: Sequence[Report], *, seconds: float) -> Report:
+def joined_report(
+    job: ExtractionJob, count: int, reports: Sequence[ExtractionReport], *, seconds: float
+) -> ExtractionReport:
     """Tells what the runs over all shares left behind together."""
     streams = dict.fromkeys(name for one in reports for name in one.streams)
     notes = dict.fromkeys(note for one in reports for note in one.notes)
     return report_on(shard_pattern(job.cache, count), list(streams), notes=list(notes), seconds=seconds)
 
 
-def report_on(cache: Path, streams: Sequence[str], *, notes: Sequence[str], seconds: float) -> Report:
+def report_on(cache: Path, streams: Sequence[str], *, notes: Sequence[str], seconds: float) -> ExtractionReport:
     """Looks at what a run left behind.
 
     Args:
@@ -137,7 +139,7 @@ def report_on(cache: Path, streams: Sequence[str], *, notes: Sequence[str], seco
         seconds: how long it took.
     """
     opened = open_cache(cache)
-    return Report(
+    return ExtractionReport(
         cache=cache,
         streams=list(streams),
         summary=summarize(opened),
@@ -149,7 +151,7 @@ def report_on(cache: Path, streams: Sequence[str], *, notes: Sequence[str], seco
 
 
 @contextmanager
-def _lock(path: Path, job: Job, progress: Progress) -> Iterator[None]:
+def _lock(path: Path, job: ExtractionJob, progress: ExtractionProgress) -> Iterator[None]:
     """Holds the right to write, at once or, where the job waits, when another run is done with the file."""
     with ExitStack() as held:
         try:

@@ -15,11 +15,11 @@ from cache.utterance import Utterance
 from cache.writer import rows_checksum
 from featurize.corpora.iemocap import RELEASE
 from featurize.extraction.plan import EncoderPlan, Inputs, history_of, speech_digest, transcript_digest
-from featurize.extraction.progress import Progress
-from featurize.inputs.audio import DECODE_THREADS, RecordingError, Span, cut, load, probe
+from featurize.extraction.progress import ExtractionProgress
+from featurize.inputs.audio import DECODE_THREADS, AudioSpan, RecordingError, cut, load, probe
 
 
-def recording_digests(root: Path) -> Callable[[Utterance, Stream], bytes | str]:
+def current_audio_digests(root: Path) -> Callable[[Utterance, Stream], bytes | str]:
     """Makes a function that digests what a stream would consume of an utterance now, or says why it cannot.
 
     Args:
@@ -116,7 +116,7 @@ def changed_rows(
     return changed
 
 
-def digest_sounds(cache: FeatureCache, inputs: Inputs, progress: Progress) -> dict[str, bytes | str]:
+def digest_recordings(cache: FeatureCache, inputs: Inputs, progress: ExtractionProgress) -> dict[str, bytes | str]:
     """Digests every recording that the cache holds features of, or says why it cannot be read any more; by id."""
     held = _held(_speech(cache), cache)
     places = [index for index, utterance in enumerate(inputs.utterances) if utterance.id in held]
@@ -148,7 +148,7 @@ def _digests(
     return {speech_digest(sound, span.samples, spec)}
 
 
-def _sound_digest(span: Span | str) -> bytes | str:
+def _sound_digest(span: AudioSpan | str) -> bytes | str:
     if isinstance(span, str):
         return span
     try:

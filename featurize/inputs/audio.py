@@ -59,7 +59,7 @@ class Recording:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
+class AudioSpan:
     """A part of a recording, in source samples ``[start, stop)``."""
 
     recording: Recording
@@ -120,7 +120,7 @@ def probe(path: Path) -> Recording:
         return Recording(path=path, rate_hz=file.samplerate, samples=samples, seekable=exact and file.seekable())
 
 
-def cut(recording: Recording, start_s: float | None, end_s: float | None) -> Span:
+def cut(recording: Recording, start_s: float | None, end_s: float | None) -> AudioSpan:
     """Cuts a span at the nearest source samples.
 
     Raises:
@@ -131,13 +131,13 @@ def cut(recording: Recording, start_s: float | None, end_s: float | None) -> Spa
     if stop > recording.samples or start >= recording.samples:
         seconds = f"{(start_s or 0):g} to {end_s:g} s" if end_s is not None else f"{start_s:g} s on"
         raise RecordingError(f"span {seconds} does not lie in the recording of {recording.duration_s:.3f} s")
-    span = Span(recording=recording, start=start, stop=stop)
+    span = AudioSpan(recording=recording, start=start, stop=stop)
     if span.samples < 1:
         raise RecordingError(f"only {stop - start} samples at {recording.rate_hz} Hz, too few for one at {RATE_HZ} Hz")
     return span
 
 
-def load(span: Span) -> Loaded:
+def load(span: AudioSpan) -> Loaded:
     """Decodes, checks, mixes down and resamples a span.
 
     Raises:
@@ -160,7 +160,7 @@ def _nearest(position: float) -> int:
     return int(np.floor(position + 0.5))
 
 
-def _decoded(span: Span) -> Waveform:
+def _decoded(span: AudioSpan) -> Waveform:
     if span.recording.video:
         with _explained():
             return decode_video(span.recording.path, span.start, span.stop)
@@ -173,7 +173,7 @@ def _decoded(span: Span) -> Waveform:
         return sound[skipped:]
 
 
-def _resampled(sound: Waveform, span: Span) -> Waveform:
+def _resampled(sound: Waveform, span: AudioSpan) -> Waveform:
     mono: Waveform = sound.mean(axis=1, dtype=np.float32) if sound.shape[1] > 1 else sound[:, 0]
     if span.recording.rate_hz == RATE_HZ:
         return np.ascontiguousarray(mono)
@@ -183,7 +183,7 @@ def _resampled(sound: Waveform, span: Span) -> Waveform:
     return waveform
 
 
-def _note(sound: Waveform, span: Span) -> str:
+def _note(sound: Waveform, span: AudioSpan) -> str:
     notes = []
     if not sound.any():
         notes.append("silent: every sample is 0")

@@ -67,7 +67,7 @@ class BatchSource(Protocol):
         ...
 
 
-class FeatureSource:
+class CachedFeatures:
     """Gives batches of any utterances of a cache.
 
     An utterance without committed rows in a stream lacks that role: its mask is False throughout.
@@ -219,7 +219,7 @@ class FeatureSource:
         )
 
 
-class FoldRows:
+class TrainingSubset:
     """The training part of a fold, and nothing else: a `fusion.head.TrainingRows`.
 
     Args:
@@ -227,7 +227,7 @@ class FoldRows:
         indices: those of the training part.
     """
 
-    def __init__(self, source: FeatureSource, indices: Indices) -> None:
+    def __init__(self, source: CachedFeatures, indices: Indices) -> None:
         self._source = source
         self._indices = np.array(indices)
         self.labels: npt.NDArray[np.int64] = source.labels[self._indices]
@@ -250,7 +250,7 @@ class FoldRows:
 class _Stage:
     """The packed rows of one batch on their way: buffers that are reused once they were copied to the device."""
 
-    def __init__(self, source: FeatureSource, roles: Collection[str]) -> None:
+    def __init__(self, source: CachedFeatures, roles: Collection[str]) -> None:
         pinned = source.device.type == "cuda"
         self._buffers = {role: PackBuffer(source.streams[role], pinned=pinned) for role in roles}
         self._lengths = source.rows_by_role

@@ -13,11 +13,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
 from cache.errors import MmerError
 
-Classes: TypeAlias = npt.NDArray[np.int64]
+ClassIds: TypeAlias = npt.NDArray[np.int64]
 Matrix: TypeAlias = npt.NDArray[Any]
 
 METRICS = ("wa", "ua", "wf1", "mf1")
@@ -44,7 +43,7 @@ class Scores:
         return asdict(self)
 
 
-def score(truth: Classes, guess: Classes, classes: int, *, every_class: bool = True) -> Scores:
+def compute_scores(truth: ClassIds, guess: ClassIds, classes: int, *, every_class: bool = True) -> Scores:
     """Scores guesses against the truth.
 
     Args:
@@ -61,6 +60,8 @@ def score(truth: Classes, guess: Classes, classes: int, *, every_class: bool = T
         >>> score(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2).as_dict()["wa"]
         0.75
     """
+    from sklearn.metrics import accuracy_score, f1_score, recall_score  # here: it takes a second to import
+
     present = _present(truth, classes)
     if not present:
         raise MmerError("there is nothing to score: no utterance")
@@ -75,19 +76,21 @@ def score(truth: Classes, guess: Classes, classes: int, *, every_class: bool = T
     )
 
 
-def confusion(truth: Classes, guess: Classes, classes: int) -> Matrix:
+def confusion(truth: ClassIds, guess: ClassIds, classes: int) -> Matrix:
     """Counts guesses by class, int64 ``(classes, classes)``; rows are the truth, columns the guess.
 
     Example:
         >>> confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2).tolist()
         [[2, 1], [0, 1]]
     """
+    from sklearn.metrics import confusion_matrix  # here, as in `compute_scores`
+
     matrix: Matrix = confusion_matrix(truth, guess, labels=np.arange(classes))
     return matrix
 
 
 def score_confusions(matrices: Matrix) -> Matrix:
-    """Scores many confusion matrices at once, as `score` would with ``every_class=False``.
+    """Scores many confusion matrices at once, as `compute_scores` would with ``every_class=False``.
 
     Args:
         matrices: counts or weights, rows the truth, ``(..., classes, classes)``; none may be all zero.
@@ -106,7 +109,7 @@ def score_confusions(matrices: Matrix) -> Matrix:
     return np.stack([wa, ua, (f1 * true).sum(axis=-1) / total, f1.sum(axis=-1) / present], axis=-1)
 
 
-def _present(truth: Classes, classes: int) -> list[int]:
+def _present(truth: ClassIds, classes: int) -> list[int]:
     return np.flatnonzero(np.bincount(truth, minlength=classes)).tolist()
 
 

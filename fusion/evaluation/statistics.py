@@ -18,7 +18,7 @@ from scipy.stats import bootstrap, permutation_test
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from fusion.evaluation.metrics import METRICS, Classes, Scores, score_confusions
+from fusion.evaluation.metrics import METRICS, ClassIds, Scores, score_confusions
 
 Matrix: TypeAlias = npt.NDArray[Any]
 Interval: TypeAlias = tuple[float, float]
@@ -42,8 +42,8 @@ class Predictions:
     """
 
     ids: npt.NDArray[np.str_]
-    truth: Classes
-    guess: Classes
+    truth: ClassIds
+    guess: ClassIds
     clusters: npt.NDArray[np.str_]
     classes: int
 

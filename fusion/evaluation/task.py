@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fusion.evaluation.metrics import METRICS, Classes
-from fusion.evaluation.metrics import score as score_classes
+from fusion.evaluation.metrics import METRICS, ClassIds
+from fusion.evaluation.metrics import compute_scores as score_classes
 
 Array: TypeAlias = npt.NDArray[Any]
 LOSS = "loss"  # name of the loss on the development subset
@@ -147,7 +147,7 @@ def cross_entropy(outputs: Tensor, targets: Tensor, *, weights: Tensor | None = 
     return functional.cross_entropy(outputs.float(), targets, weight=weights, label_smoothing=smoothing)
 
 
-def class_weights(targets: Classes, classes: int) -> Tensor:
+def class_weights(targets: ClassIds, classes: int) -> Tensor:
     """Computes the weight n / (classes * count) of each class, ``(classes,)``, as scikit-learn's ``balanced``.
 
     Args:

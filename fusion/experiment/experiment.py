@@ -9,12 +9,12 @@ import numpy as np
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.experiment.fields import configure
-from fusion.experiment.streams import Chosen, streams_of
+from fusion.experiment.streams import StreamSelection, streams_of
 from fusion.fingerprint import digest_of
 from fusion.head import HeadConfig
 from fusion.heads.catalog import head_spec
 from fusion.protocols.folds import Fold
-from fusion.protocols.split import Only, Split
+from fusion.protocols.split import Filters, Split
 from fusion.recipes.catalog import Recipe, recipe
 from fusion.training.config import SEEDS, TrainConfig
 
@@ -50,7 +50,7 @@ class Experiment:
     streams: Mapping[str, str] = field(default_factory=dict)
     labels: str | None = None
     protocol: str | None = None
-    only: Only = field(default_factory=dict)
+    only: Filters = field(default_factory=dict)
     allow_missing: bool = False
     allow_leak: bool = False
     recipe: str = ""
@@ -66,11 +66,11 @@ class Experiment:
 
     @property
     def defaults(self) -> dict[str, dict[str, Any]]:
-        """Gives the defaults of all fields, by section as in `described`."""
+        """Gives the defaults of all fields, by section as in `identity`."""
         training = {name: value for name, value in asdict(TrainConfig()).items() if name != "seed"}
         return {"head": asdict(type(self.head)()), "training": training}
 
-    def described(self, cache: AnyCache, chosen: Chosen, split: Split) -> dict[str, Any]:
+    def identity(self, cache: AnyCache, chosen: StreamSelection, split: Split) -> dict[str, Any]:
         """Gives all that decides the results, as plain values by section; two runs that agree in it are one."""
         training = {name: value for name, value in asdict(self.training).items() if name != "seed"}
         source = head_spec(self.fusion).source
@@ -121,7 +121,7 @@ class ExperimentRequest:
     streams: Mapping[str, str] = field(default_factory=dict)
     labels: str | None = None
     protocol: str | None = None
-    only: Only = field(default_factory=dict)
+    only: Filters = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     allow_missing: bool = False
     allow_leak: bool = False
@@ -206,9 +206,9 @@ def _keyed(cache: AnyCache, streams: Mapping[str, str]) -> dict[str, str]:
     return {role: f"{name} {cache.stream(name).key}" for role, name in sorted(streams.items())}
 
 
-def _features_digest(cache: AnyCache, chosen: Chosen, folds: Sequence[Fold]) -> str:
+def _features_digest(cache: AnyCache, chosen: StreamSelection, folds: Sequence[Fold]) -> str:
     """Digests the rows of all utterances that take part, whatever their order in the cache."""
-    read = np.unique(np.concatenate([part for fold in folds for part in fold.parts.values()])).tolist()
+    read = np.unique(np.concatenate([part for fold in folds for part in fold.subsets.values()])).tolist()
     read.sort(key=lambda index: cache.ids[index])
     streams = [cache.stream(name) for _, name in sorted(chosen.streams.items())]
     return digest_of([[int(stream.checksum[index]) for index in read] for stream in streams])
@@ -218,6 +218,6 @@ def _fold_digest(cache: AnyCache, split: Split, fold: Fold) -> str:
     """Digests which utterances are in which part, and their classes, whatever their order in the cache."""
     parts = {
         part: sorted((cache.ids[index], int(split.classes[index])) for index in indices.tolist())
-        for part, indices in fold.parts.items()
+        for part, indices in fold.subsets.items()
     }
     return digest_of(parts)

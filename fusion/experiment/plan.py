@@ -6,7 +6,7 @@ from typing import Any
 from cache.joined import AnyCache
 from fusion.evaluation.task import Task, task_of
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.streams import Chosen, choose_streams, head_inputs
+from fusion.experiment.streams import StreamSelection, head_inputs, select_streams
 from fusion.fingerprint import without_defaults
 from fusion.head import Head, HeadInputs
 from fusion.heads.catalog import build_head
@@ -14,40 +14,40 @@ from fusion.protocols.split import Split, split_cache
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RunPlan:
     """A run that can start.
 
     Attributes:
         experiment: what was asked for.
         cache: what it reads.
-        chosen: the streams.
+        selection: the streams.
         split: label set and folds.
         inputs: what the head is built from.
-        described: what decides the results, as plain values.
+        identity: what decides the results, as plain values.
     """
 
     experiment: Experiment
     cache: AnyCache
-    chosen: Chosen
+    selection: StreamSelection
     split: Split
     inputs: HeadInputs
-    described: dict[str, Any]
+    identity: dict[str, Any]
 
     @property
     def task(self) -> Task:
         """The task of the run."""
-        return task_of(self.described)
+        return task_of(self.identity)
 
     @property
     def frozen(self) -> bool:
         """Whether no encoder was fine-tuned before its features were computed."""
-        named = [*self.chosen.always, *self.chosen.training, *self.chosen.elsewhere]
+        named = [*self.selection.required, *self.selection.training_only, *self.selection.indirect]
         return not any(self.cache.stream(name).spec.trained_on for name in named)
 
     @property
-    def decides(self) -> dict[str, Any]:
+    def identity_without_defaults(self) -> dict[str, Any]:
         """What decides the results, without the fields that have their defaults; names are made of its digest."""
-        return without_defaults(self.described, self.experiment.defaults)
+        return without_defaults(self.identity, self.experiment.defaults)
 
     @property
     def notes(self) -> list[str]:
@@ -69,22 +69,22 @@ class Plan:
 
     @property
     def _features(self) -> str:
-        names = ", ".join(self.chosen.always)
+        names = ", ".join(self.selection.required)
         return f"frozen features of {names}" if self.frozen else f"features of fine-tuned encoders: {names}"
 
 
-def plan_run(experiment: Experiment, cache: AnyCache) -> Plan:
+def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
     """Chooses streams, labels and folds, and checks every promise, before anything is trained.
 
     Raises:
         MmerError: if a stream is missing, a promise does not hold, or the head cannot be built of what there is.
     """
-    chosen = choose_streams(cache, experiment.head, experiment.streams)
+    chosen = select_streams(cache, experiment.head, experiment.streams)
     split = split_cache(
         cache,
-        streams=chosen.always,
-        training_streams=chosen.training,
-        other_streams=chosen.elsewhere,
+        streams=chosen.required,
+        training_streams=chosen.training_only,
+        other_streams=chosen.indirect,
         labels=experiment.labels,
         protocol=experiment.protocol,
         only=experiment.only,
@@ -92,19 +92,19 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> Plan:
         allow_missing=experiment.allow_missing,
         allow_leak=experiment.allow_leak,
     )
-    plan = Plan(
+    plan = RunPlan(
         experiment=experiment,
         cache=cache,
-        chosen=chosen,
+        selection=chosen,
         split=split,
         inputs=head_inputs(cache, chosen, split.labels.names),
-        described=experiment.described(cache, chosen, split),
+        identity=experiment.identity(cache, chosen, split),
     )
     build(plan, seed=0)  # what does not fit together shows now
     return plan
 
 
-def build(plan: Plan, *, seed: int) -> Head:
+def build(plan: RunPlan, *, seed: int) -> Head:
     """Builds the head of a run.
 
     Raises:

@@ -44,17 +44,17 @@ PREFERRED: Sequence[Callable[[StreamSpec], bool]] = (
 )
 
 
-def adding_role(cache: AnyCache, role: str) -> str:
+def featurize_command_for_role(cache: AnyCache, role: str) -> str:
     """Gives the command that adds a stream for a role."""
-    return featurizing(cache, ADDED_BY[role][corpus_of(cache) == DEMO])
+    return featurize_command_for_encoder(cache, ADDED_BY[role][corpus_of(cache) == DEMO])
 
 
-def featurizing(cache: AnyCache, encoder: str) -> str:
+def featurize_command_for_encoder(cache: AnyCache, encoder: str) -> str:
     """Gives the command that computes an encoder's streams for the utterances of a cache."""
-    return command(cache, f"--encoder {quote(encoder)}")
+    return featurize_command(cache, f"--encoder {quote(encoder)}")
 
 
-def command(cache: AnyCache, options: str) -> str:
+def featurize_command(cache: AnyCache, options: str) -> str:
     """Gives the command that computes for the utterances of a cache what some options say."""
     root = str(cache.header["corpus"].get("root", ""))
     told = f"--root {quote(root)} " if root else ""
@@ -67,29 +67,29 @@ def corpus_of(cache: AnyCache) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class StreamSelection:
     """The streams of a run.
 
     Attributes:
         streams: role -> name of the stream that is read for it.
         starts: role -> name of a stream that is not read, whose encoder's weights the head starts from.
-        always: names of those that every part of a fold needs.
-        training: names of those that only the training part needs.
+        required: names of those that every part of a fold needs.
+        training_only: names of those that only the training part needs.
     """
 
     streams: dict[str, str]
     starts: dict[str, str] = field(default_factory=dict)
-    always: list[str]
-    training: list[str]
+    required: list[str]
+    training_only: list[str]
 
     @property
-    def elsewhere(self) -> list[str]:
+    def indirect(self) -> list[str]:
         """Names of those that come in on another way: augmented views, encoders that the head starts from."""
         named = [*self.streams.values(), *self.starts.values()]
-        return [name for name in named if name not in {*self.always, *self.training}]
+        return [name for name in named if name not in {*self.required, *self.training_only}]
 
 
-def choose_streams(cache: AnyCache, config: HeadConfig, asked: Mapping[str, str]) -> Chosen:
+def select_streams(cache: AnyCache, config: HeadConfig, asked: Mapping[str, str]) -> StreamSelection:
     """Chooses a stream for every role that a head reads or starts from.
 
     Args:
@@ -113,10 +113,10 @@ def choose_streams(cache: AnyCache, config: HeadConfig, asked: Mapping[str, str]
         if view := choice.view(role, streams):
             streams[role] = view
     always = [streams[role] for role in config.roles]
-    return Chosen(streams=streams, starts=starts, always=always, training=training)
+    return StreamSelection(streams=streams, starts=starts, required=always, training_only=training)
 
 
-def head_inputs(cache: AnyCache, chosen: Chosen, classes: Sequence[str]) -> HeadInputs:
+def head_inputs(cache: AnyCache, chosen: StreamSelection, classes: Sequence[str]) -> HeadInputs:
     """Gathers what a head is built from.
 
     Args:
@@ -152,16 +152,17 @@ def streams_of(recipe: Recipe, cache: AnyCache, roles: Collection[str], asked: M
     if missing:
         raise MmerError(
             f"{cache.path} lacks {', '.join(missing.values())}, which recipe {recipe.name} reads; add it by "
-            f"{command(cache, recipe.featurize)}, or name another stream by {' and '.join(map(_flag, missing))}"
+            f"{featurize_command(cache, recipe.featurize)}, or name another stream by "
+            f"{' and '.join(map(_flag, missing))}"
         )
     return {**wanted, **asked}
 
 
 def _files(cache: AnyCache) -> str:
     """Says where the command writes; shards are written by the name that they were cut from."""
-    first = cache.parts[0].path
+    first = cache.files[0].path
     shard = SHARD.fullmatch(first.stem)
-    if len(cache.parts) == 1 or shard is None:
+    if len(cache.files) == 1 or shard is None:
         return quote(str(cache.path))
     return f"{quote(str(first.with_name(shard['stem'] + first.suffix)))} --shards {shard['count']}"
 
@@ -201,7 +202,7 @@ class _Choice:
     def _asked(self, role: str) -> str:
         name = self.asked[role]
         if name not in self.cache.streams:
-            meant, add = nearest(name, self.cache.streams), featurizing(self.cache, _encoder_of(name))
+            meant, add = nearest(name, self.cache.streams), featurize_command_for_encoder(self.cache, _encoder_of(name))
             raise MmerError(f"{self.cache.path} has no stream {name}; {meant}; or add it by {add}")
         spec, kind = self.cache.stream(name).spec, role.removesuffix(".view")
         kind = TEXT if kind == LANGUAGE else kind
@@ -232,7 +233,7 @@ class _Choice:
 
     def _remedy(self, role: str) -> str:
         kind = LANGUAGE if role == TEXT and TEXT in self.config.weight_roles else role
-        add = f"add it by {adding_role(self.cache, kind)}"
+        add = f"add it by {featurize_command_for_role(self.cache, kind)}"
         leader, _ = FOLLOWS.get(role, ("", ""))
         return f"{add}, and choose that encoder by --{leader} NAME" if leader else add
 

@@ -11,14 +11,13 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
-from scipy import stats
 
 from cache.errors import MmerError
 from cache.stream import ROLES
 from fusion.config import configured, nearest
 from fusion.data.views import view_role
 from fusion.experiment.streams import LANGUAGE
-from fusion.grid.combinations import Fields, told, value_text
+from fusion.grid.combinations import FieldValues, fields_text, value_text
 from fusion.head import AUDIO, TEXT
 from fusion.heads.catalog import head_spec
 from fusion.training.config import TrainConfig
@@ -38,7 +37,7 @@ Kinds = Mapping[str, Any]  # what the values of an axis are, by axis
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
+class ValueRange:
     """All numbers from one to another, both included.
 
     Attributes:
@@ -97,6 +96,8 @@ class Span:
 
     @cached_property
     def _distribution(self) -> Any:
+        from scipy import stats  # here: it takes a second to import, and only searches draw
+
         if self.whole and not self.log:
             return stats.randint(self.low, self.high + 1)
         if self.whole:
@@ -139,7 +140,7 @@ class Axis:
 
     name: str
     values: tuple[object, ...] = ()
-    span: Span | None = None
+    span: ValueRange | None = None
 
     @property
     def count(self) -> int | None:
@@ -207,7 +208,7 @@ class AxisReader:
                 raise self._error(f"{name} is given the value {value_text(value)} twice; give it once")
         return Axis(name=name, values=tuple(read))
 
-    def changes(self, text: str) -> list[Fields]:
+    def changes(self, text: str) -> list[FieldValues]:
         """Reads ``FIELD=V1,V2``, one change for each value, or ``FIELD=VALUE/FIELD=VALUE``, one change of them all.
 
         Raises:
@@ -224,7 +225,7 @@ class AxisReader:
             )
         return [{axis.name: axis.values[0] for axis in axes}]
 
-    def change(self, values: Fields) -> Fields:
+    def change(self, values: FieldValues) -> FieldValues:
         """Reads one change, its fields with one value each, as text or as they are.
 
         Raises:
@@ -248,7 +249,7 @@ class AxisReader:
             if name in names[:place]:
                 raise self._error(f"{name} is given twice; give it once, with all its values")
 
-    def check_changes(self, changes: Sequence[Fields]) -> None:
+    def check_changes(self, changes: Sequence[FieldValues]) -> None:
         """Refuses a change that stands twice.
 
         Raises:
@@ -256,7 +257,7 @@ class AxisReader:
         """
         for place, change in enumerate(changes):
             if change in changes[:place]:
-                raise self._error(f"{told(change)} is given twice; give it once")
+                raise self._error(f"{fields_text(change)} is given twice; give it once")
 
     def _check_values(self, axes: Sequence[Axis]) -> None:
         for axis in axes:
@@ -273,13 +274,13 @@ class AxisReader:
             raise self._error(f"head {self.fusion} and its training have no field {name!r}; {meant}")
         return kinds[name]
 
-    def _span(self, name: str, text: str, kind: Any) -> Span:
+    def _span(self, name: str, text: str, kind: Any) -> ValueRange:
         low, high = span_ends(text)
         if COMMA in text or not low or not high:
             raise self._error(f"{name}={text} is no range; write one alone as {name}=LOW..HIGH or {name}=log:LOW..HIGH")
         ends = {"low": self._read(name, low, kind), "high": self._read(name, high, kind)}
         try:
-            return Span(**ends, log=text.startswith(BY_LOG), whole=_number(kind) is int)
+            return ValueRange(**ends, log=text.startswith(BY_LOG), whole=_number(kind) is int)
         except ValueError as error:
             raise self._error(f"{name}: {error}") from None
 

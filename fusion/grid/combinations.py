@@ -10,13 +10,13 @@ from functools import cached_property
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.plan import Plan, plan_run
+from fusion.experiment.plan import RunPlan, plan_run
 from fusion.fingerprint import digest_of
 from fusion.protocols.folds import Fold
 from fusion.training.config import TrainConfig
-from fusion.training.loop import TrainedFold
+from fusion.training.loop import TrainedModel
 
-Fields = Mapping[str, object]
+FieldValues = Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,8 +28,8 @@ class Combination:
         plan: of the run that it alone would be.
     """
 
-    fields: Fields
-    plan: Plan
+    fields: FieldValues
+    plan: RunPlan
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +43,7 @@ class Model:
     @cached_property
     def key(self) -> str:
         """What decides its weights and scores, as a digest: no two grids train it twice."""
-        described = {**self.combination.plan.decides, "seeds": [self.seed]}
+        described = {**self.combination.plan.identity_without_defaults, "seeds": [self.seed]}
         described.pop("recipe")  # sets fields, and decides nothing else
         described["folds"] = described["folds"][self.fold.name]
         return digest_of(described)
@@ -56,11 +56,11 @@ class Model:
     @property
     def name(self) -> str:
         """Tells it apart for people."""
-        return f"{told(self.combination.fields)}, fold {self.fold.name}, seed {self.seed}"
+        return f"{fields_text(self.combination.fields)}, fold {self.fold.name}, seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
+class ModelOutcome:
     """What came of training a model.
 
     Attributes:
@@ -71,13 +71,13 @@ class Outcome:
     """
 
     model: Model
-    trained: TrainedFold | None = None
+    trained: TrainedModel | None = None
     failure: str = ""
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class ModelScores:
     """What the journal holds of a model, as selection and tables see it.
 
     Attributes:
@@ -102,7 +102,7 @@ class Result:
     test: Mapping[str, float] | None = None
 
 
-def told(fields: Fields) -> str:
+def fields_text(fields: FieldValues) -> str:
     """Writes fields as on the command line.
 
     Example:
@@ -131,15 +131,15 @@ class Skipped:
         reason: why it cannot.
     """
 
-    fields: Fields
+    fields: FieldValues
     reason: str
 
     def __str__(self) -> str:
-        return f"{told(self.fields)}: {self.reason}"
+        return f"{fields_text(self.fields)}: {self.reason}"
 
 
 def plan_combinations(
-    every: Sequence[Fields], experiment_of: Callable[[Fields], Experiment], cache: AnyCache
+    every: Sequence[FieldValues], experiment_of: Callable[[FieldValues], Experiment], cache: AnyCache
 ) -> tuple[list[Combination], list[Skipped]]:
     """Plans each combination as a run of its own.
 
@@ -170,7 +170,7 @@ def check_any(planned: Sequence[Combination], skipped: Sequence[Skipped]) -> Non
         raise MmerError(f"none of the {len(skipped)} combinations can be trained; the first: {skipped[0]}")
 
 
-def told_by_reason(skipped: Sequence[Skipped]) -> list[str]:
+def skipped_by_reason(skipped: Sequence[Skipped]) -> list[str]:
     """Tells what was left out, a line for each reason.
 
     Example:
@@ -182,7 +182,7 @@ def told_by_reason(skipped: Sequence[Skipped]) -> list[str]:
     for one in skipped:
         by_reason.setdefault(one.reason, []).append(one)
     return [
-        f"skipped: {told(alike[0].fields)}{f' and {len(alike) - 1} more' if alike[1:] else ''}: {reason}"
+        f"skipped: {fields_text(alike[0].fields)}{f' and {len(alike) - 1} more' if alike[1:] else ''}: {reason}"
         for reason, alike in by_reason.items()
     ]
 

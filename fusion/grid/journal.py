@@ -21,15 +21,15 @@ from filelock import FileLock, Timeout
 from cache.errors import MmerError
 from fusion.data.features import BatchSource
 from fusion.evaluation.task import Task
-from fusion.experiment.plan import Plan, build
+from fusion.experiment.plan import RunPlan, build
 from fusion.fingerprint import filled
-from fusion.grid.combinations import Model, Outcome, Result
+from fusion.grid.combinations import Model, ModelOutcome, ModelScores
 from fusion.head import Head
 from fusion.run.artifacts import read_cost, read_probabilities, read_scores, read_weights, write_trained
-from fusion.run.cross_validation import open_test
-from fusion.run.folder import WEIGHTS, Damaged, ModelFolder
+from fusion.run.cross_validation import score_test_subset
+from fusion.run.folder import WEIGHTS, DamagedRun, ModelFolder
 from fusion.training.checkpoint import EpochScores
-from fusion.training.loop import TrainedFold
+from fusion.training.loop import TrainedModel
 
 FORMAT_VERSION = 1
 ENTRY, MODELS = "entry.json", "models"
@@ -63,7 +63,7 @@ class Journal:
         """Tells whether a model was trained and did not fail."""
         return self.holds(model) and not self._entry(model)["failure"]
 
-    def write(self, outcome: Outcome, device: torch.device) -> None:
+    def write(self, outcome: ModelOutcome, device: torch.device) -> None:
         """Keeps what came of a model; of one that failed, why.
 
         Raises:
@@ -76,7 +76,7 @@ class Journal:
             "format_version": FORMAT_VERSION,
             "fold": model.fold.name,
             "seed": model.seed,
-            "decides": model.combination.plan.described,
+            "decides": model.combination.plan.identity,
             "epoch": trained.best_epoch if trained else 0,
             "curves": [asdict(one) for one in trained.curves] if trained else [],
             "failure": outcome.failure,
@@ -85,7 +85,7 @@ class Journal:
         }
         folder.write(ENTRY, entry)
 
-    def result(self, model: Model, combination: int) -> Result:
+    def result(self, model: Model, combination: int) -> ModelScores:
         """Gives what is known of a model.
 
         Args:
@@ -97,7 +97,7 @@ class Journal:
         """
         folder, entry = self.folder(model), self._entry(model)
         failed = bool(entry["failure"])
-        return Result(
+        return ModelScores(
             combination=combination,
             fold=model.fold.name,
             seed=model.seed,
@@ -116,12 +116,12 @@ class Journal:
         """
         folder, plan, fold = self.folder(model), model.combination.plan, model.fold
         if folder.scored:
-            with suppress(Damaged):
+            with suppress(DamagedRun):
                 read_probabilities(folder, plan.inputs.classes, plan.task)
                 return
         head, trained, notes = self.load_model(model), self._trained(model), self.notes(model)
         head.to(source.device)
-        open_test(folder, plan, fold, head=head, trained=trained, source=source, seed=model.seed, notes=notes)
+        score_test_subset(folder, plan, fold, head=head, trained=trained, source=source, seed=model.seed, notes=notes)
 
     def load_model(self, model: Model) -> Head:
         """Loads the trained head of a model, on the CPU and in eval mode.
@@ -160,7 +160,7 @@ class Journal:
     def _entry(self, model: Model) -> dict[str, Any]:
         folder = self.folder(model)
         entry: Any = None
-        with suppress(Damaged):
+        with suppress(DamagedRun):
             entry = folder.read(ENTRY)
         whole = isinstance(entry, dict) and entry.get("format_version") == FORMAT_VERSION
         if not whole or not all(isinstance(entry.get(name), kind) for name, kind in FIELDS.items()):
@@ -168,17 +168,17 @@ class Journal:
         _check_same(entry, model.combination.plan, folder.path)
         return entry  # type: ignore[no-any-return]
 
-    def _trained(self, model: Model) -> TrainedFold:
+    def _trained(self, model: Model) -> TrainedModel:
         """Gives what scoring must know of a training that is over."""
         entry = self._entry(model)
         curves = tuple(EpochScores(**one) for one in entry["curves"])
-        return TrainedFold(best_epoch=entry["epoch"], curves=curves, weights={}, seconds=0.0, peak_bytes=0)
+        return TrainedModel(best_epoch=entry["epoch"], curves=curves, weights={}, seconds=0.0, peak_bytes=0)
 
 
-def _check_same(entry: Mapping[str, Any], plan: Plan, path: Path) -> None:
+def _check_same(entry: Mapping[str, Any], plan: RunPlan, path: Path) -> None:
     """Refuses the entry of another model: a field that was left out of its key has another default by now."""
     held = filled(entry["decides"], plan.experiment.defaults)
-    changed = [name for name in plan.experiment.defaults if held[name] != plan.described[name]]
+    changed = [name for name in plan.experiment.defaults if held[name] != plan.identity[name]]
     if changed:
         raise MmerError(f"{path} holds a model of another {' and '.join(changed)}; delete it, or name another --out")
 
@@ -189,7 +189,7 @@ def _best(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _seconds(folder: ModelFolder) -> float:
-    with suppress(Damaged):  # no score depends on it
+    with suppress(DamagedRun):  # no score depends on it
         return read_cost(folder)[0]
     return 0.0
 
@@ -197,7 +197,7 @@ def _seconds(folder: ModelFolder) -> float:
 def _test_scores(folder: ModelFolder, task: Task) -> dict[str, float] | None:
     if not folder.scored:
         return None
-    with suppress(Damaged):  # then they are as good as closed, until they are made anew
+    with suppress(DamagedRun):  # then they are as good as closed, until they are made anew
         scores = read_scores(folder, task)
         return {name: scores[name] for name in task.names}
     return None

@@ -11,14 +11,14 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.data.features import RESIDENT_SHARE
 from fusion.experiment.experiment import ExperimentRequest
-from fusion.grid.combinations import Fields, Model, Outcome, models_of, told
-from fusion.grid.engine.calibration import Estimate, estimate
-from fusion.grid.engine.local import Engine, GridWatcher
+from fusion.grid.combinations import FieldValues, Model, ModelOutcome, fields_text, models_of
+from fusion.grid.engine.calibration import CostEstimate, estimate_cost
+from fusion.grid.engine.local import Engine, GridProgress
 from fusion.grid.engine.placement import AUTO, FUSED, SHARED
 from fusion.grid.engine.remote import GridCluster, RemoteEngine
 from fusion.grid.journal import Journal
-from fusion.grid.report.output import Report, report_of
-from fusion.grid.session import Session
+from fusion.grid.report.output import GridReport, grid_report
+from fusion.grid.session import GridSession
 from fusion.grid.space import RANDOM, TPE, Search, Space, read_space
 from fusion.heads.catalog import file_name_of
 from fusion.recipes.catalog import Recipe
@@ -70,7 +70,7 @@ class GridRun:
     """
 
     journal: Path
-    report: Report
+    report: GridReport
     comparison: tuple[str, ...] = ()
 
     @property
@@ -107,7 +107,7 @@ class GridEstimate:
     """
 
     combinations: tuple[str, ...]
-    cost: Estimate
+    cost: CostEstimate
     journal: Path
 
 
@@ -123,7 +123,7 @@ class SilentGridProgress:
     def epoch(self, model: Model, scores: EpochScores) -> None:
         """Does nothing."""
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: ModelOutcome) -> None:
         """Does nothing."""
 
 
@@ -131,7 +131,7 @@ def grid_space(
     base: ExperimentRequest,
     *,
     grid: Sequence[str] | Mapping[str, object] = (),
-    ablate: Sequence[str | Fields] = (),
+    ablate: Sequence[str | FieldValues] = (),
     grid_file: Path | None = None,
 ) -> Space:
     """Reads the space of a grid, the published variants of a recipe included.
@@ -159,7 +159,7 @@ def run_grid(
     device: torch.device = CPU,
     engine: str = AUTO,
     cluster: GridCluster | None = None,
-    progress: GridWatcher | None = None,
+    progress: GridProgress | None = None,
     resident_share: float = RESIDENT_SHARE,
 ) -> GridRun:
     """Trains the combinations that the journal lacks, selects one for each fold on dev, and writes the report.
@@ -192,10 +192,10 @@ def run_grid(
         )
     session = _session(request, cache, trainer, device=device, resident_share=resident_share)
     found = session.run(request.space, request.search, seed=request.search_seed, all_tests=request.report_all_tests)
-    report = report_of(found, journal, cache, engine=trainer.name)
+    report = grid_report(found, journal, cache, engine=trainer.name)
     report.write()
     settings = request.base.settings
-    comparison = tuple(published_table(settings, told)) if settings else ()
+    comparison = tuple(published_table(settings, fields_text)) if settings else ()
     return GridRun(journal=journal.path, report=report, comparison=comparison)
 
 
@@ -206,7 +206,7 @@ def estimate_grid(
     out: Path | None = None,
     named_after: Path | None = None,
     device: torch.device = CPU,
-    progress: GridWatcher | None = None,
+    progress: GridProgress | None = None,
     resident_share: float = RESIDENT_SHARE,
 ) -> GridEstimate:
     """Estimates what a grid takes by training a few batches on the device; trains and writes nothing else.
@@ -224,8 +224,8 @@ def estimate_grid(
     session.plan(request.space.combinations(drawn, request.search_seed))
     models = [model for combination in session.combinations for model in models_of(combination)]
     return GridEstimate(
-        combinations=tuple(told(combination.fields) for combination in session.combinations),
-        cost=estimate(models, session.sources, journal),
+        combinations=tuple(fields_text(combination.fields) for combination in session.combinations),
+        cost=estimate_cost(models, session.sources, journal),
         journal=journal.path,
     )
 
@@ -237,10 +237,10 @@ def _session(
     *,
     device: torch.device,
     resident_share: float,
-) -> Session:
+) -> GridSession:
     for note in request.space.notes(request.search):
         trainer.watcher.note(note)
-    return Session(
+    return GridSession(
         cache=cache,
         experiment_of=lambda axes: request.base.experiment(cache, axes),
         journal=trainer.journal,
@@ -255,7 +255,7 @@ def _default_journal(request: GridRequest, cache: Path) -> Path:
     return default_folder(cache, f"{file_name_of(request.base.head)}-grid")
 
 
-def _published_changes(settings: Recipe | None) -> list[Fields]:
+def _published_changes(settings: Recipe | None) -> list[FieldValues]:
     """Returns the changes of a recipe's published variants."""
     figures = settings.published.figures if settings else ()
     changes = [figure.change for figure in figures if figure.change and not figure.head]

@@ -15,7 +15,7 @@ from statistics import fmean
 
 from cache.errors import MmerError
 from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
-from fusion.grid.combinations import Fields, Result, value_text
+from fusion.grid.combinations import FieldValues, ModelScores, value_text
 
 DECIMALS = 12  # rounding must not hide a tie
 UNSET = "default"  # what a combination has on an axis that it does not set
@@ -75,7 +75,7 @@ class Ranked:
 
     rank: int | None
     combination: int
-    fields: Fields
+    fields: FieldValues
     dev: Spread | None
     test: Spread | None
     models: int
@@ -95,8 +95,8 @@ class Ranked:
 
 
 def rank(
-    combinations: Sequence[Fields],
-    results: Sequence[Result],
+    combinations: Sequence[FieldValues],
+    results: Sequence[ModelScores],
     monitor: str,
     *,
     folds: Sequence[str] = (),
@@ -113,7 +113,7 @@ def rank(
         folds: that each is to be trained on; those of the results unless given.
         task: task of the grid.
     """
-    own: dict[int, list[Result]] = defaultdict(list)
+    own: dict[int, list[ModelScores]] = defaultdict(list)
     for one in results:
         own[one.combination].append(one)
     of = len(folds or _folds(results)) * len({one.seed for one in results})
@@ -145,7 +145,7 @@ def single_best(ranked: Sequence[Ranked]) -> Ranked | None:
 
 
 def winners(
-    results: Sequence[Result], monitor: str, *, folds: Sequence[str] = (), task: Task = CLASSIFICATION
+    results: Sequence[ModelScores], monitor: str, *, folds: Sequence[str] = (), task: Task = CLASSIFICATION
 ) -> dict[str, int]:
     """Chooses for each fold the combination that is best on its own dev, in the mean over seeds.
 
@@ -167,7 +167,7 @@ def winners(
     return {fold: _winner(fold, results, seeds, monitor, task) for fold in folds or _folds(results)}
 
 
-def fold_winners(results: Sequence[Result], winners: Mapping[str, int]) -> list[FoldWinner]:
+def fold_winners(results: Sequence[ModelScores], winners: Mapping[str, int]) -> list[FoldWinner]:
     """Gives the scores of each fold's winner on that fold."""
     told = []
     for fold, combination in winners.items():
@@ -178,7 +178,7 @@ def fold_winners(results: Sequence[Result], winners: Mapping[str, int]) -> list[
     return told
 
 
-def nested(results: Sequence[Result], winners: Mapping[str, int], task: Task = CLASSIFICATION) -> Spread:
+def nested(results: Sequence[ModelScores], winners: Mapping[str, int], task: Task = CLASSIFICATION) -> Spread:
     """Gives the result of a grid: each winner's test scores on its own fold.
 
     Raises:
@@ -191,12 +191,12 @@ def nested(results: Sequence[Result], winners: Mapping[str, int], task: Task = C
     return spread(tests, task.names)
 
 
-def close_unchosen(results: Sequence[Result], winners: Mapping[str, int]) -> list[Result]:
+def close_unchosen(results: Sequence[ModelScores], winners: Mapping[str, int]) -> list[ModelScores]:
     """Leaves out the test scores of models that were not chosen: another grid over the journal may have opened them."""
     return [one if winners.get(one.fold) == one.combination else replace(one, test=None) for one in results]
 
 
-def shows_unchosen(results: Sequence[Result], winners: Mapping[str, int]) -> bool:
+def shows_unchosen(results: Sequence[ModelScores], winners: Mapping[str, int]) -> bool:
     """Tells whether the test score of a model that was not chosen is there."""
     return any(one.test is not None and winners.get(one.fold) != one.combination for one in results)
 
@@ -208,7 +208,7 @@ def _std(values: Sequence[float]) -> float | None:
     return math.sqrt(math.fsum((value - mean) * (value - mean) for value in values) / (len(values) - 1))
 
 
-def _unranked(place: int, fields: Fields, own: Sequence[Result], of: int, task: Task) -> Ranked:
+def _unranked(place: int, fields: FieldValues, own: Sequence[ModelScores], of: int, task: Task) -> Ranked:
     trained: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     opened: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     for one in own:
@@ -244,8 +244,8 @@ def _worth(score: float, monitor: str, task: Task) -> float:
     return round(score if task.score(monitor).higher_is_better else -score, DECIMALS)
 
 
-def _winner(fold: str, results: Sequence[Result], seeds: set[int], monitor: str, task: Task) -> int:
-    own: dict[int, list[Result]] = defaultdict(list)
+def _winner(fold: str, results: Sequence[ModelScores], seeds: set[int], monitor: str, task: Task) -> int:
+    own: dict[int, list[ModelScores]] = defaultdict(list)
     for one in results:
         if one.fold == fold:
             own[one.combination].append(one)
@@ -262,7 +262,7 @@ def _winner(fold: str, results: Sequence[Result], seeds: set[int], monitor: str,
     return max(taking_part, key=worth)
 
 
-def _folds(results: Sequence[Result]) -> list[str]:
+def _folds(results: Sequence[ModelScores]) -> list[str]:
     return list(dict.fromkeys(one.fold for one in results))
 
 

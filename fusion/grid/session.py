@@ -13,21 +13,21 @@ from cache.joined import AnyCache
 from fusion.data.features import RESIDENT_SHARE
 from fusion.evaluation.statistics import Interval, bootstrap_interval
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.plan import Plan
+from fusion.experiment.plan import RunPlan
 from fusion.grid.combinations import (
     Combination,
-    Fields,
+    FieldValues,
     Model,
-    Outcome,
-    Result,
+    ModelOutcome,
+    ModelScores,
     Skipped,
     check_any,
+    fields_text,
     models_of,
     plan_combinations,
-    told,
-    told_by_reason,
+    skipped_by_reason,
 )
-from fusion.grid.engine.local import GridWatcher
+from fusion.grid.engine.local import GridProgress
 from fusion.grid.engine.sources import Sources
 from fusion.grid.journal import Journal
 from fusion.grid.selection import close_unchosen, winners
@@ -36,7 +36,7 @@ from fusion.grid.tpe import TreeSearch
 from fusion.run.results import pooled
 
 # Trains all models that a journal does not hold; gives what failed and is not in it, by key.
-Trainer = Callable[[Sequence[Model], Sources], Mapping[str, Outcome]]
+Trainer = Callable[[Sequence[Model], Sources], Mapping[str, ModelOutcome]]
 ROUNDS = 10  # that a search by scores is asked in at least, so that most of it knows of earlier scores
 TRIES = 20  # combinations of which one at least should be possible
 
@@ -51,13 +51,13 @@ class Findings:
     """
 
     def __init__(
-        self, combinations: Sequence[Combination], journal: Journal, failed: Mapping[str, Outcome] | None = None
+        self, combinations: Sequence[Combination], journal: Journal, failed: Mapping[str, ModelOutcome] | None = None
     ) -> None:
         self.combinations, self.journal = combinations, journal
         self._failed = failed or {}
 
     @property
-    def results(self) -> list[Result]:
+    def results(self) -> list[ModelScores]:
         """Of every model that was trained or has failed."""
         known = [
             self._result(place, model)
@@ -73,7 +73,7 @@ class Findings:
         for combination in self.combinations:
             every = [self.journal.notes(model) for model in models_of(combination) if self.journal.holds(model)]
             for note in (one for one in (every or [[]])[0] if all(one in notes for notes in every)):
-                noted.setdefault(note, []).append(told(combination.fields))
+                noted.setdefault(note, []).append(fields_text(combination.fields))
         return [
             f"{note} (of {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''})"
             if len(names) < len(self.combinations)
@@ -103,19 +103,19 @@ class Findings:
     def _models(self, place: int, fold: str) -> list[Model]:
         return models_of(self.combinations[place], folds=[fold])
 
-    def _result(self, place: int, model: Model) -> Result | None:
+    def _result(self, place: int, model: Model) -> ModelScores | None:
         if self.journal.holds(model):
             return self.journal.result(model, place)
         if model.key not in self._failed:
             return None
         failure = self._failed[model.key].failure
-        return Result(
+        return ModelScores(
             combination=place, fold=model.fold.name, seed=model.seed, dev={}, epoch=0, seconds=0.0, failure=failure
         )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class GridResults:
     """What a grid found.
 
     Attributes:
@@ -130,7 +130,7 @@ class Found:
 
     combinations: Sequence[Combination]
     skipped: Sequence[Skipped]
-    results: Sequence[Result]
+    results: Sequence[ModelScores]
     winners: Mapping[str, int]
     interval: Mapping[str, Interval | None]
     notes: Sequence[str]
@@ -138,7 +138,7 @@ class Found:
 
 
 @dataclass(kw_only=True, eq=False)
-class Session:
+class GridSession:
     """One run of a grid.
 
     Attributes:
@@ -153,19 +153,19 @@ class Session:
     """
 
     cache: AnyCache
-    experiment_of: Callable[[Fields], Experiment]
+    experiment_of: Callable[[FieldValues], Experiment]
     journal: Journal
     train: Trainer
     device: torch.device
-    watcher: GridWatcher
+    watcher: GridProgress
     resident_share: float = RESIDENT_SHARE
     sources: Sources = field(init=False)
     combinations: list[Combination] = field(default_factory=list, init=False)
     skipped: list[Skipped] = field(default_factory=list, init=False)
-    _failed: dict[str, Outcome] = field(default_factory=dict, init=False)
+    _failed: dict[str, ModelOutcome] = field(default_factory=dict, init=False)
     _places: dict[object, int | None] = field(default_factory=dict, init=False)
 
-    def run(self, space: Space, search: Search, *, seed: int, all_tests: bool = False) -> Found:
+    def run(self, space: Space, search: Search, *, seed: int, all_tests: bool = False) -> GridResults:
         """Trains what is not trained yet, chooses, and opens the tests of what was chosen.
 
         Args:
@@ -188,7 +188,7 @@ class Session:
     def __post_init__(self) -> None:
         self.sources = Sources([], self.device, self.resident_share)
 
-    def plan(self, every: Sequence[Fields]) -> None:
+    def plan(self, every: Sequence[FieldValues]) -> None:
         """Plans combinations that were not planned before.
 
         Raises:
@@ -204,7 +204,7 @@ class Session:
             self.sources.add(combination.plan)
         self.skipped += skipped
         check_any(self.combinations, self.skipped)
-        for line in told_by_reason(skipped):
+        for line in skipped_by_reason(skipped):
             self.watcher.note(line)
 
     def _train(self, models: Sequence[Model]) -> None:
@@ -229,7 +229,7 @@ class Session:
                 for fields, at in zip(asked, chosen, strict=True):
                     tree.tell(fields, None if at is None else self._dev(at, fold.name, monitor))
 
-    def _any_plan(self, space: Space, seed: int) -> Plan:
+    def _any_plan(self, space: Space, seed: int) -> RunPlan:
         """Gives the plan of the first combination at hand that can be trained: it knows the folds."""
         skipped: list[Skipped] = []
         for fields in space.combinations(Search(kind=RANDOM, count=TRIES), seed):
@@ -248,7 +248,7 @@ class Session:
         scores = [self.journal.result(model, place).dev for model in models]
         return sum(one[monitor] for one in scores) / len(models) if all(monitor in one for one in scores) else None
 
-    def _found(self, all_tests: bool, began: float) -> Found:
+    def _found(self, all_tests: bool, began: float) -> GridResults:
         plan = self.combinations[0].plan
         folds = [fold.name for fold in plan.split.folds]
         findings = Findings(self.combinations, self.journal, self._failed)
@@ -257,7 +257,7 @@ class Session:
         if all_tests:
             findings.open([(place, fold) for place in range(len(self.combinations)) for fold in folds], self.sources)
         results = findings.results
-        return Found(
+        return GridResults(
             combinations=self.combinations,
             skipped=self.skipped,
             results=results if all_tests else close_unchosen(results, chosen),

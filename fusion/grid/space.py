@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import ParameterGrid, ParameterSampler
 
 from cache.errors import MmerError
 from fusion.grid.axes import Axis, AxisReader
-from fusion.grid.combinations import Fields
+from fusion.grid.combinations import FieldValues
 
 GRID, RANDOM, TPE = "grid", "random", "tpe"
 SEARCHES = (GRID, RANDOM, TPE)
@@ -73,12 +72,14 @@ def parse_search(text: str) -> Search:
     return Search(kind=kind, count=int(count or 0))
 
 
-def crossed(products: Products) -> Iterator[Fields]:
+def crossed(products: Products) -> Iterator[FieldValues]:
     """Gives every combination of each product, its first axis slowest; ranges are of whole numbers."""
+    from sklearn.model_selection import ParameterGrid  # here and below: it takes over a second to import
+
     return map(_in_order, ParameterGrid([_placed(axes, lists=True) for axes in products]))
 
 
-def sampled(products: Products, count: int, seed: int) -> list[Fields]:
+def sampled(products: Products, count: int, seed: int) -> list[FieldValues]:
     """Draws different combinations; of a longer sample by the same seed, a shorter one is the beginning.
 
     Args:
@@ -92,7 +93,7 @@ def sampled(products: Products, count: int, seed: int) -> list[Fields]:
     return list(islice(distinct(map(_in_order, drawn)), count))
 
 
-def distinct(every: Iterable[Fields]) -> Iterator[Fields]:
+def distinct(every: Iterable[FieldValues]) -> Iterator[FieldValues]:
     """Leaves out combinations that were there before."""
     seen: set[Hashable] = set()
     for fields in every:
@@ -101,7 +102,7 @@ def distinct(every: Iterable[Fields]) -> Iterator[Fields]:
             yield fields
 
 
-def key_of(fields: Fields) -> Hashable:
+def key_of(fields: FieldValues) -> Hashable:
     """Gives what two combinations share if they set the same, in whatever order."""
     return frozenset(fields.items())
 
@@ -116,7 +117,7 @@ class Space:
     """
 
     products: tuple[tuple[Axis, ...], ...] = ((),)
-    changes: tuple[Fields, ...] = ()
+    changes: tuple[FieldValues, ...] = ()
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -136,7 +137,7 @@ class Space:
             return total
         return sum(1 for _ in distinct(crossed(self.products)))
 
-    def combinations(self, search: Search, seed: int) -> list[Fields]:
+    def combinations(self, search: Search, seed: int) -> list[FieldValues]:
         """Gives the combinations to train, each once: every base, and after it what ablations make of it.
 
         Args:
@@ -152,7 +153,7 @@ class Space:
         bases = self._bases(search, seed)
         return list(distinct({**base, **change} for base in bases for change in ({}, *self.changes)))
 
-    def with_changes(self, changes: Iterable[Fields]) -> "Space":
+    def with_changes(self, changes: Iterable[FieldValues]) -> "Space":
         """Adds changes to those of its ablations, each once."""
         return replace(self, changes=tuple(distinct([*self.changes, *changes])))
 
@@ -162,7 +163,7 @@ class Space:
             return []
         return [f"--search {search} asks for more combinations than there are ({self.size}); every one is taken"]
 
-    def _bases(self, search: Search, seed: int) -> Iterable[Fields]:
+    def _bases(self, search: Search, seed: int) -> Iterable[FieldValues]:
         if search.kind == GRID:
             self._check_listed()
         if search.kind == GRID or (self.size is not None and search.count >= self.size):
@@ -182,7 +183,7 @@ def read_space(
     fusion: str,
     *,
     grid: Sequence[str] | Mapping[str, object] = (),
-    ablate: Sequence[str | Fields] = (),
+    ablate: Sequence[str | FieldValues] = (),
     grid_file: Path | None = None,
 ) -> Space:
     """Reads the space of a grid as it is written on a command line, in Python and in a file.
@@ -219,16 +220,20 @@ def read_space(
     return Space(products=products, changes=tuple(changes))
 
 
-def _shuffled(spaces: Sequence[Fields], count: int, seed: int) -> Iterable[Fields]:
+def _shuffled(spaces: Sequence[FieldValues], count: int, seed: int) -> Iterable[FieldValues]:
     """Draws without replacement, where all there is can be counted."""
+    from sklearn.model_selection import ParameterGrid
+
     every = ParameterGrid(spaces)
     if len(every) > SHUFFLED:
         return _drawn(spaces, count, seed)
     return (every[place] for place in np.random.default_rng(seed).permutation(len(every)))
 
 
-def _drawn(spaces: Sequence[Fields], count: int, seed: int) -> Iterable[Fields]:
-    drawn: Iterable[Fields] = ParameterSampler(spaces, count, random_state=seed)
+def _drawn(spaces: Sequence[FieldValues], count: int, seed: int) -> Iterable[FieldValues]:
+    from sklearn.model_selection import ParameterSampler
+
+    drawn: Iterable[FieldValues] = ParameterSampler(spaces, count, random_state=seed)
     return drawn
 
 
@@ -240,7 +245,7 @@ def _placed(axes: Sequence[Axis], *, lists: bool) -> dict[str, Any]:
     }
 
 
-def _in_order(placed: Fields) -> Fields:
+def _in_order(placed: FieldValues) -> FieldValues:
     return {name[PLACES:]: placed[name] for name in sorted(placed)}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cache.errors import MmerError
 from fusion.grid.axes import Axis
-from fusion.grid.combinations import Fields
+from fusion.grid.combinations import FieldValues
 from fusion.grid.space import Space, crossed, key_of
 
 TRIES = 20  # for a combination that was not asked for before; then one is drawn from what is left
@@ -55,11 +55,11 @@ class TreeSearch:
         self._asked: set[Hashable] = set()
         self._open: dict[Hashable, Any] = {}
 
-    def ask(self, count: int) -> list[Fields]:
+    def ask(self, count: int) -> list[FieldValues]:
         """Proposes combinations to train next, none that it has proposed before; less where no more are left."""
         return list(islice(iter(self._next, None), count))
 
-    def tell(self, fields: Fields, score: float | None) -> None:
+    def tell(self, fields: FieldValues, score: float | None) -> None:
         """Takes the score of a combination that was asked for; None where it failed, which is worse than any score.
 
         Raises:
@@ -83,7 +83,7 @@ class TreeSearch:
         logging.set_verbosity(before)
         return study
 
-    def _next(self) -> Fields | None:
+    def _next(self) -> FieldValues | None:
         if len(self._asked) == self._size:
             return None
         for _ in range(TRIES):
@@ -95,7 +95,7 @@ class TreeSearch:
         self._study.enqueue_trial(self._random.choice(left))
         return self._propose()
 
-    def _propose(self) -> Fields | None:
+    def _propose(self) -> FieldValues | None:
         """Lets Optuna propose a combination; None, and forgotten, if it was there before."""
         trial = self._study.ask()
         place = self._place(trial)

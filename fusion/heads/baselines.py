@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fusion.head import AUDIO, BOTH, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput
-from fusion.nn.attention import CrossLayer, heads_for
+from fusion.nn.attention import CrossLayer, attention_heads_for
 from fusion.nn.dropout import Dropout
-from fusion.nn.layers import POOLING, Pool, front_of
+from fusion.nn.layers import POOLING, Pool, input_projection
 
-HEADS = 8
+ATTENTION_HEADS = 8
 OTHER = {AUDIO: TEXT, TEXT: AUDIO}
 EPS = 1e-5  # added to the variance, as in torch's layer_norm
 
@@ -197,7 +197,7 @@ class CrossAttention(Head):
 
 def _fronts(config: PooledConfig, inputs: HeadInputs) -> nn.ModuleDict:
     dim = config.width(inputs.shapes)
-    return nn.ModuleDict({role: front_of(config, inputs, role, dim=dim) for role in config.roles})
+    return nn.ModuleDict({role: input_projection(config, inputs, role, dim=dim) for role in config.roles})
 
 
 def _pools(config: PooledConfig, inputs: HeadInputs) -> nn.ModuleDict:
@@ -207,7 +207,7 @@ def _pools(config: PooledConfig, inputs: HeadInputs) -> nn.ModuleDict:
 
 def _crossing(config: CrossAttentionConfig, inputs: HeadInputs) -> CrossLayer:
     dim = config.width(inputs.shapes)
-    return CrossLayer(dim=dim, heads=heads_for(dim, config.heads, HEADS), dropout=config.dropout)
+    return CrossLayer(dim=dim, heads=attention_heads_for(dim, config.heads, ATTENTION_HEADS), dropout=config.dropout)
 
 
 def _classifier(config: PooledConfig, inputs: HeadInputs, width: int) -> nn.Sequential:

@@ -31,11 +31,11 @@ from fusion.data.views import view_role, with_views
 from fusion.head import AUDIO, BOTH, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput, TrainingRows
 from fusion.losses.contrastive import n_pair_loss, next_of_class
 from fusion.losses.cpc import PredictiveCoding
-from fusion.nn.attention import TransformerLayer, heads_for
-from fusion.nn.layers import Pool, front_of, lowest
+from fusion.nn.attention import TransformerLayer, attention_heads_for
+from fusion.nn.layers import Pool, input_projection, lowest
 from fusion.nn.sequences import RaggedGRU
 
-HEADS = 12  # B-2
+ATTENTION_HEADS = 12  # B-2
 BLOCKS = {"ccb1": (AUDIO, TEXT), "ccb2": (TEXT, AUDIO)}  # who asks, and who is read
 POOLING, POSITIVES = ("max", "attn"), ("view", "class")
 
@@ -127,8 +127,8 @@ class Bimodal(Head):
         dim, dropout = config.width(inputs.shapes), config.dropout
         hidden = config.gru_dim or dim // 2
         inner = config.feedforward or 4 * dim
-        self.fronts = nn.ModuleDict({role: front_of(config, inputs, role, dim=dim) for role in config.roles})
-        heads = heads_for(dim, config.heads, HEADS)
+        self.fronts = nn.ModuleDict({role: input_projection(config, inputs, role, dim=dim) for role in config.roles})
+        heads = attention_heads_for(dim, config.heads, ATTENTION_HEADS)
         self.blocks = nn.ModuleDict(
             {name: TransformerLayer(dim=dim, heads=heads, feedforward=inner, dropout=dropout) for name in config.blocks}
         )

@@ -35,7 +35,7 @@ from cache.errors import MmerError
 from fusion.head import AUDIO, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput, TrainingRows, Weights
 from fusion.losses.contrastive import supervised_contrastive_loss
 from fusion.nn.attention import TransformerLayer
-from fusion.nn.layers import Front, Pool
+from fusion.nn.layers import InputProjection, Pool
 from fusion.nn.pretrained import (
     BANDS,
     MOST_LAYERS,
@@ -131,7 +131,7 @@ class Extractor(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], *, dim: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.front = Front(shape, dim=dim, adapter=False, dropout=dropout)
+        self.front = InputProjection(shape, dim=dim, adapter=False, dropout=dropout)
         self.layers = nn.ModuleList(
             TransformerLayer(dim=dim, heads=heads, feedforward=4 * dim, dropout=dropout) for _ in range(layers)
         )

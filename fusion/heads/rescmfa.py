@@ -37,9 +37,9 @@ from torch.nn import functional
 
 from fusion.head import AUDIO, BOTH, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput, TrainingRows
 from fusion.losses.ctc import REDUCTIONS, ctc_loss, feasible
-from fusion.nn.attention import Attention, heads_for
+from fusion.nn.attention import Attention, attention_heads_for
 from fusion.nn.dropout import Dropout
-from fusion.nn.layers import Pool, front_of
+from fusion.nn.layers import Pool, input_projection
 
 EXPANSION = 4  # 768 -> 3072, as printed
 KERNEL = 31  # of `LocalGate`
@@ -48,7 +48,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda gate: g
 Streams: TypeAlias = Mapping[str, Tensor]  # by modality
 CHARS, CTC = "chars", "ctc"
 SYMBOLS = 32  # characters of wav2vec2-base, the blank among them
-HEADS = 12  # G-1
+ATTENTION_HEADS = 12  # G-1
 CHOICES = {
     "residual": ("block", "module"),
     "gate": tuple(ACTIVATIONS),
@@ -263,9 +263,9 @@ class ResCMFA(Head):
     def __init__(self, config: ResCMFAConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
         dim, rate = config.width(inputs.shapes), config.dropout
-        heads = heads_for(dim, config.heads, HEADS)
+        heads = attention_heads_for(dim, config.heads, ATTENTION_HEADS)
         self.fronts = nn.ModuleDict(
-            {modality: front_of(config, inputs, modality, dim=dim) for modality in config.slots}
+            {modality: input_projection(config, inputs, modality, dim=dim) for modality in config.slots}
         )
         depth = config.layers if config.modalities == BOTH else 0
         self.layers = nn.ModuleList([ResCMFALayer(dim=dim, heads=heads, dropout=rate) for _ in range(depth)])

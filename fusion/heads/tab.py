@@ -30,13 +30,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fusion.head import AUDIO, BOTH, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput
-from fusion.nn.attention import CrossLayer, TransformerLayer, heads_for
+from fusion.nn.attention import CrossLayer, TransformerLayer, attention_heads_for
 from fusion.nn.dropout import Dropout
-from fusion.nn.layers import POOLING, MaskedBatchNorm, Pool, front_of
+from fusion.nn.layers import POOLING, MaskedBatchNorm, Pool, input_projection
 from fusion.nn.sequences import Pair, joined_in_channels, joined_in_time
 
 TIME, CHANNEL = "time", "channel"
-HEADS = 8  # M-5
+ATTENTION_HEADS = 8  # M-5
 SUB_BLOCKS = 3  # TAB3: TIM-Net's block has two
 
 
@@ -150,7 +150,9 @@ class MulTAB(Head):
 
     def _crossing(self) -> CrossLayer:
         return CrossLayer(
-            dim=self.dim, heads=heads_for(self.dim, self.config.heads, HEADS), dropout=self.config.dropout
+            dim=self.dim,
+            heads=attention_heads_for(self.dim, self.config.heads, ATTENTION_HEADS),
+            dropout=self.config.dropout,
         )
 
     def _aware(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -206,7 +208,7 @@ class _Stream(nn.Module):
     def __init__(self, config: MulTABConfig, inputs: HeadInputs, role: str) -> None:
         super().__init__()
         dim = config.width(inputs.shapes)
-        self.front = front_of(config, inputs, role, dim=dim)
+        self.front = input_projection(config, inputs, role, dim=dim)
         count = config.layers if config.self_attention else 0
         self.layers = nn.ModuleList([_self_attention(config, dim) for _ in range(count)])
         self.project = MaskedConv(dim, kernel=config.kernels[role])
@@ -222,5 +224,8 @@ class _Stream(nn.Module):
 def _self_attention(config: MulTABConfig, dim: int) -> TransformerLayer:
     feedforward = config.feedforward or 4 * dim
     return TransformerLayer(
-        dim=dim, heads=heads_for(dim, config.heads, HEADS), feedforward=feedforward, dropout=config.dropout
+        dim=dim,
+        heads=attention_heads_for(dim, config.heads, ATTENTION_HEADS),
+        feedforward=feedforward,
+        dropout=config.dropout,
     )

@@ -13,7 +13,7 @@ from torch.nn import functional
 from fusion.nn.dropout import Dropout
 
 
-def heads_for(dim: int, asked: int, usual: int) -> int:
+def attention_heads_for(dim: int, asked: int, usual: int) -> int:
     """Gives the number of heads: as asked for, or, for 0, the greatest up to the usual one that divides the width.
 
     Raises:

@@ -142,7 +142,7 @@ class LayerMix(nn.Module):
         return torch.einsum("brld,l->brd", x, self.scores.softmax(dim=0))
 
 
-class Front(nn.Module):
+class InputProjection(nn.Module):
     """Takes the cached rows of one role to the width of a head: standardizes, mixes layers, projects, adapts.
 
     Args:
@@ -168,10 +168,12 @@ class Front(nn.Module):
         return adapted
 
 
-def front_of(config: HeadConfig, inputs: HeadInputs, role: str, *, dim: int) -> Front:
+def input_projection(config: HeadConfig, inputs: HeadInputs, role: str, *, dim: int) -> InputProjection:
     """Builds the front that a head's configuration asks for."""
     standardize = role if config.standardize else ""
-    return Front(inputs.shapes[role], dim=dim, adapter=config.adapter, dropout=config.dropout, standardize=standardize)
+    return InputProjection(
+        inputs.shapes[role], dim=dim, adapter=config.adapter, dropout=config.dropout, standardize=standardize
+    )
 
 
 class Pool(nn.Module):

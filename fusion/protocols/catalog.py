@@ -16,9 +16,9 @@ from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from fusion.protocols.folds import (
     Fold,
-    Members,
     Places,
     Splitting,
+    UtteranceTable,
     by_actor_group,
     by_emobox_actors,
     by_last_session,
@@ -127,7 +127,7 @@ def choose_protocol(
     """
     name = asked or DEFAULTS.get(corpus, AUTO)
     if name == AUTO:
-        return _automatic(Members.of(utterances, classes))
+        return _automatic(UtteranceTable.of(utterances, classes))
     _protocol(name)
     return name, []
 
@@ -147,7 +147,7 @@ def make_folds(
     Raises:
         MmerError: if the corpus does not fit the protocol, or a promise does not hold; names the offenders.
     """
-    members = Members.of(utterances, classes)
+    members = UtteranceTable.of(utterances, classes)
     if protocol == AUTO:
         protocol = _automatic(members)[0]
     chosen = _protocol(protocol)
@@ -209,13 +209,13 @@ def _protocol(name: str) -> Protocol:
         raise MmerError(f"unknown protocol {name!r}; known: {', '.join([*PROTOCOLS, AUTO])}") from None
 
 
-def _automatic(members: Members) -> tuple[str, list[str]]:
+def _automatic(members: UtteranceTable) -> tuple[str, list[str]]:
     """Takes the first protocol whose promise the columns can keep."""
     if (members.splits != "").any():
         return "official", []
     if _divides(members.sessions) and not _shared(members.sessions, members.speakers):
         return "session", []
-    if (members.speakers != "").all() and _divides(members.circles, at_least=3):  # one for each part
+    if (members.speakers != "").all() and _divides(members.speaker_groups, at_least=3):  # one for each part
         return "actor5", []
     return "random5", ["neither split, session nor speaker tells how to divide: protocol random5, speaker-dependent"]
 

@@ -3,6 +3,9 @@
 A fold depends on the utterances and on the data seed, never on the seed of a model. What the folds of a protocol
 promise stands in `fusion.protocols.catalog`, and is checked there on every one of them.
 
+scikit-learn takes over a second to import: it is imported by the functions that draw, so that protocols can be listed
+and looked up without it.
+
 The utterances that take part in a protocol, and a fold of them.
 
 The dev part of a fold: a tenth of what is not test, taken whole dialogue by dialogue or speaker by speaker.
@@ -16,13 +19,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import (
-    GroupKFold,
-    GroupShuffleSplit,
-    LeaveOneGroupOut,
-    StratifiedGroupKFold,
-    StratifiedKFold,
-)
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
@@ -74,13 +70,13 @@ class Fold:
     test: Places
 
     @property
-    def parts(self) -> dict[str, Places]:
+    def subsets(self) -> dict[str, Places]:
         """The three parts by name."""
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Members:
+class UtteranceTable:
     """The utterances that take part, column by column, each ``(n,)``.
 
     Attributes:
@@ -99,7 +95,7 @@ class Members:
     splits: npt.NDArray[np.str_]
 
     @classmethod
-    def of(cls, utterances: Sequence[Utterance], classes: Places) -> "Members":
+    def of(cls, utterances: Sequence[Utterance], classes: Places) -> "UtteranceTable":
         """Takes the utterances whose class is not -1."""
         indices = np.flatnonzero(classes >= 0)
         chosen = [utterances[index] for index in indices.tolist()]
@@ -114,16 +110,16 @@ class Members:
         )
 
     @cached_property
-    def groups(self) -> npt.NDArray[np.str_]:
+    def dialogue_groups(self) -> npt.NDArray[np.str_]:
         """The dialogue of each utterance; one without a dialogue is a group of its own."""
         alone = np.char.add("utterance ", self.ids)  # an id alone may be the name of a dialogue
         return np.where(self.dialogues == "", alone, self.dialogues)
 
     @cached_property
-    def circles(self) -> npt.NDArray[np.str_]:
+    def speaker_groups(self) -> npt.NDArray[np.str_]:
         """The first speaker of each utterance's circle: all who share a dialogue, directly or through others."""
         speakers, who = np.unique(self.speakers, return_inverse=True)
-        where = np.unique(self.groups, return_inverse=True)[1]
+        where = np.unique(self.dialogue_groups, return_inverse=True)[1]
         circle, before = who, np.full_like(who, -1)
         while (circle != before).any():
             before, circle = circle, _lowest(_lowest(circle, where), who)
@@ -152,15 +148,15 @@ class Members:
         return Fold(name=name, train=self.indices[train], dev=self.indices[dev], test=self.indices[test])
 
 
-def dev_dialogues(members: Members, rest: Places, seed: int) -> Division:
+def split_off_dev_by_dialogue(members: UtteranceTable, rest: Places, seed: int) -> Division:
     """Takes a tenth of the dialogues for dev, at least one, stratified by class; returns train and dev.
 
     An utterance without a dialogue counts as one of its own.
     """
-    return dev_groups(members, rest, members.groups, seed)
+    return split_off_dev_by_group(members, rest, members.dialogue_groups, seed)
 
 
-def dev_speakers(members: Members, rest: Places, seed: int) -> Division:
+def split_off_dev_by_speaker(members: UtteranceTable, rest: Places, seed: int) -> Division:
     """Takes a tenth of the speakers for dev, at least one; returns train and dev.
 
     Speakers who share a dialogue stay together.
@@ -168,16 +164,18 @@ def dev_speakers(members: Members, rest: Places, seed: int) -> Division:
     Raises:
         MmerError: if there is but one, or one circle of them.
     """
-    groups = members.circles[rest]
+    from sklearn.model_selection import GroupShuffleSplit
+
+    groups = members.speaker_groups[rest]
     count = len(set(groups))
     if count < 2:
         there = ", ".join(sorted(set(members.speakers[rest])))
         raise MmerError(f"too few speakers are left to train on for a dev part: {there}; choose another --protocol")
     splitter = GroupShuffleSplit(DEV_SHARE, test_size=max(1, round(count / DEV_SHARE)), random_state=seed)
-    return _best(members.classes[rest], groups, rest, drawn(splitter, members.classes[rest], groups))
+    return _best(members.classes[rest], groups, rest, _draws(splitter, members.classes[rest], groups))
 
 
-def dev_groups(members: Members, rest: Places, groups: npt.NDArray[np.str_], seed: int) -> Division:
+def split_off_dev_by_group(members: UtteranceTable, rest: Places, groups: npt.NDArray[np.str_], seed: int) -> Division:
     """Takes a tenth of any groups for dev, at least one, stratified by class; returns train and dev.
 
     Args:
@@ -189,6 +187,8 @@ def dev_groups(members: Members, rest: Places, groups: npt.NDArray[np.str_], see
     Raises:
         MmerError: if there is too little to take a part of.
     """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     groups, classes = groups[rest], members.classes[rest]
     count = len(set(groups))
     parts = min(DEV_SHARE, count, int(np.bincount(classes).max(initial=0)))
@@ -196,36 +196,38 @@ def dev_groups(members: Members, rest: Places, groups: npt.NDArray[np.str_], see
         raise MmerError(f"too little to train on: {len(rest)} utterances in {count} dialogues, dev needs some of them")
     # the same where every group is one utterance, and in no time for many of them
     kind = StratifiedKFold if count == len(rest) else StratifiedGroupKFold
-    return _best(classes, groups, rest, drawn(kind(parts, shuffle=True, random_state=seed), classes, groups))
+    return _best(classes, groups, rest, _draws(kind(parts, shuffle=True, random_state=seed), classes, groups))
 
 
-def drawn(splitter: Any, classes: Places, groups: npt.NDArray[np.str_] | None = None) -> list[Division]:
+def _draws(splitter: Any, classes: Places, groups: npt.NDArray[np.str_] | None = None) -> list[Division]:
     """Draws without the warning about rare classes: that a part lacks one is checked afterwards, and told."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return list(splitter.split(classes, classes, groups))
 
 
-Splitting: TypeAlias = Callable[[Members, int], Iterator[Fold]]
+Splitting: TypeAlias = Callable[[UtteranceTable, int], Iterator[Fold]]
 
 
-def by_session(members: Members, seed: int) -> Iterator[Fold]:
+def by_session(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Leaves one session out after the other; dev are training dialogues."""
     for name, rest, test in _leave_out(members.named("session")):
-        yield members.fold(name, dev_dialogues(members, rest, seed), test)
+        yield members.fold(name, split_off_dev_by_dialogue(members, rest, seed), test)
 
 
-def by_last_session(members: Members, seed: int) -> Iterator[Fold]:
+def by_last_session(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Tests on session 5 alone; dev are training dialogues."""
     sessions = members.named("session")
     if LAST_SESSION not in sessions:
         there = ", ".join(sorted(set(sessions)))
         raise MmerError(f"protocol session5 tests on session 5, there are {there}; choose another --protocol")
     last = sessions == LAST_SESSION
-    yield members.fold(LAST_SESSION, dev_dialogues(members, np.flatnonzero(~last), seed), np.flatnonzero(last))
+    yield members.fold(
+        LAST_SESSION, split_off_dev_by_dialogue(members, np.flatnonzero(~last), seed), np.flatnonzero(last)
+    )
 
 
-def by_speaker(members: Members, _: int) -> Iterator[Fold]:
+def by_speaker(members: UtteranceTable, _: int) -> Iterator[Fold]:
     """Leaves one speaker out after the other; dev is who spoke in the same session."""
     sessions = members.named("session")
     for name, rest, test in _leave_out(members.named("speaker")):
@@ -233,16 +235,18 @@ def by_speaker(members: Members, _: int) -> Iterator[Fold]:
         yield members.fold(name, (rest[~partner], rest[partner]), test)
 
 
-def by_random_fifth(members: Members, seed: int) -> Iterator[Fold]:
+def by_random_fifth(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Draws five fifths of the utterances by class; dev is drawn from the rest in the same way."""
+    from sklearn.model_selection import StratifiedKFold
+
     if max(np.bincount(members.classes)) < FIFTHS:
         raise MmerError("protocol random5 needs five utterances of a class; choose another --protocol")
     splitter = StratifiedKFold(FIFTHS, shuffle=True, random_state=seed)
-    for number, (rest, test) in enumerate(drawn(splitter, members.classes), start=1):
-        yield members.fold(str(number), dev_groups(members, rest, members.ids, seed), test)
+    for number, (rest, test) in enumerate(_draws(splitter, members.classes), start=1):
+        yield members.fold(str(number), split_off_dev_by_group(members, rest, members.ids, seed), test)
 
 
-def by_published_split(members: Members, seed: int) -> Iterator[Fold]:
+def by_published_split(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Takes the published split; where it has no dev, dev are training dialogues."""
     parts = np.array([PART_NAMES.get(split.lower(), "") for split in members.splits])
     odd = np.flatnonzero(parts == "")
@@ -252,10 +256,10 @@ def by_published_split(members: Members, seed: int) -> Iterator[Fold]:
             f"{str(members.splits[odd[0]])!r}); allowed: {', '.join(PART_NAMES)}; or choose another --protocol"
         )
     train, dev, test = (np.flatnonzero(parts == part) for part in ("train", "dev", "test"))
-    yield members.fold("official", (train, dev) if len(dev) else dev_dialogues(members, train, seed), test)
+    yield members.fold("official", (train, dev) if len(dev) else split_off_dev_by_dialogue(members, train, seed), test)
 
 
-def by_emobox_actors(members: Members, seed: int) -> Iterator[Fold]:
+def by_emobox_actors(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Takes EmoBox's six folds of four actors; dev are training actors."""
     fold_of = {actor: name for name, actors in EMOBOX_ACTORS.items() for actor in actors}
     unknown = sorted(set(members.speakers) - fold_of.keys())
@@ -265,16 +269,18 @@ def by_emobox_actors(members: Members, seed: int) -> Iterator[Fold]:
             "take actor5 for other speakers"
         )
     for name, rest, test in _leave_out(np.array([fold_of[actor] for actor in members.named("speaker")])):
-        yield members.fold(name, dev_speakers(members, rest, seed), test)
+        yield members.fold(name, split_off_dev_by_speaker(members, rest, seed), test)
 
 
-def by_actor_group(members: Members, seed: int) -> Iterator[Fold]:
+def by_actor_group(members: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Tests on five groups of speakers, as equal in size as can be; dev are training speakers.
 
     Speakers who share a dialogue stay together.
     """
+    from sklearn.model_selection import GroupKFold
+
     members.named("speaker")
-    circles = members.circles
+    circles = members.speaker_groups
     count = len(set(circles))
     if count < 3:
         raise MmerError(
@@ -283,7 +289,7 @@ def by_actor_group(members: Members, seed: int) -> Iterator[Fold]:
         )
     splitter = GroupKFold(min(FIFTHS, count))
     for number, (rest, test) in enumerate(splitter.split(circles, groups=circles), start=1):
-        yield members.fold(str(number), dev_speakers(members, rest, seed), test)
+        yield members.fold(str(number), split_off_dev_by_speaker(members, rest, seed), test)
 
 
 def _lowest(values: Places, groups: Places) -> Places:
@@ -306,6 +312,8 @@ def _best(classes: Places, groups: npt.NDArray[np.str_], rest: Places, draws: Se
 
 
 def _leave_out(groups: npt.NDArray[np.str_]) -> Iterator[tuple[str, Places, Places]]:
+    from sklearn.model_selection import LeaveOneGroupOut
+
     if len(set(groups)) < 2:
         raise MmerError(f"there is nothing but fold {groups[0]}, so nothing to train on; choose another --protocol")
     for rest, test in LeaveOneGroupOut().split(groups, groups=groups):

@@ -43,10 +43,10 @@ def check_dialogues(fold: Fold, utterances: Sequence[Utterance]) -> None:
 
 def check_parts(fold: Fold) -> None:
     """Refuses a fold with an empty part, or with an utterance in two of them."""
-    for name, part in fold.parts.items():
+    for name, part in fold.subsets.items():
         if not len(part):
             raise MmerError(f"fold {fold.name} has no {name} utterance; choose another --protocol")
-    every = np.concatenate(list(fold.parts.values()))
+    every = np.concatenate(list(fold.subsets.values()))
     if len(np.unique(every)) < len(every):
         raise MmerError(f"fold {fold.name} has an utterance in two of its parts")
 
@@ -54,7 +54,7 @@ def check_parts(fold: Fold) -> None:
 def check_classes(fold: Fold, classes: Places, names: Sequence[str]) -> None:
     """Refuses a fold whose train or test lacks a class."""
     for part in ("train", "test"):
-        counts = np.bincount(classes[fold.parts[part]], minlength=len(names))
+        counts = np.bincount(classes[fold.subsets[part]], minlength=len(names))
         missing = [name for name, count in zip(names, counts, strict=True) if not count]
         if missing:
             raise MmerError(
@@ -68,7 +68,7 @@ def check_history(fold: Fold, utterances: Sequence[Utterance], specs: Sequence[S
     told = [spec.name for spec in specs if spec.preprocessing.get("history")]
     if not told:
         return
-    parts = {name: _values(utterances, part, "dialogue") for name, part in fold.parts.items()}
+    parts = {name: _values(utterances, part, "dialogue") for name, part in fold.subsets.items()}
     for one, other in (("test", "train"), ("test", "dev"), ("dev", "train")):
         shared = parts[one].keys() & parts[other].keys()
         if shared:
@@ -111,7 +111,7 @@ def note_speakers(fold: Fold, utterances: Sequence[Utterance]) -> list[str]:
     test = _values(utterances, fold.test, "speaker")
     shared = test.keys() & _values(utterances, np.concatenate([fold.train, fold.dev]), "speaker").keys()
     notes = [f"fold {fold.name}: {len(shared)} of {len(test)} test speakers are in train or dev"] if shared else []
-    unknown = sum(not utterances[index].speaker for part in fold.parts.values() for index in part.tolist())
+    unknown = sum(not utterances[index].speaker for part in fold.subsets.values() for index in part.tolist())
     if unknown:
         notes.append(f"fold {fold.name}: {unknown} utterances name no speaker, who may be on both sides")
     return notes
@@ -119,7 +119,7 @@ def note_speakers(fold: Fold, utterances: Sequence[Utterance]) -> list[str]:
 
 def note_dialogues(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> list[str]:
     """Tells of utterances whose dialogue nobody knows, so that train and dev may share it."""
-    used = np.unique(np.concatenate([part for fold in folds for part in fold.parts.values()])).tolist()
+    used = np.unique(np.concatenate([part for fold in folds for part in fold.subsets.values()])).tolist()
     unknown = sum(not utterances[index].dialogue for index in used)
     if not unknown:
         return []
@@ -145,7 +145,7 @@ def note_twins(fold: Fold, ids: Sequence[str], streams: Sequence[AnyStream]) -> 
     stream = next((one for one in streams if one.spec.consumes == SPEECH), None)
     if stream is None:
         return []
-    digests = {name: _digests(stream, part) for name, part in fold.parts.items()}
+    digests = {name: _digests(stream, part) for name, part in fold.subsets.items()}
     notes = []
     for one, other in (("test", "train"), ("test", "dev"), ("dev", "train")):
         twins = [
@@ -170,9 +170,9 @@ def note_transcripts(fold: Fold, utterances: Sequence[Utterance], specs: Sequenc
 
 
 def _check_apart(fold: Fold, utterances: Sequence[Utterance], column: str, one: str, others: Sequence[str]) -> None:
-    mine = _values(utterances, fold.parts[one], column)
+    mine = _values(utterances, fold.subsets[one], column)
     for other in others:
-        theirs = _values(utterances, fold.parts[other], column)
+        theirs = _values(utterances, fold.subsets[other], column)
         shared = sorted(mine.keys() & theirs.keys())
         if shared:
             first = shared[0]

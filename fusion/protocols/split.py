@@ -23,16 +23,16 @@ from fusion.protocols.folds import Fold, Places
 from fusion.protocols.labels import LEFT_OUT, LabelSet, choose_labels, classes_of
 from fusion.protocols.leaks import check_classes, check_encoders, check_parts, note_transcripts, note_twins
 
-Only = Mapping[str, tuple[str, ...]]  # column -> the values that take part
+Filters = Mapping[str, tuple[str, ...]]  # column -> the values that take part
 
 # Columns that tell utterances apart; what they mean is the matter of labels.
-NARROWING = ("speaker", "session", "dialogue", "split", "style", "channel", "sentiment")
+FILTER_COLUMNS = ("speaker", "session", "dialogue", "split", "style", "channel", "sentiment")
 SHOWN = 6  # values that a message spells out
 NAMED = 3  # how many utterances a message spells out
-NO_LIMITS: Only = {}
+NO_LIMITS: Filters = {}
 
 
-def parse_only(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def parse_filters(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Reads columns and their values, each ``value+value``.
 
     Args:
@@ -47,15 +47,15 @@ def parse_only(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """
     read: dict[str, tuple[str, ...]] = {}
     for column, text in pairs.items():
-        if column not in NARROWING:
-            raise MmerError(f"--only takes no column {column!r}; {nearest(column, NARROWING)}")
+        if column not in FILTER_COLUMNS:
+            raise MmerError(f"--only takes no column {column!r}; {nearest(column, FILTER_COLUMNS)}")
         read[column] = tuple(sorted({value.strip() for value in text.split("+")}))
         if not all(read[column]):
             raise MmerError(f"--only {column}={text} names no value between two signs; write {column}=a+b")
     return read
 
 
-def narrowed(classes: Places, utterances: Sequence[Utterance], only: Only) -> tuple[Places, list[str]]:
+def filter_utterances(classes: Places, utterances: Sequence[Utterance], only: Filters) -> tuple[Places, list[str]]:
     """Leaves out all utterances but some.
 
     Args:
@@ -87,7 +87,7 @@ def narrowed(classes: Places, utterances: Sequence[Utterance], only: Only) -> tu
 
 
 @dataclass(frozen=True, kw_only=True)
-class Covered:
+class CoveredFold:
     """A fold of utterances that have their features.
 
     Attributes:
@@ -108,14 +108,14 @@ class Covered:
         return f"fold {self.fold.name}: scored on {self.scored} of {self.total} test utterances"
 
 
-def cover(
+def drop_uncovered(
     fold: Fold,
     cache: AnyCache,
     streams: Sequence[str],
     *,
     training_streams: Sequence[str] = (),
     allow_missing: bool = False,
-) -> Covered:
+) -> CoveredFold:
     """Leaves out the utterances without features, and refuses a test part that has some of them.
 
     Clips that are published as broken may be missing from test; everything else needs `allow_missing`.
@@ -143,12 +143,12 @@ def cover(
     dev = fold.dev[everywhere[fold.dev]]
     covered = Fold(name=fold.name, train=train, dev=dev, test=fold.test[everywhere[fold.test]])
     notes = [
-        f"fold {fold.name}: {len(gone)} of {len(fold.parts[part])} {part} utterances are left out, they have no "
+        f"fold {fold.name}: {len(gone)} of {len(fold.subsets[part])} {part} utterances are left out, they have no "
         f"features ({_reasons(cache, [*streams, *training_streams], gone)})"
-        for part in fold.parts
-        if (gone := np.setdiff1d(fold.parts[part], covered.parts[part]).tolist())
+        for part in fold.subsets
+        if (gone := np.setdiff1d(fold.subsets[part], covered.subsets[part]).tolist())
     ]
-    return Covered(fold=covered, scored=len(covered.test), total=len(fold.test), notes=notes)
+    return CoveredFold(fold=covered, scored=len(covered.test), total=len(fold.test), notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -182,7 +182,7 @@ def split_cache(
     other_streams: Sequence[str] = (),
     labels: str | None = None,
     protocol: str | None = None,
-    only: Only = NO_LIMITS,
+    only: Filters = NO_LIMITS,
     data_seed: int = 0,
     allow_missing: bool = False,
     allow_leak: bool = False,
@@ -208,7 +208,7 @@ def split_cache(
     corpus = str(cache.header["corpus"].get("name", ""))
     utterances = cache.utterances
     chosen = choose_labels(labels, corpus, utterances)
-    classes, narrowing = narrowed(classes_of(utterances, chosen), utterances, only)
+    classes, narrowing = filter_utterances(classes_of(utterances, chosen), utterances, only)
     name, notes = choose_protocol(protocol, corpus, utterances, classes)
     notes = [*narrowing, *notes]
     folds = make_folds(utterances, classes, name, data_seed, chosen.names)
@@ -216,7 +216,8 @@ def split_cache(
     specs = [*(stream.spec for stream in opened), *(cache.stream(name).spec for name in other_streams)]
     refuse_history(folds, utterances, specs, name)
     covered = [
-        cover(fold, cache, streams, training_streams=training_streams, allow_missing=allow_missing) for fold in folds
+        drop_uncovered(fold, cache, streams, training_streams=training_streams, allow_missing=allow_missing)
+        for fold in folds
     ]
     for one in covered:
         check_parts(one.fold)

@@ -10,7 +10,7 @@ from fusion.recipes.published import Figure, Published
 THIS_ONE = ", the variant run here"
 
 
-def beside(
+def compare_with_published(
     recipe: Recipe,
     obtained: Mapping[str, float],
     protocol: str,
@@ -40,7 +40,7 @@ def beside(
     """
     features = "frozen features" if frozen else "encoders trained too"
     published = recipe.published
-    variant = published.variant(changed, recipe.streams if streams is None else streams)
+    variant = published.matching_variant(changed, recipe.streams if streams is None else streams)
     run = f"{corpus or recipe.corpus}, {features}, protocol {protocol}, labels {labels}"
     otherwise = [*changed, *_elsewhere(recipe, protocol, labels, streams or {}), *only]
     run += f", NOT the recipe: {', '.join(otherwise)}" if otherwise else ""

@@ -100,7 +100,7 @@ class Published:
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def variant(self, changed: Collection[str], streams: Mapping[str, str]) -> Figure | None:
+    def matching_variant(self, changed: Collection[str], streams: Mapping[str, str]) -> Figure | None:
         """Finds the variant that a run of the recipe is.
 
         Args:

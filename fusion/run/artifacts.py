@@ -21,14 +21,25 @@ from cache.errors import MmerError
 from cache.version import mmer_version
 from fusion.data.features import BatchSource
 from fusion.evaluation.task import CLASSIFICATION, ID, OUTPUT, Task
-from fusion.experiment.plan import Plan
+from fusion.experiment.plan import RunPlan
 from fusion.fingerprint import Plain, digest_of
 from fusion.head import Head, HeadConfig, HeadInputs, Weights
 from fusion.heads.catalog import build_head, config_for, count_parameters, stored_head_spec
 from fusion.heads.import_path import is_import_path
 from fusion.protocols.folds import Fold, Places
-from fusion.run.folder import COST, CURVES, PREDICTIONS, RUN, SCORES, SPLITS, WEIGHTS, Damaged, ModelFolder, RunFolder
-from fusion.training.loop import TrainedFold
+from fusion.run.folder import (
+    COST,
+    CURVES,
+    PREDICTIONS,
+    RUN,
+    SCORES,
+    SPLITS,
+    WEIGHTS,
+    DamagedRun,
+    ModelFolder,
+    RunFolder,
+)
+from fusion.training.loop import TrainedModel
 
 Probabilities: TypeAlias = npt.NDArray[np.float32]
 RECORDED = ("torch", "numpy", "scikit-learn", "safetensors", "h5py")
@@ -45,9 +56,9 @@ NO_INPUTS = "does not record what its head was built from"
 TRAIN_ANEW = "train the run anew with --replace"
 
 
-def recorded(plan: Plan) -> dict[str, Any]:
+def provenance(plan: RunPlan) -> dict[str, Any]:
     """Gives what is kept of a run beside what decides it: all that reading, checking and predicting need."""
-    named = {**plan.chosen.starts, **plan.chosen.streams}
+    named = {**plan.selection.starts, **plan.selection.streams}
     return {
         "cache": str(Path(plan.cache.path).absolute()),
         "label_set": plan.split.labels.name,
@@ -61,19 +72,19 @@ def recorded(plan: Plan) -> dict[str, Any]:
     }
 
 
-def write_splits(plan: Plan, folder: RunFolder) -> None:
+def write_splits(plan: RunPlan, folder: RunFolder) -> None:
     """Writes the part of every utterance of the cache, a column for each fold."""
     folds, names = plan.split.folds, [*plan.inputs.classes, ""]  # the class of those without is -1
     parts = np.full((len(plan.cache), len(folds)), LEFT_OUT)
     for place, fold in enumerate(folds):
-        for part, indices in fold.parts.items():
+        for part, indices in fold.subsets.items():
             parts[indices, place] = part
     rows = zip(plan.cache.ids, (names[index] for index in plan.split.classes), parts.tolist(), strict=True)
     header = ["id", "label", *(f"fold {fold.name}" for fold in folds)]
     folder.write_rows(SPLITS, header, ([name, label, *told] for name, label, told in rows))
 
 
-def write_trained(part: ModelFolder, trained: TrainedFold, device: torch.device) -> None:
+def write_trained(part: ModelFolder, trained: TrainedModel, device: torch.device) -> None:
     """Writes what training left: weights, curves, time and memory."""
     with part.replacing(WEIGHTS) as path:
         save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, path)
@@ -117,11 +128,11 @@ def write_predictions(
     part.write_rows(PREDICTIONS, [ID, *task.columns(names)], rows)
 
 
-def scores_of(
-    plan: Plan,
+def model_scores(
+    plan: RunPlan,
     fold: Fold,
     head: Head,
-    trained: TrainedFold,
+    trained: TrainedModel,
     probabilities: Probabilities,
     *,
     source: BatchSource,
@@ -140,16 +151,16 @@ def scores_of(
     scores = plan.task.evaluate(plan.split.classes[fold.test], guess, len(plan.inputs.classes))
     return {
         "epoch": trained.best_epoch,
-        **{part: len(indices) for part, indices in fold.parts.items()},
+        **{part: len(indices) for part, indices in fold.subsets.items()},
         **scores,
         "dev_scores": dict(trained.dev),
         "test_of": plan.split.totals[fold.name],
-        **{OVER_LIMITS[part]: _over_limits(plan, head, indices, source) for part, indices in fold.parts.items()},
+        **{OVER_LIMITS[part]: _over_limits(plan, head, indices, source) for part, indices in fold.subsets.items()},
         "parameters": count_parameters(head),
     }
 
 
-def sealed(part: ModelFolder, scores: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def with_digests(part: ModelFolder, scores: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Gives scores with the digests of files of their model and of themselves.
 
     Args:
@@ -266,7 +277,7 @@ def read_cost(part: ModelFolder) -> tuple[float, int]:
         raise _damaged(part, COST, f"no {error}") from error
 
 
-def damage(part: ModelFolder, names: Sequence[str], task: Task = CLASSIFICATION) -> str:
+def find_damage(part: ModelFolder, names: Sequence[str], task: Task = CLASSIFICATION) -> str:
     """Says what is wrong with the result of a model that is trained and scored; empty if nothing is.
 
     Args:
@@ -282,7 +293,7 @@ def damage(part: ModelFolder, names: Sequence[str], task: Task = CLASSIFICATION)
         _check_digest(part, WEIGHTS, _read_written_scores(part, task))
         with safe_open(part.path / WEIGHTS, framework="np"):
             return ""
-    except Damaged as error:
+    except DamagedRun as error:
         return str(error)
     except (OSError, SafetensorError) as error:
         return str(_damaged(part, WEIGHTS, str(error)))
@@ -304,7 +315,7 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
         MmerError: if the run has no such model, names a head that the caller does not, or was written by a version
             that did not record what the head was built from; or if the weights do not fit the head.
     """
-    described, path = run.described, run.path / RUN
+    described, path = run.identity, run.path / RUN
     name = _trusted_head(described, head, path)
     folds, seeds = described["folds"], described["seeds"]
     if not isinstance(folds, dict) or not isinstance(seeds, list):
@@ -349,9 +360,9 @@ def read_weights(folder: ModelFolder, head: Head, *, digest: str | None, way_out
     try:
         weights: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise Damaged(f"cannot read {path} ({error}); {way_out}") from error
+        raise DamagedRun(f"cannot read {path} ({error}); {way_out}") from error
     if digest not in {None, folder.digest(WEIGHTS)}:
-        raise Damaged(f"{path} is not the file that was written; {way_out}")
+        raise DamagedRun(f"{path} is not the file that was written; {way_out}")
     expected = {name: _form(tensor) for name, tensor in head.state_dict().items()}
     found = {name: _form(tensor) for name, tensor in weights.items()}
     names = sorted(name for name in expected | found if expected.get(name) != found.get(name))
@@ -361,18 +372,18 @@ def read_weights(folder: ModelFolder, head: Head, *, digest: str | None, way_out
     return weights
 
 
-def loss_beside(part: ModelFolder) -> list[str]:
+def find_minor_damage(part: ModelFolder) -> list[str]:
     """Says which files are lost or changed that no score depends on, so that nothing is trained anew for them."""
     told = []
     for read in (_read_curves, read_cost):
         try:
             read(part)
-        except Damaged as error:
+        except DamagedRun as error:
             told.append(f"{str(error).partition(';')[0]}; delete {part.path / SCORES} to train it anew")
     return told
 
 
-def _over_limits(plan: Plan, head: Head, indices: Places, source: BatchSource) -> list[str]:
+def _over_limits(plan: RunPlan, head: Head, indices: Places, source: BatchSource) -> list[str]:
     """Names the utterances of one part that a head cannot take in full."""
     read = {role: source.lengths(indices, [role]) for role in plan.experiment.head.roles}
     return [plan.cache.ids[index] for index in indices[head.over_limits(read)].tolist()]
@@ -466,5 +477,5 @@ def _check_digest(part: ModelFolder, name: str, scores: Mapping[str, Any]) -> No
         raise _damaged(part, name, f"it is not the file that {SCORES} is of")
 
 
-def _damaged(part: ModelFolder, name: str, why: str) -> Damaged:
-    return Damaged(f"{part.path / name} is damaged ({why}); the command of its run trains it anew")
+def _damaged(part: ModelFolder, name: str, why: str) -> DamagedRun:
+    return DamagedRun(f"{part.path / name} is damaged ({why}); the command of its run trains it anew")

@@ -12,31 +12,33 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from fusion.data.features import RESIDENT_SHARE, BatchSource, FeatureSource, FoldRows
+from fusion.data.features import RESIDENT_SHARE, BatchSource, CachedFeatures, TrainingSubset
 from fusion.data.memory import memory_needed
 from fusion.data.packing import Indices
-from fusion.experiment.plan import Plan, build
+from fusion.experiment.plan import RunPlan, build
 from fusion.head import Head
 from fusion.nn.layers import learn_scales
 from fusion.protocols.folds import Fold
 from fusion.run.artifacts import (
-    damage,
-    loss_beside,
-    recorded,
-    scores_of,
-    sealed,
+    find_damage,
+    find_minor_damage,
+    model_scores,
+    provenance,
+    with_digests,
     write_predictions,
     write_splits,
     write_trained,
 )
 from fusion.run.folder import CURVES, PREDICTIONS, SCORES, STATE, WEIGHTS, ModelFolder, RunFolder
 from fusion.training.checkpoint import EpochScores
-from fusion.training.evaluate import score
-from fusion.training.interrupt import Stopping, never
-from fusion.training.loop import SAVE_EVERY_S, TrainedFold, train_fold
+from fusion.training.evaluate import predict_probabilities
+from fusion.training.interrupt import StopRequested, never_stop
+from fusion.training.loop import SAVE_EVERY_S, TrainedModel, train_fold
 
 
-def ready_head(plan: Plan, source: FeatureSource, train: Indices, *, seed: int) -> tuple[Head, list[str]]:
+def build_and_prepare_head(
+    plan: RunPlan, source: CachedFeatures, train: Indices, *, seed: int
+) -> tuple[Head, list[str]]:
     """Builds the head of a run and lets it learn what it must know before step 0.
 
     Args:
@@ -52,18 +54,18 @@ def ready_head(plan: Plan, source: FeatureSource, train: Indices, *, seed: int) 
         MmerError: if the configuration does not suit the streams.
     """
     head = build(plan, seed=seed)
-    rows = FoldRows(source, train)
+    rows = TrainingSubset(source, train)
     learn_scales(head, rows)
     return head, head.prepare(rows)
 
 
-def open_test(
+def score_test_subset(
     part: ModelFolder,
-    plan: Plan,
+    plan: RunPlan,
     fold: Fold,
     *,
     head: Head,
-    trained: TrainedFold,
+    trained: TrainedModel,
     source: BatchSource,
     seed: int,
     notes: Sequence[str],
@@ -83,16 +85,16 @@ def open_test(
     Raises:
         MmerError: if a probability is not finite, or something cannot be written.
     """
-    probabilities = score(head, source, fold.test, task=plan.task)
+    probabilities = predict_probabilities(head, source, fold.test, task=plan.task)
     names, ids = plan.inputs.classes, [plan.cache.ids[index] for index in fold.test]
     truth = [names[index] for index in plan.split.classes[fold.test]]
     write_predictions(part, ids, truth, probabilities, names, task=plan.task)
-    scores = scores_of(plan, fold, head, trained, probabilities, source=source)
+    scores = model_scores(plan, fold, head, trained, probabilities, source=source)
     scores = {"fold": fold.name, "seed": seed, **scores, "notes": list(notes)}
-    part.write(SCORES, sealed(part, scores, (WEIGHTS, CURVES, PREDICTIONS)))
+    part.write(SCORES, with_digests(part, scores, (WEIGHTS, CURVES, PREDICTIONS)))
 
 
-class Watcher(Protocol):
+class TrainingProgress(Protocol):
     """Told how far a run is."""
 
     def note(self, note: str) -> None:
@@ -113,14 +115,14 @@ class Watcher(Protocol):
 
 
 def cross_validate(
-    plan: Plan,
+    plan: RunPlan,
     folder: RunFolder,
     *,
     device: torch.device,
-    watcher: Watcher,
+    watcher: TrainingProgress,
     save_every_s: float = SAVE_EVERY_S,
     resident_share: float = RESIDENT_SHARE,
-    stopping: Stopping = never,
+    stopping: StopRequested = never_stop,
 ) -> None:
     """Trains what is not trained yet; a run that was killed goes on where it was.
 
@@ -139,7 +141,7 @@ def cross_validate(
     """
     for note in plan.notes:
         watcher.note(note)
-    folder.begin(plan.described, recorded(plan), plan.experiment.defaults)
+    folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
     models = [
         _Model(
             plan=plan,
@@ -167,11 +169,11 @@ def cross_validate(
         watcher.end(model.run(source, watcher))
 
 
-def _source(plan: Plan, device: torch.device, resident_share: float) -> FeatureSource:
-    chosen = np.unique(np.concatenate([part for fold in plan.split.folds for part in fold.parts.values()]))
-    return FeatureSource(
+def _source(plan: RunPlan, device: torch.device, resident_share: float) -> CachedFeatures:
+    chosen = np.unique(np.concatenate([part for fold in plan.split.folds for part in fold.subsets.values()]))
+    return CachedFeatures(
         plan.cache,
-        plan.chosen.streams,
+        plan.selection.streams,
         plan.split.classes,
         device=device,
         chosen=chosen,
@@ -183,44 +185,46 @@ def _source(plan: Plan, device: torch.device, resident_share: float) -> FeatureS
 class _Model:
     """One model of a run: its fold, its seed, its folder."""
 
-    plan: Plan
+    plan: RunPlan
     fold: Fold
     seed: int
     part: ModelFolder
     save_every_s: float
-    stopping: Stopping
+    stopping: StopRequested
 
-    def finished(self, watcher: Watcher) -> bool:
+    def finished(self, watcher: TrainingProgress) -> bool:
         """Tells whether it is trained and scored, and all of that can be read."""
         if not self.part.scored:
             return False
-        if told := damage(self.part, self.plan.inputs.classes, self.plan.task):
+        if told := find_damage(self.part, self.plan.inputs.classes, self.plan.task):
             watcher.note(told)
             return False
-        for told in loss_beside(self.part):
+        for told in find_minor_damage(self.part):
             watcher.note(told)
         self.part.delete(STATE)  # of a run that was killed between its last two steps
         return True
 
-    def run(self, source: FeatureSource, watcher: Watcher) -> EpochScores:
+    def run(self, source: CachedFeatures, watcher: TrainingProgress) -> EpochScores:
         """Trains it, chooses its epoch on dev, and scores it on test; the scores are written last.
 
         Returns:
             The epoch that was chosen.
         """
         plan, fold = self.plan, self.fold
-        head, notes = ready_head(plan, source, fold.train, seed=self.seed)
+        head, notes = build_and_prepare_head(plan, source, fold.train, seed=self.seed)
         for note in notes:
             watcher.note(f"fold {fold.name}: {note}")
         trained = self._train(head, source, watcher)
         self.part.delete(SCORES)  # of a model that was damaged: they are of other weights
         write_trained(self.part, trained, source.device)
         with memory_needed(source.device, "a test utterance alone takes more than there is"):
-            open_test(self.part, plan, fold, head=head, trained=trained, source=source, seed=self.seed, notes=notes)
+            score_test_subset(
+                self.part, plan, fold, head=head, trained=trained, source=source, seed=self.seed, notes=notes
+            )
         self.part.delete(STATE)
         return trained.curves[trained.best_epoch - 1]
 
-    def _train(self, head: Head, source: BatchSource, watcher: Watcher) -> TrainedFold:
+    def _train(self, head: Head, source: BatchSource, watcher: TrainingProgress) -> TrainedModel:
         self.part.make()
         training = self.plan.experiment.training
         with memory_needed(source.device, f"lower --batch-size ({training.batch_size})"):

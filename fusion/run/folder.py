@@ -40,7 +40,7 @@ ELSEWHERE = "name another --out, or delete the folder"
 NO_DEFAULTS: Plain = {}
 
 
-class Damaged(MmerError):
+class DamagedRun(MmerError):
     """A file of a run folder is not there, or not what was written."""
 
 
@@ -140,7 +140,7 @@ class RunFolder(Folder):
         """Writes what the run is, or checks that the folder is of this very run.
 
         Args:
-            described: what decides the results.
+            identity: what decides the results.
             recorded: what is kept beside it and may differ.
             defaults: of fields by section, for a run that was begun before there was such a field.
 
@@ -151,13 +151,13 @@ class RunFolder(Folder):
             self._check_free(described)
             self.write(RUN, {"format_version": FORMAT_VERSION, "decides": described, **recorded})
             return
-        held = filled(self.described, defaults)
+        held = filled(self.identity, defaults)
         if changed := _differences(held, json.loads(json.dumps(described))):
             told = "; ".join(changed[:4])
             raise MmerError(f"{self.path} holds another run ({told}); name another --out, or let it go by --replace")
 
     @property
-    def described(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What decides the results of the run in it.
 
         Raises:
@@ -188,7 +188,7 @@ class RunFolder(Folder):
         """
         if not (self.path / RUN).exists():
             return
-        for model in self.models(self.described):
+        for model in self.models(self.identity):
             if model.path.exists():
                 with writable(model.path):
                     shutil.rmtree(model.path)
@@ -234,7 +234,7 @@ def _unreadable(path: Path, error: Exception) -> MmerError:
         return MmerError(f"{path} cannot be read ({error.strerror}); run it again once it can")
     why = error.strerror if isinstance(error, OSError) else error
     way_out = ELSEWHERE if path.name == RUN else "the command of its run trains anew what is missing"
-    return Damaged(f"{path} cannot be read ({why}); {way_out}")
+    return DamagedRun(f"{path} cannot be read ({why}); {way_out}")
 
 
 def _differences(held: Plain, asked: Plain, prefix: str = "") -> list[str]:

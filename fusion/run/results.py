@@ -6,12 +6,10 @@ Pictures of a run, by matplotlib without a display.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
@@ -21,7 +19,10 @@ from fusion.evaluation.task import Score, task_of
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import OVER_LIMITS, read_cost, read_predictions, read_scores
-from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, Damaged, ModelFolder, RunFolder
+from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, DamagedRun, ModelFolder, RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLUMNS = ("fold", "seed", "epoch", "train", "dev", "test")
 OVER_ALL: Plain = {"mean": "mean", "std": "std", "pooled": "pooled", "interval": "95% of pooled"}
@@ -58,8 +59,11 @@ def plot_confusion(folder: RunFolder, counts: npt.NDArray[np.int64], names: Sequ
         draw_confusion(counts, names, title).savefig(path, dpi=150, format="png")
 
 
-def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
+def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> "Figure":
     """Draws the picture that `plot_confusion` writes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: it takes a second to import
+    from matplotlib.figure import Figure
+
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = 0.8 * len(names)
     figure = Figure(figsize=(2.2 + size, 1.6 + size), layout="constrained")
@@ -174,7 +178,7 @@ def cost_of(folder: RunFolder, described: Plain) -> tuple[float, int]:
     """Gives the seconds of training and the peak of memory in bytes over all models whose costs are kept."""
     costs = []
     for part in folder.models(described):
-        with suppress(Damaged):
+        with suppress(DamagedRun):
             costs.append(read_cost(part))
     return sum(seconds for seconds, _ in costs), max((peak_bytes for _, peak_bytes in costs), default=0)
 

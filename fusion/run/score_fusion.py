@@ -12,19 +12,19 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
-from fusion.evaluation.metrics import score as score_guesses
+from fusion.evaluation.metrics import compute_scores as score_guesses
 from fusion.fingerprint import Plain, digest_of
-from fusion.run.artifacts import Row, read_predictions, read_probabilities, read_scores, sealed, write_predictions
+from fusion.run.artifacts import Row, read_predictions, read_probabilities, read_scores, with_digests, write_predictions
 from fusion.run.folder import PREDICTIONS, RUN, SCORES, ModelFolder, RunFolder
 from fusion.run.results import check_held, collect
 
-FUSION = "score"
+SCORE_FUSION = "score"
 LEAST = float(np.finfo(np.float32).tiny)  # a probability that float32 rounds to 0
 
 Logits = dict[str, npt.NDArray[np.float64]]
 
 
-def add_runs(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, replace: bool = False) -> dict[str, Any]:
+def fuse_scores(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, replace: bool = False) -> dict[str, Any]:
     """Adds the logits of finished runs up, and leaves a run folder of the same form.
 
     Args:
@@ -42,7 +42,7 @@ def add_runs(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, repl
     """
     if out.path.resolve() in {run.path.resolve() for run in runs}:
         raise MmerError(f"{out.path} is one of the runs to add up; name another --out")
-    told = [run.described for run in runs]
+    told = [run.identity for run in runs]
     for run, described in zip(runs[1:], told[1:], strict=True):
         _check_alike(runs[0], told[0], run, described)
     summed = _described(told)
@@ -56,14 +56,14 @@ def add_runs(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, repl
             part = out.model(fold, 0)
             labels = [row["label"] for row in rows]
             write_predictions(part, [row["id"] for row in rows], labels, probabilities, list(summed["labels"]))
-            part.write(SCORES, sealed(part, scores, (PREDICTIONS,)))
+            part.write(SCORES, with_digests(part, scores, (PREDICTIONS,)))
         return collect(out, cache, summed, notes=recorded["notes"])
 
 
 def _described(told: Sequence[Plain]) -> dict[str, Any]:
     first = told[0]
     return {
-        "fusion": FUSION,
+        "fusion": SCORE_FUSION,
         "seeds": [0],
         "labels": first["labels"],
         "protocol": first["protocol"],

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cache.errors import MmerError
-from fusion.run.cross_validation import Watcher
+from fusion.run.cross_validation import TrainingProgress
 from fusion.run.folder import RunFolder
 from fusion.training.checkpoint import EpochScores
 
@@ -21,7 +21,7 @@ class Board:
         MmerError: if the package is missing.
     """
 
-    def __init__(self, watcher: Watcher, folder: RunFolder) -> None:
+    def __init__(self, watcher: TrainingProgress, folder: RunFolder) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter  # only here: an extra, and slow to import
         except ImportError as error:

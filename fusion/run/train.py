@@ -12,19 +12,19 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.data.features import RESIDENT_SHARE
 from fusion.experiment.experiment import Experiment, changed_fields
-from fusion.experiment.plan import Plan, plan_run
+from fusion.experiment.plan import RunPlan, plan_run
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain, digest_of
 from fusion.heads.catalog import file_name_of
 from fusion.recipes.catalog import recipe
-from fusion.recipes.comparison import beside
-from fusion.run.cross_validation import Watcher, cross_validate
+from fusion.recipes.comparison import compare_with_published
+from fusion.run.cross_validation import TrainingProgress, cross_validate
 from fusion.run.folder import RunFolder
 from fusion.run.results import collect, cost_of, fold_notes, latex_row, recall_line, score_header, score_table
-from fusion.run.score_fusion import add_runs
+from fusion.run.score_fusion import fuse_scores
 from fusion.run.tensorboard import Board
 from fusion.training.checkpoint import EpochScores
-from fusion.training.interrupt import Stopping, never
+from fusion.training.interrupt import StopRequested, never_stop
 
 RUNS = Path("runs")  # folder of all runs without a folder of their own
 PATTERN = re.compile(r"[-_.]*[*?\[\]]+[-_.]*")  # signs of a file pattern, with the separators around them
@@ -105,11 +105,11 @@ def train_run(
     out: Path | None = None,
     named_after: Path | None = None,
     device: torch.device = CPU,
-    progress: Watcher | None = None,
+    progress: TrainingProgress | None = None,
     resident_share: float = RESIDENT_SHARE,
     replace: bool = False,
     tensorboard: bool = False,
-    stopping: Stopping = never,
+    stopping: StopRequested = never_stop,
 ) -> TrainedRun:
     """Trains and scores a head on every fold; a run that was interrupted is resumed, a finished one read again.
 
@@ -139,8 +139,8 @@ def train_run(
             folder.clear()
         cross_validate(plan, folder, device=device, watcher=progress, resident_share=resident_share, stopping=stopping)
         notes = [*plan.notes, plan.opening]
-        results = collect(folder, cache, plan.described, notes=notes, published=_published(plan))
-    seconds, peak_bytes = cost_of(folder, plan.described)
+        results = collect(folder, cache, plan.identity, notes=notes, published=_published(plan))
+    seconds, peak_bytes = cost_of(folder, plan.identity)
     return TrainedRun(
         folder=folder.path,
         results=results,
@@ -165,8 +165,8 @@ def fuse_runs(runs: Sequence[Path], cache: AnyCache, *, out: Path | None = None,
     if len(runs) < 2:
         raise MmerError("--run takes finished runs, two or more, and goes with --fusion score")
     folder = RunFolder(out or RUNS / f"score-{'-'.join(run.name for run in runs)}")
-    results = add_runs([RunFolder(run) for run in runs], cache, folder, replace=replace)
-    seconds, peak_bytes = cost_of(folder, folder.described)
+    results = fuse_scores([RunFolder(run) for run in runs], cache, folder, replace=replace)
+    seconds, peak_bytes = cost_of(folder, folder.identity)
     return TrainedRun(folder=folder.path, results=results, seconds=seconds, peak_bytes=peak_bytes)
 
 
@@ -185,7 +185,7 @@ def default_folder(cache: Path, ending: str) -> Path:
     return RUNS / f"{stem}-{ending}"
 
 
-def comparison_lines(plan: Plan, results: Plain) -> list[str]:
+def comparison_lines(plan: RunPlan, results: Plain) -> list[str]:
     """Compares the scores of a run with those that its recipe's paper published; empty without a recipe.
 
     Args:
@@ -196,7 +196,7 @@ def comparison_lines(plan: Plan, results: Plain) -> list[str]:
     if not experiment.recipe:
         return []
     settings = recipe(experiment.recipe)
-    return beside(
+    return compare_with_published(
         settings,
         results["mean"],
         results["protocol"],
@@ -204,16 +204,18 @@ def comparison_lines(plan: Plan, results: Plain) -> list[str]:
         frozen=plan.frozen,
         corpus=corpus_of(plan.cache),
         changed=changed_fields(experiment, settings.fields),
-        streams=plan.chosen.streams,
+        streams=plan.selection.streams,
         only=plan.narrowing,
     )
 
 
-def _published(plan: Plan) -> list[dict[str, Any]]:
+def _published(plan: RunPlan) -> list[dict[str, Any]]:
     """Returns the published scores of a recipe as plain values."""
     figures = recipe(plan.experiment.recipe).published.figures if plan.experiment.recipe else ()
     return [{"what": figure.what, "status": figure.status, **figure.scores} for figure in figures]
 
 
-def _default_run(plan: Plan, cache: Path) -> Path:
-    return default_folder(cache, f"{file_name_of(plan.experiment.fusion)}-{digest_of(plan.decides)[:8]}")
+def _default_run(plan: RunPlan, cache: Path) -> Path:
+    return default_folder(
+        cache, f"{file_name_of(plan.experiment.fusion)}-{digest_of(plan.identity_without_defaults)[:8]}"
+    )

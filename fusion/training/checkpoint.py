@@ -30,7 +30,7 @@ HEAD, BEST, OPTIMIZER = "head", "best", "optimizer"
 METADATA = "mmer"
 
 
-def describe(
+def training_identity(
     head: Head, source: BatchSource, train: Indices, dev: Indices, config: TrainConfig
 ) -> dict[str, dict[str, Any]]:
     """Describes a training by section and name: its configuration, the head, the utterances, the streams.
@@ -52,8 +52,8 @@ def describe(
     }
 
 
-def defaults_of(head: Head) -> dict[str, dict[str, Any]]:
-    """Gives the defaults of all fields that `describe` names, by section and name."""
+def training_defaults(head: Head) -> dict[str, dict[str, Any]]:
+    """Gives the defaults of all fields that `training_identity` names, by section and name."""
     return {"training": asdict(TrainConfig()), "head": asdict(type(head.config)())}
 
 
@@ -74,7 +74,7 @@ class EpochScores:
 
 
 @dataclass(kw_only=True)
-class Progress:
+class TrainingState:
     """How far a training is.
 
     Attributes:
@@ -87,7 +87,7 @@ class Progress:
         scaler: state of the gradient scaler of float16.
         seconds: spent so far.
         finished: whether nothing is left to do.
-        stopped: why it cannot go on, empty if it can.
+        failure: why it cannot go on, empty if it can.
     """
 
     epoch: int = 0
@@ -99,7 +99,7 @@ class Progress:
     scaler: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     finished: bool = False
-    stopped: str = ""
+    failure: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class Checkpoint:
     """
 
     config: Mapping[str, Plain]
-    progress: Progress
+    progress: TrainingState
     tensors: Mapping[str, Mapping[str, Tensor]]
 
     def save(self, path: Path) -> None:
@@ -160,7 +160,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             written = json.loads(file.metadata()[METADATA])
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
-        progress = Progress(**written["progress"])
+        progress = TrainingState(**written["progress"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise MmerError(f"{path} is no checkpoint that can be read ({error}); delete it to train anew") from error
     progress.curves = [EpochScores(**one) for one in written["progress"]["curves"]]

@@ -13,7 +13,7 @@ from fusion.evaluation.task import MONITORS
 from fusion.training.steps import OPTIMIZERS
 
 # Course -> share of the rate that is left when a share of the steps after the warm-up is done.
-COURSES: Mapping[str, Callable[[float], float]] = {
+SCHEDULES: Mapping[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: (1.0 + math.cos(math.pi * done)) / 2,  # Loshchilov and Hutter, 2017, arXiv:1608.03983
@@ -32,13 +32,13 @@ class Schedule:
 
     Attributes:
         lr: the greatest rate.
-        course: what the rate does after the warm-up, of `COURSES`.
+        shape: what the rate does after the warm-up, of `SCHEDULES`.
         warmup_steps: of the warm-up.
         steps: of the whole training, if nothing stops it early.
     """
 
     lr: float
-    course: str
+    shape: str
     warmup_steps: int
     steps: int
 
@@ -52,7 +52,7 @@ class Schedule:
         """
         if step < self.warmup_steps:
             return self.lr * ((step + 1) / self.warmup_steps)
-        return self.lr * COURSES[self.course]((step - self.warmup_steps) / (self.steps - self.warmup_steps))
+        return self.lr * SCHEDULES[self.shape]((step - self.warmup_steps) / (self.steps - self.warmup_steps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class TrainConfig:
     data_seed: int = 0
 
     def __post_init__(self) -> None:
-        choices = {"optimizer": OPTIMIZERS, "schedule": COURSES, "monitor": MONITORS, "precision": PRECISIONS}
+        choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "monitor": MONITORS, "precision": PRECISIONS}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")

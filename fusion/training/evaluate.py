@@ -17,7 +17,7 @@ from fusion.head import Batch, Head
 SCORING_BATCH = 64  # utterances; without gradients twice as many fit as in training
 
 
-def score(
+def predict_probabilities(
     head: Head,
     source: BatchSource,
     indices: Indices,
@@ -37,11 +37,11 @@ def score(
     Returns:
         ``(n, classes)``, in the order of `indices`.
     """
-    probabilities: npt.NDArray[np.float32] = task.predict(logits_of(head, source, indices, batch_size)).numpy()
+    probabilities: npt.NDArray[np.float32] = task.predict(predict_logits(head, source, indices, batch_size)).numpy()
     return probabilities
 
 
-def logits_of(head: Head, source: BatchSource, indices: Indices, batch_size: int = SCORING_BATCH) -> Tensor:
+def predict_logits(head: Head, source: BatchSource, indices: Indices, batch_size: int = SCORING_BATCH) -> Tensor:
     """Gives the logits of some utterances on the CPU, float32 ``(n, classes)``, in the order of `indices`."""
     was_training = head.training
     head.eval()
@@ -50,12 +50,12 @@ def logits_of(head: Head, source: BatchSource, indices: Indices, batch_size: int
         made: Tensor = head(batch).logits
         return made
 
-    made = by_batch(logits, source, indices, head.config.roles, batch_size)
+    made = map_batches(logits, source, indices, head.config.roles, batch_size)
     head.train(was_training)
     return made
 
 
-def by_batch(
+def map_batches(
     logits: Callable[[Batch], Tensor],
     source: BatchSource,
     indices: Indices,
@@ -79,7 +79,7 @@ def by_batch(
     except (RuntimeError, MemoryError) as error:
         if batch_size == 1 or not is_out_of_memory(error):
             raise
-    return by_batch(logits, source, indices, roles, batch_size // 2)
+    return map_batches(logits, source, indices, roles, batch_size // 2)
 
 
 def dev_scores(logits: Tensor, labels: npt.NDArray[np.int64], task: Task = CLASSIFICATION) -> dict[str, float]:

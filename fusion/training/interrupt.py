@@ -11,11 +11,11 @@ STDERR = 2
 TOLD = b"\nstopping after this batch, to go on from there; once more stops at once\n"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-Stopping = Callable[[], bool]
+StopRequested = Callable[[], bool]
 
 
 @contextmanager
-def interrupts_put_off() -> Iterator[Stopping]:
+def deferred_interrupts() -> Iterator[StopRequested]:
     """Takes the first signal for a wish to stop, which what it gives tells from then on; the second acts as ever.
 
     Signals reach the main thread alone, so in another nothing changes.
@@ -45,6 +45,6 @@ def interrupts_put_off() -> Iterator[Stopping]:
             signal.signal(one, handler)
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """Says that nobody wants to stop."""
     return False

@@ -1,7 +1,6 @@
 """Trains one head on one fold: warm-up, clipping, early stopping on dev, and a state that survives a kill.
 
-Follows systems.md 1.6. Nothing here is ever given the test part of a fold; `fusion.training.evaluate.score` is for
-that.
+Nothing here is ever given the test subset of a fold; `fusion.training.evaluate.predict_probabilities` is for that.
 Everything random follows from the two seeds and the step, and nothing from global generators.
 
 The course of a training, whichever engine runs it: its batches, its rates, its best epoch and its end.
@@ -26,21 +25,21 @@ from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.head import Batch, Head
 from fusion.nn.dropout import seed_dropout, set_step
 from fusion.training import checkpoint as kept
-from fusion.training.checkpoint import Checkpoint, EpochScores, Progress, defaults_of, describe
+from fusion.training.checkpoint import Checkpoint, EpochScores, TrainingState, training_defaults, training_identity
 from fusion.training.config import PRECISIONS, Schedule, TrainConfig
-from fusion.training.evaluate import dev_scores, is_better, logits_of
-from fusion.training.interrupt import Stopping, never
-from fusion.training.loss_monitor import LossNotFinite, LossRecord, bad_feature, explained
+from fusion.training.evaluate import dev_scores, is_better, predict_logits
+from fusion.training.interrupt import StopRequested, never_stop
+from fusion.training.loss_monitor import LossNotFinite, LossRecord, explain_divergence, find_nonfinite_feature
 from fusion.training.steps import (
     TOTAL,
     build_optimizer,
-    descend,
-    drop_modalities,
-    set_rate,
+    modality_dropout,
+    optimizer_step,
+    set_learning_rate,
     total_loss,
 )
 
-__all__ = ["TrainConfig", "TrainedFold", "train_fold"]
+__all__ = ["TrainConfig", "TrainedModel", "train_fold"]
 SAVE_EVERY_S = 60.0  # what a kill costs at most, and rare enough that writing takes no part of the time
 
 
@@ -60,10 +59,12 @@ def epoch_batches(train: Indices, costs: Indices, config: TrainConfig, *, epoch:
 def schedule_of(config: TrainConfig, batches: int) -> Schedule:
     """Gives the learning rate of every step, where an epoch has so many batches."""
     steps = config.epochs * batches
-    return Schedule(lr=config.lr, course=config.schedule, warmup_steps=round(config.warmup * steps), steps=steps)
+    return Schedule(lr=config.lr, shape=config.schedule, warmup_steps=round(config.warmup * steps), steps=steps)
 
 
-def add_epoch(progress: Progress, scores: EpochScores, config: TrainConfig, task: Task = CLASSIFICATION) -> bool:
+def record_epoch(
+    progress: TrainingState, scores: EpochScores, config: TrainConfig, task: Task = CLASSIFICATION
+) -> bool:
     """Adds an epoch to those that are complete, and sees whether it was the last; tells whether it is the best."""
     progress.curves.append(scores)
     progress.epoch, progress.batch, progress.sums = scores.epoch, 0, {}
@@ -77,7 +78,7 @@ def add_epoch(progress: Progress, scores: EpochScores, config: TrainConfig, task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrainedFold:
+class TrainedModel:
     """What training gave.
 
     Attributes:
@@ -111,8 +112,8 @@ def train_fold(
     checkpoint: Path | None = None,
     save_every_s: float = SAVE_EVERY_S,
     on_epoch: Callable[[EpochScores], None] | None = None,
-    stopping: Stopping = never,
-) -> TrainedFold:
+    stopping: StopRequested = never_stop,
+) -> TrainedModel:
     """Trains a head on one part of a fold and chooses the epoch on another; the head ends with those weights.
 
     Args:
@@ -143,7 +144,7 @@ def train_fold(
         if on_epoch is not None:
             on_epoch(scores)
     head.load_state_dict(training.best)
-    return TrainedFold(
+    return TrainedModel(
         best_epoch=training.progress.best_epoch,
         curves=tuple(training.progress.curves),
         weights={name: tensor.cpu() for name, tensor in training.best.items()},
@@ -166,7 +167,7 @@ class _Training:
         task: Task,
         path: Path | None,
         save_every_s: float,
-        stopping: Stopping,
+        stopping: StopRequested,
     ) -> None:
         self.head, self.source, self.config = head.to(source.device), source, config
         self.train, self.dev, self.path, self.save_every_s = train, dev, path, save_every_s
@@ -177,16 +178,16 @@ class _Training:
         self.by_class: Tensor | None = None
         self.costs = source.lengths(train, head.training_reads)
         self.schedule = schedule_of(config, len(self._groups(1)))
-        self.described = describe(head, source, train, dev, config)
-        self.progress, self.best = Progress(), dict[str, Tensor]()
+        self.described = training_identity(head, source, train, dev, config)
+        self.progress, self.best = TrainingState(), dict[str, Tensor]()
         self.counted = self.saved = time.monotonic()
 
     def resume(self, path: Path) -> None:
         """Goes on from a file, unless it says that there is no going on."""
         found = kept.load_checkpoint(path)
-        found.check(self.described, path, defaults_of(self.head))
-        if found.progress.stopped:
-            raise MmerError(f"{found.progress.stopped}; delete {path} to train it anew")
+        found.check(self.described, path, training_defaults(self.head))
+        if found.progress.failure:
+            raise MmerError(f"{found.progress.failure}; delete {path} to train it anew")
         self.progress, self.best = found.progress, dict(found.tensors[kept.BEST])
         if not found.progress.finished:
             self.head.load_state_dict(found.tensors[kept.HEAD])
@@ -198,7 +199,7 @@ class _Training:
         record = LossRecord(self.progress.epoch + 1, self.progress.sums)
         try:
             self._train(record)
-            record.look()
+            record.flush()
             scores = self._scored(record)
         except LossNotFinite as error:
             raise self._stopped(error) from error
@@ -216,7 +217,7 @@ class _Training:
                 record.add(self.progress.batch, losses)
                 stopping = self.stopping()
                 if stopping or time.monotonic() - self.saved >= self.save_every_s:
-                    record.look()
+                    record.flush()
                     self.progress.sums = record.sums
                     self._save()
                 if stopping:
@@ -225,8 +226,8 @@ class _Training:
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         config, step = self.config, self.progress.step
         set_step(self.head, step)
-        set_rate(self.optimizer, self.schedule.rate(step))
-        batch = drop_modalities(batch, self.head.config.modality_dropout, seed=config.seed, step=step)
+        set_learning_rate(self.optimizer, self.schedule.rate(step))
+        batch = modality_dropout(batch, self.head.config.modality_dropout, seed=config.seed, step=step)
         dtype = PRECISIONS[config.precision]
         with torch.autocast(self.source.device.type, dtype, enabled=dtype != torch.float32):
             output = self.head(batch)
@@ -242,18 +243,18 @@ class _Training:
             smoothing=config.label_smoothing,
             task=self.task,
         )
-        descend(losses[TOTAL], self.head, self.optimizer, self.scaler, clip=config.clip)
+        optimizer_step(losses[TOTAL], self.head, self.optimizer, self.scaler, clip=config.clip)
         return losses
 
     def _scored(self, record: LossRecord) -> EpochScores:
-        logits = logits_of(self.head, self.source, self.dev)
+        logits = predict_logits(self.head, self.source, self.dev)
         if not logits.isfinite().all():
             raise LossNotFinite(f"the logits of dev are not finite after epoch {record.epoch}")
         dev = dev_scores(logits, self.source.labels[self.dev], self.task)
         return EpochScores(epoch=record.epoch, losses=record.means, dev=dev)
 
     def _finish_epoch(self, scores: EpochScores) -> None:
-        if add_epoch(self.progress, scores, self.config, self.task):
+        if record_epoch(self.progress, scores, self.config, self.task):
             self.best = {name: tensor.detach().clone() for name, tensor in self.head.state_dict().items()}
         if self.progress.finished or time.monotonic() - self.saved >= self.save_every_s:
             self._save()
@@ -261,13 +262,13 @@ class _Training:
     def _stopped(self, error: LossNotFinite) -> MmerError:
         """Keeps the last good weights, those of the best epoch, and says where."""
         best = self.progress.best_epoch
-        bad = bad_feature(self.source, np.concatenate([self.train, self.dev]), self.head.training_reads)
-        self.progress.stopped = explained(error, self.config, bad)
+        bad = find_nonfinite_feature(self.source, np.concatenate([self.train, self.dev]), self.head.training_reads)
+        self.progress.failure = explain_divergence(error, self.config, bad)
         if self.path is not None:
             where = f"the weights of epoch {best} are in {self.path}" if best else "no weights are kept"
-            self.progress.stopped += f"; {where}"
+            self.progress.failure += f"; {where}"
         self._save()
-        return MmerError(self.progress.stopped)
+        return MmerError(self.progress.failure)
 
     def _save(self) -> None:
         now = time.monotonic()
@@ -276,7 +277,7 @@ class _Training:
         if self.path is None:
             return
         tensors = {kept.BEST: self.best}
-        if not self.progress.finished and not self.progress.stopped:
+        if not self.progress.finished and not self.progress.failure:
             tensors[kept.HEAD] = self.head.state_dict()
             tensors[kept.OPTIMIZER] = kept.optimizer_tensors(self.optimizer)
             self.progress.scaler = self.scaler.state_dict()

@@ -25,13 +25,13 @@ class LossNotFinite(MmerError):
     """A loss is infinite or not a number."""
 
 
-def explained(error: LossNotFinite, config: TrainConfig, bad: str) -> str:
+def explain_divergence(error: LossNotFinite, config: TrainConfig, bad: str) -> str:
     """Says why a loss is not finite, and the way out.
 
     Args:
         error: that stopped a training.
         config: of the training.
-        bad: what `bad_feature` says of what was trained and scored on.
+        bad: what `find_nonfinite_feature` says of what was trained and scored on.
     """
     if bad:
         return f"{error}; {bad}"
@@ -39,7 +39,7 @@ def explained(error: LossNotFinite, config: TrainConfig, bad: str) -> str:
     return f"{error}; lower lr ({config.lr}){half}"
 
 
-def bad_feature(source: BatchSource, indices: Indices, roles: Collection[str]) -> str:
+def find_nonfinite_feature(source: BatchSource, indices: Indices, roles: Collection[str]) -> str:
     """Names the first utterance with a feature that is not finite, and its stream; empty if there is none."""
     groups = [indices[group] for group in scoring_batches(source.lengths(indices, roles), batch_size=SCORING_BATCH)]
     for group, batch in zip(groups, source.batches(groups, roles), strict=True):
@@ -76,9 +76,9 @@ class LossRecord:
         """
         self._waiting.append((batch, {name: loss.detach() for name, loss in losses.items()}))
         if len(self._waiting) >= LOOK_EVERY:
-            self.look()
+            self.flush()
 
-    def look(self) -> None:
+    def flush(self) -> None:
         """Adds all that was noted to the sums.
 
         Raises:

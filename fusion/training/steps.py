@@ -31,7 +31,7 @@ def build_optimizer(head: nn.Module, *, name: str, lr: float, weight_decay: floa
     return OPTIMIZERS[name]([group for group in groups if group["params"]], lr=lr, fused=fused)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Sets the learning rate of the next step."""
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -66,7 +66,7 @@ def total_loss(
     return {task.loss_name: main, **output.losses, TOTAL: total}
 
 
-def descend(
+def optimizer_step(
     loss: Tensor, head: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, clip: float
 ) -> None:
     """Takes one step down a loss, the norm of its gradient clipped; 0 for no clipping."""
@@ -79,7 +79,7 @@ def descend(
     scaler.update()
 
 
-def drop_modalities(batch: Batch, rate: float, *, seed: int, step: int) -> Batch:
+def modality_dropout(batch: Batch, rate: float, *, seed: int, step: int) -> Batch:
     """Takes one of two modalities away from some utterances (C-3 of systems.md), drawn from (seed, step) alone.
 
     An utterance that has only one keeps it. Targets of losses, such as characters, stay.

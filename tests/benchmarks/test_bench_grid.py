@@ -10,10 +10,10 @@ from benchmarks.support.grid_case import STEP_ROWS, Case, Taken
 from benchmarks.support.grid_others import Usual
 from benchmarks.support.grid_ours import Ours
 from benchmarks.support.iemocap import BATCH, OURS, USUAL, UTTERANCES, draw_groups, frames_and_tokens
-from fusion.grid.engine.calibration import Trial
-from fusion.grid.engine.placement import ALONE, Layout
+from fusion.grid.engine.calibration import Calibration
+from fusion.grid.engine.placement import ALONE, Placement
 
-STACK = Layout(4, 1)
+STACK = Placement(4, 1)
 CASE = Case(width=8, combinations=4, plain=False, batches=1, device="cpu")
 
 
@@ -23,22 +23,22 @@ def taken(step_s: float, **losses: float) -> Taken:
     return Taken(models=1, start_s=0.0, epoch_s=step_s, rows=STEP_ROWS, losses=told)
 
 
-def found(case: Case = CASE, layout: Layout = STACK, **steps: Sequence[float]) -> Found:
+def found(case: Case = CASE, layout: Placement = STACK, **steps: Sequence[float]) -> Found:
     """What was measured, by the seconds of the usual practice, of one after another and of a stack."""
     names = {"usual": USUAL, "alone": RESIDENT, "stack": str(STACK)}
     every = {names[arm]: [taken(one) for one in seconds] for arm, seconds in steps.items()}
-    return Found(case=case, taken=every, trial=Trial(layout=layout, rates={ALONE: 1.0, layout: 2.0}), trial_s=1.0)
+    return Found(case=case, taken=every, trial=Calibration(layout=layout, rates={ALONE: 1.0, layout: 2.0}), trial_s=1.0)
 
 
 def test_all_of_our_arms_train_the_same_models(tmp_path: Path) -> None:
     write_caches(tmp_path, CASE)
     ours = Ours(tmp_path, CASE)
-    layouts = [ALONE, Layout(1, 2), STACK, Layout(2, 2)]
+    layouts = [ALONE, Placement(1, 2), STACK, Placement(2, 2)]
     arms = {str(one): [ours.resident(one)] for one in layouts} | {"reloaded": [ours.reloaded()]}
     assert [one.models for (one,) in arms.values()] == [1, 2, 4, 4, 1]
     assert len(arms[str(STACK)][0].losses) == 8  # of four models, two epochs each
     assert all(one.epoch_s > 0 and one.peak_mb > 0 for (one,) in arms.values())
-    measured = Found(case=CASE, taken=arms, trial=Trial(layout=ALONE, rates={}), trial_s=0.0)
+    measured = Found(case=CASE, taken=arms, trial=Calibration(layout=ALONE, rates={}), trial_s=0.0)
     assert measured.gap() < 1e-5
 
 
@@ -58,12 +58,12 @@ def test_combinations_differ_and_can_share_a_stack(tmp_path: Path, plain: bool) 
     write_caches(tmp_path, case)
     ours = Ours(tmp_path, case)
     assert len({model.key for model in ours.models}) == 6
-    assert Layout(6, 1) in ours.layouts()
+    assert Placement(6, 1) in ours.layouts()
 
 
 def test_losses_that_differ_show_in_the_gap() -> None:
     every = {"a": [taken(1, x=0.5, y=20.0)], "b": [taken(1, x=0.5002)], "c": [taken(1, y=20.002)]}
-    gap = Found(case=CASE, taken=every, trial=Trial(layout=ALONE, rates={}), trial_s=0.0).gap()
+    gap = Found(case=CASE, taken=every, trial=Calibration(layout=ALONE, rates={}), trial_s=0.0).gap()
     np.testing.assert_allclose(gap, 2e-4, rtol=1e-3)
 
 

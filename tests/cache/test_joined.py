@@ -36,7 +36,7 @@ def test_shards_hold_what_the_whole_holds(tmp_path_factory: pytest.TempPathFacto
     shards = write_shards(whole.path, folder, drawn)
     joined = open_cache(folder / "shard-*.h5")
     assert everything(joined) == everything(whole)
-    assert [part.path for part in joined.parts] == shards
+    assert [part.path for part in joined.files] == shards
     assert sorted(joined.ids) == sorted(whole.ids)
     assert joined.weights("enc")["w"].tolist() == [0, 1, 2]
     for name, stream in joined.streams.items():
@@ -86,7 +86,7 @@ def test_one_file_and_one_match_open_as_a_plain_cache(tmp_path: Path) -> None:
     for name in (path, tmp_path / "wh*.h5", str(path)):
         opened = open_cache(name)
         assert isinstance(opened, FeatureCache)
-        assert opened.parts == [opened]
+        assert opened.files == [opened]
         assert opened.path == path
 
 

@@ -44,7 +44,7 @@ def test_json_is_the_object_of_the_contract_and_nothing_else(trainable: Path, he
 
 def test_the_table_has_every_fold_and_what_the_scores_are_worth(trainable: Path, here: Path) -> None:
     lines = done(train_by_command(trainable, "--fusion", "concat", "--seed", "1", "--seed", "2")).splitlines()
-    assert lines[0].split() == ["fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1"]
+    assert lines[0].split() == ["fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1", "M-F1"]
     assert [line.split()[:2] for line in lines[1:7]] == [[str(f), str(s)] for s in (1, 2) for f in (1, 2, 3)]
     assert [line.split()[0] for line in lines[7:11]] == ["mean", "std", "pooled", "95%"]
     assert lines[11].startswith("recall: angry ")
@@ -103,7 +103,7 @@ def test_only_some_utterances_take_part_and_that_is_told(trainable: Path, here: 
 def test_latex_prints_a_row_after_all(trainable: Path, here: Path) -> None:
     last = done(train_by_command(trainable, "--fusion", "audio", "--latex")).splitlines()[-1]
     assert last.startswith("audio & ")
-    assert last.count(r" $\pm$ ") == 3
+    assert last.count(r" $\pm$ ") == 4
     assert last.endswith(r" \\")
 
 

@@ -11,9 +11,9 @@ from cache.doctor import examine
 from cache.errors import MmerError
 from cache.packs.catalog import open_pack
 from cache.packs.importing import import_pack
-from cache.packs.third_party import Asked
+from cache.packs.third_party import ImportOptions
 from cache.store import FeatureCache
-from featurize.extraction.staleness import recording_digests
+from featurize.extraction.staleness import current_audio_digests
 from tests.support.packs import everything, frames, write_emotion2vec
 from tests.support.voices import RATE_HZ, featurized, tone
 
@@ -23,7 +23,7 @@ NAME = "emotion2vec"
 def add(cache: Path, folder: Path, *, role: str = "audio") -> None:
     """Imports features of all recordings, in another order."""
     arrays = {name: frames(5 + place, seed=place) for place, name in enumerate("fbdace")}
-    import_pack(open_pack(write_emotion2vec(folder, arrays), Asked(role=role)), cache)
+    import_pack(open_pack(write_emotion2vec(folder, arrays), ImportOptions(role=role)), cache)
 
 
 @pytest.mark.parametrize("role", ["audio", "text"])
@@ -36,7 +36,7 @@ def test_a_later_run_keeps_what_was_imported(corpus: Path, cache: Path, tmp_path
     assert after == before
     opened = FeatureCache(cache)
     assert verify(opened) == []
-    assert verify_recordings(opened, recording_digests(corpus.parent)) == []
+    assert verify_recordings(opened, current_audio_digests(corpus.parent)) == []
     for place, name in enumerate("fbdace"):
         rows = opened.stream(NAME).read(opened.ids.index(name))
         np.testing.assert_array_equal(rows, frames(5 + place, seed=place))

@@ -10,7 +10,7 @@ import pytest
 import mmer
 from cache.errors import MmerError
 from featurize.encoders.options import EncodingOptions
-from featurize.extraction.job import Job, JobOptions
+from featurize.extraction.job import ExtractionJob, JobOptions
 from fusion.data.features import RESIDENT_SHARE
 from tests.support.runs import files_of, train_by_command
 from tests.support.voices import write_voices
@@ -45,11 +45,11 @@ def test_every_name_is_there_and_no_other() -> None:
     assert mmer.Head is Head
     assert all(callable(getattr(mmer, name)) for name in mmer.__all__)
     with pytest.raises(AttributeError, match="module 'mmer' has no attribute 'trian'"):
-        mmer.trian  # noqa: B018
+        mmer.trian  # type: ignore[attr-defined] # noqa: B018
 
 
 def test_options_of_featurize_are_the_fields_of_a_job() -> None:
-    fields = {*Job.__dataclass_fields__, *EncodingOptions.__dataclass_fields__}
+    fields = {*ExtractionJob.__dataclass_fields__, *EncodingOptions.__dataclass_fields__}
     assert set(JobOptions.__annotations__) == fields - {
         "corpus",
         "root",

@@ -10,11 +10,11 @@ import torch
 from cache.joined import open_cache
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.fields import configure
-from fusion.grid.combinations import Combination, Fields, Model, Outcome, models_of, plan_combinations
+from fusion.grid.combinations import Combination, FieldValues, Model, ModelOutcome, models_of, plan_combinations
 from fusion.grid.engine.local import Engine
 from fusion.grid.engine.sources import Sources
 from fusion.grid.journal import Journal
-from fusion.grid.session import Session
+from fusion.grid.session import GridSession
 from fusion.training.checkpoint import EpochScores
 from tests.support.runs import QUICK
 
@@ -28,7 +28,7 @@ class GridTold:
     notes: list[str] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     epochs: list[tuple[str, EpochScores]] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[ModelOutcome] = field(default_factory=list)
 
     def note(self, note: str) -> None:
         self.notes.append(note)
@@ -39,11 +39,11 @@ class GridTold:
     def epoch(self, model: Model, scores: EpochScores) -> None:
         self.epochs.append((model.key, scores))
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: ModelOutcome) -> None:
         self.outcomes.append(outcome)
 
 
-def experiment(fusion: str, fields: Fields, **asked: Any) -> Experiment:
+def experiment(fusion: str, fields: FieldValues, **asked: Any) -> Experiment:
     """A quick run of a head; fields that begin with ``stream.`` name streams."""
     streams = {name.removeprefix("stream."): str(one) for name, one in fields.items() if name.startswith("stream.")}
     own = {name: one for name, one in fields.items() if not name.startswith("stream.")}
@@ -51,7 +51,7 @@ def experiment(fusion: str, fields: Fields, **asked: Any) -> Experiment:
     return Experiment(fusion=fusion, head=head, training=training, streams=streams, **asked)
 
 
-def planned(cache: Path, fusion: str, *every: Fields, **asked: Any) -> list[Combination]:
+def planned(cache: Path, fusion: str, *every: FieldValues, **asked: Any) -> list[Combination]:
     """Plans combinations that can all be trained."""
     found, skipped = plan_combinations(every, lambda fields: experiment(fusion, fields, **asked), open_cache(cache))
     assert not skipped
@@ -81,10 +81,10 @@ def trained(
 
 def session(
     cache: Path, fusion: str, folder: Path, *, engine: str = "shared", **asked: Any
-) -> tuple[Session, GridTold]:
+) -> tuple[GridSession, GridTold]:
     """A grid that has not begun."""
     journal, told = Journal(folder), GridTold()
-    made = Session(
+    made = GridSession(
         cache=open_cache(cache),
         experiment_of=lambda fields: experiment(fusion, fields, **asked),
         journal=journal,

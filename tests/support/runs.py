@@ -20,7 +20,7 @@ from cache.writer import CacheWriter, Row, writing_lock
 from cli.train import train
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.fields import configure
-from fusion.experiment.plan import Plan, plan_run
+from fusion.experiment.plan import RunPlan, plan_run
 from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import RunFolder
 from fusion.run.results import collect
@@ -134,17 +134,17 @@ class Told:
         self.started.append(("end", len(self.epochs)))
 
 
-def plan(cache: Path, fusion: str, values: Mapping[str, object] | None = None, **asked: Any) -> Plan:
+def plan(cache: Path, fusion: str, values: Mapping[str, object] | None = None, **asked: Any) -> RunPlan:
     """Plans a quick run of a head."""
     head, training = configure(fusion, {**QUICK, **(values or {})})
     return plan_run(Experiment(fusion=fusion, head=head, training=training, **asked), open_cache(cache))
 
 
-def finish(planned: Plan, folder: Path, told: Told | None = None) -> dict[str, Any]:
+def finish(planned: RunPlan, folder: Path, told: Told | None = None) -> dict[str, Any]:
     """Trains what is planned, and gathers the results."""
     run = RunFolder(folder)
     cross_validate(planned, run, device=CPU, watcher=told or Told())
-    return collect(run, planned.cache, planned.described)
+    return collect(run, planned.cache, planned.identity)
 
 
 def train_by_command(cache: Path, *options: str) -> Result:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from fusion.grid.combinations import Fields, Result
+from fusion.grid.combinations import FieldValues, ModelScores
 from fusion.grid.selection import Ranked, rank
 
 FOLDS = ("1", "2")
 AXES = ("lr", "global_aware")
-COMBINATIONS: Sequence[Fields] = (
+COMBINATIONS: Sequence[FieldValues] = (
     {"lr": 1e-4, "global_aware": True},
     {"lr": 1e-3, "global_aware": True},
     {"lr": 1e-3},
@@ -27,9 +27,9 @@ DEV: Mapping[int, Sequence[float | None]] = {
 
 def result(
     combination: int, fold: str, dev: float | None, test: float | None = None, *, seed: int = 0, failure: str = ""
-) -> Result:
+) -> ModelScores:
     """One model; the loss is what its other scores lack."""
-    return Result(
+    return ModelScores(
         combination=combination,
         fold=fold,
         seed=seed,
@@ -41,12 +41,12 @@ def result(
     )
 
 
-def diverged(combination: int, fold: str, *, seed: int = 0) -> Result:
+def diverged(combination: int, fold: str, *, seed: int = 0) -> ModelScores:
     failure = f"the loss total is nan in batch 7 of epoch {combination}"
     return result(combination, fold, None, seed=seed, failure=failure)
 
 
-def grid(dev: Mapping[int, Sequence[float | None]] = DEV, folds: Sequence[str] = FOLDS) -> list[Result]:
+def grid(dev: Mapping[int, Sequence[float | None]] = DEV, folds: Sequence[str] = FOLDS) -> list[ModelScores]:
     """Results with one seed, by combination and fold; None where training diverged."""
     return [
         diverged(place, fold) if score is None else result(place, fold, score)
@@ -55,7 +55,7 @@ def grid(dev: Mapping[int, Sequence[float | None]] = DEV, folds: Sequence[str] =
     ]
 
 
-def opened(results: Sequence[Result], winners: Mapping[str, int] | None = None) -> list[Result]:
+def opened(results: Sequence[ModelScores], winners: Mapping[str, int] | None = None) -> list[ModelScores]:
     """Opens the tests of the winners, or all of them; a test score is ten points below that of dev."""
     return [
         replace(one, test=result(0, "", 0, one.dev["wa"] - 0.1).test)
@@ -65,6 +65,6 @@ def opened(results: Sequence[Result], winners: Mapping[str, int] | None = None) 
     ]
 
 
-def ranked(results: Sequence[Result], monitor: str = "wf1") -> list[Ranked]:
+def ranked(results: Sequence[ModelScores], monitor: str = "wf1") -> list[Ranked]:
     places = {one.combination for one in results}
     return rank([COMBINATIONS[place] for place in sorted(places)], results, monitor)

@@ -12,11 +12,11 @@ from cache.layout import StreamPlan, read_layout
 from cache.rows import to_stored
 from cache.stream import ROLES, StreamSpec
 from cache.writer import CacheWriter, Row, writing_lock
-from fusion.data.features import FeatureSource, FoldRows
+from fusion.data.features import CachedFeatures, TrainingSubset
 from fusion.head import Head
 from fusion.heads.catalog import HEADS, build_head, config_for
 from fusion.training.config import TrainConfig
-from fusion.training.loop import TrainedFold
+from fusion.training.loop import TrainedModel
 from tests.support.heads import Sample, head_inputs, samples
 from tests.support.toys import create, utterances_named
 
@@ -47,11 +47,11 @@ class Made:
     fields: Mapping[str, object]
     config: TrainConfig
 
-    def head(self, source: FeatureSource) -> Head:
+    def head(self, source: CachedFeatures) -> Head:
         """Builds it anew."""
         config = config_for(self.name, {**SMALL.get(self.name, {}), **self.fields})
         head = build_head(self.name, config, INPUTS, seed=self.config.seed)
-        head.prepare(FoldRows(source, TRAIN))
+        head.prepare(TrainingSubset(source, TRAIN))
         return head
 
 
@@ -69,7 +69,7 @@ def models(name: str, config: TrainConfig = CONFIG) -> list[Made]:
     ]
 
 
-def source_of(path: Path) -> FeatureSource:
+def source_of(path: Path) -> CachedFeatures:
     """Writes the cache and gives its features."""
     utterances = samples(30, INPUTS)
     plans = [_plan(role, utterances) for role in ROLES]
@@ -86,12 +86,12 @@ def source_of(path: Path) -> FeatureSource:
     ]
     with writing_lock(path), CacheWriter(read_layout(path)) as writer:
         writer.commit(rows)
-    return FeatureSource(
+    return CachedFeatures(
         open_cache(path), {role: role for role in ROLES}, np.array([one.label for one in utterances], dtype=np.int64)
     )
 
 
-def assert_close(one: TrainedFold, other: TrainedFold, tolerance: float = 1e-5) -> None:
+def assert_close(one: TrainedModel, other: TrainedModel, tolerance: float = 1e-5) -> None:
     """Checks that two trainings differ by rounding alone."""
     assert len(one.curves) == len(other.curves)
     assert one.best_epoch == other.best_epoch

@@ -16,13 +16,13 @@ from cache.layout import StreamPlan, read_layout
 from cache.rows import to_stored
 from cache.stream import StreamSpec
 from cache.writer import CacheWriter, Row, writing_lock
-from fusion.data.features import FeatureSource
+from fusion.data.features import CachedFeatures
 from fusion.head import AUDIO, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput
 from fusion.nn.dropout import Dropout
-from fusion.nn.layers import Pool, front_of
+from fusion.nn.layers import Pool, input_projection
 from fusion.training.checkpoint import EpochScores
-from fusion.training.interrupt import never
-from fusion.training.loop import TrainConfig, TrainedFold, train_fold
+from fusion.training.interrupt import never_stop
+from fusion.training.loop import TrainConfig, TrainedModel, train_fold
 from tests.support.toys import create, utterances_named
 
 COUNT, CLASSES = 40, 3
@@ -54,7 +54,7 @@ class ToyHead(Head):
     def __init__(self, config: ToyConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
         dim = config.width(inputs.shapes)
-        self.fronts = nn.ModuleDict({role: front_of(config, inputs, role, dim=dim) for role in config.roles})
+        self.fronts = nn.ModuleDict({role: input_projection(config, inputs, role, dim=dim) for role in config.roles})
         self.pool = Pool(dim, kind="mean", learned=config.modality_dropout > 0)
         self.dropout = Dropout(config.dropout)
         self.out = nn.Linear(dim * len(config.roles), len(inputs.classes))
@@ -110,8 +110,8 @@ def write_cache(path: Path, *, without: Mapping[str, int] | None = None, dtype: 
         writer.commit(rows)
 
 
-def toy_source(path: Path, *, resident_bytes: int | None = None) -> FeatureSource:
-    return FeatureSource(open_cache(path), STREAMS, LABELS, resident_bytes=resident_bytes)
+def toy_source(path: Path, *, resident_bytes: int | None = None) -> CachedFeatures:
+    return CachedFeatures(open_cache(path), STREAMS, LABELS, resident_bytes=resident_bytes)
 
 
 def train(
@@ -123,8 +123,8 @@ def train(
     checkpoint: Path | None = None,
     save_every_s: float = 0,
     on_epoch: Callable[[EpochScores], None] | None = None,
-    stopping: Callable[[], bool] = never,
-) -> TrainedFold:
+    stopping: Callable[[], bool] = never_stop,
+) -> TrainedModel:
     return train_fold(
         head or toy_head(),
         toy_source(cache, resident_bytes=resident_bytes),
@@ -138,7 +138,7 @@ def train(
     )
 
 
-def assert_same(one: TrainedFold, other: TrainedFold) -> None:
+def assert_same(one: TrainedModel, other: TrainedModel) -> None:
     """Checks that two trainings are bit-equal."""
     assert one.curves == other.curves
     assert one.best_epoch == other.best_epoch

@@ -16,9 +16,9 @@ from cache.audit import verify
 from cache.store import FeatureCache
 from cache.writer import Row
 from featurize.encoders.options import EncodingOptions
-from featurize.extraction.job import Job
+from featurize.extraction.job import ExtractionJob
 from featurize.extraction.pipeline import CommitThread
-from featurize.extraction.run import Report, run_job
+from featurize.extraction.run import ExtractionReport, run_job
 
 RATE_HZ = 16_000
 STREAMS = ["ctc.chars", "logmel80", "roberta-tiny", "roberta-tiny.tokens", "wav2vec2-tiny", "wav2vec2-tiny.codes"]
@@ -71,15 +71,15 @@ def write_voices(folder: Path, names: str) -> Path:
     return write_corpus(folder, [{"id": name} for name in names])
 
 
-def job_over(manifest: Path, cache: Path, **changes: Any) -> Job:
+def job_over(manifest: Path, cache: Path, **changes: Any) -> ExtractionJob:
     """The tiny encoders over a manifest."""
     names = EncodingOptions.__dataclass_fields__.keys() & changes.keys()
     options = EncodingOptions(device=torch.device("cpu"), **{name: changes.pop(name) for name in names})
     encoders = changes.pop("encoders", ("wav2vec2-tiny", "roberta-tiny"))
-    return Job(corpus="manifest", root=manifest, cache=cache, encoders=encoders, options=options, **changes)
+    return ExtractionJob(corpus="manifest", root=manifest, cache=cache, encoders=encoders, options=options, **changes)
 
 
-def featurized(manifest: Path, cache: Path, **changes: Any) -> Report:
+def featurized(manifest: Path, cache: Path, **changes: Any) -> ExtractionReport:
     """Runs such a job."""
     return run_job(job_over(manifest, cache, **changes), Silent())
 

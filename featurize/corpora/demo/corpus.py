@@ -29,11 +29,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from featurize.corpora.base import Reading
+from featurize.corpora.base import CorpusReading
 from featurize.corpora.demo.script import EMOTIONS, Line, write_script
 from featurize.corpora.demo.voice import RATE_HZ, Voice, speak
 
@@ -69,7 +68,7 @@ RATING_NOISE = 0.4  # points of the scale; a few ratings cross its middle, as re
 RATINGS_SEED, SOUND_SEED = 2, 3
 
 
-def read_demo(root: Path) -> Reading:
+def read_demo(root: Path) -> CorpusReading:
     """Reads the demo corpus and synthesizes it first unless it is already there.
 
     Args:
@@ -89,7 +88,7 @@ def read_demo(root: Path) -> Reading:
     except OSError as error:
         reason = error.strerror or error
         raise MmerError(f"cannot write the demo corpus to {root}: {reason}; name another folder by --root") from error
-    return Reading(root=root, utterances=utterances)
+    return CorpusReading(root=root, utterances=utterances)
 
 
 def _utterance(index: int, line: Line) -> Utterance:
@@ -145,6 +144,8 @@ def _synthesize(root: Path, utterances: Sequence[Utterance], manifest: str) -> N
 
 def _recording(index: int, utterance: Utterance) -> bytes:
     """Synthesizes an utterance, excited as far as its activation is rated above the middle, as a WAV file."""
+    import soundfile  # here: corpora can be listed without it
+
     generator = np.random.Generator(np.random.PCG64([SOUND_SEED, index]))
     assert utterance.activation is not None
     arousal = (utterance.activation - 3.0) / 2.0

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fusion.data.features import FeatureSource
+from fusion.data.features import CachedFeatures
 from fusion.data.memory import is_out_of_memory
 from fusion.data.packing import Indices
 from fusion.grid.combinations import Model
-from fusion.grid.engine.placement import ALONE, Grouping, Layout, footprint_of, threads_of
+from fusion.grid.engine.placement import ALONE, Placement, StackGroups, footprint_of, threads_of
 from fusion.grid.engine.sources import Sources
 from fusion.grid.engine.train import prepared
 from fusion.grid.journal import Journal
@@ -38,7 +38,7 @@ FEW = 4  # models of a small stack, of which threads train one each
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class CostEstimate:
     """What a grid will take.
 
     Attributes:
@@ -60,7 +60,7 @@ class Estimate:
     layout: str
 
 
-def estimate(models: Sequence[Model], sources: Sources, journal: Journal) -> Estimate:
+def estimate_cost(models: Sequence[Model], sources: Sources, journal: Journal) -> CostEstimate:
     """Measures what a grid will take on the device at hand, by a short trial; nothing is kept.
 
     Args:
@@ -74,9 +74,9 @@ def estimate(models: Sequence[Model], sources: Sources, journal: Journal) -> Est
     footprints = {plan: footprint_of(model, sources.of(model.combination.plan)) for plan, model in by_plan.items()}
     rate, layout = math.inf, ""
     if left:
-        trial = try_layouts(Grouping(left, sources, stacking=True), sources)
+        trial = calibrate(StackGroups(left, sources, stacking=True), sources)
         rate, layout = trial.rates.get(trial.layout, math.inf), str(trial)
-    return Estimate(
+    return CostEstimate(
         models=len(every),
         known=len(every) - len(left),
         features_bytes=sources.size_bytes,
@@ -88,7 +88,7 @@ def estimate(models: Sequence[Model], sources: Sources, journal: Journal) -> Est
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class Calibration:
     """What a trial found.
 
     Attributes:
@@ -96,15 +96,15 @@ class Trial:
         rates: steps of one model in a second, by layout.
     """
 
-    layout: Layout
-    rates: dict[Layout, float]
+    layout: Placement
+    rates: dict[Placement, float]
 
     def __str__(self) -> str:
         told = ", ".join(f"{layout} {rate:.1f}" for layout, rate in self.rates.items())
         return f"{self.layout} by a trial (steps per second: {told})"
 
 
-def try_layouts(grouping: Grouping, sources: Sources) -> Trial:
+def calibrate(grouping: StackGroups, sources: Sources) -> Calibration:
     """Measures each layout that suits the largest group of models.
 
     Args:
@@ -113,7 +113,7 @@ def try_layouts(grouping: Grouping, sources: Sources) -> Trial:
     """
     group, source = grouping.largest, sources.of(grouping.largest[0].combination.plan)
     trial = _Trial(group, source)
-    rates: dict[Layout, float] = {}
+    rates: dict[Placement, float] = {}
     for _ in range(ROUNDS):  # by turns, and the best of each: what else the machine does only slows one down
         for layout in candidates(grouping, source.device):
             if rates.get(layout, math.inf) < HOPELESS * max(rates.values(), default=0.0):
@@ -127,14 +127,14 @@ def try_layouts(grouping: Grouping, sources: Sources) -> Trial:
     best = max(rates, key=lambda layout: rates[layout], default=ALONE)
     if ALONE in rates and rates[best] < BETTER * rates[ALONE]:
         best = ALONE
-    return Trial(layout=best, rates=rates)
+    return Calibration(layout=best, rates=rates)
 
 
-def candidates(grouping: Grouping, device: torch.device) -> list[Layout]:
+def candidates(grouping: StackGroups, device: torch.device) -> list[Placement]:
     """Names the layouts worth a trial: one after another, threads, one stack, small stacks in threads."""
     group, threads = grouping.largest, threads_of(device)
     most = min(len(group), grouping.room(group[0])) if len(group) > 1 else 1
-    asked = [ALONE, Layout(1, threads), Layout(most, 1), Layout(FEW, threads)]
+    asked = [ALONE, Placement(1, threads), Placement(most, 1), Placement(FEW, threads)]
     fitting = [one for one in asked if one.stack * one.threads <= max(len(group), one.threads) and one.stack <= most]
     return list(dict.fromkeys(fitting))
 
@@ -166,7 +166,7 @@ def shared_cores(threads: int) -> Iterator[None]:
 class _Trial:
     """Models of one group, on a few utterances drawn at random, so that their lengths are those of all."""
 
-    def __init__(self, models: Sequence[Model], source: FeatureSource) -> None:
+    def __init__(self, models: Sequence[Model], source: CachedFeatures) -> None:
         self.models, self.source = models, source
         first, size = models[0], models[0].training.batch_size
         drawn = np.random.default_rng(first.training.data_seed).permutation(first.fold.train)
@@ -175,7 +175,7 @@ class _Trial:
         self.dev = first.fold.dev[:1]
         self.heads: dict[int, Head] = {}
 
-    def rate(self, layout: Layout) -> float:
+    def rate(self, layout: Placement) -> float:
         """Gives the steps of one model in a second."""
         places = [[thread * layout.stack + place for place in range(layout.stack)] for thread in range(layout.threads)]
         with shared_cores(layout.threads), ThreadPoolExecutor(layout.threads) as pool:

@@ -8,17 +8,17 @@ from typing import Protocol
 
 import torch
 
-from fusion.data.features import FeatureSource
-from fusion.grid.combinations import Model, Outcome
-from fusion.grid.engine.calibration import shared_cores, try_layouts, worth_a_trial
-from fusion.grid.engine.placement import AUTO, FUSED, MOST_STACKED, SHARED, Grouping, Layout, threads_of
+from fusion.data.features import CachedFeatures
+from fusion.grid.combinations import Model, ModelOutcome
+from fusion.grid.engine.calibration import calibrate, shared_cores, worth_a_trial
+from fusion.grid.engine.placement import AUTO, FUSED, MOST_STACKED, SHARED, Placement, StackGroups, threads_of
 from fusion.grid.engine.sources import Sources
 from fusion.grid.engine.train import OUT_OF_MEMORY, train_models
 from fusion.grid.journal import Journal
 from fusion.training.checkpoint import EpochScores
 
 
-class GridWatcher(Protocol):
+class GridProgress(Protocol):
     """Told how far a grid is; by one thread at a time."""
 
     def note(self, note: str) -> None:
@@ -33,7 +33,7 @@ class GridWatcher(Protocol):
         """A model has done an epoch."""
         ...
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: ModelOutcome) -> None:
         """A model is trained, or has failed."""
         ...
 
@@ -52,10 +52,10 @@ class Engine:
         device: where they are trained.
     """
 
-    def __init__(self, asked: str, *, journal: Journal, watcher: GridWatcher, device: torch.device) -> None:
+    def __init__(self, asked: str, *, journal: Journal, watcher: GridProgress, device: torch.device) -> None:
         self.asked, self.journal, self.watcher, self.device = asked, journal, watcher, device
-        self.layout: Layout | None = None
-        self._failed: dict[str, Outcome] = {}
+        self.layout: Placement | None = None
+        self._failed: dict[str, ModelOutcome] = {}
         self._telling, self._stop = Lock(), Event()
 
     @property
@@ -63,7 +63,7 @@ class Engine:
         """How the models were trained, for reports."""
         return str(self.layout or "none: all was in the journal")
 
-    def run(self, models: Sequence[Model], sources: Sources) -> Mapping[str, Outcome]:
+    def run(self, models: Sequence[Model], sources: Sources) -> Mapping[str, ModelOutcome]:
         """Trains all that the journal does not hold; a model that another grid trains is waited for.
 
         Returns:
@@ -75,7 +75,7 @@ class Engine:
         left = list({model.key: model for model in models if not self.journal.holds(model)}.values())
         if not left:
             return {}
-        grouping = Grouping(left, sources, stacking=self.asked != SHARED)
+        grouping = StackGroups(left, sources, stacking=self.asked != SHARED)
         layout = self._chosen(grouping, left, sources)
         self.watcher.start(left)
         elsewhere = self._train_all(grouping.units(layout), sources, layout.threads)
@@ -83,15 +83,15 @@ class Engine:
             self._train([model], sources.of(model.combination.plan), patient=True)
         return dict(self._failed)
 
-    def _chosen(self, grouping: Grouping, left: Sequence[Model], sources: Sources) -> Layout:
+    def _chosen(self, grouping: StackGroups, left: Sequence[Model], sources: Sources) -> Placement:
         for reason in sorted(grouping.reasons):
             self.watcher.note(f"not stacked: {reason}")
         if self.layout is None:
-            threads = Layout(1, threads_of(self.device))
+            threads = Placement(1, threads_of(self.device))
             if self.asked == FUSED:
-                self.layout = Layout(MOST_STACKED, 1)
+                self.layout = Placement(MOST_STACKED, 1)
             elif self.asked == AUTO and worth_a_trial(left, self.device):
-                trial = try_layouts(grouping, sources)
+                trial = calibrate(grouping, sources)
                 self.watcher.note(f"engine: {trial}")
                 self.layout = trial.layout
             else:
@@ -112,7 +112,7 @@ class Engine:
                 pool.shutdown(cancel_futures=True)
                 self._stop.clear()
 
-    def _train(self, unit: Sequence[Model], source: FeatureSource, *, patient: bool = False) -> list[Model]:
+    def _train(self, unit: Sequence[Model], source: CachedFeatures, *, patient: bool = False) -> list[Model]:
         """Trains a unit and writes it down; gives those of it that another grid has in hand."""
         with ExitStack() as claims:
             mine = [model for model in unit if claims.enter_context(self.journal.claimed(model, wait=patient))]
@@ -130,7 +130,7 @@ class Engine:
         with self._telling:
             self.watcher.epoch(model, scores)
 
-    def _keep(self, outcome: Outcome) -> None:
+    def _keep(self, outcome: ModelOutcome) -> None:
         """Writes an outcome down; what only lacked memory may fit another time, and is not."""
         if outcome.failure.startswith(OUT_OF_MEMORY):
             self._failed[outcome.model.key] = outcome

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fusion.data.batches import scoring_batches
-from fusion.data.features import FeatureSource
+from fusion.data.features import CachedFeatures
 from fusion.data.memory import memory_budget
 from fusion.evaluation.task import Task
 from fusion.experiment.plan import build
@@ -50,7 +50,7 @@ class Footprint:
         return COPIES * self.parameters + WORKING * self.activations
 
 
-def footprint_of(model: Model, source: FeatureSource) -> Footprint:
+def footprint_of(model: Model, source: CachedFeatures) -> Footprint:
     """Measures what the training of a model takes; nothing is trained."""
     head, _ = prepared(model, source)
     head.to(source.device)
@@ -65,7 +65,7 @@ def footprint_of(model: Model, source: FeatureSource) -> Footprint:
     )
 
 
-def room_for(footprint: Footprint, source: FeatureSource) -> int:
+def room_for(footprint: Footprint, source: CachedFeatures) -> int:
     """Tells how many models fit in memory beside the features at a time; at least one is tried."""
     budget = memory_budget(source.device, SHARE)
     if source.device.type != "cuda" and source.resident:
@@ -74,7 +74,7 @@ def room_for(footprint: Footprint, source: FeatureSource) -> int:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Placement:
     """How many models are trained at a time.
 
     Attributes:
@@ -90,7 +90,7 @@ class Layout:
         return models if self.threads == 1 else f"{models} in {self.threads} threads"
 
 
-ALONE = Layout(1, 1)
+ALONE = Placement(1, 1)
 
 
 def threads_of(device: torch.device) -> int:
@@ -99,7 +99,7 @@ def threads_of(device: torch.device) -> int:
     return cores if device.type == "cpu" else min(GPU_THREADS, cores)
 
 
-class Grouping:
+class StackGroups:
     """Which models may share a stack.
 
     Args:
@@ -122,11 +122,11 @@ class Grouping:
         """The models of the largest group, the most that one stack could have."""
         return max(self.groups.values(), key=len)
 
-    def units(self, layout: Layout) -> list[list[Model]]:
+    def units(self, layout: Placement) -> list[list[Model]]:
         """Cuts every group into stacks of even size, no larger than asked for and than memory allows."""
         return [unit for group in self.groups.values() for unit in _even(group, self._most(group, layout))]
 
-    def _most(self, group: Sequence[Model], layout: Layout) -> int:
+    def _most(self, group: Sequence[Model], layout: Placement) -> int:
         most = min(layout.stack, len(group))
         return most if most == 1 else min(most, max(1, self.room(group[0]) // layout.threads))
 
@@ -147,7 +147,7 @@ class Grouping:
         if reason:
             self.reasons.add(reason)
             return model.key
-        return place, plan.described["folds"][model.fold.name], key
+        return place, plan.identity["folds"][model.fold.name], key
 
 
 def _kept_bytes(head: Head, batch: Batch, task: Task) -> int:

@@ -14,21 +14,21 @@ import torch
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.data.features import FeatureSource
+from fusion.data.features import CachedFeatures
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.plan import Plan, plan_run
+from fusion.experiment.plan import RunPlan, plan_run
 from fusion.fingerprint import digest_of
-from fusion.grid.combinations import Combination, Model, Outcome, models_of
-from fusion.grid.engine.local import GridWatcher
+from fusion.grid.combinations import Combination, Model, ModelOutcome, models_of
+from fusion.grid.engine.local import GridProgress
 from fusion.grid.engine.sources import Sources
 from fusion.grid.engine.train import train_models
 from fusion.grid.journal import Journal
 from fusion.head import HeadConfig
 from fusion.heads.catalog import config_for, head_spec
-from fusion.training.loop import TrainedFold
+from fusion.training.loop import TrainedModel
 
 HELD = 2  # sources that a worker keeps between tasks
-_held: dict[tuple[str, float, str], FeatureSource] = {}
+_held: dict[tuple[str, float, str], CachedFeatures] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Task:
 class Sent:
     """What a worker sends back of one model."""
 
-    trained: TrainedFold | None
+    trained: TrainedModel | None
     failure: str
     notes: tuple[str, ...]
 
@@ -99,11 +99,11 @@ class RemoteEngine:
     cluster: GridCluster
     cache: Path
     journal: Journal
-    watcher: GridWatcher
+    watcher: GridProgress
     resident_share: float
     name: ClassVar[str] = "dask"
 
-    def run(self, models: Sequence[Model], sources: Sources) -> Mapping[str, Outcome]:
+    def run(self, models: Sequence[Model], sources: Sources) -> Mapping[str, ModelOutcome]:
         """Trains all models that the journal does not hold; the workers read the features themselves.
 
         Returns:
@@ -125,8 +125,8 @@ def run_on_workers(
     *,
     cache: Path,
     journal: Journal,
-    watcher: GridWatcher,
-) -> Mapping[str, Outcome]:
+    watcher: GridProgress,
+) -> Mapping[str, ModelOutcome]:
     """Trains all models that the journal does not hold.
 
     Args:
@@ -145,7 +145,7 @@ def run_on_workers(
     """
     asking = _Asking(models, cache, journal)
     watcher.start(asking.left)
-    lost: dict[str, Outcome] = {}
+    lost: dict[str, ModelOutcome] = {}
     for sent, came in results(task, asking.tasks()):
         for model, outcome in asking.outcomes(sent, came):
             if outcome.failure and not isinstance(came, list):
@@ -180,9 +180,9 @@ def train_task(own_device: Callable[[str], torch.device], resident_share: float,
     return [Sent(trained=one.trained, failure=one.failure, notes=one.notes) for one in outcomes]
 
 
-def _source(plan: Plan, device: torch.device, share: float) -> FeatureSource:
+def _source(plan: RunPlan, device: torch.device, share: float) -> CachedFeatures:
     """Gives the features of a plan, those of an earlier task where they are the same in every bit."""
-    key = str(device), share, digest_of([plan.described[name] for name in ("streams", "features", "labels", "folds")])
+    key = str(device), share, digest_of([plan.identity[name] for name in ("streams", "features", "labels", "folds")])
     if key not in _held:
         while len(_held) >= HELD:
             _held.pop(next(iter(_held)))
@@ -218,13 +218,13 @@ class _Asking:
                     models=tuple((model.fold.name, model.seed) for model in mine),
                 )
 
-    def outcomes(self, task: Task, came: Any) -> list[tuple[Model, Outcome]]:
+    def outcomes(self, task: Task, came: Any) -> list[tuple[Model, ModelOutcome]]:
         """Puts what came back beside what was sent."""
         models = self._sent.pop(task.place)
         if not isinstance(came, list):
-            return [(model, Outcome(model=model, failure=f"killed its worker: {came}")) for model in models]
+            return [(model, ModelOutcome(model=model, failure=f"killed its worker: {came}")) for model in models]
         return [
-            (model, Outcome(model=model, trained=one.trained, failure=one.failure, notes=one.notes))
+            (model, ModelOutcome(model=model, trained=one.trained, failure=one.failure, notes=one.notes))
             for model, one in zip(models, came, strict=True)
         ]
 

@@ -7,14 +7,14 @@ from typing import TypeAlias
 import torch
 
 from cache.errors import MmerError
-from fusion.data.features import FeatureSource
+from fusion.data.features import CachedFeatures
 from fusion.data.memory import is_out_of_memory
-from fusion.grid.combinations import Model, Outcome
+from fusion.grid.combinations import Model, ModelOutcome
 from fusion.grid.stacking.training import train_stack
 from fusion.head import Head
-from fusion.run.cross_validation import ready_head
+from fusion.run.cross_validation import build_and_prepare_head
 from fusion.training.checkpoint import EpochScores
-from fusion.training.loop import TrainedFold, train_fold
+from fusion.training.loop import TrainedModel, train_fold
 
 OnEpoch: TypeAlias = Callable[[Model, EpochScores], None]
 
@@ -22,7 +22,7 @@ OUT_OF_MEMORY = "out of memory"
 BUILDING = Lock()  # weights are drawn from torch's one generator
 
 
-def train_models(models: Sequence[Model], source: FeatureSource, on_epoch: OnEpoch) -> list[Outcome]:
+def train_models(models: Sequence[Model], source: CachedFeatures, on_epoch: OnEpoch) -> list[ModelOutcome]:
     """Trains models of one fold; several as one stack, which is split in half if memory does not suffice.
 
     Args:
@@ -41,19 +41,19 @@ def train_models(models: Sequence[Model], source: FeatureSource, on_epoch: OnEpo
     if source.device.type == "cuda":
         torch.cuda.empty_cache()
     if len(models) == 1:
-        return [Outcome(model=models[0], failure=f"{OUT_OF_MEMORY} on {source.device}")]
+        return [ModelOutcome(model=models[0], failure=f"{OUT_OF_MEMORY} on {source.device}")]
     half = len(models) // 2
     return [outcome for part in (models[:half], models[half:]) for outcome in train_models(part, source, on_epoch)]
 
 
-def prepared(model: Model, source: FeatureSource) -> tuple[Head, tuple[str, ...]]:
+def prepared(model: Model, source: CachedFeatures) -> tuple[Head, tuple[str, ...]]:
     """Builds the head of a model and lets it learn from its training part; one thread at a time."""
     with BUILDING:
-        head, notes = ready_head(model.combination.plan, source, model.fold.train, seed=model.seed)
+        head, notes = build_and_prepare_head(model.combination.plan, source, model.fold.train, seed=model.seed)
     return head, tuple(notes)
 
 
-def _one(model: Model, source: FeatureSource, on_epoch: OnEpoch) -> list[Outcome]:
+def _one(model: Model, source: CachedFeatures, on_epoch: OnEpoch) -> list[ModelOutcome]:
     head, notes = prepared(model, source)
     try:
         trained = train_fold(
@@ -70,7 +70,7 @@ def _one(model: Model, source: FeatureSource, on_epoch: OnEpoch) -> list[Outcome
     return [_outcome(model, trained, notes)]
 
 
-def _stack(models: Sequence[Model], source: FeatureSource, on_epoch: OnEpoch) -> list[Outcome]:
+def _stack(models: Sequence[Model], source: CachedFeatures, on_epoch: OnEpoch) -> list[ModelOutcome]:
     built = [prepared(model, source) for model in models]
     fold = models[0].fold
     trained = train_stack(
@@ -85,7 +85,7 @@ def _stack(models: Sequence[Model], source: FeatureSource, on_epoch: OnEpoch) ->
     return [_outcome(model, one, notes) for model, one, (_, notes) in zip(models, trained, built, strict=True)]
 
 
-def _outcome(model: Model, came: TrainedFold | MmerError, notes: tuple[str, ...]) -> Outcome:
-    if isinstance(came, TrainedFold):
-        return Outcome(model=model, trained=came, notes=notes)
-    return Outcome(model=model, failure=f"diverged: {came}", notes=notes)
+def _outcome(model: Model, came: TrainedModel | MmerError, notes: tuple[str, ...]) -> ModelOutcome:
+    if isinstance(came, TrainedModel):
+        return ModelOutcome(model=model, trained=came, notes=notes)
+    return ModelOutcome(model=model, failure=f"diverged: {came}", notes=notes)

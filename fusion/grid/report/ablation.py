@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fusion.evaluation.task import CLASSIFICATION, Score, Task
-from fusion.grid.combinations import Fields, told, value_text
+from fusion.grid.combinations import FieldValues, fields_text, value_text
 from fusion.grid.report.tables import ALL_TESTS, NOTHING, failure_text, spread_text
 from fusion.grid.selection import UNSET, Ranked, Spread
 from fusion.run.folder import Folder
@@ -17,7 +17,7 @@ CLOSED = "The tests of combinations that were not chosen are closed."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class AblationRow:
     """One row: a combination as it differs from the base.
 
     Attributes:
@@ -51,8 +51,8 @@ class Ablation:
 
     title: str
     base: str
-    fields: Fields
-    rows: tuple[Row, ...]
+    fields: FieldValues
+    rows: tuple[AblationRow, ...]
     shown: tuple[str, ...]
     compared: str
     task: Task = CLASSIFICATION
@@ -61,7 +61,7 @@ class Ablation:
     def caption(self) -> tuple[str, ...]:
         """What is to be known of the table, a sentence each."""
         measured = f"Mean ± standard deviation over folds, on {' and '.join(self.shown)}."
-        compared = f"Δ: difference to the first row ({told(self.fields)}) on {self.compared}, in points."
+        compared = f"Δ: difference to the first row ({fields_text(self.fields)}) on {self.compared}, in points."
         return tuple(one for one in (f"{self.title}.", measured, compared, self._tests) if one)
 
     @property
@@ -89,7 +89,7 @@ def ablation(ranked: Sequence[Ranked], title: str, *, base: str = BASE, task: Ta
     compared = "test" if complete and all(one.test for one in complete) else "dev"
     first = in_order[0]
     rows = tuple(
-        Row(
+        AblationRow(
             change=_change(one.fields, first.fields) if one is not first else "",
             lack=failure_text(one),
             dev=one.dev,
@@ -142,10 +142,10 @@ def as_latex(table: Ablation) -> str:
     return "\n".join([*lines, ""]).translate(SIGNS)
 
 
-def _change(fields: Fields, base: Fields) -> str:
+def _change(fields: FieldValues, base: FieldValues) -> str:
     """Tells what is set otherwise than in the base."""
     pairs = {name: (fields.get(name, UNSET), base.get(name, UNSET)) for name in {**base, **fields}}
-    return told({name: own for name, (own, other) in pairs.items() if value_text(own) != value_text(other)})
+    return fields_text({name: own for name, (own, other) in pairs.items() if value_text(own) != value_text(other)})
 
 
 def _gain(one: Ranked, base: Ranked, part: str, task: Task) -> dict[str, float] | None:
@@ -156,13 +156,13 @@ def _gain(one: Ranked, base: Ranked, part: str, task: Task) -> dict[str, float] 
     return {score.name: score.unit * (own[score.name] - other[score.name]) for score in known}
 
 
-def _name(row: Row, table: Ablation, fields: str) -> str:
+def _name(row: AblationRow, table: Ablation, fields: str) -> str:
     """Names a row; `fields` is how fields are set apart."""
     name = fields.format(row.change) if row.change else table.base
     return f"{name} ({row.lack})" if row.lack else name
 
 
-def _cells(row: Row, table: Ablation, strong: str) -> list[str]:
+def _cells(row: AblationRow, table: Ablation, strong: str) -> list[str]:
     """Gives the cells of a row after its name; `strong` is how the best of a column is set apart."""
     cells = []
     for part in table.shown:

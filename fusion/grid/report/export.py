@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
-from fusion.grid.combinations import Result
+from fusion.grid.combinations import ModelScores
 from fusion.grid.report.tables import wins_of
 from fusion.grid.selection import Ranked, Spread, fold_winners, nested, shows_unchosen, single_best
 from fusion.run.folder import Folder
@@ -15,7 +15,7 @@ GRID_CSV, MODELS_CSV = "grid.csv", "models.csv"
 
 def grid_json(
     ranked: Sequence[Ranked],
-    results: Sequence[Result],
+    results: Sequence[ModelScores],
     winners: Mapping[str, int],
     *,
     engine: str,
@@ -58,7 +58,7 @@ def grid_json(
 def write_csv(
     folder: Folder,
     ranked: Sequence[Ranked],
-    results: Sequence[Result],
+    results: Sequence[ModelScores],
     axes: Sequence[str],
     winners: Mapping[str, int],
     *,
@@ -127,7 +127,7 @@ def _csv_row(
 
 
 def _model_row(
-    one: Result, of: Ranked, axes: Sequence[str], winners: Mapping[str, int], columns: Sequence[tuple[str, str]]
+    one: ModelScores, of: Ranked, axes: Sequence[str], winners: Mapping[str, int], columns: Sequence[tuple[str, str]]
 ) -> list[object]:
     return [
         one.combination + 1,

@@ -9,21 +9,20 @@ from fusion.evaluation.statistics import Interval
 from fusion.evaluation.task import Task
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import digest_of
-from fusion.grid.combinations import told, told_by_reason
+from fusion.grid.combinations import fields_text, skipped_by_reason
 from fusion.grid.journal import Journal
 from fusion.grid.report.ablation import Ablation, ablation, as_latex, write_ablation
 from fusion.grid.report.export import grid_json, write_csv
-from fusion.grid.report.plots import plot_grid
 from fusion.grid.report.tables import Table, counted, fold_table, grid_table, sentences
 from fusion.grid.selection import Ranked, rank
-from fusion.grid.session import Found
+from fusion.grid.session import GridResults
 from fusion.run.folder import RESULTS, Folder
 
 REPORTS = "grids"  # folder of the journal, with one folder for each set of combinations
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Report:
+class GridReport:
     """What a grid says.
 
     Attributes:
@@ -39,7 +38,7 @@ class Report:
     """
 
     folder: Folder
-    found: Found
+    found: GridResults
     ranked: Sequence[Ranked]
     axes: Sequence[str]
     ranking: Table
@@ -59,6 +58,8 @@ class Report:
         Raises:
             MmerError: if they cannot be written.
         """
+        from fusion.grid.report.plots import plot_grid  # here: matplotlib takes a second to import
+
         found, folder = self.found, self.folder
         task = task_of_grid(found)
         write_csv(folder, self.ranked, found.results, self.axes, found.winners, task=task)
@@ -67,7 +68,7 @@ class Report:
         folder.write(RESULTS, self.json)
 
 
-def report_of(found: Found, journal: Journal, cache: AnyCache, *, engine: str) -> Report:
+def grid_report(found: GridResults, journal: Journal, cache: AnyCache, *, engine: str) -> GridReport:
     """Tells what a grid found.
 
     Args:
@@ -84,7 +85,7 @@ def report_of(found: Found, journal: Journal, cache: AnyCache, *, engine: str) -
     folder = Folder(journal.path / REPORTS / _digest(found))
     seconds = round(found.seconds, 3)
     plain = grid_json(ranked, found.results, found.winners, engine=engine, seconds=seconds, task=task)
-    return Report(
+    return GridReport(
         folder=folder,
         found=found,
         ranked=ranked,
@@ -96,7 +97,7 @@ def report_of(found: Found, journal: Journal, cache: AnyCache, *, engine: str) -
             _interval_text(found.interval, task),
             *plan.notes,
             *found.notes,
-            *told_by_reason(found.skipped),
+            *skipped_by_reason(found.skipped),
             f"{folder.path}: tables and pictures; {engine}; {found.seconds:.1f} s",
         ],
         json=plain | _beside(found, cache, folder),
@@ -104,17 +105,17 @@ def report_of(found: Found, journal: Journal, cache: AnyCache, *, engine: str) -
     )
 
 
-def monitor_of(found: Found) -> str:
+def monitor_of(found: GridResults) -> str:
     """Names the dev score that a grid chose by: that of its first combination."""
     return found.combinations[0].plan.experiment.training.monitor
 
 
-def task_of_grid(found: Found) -> Task:
+def task_of_grid(found: GridResults) -> Task:
     """Returns the task that all combinations of a grid share."""
     return found.combinations[0].plan.task
 
 
-def _beside(found: Found, cache: AnyCache, folder: Folder) -> dict[str, Any]:
+def _beside(found: GridResults, cache: AnyCache, folder: Folder) -> dict[str, Any]:
     plan = found.combinations[0].plan
     return {
         "fusion": plan.experiment.fusion,
@@ -129,7 +130,7 @@ def _beside(found: Found, cache: AnyCache, folder: Folder) -> dict[str, Any]:
     }
 
 
-def _title(found: Found, cache: AnyCache) -> str:
+def _title(found: GridResults, cache: AnyCache) -> str:
     plan = found.combinations[0].plan
     counts = [
         f"{len(plan.inputs.classes)} classes",
@@ -139,11 +140,11 @@ def _title(found: Found, cache: AnyCache) -> str:
     return f"{plan.experiment.fusion} on {corpus_of(cache)}, {plan.split.protocol}, {', '.join(counts)}"
 
 
-def _digest(found: Found) -> str:
+def _digest(found: GridResults) -> str:
     """Names the set of combinations and seeds, so that the report of another set does not take its place."""
     plan = found.combinations[0].plan
-    texts = [told(one.fields) for one in found.combinations]
-    return digest_of([plan.described["fusion"], plan.split.protocol, texts, list(plan.experiment.seeds)])[:8]
+    texts = [fields_text(one.fields) for one in found.combinations]
+    return digest_of([plan.identity["fusion"], plan.split.protocol, texts, list(plan.experiment.seeds)])[:8]
 
 
 def _interval_text(interval: Mapping[str, Interval | None], task: Task) -> str:

@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from fusion.grid.report.scale import Pictured, Scale, plain, scale_of, score_scale
+from fusion.grid.report.scale import PlotData, Scale, plain, scale_of, score_scale
 
 Places = npt.NDArray[np.float64]
 
@@ -24,7 +24,7 @@ DARK, LIGHT = "#17263c", "#9aa5b1"
 MANY = 12  # combinations that can be drawn without being seen through
 
 
-def draw_parallel(shown: Pictured, axes: Sequence[str]) -> Figure:
+def draw_parallel(shown: PlotData, axes: Sequence[str]) -> Figure:
     """Draws axes and the dev score side by side; lines are coloured by the score, and the best lies on top.
 
     Args:
@@ -72,7 +72,7 @@ def _heights(scale: Scale, scores: Places) -> Places:
     return moved
 
 
-def _colours(shown: Pictured) -> Any:
+def _colours(shown: PlotData) -> Any:
     """Gives colours of scores: the better, the darker, which is what is seen best on white."""
     low, high = min(shown.scores), max(shown.scores)
     limits = (low, high) if high > low else (low - 0.5, high + 0.5)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.grid.report.parallel import draw_parallel
-from fusion.grid.report.scale import Pictured, Scale, pictured, plain, scale_of, varied
+from fusion.grid.report.scale import PlotData, Scale, plain, plot_data, scale_of, varied
 from fusion.grid.selection import Ranked
 from fusion.run.folder import Folder
 
@@ -47,7 +47,7 @@ def plot_grid(
     Raises:
         MmerError: if one cannot be written.
     """
-    shown = pictured(ranked, monitor, task)
+    shown = plot_data(ranked, monitor, task)
     drawn = varied(shown.ranked, axes)
     figures = {f"axis-{quote(axis, safe='')}.png": draw_axis(shown, axis) for axis in drawn}
     if drawn:
@@ -58,7 +58,7 @@ def plot_grid(
     return list(figures)
 
 
-def draw_axis(shown: Pictured, axis: str) -> Figure:
+def draw_axis(shown: PlotData, axis: str) -> Figure:
     """Draws the dev score of each combination along an axis, with mean and standard deviation of each value.
 
     Where each value has one combination, the standard deviation is that over folds.
@@ -100,7 +100,7 @@ def _jitter(scale: Scale, groups: Sequence[Indices]) -> npt.NDArray[np.float64]:
     return moved
 
 
-def _draw_means(plot: Any, scale: Scale, groups: Sequence[Indices], shown: Pictured) -> None:
+def _draw_means(plot: Any, scale: Scale, groups: Sequence[Indices], shown: PlotData) -> None:
     places, scores = np.array(scale.places), np.array(shown.scores)
     centres, means = ([of[group].mean() for group in groups] for of in (places, scores))
     if len(groups) == len(scores):

@@ -24,7 +24,7 @@ PRINTED = 0x250  # the font has all letters below
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictured:
+class PlotData:
     """The combinations that a picture shows.
 
     Attributes:
@@ -65,12 +65,12 @@ class Pictured:
         return f"dev {self.name} {what}\n{counted(len(self.ranked), 'combination')}{lost}"
 
 
-def pictured(ranked: Sequence[Ranked], monitor: str, task: Task = CLASSIFICATION) -> Pictured:
+def plot_data(ranked: Sequence[Ranked], monitor: str, task: Task = CLASSIFICATION) -> PlotData:
     """Takes the combinations whose mean over all folds and seeds is known and finite."""
     score = task.score(monitor)
     known = [(one, one.dev) for one in ranked if one.complete and one.dev]
     shown = [(one, dev) for one, dev in known if math.isfinite(dev.mean.get(monitor, math.nan))]
-    return Pictured(
+    return PlotData(
         ranked=tuple(one for one, _ in shown),
         scores=tuple(score.unit * dev.mean[monitor] for _, dev in shown),
         spreads=tuple(score.unit * (dev.std[monitor] or 0.0) for _, dev in shown),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from fusion.evaluation.task import CLASSIFICATION, Score, Task
-from fusion.grid.combinations import Result, told
+from fusion.grid.combinations import ModelScores, fields_text
 from fusion.grid.selection import Ranked, Spread, fold_winners, nested, shows_unchosen, single_best
 from fusion.run.results import latex_row
 
@@ -32,9 +32,9 @@ def latex_rows(name: str, ranked: Sequence[Ranked], nested: Spread, task: Task =
     rows = [_row(f"{name}, nested", nested, task)]
     for one in ranked:
         if one.complete and one.dev:
-            rows.append(_row(f"{told(one.fields)}, dev", one.dev, task))
+            rows.append(_row(f"{fields_text(one.fields)}, dev", one.dev, task))
         if one.complete and one.test:
-            rows.append(_row(f"{told(one.fields)}, test", one.test, task))
+            rows.append(_row(f"{fields_text(one.fields)}, test", one.test, task))
     return rows
 
 
@@ -65,7 +65,7 @@ def grid_table(
 
 def fold_table(
     ranked: Sequence[Ranked],
-    results: Sequence[Result],
+    results: Sequence[ModelScores],
     winners: Mapping[str, int],
     task: Task = CLASSIFICATION,
 ) -> Table:
@@ -73,7 +73,7 @@ def fold_table(
     fields = {one.combination: one.fields for one in ranked}
     header = ["fold", "winner", *(f"{part} {score.title}" for part in ("dev", "test") for score in task.scores)]
     rows: list[list[object]] = [
-        [one.fold, told(fields[one.combination]), *_texts(one.dev, task), *_texts(one.test, task)]
+        [one.fold, fields_text(fields[one.combination]), *_texts(one.dev, task), *_texts(one.test, task)]
         for one in fold_winners(results, winners)
     ]
     result = nested(results, winners, task)
@@ -83,7 +83,7 @@ def fold_table(
 
 def sentences(
     ranked: Sequence[Ranked],
-    results: Sequence[Result],
+    results: Sequence[ModelScores],
     winners: Mapping[str, int],
     task: Task = CLASSIFICATION,
 ) -> list[str]:
@@ -94,7 +94,7 @@ def sentences(
     if best and best.dev:
         test = f", test {_in_words(best.test, task)}" if best.test else ""
         caveat = NOT_NESTED if len(winners) > 1 else ONE_FOLD
-        lines.append(f"best by mean dev: {told(best.fields)}, dev {_in_words(best.dev, task)}{test}; {caveat}")
+        lines.append(f"best by mean dev: {fields_text(best.fields)}, dev {_in_words(best.dev, task)}{test}; {caveat}")
     if shows_unchosen(results, winners):
         lines.append(ALL_TESTS)
     return lines

@@ -27,11 +27,17 @@ from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.grid.stacking.stack import HeadStack
 from fusion.head import Batch, Head, HeadOutput
 from fusion.nn.dropout import seed_dropout
-from fusion.training.checkpoint import EpochScores, Progress
+from fusion.training.checkpoint import EpochScores, TrainingState
 from fusion.training.config import PRECISIONS, TrainConfig
-from fusion.training.evaluate import by_batch, dev_scores
-from fusion.training.loop import TrainedFold, add_epoch, epoch_batches, schedule_of
-from fusion.training.loss_monitor import LOOK_EVERY, LossNotFinite, LossRecord, bad_feature, explained
+from fusion.training.evaluate import dev_scores, map_batches
+from fusion.training.loop import TrainedModel, epoch_batches, record_epoch, schedule_of
+from fusion.training.loss_monitor import (
+    LOOK_EVERY,
+    LossNotFinite,
+    LossRecord,
+    explain_divergence,
+    find_nonfinite_feature,
+)
 from fusion.training.steps import TOTAL, total_loss
 
 CLIP_EPSILON = 1e-6  # that of torch's `clip_grad_norm_`
@@ -151,7 +157,7 @@ def train_stack(
     *,
     task: Task = CLASSIFICATION,
     on_epoch: Callable[[int, EpochScores], None] | None = None,
-) -> list[TrainedFold | MmerError]:
+) -> list[TrainedModel | MmerError]:
     """Trains heads with equal stack keys on one part of a fold and chooses each one's epoch on another.
 
     Args:
@@ -182,16 +188,16 @@ class _Member:
     place: int
     head: Head
     config: TrainConfig
-    progress: Progress = field(default_factory=Progress)
+    progress: TrainingState = field(default_factory=TrainingState)
     best: Mapping[str, Tensor] = field(default_factory=dict)
     error: MmerError | None = None
 
-    def outcome(self, device: torch.device) -> TrainedFold | MmerError:
+    def outcome(self, device: torch.device) -> TrainedModel | MmerError:
         """Gives what its training gave; the head takes the best weights."""
         if self.error is not None:
             return self.error
         self.head.to(device).load_state_dict(self.best)
-        return TrainedFold(
+        return TrainedModel(
             best_epoch=self.progress.best_epoch,
             curves=tuple(self.progress.curves),
             weights={name: tensor.cpu() for name, tensor in self.best.items()},
@@ -201,7 +207,7 @@ class _Member:
 
     def fail(self, error: LossNotFinite, bad: str) -> None:
         """Ends it by an error; `bad` is what is wrong with its features."""
-        self.error = MmerError(explained(error, self.config, bad))
+        self.error = MmerError(explain_divergence(error, self.config, bad))
         self.error.__cause__ = error
 
 
@@ -274,7 +280,7 @@ class _StackTraining:
         return losses
 
     def _score(self, record: StackRecord, told: Callable[[int, EpochScores], None]) -> None:
-        every = by_batch(self.stack.logits, self.source, self.dev, self.scored_roles)
+        every = map_batches(self.stack.logits, self.source, self.dev, self.scored_roles)
         self._share_time()
         labels = self.source.labels[self.dev]
         for place, (member, logits) in enumerate(zip(self.members, every, strict=True)):
@@ -283,7 +289,7 @@ class _StackTraining:
                 continue
             dev = dev_scores(logits, labels, self.task)
             scores = EpochScores(epoch=self.done, losses=record.means(place), dev=dev)
-            if add_epoch(member.progress, scores, member.config, self.task):
+            if record_epoch(member.progress, scores, member.config, self.task):
                 member.best = self.stack.state_dict(place)
             told(member.place, scores)
 
@@ -308,7 +314,7 @@ class _StackTraining:
     @cached_property
     def _bad_feature(self) -> str:
         """What is wrong with the features, looked for once."""
-        return bad_feature(self.source, np.concatenate([self.train, self.dev]), self.roles)
+        return find_nonfinite_feature(self.source, np.concatenate([self.train, self.dev]), self.roles)
 
     def _gather(self) -> None:
         """Makes what steps need of each member into tensors, ``(models,)``."""

@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from cache.errors import MmerError
 from fusion.head import TrainingRows
@@ -75,6 +74,8 @@ def said_words(text: str, tokens: npt.NDArray[Any]) -> list[Word]:
 
 def telling_words(words: Iterable[Word]) -> list[str]:
     """Keeps the words that may describe a class: alphabetic, and no stop words."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS  # here: other heads need no scikit-learn
+
     return [word.text for word in words if word.text.isalpha() and word.text not in ENGLISH_STOP_WORDS]
 
 
@@ -244,6 +245,8 @@ def choose_items(
     """
     if not any(len(document) for document in documents):
         return [[] for _ in classes], []
+    from sklearn.feature_extraction.text import CountVectorizer  # here, as above
+
     vectorizer = CountVectorizer(analyzer=list)
     counts = vectorizer.fit_transform(documents)
     items = vectorizer.get_feature_names_out().tolist()  # sorted

@@ -50,7 +50,7 @@ from fusion.heads.label_guided.embeddings import (
     tonal_embeddings,
 )
 from fusion.nn.dropout import Dropout, SpanMask
-from fusion.nn.layers import Pool, front_of, masked_mean
+from fusion.nn.layers import Pool, input_projection, masked_mean
 
 LABEL_WORD, TFIDF, RAW, SOFTMAX = "label-word", "tfidf", "raw", "softmax"
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -176,7 +176,7 @@ class LabelGuided(Head):
         for role in config.roles:
             width = inputs.shapes[role][-1]
             dims[role] = config.dim or width
-            self.fronts[role] = front_of(config, inputs, role, dim=width)
+            self.fronts[role] = input_projection(config, inputs, role, dim=width)
             self.project[role] = nn.Linear(width, dims[role]) if width != dims[role] else nn.Identity()
             self.pools[role] = Pool(dims[role], kind=kind, learned=config.modality_dropout > 0)
         if config.labelled(TEXT):

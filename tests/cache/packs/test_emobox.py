@@ -8,7 +8,7 @@ from cache.errors import MmerError
 from cache.layout import COMMITTED, FAILED
 from cache.packs.catalog import open_pack, recognised
 from cache.packs.importing import import_pack
-from cache.packs.third_party import Asked
+from cache.packs.third_party import ImportOptions
 from cache.store import FeatureCache
 from tests.support.packs import emobox_record, frames, write_emobox
 
@@ -38,7 +38,7 @@ def test_metadata_may_be_json_and_elsewhere(tmp_path: Path) -> None:
     by_key = {record.pop("key"): record for record in records}
     (tmp_path / "toy.json").write_text(json.dumps(by_key))
     assert recognised(folder) == "emotion2vec-files"
-    pack = open_pack(folder, Asked(metadata=tmp_path / "toy.json"), "emobox")
+    pack = open_pack(folder, ImportOptions(metadata=tmp_path / "toy.json"), "emobox")
     assert [one.id for one in pack.utterances] == ["a", "b"]
     (tmp_path / "toy.json").rename(folder / "toy.json")
     (folder / "label_map.json").write_text('{"hap": "happy"}')
@@ -109,7 +109,7 @@ def test_metadata_must_be_named_where_it_is_not_clear(tmp_path: Path) -> None:
     with pytest.raises(MmerError, match=r"holds 2 \(toy_test_fold_1, toy_train_fold_1\) metadata files"):
         open_pack(folder)
     with pytest.raises(MmerError, match="is of EmoBox; this pack has another layout"):
-        open_pack(folder, Asked(metadata=tmp_path / "toy.jsonl"), "emotion2vec-files")
+        open_pack(folder, ImportOptions(metadata=tmp_path / "toy.jsonl"), "emotion2vec-files")
 
 
 def test_keys_of_several_datasets_stay_whole(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from cache.errors import MmerError
 from cache.packs.catalog import open_pack, recognised
 from cache.packs.importing import import_pack
-from cache.packs.third_party import Asked
+from cache.packs.third_party import ImportOptions
 from cache.store import FeatureCache
 from tests.support.packs import frames, write_emotion2vec
 
@@ -18,7 +18,7 @@ def test_packed_features_become_a_cache(tmp_path: Path) -> None:
     arrays = {name: frames(rows) for name, rows in zip(TURNS, [3, 0, 5], strict=True)}
     folder = write_emotion2vec(tmp_path / "feats", arrays, labels=["ang", "neu", "hap"])
     assert recognised(folder) == "emotion2vec"
-    import_pack(open_pack(folder, Asked(corpus="iemocap")), tmp_path / "a.h5")
+    import_pack(open_pack(folder, ImportOptions(corpus="iemocap")), tmp_path / "a.h5")
     cache = FeatureCache(tmp_path / "a.h5")
     stream = cache.stream("emotion2vec")
     for index, name in enumerate(TURNS):
@@ -128,7 +128,7 @@ def test_one_file_per_recording_is_taken_by_its_name(tmp_path: Path) -> None:
 def test_one_vector_per_utterance_is_one_row(tmp_path: Path) -> None:
     for number, name in enumerate("ab"):
         np.save(tmp_path / f"{name}.npy", frames(7, seed=number).mean(axis=0))
-    import_pack(open_pack(tmp_path, Asked(role="text")), tmp_path / "a.h5")
+    import_pack(open_pack(tmp_path, ImportOptions(role="text")), tmp_path / "a.h5")
     stream = FeatureCache(tmp_path / "a.h5").stream("emotion2vec")
     assert stream.lengths.tolist() == [1, 1]
     assert (stream.spec.shape, stream.spec.rate_hz, stream.spec.role) == ((4,), 0.0, "text")

@@ -14,7 +14,7 @@ from cache.layout import StreamPlan
 from cache.packs.catalog import open_pack
 from cache.packs.export import export_pack
 from cache.packs.importing import import_pack
-from cache.packs.third_party import Asked
+from cache.packs.third_party import ImportOptions
 from tests.support.packs import rewrite
 from tests.support.toys import commit, create, plan_for, utterances_named
 
@@ -198,7 +198,7 @@ def test_weights_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_a_pack_of_ours_describes_itself(tmp_path: Path) -> None:
     with pytest.raises(MmerError, match="leave --role and --metadata away"):
-        open_pack(pack_of(tmp_path, "npy"), Asked(role="text"))
+        open_pack(pack_of(tmp_path, "npy"), ImportOptions(role="text"))
 
 
 def test_what_is_no_pack_says_what_would_be_one(tmp_path: Path, toy: tuple[Path, StreamPlan]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from cache.errors import MmerError
 from cache.utterance import Utterance
 from featurize.corpora import catalog
-from featurize.corpora.base import Reading
+from featurize.corpora.base import CorpusReading
 from featurize.corpora.catalog import CORPORA, corpus_spec, read_corpus
 
 MANIFEST = "id,audio,text,label,speaker,session\nu1,../a.wav,,,,\n"
@@ -37,7 +37,7 @@ def test_a_root_that_does_not_exist_is_named(name: str, tmp_path: Path) -> None:
 def test_the_demo_may_be_given_a_folder_that_does_not_exist_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = Reading(root=tmp_path, utterances=[Utterance(id="u1")])
+    fake = CorpusReading(root=tmp_path, utterances=[Utterance(id="u1")])
     monkeypatch.setattr(
         catalog, "CORPORA", {"demo": replace(CORPORA["demo"], read=lambda root: replace(fake, root=root))}
     )

@@ -10,9 +10,9 @@ from cache.doctor import examine
 from cache.store import FeatureCache
 from featurize.corpora.iemocap import read_iemocap
 from featurize.encoders.options import EncodingOptions
-from featurize.extraction.job import Job
+from featurize.extraction.job import ExtractionJob
 from featurize.extraction.run import run_job
-from featurize.extraction.staleness import recording_digests
+from featurize.extraction.staleness import current_audio_digests
 from tests.support.voices import RATE_HZ, Silent, tone
 
 TINY = ("wav2vec2-tiny", "roberta-tiny")
@@ -20,11 +20,11 @@ TINY = ("wav2vec2-tiny", "roberta-tiny")
 
 def featurized(corpus: str, root: Path, path: Path) -> FeatureCache:
     options = EncodingOptions(device=torch.device("cpu"))
-    job = Job(corpus=corpus, root=root, cache=path, encoders=TINY, options=options, mel=False)
+    job = ExtractionJob(corpus=corpus, root=root, cache=path, encoders=TINY, options=options, mel=False)
     run_job(job, Silent())
     cache = FeatureCache(path)
     assert verify(cache) == []
-    assert verify_recordings(cache, recording_digests(root)) == []
+    assert verify_recordings(cache, current_audio_digests(root)) == []
     return cache
 
 

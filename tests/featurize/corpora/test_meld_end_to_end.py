@@ -10,9 +10,9 @@ from cache.audit import summarize, verify, verify_recordings
 from cache.doctor import examine
 from cache.store import FeatureCache
 from featurize.encoders.options import EncodingOptions
-from featurize.extraction.job import Job
-from featurize.extraction.run import Report, run_job
-from featurize.extraction.staleness import recording_digests
+from featurize.extraction.job import ExtractionJob
+from featurize.extraction.run import ExtractionReport, run_job
+from featurize.extraction.staleness import current_audio_digests
 from featurize.inputs.audio import resampled_length
 from tests.support.meld_release import FOLDERS, write_release
 from tests.support.sounds import written
@@ -23,10 +23,10 @@ ABSENT = "known defect of the release: the clip was never released (declare-lab/
 LONG = "known defect of the release: 305 s of the episode for one line (declare-lab/MELD issue 20)"
 
 
-def featurized(root: Path, path: Path, **options: Any) -> Report:
+def featurized(root: Path, path: Path, **options: Any) -> ExtractionReport:
     encoding = EncodingOptions(device=torch.device("cpu"), **options)
     encoders = ("wav2vec2-tiny", "roberta-tiny")
-    return run_job(Job(corpus="meld", root=root, cache=path, encoders=encoders, options=encoding), Silent())
+    return run_job(ExtractionJob(corpus="meld", root=root, cache=path, encoders=encoders, options=encoding), Silent())
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +35,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(root: Path) -> Report:
+def report(root: Path) -> ExtractionReport:
     return featurized(root, root.parent / "meld.h5", max_seconds=100.0, chunk=True)
 
 
 @pytest.fixture(scope="module")
-def cache(report: Report) -> FeatureCache:
+def cache(report: ExtractionReport) -> FeatureCache:
     return FeatureCache(report.cache)
 
 
 def test_the_cache_is_whole_and_of_these_recordings(cache: FeatureCache, root: Path) -> None:
     assert verify(cache) == []
-    assert verify_recordings(cache, recording_digests(root)) == []
+    assert verify_recordings(cache, current_audio_digests(root)) == []
     assert len(cache) == 9
 
 
@@ -78,7 +78,7 @@ def test_stereo_and_surround_at_48_khz_have_the_frames_of_their_length(cache: Fe
         assert len(cache.stream("logmel80").read(index)) == mel_frames
 
 
-def test_what_is_odd_about_the_folder_is_noted(report: Report) -> None:
+def test_what_is_odd_about_the_folder_is_noted(report: ExtractionReport) -> None:
     assert [note for note in report.notes if note.startswith("skipped")] == [
         "skipped 1 clips that are another cut of a test clip "
         f"(first: {FOLDERS['test']}/final_videos_testdia0_utt0.mp4)",

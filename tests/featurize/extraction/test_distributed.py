@@ -24,8 +24,8 @@ from cache.errors import CacheUnreadable, MmerError
 from cache.joined import open_cache
 from cache.layout import COMMITTED
 from cache.store import FeatureCache
-from featurize.extraction.distributed import EncoderShelf, extract_on, run_shards_on
-from featurize.extraction.run import Report, run_job, run_shards
+from featurize.extraction.distributed import EncoderCache, extract_on, run_shards_on
+from featurize.extraction.run import ExtractionReport, run_job, run_shards
 from featurize.runtime.cluster import Cluster, Workers, cluster_of
 from tests.support.voices import RATE_HZ, Silent, contents, featurized, job_over, tone, write_corpus
 
@@ -84,7 +84,7 @@ class Disturbing(Silent):
             disturb()
 
 
-def run_on(cluster: Cluster, manifest: Path, path: Path, progress: Silent, **changes: Any) -> Report:
+def run_on(cluster: Cluster, manifest: Path, path: Path, progress: Silent, **changes: Any) -> ExtractionReport:
     return run_job(job_over(manifest, path, **changes), progress, partial(extract_on, cluster))
 
 
@@ -209,9 +209,9 @@ def test_a_worker_with_other_weights_stops_the_run(
 ) -> None:
     sharing = cluster.sharing
 
-    def other_precision(shelf: EncoderShelf) -> Any:
+    def other_precision(shelf: EncoderCache) -> Any:
         lineup = shelf._lineup
-        return sharing(EncoderShelf(shelf.name, replace(lineup, options=replace(lineup.options, precision="bfloat16"))))
+        return sharing(EncoderCache(shelf.name, replace(lineup, options=replace(lineup.options, precision="bfloat16"))))
 
     monkeypatch.setattr(cluster, "sharing", other_precision)
     with pytest.raises(MmerError, match=r"worker \S+ has another wav2vec2-tiny \(precision float32 -> bfloat16\)"):

@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from featurize.extraction.job import Job, job_of, ready_job
+from featurize.extraction.job import ExtractionJob, job_of, ready_job
 from featurize.extraction.run import shard_job
 from tests.support.voices import job_over, write_voices
 
 CPU = torch.device("cpu")
 
 
-def job(corpus: str, root: str | None = None, cache: str | None = None) -> Job:
+def job(corpus: str, root: str | None = None, cache: str | None = None) -> ExtractionJob:
     return job_of(corpus, root=Path(root) if root else None, cache=Path(cache) if cache else None, device=CPU)
 
 

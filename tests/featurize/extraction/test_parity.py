@@ -5,11 +5,11 @@ import pytest
 import soundfile
 
 from cache.utterance import Utterance
-from featurize.corpora.base import Reading
+from featurize.corpora.base import CorpusReading
 from featurize.encoders.base import SpeechInput
 from featurize.encoders.options import EncodingOptions
 from featurize.encoders.tiny import build_vit_mel_tiny, build_wav2vec2_tiny
-from featurize.extraction.job import Job, Lineup, Ready
+from featurize.extraction.job import EncoderSet, ExtractionJob, PlannedJob
 from featurize.extraction.parity import TOLERANCE, check_parity
 from featurize.extraction.plan import plan_encoder, read_inputs
 from featurize.extraction.prepare import CorpusHeader
@@ -19,17 +19,17 @@ from tests.support.models import CPU, speech_encoder, waveforms
 
 def ready_for(
     folder: Path, lengths: Sequence[int], *, max_seconds: float = 60.0, encoder: SpeechInput | None = None
-) -> Ready:
+) -> PlannedJob:
     """Plans an encoder, wav2vec2-tiny if none is given, over recordings of the given lengths."""
     for index, wave in enumerate(waveforms(lengths)):
         soundfile.write(folder / f"{index}.wav", wave, 16_000, subtype="FLOAT")
     utterances = [Utterance(id=str(index), audio=f"{index}.wav") for index in range(len(lengths))]
-    inputs = read_inputs(Reading(root=folder, utterances=utterances))
+    inputs = read_inputs(CorpusReading(root=folder, utterances=utterances))
     encoder = encoder or speech_encoder(build_wav2vec2_tiny().wav2vec2)
-    job = Job(corpus="manifest", root=folder, cache=folder / "a.h5", options=EncodingOptions(device=CPU))
-    lineup = Lineup(requests=[], options=job.options, mel=False, characters=False)
+    job = ExtractionJob(corpus="manifest", root=folder, cache=folder / "a.h5", options=EncodingOptions(device=CPU))
+    lineup = EncoderSet(requests=[], options=job.options, mel=False, characters=False)
     plans = [plan_encoder(encoder, inputs, max_seconds=max_seconds, chunk=False)]
-    return Ready(job=job, corpus=CorpusHeader(name="a", root=folder), lineup=lineup, inputs=inputs, plans=plans)
+    return PlannedJob(job=job, corpus=CorpusHeader(name="a", root=folder), lineup=lineup, inputs=inputs, plans=plans)
 
 
 def test_the_parity_check_gives_the_figure_of_the_worst_utterance(tmp_path: Path) -> None:

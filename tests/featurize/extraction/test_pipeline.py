@@ -12,7 +12,7 @@ from cache.rows import StoredRows, to_stored
 from cache.store import FeatureCache
 from cache.stream import StreamSpec
 from cache.writer import CacheWriter, Row, writing_lock
-from featurize.encoders.base import Planned
+from featurize.encoders.base import InputPlan
 from featurize.extraction.encode import encode_split
 from featurize.extraction.pipeline import WAITING, CommitThread
 from tests.support.toys import create, plan_for, utterances_named
@@ -29,8 +29,8 @@ class Hungry:
         self.batches: list[int] = []
         self._inputs, self._error, self._longest = inputs, error, longest
 
-    def plan(self, sizes: Sequence[int]) -> list[Planned]:
-        return [Planned(rows=(size,), cost=size) for size in sizes]
+    def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
+        return [InputPlan(rows=(size,), cost=size) for size in sizes]
 
     def encode(self, inputs: Values, *, precise: bool = False) -> list[tuple[Any, ...]]:
         self.batches.append(len(inputs))

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from cache.errors import MmerError
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
-from featurize.corpora.base import Reading
-from featurize.encoders.base import Planned, Waveform
+from featurize.corpora.base import CorpusReading
+from featurize.encoders.base import InputPlan, Waveform
 from featurize.encoders.catalog import parse_requests
 from featurize.encoders.load import character_targets, load_encoders
 from featurize.encoders.options import EncodingOptions
@@ -28,7 +28,7 @@ from featurize.extraction.plan import (
     speech_digest,
     transcript_digest,
 )
-from featurize.inputs.audio import Recording, Span
+from featurize.inputs.audio import AudioSpan, Recording
 from featurize.inputs.transcript import Dialogues, Turn
 from tests.support.models import turns
 from tests.support.voices import RATE_HZ, tone
@@ -83,20 +83,20 @@ class Counting:
         self.specs = [StreamSpec(name="a", role="audio", source="a", shape=(1,), dtype="float32", rate_hz=160.0)]
         self.start_weights: Mapping[str, npt.NDArray[Any]] = {}
 
-    def plan(self, sizes: Sequence[int]) -> list[Planned]:
-        return [Planned(rows=(size // 100,), cost=size // 100, note=f"{size} samples") for size in sizes]
+    def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
+        return [InputPlan(rows=(size // 100,), cost=size // 100, note=f"{size} samples") for size in sizes]
 
     def encode(self, inputs: Sequence[Waveform], *, precise: bool = False) -> list[tuple[Any, ...]]:
         return [(np.full((len(one) // 100, 1), one.mean()),) for one in inputs]
 
 
-def span(seconds: float, rate_hz: int = RATE_HZ) -> Span:
+def span(seconds: float, rate_hz: int = RATE_HZ) -> AudioSpan:
     samples = round(seconds * rate_hz)
     whole = Recording(path=Path("a.wav"), rate_hz=rate_hz, samples=samples, seekable=True)
-    return Span(recording=whole, start=0, stop=samples)
+    return AudioSpan(recording=whole, start=0, stop=samples)
 
 
-def inputs_of(*spans: Span | str) -> Inputs:
+def inputs_of(*spans: AudioSpan | str) -> Inputs:
     utterances = [Utterance(id=str(index), text=f"text {index}") for index in range(len(spans))]
     remarks = [""] * len(spans)
     return Inputs(
@@ -131,8 +131,8 @@ def test_a_recording_just_over_the_limit_is_not_told_to_be_as_long_as_the_limit(
     assert not planned.failure.startswith("2.0 s, longer than --max-seconds 2;")
 
 
-def reading(root: Path, *utterances: Utterance, **remarks: str) -> Reading:
-    return Reading(root=root, utterances=list(utterances), remarks=remarks)
+def reading(root: Path, *utterances: Utterance, **remarks: str) -> CorpusReading:
+    return CorpusReading(root=root, utterances=list(utterances), remarks=remarks)
 
 
 def test_inputs_are_cleaned_probed_and_given_their_duration(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_inputs_are_cleaned_probed_and_given_their_duration(tmp_path: Path) -> N
     assert inputs.utterances[1].speaker == "s"
     assert inputs.remarks == ["1 NUL character removed", "overlaps", "odd; empty transcript", "", ""]
     whole, part, *failed = inputs.spans
-    assert isinstance(whole, Span)
-    assert isinstance(part, Span)
+    assert isinstance(whole, AudioSpan)
+    assert isinstance(part, AudioSpan)
     assert (whole.start, whole.stop, part.start, part.stop) == (0, 24_000, 4000, 16_000)
     beyond = "span 1 to 2 s does not lie in the recording of 1.500 s"
     assert failed == ["missing", beyond, "no recording named"]
@@ -206,7 +206,7 @@ def test_text_encoders_give_the_rows_that_were_planned(name: str, texts: list[st
     check_rows(encoder, encoder.plan(turns(*texts)), encoder.encode(turns(*texts)))
 
 
-def check_rows(encoder: Any, planned: Sequence[Planned], encoded: Sequence[tuple[Any, ...]]) -> None:
+def check_rows(encoder: Any, planned: Sequence[InputPlan], encoded: Sequence[tuple[Any, ...]]) -> None:
     for one, rows in zip(planned, encoded, strict=True):
         assert tuple(len(array) for array in rows) == one.rows
         assert [array.shape[1:] for array in rows] == [spec.shape for spec in encoder.specs]
@@ -216,7 +216,7 @@ def test_a_plan_has_a_stream_for_each_spec() -> None:
     plan = EncoderPlan(
         encoder=encoders()["wav2vec2-tiny"],
         consumes="speech",
-        planned=[Planned(rows=(3, 3, 3), cost=3), Planned(failure="missing"), Planned(rows=(5, 5, 5), cost=5)],
+        planned=[InputPlan(rows=(3, 3, 3), cost=3), InputPlan(failure="missing"), InputPlan(rows=(5, 5, 5), cost=5)],
     )
     assert [stream.spec.name for stream in plan.streams()] == [
         "wav2vec2-tiny",

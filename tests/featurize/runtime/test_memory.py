@@ -3,7 +3,7 @@ import platform
 
 import pytest
 
-from featurize.runtime.device import keep_freed_memory
+from featurize.runtime.memory import keep_freed_memory
 
 
 def test_glibc_takes_both_thresholds() -> None:

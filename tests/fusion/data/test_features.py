@@ -6,7 +6,7 @@ import torch
 
 from cache.joined import open_cache
 from cache.layout import StreamPlan
-from fusion.data.features import AHEAD, FeatureSource, FoldRows
+from fusion.data.features import AHEAD, CachedFeatures, TrainingSubset
 from fusion.data.memory import memory_budget, peak_memory
 from fusion.head import AUDIO, TEXT
 from tests.support.toys import commit, create, plan_for, utterances_named
@@ -80,7 +80,7 @@ def test_roles_that_are_not_asked_for_are_not_read(learnable: Path, resident_byt
 
 
 def test_only_the_chosen_utterances_are_held(learnable: Path) -> None:
-    source = FeatureSource(open_cache(learnable), STREAMS, LABELS, chosen=np.array([3, 8, 2]))
+    source = CachedFeatures(open_cache(learnable), STREAMS, LABELS, chosen=np.array([3, 8, 2]))
     rows = {role: int(lengths[[2, 3, 8]].sum()) for role, lengths in source.rows_by_role.items()}
     assert source.size_bytes == rows[AUDIO] * 12 + rows[TEXT] * 48 + rows["chars"]
     assert source.batch(np.array([8, 2])).indices.tolist() == [8, 2]
@@ -103,7 +103,7 @@ def test_codes_are_whole_numbers(tmp_path: Path) -> None:
     commit(tmp_path / "a.h5", plan, range(2))
     for budget in (None, 0):
         cache = open_cache(tmp_path / "a.h5")
-        source = FeatureSource(cache, {"codes": "enc"}, np.zeros(2, np.int64), resident_bytes=budget)
+        source = CachedFeatures(cache, {"codes": "enc"}, np.zeros(2, np.int64), resident_bytes=budget)
         codes = source.batch(np.array([1])).features["codes"]
         assert codes.dtype == torch.int64
         np.testing.assert_array_equal(codes[0].numpy(), source.cache.stream("enc").read(1))
@@ -111,7 +111,7 @@ def test_codes_are_whole_numbers(tmp_path: Path) -> None:
 
 def test_the_training_part_of_a_fold_gives_itself_alone(learnable: Path) -> None:
     source = toy_source(learnable)
-    rows = FoldRows(source, np.array([4, 5, 20]))
+    rows = TrainingSubset(source, np.array([4, 5, 20]))
     assert len(rows) == 3
     assert rows.labels.tolist() == LABELS[[4, 5, 20]].tolist()
     assert rows.text(2) == "text of u20"
@@ -123,7 +123,7 @@ def test_the_training_part_of_a_fold_gives_itself_alone(learnable: Path) -> None
 
 def test_every_utterance_needs_a_label(toy: tuple[Path, StreamPlan]) -> None:
     with pytest.raises(ValueError, match="one class for each of 4 utterances, got 3"):
-        FeatureSource(open_cache(toy[0]), {"audio": "enc"}, np.zeros(3, np.int64))
+        CachedFeatures(open_cache(toy[0]), {"audio": "enc"}, np.zeros(3, np.int64))
 
 
 @pytest.mark.gpu
@@ -131,7 +131,7 @@ def test_every_utterance_needs_a_label(toy: tuple[Path, StreamPlan]) -> None:
 @WAYS
 def test_batches_on_a_gpu_are_those_of_a_cpu(learnable: Path, resident_bytes: int | None) -> None:
     groups = np.array_split(np.arange(COUNT), 6)
-    gpu = FeatureSource(
+    gpu = CachedFeatures(
         open_cache(learnable), STREAMS, LABELS, device=torch.device("cuda"), resident_bytes=resident_bytes
     )
     for one, other in zip(toy_source(learnable).batches(groups), gpu.batches(groups), strict=True):

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from cache.errors import MmerError
-from fusion.evaluation.metrics import METRICS, confusion, score, score_confusions
+from fusion.evaluation.metrics import METRICS, compute_scores, confusion, score_confusions
 
 Integers = npt.NDArray[np.int64]
 GOLDEN = np.array([[9, 1], [3, 1]])  # systems.md 1.4: asymmetric, so that an exchange of any two shows
@@ -19,7 +19,7 @@ def predictions_of(matrix: Integers) -> tuple[Integers, Integers]:
 
 
 def test_the_golden_confusion_matrix_gives_the_golden_scores() -> None:
-    scores = score(*predictions_of(GOLDEN), 2)
+    scores = compute_scores(*predictions_of(GOLDEN), 2)
     assert scores.wa == pytest.approx(0.714286, abs=1e-6)
     assert scores.ua == pytest.approx(0.575, abs=1e-6)
     assert scores.wf1 == pytest.approx(0.679654, abs=1e-6)
@@ -27,7 +27,7 @@ def test_the_golden_confusion_matrix_gives_the_golden_scores() -> None:
 
 
 def test_wa_is_the_accuracy_and_ua_the_mean_recall_by_name_t002_8() -> None:
-    named = score(*predictions_of(GOLDEN), 2).as_dict()
+    named = compute_scores(*predictions_of(GOLDEN), 2).as_dict()
     assert tuple(named) == METRICS == ("wa", "ua", "wf1", "mf1")
     assert (round(named["wa"], 4), round(named["ua"], 4)) == (0.7143, 0.575)
 
@@ -37,22 +37,24 @@ def test_rows_of_the_confusion_matrix_are_the_truth() -> None:
 
 
 def test_a_class_that_is_never_guessed_has_precision_0_and_no_warning() -> None:
-    scores = score(np.array([0, 0, 1]), np.array([0, 0, 0]), 2)
+    scores = compute_scores(np.array([0, 0, 1]), np.array([0, 0, 0]), 2)
     assert scores.as_dict() == pytest.approx({"wa": 2 / 3, "ua": 0.5, "wf1": 2 / 3 * 0.8, "mf1": 0.4})
 
 
 def test_a_class_that_the_truth_lacks_is_an_error_and_not_skipped() -> None:
     truth, guess = np.array([0, 0, 2]), np.array([0, 1, 2])
     with pytest.raises(MmerError, match="the mean over 4 classes, but no utterance is of class 1, 3"):
-        score(truth, guess, 4)
-    assert score(truth, guess, 4, every_class=False).ua == pytest.approx(0.75)
+        compute_scores(truth, guess, 4)
+    assert compute_scores(truth, guess, 4, every_class=False).ua == pytest.approx(0.75)
 
 
 def test_macro_f1_is_over_the_classes_of_the_truth_as_ua_is() -> None:
     truth = np.array([0, 0, 2])
     never, guessed = np.array([0, 0, 2]), np.array([0, 1, 2])
-    assert score(truth, never, 4, every_class=False).mf1 == 1  # classes 1 and 3 are in neither
-    assert score(truth, guessed, 4, every_class=False).mf1 == pytest.approx((2 / 3 + 1) / 2)  # 1 is guessed alone
+    assert compute_scores(truth, never, 4, every_class=False).mf1 == 1  # classes 1 and 3 are in neither
+    assert compute_scores(truth, guessed, 4, every_class=False).mf1 == pytest.approx(
+        (2 / 3 + 1) / 2
+    )  # 1 is guessed alone
 
 
 @settings(deadline=None, max_examples=50)
@@ -60,20 +62,20 @@ def test_macro_f1_is_over_the_classes_of_the_truth_as_ua_is() -> None:
 def test_macro_f1_agrees_with_scikit_learn(matrix: Integers) -> None:
     truth, guess = predictions_of(matrix)
     expected = f1_score(truth, guess, average="macro", labels=np.arange(4), zero_division=0)
-    assert score(truth, guess, 4).mf1 == pytest.approx(expected)
+    assert compute_scores(truth, guess, 4).mf1 == pytest.approx(expected)
     assert score_confusions(matrix)[METRICS.index("mf1")] == pytest.approx(expected)
 
 
 def test_nothing_is_no_score() -> None:
     nothing = np.array([], dtype=np.int64)
     with pytest.raises(MmerError, match="nothing to score"):
-        score(nothing, nothing, 2, every_class=False)
+        compute_scores(nothing, nothing, 2, every_class=False)
 
 
 def test_the_scores_agree_with_scikit_learn() -> None:
     generator = np.random.default_rng(0)
     truth, guess = generator.integers(0, 5, 200), generator.integers(0, 5, 200)
-    scores = score(truth, guess, 5)
+    scores = compute_scores(truth, guess, 5)
     assert scores.wa == pytest.approx(accuracy_score(truth, guess))
     assert scores.ua == pytest.approx(balanced_accuracy_score(truth, guess))
 
@@ -81,5 +83,5 @@ def test_the_scores_agree_with_scikit_learn() -> None:
 @settings(deadline=None, max_examples=25)
 @given(arrays(np.int64, (3, 4, 4), elements=st.integers(0, 6)).filter(lambda counts: counts.sum(axis=(1, 2)).all()))
 def test_many_matrices_at_once_score_as_each_alone(matrices: Integers) -> None:
-    alone = [score(*predictions_of(matrix), 4, every_class=False).as_dict() for matrix in matrices]
+    alone = [compute_scores(*predictions_of(matrix), 4, every_class=False).as_dict() for matrix in matrices]
     np.testing.assert_allclose(score_confusions(matrices), [[*one.values()] for one in alone], atol=1e-12)

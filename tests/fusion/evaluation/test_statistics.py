@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
-from fusion.evaluation.metrics import METRICS, Scores, score
+from fusion.evaluation.metrics import METRICS, Scores, compute_scores
 from fusion.evaluation.statistics import Predictions, bootstrap_interval, clusters_of, compare, pooled_scores, summarize
 from tests.support.rosters import dyads, show
 
@@ -61,7 +61,7 @@ def test_seeds_without_the_same_folds_are_refused(scores: dict[int, list[Scores]
 
 def test_pooled_scores_are_those_of_all_predictions_together() -> None:
     run = predicted()
-    expected = score(run.truth, run.guess, 4).as_dict()
+    expected = compute_scores(run.truth, run.guess, 4).as_dict()
     assert pooled_scores(run) == pytest.approx(expected)
     assert summarize({1: scored(0.1)}, run).pooled == pytest.approx(expected)
 
@@ -73,7 +73,7 @@ def test_the_interval_agrees_with_a_bootstrap_written_out() -> None:
     draws = []
     for _ in range(200):
         places = np.concatenate([members[place] for place in generator.integers(0, 12, 12)])
-        draws.append(score(run.truth[places], run.guess[places], 4).ua)
+        draws.append(compute_scores(run.truth[places], run.guess[places], 4).ua)
     interval = bootstrap_interval(run)["ua"]
     assert interval == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
 

@@ -7,7 +7,7 @@ from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
-from fusion.evaluation.metrics import METRICS, score
+from fusion.evaluation.metrics import METRICS, compute_scores
 from fusion.evaluation.task import (
     CLASSIFICATION,
     MONITORS,
@@ -32,7 +32,7 @@ def test_the_scores_of_classification_are_those_that_are_computed_in_the_order_o
     assert CLASSIFICATION.names == METRICS == ("wa", "ua", "wf1", "mf1")
     assert [score.title for score in CLASSIFICATION.scores] == ["WA", "UA", "W-F1", "M-F1"]
     truth, guess = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])
-    assert CLASSIFICATION.evaluate(truth, guess, 3) == score(truth, guess, 3).as_dict()
+    assert CLASSIFICATION.evaluate(truth, guess, 3) == compute_scores(truth, guess, 3).as_dict()
     assert CLASSIFICATION.evaluate(truth, guess, 4, complete=False)["mf1"] == pytest.approx(
         f1_score(truth, guess, average="macro")
     )

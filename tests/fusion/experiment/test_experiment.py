@@ -26,8 +26,8 @@ def test_seeds_are_numbers_that_differ(seeds: tuple[int, ...], told: str) -> Non
 
 
 def test_what_decides_a_run_is_plain_and_the_same_every_time(trainable: Path) -> None:
-    described = plan(trainable, "label-guided").described
-    assert json.loads(json.dumps(described)) == described == plan(trainable, "label-guided").described
+    described = plan(trainable, "label-guided").identity
+    assert json.loads(json.dumps(described)) == described == plan(trainable, "label-guided").identity
     assert "seed" not in described["training"]
     assert described["streams"]["audio"].split() == ["voice", open_cache(trainable).stream("voice").key]
 
@@ -47,21 +47,21 @@ def test_what_decides_a_run_is_plain_and_the_same_every_time(trainable: Path) ->
 def test_every_change_of_what_was_asked_for_is_another_run(
     trainable: Path, section: str, values: dict[str, object], asked: dict[str, object]
 ) -> None:
-    assert plan(trainable, "audio").described[section] != plan(trainable, "audio", values, **asked).described[section]
+    assert plan(trainable, "audio").identity[section] != plan(trainable, "audio", values, **asked).identity[section]
 
 
 def test_other_features_under_the_same_key_are_another_run(trainable: Path, tmp_path: Path) -> None:
     changed = Path(shutil.copy(trainable, tmp_path))
     with h5py.File(changed, "r+") as file:
         file["streams/voice/checksum"][5] += 1
-    one, other = (plan(path, "audio").described for path in (trainable, changed))
+    one, other = (plan(path, "audio").identity for path in (trainable, changed))
     assert {name for name in one if one[name] != other[name]} == {"features"}
 
 
 def test_another_label_is_another_run(trainable: Path, tmp_path: Path) -> None:
     changed = Path(shutil.copy(trainable, tmp_path))
     scramble(changed, [0, 1, 2, 3])
-    assert plan(trainable, "audio").described["folds"] != plan(changed, "audio").described["folds"]
+    assert plan(trainable, "audio").identity["folds"] != plan(changed, "audio").identity["folds"]
 
 
 def test_the_order_of_utterances_in_the_file_is_no_other_run(trainable: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_order_of_utterances_in_the_file_is_no_other_run(trainable: Path, tm
     back = write_piece(trainable, tmp_path / "a.h5", ids[36:], every)
     front = write_piece(trainable, tmp_path / "b.h5", ids[:36], every)
     merge_caches(tmp_path / "c.h5", [back, front])
-    one, other = (plan(path, "text", protocol="speaker").described for path in (trainable, tmp_path / "c.h5"))
+    one, other = (plan(path, "text", protocol="speaker").identity for path in (trainable, tmp_path / "c.h5"))
     assert one["features"] == other["features"]
     assert one["folds"] == other["folds"]
 

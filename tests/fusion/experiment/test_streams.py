@@ -10,7 +10,7 @@ from cache.errors import MmerError
 from cache.joined import AnyCache, open_cache
 from cache.layout import StreamPlan
 from cache.stream import StreamSpec
-from fusion.experiment.streams import Chosen, choose_streams, head_inputs
+from fusion.experiment.streams import StreamSelection, head_inputs, select_streams
 from fusion.heads.catalog import HEADS, config_for
 from tests.support.runs import plan, write_cache
 from tests.support.toys import create, utterances_named
@@ -26,18 +26,18 @@ def cache_of(folder: Path, *specs: StreamSpec, **weights: Any) -> AnyCache:
     return open_cache(folder / "a.h5")
 
 
-def chosen(cache: AnyCache, fusion: str, asked: dict[str, str] | None = None, **values: object) -> Chosen:
-    return choose_streams(cache, config_for(fusion, values), asked or {})
+def chosen(cache: AnyCache, fusion: str, asked: dict[str, str] | None = None, **values: object) -> StreamSelection:
+    return select_streams(cache, config_for(fusion, values), asked or {})
 
 
 @pytest.mark.parametrize("fusion", HEADS)
 def test_every_head_finds_all_that_it_reads(trainable: Path, fusion: str) -> None:
     cache, config = open_cache(trainable), config_for(fusion, {})
-    found = choose_streams(cache, config, {})
+    found = select_streams(cache, config, {})
     read = {*config.roles, *config.training_roles, *config.prepare_roles}
     assert set(found.streams) == read
     assert set(found.starts) == set(config.weight_roles) - read
-    assert {*found.always, *found.training} == set(found.streams.values())
+    assert {*found.required, *found.training_only} == set(found.streams.values())
     inputs = head_inputs(cache, found, ("a", "b"))
     assert set(inputs.shapes) == {*read, *found.starts} == set(inputs.layers)
 
@@ -56,7 +56,7 @@ def test_the_last_layer_without_history_is_preferred(tmp_path: Path) -> None:
 
 def test_a_lone_stream_with_history_is_taken(tmp_path: Path) -> None:
     cache = cache_of(tmp_path, spec("words+history10", "text", preprocessing={"history": 10}))
-    assert chosen(cache, "text").always == ["words+history10"]
+    assert chosen(cache, "text").required == ["words+history10"]
 
 
 def test_two_streams_that_fit_alike_are_an_error_that_names_the_flag(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_stream_of_another_kind_cannot_be_read(trainable: Path, role: str, nam
 
 
 def test_audio_may_be_any_numbers_from_speech(trainable: Path) -> None:
-    assert chosen(open_cache(trainable), "bimodal", {"audio": "logmel80"}, modalities="audio").always == ["logmel80"]
+    assert chosen(open_cache(trainable), "bimodal", {"audio": "logmel80"}, modalities="audio").required == ["logmel80"]
 
 
 def test_a_role_that_the_head_does_not_read_cannot_be_named(trainable: Path) -> None:
@@ -134,7 +134,7 @@ def test_views_are_read_where_the_cache_has_them(tmp_path: Path) -> None:
     found = chosen(cache, "bimodal")
     assert found.streams["audio.view"] == "voice~lsa"
     assert "text.view" not in found.streams
-    assert found.training == []
+    assert found.training_only == []
 
 
 def test_a_head_starts_from_the_encoder_that_is_named(tmp_path: Path, trainable: Path) -> None:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from cache.errors import MmerError
 from fusion.experiment.fields import ELSEWHERE, configure
-from fusion.grid.axes import OF_GRIDS, STREAM, AxisReader, Span, axis_kinds
+from fusion.grid.axes import OF_GRIDS, STREAM, AxisReader, ValueRange, axis_kinds
 from fusion.grid.combinations import value_text
 from fusion.heads.catalog import HEADS
 
@@ -33,7 +33,7 @@ def test_names_of_streams_come_back_with_their_layers(names: list[str]) -> None:
 @given(low=st.integers(1, 90), width=st.integers(1, 90), log=st.booleans(), name=st.sampled_from(["layers", "lr"]))
 def test_a_range_comes_back_as_it_was_written(low: int, width: int, log: bool, name: str) -> None:
     kind = axis_kinds("rescmfa")[name]
-    span = Span(low=kind(low), high=kind(low + width), log=log, whole=kind is int)
+    span = ValueRange(low=kind(low), high=kind(low + width), log=log, whole=kind is int)
     axis = READER.axis(f"{name}={span}")
     assert (axis.span, axis.values) == (span, ())
 
@@ -57,7 +57,7 @@ def test_a_value_that_only_the_configuration_refuses_is_read() -> None:
 
 def test_one_value_may_stand_alone_and_spell_a_range() -> None:
     assert READER.scalar("layers", 2).values == (2,)
-    assert READER.scalar("layers", " 1..6 ").span == Span(low=1, high=6, whole=True)
+    assert READER.scalar("layers", " 1..6 ").span == ValueRange(low=1, high=6, whole=True)
     assert READER.scalar("stream.text", "a@9,12").values == ("a@9,12",)
     assert READER.scalar("gate", "a..b").values == ("a..b",)
 

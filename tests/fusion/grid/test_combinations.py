@@ -6,12 +6,17 @@ import pytest
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.grid.combinations import Combination, Fields, check_any, models_of, plan_combinations
+from fusion.grid.combinations import Combination, FieldValues, check_any, models_of, plan_combinations
 from tests.support.grids import experiment, models, planned
 
 
 def test_an_impossible_combination_is_left_out_with_its_reason(trainable: Path) -> None:
-    every: list[Fields] = [{"heads": 3, "dim": 8}, {"heads": 4, "dim": 8}, {"alpha": -1.0}, {"stream.audio": "nope"}]
+    every: list[FieldValues] = [
+        {"heads": 3, "dim": 8},
+        {"heads": 4, "dim": 8},
+        {"alpha": -1.0},
+        {"stream.audio": "nope"},
+    ]
     found, skipped = plan_combinations(every, lambda one: experiment("rescmfa", one), open_cache(trainable))
     assert [one.fields for one in found] == [every[1]]
     assert [one.fields for one in skipped] == [every[0], every[2], every[3]]

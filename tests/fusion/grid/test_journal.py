@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cache.errors import MmerError
-from fusion.grid.combinations import Outcome
+from fusion.grid.combinations import ModelOutcome
 from fusion.grid.journal import ENTRY, Journal
-from fusion.run.artifacts import load_model
+from fusion.run.artifacts import load_model, with_digests
 from fusion.run.folder import PREDICTIONS, SCORES, WEIGHTS, RunFolder
-from fusion.training.evaluate import score
+from fusion.training.evaluate import predict_probabilities
 from tests.support.grids import CPU, models, planned, sources, trained
 from tests.support.runs import finish
 
@@ -47,6 +47,26 @@ def test_a_test_part_is_opened_once(trainable: Path, tmp_path: Path) -> None:
     (journal.folder(model).path / WEIGHTS).unlink()
     journal.open_test(model, source)  # reads no weights any more
     assert journal.result(model, 0).test is not None
+
+
+def test_a_model_of_a_version_without_macro_f1_has_it_on_test_alone(trainable: Path, tmp_path: Path) -> None:
+    every = planned(trainable, "audio", {})
+    journal, _ = trained(tmp_path, every, folds=["1"])
+    (model,) = models(every, folds=["1"])
+    journal.open_test(model, sources(every).at(0))
+    result, folder = journal.result(model, 0), journal.folder(model)
+    entry = folder.read(ENTRY)
+    for one in entry["curves"]:
+        del one["dev"]["mf1"]
+    folder.write(ENTRY, entry)
+    scores = {name: one for name, one in folder.read(SCORES).items() if name not in {"mf1", "digests"}}
+    folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, PREDICTIONS)))
+    before = (folder.path / SCORES).read_bytes()
+    journal.open_test(model, sources(every).at(0))
+    older = journal.result(model, 0)
+    assert older.test == result.test
+    assert older.dev == {name: value for name, value in result.dev.items() if name != "mf1"}
+    assert (folder.path / SCORES).read_bytes() == before
 
 
 def test_predictions_that_are_damaged_are_made_anew_from_the_weights(trainable: Path, tmp_path: Path) -> None:
@@ -113,7 +133,7 @@ def test_a_failure_is_kept_with_its_reason(trainable: Path, tmp_path: Path) -> N
     every, journal = planned(trainable, "audio", {}), Journal(tmp_path)
     model = models(every)[0]
     assert not journal.holds(model)
-    journal.write(Outcome(model=model, failure="diverged: so"), CPU)
+    journal.write(ModelOutcome(model=model, failure="diverged: so"), CPU)
     assert journal.holds(model)
     assert not journal.trained(model)
     result = journal.result(model, 0)
@@ -147,7 +167,9 @@ def test_a_model_of_the_journal_is_loaded_as_that_of_the_run(trainable: Path, tm
     head, expected = journal.load_model(model), load_model(RunFolder(tmp_path / "run"), "1", 0)
     source = sources(every).at(0)
     assert not head.training
-    np.testing.assert_array_equal(score(head, source, model.fold.test), score(expected, source, model.fold.test))
+    np.testing.assert_array_equal(
+        predict_probabilities(head, source, model.fold.test), predict_probabilities(expected, source, model.fold.test)
+    )
 
 
 def test_weights_of_another_head_are_one_line(trainable: Path, tmp_path: Path) -> None:

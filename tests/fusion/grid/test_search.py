@@ -5,16 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
-from fusion.grid.axes import Axis, Span
-from fusion.grid.combinations import told
+from fusion.grid.axes import Axis, ValueRange
+from fusion.grid.combinations import fields_text
 from fusion.grid.space import SHUFFLED, Search, crossed, distinct, key_of, parse_search, sampled
 
 VALUES = st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True).map(tuple)
 AXES = st.dictionaries(st.sampled_from("zyxba"), VALUES, max_size=4).map(
     lambda given: tuple(Axis(name=name, values=values) for name, values in given.items())
 )
-LR = Axis(name="lr", span=Span(low=1e-5, high=1e-2, log=True))
-LAYERS = Axis(name="layers", span=Span(low=1, high=6, whole=True))
+LR = Axis(name="lr", span=ValueRange(low=1e-5, high=1e-2, log=True))
+LAYERS = Axis(name="layers", span=ValueRange(low=1, high=6, whole=True))
 GATE = Axis(name="gate", values=("tanh", "identity"))
 
 
@@ -66,13 +66,13 @@ def test_a_sample_of_all_lists_is_drawn_evenly() -> None:
 
 
 def test_a_range_too_narrow_gives_what_it_holds() -> None:
-    narrow = Axis(name="lr", span=Span(low=0.1, high=0.1002))
-    assert sorted(map(told, sampled([(narrow,)], 5, seed=0))) == ["lr=0.1", "lr=0.1001", "lr=0.1002"]
+    narrow = Axis(name="lr", span=ValueRange(low=0.1, high=0.1002))
+    assert sorted(map(fields_text, sampled([(narrow,)], 5, seed=0))) == ["lr=0.1", "lr=0.1001", "lr=0.1002"]
 
 
 @pytest.mark.parametrize("high", [SHUFFLED // 2 + 1, 10**9])
 def test_more_combinations_than_can_be_listed_are_sampled_all_the_same(high: int) -> None:
-    wide = Axis(name="dim", span=Span(low=1, high=high, whole=True))
+    wide = Axis(name="dim", span=ValueRange(low=1, high=high, whole=True))
     found = sampled([(wide, GATE)], 20, seed=0)
     assert len({key_of(fields) for fields in found}) == 20
     assert found[:5] == sampled([(wide, GATE)], 5, seed=0)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
-from fusion.grid.combinations import Result
+from fusion.grid.combinations import ModelScores
 from fusion.grid.selection import close_unchosen, fold_winners, nested, rank, shows_unchosen, single_best, winners
 from tests.support.scored import COMBINATIONS, DEV, diverged, grid, opened, ranked, result
 
@@ -15,7 +15,7 @@ SEEDED = np.array([[[0.5, 0.7], [0.4, 0.2], [0.6, 0.6]], [[0.1, 0.3], [0.9, 0.8]
 TENTHS = st.none() | st.integers(0, 9).map(lambda tenths: tenths / 10)
 
 
-def seeded(scores: np.ndarray = SEEDED) -> list[Result]:
+def seeded(scores: np.ndarray = SEEDED) -> list[ModelScores]:
     return [result(place, str(fold), float(score), seed=seed) for (place, fold, seed), score in np.ndenumerate(scores)]
 
 

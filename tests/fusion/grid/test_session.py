@@ -7,7 +7,8 @@ import pytest
 
 from cache.errors import MmerError
 from fusion.grid.combinations import models_of
-from fusion.grid.session import Found, Session
+from fusion.grid.report.output import grid_report
+from fusion.grid.session import GridResults, GridSession
 from fusion.grid.space import parse_search, read_space
 from fusion.run.folder import PREDICTIONS
 from tests.support.grids import models, planned, session
@@ -16,7 +17,7 @@ from tests.support.runs import scramble, write_cache
 GRID = ["lr=0.03,0.001", "dropout=0.1,0.4"]
 
 
-def run(made: Session, *grid: str, search: str = "grid", all_tests: bool = False) -> Found:
+def run(made: GridSession, *grid: str, search: str = "grid", all_tests: bool = False) -> GridResults:
     return made.run(read_space("audio", grid=grid), parse_search(search), seed=0, all_tests=all_tests)
 
 
@@ -39,6 +40,21 @@ def test_only_each_folds_winner_is_scored_on_test(trainable: Path, tmp_path: Pat
                 np.mean([other.dev["wf1"] for other in best if other.combination == place]) for place in range(4)
             )
     assert found.interval["ua"] is not None
+
+
+def test_a_grid_may_choose_by_macro_f1(trainable: Path, tmp_path: Path) -> None:
+    made, _ = session(trainable, "audio", tmp_path)
+    found = run(made, "lr=0.03,0.001", "monitor=mf1")
+    for fold, chosen in found.winners.items():
+        dev = {one.combination: one.dev["mf1"] for one in found.results if one.fold == fold}
+        assert dev[chosen] == max(dev.values())
+    report = grid_report(found, made.journal, made.cache, engine="shared")
+    report.write()
+    assert (report.json["monitor"], list(report.json["nested"])) == ("mf1", ["wa", "ua", "wf1", "mf1"])
+    means = [row["dev"]["mf1"] for row in report.json["rows"]]
+    assert means == sorted(means, reverse=True)
+    assert (report.folder.path / "axis-lr.png").exists()
+    assert any(", M-F1 " in line for line in report.lines if line.startswith("95% interval"))
 
 
 def test_tests_that_were_opened_before_stay_out_of_sight(trainable: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
-from fusion.grid.axes import Span
+from fusion.grid.axes import ValueRange
 from fusion.grid.space import Search, Space, key_of, read_space
 
 RANDOM = Search(kind="random", count=5)
@@ -112,7 +112,7 @@ def test_combinations_are_counted_where_they_can_be_listed(file: Path) -> None:
 
 def test_a_range_needs_a_search_that_samples() -> None:
     space = read_space("rescmfa", grid=["layers=2,4", "lr=log:1e-5..1e-2"])
-    assert space.axes[1].span == Span(low=1e-5, high=1e-2, log=True)
+    assert space.axes[1].span == ValueRange(low=1e-5, high=1e-2, log=True)
     with pytest.raises(
         MmerError, match=r"^axis lr=log:1e-05..0.01 is a range, and --search grid needs values; .*random"
     ):
@@ -130,7 +130,7 @@ def test_a_file_holds_a_product(file: Path) -> None:
     )
     rest = {"layers": 2, "gate": "tanh", "stream.text": "a@1,2", "adapter": True}
     assert listed(space) == [{"lr": 1e-4, **rest}, {"lr": 3e-4, **rest}]
-    assert read_file(file, '{"lr": "1..2"}').axes[0].span == Span(low=1.0, high=2.0)
+    assert read_file(file, '{"lr": "1..2"}').axes[0].span == ValueRange(low=1.0, high=2.0)
 
 
 def test_a_file_holds_a_union_of_products(file: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
-from fusion.grid.combinations import Fields
+from fusion.grid.combinations import FieldValues
 from fusion.grid.space import Search, Space, key_of, read_space
 from fusion.grid.tpe import TreeSearch
 
@@ -18,7 +18,7 @@ def space_of(*grid: str) -> Space:
     return read_space("rescmfa", grid=grid)
 
 
-def searched(space: Space, batches: int, *, size: int = 5, seed: int = 0, maximize: bool = True) -> list[Fields]:
+def searched(space: Space, batches: int, *, size: int = 5, seed: int = 0, maximize: bool = True) -> list[FieldValues]:
     """Searches for 40 among whole numbers, or away from it."""
     search, found = TreeSearch(space, seed=seed, maximize=maximize), []
     for _ in range(batches):

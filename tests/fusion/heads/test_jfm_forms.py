@@ -12,7 +12,7 @@ from cache.errors import MmerError
 from cache.joined import open_cache
 from cache.layout import StreamPlan
 from cache.stream import StreamSpec
-from fusion.experiment.streams import choose_streams
+from fusion.experiment.streams import select_streams
 from fusion.heads.jfm import JFM, JFMConfig
 from tests.support.full_size import LARGE, full_size_inputs
 from tests.support.heads import PATCH, TEXT, ToyRows, batch_of, collate, head_inputs, layer_weights, samples
@@ -76,7 +76,7 @@ def test_late_fusion_reads_the_text_that_joint_fusion_reads(tmp_path: Path, valu
     plans = [StreamPlan(spec=spec(*one), lengths=np.array([2]), failures={}) for one in roles.items()]
     weights = {encoder: dict(head_inputs().weights[role]) for encoder, role in (("words", "text"), ("vit", "patches"))}
     create(tmp_path / "a.h5", utterances_named("a"), plans, **weights)
-    assert choose_streams(open_cache(tmp_path / "a.h5"), JFMConfig(**values), {}).streams["text"] == "words@4"
+    assert select_streams(open_cache(tmp_path / "a.h5"), JFMConfig(**values), {}).streams["text"] == "words@4"
 
 
 def test_frozen_layers_leave_extractor_joints_and_classifiers_to_learn() -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fusion.nn.attention import Attention, TransformerLayer, heads_for
+from fusion.nn.attention import Attention, TransformerLayer, attention_heads_for
 
 DIM, HEADS = 32, 4
 
@@ -62,10 +62,10 @@ def test_padding_may_hold_anything() -> None:
 
 
 def test_the_usual_number_of_heads_is_kept_where_it_divides_the_width() -> None:
-    assert [heads_for(dim, 0, usual=12) for dim in (768, 64, 39, 80, 13)] == [12, 8, 3, 10, 1]
-    assert heads_for(64, 4, usual=12) == 4
+    assert [attention_heads_for(dim, 0, usual=12) for dim in (768, 64, 39, 80, 13)] == [12, 8, 3, 10, 1]
+    assert attention_heads_for(64, 4, usual=12) == 4
     with pytest.raises(ValueError, match="heads must divide the width 39: one of 1, 3, 13, 39, got 8"):
-        heads_for(39, 8, usual=12)
+        attention_heads_for(39, 8, usual=12)
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:

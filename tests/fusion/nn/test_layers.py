@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fusion.nn.layers import Adapter, Front, LayerMix, Pool, masked_max, masked_mean
+from fusion.nn.layers import Adapter, InputProjection, LayerMix, Pool, masked_max, masked_mean
 
 X = torch.tensor([[[1.0, -2.0], [3.0, -4.0], [9.0, 9.0]], [[5.0, 5.0], [7.0, 7.0], [8.0, 8.0]]])
 MASK = torch.tensor([[True, True, False], [False, False, False]])
@@ -53,8 +53,8 @@ def test_layers_are_mixed_by_the_softmax_of_their_scores() -> None:
 
 
 def test_a_front_projects_only_where_the_width_differs() -> None:
-    plain = Front((32,), dim=32, adapter=False, dropout=0.1)
+    plain = InputProjection((32,), dim=32, adapter=False, dropout=0.1)
     assert not list(plain.parameters())
-    wide = Front((3, 32), dim=8, adapter=True, dropout=0.1)
+    wide = InputProjection((3, 32), dim=8, adapter=True, dropout=0.1)
     assert wide(torch.randn(2, 5, 3, 32)).shape == (2, 5, 8)
     assert {name.split(".")[0] for name, _ in wide.named_parameters()} == {"mix", "project", "adapter"}

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from fusion.experiment.fields import configure
 from fusion.head import HeadInputs
 from fusion.heads.catalog import HEADS, build_head
-from fusion.nn.layers import Front, Standardize, learn_scales
+from fusion.nn.layers import InputProjection, Standardize, learn_scales
 
 REFUSED = {"jfm", "label-guided"}
 
@@ -70,7 +70,7 @@ def test_a_dimension_that_never_changes_is_centred_only() -> None:
 
 def test_layers_of_a_stacked_stream_have_scales_of_their_own() -> None:
     stacked = np.random.default_rng(0).standard_normal((50, 2, 3)) * np.array([[1], [100]]) + np.array([[0], [7]])
-    front = Front((2, 3), dim=3, adapter=False, dropout=0.0, standardize="audio")
+    front = InputProjection((2, 3), dim=3, adapter=False, dropout=0.0, standardize="audio")
     learn_scales(front, Rows(stacked))
     mixed = front(torch.from_numpy(stacked).float()[None])
     np.testing.assert_allclose(mixed.detach().numpy()[0].mean(axis=0), 0, atol=1e-5)

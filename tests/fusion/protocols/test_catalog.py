@@ -18,7 +18,7 @@ def values(utterances: Sequence[Utterance], part: Places, column: str) -> set[st
 
 
 def listed(folds: Sequence[Fold]) -> list[list[list[int]]]:
-    return [[part.tolist() for part in fold.parts.values()] for fold in folds]
+    return [[part.tolist() for part in fold.subsets.values()] for fold in folds]
 
 
 def test_session_leaves_each_session_out_and_takes_a_tenth_of_the_dialogues_for_dev() -> None:
@@ -41,7 +41,7 @@ def test_every_member_is_tested_once_and_is_in_one_part_of_each_fold(protocol: s
     members = np.flatnonzero(classes >= 0).tolist()
     assert sorted(np.concatenate([fold.test for fold in folds]).tolist()) == members
     for fold in folds:
-        assert sorted(np.concatenate(list(fold.parts.values())).tolist()) == members
+        assert sorted(np.concatenate(list(fold.subsets.values())).tolist()) == members
 
 
 @pytest.mark.parametrize("protocol", ["session", "session5", "random5", "actor5"])
@@ -113,7 +113,7 @@ def test_actor5_makes_five_groups_and_keeps_who_talk_to_each_other_together() ->
 def test_official_takes_the_published_parts_whoever_speaks_in_them() -> None:
     utterances = show()
     (fold,) = make_folds(utterances, by_label(utterances), "official", 0)
-    for name, part in fold.parts.items():
+    for name, part in fold.subsets.items():
         assert values(utterances, part, "split") == {name}
     notes = notes_on([fold], utterances, by_label(utterances), ("joy", "neutral"), "official")
     assert notes == ["fold official: 2 of 2 test speakers are in train or dev"]

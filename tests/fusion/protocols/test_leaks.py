@@ -22,7 +22,7 @@ from fusion.protocols.leaks import (
     note_transcripts,
     note_twins,
 )
-from fusion.protocols.split import cover, split_cache
+from fusion.protocols.split import drop_uncovered, split_cache
 from tests.support.rosters import actors, by_label, dyads, fold_of, four_classes, show
 from tests.support.toys import commit, plan_for
 
@@ -158,9 +158,9 @@ def test_a_gap_in_test_is_an_error_and_with_allow_missing_a_denominator(tmp_path
     cache = written(tmp_path / "a.h5", turns("aabbcc"), {1: "too long", 5: "zero bytes"}, "mine")
     told = r"fold 1: 1 of 2 test utterances have no features \(u5: no enc, zero bytes\); run mmer-featurize again, or"
     with pytest.raises(MmerError, match=told):
-        cover(FOLD, cache, ["enc"])
-    covered = cover(FOLD, cache, ["enc"], allow_missing=True)
-    assert [part.tolist() for part in covered.fold.parts.values()] == [[0], [2, 3], [4]]
+        drop_uncovered(FOLD, cache, ["enc"])
+    covered = drop_uncovered(FOLD, cache, ["enc"], allow_missing=True)
+    assert [part.tolist() for part in covered.fold.subsets.values()] == [[0], [2, 3], [4]]
     assert (covered.scored, covered.total) == (1, 2)
     assert covered.denominator == "fold 1: scored on 1 of 2 test utterances"
     assert covered.notes == [
@@ -171,17 +171,17 @@ def test_a_gap_in_test_is_an_error_and_with_allow_missing_a_denominator(tmp_path
 
 def test_a_stream_of_training_only_is_not_asked_of_dev_and_test(tmp_path: Path) -> None:
     cache = written(tmp_path / "a.h5", turns("aabbcc"), {1: "no letters", 3: "no letters", 5: "no letters"}, "x")
-    covered = cover(FOLD, cache, [], training_streams=["enc"])
-    assert [part.tolist() for part in covered.fold.parts.values()] == [[0], [2, 3], [4, 5]]
+    covered = drop_uncovered(FOLD, cache, [], training_streams=["enc"])
+    assert [part.tolist() for part in covered.fold.subsets.values()] == [[0], [2, 3], [4, 5]]
 
 
 def test_published_broken_clips_need_no_flag_but_show_in_the_denominator(tmp_path: Path) -> None:
     utterances = turns("aabbcc")
     utterances[5] = replace(utterances[5], id="test_dia38_utt4")
     cache = written(tmp_path / "a.h5", utterances, {5: "305 s"}, "meld")
-    assert cover(FOLD, cache, ["enc"]).denominator == "fold 1: scored on 1 of 2 test utterances"
+    assert drop_uncovered(FOLD, cache, ["enc"]).denominator == "fold 1: scored on 1 of 2 test utterances"
     with pytest.raises(MmerError, match="test_dia38_utt4"):
-        cover(FOLD, written(tmp_path / "b.h5", utterances, {5: "305 s"}, "mine"), ["enc"])
+        drop_uncovered(FOLD, written(tmp_path / "b.h5", utterances, {5: "305 s"}, "mine"), ["enc"])
 
 
 def test_identical_recordings_on_both_sides_are_noted(tmp_path: Path) -> None:

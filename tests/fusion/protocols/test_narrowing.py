@@ -5,7 +5,7 @@ import pytest
 
 from cache.errors import MmerError
 from cache.utterance import COLUMNS, TEXT
-from fusion.protocols.split import NARROWING, narrowed, parse_only
+from fusion.protocols.split import FILTER_COLUMNS, filter_utterances, parse_filters
 from tests.support.rosters import by_label, dyads
 
 UTTERANCES = [replace(one, style=("scripted", "improvised")[place % 2]) for place, one in enumerate(dyads(sessions=2))]
@@ -13,7 +13,7 @@ CLASSES = by_label(UTTERANCES)
 
 
 def test_only_the_utterances_with_one_of_the_values_take_part() -> None:
-    classes, notes = narrowed(CLASSES, UTTERANCES, {"style": ("improvised",), "session": ("1", "2")})
+    classes, notes = filter_utterances(CLASSES, UTTERANCES, {"style": ("improvised",), "session": ("1", "2")})
     taken = np.array([one.style == "improvised" and one.session in {"1", "2"} for one in UTTERANCES])
     assert ((classes >= 0) == taken).all()
     assert (classes[taken] == CLASSES[taken]).all()
@@ -22,13 +22,13 @@ def test_only_the_utterances_with_one_of_the_values_take_part() -> None:
 
 def test_what_has_no_class_has_none_afterwards() -> None:
     without = np.where(np.arange(len(CLASSES)) < 100, -1, CLASSES)
-    assert (narrowed(without, UTTERANCES, {"style": ("improvised",)})[0][:100] == -1).all()
-    assert narrowed(CLASSES, UTTERANCES, {}) == (CLASSES, [])
+    assert (filter_utterances(without, UTTERANCES, {"style": ("improvised",)})[0][:100] == -1).all()
+    assert filter_utterances(CLASSES, UTTERANCES, {}) == (CLASSES, [])
 
 
 def test_nothing_left_is_one_line_with_what_there_is() -> None:
     with pytest.raises(MmerError, match=r"--only style=scripted leaves no utterance; there are: improvised \(36\)"):
-        narrowed(np.where(np.arange(144) % 4 == 1, CLASSES, -1), UTTERANCES, {"style": ("scripted",)})
+        filter_utterances(np.where(np.arange(144) % 4 == 1, CLASSES, -1), UTTERANCES, {"style": ("scripted",)})
 
 
 @pytest.mark.parametrize(
@@ -41,11 +41,11 @@ def test_nothing_left_is_one_line_with_what_there_is() -> None:
 )
 def test_a_value_that_nothing_has_is_one_line(only: dict[str, tuple[str, ...]], told: str) -> None:
     with pytest.raises(MmerError, match=told):
-        narrowed(CLASSES, UTTERANCES, only)
+        filter_utterances(CLASSES, UTTERANCES, only)
 
 
 def test_the_order_of_values_and_one_named_twice_make_no_other_run() -> None:
-    assert parse_only({"session": "2+1+2"}) == parse_only({"session": "1+2"})
+    assert parse_filters({"session": "2+1+2"}) == parse_filters({"session": "1+2"})
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_the_order_of_values_and_one_named_twice_make_no_other_run() -> None:
 )
 def test_a_wrong_column_or_value_is_one_line(pairs: dict[str, str], told: str) -> None:
     with pytest.raises(MmerError, match=told):
-        parse_only(pairs)
+        parse_filters(pairs)
 
 
 def test_columns_that_narrow_are_columns_of_text() -> None:
-    assert {COLUMNS[column] for column in NARROWING} == {TEXT}
+    assert {COLUMNS[column] for column in FILTER_COLUMNS} == {TEXT}

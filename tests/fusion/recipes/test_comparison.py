@@ -5,7 +5,7 @@ import pytest
 
 from fusion.protocols.catalog import describe
 from fusion.recipes.catalog import RECIPES, recipe
-from fusion.recipes.comparison import beside
+from fusion.recipes.comparison import compare_with_published
 
 SCORES = {"wa": 0.701, "ua": 0.7123, "wf1": 0.68, "mf1": 0.6612, "loss": 0.9}
 VERDICTS = r"\b(better|worse|best|improv|gain|outperform|lower|higher|beat|good|bad|short of|success|fail)"
@@ -14,7 +14,9 @@ MARK = ", the variant run here"
 
 def shown(name: str, **run: Any) -> list[str]:
     one = recipe(name)
-    return beside(one, SCORES, **{"protocol": one.protocol, "labels": one.labels, "frozen": True, **run})
+    return compare_with_published(
+        one, SCORES, **{"protocol": one.protocol, "labels": one.labels, "frozen": True, **run}
+    )
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -58,7 +60,9 @@ def test_fewer_utterances_are_not_the_recipe() -> None:
 
 
 def test_scores_stand_in_columns_and_a_missing_one_is_a_dash() -> None:
-    lines = beside(recipe("superb-iemocap"), {"wa": 0.6}, protocol="session", labels="iemocap4", frozen=True)
+    lines = compare_with_published(
+        recipe("superb-iemocap"), {"wa": 0.6}, protocol="session", labels="iemocap4", frozen=True
+    )
     assert lines[1].split()[:5] == ["obtained", "0.6000", "-", "-", "-"]
     assert [line.index("0.6") for line in lines[1:3]] == [lines[0].index("wa") - 4] * 2
 

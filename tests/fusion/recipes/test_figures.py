@@ -23,5 +23,5 @@ def test_a_variant_has_the_head_and_exactly_the_changes_of_a_run() -> None:
     figures.append(Figure(what="elsewhere", status=PRINTED, change={"dim": 8}, head="concat"))
     published = Published(paper="a", protocol="b", figures=tuple(figures))
     runs = [[], ["layers=2"], ["alpha=0.0", "layers=2"], ["layers=3"], ["alpha=0.0"], ["gate=False"], ["dim=8"]]
-    found = [published.variant(changed, {}) for changed in runs]
+    found = [published.matching_variant(changed, {}) for changed in runs]
     assert found == [None, figures[1], figures[2], None, None, figures[3], None]

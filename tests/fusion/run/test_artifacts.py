@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.data.features import FeatureSource
-from fusion.experiment.plan import Plan
+from fusion.data.features import CachedFeatures
+from fusion.experiment.plan import RunPlan
 from fusion.heads.catalog import HEADS
 from fusion.run.artifacts import OVER_LIMITS, load_model, read_probabilities
 from fusion.run.folder import RUN, SCORES, WEIGHTS, RunFolder
-from fusion.training.evaluate import score
+from fusion.training.evaluate import predict_probabilities
 from tests.support.runs import finish, plan, write_cache
 
 SINGLE = ("audio", "text")
@@ -57,21 +57,21 @@ def test_a_loaded_model_predicts_what_the_run_stored(
 
 def test_a_model_that_was_trained_on_views_is_loaded(tmp_path: Path) -> None:
     planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"epochs": "1"})
-    assert "audio.view" in planned.chosen.streams
+    assert "audio.view" in planned.selection.streams
     finish(planned, tmp_path / "run")
     _check_predictions(RunFolder(tmp_path / "run"), planned, "1", 0)
 
 
-def _check_predictions(run: RunFolder, planned: Plan, fold: str, seed: int) -> None:
+def _check_predictions(run: RunFolder, planned: RunPlan, fold: str, seed: int) -> None:
     state = torch.random.get_rng_state()
     head = load_model(run, fold, seed)
     assert torch.equal(state, torch.random.get_rng_state())
     assert not head.training
     test = next(one.test for one in planned.split.folds if one.name == fold)
     stored = read_probabilities(run.model(fold, seed), planned.inputs.classes)
-    source = FeatureSource(planned.cache, planned.chosen.streams, planned.split.classes)
+    source = CachedFeatures(planned.cache, planned.selection.streams, planned.split.classes)
     expected = [stored[planned.cache.ids[index]] for index in test.tolist()]
-    np.testing.assert_allclose(score(head, source, test), expected, atol=1e-6)
+    np.testing.assert_allclose(predict_probabilities(head, source, test), expected, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_a_run_of_an_older_version_is_loaded_if_its_head_starts_from_no_weights(
 
 def test_a_class_that_the_caller_names_passes_for_that_class_alone(run: RunFolder) -> None:
     _change("decides", "fusion", to="mine.heads:Mine")(run)
-    with pytest.raises(MmerError, match=r"names the class mine.heads:Mine, which is not imported"):
+    with pytest.raises(MmerError, match=r"trained with head mine.heads:Mine, which is code outside mmer"):
         load_model(run, "2", 0, "mine.heads:Other")
     with pytest.raises(MmerError, match="mine") as caught:  # it is looked up, and there is none
         load_model(run, "2", 0, "mine.heads:Mine")

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from fusion.data.features import FeatureSource, FoldRows
+from fusion.data.features import CachedFeatures, TrainingSubset
 from fusion.data.packing import Indices
-from fusion.experiment.plan import Plan
+from fusion.experiment.plan import RunPlan
 from fusion.head import Batch
 from fusion.heads.catalog import HEADS
 from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import RunFolder
-from fusion.training.evaluate import score
+from fusion.training.evaluate import predict_probabilities
 from tests.support.runs import Told, finish, plan, scramble
 
 
@@ -54,7 +54,7 @@ def test_only_the_final_scoring_reads_the_test_part(
         assert scoring == set(fold.test.tolist())
 
 
-def _one_fold(planned: Plan) -> Plan:
+def _one_fold(planned: RunPlan) -> RunPlan:
     """Leaves the second fold of a plan; in the others, its test part is trained on."""
     return replace(planned, split=replace(planned.split, folds=planned.split.folds[1:2]))
 
@@ -64,23 +64,23 @@ class _Spy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened: list[tuple[str, set[int]]] = []
-        batches, prepared, final = FeatureSource.batches, FoldRows.__init__, score
+        batches, prepared, final = CachedFeatures.batches, TrainingSubset.__init__, predict_probabilities
 
         def spied(
-            source: FeatureSource, groups: Iterable[Indices], roles: Collection[str] | None = None
+            source: CachedFeatures, groups: Iterable[Indices], roles: Collection[str] | None = None
         ) -> Generator[Batch]:
             groups = list(groups)
             self.opened[-1][1].update(index for group in groups for index in group.tolist())
             return batches(source, groups, roles)
 
-        def begun(rows: FoldRows, source: FeatureSource, indices: Indices) -> None:
+        def begun(rows: TrainingSubset, source: CachedFeatures, indices: Indices) -> None:
             self.opened.append(("train", set(indices.tolist())))
             prepared(rows, source, indices)
 
-        def scored(*given: Any) -> Any:
+        def scored(*given: Any, **more: Any) -> Any:
             self.opened.append(("test", set()))
-            return final(*given)
+            return final(*given, **more)
 
-        monkeypatch.setattr(FeatureSource, "batches", spied)
-        monkeypatch.setattr(FoldRows, "__init__", begun)
+        monkeypatch.setattr(CachedFeatures, "batches", spied)
+        monkeypatch.setattr(TrainingSubset, "__init__", begun)
         monkeypatch.setattr("fusion.run.cross_validation.score", scored)

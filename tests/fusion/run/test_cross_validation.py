@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,13 @@ import torch
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.experiment.plan import Plan
+from fusion.experiment.plan import RunPlan
 from fusion.heads.catalog import config_for
 from fusion.run.artifacts import read_probabilities
 from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import RunFolder
 from fusion.training.checkpoint import BEST, EpochScores, load_checkpoint
-from fusion.training.evaluate import score
+from fusion.training.evaluate import predict_probabilities
 from tests.support.runs import Told, files_of, finish, plan, write_cache
 
 CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ class Dying(Told):
             raise Killed
 
 
-def killed_after(epochs: int, planned: Plan, folder: Path) -> None:
+def killed_after(epochs: int, planned: RunPlan, folder: Path) -> None:
     with pytest.raises(Killed):
         cross_validate(planned, RunFolder(folder), device=CPU, watcher=Dying(epochs), save_every_s=0)
 
@@ -122,11 +123,40 @@ def test_a_loss_that_is_not_finite_names_batch_and_epoch_and_keeps_the_best_weig
     assert good
 
 
+def test_a_state_of_a_version_without_macro_f1_is_resumed(trainable: Path, tmp_path: Path) -> None:
+    planned = plan(trainable, "audio", {"epochs": "3"})
+    finish(planned, tmp_path / "whole")
+    killed_after(1, planned, tmp_path / "old")
+    state = tmp_path / "old" / "1-seed0" / "state.safetensors"
+    found = load_checkpoint(state)
+    found.progress.curves = [
+        replace(one, dev={name: value for name, value in one.dev.items() if name != "mf1"})
+        for one in found.progress.curves
+    ]
+    found.save(state)
+    finish(planned, tmp_path / "old")
+    old, whole = (RunFolder(tmp_path / name).model("1", 0) for name in ("old", "whole"))
+    rows, expected = old.read_rows("curves.csv"), whole.read_rows("curves.csv")
+    assert [row["dev_mf1"] for row in rows] == ["", *(row["dev_mf1"] for row in expected[1:])]
+    assert [{**row, "dev_mf1": ""} for row in rows] == [{**row, "dev_mf1": ""} for row in expected]
+    for name in ("weights.safetensors", "predictions.csv"):
+        assert (old.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def test_macro_f1_may_choose_the_epoch(trainable: Path, tmp_path: Path) -> None:
+    finish(plan(trainable, "audio", {"epochs": "4", "monitor": "mf1"}), tmp_path)
+    part = RunFolder(tmp_path).model("1", 0)
+    by_epoch = [float(row["dev_mf1"]) for row in part.read_rows("curves.csv")]
+    scores = part.read("scores.json")
+    assert scores["epoch"] == 1 + by_epoch.index(max(by_epoch))
+    assert scores["dev_scores"]["mf1"] == max(by_epoch)
+
+
 def test_logits_of_test_that_are_not_finite_are_never_scored(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*given: Any) -> Any:
-        return score(*given) * float("nan")
+    def broken(*given: Any, **more: Any) -> Any:
+        return predict_probabilities(*given, **more) * float("nan")
 
     monkeypatch.setattr("fusion.run.cross_validation.score", broken)
     with pytest.raises(MmerError, match="the logits of test utterance u00 are not finite"):
@@ -157,7 +187,7 @@ def test_utterances_that_are_left_out_are_counted_and_have_no_part(tmp_path: Pat
 
 def test_views_are_read_in_training(tmp_path: Path) -> None:
     planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"beta": "1", "epochs": "1"})
-    assert planned.chosen.streams["audio.view"] == "voice~lsa"
+    assert planned.selection.streams["audio.view"] == "voice~lsa"
     finish(planned, tmp_path / "run")
     part = RunFolder(tmp_path / "run").model("1", 0)
     assert float(part.read_rows("curves.csv")[0]["ecl"]) > 0.1

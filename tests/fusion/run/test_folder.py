@@ -31,7 +31,7 @@ def test_a_folder_goes_on_with_the_run_it_holds_and_with_no_other(tmp_path: Path
     folder.begin(DESCRIBED, {"notes": ["a"]})
     folder.begin({**DESCRIBED, "seeds": (0,)}, {"notes": ["b"]})
     assert folder.read(RUN)["notes"] == ["a"]
-    assert folder.described == DESCRIBED
+    assert folder.identity == DESCRIBED
     with pytest.raises(MmerError, match=r"holds another run \(head.dim 0 -> 8\); name another --out, .* by --replace$"):
         folder.begin({**DESCRIBED, "head": {"dim": 8}}, {})
 

@@ -45,7 +45,7 @@ def test_the_object_is_that_of_the_contract(run: tuple[dict[str, Any], RunFolder
 
 def test_scores_agree_with_scikit_learn_on_what_was_predicted(run: tuple[dict[str, Any], RunFolder]) -> None:
     results, folder = run
-    rows = [row for part in folder.models(folder.described) for row in part.read_rows("predictions.csv")]
+    rows = [row for part in folder.models(folder.identity) for row in part.read_rows("predictions.csv")]
     truth, guess = [row["label"] for row in rows], [row["guess"] for row in rows]
     assert results["pooled"]["wa"] == pytest.approx(accuracy_score(truth, guess))
     assert results["pooled"]["ua"] == pytest.approx(balanced_accuracy_score(truth, guess))
@@ -92,7 +92,7 @@ def test_an_interval_over_few_speakers_is_noted(run: tuple[dict[str, Any], RunFo
 
 def test_a_single_fold_has_no_spread(run: tuple[dict[str, Any], RunFolder], trainable: Path, tmp_path: Path) -> None:
     folder = RunFolder(Path(shutil.copytree(run[1].path, tmp_path / "run")))
-    described = folder.described
+    described = folder.identity
     alone = collect(folder, open_cache(trainable), {**described, "folds": ["1"], "seeds": [1]})
     assert json.dumps(alone["std"]) == '{"wa": null, "ua": null, "wf1": null, "mf1": null}'
     assert [row[-1] for row in score_table(alone)][-3] == "-"
@@ -101,7 +101,7 @@ def test_a_single_fold_has_no_spread(run: tuple[dict[str, Any], RunFolder], trai
 
 def test_what_training_took_is_told_apart_from_the_results(run: tuple[dict[str, Any], RunFolder]) -> None:
     results, folder = run
-    seconds, peak_bytes = cost_of(folder, folder.described)
+    seconds, peak_bytes = cost_of(folder, folder.identity)
     assert seconds > 0
     assert peak_bytes > 1e6
     assert not {"seconds", "peak_bytes"} & results["folds"][0].keys()
@@ -110,11 +110,11 @@ def test_what_training_took_is_told_apart_from_the_results(run: tuple[dict[str, 
 
 def test_a_run_that_is_not_finished_has_no_results(run: tuple[dict[str, Any], RunFolder], trainable: Path) -> None:
     folder = run[1]
-    described = {**folder.described, "seeds": [1, 9]}
+    described = {**folder.identity, "seeds": [1, 9]}
     with pytest.raises(MmerError, match=r"1-seed9/scores.json cannot be read .*the command of its run"):
         collect(folder, open_cache(trainable), described)
 
 
 def test_the_cache_of_another_corpus_is_refused(run: tuple[dict[str, Any], RunFolder], toy: tuple[Path, Any]) -> None:
     with pytest.raises(MmerError, match="does not hold utterance u00 of this run"):
-        collect(run[1], open_cache(toy[0]), run[1].described)
+        collect(run[1], open_cache(toy[0]), run[1].identity)

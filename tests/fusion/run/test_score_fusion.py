@@ -8,10 +8,10 @@ import pytest
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.evaluation.metrics import score
+from fusion.evaluation.metrics import compute_scores
 from fusion.run.artifacts import read_probabilities
 from fusion.run.folder import ModelFolder, RunFolder
-from fusion.run.score_fusion import add_runs
+from fusion.run.score_fusion import fuse_scores
 from tests.support.runs import files_of, finish, plan
 
 NAMES = ["angry", "calm", "happy", "sad"]
@@ -28,7 +28,7 @@ def runs(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunF
 
 def test_the_sum_of_logits_is_what_is_scored(runs: list[RunFolder], trainable: Path, tmp_path: Path) -> None:
     out = RunFolder(tmp_path / "sum")
-    results = add_runs(runs, open_cache(trainable), out)
+    results = fuse_scores(runs, open_cache(trainable), out)
     audio = read_probabilities(runs[0].model("1", 0), NAMES)
     text = [read_probabilities(runs[1].model("1", seed), NAMES) for seed in (1, 2)]
     added = read_probabilities(out.model("1", 0), NAMES)
@@ -45,23 +45,23 @@ def test_the_folder_is_of_the_same_form_and_may_be_written_again(
     runs: list[RunFolder], trainable: Path, tmp_path: Path
 ) -> None:
     out = RunFolder(tmp_path / "sum")
-    results = add_runs(runs, open_cache(trainable), out)
+    results = fuse_scores(runs, open_cache(trainable), out)
     before = files_of(out.path)
-    assert add_runs(runs, open_cache(trainable), out) == results == out.read("results.json")
+    assert fuse_scores(runs, open_cache(trainable), out) == results == out.read("results.json")
     assert files_of(out.path) == before
     assert {"run.json", "results.json", "confusion.csv", "confusion.png", "3-seed0/predictions.csv"} <= before.keys()
     again = RunFolder(tmp_path / "again")
-    assert add_runs([out, runs[0]], open_cache(trainable), again)["fusion"] == "score"
+    assert fuse_scores([out, runs[0]], open_cache(trainable), again)["fusion"] == "score"
 
 
 def test_another_sum_takes_its_place_only_when_told(runs: list[RunFolder], trainable: Path, tmp_path: Path) -> None:
     cache, out = open_cache(trainable), RunFolder(tmp_path / "sum")
-    add_runs(runs, cache, out)
+    fuse_scores(runs, cache, out)
     with pytest.raises(MmerError, match="holds another run"):
-        add_runs([runs[0], runs[0]], cache, out)
-    add_runs([runs[0], runs[0]], cache, out, replace=True)
+        fuse_scores([runs[0], runs[0]], cache, out)
+    fuse_scores([runs[0], runs[0]], cache, out, replace=True)
     with pytest.raises(MmerError, match="is one of the runs to add up; name another --out"):
-        add_runs(runs, cache, runs[0], replace=True)
+        fuse_scores(runs, cache, runs[0], replace=True)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_runs_that_do_not_belong_together_are_refused(
 ) -> None:
     finish(plan(trainable, "text", {"epochs": 1}, **asked), tmp_path / "other")
     with pytest.raises(MmerError, match=told):
-        add_runs([runs[0], RunFolder(tmp_path / "other")], open_cache(trainable), RunFolder(tmp_path / "sum"))
+        fuse_scores([runs[0], RunFolder(tmp_path / "other")], open_cache(trainable), RunFolder(tmp_path / "sum"))
     assert not (tmp_path / "sum").exists()
 
 
@@ -86,26 +86,26 @@ def test_other_test_utterances_are_named(runs: list[RunFolder], trainable: Path,
     rows, scores = part.read_rows("predictions.csv"), part.read("scores.json")
     _write(part, rows[1:], scores)
     with pytest.raises(MmerError, match=rf"fold 2: 1 test utterances are in one of .* \(first: {rows[0]['id']}\)"):
-        add_runs([runs[0], changed], open_cache(trainable), RunFolder(tmp_path / "sum"))
+        fuse_scores([runs[0], changed], open_cache(trainable), RunFolder(tmp_path / "sum"))
     swapped = {"sad": "calm", "calm": "sad"}
     _write(part, [{**row, "label": swapped.get(row["label"], row["label"])} for row in rows], scores)
     with pytest.raises(MmerError, match=r"disagree on the label of u\d\d; train both again"):
-        add_runs([runs[0], changed], open_cache(trainable), RunFolder(tmp_path / "sum"))
+        fuse_scores([runs[0], changed], open_cache(trainable), RunFolder(tmp_path / "sum"))
 
 
 def test_a_run_that_is_none_or_not_finished_is_told(runs: list[RunFolder], trainable: Path, tmp_path: Path) -> None:
     with pytest.raises(MmerError, match=r"nowhere/run.json cannot be read \(No such file or directory\)"):
-        add_runs([runs[0], RunFolder(tmp_path / "nowhere")], open_cache(trainable), RunFolder(tmp_path / "sum"))
+        fuse_scores([runs[0], RunFolder(tmp_path / "nowhere")], open_cache(trainable), RunFolder(tmp_path / "sum"))
     half = RunFolder(Path(shutil.copytree(runs[1].path, tmp_path / "half")))
     half.model("3", 2).delete("scores.json")
     with pytest.raises(MmerError, match=r"3-seed2/scores.json cannot be read .*the command of its run"):
-        add_runs([runs[0], half], open_cache(trainable), RunFolder(tmp_path / "sum"))
+        fuse_scores([runs[0], half], open_cache(trainable), RunFolder(tmp_path / "sum"))
 
 
 def _write(part: ModelFolder, rows: list[dict[str, str]], scores: dict[str, Any]) -> None:
     """Writes predictions, and scores that follow from them."""
     truth, guess = (np.array([NAMES.index(row[column]) for row in rows]) for column in ("label", "guess"))
-    scored = {**scores, "test": len(rows), **score(truth, guess, len(NAMES)).as_dict(), "digests": {}}
+    scored = {**scores, "test": len(rows), **compute_scores(truth, guess, len(NAMES)).as_dict(), "digests": {}}
     part.write("scores.json", scored)
     with (part.path / "predictions.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))

@@ -12,7 +12,7 @@ from cache.errors import MmerError
 from fusion.evaluation.metrics import METRICS as SCORES
 from fusion.fingerprint import digest_of
 from fusion.run import cross_validation as crossval
-from fusion.run.artifacts import damage, read_cost, read_predictions, read_probabilities, read_scores
+from fusion.run.artifacts import find_damage, read_cost, read_predictions, read_probabilities, read_scores
 from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import ModelFolder, RunFolder
 from tests.support.heads import CLASSES
@@ -39,7 +39,7 @@ def cut(path: Path, share: float = 0.5) -> None:
 
 
 def test_what_is_whole_is_read(part: ModelFolder) -> None:
-    assert damage(part, NAMES) == ""
+    assert find_damage(part, NAMES) == ""
     assert read_scores(part)["test"] == len(read_predictions(part, NAMES)) == len(read_probabilities(part, NAMES))
     assert read_cost(part)[0] > 0
 
@@ -122,7 +122,7 @@ def test_what_is_damaged_is_told_and_trained_anew_to_the_same_bits(
     name, act, told = case
     act(part.path / name)
     with pytest.raises(MmerError, match=told):
-        raise MmerError(damage(part, NAMES))
+        raise MmerError(find_damage(part, NAMES))
     watcher, folder = Told(), part.path.parent
     before = {path.name: path.read_bytes() for path in part.path.iterdir()}
     with pytest.raises(KeyboardInterrupt):  # nothing is lost before it is trained
@@ -138,7 +138,7 @@ def test_what_is_damaged_is_told_and_trained_anew_to_the_same_bits(
 def test_a_run_of_old_keeps_no_digests(part: ModelFolder) -> None:
     without("digests")(part.path / "scores.json")
     other_weights(part.path / "weights.safetensors")
-    assert damage(part, NAMES) == ""
+    assert find_damage(part, NAMES) == ""
 
 
 def older(part: ModelFolder) -> str:
@@ -159,7 +159,7 @@ def test_a_score_that_an_older_version_did_not_write_follows_from_the_prediction
     found = read_scores(part)
     assert list(found) == list(written)
     assert {name: found[name] for name in SCORES} == {name: written[name] for name in SCORES}
-    assert damage(part, NAMES) == ""
+    assert find_damage(part, NAMES) == ""
     watcher, folder = Told(), part.path.parent
     results = finish(plan(trainable, "audio"), folder, watcher)
     assert watcher.started == []
@@ -181,7 +181,7 @@ def test_predictions_that_no_older_score_follows_from_are_damage(part: ModelFold
     surer(part.path / "predictions.csv")
     with pytest.raises(MmerError, match=r"predictions.csv is damaged \(it is not the file that scores.json is of\)"):
         read_scores(part)
-    assert "predictions.csv is damaged" in damage(part, NAMES)
+    assert "predictions.csv is damaged" in find_damage(part, NAMES)
 
 
 def test_scores_do_not_outlive_the_weights_that_they_are_of(
@@ -236,4 +236,4 @@ def test_what_cannot_be_read_just_now_is_no_damage(part: ModelFolder, name: str)
     (part.path / name).unlink()
     (part.path / name).mkdir()
     with pytest.raises(MmerError, match=rf"{name} cannot be read \(Is a directory\); run it again once it can"):
-        damage(part, NAMES)
+        find_damage(part, NAMES)

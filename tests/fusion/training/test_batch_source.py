@@ -12,8 +12,8 @@ from fusion.data.features import BatchSource
 from fusion.grid.stacking.training import train_stack
 from fusion.head import AUDIO, TEXT
 from fusion.training.checkpoint import load_checkpoint
-from fusion.training.evaluate import score
-from fusion.training.loop import TrainedFold, train_fold
+from fusion.training.evaluate import predict_probabilities
+from fusion.training.loop import TrainedModel, train_fold
 from tests.support.sources import MemorySource
 from tests.support.trainings import (
     CONFIG,
@@ -52,7 +52,7 @@ def test_a_source_in_memory_trains_and_scores_as_the_cache_does(learnable: Path,
     sources: list[BatchSource] = [cached, memory]
     trained = [train_fold(head, source, TRAIN, DEV, CONFIG) for head, source in zip(heads, sources, strict=True)]
     assert_same(*trained)
-    one, other = (score(head, source, TEST) for head, source in zip(heads, sources, strict=True))
+    one, other = (predict_probabilities(head, source, TEST) for head, source in zip(heads, sources, strict=True))
     np.testing.assert_array_equal(one, other)
 
 
@@ -61,8 +61,8 @@ def test_a_stack_trains_from_memory_as_from_the_cache(learnable: Path, memory: M
     configs = [CONFIG, replace(CONFIG, lr=0.003)]
     stacks = [train_stack([toy_head(), toy_head()], source, TRAIN, DEV, configs) for source in sources]
     for one, other in zip(*stacks, strict=True):
-        assert isinstance(one, TrainedFold)
-        assert isinstance(other, TrainedFold)
+        assert isinstance(one, TrainedModel)
+        assert isinstance(other, TrainedModel)
         assert_same(one, other)
 
 

@@ -2,19 +2,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from fusion.training.checkpoint import EpochScores, Progress
+from fusion.training.checkpoint import EpochScores, TrainingState
 from fusion.training.config import TrainConfig
-from fusion.training.loop import add_epoch, epoch_batches, schedule_of
+from fusion.training.loop import epoch_batches, record_epoch, schedule_of
 
 CONFIG = TrainConfig(epochs=9, patience=2, monitor="ua", batch_size=3, warmup=0.5, lr=0.25)
 
 
-def run(scores: list[float], config: TrainConfig = CONFIG) -> tuple[list[bool], Progress]:
+def run(scores: list[float], config: TrainConfig = CONFIG) -> tuple[list[bool], TrainingState]:
     """Adds epochs until the training is finished."""
-    progress, told = Progress(batch=3, sums={"a": (1.0, 1)}), []
+    progress, told = TrainingState(batch=3, sums={"a": (1.0, 1)}), []
     for epoch, ua in enumerate(scores, start=1):
         assert not progress.finished
-        told.append(add_epoch(progress, EpochScores(epoch=epoch, losses={}, dev={"ua": ua, "loss": ua}), config))
+        told.append(record_epoch(progress, EpochScores(epoch=epoch, losses={}, dev={"ua": ua, "loss": ua}), config))
     return told, progress
 
 
@@ -43,5 +43,5 @@ def test_batches_hold_every_utterance_once_and_change_with_the_epoch() -> None:
 
 def test_the_warm_up_is_a_share_of_all_steps() -> None:
     made = schedule_of(CONFIG, 4)
-    assert (made.lr, made.course, made.warmup_steps, made.steps) == (0.25, "constant", 18, 36)
+    assert (made.lr, made.shape, made.warmup_steps, made.steps) == (0.25, "constant", 18, 36)
     assert schedule_of(replace(CONFIG, warmup=0.0), 4).warmup_steps == 0

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusion.data.features import FeatureSource
+from fusion.data.features import CachedFeatures
 from fusion.training.config import TrainConfig
-from fusion.training.loss_monitor import LossNotFinite, bad_feature, explained
+from fusion.training.loss_monitor import LossNotFinite, explain_divergence, find_nonfinite_feature
 from tests.support.trainings import STREAMS, toy_source, write_cache
 
 ERROR = LossNotFinite("the loss a is nan in batch 1 of epoch 2")
@@ -15,23 +15,23 @@ USED = np.arange(12)
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> FeatureSource:
+def source(tmp_path: Path) -> CachedFeatures:
     write_cache(tmp_path / "a.h5")
     return toy_source(tmp_path / "a.h5")
 
 
-def test_with_sound_features_it_is_the_rate(source: FeatureSource) -> None:
-    assert bad_feature(source, USED, STREAMS) == ""
-    assert explained(ERROR, CONFIG, "") == f"{ERROR}; lower lr (0.25)"
-    half = explained(ERROR, replace(CONFIG, precision="bfloat16"), "")
+def test_with_sound_features_it_is_the_rate(source: CachedFeatures) -> None:
+    assert find_nonfinite_feature(source, USED, STREAMS) == ""
+    assert explain_divergence(ERROR, CONFIG, "") == f"{ERROR}; lower lr (0.25)"
+    half = explain_divergence(ERROR, replace(CONFIG, precision="bfloat16"), "")
     assert half == f"{ERROR}; lower lr (0.25) or train in float32"
 
 
 @pytest.mark.parametrize("role", ["audio", "text"])
-def test_features_that_are_no_numbers_are_named(source: FeatureSource, role: str) -> None:
+def test_features_that_are_no_numbers_are_named(source: CachedFeatures, role: str) -> None:
     rows, starts = source._held[role]
     rows.values[starts[7]] = float("nan")
-    told = bad_feature(source, USED, STREAMS)
+    told = find_nonfinite_feature(source, USED, STREAMS)
     assert told.startswith(f"features of utterance u7 in {STREAMS[role]} are not finite; see mmer-cache verify ")
-    assert explained(ERROR, CONFIG, told) == f"{ERROR}; {told}"
-    assert bad_feature(source, np.arange(7), STREAMS) == ""
+    assert explain_divergence(ERROR, CONFIG, told) == f"{ERROR}; {told}"
+    assert find_nonfinite_feature(source, np.arange(7), STREAMS) == ""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fusion.head import Batch, HeadOutput
-from fusion.training.evaluate import score
+from fusion.training.evaluate import predict_probabilities
 from tests.support.trainings import ToyHead, toy_head, toy_source, write_cache
 
 
@@ -36,12 +36,12 @@ def small(most: int, asked: list[int]) -> ToyHead:
 
 def test_scoring_takes_smaller_batches_where_memory_does_not_suffice(learnable: Path) -> None:
     source, indices, asked = toy_source(learnable), np.arange(20), list[int]()
-    found = score(small(3, asked), source, indices, batch_size=16)
-    np.testing.assert_allclose(found, score(toy_head(), source, indices), atol=1e-6)
+    found = predict_probabilities(small(3, asked), source, indices, batch_size=16)
+    np.testing.assert_allclose(found, predict_probabilities(toy_head(), source, indices), atol=1e-6)
     assert asked[:3] == [16, 8, 4]
     assert set(asked[3:]) == {2}
 
 
 def test_an_utterance_that_does_not_fit_alone_is_an_error(learnable: Path) -> None:
     with pytest.raises(torch.OutOfMemoryError):
-        score(small(0, []), toy_source(learnable), np.arange(4), batch_size=2)
+        predict_probabilities(small(0, []), toy_source(learnable), np.arange(4), batch_size=2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fusion.training.interrupt import SIGNALS, interrupts_put_off, never
+from fusion.training.interrupt import SIGNALS, deferred_interrupts, never_stop
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -17,7 +17,7 @@ def test_the_first_signal_is_a_wish_and_the_second_acts(
     seen = []
     before = signal.signal(number, lambda *_: seen.append("as ever"))
     try:
-        with interrupts_put_off() as stopping:
+        with deferred_interrupts() as stopping:
             assert not stopping()
             os.kill(os.getpid(), number)
             assert stopping()
@@ -53,7 +53,7 @@ def test_in_another_thread_nothing_changes() -> None:
     before, told = [signal.getsignal(one) for one in SIGNALS], []
 
     def work() -> None:
-        with interrupts_put_off() as stopping:
+        with deferred_interrupts() as stopping:
             told.append((stopping(), [signal.getsignal(one) for one in SIGNALS]))
 
     thread = threading.Thread(target=work)
@@ -63,4 +63,4 @@ def test_in_another_thread_nothing_changes() -> None:
 
 
 def test_nobody_wants_to_stop() -> None:
-    assert not never()
+    assert not never_stop()

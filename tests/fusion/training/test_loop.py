@@ -8,10 +8,10 @@ import torch
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.data.features import FeatureSource
+from fusion.data.features import CachedFeatures
 from fusion.head import AUDIO, TEXT, Batch, HeadInputs, HeadOutput
 from fusion.training.checkpoint import BEST, load_checkpoint
-from fusion.training.evaluate import dev_scores, is_better, logits_of, score
+from fusion.training.evaluate import dev_scores, is_better, predict_logits, predict_probabilities
 from fusion.training.loop import TrainConfig, train_fold
 from tests.support.trainings import (
     CONFIG,
@@ -51,7 +51,7 @@ def test_a_head_learns_and_ends_with_the_weights_of_its_best_epoch(learnable: Pa
     head, source = toy_head(), toy_source(learnable)
     made = train_fold(head, source, TRAIN, DEV, replace(CONFIG, epochs=30))
     assert made.dev["wf1"] == max(scores.dev["wf1"] for scores in made.curves) > 0.6
-    assert dev_scores(logits_of(head, source, DEV), LABELS[DEV]) == made.dev
+    assert dev_scores(predict_logits(head, source, DEV), LABELS[DEV]) == made.dev
     assert made.curves[-1].losses["total"] < made.curves[0].losses["total"] / 2
     assert set(made.curves[0].losses) == {"cross_entropy", "size", "total"}
     assert not any(name.endswith("step") for name in made.weights)
@@ -61,21 +61,23 @@ def test_a_head_learns_and_ends_with_the_weights_of_its_best_epoch(learnable: Pa
 
 def test_scores_come_in_the_order_asked_for_and_leave_the_head_as_it_was(learnable: Path) -> None:
     head, source = toy_head(), toy_source(learnable)
-    probabilities = score(head, source, np.array([7, 3, 30, 7]), batch_size=3)
+    probabilities = predict_probabilities(head, source, np.array([7, 3, 30, 7]), batch_size=3)
     assert head.training
     assert probabilities.shape == (4, 3)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
-    np.testing.assert_allclose(probabilities[1], score(head, source, np.array([3]))[0], rtol=1e-5)
+    np.testing.assert_allclose(probabilities[1], predict_probabilities(head, source, np.array([3]))[0], rtol=1e-5)
     np.testing.assert_allclose(probabilities[0], probabilities[3], rtol=1e-5)
-    without_targets = FeatureSource(open_cache(learnable), {AUDIO: "voice", TEXT: "words"}, LABELS)
-    np.testing.assert_array_equal(score(head, without_targets, np.array([7, 3, 30, 7]), batch_size=3), probabilities)
+    without_targets = CachedFeatures(open_cache(learnable), {AUDIO: "voice", TEXT: "words"}, LABELS)
+    np.testing.assert_array_equal(
+        predict_probabilities(head, without_targets, np.array([7, 3, 30, 7]), batch_size=3), probabilities
+    )
 
 
 def test_labels_and_features_of_test_change_nothing(learnable: Path, tmp_path: Path) -> None:
     labels = LABELS.copy()
     labels[TEST] = -1
     write_cache(tmp_path / "b.h5", without={TEXT: int(TEST[0])})
-    source = FeatureSource(open_cache(tmp_path / "b.h5"), STREAMS, labels, chosen=np.concatenate([TRAIN, DEV]))
+    source = CachedFeatures(open_cache(tmp_path / "b.h5"), STREAMS, labels, chosen=np.concatenate([TRAIN, DEV]))
     made = train_fold(toy_head(), source, TRAIN, DEV, CONFIG)
     assert_same(made, train(learnable))
 

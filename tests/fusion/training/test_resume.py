@@ -11,7 +11,7 @@ import torch
 from cache.errors import MmerError
 from fusion.head import Batch, HeadInputs, HeadOutput
 from fusion.training.checkpoint import BEST, HEAD, OPTIMIZER, EpochScores, load_checkpoint
-from fusion.training.loop import TrainedFold
+from fusion.training.loop import TrainedModel
 from tests.support.trainings import CONFIG, SHAPES, ToyConfig, ToyHead, assert_same, toy_head, train, write_cache
 
 ROOT = Path(__file__).parents[3]
@@ -44,7 +44,7 @@ def learnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(learnable: Path) -> TrainedFold:
+def undisturbed(learnable: Path) -> TrainedModel:
     return train(learnable)
 
 
@@ -55,7 +55,7 @@ def _dead_before(step: int, learnable: Path, state: Path) -> None:
 
 @pytest.mark.parametrize("step", range(1, STEPS))
 def test_a_training_stopped_in_any_batch_ends_as_if_it_had_not_been(
-    learnable: Path, undisturbed: TrainedFold, tmp_path: Path, step: int
+    learnable: Path, undisturbed: TrainedModel, tmp_path: Path, step: int
 ) -> None:
     _dead_before(step, learnable, tmp_path / "state")
     assert load_checkpoint(tmp_path / "state").progress.step == step
@@ -63,7 +63,7 @@ def test_a_training_stopped_in_any_batch_ends_as_if_it_had_not_been(
 
 
 def test_a_training_stopped_after_every_epoch_ends_as_if_it_had_not_been(
-    learnable: Path, undisturbed: TrainedFold, tmp_path: Path
+    learnable: Path, undisturbed: TrainedModel, tmp_path: Path
 ) -> None:
     def stop(scores: EpochScores) -> None:
         raise Interrupted
@@ -83,7 +83,7 @@ def test_mixed_precision_resumes_too(learnable: Path, tmp_path: Path, precision:
     assert_same(resumed, train(learnable, config=config))
 
 
-def test_a_killed_process_is_gone_on_from(learnable: Path, undisturbed: TrainedFold, tmp_path: Path) -> None:
+def test_a_killed_process_is_gone_on_from(learnable: Path, undisturbed: TrainedModel, tmp_path: Path) -> None:
     state = tmp_path / "state"
     command = [sys.executable, "-m", "tests.support.trainings", str(learnable), str(state)]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ}, stdout=subprocess.PIPE, text=True) as process:
@@ -95,7 +95,7 @@ def test_a_killed_process_is_gone_on_from(learnable: Path, undisturbed: TrainedF
     assert_same(train(learnable, checkpoint=state), undisturbed)
 
 
-def test_a_finished_training_is_not_done_again(learnable: Path, undisturbed: TrainedFold, tmp_path: Path) -> None:
+def test_a_finished_training_is_not_done_again(learnable: Path, undisturbed: TrainedModel, tmp_path: Path) -> None:
     train(learnable, checkpoint=tmp_path / "state", save_every_s=1e9)
     held = load_checkpoint(tmp_path / "state").tensors
     assert held[BEST]
@@ -118,7 +118,7 @@ def test_another_configuration_is_refused_by_name(learnable: Path, tmp_path: Pat
 
 
 def test_a_field_that_is_new_has_its_default_in_an_older_state(
-    learnable: Path, undisturbed: TrainedFold, tmp_path: Path
+    learnable: Path, undisturbed: TrainedModel, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
     _dead_before(5, learnable, state)
@@ -165,7 +165,7 @@ def test_nothing_is_left_beside_a_checkpoint(learnable: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("after", [1, 6, 11])
 def test_a_training_that_is_told_to_stop_writes_its_state_first(
-    learnable: Path, undisturbed: TrainedFold, tmp_path: Path, after: int
+    learnable: Path, undisturbed: TrainedModel, tmp_path: Path, after: int
 ) -> None:
     asked = iter([False] * (after - 1) + [True])
     with pytest.raises(KeyboardInterrupt):

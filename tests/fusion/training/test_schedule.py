@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 
-from fusion.training.config import COURSES, Schedule
+from fusion.training.config import SCHEDULES, Schedule
 
 
 def rates(course: str, *, warmup_steps: int = 0, steps: int = 8) -> list[float]:
-    schedule = Schedule(lr=0.8, course=course, warmup_steps=warmup_steps, steps=steps)
+    schedule = Schedule(lr=0.8, shape=course, warmup_steps=warmup_steps, steps=steps)
     return [schedule.rate(step) for step in range(steps)]
 
 
@@ -33,7 +33,7 @@ def test_the_rate_falls_as_by_torch(course: str) -> None:
     assert rates(course) == pytest.approx(expected)
 
 
-@given(course=st.sampled_from(sorted(COURSES)), steps=st.integers(1, 200), warmup=st.floats(0, 0.99))
+@given(course=st.sampled_from(sorted(SCHEDULES)), steps=st.integers(1, 200), warmup=st.floats(0, 0.99))
 def test_no_step_is_taken_at_no_rate_or_beyond_the_greatest(course: str, steps: int, warmup: float) -> None:
     warmup_steps = round(warmup * steps)
     made = rates(course, warmup_steps=warmup_steps, steps=steps)

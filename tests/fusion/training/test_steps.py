@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional
 
 from fusion.head import Batch, HeadOutput
-from fusion.training.steps import build_optimizer, descend, drop_modalities, set_rate, total_loss
+from fusion.training.steps import build_optimizer, modality_dropout, optimizer_step, set_learning_rate, total_loss
 from tests.support.trainings import toy_head
 
 
@@ -19,7 +19,7 @@ def _left(batch: Batch, role: str) -> torch.Tensor:
 
 
 def test_one_of_two_modalities_goes_at_the_rate_with_all_its_roles() -> None:
-    dropped = drop_modalities(_batch(4000), 0.4, seed=1, step=2)
+    dropped = modality_dropout(_batch(4000), 0.4, seed=1, step=2)
     audio, text = ~_left(dropped, "audio"), ~_left(dropped, "text")
     assert audio.float().mean() == pytest.approx(0.2, abs=0.03)
     assert text.float().mean() == pytest.approx(0.2, abs=0.03)
@@ -30,7 +30,7 @@ def test_one_of_two_modalities_goes_at_the_rate_with_all_its_roles() -> None:
 
 
 def test_modality_dropout_follows_from_seed_and_step() -> None:
-    made = [drop_modalities(_batch(50), 0.5, seed=seed, step=step) for seed, step in ((1, 2), (1, 2), (1, 3), (2, 2))]
+    made = [modality_dropout(_batch(50), 0.5, seed=seed, step=step) for seed, step in ((1, 2), (1, 2), (1, 3), (2, 2))]
     first, same, *others = (_left(batch, "audio") for batch in made)
     assert torch.equal(first, same)
     assert not any(torch.equal(first, other) for other in others)
@@ -39,9 +39,9 @@ def test_modality_dropout_follows_from_seed_and_step() -> None:
 def test_the_only_modality_is_never_taken_away() -> None:
     batch = _batch(200).without("text", torch.ones(200, dtype=torch.bool))
     batch = batch.without("text.view", torch.ones(200, dtype=torch.bool))
-    assert _left(drop_modalities(batch, 0.9, seed=0, step=0), "audio").all()
+    assert _left(modality_dropout(batch, 0.9, seed=0, step=0), "audio").all()
     alone = _batch(200, roles=("audio", "chars"))
-    assert drop_modalities(alone, 0.9, seed=0, step=0) is alone
+    assert modality_dropout(alone, 0.9, seed=0, step=0) is alone
 
 
 def test_matrices_decay_and_vectors_do_not() -> None:
@@ -62,7 +62,7 @@ def test_frozen_parameters_are_left_alone() -> None:
 
 def test_the_rate_is_that_of_all_parameters() -> None:
     optimizer = build_optimizer(nn.Linear(2, 2), name="adamw", lr=0.8, weight_decay=0)
-    set_rate(optimizer, 0.2)
+    set_learning_rate(optimizer, 0.2)
     assert [group["lr"] for group in optimizer.param_groups] == [0.2, 0.2]
 
 
@@ -86,6 +86,6 @@ def test_a_long_gradient_is_clipped(clip: float, norm: float) -> None:
     head = nn.Linear(4, 1, bias=False)
     optimizer = build_optimizer(head, name="adamw", lr=0.1, weight_decay=0)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    descend(head(torch.ones(1, 4)).sum(), head, optimizer, scaler, clip=clip)
+    optimizer_step(head(torch.ones(1, 4)).sum(), head, optimizer, scaler, clip=clip)
     assert head.weight.grad is not None
     assert float(head.weight.grad.norm()) == pytest.approx(norm, rel=1e-4)

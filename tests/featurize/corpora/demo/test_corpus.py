@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from featurize.corpora.base import Reading, check_reading
+from featurize.corpora.base import CorpusReading, check_reading
 from featurize.corpora.demo import corpus as demo
 from featurize.corpora.demo.corpus import read_demo
 from featurize.corpora.demo.script import EMOTIONS, PAIRS, write_script
@@ -26,12 +26,12 @@ Floats = npt.NDArray[np.float64]
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Reading:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusReading:
     return read_demo(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="session")
-def waves(corpus: Reading) -> list[Floats]:
+def waves(corpus: CorpusReading) -> list[Floats]:
     return [soundfile.read(corpus.root / utterance.audio)[0] for utterance in corpus.utterances]
 
 
@@ -48,7 +48,7 @@ def heard(waves: list[Floats]) -> Floats:
 
 
 @pytest.fixture(scope="session")
-def read(corpus: Reading) -> Floats:
+def read(corpus: CorpusReading) -> Floats:
     """Mean last hidden state of roberta-tiny, ``(320, 64)``."""
     encoder, tokenizer = build_roberta_tiny(), build_roberta_tiny_tokenizer()
     rows = []
@@ -72,7 +72,9 @@ def skeleton(utterance: Utterance) -> tuple[str, ...]:
     return tuple("".join(sorted(word)) for word in utterance.text.split())
 
 
-def test_counts_are_those_of_the_issue_and_every_speaker_shows_every_emotion_equally_often(corpus: Reading) -> None:
+def test_counts_are_those_of_the_issue_and_every_speaker_shows_every_emotion_equally_often(
+    corpus: CorpusReading,
+) -> None:
     check_reading(corpus, "demo")
     assert len(corpus.utterances) == 320
     assert (corpus.utterances[0].id, corpus.utterances[0].audio) == ("Ses01F_d01_000", "Session1/Ses01F_d01_000.wav")
@@ -83,7 +85,7 @@ def test_counts_are_those_of_the_issue_and_every_speaker_shows_every_emotion_equ
     assert Counter(utterance.style for utterance in corpus.utterances) == {"scripted": 160, "improvised": 160}
 
 
-def test_a_dialogue_is_eight_turns_of_alternating_speakers_of_one_session(corpus: Reading) -> None:
+def test_a_dialogue_is_eight_turns_of_alternating_speakers_of_one_session(corpus: CorpusReading) -> None:
     dialogues: dict[str, list[Utterance]] = {}
     for utterance in corpus.utterances:
         dialogues.setdefault(utterance.dialogue, []).append(utterance)
@@ -94,7 +96,7 @@ def test_a_dialogue_is_eight_turns_of_alternating_speakers_of_one_session(corpus
         assert all(one.speaker != other.speaker for one, other in pairwise(turns))
 
 
-def test_recordings_are_16_khz_mono_16_bit_and_last_from_0_6_to_6_seconds(corpus: Reading) -> None:
+def test_recordings_are_16_khz_mono_16_bit_and_last_from_0_6_to_6_seconds(corpus: CorpusReading) -> None:
     infos = [soundfile.info(corpus.root / utterance.audio) for utterance in corpus.utterances]
     assert {(info.samplerate, info.channels, info.subtype) for info in infos} == {(RATE_HZ, 1, "PCM_16")}
     assert min(info.duration for info in infos) >= 0.6
@@ -106,7 +108,7 @@ def test_recordings_are_equally_loud_and_not_clipped(waves: list[Floats]) -> Non
     assert max(np.abs(wave).max() for wave in waves) < 0.9
 
 
-def test_every_transcript_has_room_for_its_ctc_alignment(corpus: Reading, waves: list[Floats]) -> None:
+def test_every_transcript_has_room_for_its_ctc_alignment(corpus: CorpusReading, waves: list[Floats]) -> None:
     for utterance, wave in zip(corpus.utterances, waves, strict=True):
         repeats = sum(one == other for one, other in pairwise(utterance.text))
         assert (len(wave) - 400) // 320 + 1 >= len(utterance.text) + repeats
@@ -117,14 +119,14 @@ def test_the_words_of_a_pair_are_different_anagrams() -> None:
     assert len({word for pair in PAIRS for word in pair}) == 2 * len(PAIRS)
 
 
-def test_a_session_says_the_same_letters_word_for_word_in_every_emotion(corpus: Reading) -> None:
+def test_a_session_says_the_same_letters_word_for_word_in_every_emotion(corpus: CorpusReading) -> None:
     for session in "12345":
         turns = [utterance for utterance in corpus.utterances if utterance.session == session]
         said = [Counter(skeleton(turn) for turn in turns if turn.label == label) for label in EMOTIONS]
         assert said == [said[0]] * 4
 
 
-def test_every_charged_word_is_said_equally_often_and_only_with_its_valence(corpus: Reading) -> None:
+def test_every_charged_word_is_said_equally_often_and_only_with_its_valence(corpus: CorpusReading) -> None:
     sides = {word: side for pair in PAIRS for side, word in enumerate(pair)}
     counts = Counter(word for utterance in corpus.utterances for word in utterance.text.split() if word in sides)
     assert len(counts) == len(sides)
@@ -135,7 +137,7 @@ def test_every_charged_word_is_said_equally_often_and_only_with_its_valence(corp
         assert set(said) == {0 if utterance.label in {"happy", "calm"} else 1}
 
 
-def test_ratings_lie_around_the_quadrant_of_the_label(corpus: Reading) -> None:
+def test_ratings_lie_around_the_quadrant_of_the_label(corpus: CorpusReading) -> None:
     for label, centre in EMOTIONS.items():
         turns = [utterance for utterance in corpus.utterances if utterance.label == label]
         ratings = np.array([(turn.activation, turn.valence) for turn in turns], dtype=np.float64)
@@ -144,13 +146,13 @@ def test_ratings_lie_around_the_quadrant_of_the_label(corpus: Reading) -> None:
         assert ratings.std(axis=0).min() > 0.2
 
 
-def test_the_manifest_describes_the_corpus_completely(corpus: Reading) -> None:
+def test_the_manifest_describes_the_corpus_completely(corpus: CorpusReading) -> None:
     reading = read_manifest(corpus.root / "demo.csv")
     assert list(reading.utterances) == list(corpus.utterances)
     assert not reading.notes
 
 
-def test_another_folder_gets_the_same_bytes(corpus: Reading, tmp_path: Path) -> None:
+def test_another_folder_gets_the_same_bytes(corpus: CorpusReading, tmp_path: Path) -> None:
     reading = read_demo(tmp_path / "new" / "demo")
     assert contents(reading.root) == contents(corpus.root)
     assert reading.utterances == corpus.utterances
@@ -214,7 +216,7 @@ def test_a_root_that_cannot_be_a_folder_is_a_clean_error(tmp_path: Path) -> None
         read_demo(tmp_path / "file")
 
 
-def probe(features: Floats, corpus: Reading, classes: dict[str, str]) -> float:
+def probe(features: Floats, corpus: CorpusReading, classes: dict[str, str]) -> float:
     """Accuracy of a linear probe, mean over the five held-out sessions."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     truth, sessions = zip(*((classes[one.label], one.session) for one in corpus.utterances), strict=True)
@@ -226,23 +228,23 @@ VALENCE = {"angry": "bad", "happy": "good", "sad": "bad", "calm": "good"}
 EMOTION = {label: label for label in EMOTIONS}
 
 
-def test_sound_tells_arousal_but_neither_valence_nor_the_four_emotions(corpus: Reading, heard: Floats) -> None:
+def test_sound_tells_arousal_but_neither_valence_nor_the_four_emotions(corpus: CorpusReading, heard: Floats) -> None:
     assert probe(heard, corpus, AROUSAL) >= 0.85
     assert probe(heard, corpus, VALENCE) <= 0.6
     assert probe(heard, corpus, EMOTION) <= 0.55
 
 
-def test_words_tell_valence_but_neither_arousal_nor_the_four_emotions(corpus: Reading, read: Floats) -> None:
+def test_words_tell_valence_but_neither_arousal_nor_the_four_emotions(corpus: CorpusReading, read: Floats) -> None:
     assert probe(read, corpus, VALENCE) >= 0.85
     assert probe(read, corpus, AROUSAL) <= 0.6
     assert probe(read, corpus, EMOTION) <= 0.55
 
 
-def test_sound_and_words_together_tell_the_four_emotions(corpus: Reading, heard: Floats, read: Floats) -> None:
+def test_sound_and_words_together_tell_the_four_emotions(corpus: CorpusReading, heard: Floats, read: Floats) -> None:
     assert probe(np.concatenate([heard, read], axis=1), corpus, EMOTION) >= 0.75
 
 
-def test_neither_loudness_nor_duration_tells_arousal(corpus: Reading, waves: list[Floats]) -> None:
+def test_neither_loudness_nor_duration_tells_arousal(corpus: CorpusReading, waves: list[Floats]) -> None:
     rms = np.array([[np.sqrt(np.mean(wave**2))] for wave in waves])
     durations_s = np.array([[len(wave) / RATE_HZ] for wave in waves])
     assert probe(rms, corpus, AROUSAL) <= 0.6

@@ -7,8 +7,8 @@ import torch
 
 from fusion.experiment.plan import build
 from fusion.grid.engine import calibration as trials
-from fusion.grid.engine.calibration import candidates, estimate, steps_of, try_layouts, worth_a_trial
-from fusion.grid.engine.placement import ALONE, Grouping, Layout, footprint_of, room_for
+from fusion.grid.engine.calibration import calibrate, candidates, estimate_cost, steps_of, worth_a_trial
+from fusion.grid.engine.placement import ALONE, Placement, StackGroups, footprint_of, room_for
 from fusion.grid.journal import Journal
 from fusion.heads.catalog import count_parameters
 from tests.support.grids import CPU, models, planned, sources, trained
@@ -17,18 +17,18 @@ RATES = [{"lr": 0.1 / (place + 1), "batch_size": 8} for place in range(8)]
 
 
 @pytest.fixture
-def grouping(trainable: Path) -> Grouping:
+def grouping(trainable: Path) -> StackGroups:
     every = planned(trainable, "concat", *RATES)
-    return Grouping(models(every), sources(every), stacking=True)
+    return StackGroups(models(every), sources(every), stacking=True)
 
 
 def test_a_trial_measures_every_layout_that_suits_the_models(
-    grouping: Grouping, monkeypatch: pytest.MonkeyPatch
+    grouping: StackGroups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trials, "threads_of", lambda device: 2)
-    assert candidates(grouping, CPU) == [ALONE, Layout(1, 2), Layout(8, 1), Layout(4, 2)]
+    assert candidates(grouping, CPU) == [ALONE, Placement(1, 2), Placement(8, 1), Placement(4, 2)]
     source = grouping.sources
-    found = try_layouts(grouping, source)
+    found = calibrate(grouping, source)
     assert list(found.rates) == candidates(grouping, CPU)
     assert all(rate > 0 for rate in found.rates.values())
     assert found.layout == ALONE or found.rates[found.layout] == max(found.rates.values())
@@ -38,29 +38,29 @@ def test_a_trial_measures_every_layout_that_suits_the_models(
 @pytest.mark.parametrize(
     ("rates", "expected"),
     [
-        ({ALONE: 10.0, Layout(8, 1): 10.4}, ALONE),  # not worth the memory
-        ({ALONE: 10.0, Layout(8, 1): 30.0, Layout(1, 2): 20.0}, Layout(8, 1)),
-        ({ALONE: 10.0, Layout(8, 1): 9.0, Layout(1, 2): 20.0}, Layout(1, 2)),
+        ({ALONE: 10.0, Placement(8, 1): 10.4}, ALONE),  # not worth the memory
+        ({ALONE: 10.0, Placement(8, 1): 30.0, Placement(1, 2): 20.0}, Placement(8, 1)),
+        ({ALONE: 10.0, Placement(8, 1): 9.0, Placement(1, 2): 20.0}, Placement(1, 2)),
     ],
 )
 def test_the_fastest_layout_is_taken_if_it_gains_enough(
-    grouping: Grouping, monkeypatch: pytest.MonkeyPatch, rates: dict[Layout, float], expected: Layout
+    grouping: StackGroups, monkeypatch: pytest.MonkeyPatch, rates: dict[Placement, float], expected: Placement
 ) -> None:
     monkeypatch.setattr(trials, "candidates", lambda grouping, device: list(rates))
     monkeypatch.setattr(trials._Trial, "rate", lambda self, layout: rates[layout])
-    assert try_layouts(grouping, grouping.sources).layout == expected
+    assert calibrate(grouping, grouping.sources).layout == expected
 
 
-def test_a_layout_that_lacks_memory_is_no_choice(grouping: Grouping, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layout_that_lacks_memory_is_no_choice(grouping: StackGroups, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trials._Trial.rate
 
-    def rate(self: object, layout: Layout) -> float:
+    def rate(self: object, layout: Placement) -> float:
         if layout.stack > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(self, layout)  # type: ignore[arg-type]
 
     monkeypatch.setattr(trials._Trial, "rate", rate)
-    assert try_layouts(grouping, grouping.sources).layout.stack == 1
+    assert calibrate(grouping, grouping.sources).layout.stack == 1
 
 
 def test_little_work_is_worth_no_trial(trainable: Path) -> None:
@@ -70,9 +70,9 @@ def test_little_work_is_worth_no_trial(trainable: Path) -> None:
     assert worth_a_trial(many, CPU)
 
 
-def test_a_trial_leaves_nothing_behind(trainable: Path, tmp_path: Path, grouping: Grouping) -> None:
+def test_a_trial_leaves_nothing_behind(trainable: Path, tmp_path: Path, grouping: StackGroups) -> None:
     before = torch.random.get_rng_state(), torch.get_num_threads()
-    try_layouts(grouping, grouping.sources)
+    calibrate(grouping, grouping.sources)
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert torch.get_num_threads() == before[1]
 
@@ -89,13 +89,13 @@ def test_what_a_model_takes_grows_with_its_batch_and_its_width(trainable: Path) 
 def test_an_estimate_counts_what_is_left(trainable: Path, tmp_path: Path) -> None:
     every = planned(trainable, "concat", {"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3})
     trained(tmp_path, every[:1])
-    found = estimate(models(every), sources(every), Journal(tmp_path))
+    found = estimate_cost(models(every), sources(every), Journal(tmp_path))
     assert (found.models, found.known) == (9, 3)
     assert found.disk_bytes == 6 * 4 * count_parameters(build(every[1].plan, seed=0))
     assert found.features_bytes == sources(every).size_bytes
     assert found.seconds > 0
     trained(tmp_path, every)
-    done = estimate(models(every), sources(every), Journal(tmp_path))
+    done = estimate_cost(models(every), sources(every), Journal(tmp_path))
     assert (done.known, done.seconds, done.disk_bytes, done.layout) == (9, 0.0, 0, "")
 
 

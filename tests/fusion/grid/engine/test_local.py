@@ -12,7 +12,7 @@ import torch
 from fusion.grid.combinations import Model
 from fusion.grid.engine import train as training
 from fusion.grid.engine.local import Engine
-from fusion.grid.engine.placement import Layout, threads_of
+from fusion.grid.engine.placement import Placement, threads_of
 from fusion.grid.journal import Journal
 from fusion.grid.stacking.training import train_stack
 from fusion.training.checkpoint import EpochScores
@@ -146,7 +146,7 @@ def test_what_another_grid_has_in_hand_is_waited_for_and_not_trained_again(train
 
 def test_an_engine_that_is_asked_for_is_taken(trainable: Path, tmp_path: Path) -> None:
     every = planned(trainable, "audio", *AXES)
-    for asked, expected in (("fused", Layout(64, 1)), ("shared", Layout(1, threads_of(CPU)))):
+    for asked, expected in (("fused", Placement(64, 1)), ("shared", Placement(1, threads_of(CPU)))):
         engine = Engine(asked, journal=Journal(tmp_path / asked), watcher=GridTold(), device=CPU)
         engine.run(models(every, folds=["1"]), sources(every))
         assert engine.layout == expected

@@ -27,7 +27,7 @@ def test_all_utterances_of_all_folds_are_there(trainable: Path) -> None:
     every = planned(trainable, "audio", {}, {"lr": 0.1})
     folds = every[0].plan.split.folds
     found = sources(every).at(0).chosen
-    assert set(found) == {index for fold in folds for part in fold.parts.values() for index in part}
+    assert set(found) == {index for fold in folds for part in fold.subsets.values() for index in part}
     assert np.array_equal(found, np.unique(found))
 
 

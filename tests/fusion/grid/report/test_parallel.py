@@ -5,7 +5,7 @@ import pytest
 from matplotlib.collections import LineCollection
 
 from fusion.grid.report.parallel import draw_parallel
-from fusion.grid.report.scale import pictured
+from fusion.grid.report.scale import plot_data
 from fusion.grid.selection import rank
 from tests.support.scored import grid
 
@@ -14,7 +14,7 @@ DEV = {0: (0.5, 0.5), 1: (0.6, 0.6), 2: (0.4, 0.4), 3: (0.7, 0.7), 4: (None, 0.9
 
 
 def picture(monitor: str = "wf1") -> Any:
-    return draw_parallel(pictured(rank(FIELDS, grid(DEV), monitor), monitor), ["lr", "words"])
+    return draw_parallel(plot_data(rank(FIELDS, grid(DEV), monitor), monitor), ["lr", "words"])
 
 
 def lines_of(figure: Any) -> list[Any]:
@@ -65,4 +65,4 @@ def test_the_best_is_darkest_whether_more_is_better_or_less(monitor: str) -> Non
 
 def test_equal_scores_are_drawn(tmp_path: Any) -> None:
     same = rank(FIELDS, grid(dict.fromkeys(range(6), (0.5, 0.5))), "wf1")
-    draw_parallel(pictured(same, "wf1"), ["lr", "words"]).savefig(tmp_path / "a.png")
+    draw_parallel(plot_data(same, "wf1"), ["lr", "words"]).savefig(tmp_path / "a.png")

@@ -8,9 +8,9 @@ import pytest
 from matplotlib.image import imread
 
 from cache.errors import MmerError
-from fusion.grid.combinations import Fields, Result
+from fusion.grid.combinations import FieldValues, ModelScores
 from fusion.grid.report.plots import draw_axis, plot_grid
-from fusion.grid.report.scale import pictured
+from fusion.grid.report.scale import plot_data
 from fusion.grid.selection import Ranked, rank
 from fusion.run.folder import Folder
 from tests.support.scored import diverged, result
@@ -18,12 +18,12 @@ from tests.support.scored import diverged, result
 AXES: dict[str, list[object]] = {"lr": [1e-4, 1e-3, 1e-2], "modalities": ["both", "$x_{漢字}"], "layers": [2]}
 
 
-def combinations(axes: dict[str, list[object]] = AXES) -> list[Fields]:
+def combinations(axes: dict[str, list[object]] = AXES) -> list[FieldValues]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def ranking(fields: list[Fields], failed: tuple[int, ...] = (), monitor: str = "wf1") -> list[Ranked]:
-    results: list[Result] = []
+def ranking(fields: list[FieldValues], failed: tuple[int, ...] = (), monitor: str = "wf1") -> list[Ranked]:
+    results: list[ModelScores] = []
     for place in range(len(fields)):
         devs = {"1": 0.4 + 0.3 * math.sin(place) ** 2, "2": 0.5}
         results += [diverged(place, fold) if place in failed else result(place, fold, devs[fold]) for fold in devs]
@@ -47,7 +47,7 @@ def test_every_axis_with_two_values_and_all_together_are_files_that_open(tmp_pat
 @pytest.mark.parametrize("monitor", ["wf1", "loss"])
 def test_two_hundred_combinations_of_any_kind_are_drawn_without_a_warning(tmp_path: Path, monitor: str) -> None:
     random = np.random.default_rng(0)
-    some: list[Fields] = [
+    some: list[FieldValues] = [
         {
             "lr": float(10 ** random.uniform(-5, -2)),
             "clip": float(random.uniform(0.5, 1)),
@@ -73,7 +73,7 @@ def test_nothing_is_drawn_where_nothing_can_be_compared(tmp_path: Path) -> None:
 
 def test_a_point_for_each_combination_with_mean_and_deviation_of_each_value() -> None:
     ranked = ranking(combinations())
-    axes = axes_of(draw_axis(pictured(ranked, "wf1"), "lr"))
+    axes = axes_of(draw_axis(plot_data(ranked, "wf1"), "lr"))
     points = axes.collections[0].get_offsets()
     assert sorted(points[:, 1]) == pytest.approx(sorted(100 * one.dev.mean["wf1"] for one in ranked if one.dev))
     nearest = [round(float(place)) for place in points[:, 0]]
@@ -90,7 +90,7 @@ def test_a_point_for_each_combination_with_mean_and_deviation_of_each_value() ->
 
 def test_all_points_are_within_the_picture_and_none_hides_another() -> None:
     many = combinations({"lr": [1, 2, 4], "alpha": [0, 0.1], "seed": list(range(40))})
-    shown = pictured(ranking(many), "wf1")
+    shown = plot_data(ranking(many), "wf1")
     for axis in ("lr", "alpha", "seed"):
         axes = axes_of(draw_axis(shown, axis))
         points = axes.collections[0].get_offsets()
@@ -101,14 +101,14 @@ def test_all_points_are_within_the_picture_and_none_hides_another() -> None:
 
 
 def test_words_are_not_joined_by_a_line_and_numbers_are() -> None:
-    shown = pictured(ranking(combinations()), "wf1")
+    shown = plot_data(ranking(combinations()), "wf1")
     assert [line.get_linestyle() for line in axes_of(draw_axis(shown, "lr")).lines][:1] == ["-"]
     assert "-" not in [line.get_linestyle() for line in axes_of(draw_axis(shown, "modalities")).lines]
 
 
 def test_where_each_value_has_one_combination_the_bars_are_over_folds() -> None:
     ranked = ranking(combinations({"layers": [1, 2, 3]}))
-    figure = draw_axis(pictured(ranked, "wf1"), "layers")
+    figure = draw_axis(plot_data(ranked, "wf1"), "layers")
     (bars,) = axes_of(figure).containers
     heights = [segment[1, 1] - segment[0, 1] for segment in bars.lines[2][0].get_segments()]
     spreads = [one.dev.std["wf1"] or 0 for one in sorted(ranked, key=lambda one: one.combination) if one.dev]
@@ -117,7 +117,7 @@ def test_where_each_value_has_one_combination_the_bars_are_over_folds() -> None:
 
 
 def test_failed_combinations_are_left_out_and_counted() -> None:
-    shown = pictured(ranking(combinations(), (1, 4)), "wf1")
+    shown = plot_data(ranking(combinations(), (1, 4)), "wf1")
     axes = axes_of(draw_axis(shown, "lr"))
     assert len(axes.collections[0].get_offsets()) == 4
     assert axes.get_title() == "dev W-F1 by lr\n4 combinations, 2 failed left out"

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusion.data.features import FeatureSource
+from fusion.data.features import CachedFeatures
 from fusion.grid.stacking.stack import ALIGNED, HeadStack
 from fusion.head import Batch, Head
 from fusion.nn.dropout import seed_dropout, set_step
@@ -13,11 +13,11 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> FeatureSource:
+def source(tmp_path_factory: pytest.TempPathFactory) -> CachedFeatures:
     return source_of(tmp_path_factory.mktemp("cache") / "a.h5")
 
 
-def made(name: str, source: FeatureSource, *, seeds: bool = True) -> list[Head]:
+def made(name: str, source: CachedFeatures, *, seeds: bool = True) -> list[Head]:
     heads = [one.head(source) for one in models(name)]
     for place, head in enumerate(heads):
         seed_dropout(head, place if seeds else 7)
@@ -27,7 +27,7 @@ def made(name: str, source: FeatureSource, *, seeds: bool = True) -> list[Head]:
     return heads
 
 
-def batch_of(head: Head, source: FeatureSource, count: int = 6) -> Batch:
+def batch_of(head: Head, source: CachedFeatures, count: int = 6) -> Batch:
     return next(source.batches([TRAIN[:count]], head.training_reads))
 
 
@@ -37,7 +37,7 @@ def weighed(head: Head, batch: Batch) -> Tensor:
 
 @pytest.mark.parametrize("seeds", [True, False])  # equal seeds share their masks
 @pytest.mark.parametrize("name", STACKED)
-def test_a_stack_gives_what_each_head_gives_alone(name: str, seeds: bool, source: FeatureSource) -> None:
+def test_a_stack_gives_what_each_head_gives_alone(name: str, seeds: bool, source: CachedFeatures) -> None:
     alone, heads = made(name, source, seeds=seeds), made(name, source, seeds=seeds)
     stack, batch = HeadStack(heads, CPU), batch_of(alone[0], source)
     for step in (0, 5):
@@ -64,7 +64,7 @@ def in_double(batch: Batch) -> Batch:
 
 
 @pytest.mark.parametrize("name", STACKED)
-def test_gradients_of_a_stack_are_exact(name: str, source: FeatureSource) -> None:
+def test_gradients_of_a_stack_are_exact(name: str, source: CachedFeatures) -> None:
     alone = [head.double() for head in made(name, source)]
     stack = HeadStack([head.double() for head in made(name, source)], CPU)
     batch = in_double(batch_of(alone[0], source))
@@ -87,7 +87,7 @@ def test_gradients_of_a_stack_are_exact(name: str, source: FeatureSource) -> Non
             torch.testing.assert_close(columns.of(rows)[place], expected, atol=1e-6 * scale, rtol=0)
 
 
-def test_what_no_loss_reaches_neither_moves_nor_decays(source: FeatureSource) -> None:
+def test_what_no_loss_reaches_neither_moves_nor_decays(source: CachedFeatures) -> None:
     one = Made(name="rescmfa", fields={"alpha": 0.0}, config=models("rescmfa")[0].config)
     heads = [one.head(source), one.head(source)]
     stack = HeadStack(heads, CPU)
@@ -102,7 +102,7 @@ def test_what_no_loss_reaches_neither_moves_nor_decays(source: FeatureSource) ->
     assert len(stack.decayed(set(stack.columns))) == 1  # all matrices lie together
 
 
-def test_parameters_are_aligned_views_of_one_matrix(source: FeatureSource) -> None:
+def test_parameters_are_aligned_views_of_one_matrix(source: CachedFeatures) -> None:
     heads = made("concat", source)
     stack = HeadStack(heads, CPU)
     ends = 0
@@ -120,7 +120,7 @@ def test_parameters_are_aligned_views_of_one_matrix(source: FeatureSource) -> No
 
 
 @pytest.mark.parametrize("name", ["tab", "jfm"])  # running statistics; state that is shared
-def test_models_that_stay_are_those_that_were_there(name: str, source: FeatureSource) -> None:
+def test_models_that_stay_are_those_that_were_there(name: str, source: CachedFeatures) -> None:
     heads = made(name, source)
     stack, batch = HeadStack(heads, CPU), batch_of(heads[0], source)
     stack(batch)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from fusion.data.features import FeatureSource
+from fusion.data.features import CachedFeatures
 from fusion.grid.stacking.stack import stack_key, unstackable
 from fusion.heads.catalog import HEADS, build_head, config_for
 from fusion.training.config import TrainConfig
@@ -11,7 +11,7 @@ from tests.support.stacks import CONFIG, INPUTS, STACKED, models, source_of
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> FeatureSource:
+def source(tmp_path_factory: pytest.TempPathFactory) -> CachedFeatures:
     return source_of(tmp_path_factory.mktemp("cache") / "a.h5")
 
 
@@ -24,7 +24,7 @@ def reason(name: str, training: TrainConfig = CONFIG, **values: object) -> str:
 
 
 @pytest.mark.parametrize("name", STACKED)
-def test_models_that_differ_in_what_is_their_own_share_a_stack(name: str, source: FeatureSource) -> None:
+def test_models_that_differ_in_what_is_their_own_share_a_stack(name: str, source: CachedFeatures) -> None:
     heads = [(made.head(source), made.config) for made in models(name)]
     assert len({stack_key(head, config) for head, config in heads}) == 1
     assert [unstackable(head, config) for head, config in heads] == ["", "", ""]

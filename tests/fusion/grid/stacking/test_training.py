@@ -8,43 +8,43 @@ import pytest
 import torch
 
 from cache.errors import MmerError
-from fusion.data.features import FeatureSource
+from fusion.data.features import CachedFeatures
 from fusion.grid.stacking.stack import HeadStack
 from fusion.grid.stacking.training import train_stack
 from fusion.head import Batch, HeadOutput
 from fusion.training.checkpoint import EpochScores
-from fusion.training.evaluate import dev_scores, logits_of
-from fusion.training.loop import TrainedFold, train_fold
+from fusion.training.evaluate import dev_scores, predict_logits
+from fusion.training.loop import TrainedModel, train_fold
 from tests.support.stacks import CONFIG, DEV, STACKED, TEST, TRAIN, Made, assert_close, models, source_of
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> FeatureSource:
+def source(tmp_path_factory: pytest.TempPathFactory) -> CachedFeatures:
     return source_of(tmp_path_factory.mktemp("cache") / "a.h5")
 
 
-def alone(one: Made, source: FeatureSource) -> TrainedFold:
+def alone(one: Made, source: CachedFeatures) -> TrainedModel:
     return train_fold(one.head(source), source, TRAIN, DEV, one.config)
 
 
-def stacked(every: Sequence[Made], source: FeatureSource, **how: Any) -> list[TrainedFold | MmerError]:
+def stacked(every: Sequence[Made], source: CachedFeatures, **how: Any) -> list[TrainedModel | MmerError]:
     heads = [one.head(source) for one in every]
     return train_stack(heads, source, TRAIN, DEV, [one.config for one in every], **how)
 
 
-def trained(came: TrainedFold | MmerError) -> TrainedFold:
-    assert isinstance(came, TrainedFold)
+def trained(came: TrainedModel | MmerError) -> TrainedModel:
+    assert isinstance(came, TrainedModel)
     return came
 
 
 @pytest.mark.parametrize("name", STACKED)
-def test_losses_and_scores_are_those_of_separate_trainings(name: str, source: FeatureSource) -> None:
+def test_losses_and_scores_are_those_of_separate_trainings(name: str, source: CachedFeatures) -> None:
     every = models(name, replace(CONFIG, epochs=6))
     for one, came in zip(every, stacked(every, source), strict=True):
         assert_close(trained(came), alone(one, source))
 
 
-def test_losses_stay_equal_over_a_hundred_steps(source: FeatureSource) -> None:
+def test_losses_stay_equal_over_a_hundred_steps(source: CachedFeatures) -> None:
     every = models("rescmfa", replace(CONFIG, epochs=25))[:2]
     for one, came in zip(every, stacked(every, source), strict=True):
         assert_close(trained(came), alone(one, source))
@@ -57,36 +57,38 @@ def test_losses_stay_equal_over_a_hundred_steps(source: FeatureSource) -> None:
         {"batch_size": 16, "clip": 1e-3, "warmup": 0.9},
     ],
 )
-def test_every_choice_of_training_is_kept(changes: dict[str, Any], source: FeatureSource) -> None:
+def test_every_choice_of_training_is_kept(changes: dict[str, Any], source: CachedFeatures) -> None:
     every = models("label-guided", replace(CONFIG, **changes))
     for one, came in zip(every, stacked(every, source), strict=True):
         assert_close(trained(came), alone(one, source))
 
 
 @pytest.mark.parametrize("name", ["rescmfa", "tab"])
-def test_half_precision_trains(name: str, source: FeatureSource) -> None:
+def test_half_precision_trains(name: str, source: CachedFeatures) -> None:
     every = models(name, replace(CONFIG, precision="bfloat16"))
     for one, came in zip(every, stacked(every, source), strict=True):
         assert_close(trained(came), alone(one, source), tolerance=0.1)
 
 
-def test_heads_end_with_the_weights_of_their_best_epochs(source: FeatureSource) -> None:
+def test_heads_end_with_the_weights_of_their_best_epochs(source: CachedFeatures) -> None:
     every = models("concat")
     heads = [one.head(source) for one in every]
     came = train_stack(heads, source, TRAIN, DEV, [one.config for one in every])
     for one, head in zip(came, heads, strict=True):
         made = trained(one)
         assert all(torch.equal(weight, made.weights[name]) for name, weight in head.state_dict().items())
-        assert dev_scores(logits_of(head, source, DEV), source.labels[DEV]) == pytest.approx(dict(made.dev), abs=1e-5)
+        assert dev_scores(predict_logits(head, source, DEV), source.labels[DEV]) == pytest.approx(
+            dict(made.dev), abs=1e-5
+        )
         mine = alone(every[heads.index(head)], source)
         head.load_state_dict(mine.weights)
-        expected = logits_of(head, source, TEST)
+        expected = predict_logits(head, source, TEST)
         head.load_state_dict(made.weights)
-        torch.testing.assert_close(logits_of(head, source, TEST), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(predict_logits(head, source, TEST), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_models_leave_the_stack_when_their_epochs_are_over(
-    source: FeatureSource, monkeypatch: pytest.MonkeyPatch
+    source: CachedFeatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every = [
         replace(one, config=replace(one.config, epochs=epochs))
@@ -106,7 +108,7 @@ def test_models_leave_the_stack_when_their_epochs_are_over(
         assert_close(trained(mine), alone(one, source))
 
 
-def test_each_model_has_its_own_patience(source: FeatureSource) -> None:
+def test_each_model_has_its_own_patience(source: CachedFeatures) -> None:
     every = [
         replace(one, config=replace(one.config, epochs=9, lr=lr, patience=patience))
         for one, lr, patience in zip(models("concat"), (1e-9, 1e-9, 1e-2), (1, 3, 9), strict=True)
@@ -117,7 +119,7 @@ def test_each_model_has_its_own_patience(source: FeatureSource) -> None:
         assert_close(trained(mine), alone(one, source))
 
 
-def test_what_no_loss_reaches_stays_as_it_is(source: FeatureSource) -> None:
+def test_what_no_loss_reaches_stays_as_it_is(source: CachedFeatures) -> None:
     every = [replace(one, fields={**one.fields, "alpha": 0.0}) for one in models("rescmfa")]
     for one, mine in zip(every, stacked(every, source), strict=True):
         assert one.config.weight_decay
@@ -125,7 +127,7 @@ def test_what_no_loss_reaches_stays_as_it_is(source: FeatureSource) -> None:
         assert_close(trained(mine), alone(one, source))
 
 
-def test_a_result_does_not_depend_on_the_company(source: FeatureSource) -> None:
+def test_a_result_does_not_depend_on_the_company(source: CachedFeatures) -> None:
     every = models("rescmfa")
     together = stacked(every, source)
     for company in ([2], [2, 0], [1, 2]):
@@ -133,7 +135,7 @@ def test_a_result_does_not_depend_on_the_company(source: FeatureSource) -> None:
             assert_close(trained(came), trained(together[place]))
 
 
-def test_a_model_that_diverges_leaves_with_its_error(source: FeatureSource) -> None:
+def test_a_model_that_diverges_leaves_with_its_error(source: CachedFeatures) -> None:
     first, second, third = models("rescmfa")
     every = [first, replace(second, fields={**second.fields, "alpha": 1e38}), third]
     head = every[1].head(source)
@@ -147,7 +149,7 @@ def test_a_model_that_diverges_leaves_with_its_error(source: FeatureSource) -> N
         assert_close(trained(came[place]), alone(every[place], source))
 
 
-def test_dev_logits_that_are_not_finite_end_a_model(source: FeatureSource) -> None:
+def test_dev_logits_that_are_not_finite_end_a_model(source: CachedFeatures) -> None:
     first, second, third = models("concat", replace(CONFIG, batch_size=16, warmup=0.0))
     every = [first, replace(second, config=replace(second.config, lr=1e38)), replace(third)]
     came = stacked(every, source)
@@ -155,13 +157,13 @@ def test_dev_logits_that_are_not_finite_end_a_model(source: FeatureSource) -> No
     assert_close(trained(came[0]), alone(first, source))
 
 
-def test_a_stack_may_lose_all_its_models(source: FeatureSource) -> None:
+def test_a_stack_may_lose_all_its_models(source: CachedFeatures) -> None:
     first = models("concat", replace(CONFIG, warmup=0.0, clip=0.0))[0]
     every = [replace(first, config=replace(first.config, lr=1e38))] * 2
     assert all(isinstance(one, MmerError) for one in stacked(every, source))
 
 
-def test_epochs_are_told_and_time_is_shared(source: FeatureSource) -> None:
+def test_epochs_are_told_and_time_is_shared(source: CachedFeatures) -> None:
     told: list[tuple[int, EpochScores]] = []
     began = time.monotonic()
     came = [
@@ -177,7 +179,9 @@ def test_epochs_are_told_and_time_is_shared(source: FeatureSource) -> None:
     assert all(one.peak_bytes > 0 for one in came)
 
 
-def test_memory_that_runs_out_is_not_taken_for_a_result(source: FeatureSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_is_not_taken_for_a_result(
+    source: CachedFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(stack: HeadStack, batch: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
@@ -186,9 +190,9 @@ def test_memory_that_runs_out_is_not_taken_for_a_result(source: FeatureSource, m
         stacked(models("concat"), source)
 
 
-def test_features_that_are_not_held_give_the_same(source: FeatureSource, tmp_path: Path) -> None:
+def test_features_that_are_not_held_give_the_same(source: CachedFeatures, tmp_path: Path) -> None:
     held = source_of(tmp_path / "a.h5")
-    mapped = FeatureSource(held.cache, {role: role for role in held.streams}, held.labels, resident_bytes=0)
+    mapped = CachedFeatures(held.cache, {role: role for role in held.streams}, held.labels, resident_bytes=0)
     every = models("concat")
     for one, other in zip(stacked(every, mapped), stacked(every, held), strict=True):
         assert trained(one).curves == trained(other).curves

@@ -15,7 +15,7 @@ from cache.rows import to_stored
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from cache.writer import CacheWriter, Row, writing_lock
-from fusion.data.features import FeatureSource, FoldRows
+from fusion.data.features import CachedFeatures, TrainingSubset
 from fusion.head import HeadInputs
 from fusion.heads.catalog import count_parameters
 from fusion.heads.label_guided.head import LabelGuided, LabelGuidedConfig
@@ -52,7 +52,7 @@ def rows_of(head: LabelGuided, modality: str) -> torch.Tensor:
     return rows.detach()
 
 
-def cached(path: Path, chosen: Sequence[Sample]) -> FeatureSource:
+def cached(path: Path, chosen: Sequence[Sample]) -> CachedFeatures:
     """Writes samples to a cache and opens it for the head."""
     specs = {
         role: StreamSpec(
@@ -77,7 +77,7 @@ def cached(path: Path, chosen: Sequence[Sample]) -> FeatureSource:
     with writing_lock(path), CacheWriter(read_layout(path)) as writer:
         writer.commit(rows)
     labels = np.array([one.label for one in chosen])
-    return FeatureSource(open_cache(path), dict(zip(DTYPES, DTYPES, strict=True)), labels)
+    return CachedFeatures(open_cache(path), dict(zip(DTYPES, DTYPES, strict=True)), labels)
 
 
 def test_t004_1_nothing_of_dev_and_test_reaches_the_labels(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_t004_1_nothing_of_dev_and_test_reaches_the_labels(tmp_path: Path) -> No
         source = cached(tmp_path / name, [*train, *rest])
         torch.manual_seed(0)
         head = LabelGuided(LabelGuidedConfig(), head_inputs())
-        notes = head.prepare(FoldRows(source, np.arange(24)))
+        notes = head.prepare(TrainingSubset(source, np.arange(24)))
         prepared.append((notes, rows_of(head, "text"), rows_of(head, "audio")))
     assert prepared[0][0] == prepared[1][0]
     assert all(torch.equal(one, same) for one, same in zip(prepared[0][1:], prepared[1][1:], strict=True))

@@ -1,0 +1,104 @@
+"""Help, lists and errors before work are answered without the libraries that only work needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TORCH = "torch"
+OTHERS = ("transformers", "librosa", "soundfile", "sklearn", "scipy", "matplotlib", "dask", "optuna")
+# Runs a command as its script does, and reports at the end which libraries it has imported.
+RUNNER = """
+import atexit, importlib, sys
+module, name, libraries, *sys.argv = sys.argv[1:]
+found = lambda: [library for library in libraries.split(",") if library in sys.modules]
+atexit.register(lambda: print("imported", *found(), file=sys.stderr))
+sys.exit(getattr(importlib.import_module(module), name)())
+"""
+COMMANDS = {
+    "mmer": "cli.main:mmer",
+    "mmer-featurize": "cli.extract:featurize",
+    "mmer-cache": "cli.maintain:cache",
+    "mmer-train": "cli.train:train",
+    "mmer-grid": "cli.grid:grid",
+}
+ANSWERS = [
+    "mmer --help",
+    "mmer --version",
+    "mmer-featurize --help",
+    "mmer-cache --help",
+    "mmer-cache import --help",
+    "mmer-train --help",
+    "mmer-grid --help",
+    "mmer-featurize --list-encoders",
+    "mmer-featurize --list-corpora",
+]
+# The classes of heads stand beside their configurations, which these read.
+ANSWERS_WITH_TORCH = ["mmer-train --list-heads", "mmer-train --list-fields rescmfa", "mmer-train --list-recipes"]
+USAGE = {
+    "mmer-train --fusion rescmfa": "Missing option '--cache'",
+    "mmer-train --cache x.h5 --lr 0": "Invalid value for '--lr'",
+    "mmer-grid --cache x.h5 --engine none": "Invalid value for '--engine'",
+}
+ERRORS = {
+    "mmer-featurize none": "unknown corpus 'none'",
+    "mmer-featurize iemocap --root nowhere": "iemocap finds no folder nowhere",
+    "mmer-featurize demo --encoder none": "unknown encoder 'none'",
+    "mmer-cache info nowhere.h5": "no cache at nowhere.h5",
+    "mmer-train --fusion rescmfa --cache nowhere.h5": "no cache at nowhere.h5",
+    "mmer-train --fusion rescmfa --cache text.h5": "text.h5",
+    "mmer-grid --fusion rescmfa --cache nowhere.h5 --grid lr=1,2": "no cache at nowhere.h5",
+    "mmer-grid --fusion rescmfa --cache text.h5 --grid lr=1,2": "text.h5",
+}
+ERRORS_WITH_TORCH = {
+    "mmer-train --fusion none": "unknown head 'none'",
+    "mmer-train --recipe none": "unknown recipe 'none'",
+    "mmer-train --fusion rescmfa --set none=1": "no field 'none'",
+    "mmer-train --fusion rescmfa --set gate=none": "gate must be one of",
+    "mmer-train --fusion rescmfa --set monitor=none": "monitor must be one of",
+}
+
+
+def answer(command: str, folder: Path, *more: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """Runs a command in a folder; returns what it printed, and the libraries that it imported."""
+    name, *arguments = command.split()
+    call = [*COMMANDS[name].split(":"), ",".join((TORCH, *OTHERS)), name, *arguments, *more]
+    ended = subprocess.run(
+        [sys.executable, "-c", RUNNER, *call], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in ended.stderr
+    return ended, set(ended.stderr.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize("command", [*ANSWERS, *ANSWERS_WITH_TORCH])
+def test_help_and_lists_import_no_library_of_the_work(command: str, tmp_path: Path) -> None:
+    ended, imported = answer(command, tmp_path)
+    assert ended.returncode == 0
+    assert len(ended.stdout.splitlines()) >= 1
+    assert imported <= ({TORCH} if command in ANSWERS_WITH_TORCH else set())
+
+
+@pytest.mark.parametrize("command", USAGE)
+def test_wrong_usage_imports_no_library_of_the_work(command: str, tmp_path: Path) -> None:
+    ended, imported = answer(command, tmp_path)
+    assert ended.returncode == 2
+    assert USAGE[command] in ended.stderr
+    assert imported == set()
+
+
+@pytest.mark.parametrize("command", ERRORS)
+def test_a_wrong_name_or_path_imports_no_library_of_the_work(command: str, tmp_path: Path) -> None:
+    (tmp_path / "text.h5").write_text("no HDF5 at all\n")
+    ended, imported = answer(command, tmp_path)
+    assert ended.returncode == 1
+    assert ERRORS[command] in ended.stderr
+    assert imported == set()
+
+
+@pytest.mark.parametrize("command", ERRORS_WITH_TORCH)
+def test_a_wrong_setting_imports_no_library_of_the_work_but_torch(command: str, trainable: Path) -> None:
+    ended, imported = answer(command, trainable.parent, "--cache", str(trainable))
+    assert ended.returncode == 1
+    assert ERRORS_WITH_TORCH[command] in ended.stderr
+    assert imported <= {TORCH}

@@ -1,0 +1,148 @@
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from cli.options import print_aligned, print_table
+from cli.terminal import print_aligned as print_wrapped
+from cli.terminal import print_fitted
+from tests.support.runs import finish, plan
+
+STYLE = re.compile(r"\x1b\[[\d;]*m")
+HEADER = ("stream", "source", "rows", "share")
+ROWS = [("wav2vec2-base[9]", "facebook/wav2vec2-base :smile: [red]", "12", "3.5 MB"), ("a" * 50, "b c", "7", "-")]
+
+# Runs commands one after another in this process, so that the imports are paid once.
+LISTINGS = """
+from cli.extract import featurize
+from cli.train import train
+for command, option in (
+    (featurize, ["--list-encoders"]), (featurize, ["--list-corpora"]), (train, ["--list-heads"]),
+    (train, ["--list-recipes"]), (train, ["--list-fields", "rescmfa"]),
+):
+    print(">", *option)
+    try:
+        command(option)
+    except SystemExit:
+        pass
+"""
+RESULTS = """
+import json
+import sys
+from cli.options import print_table
+from fusion.run.results import HEADER, score_table
+print_table(HEADER, score_table(json.load(sys.stdin)))
+"""
+
+
+def on_terminal(code: str, columns: int, *, given: bytes = b"", **environment: str) -> str:
+    """Runs Python code whose stdout is a terminal of that width, and returns what it printed there."""
+    outer, inner = pty.openpty()
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    unset = {"COLUMNS", "NO_COLOR", "TERM"}
+    inherited = {name: value for name, value in os.environ.items() if name not in unset} | {"TERM": "xterm"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=inner, env=inherited | environment
+    ) as child:
+        os.close(inner)
+        assert child.stdin is not None
+        child.stdin.write(given)
+        child.stdin.close()
+        printed = b""
+        try:
+            while piece := os.read(outer, 65536):
+                printed += piece
+        except OSError:  # how Linux reports that the other end is closed
+            pass
+    os.close(outer)
+    assert child.returncode == 0
+    return printed.decode().replace("\r\n", "\n")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, whatever lines and styles they were printed with."""
+    return STYLE.sub("", text).split()
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_every_listing_fits_a_terminal(columns: int) -> None:
+    lines = STYLE.sub("", on_terminal(LISTINGS, columns)).splitlines()
+    assert len([line for line in lines if line.startswith(">")]) == 5
+    assert {line for line in lines if len(line) > columns} == set()
+    assert any(line.startswith("gcf2net-iemocap") for line in lines)
+
+
+def test_the_table_of_a_run_fits_a_terminal(trainable: Path, tmp_path: Path) -> None:
+    results = finish(plan(trainable, "audio", {"epochs": "1"}), tmp_path / "run")
+    lines = STYLE.sub("", on_terminal(RESULTS, 40, given=json.dumps(results).encode())).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert lines[0].startswith("fold")
+
+
+def test_columns_sets_the_width_and_no_color_the_style() -> None:
+    code = "from cli.options import print_table; print_table(('name', 'text'), [('a', 'word ' * 60)])"
+    assert max(map(len, STYLE.sub("", on_terminal(code, 80, COLUMNS="50")).splitlines())) <= 50
+    coloured = [code for code in STYLE.findall(on_terminal(code, 80, NO_COLOR="1")) if re.search(r"[;\[][34]\d", code)]
+    assert not coloured
+
+
+def test_ids_and_paths_print_as_they_are(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    print_fitted(HEADER, ROWS)
+    printed = capsys.readouterr().out
+    assert "wav2vec2-base[9]" in printed
+    assert "facebook/wav2vec2-base :smile: [red]" in printed
+    print_wrapped([("[bold]x[/bold]", ":warning: [/]")])
+    assert words(capsys.readouterr().out) == ["[bold]x[/bold]", ":warning:", "[/]"]
+
+
+def test_numbers_are_set_to_the_right_and_words_to_the_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    print_fitted(("name", "rows", "size", "text"), [("a", "1,024", "1.5 MB", "x"), ("b", "7", "-", "7 y")])
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "name   rows    size  text",
+        "a     1,024  1.5 MB  x",
+        "b         7       -  7 y",
+    ]
+
+
+def test_nothing_is_lost_however_narrow_a_terminal_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in (16, 20, 40, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_fitted(HEADER, ROWS)
+        printed = capsys.readouterr().out
+        assert max(map(len, printed.splitlines())) <= columns
+        assert sorted("".join(printed.split())) == sorted("".join(sum((HEADER, *ROWS), ())).replace(" ", ""))
+
+
+def test_a_piped_table_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("name", "rows"), [("a[1]", 1024), ("long name", 7)])
+    print_aligned([("a", "bc", "text [x]"), ("long", "d", "more")], widths=(2, 4))
+    assert capsys.readouterr().out.splitlines() == [
+        "name        rows",
+        "a[1]       1,024",
+        "long name      7",
+        "a  bc   text [x]",
+        "long d    more",
+    ]
+
+
+def test_a_piped_table_needs_no_rich() -> None:
+    code = "import sys; from cli.options import print_table; print_table(('a',), [(1,)]); print('rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split() == [
+        "a",
+        "1",
+        "False",
+    ]
