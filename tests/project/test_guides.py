@@ -1,0 +1,80 @@
+"""The examples of the guides run: what they define is imported and used as the text says."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from cache.audit import summarize
+from cache.store import FeatureCache
+from featurize.corpora import catalog
+from featurize.encoders.base import SpeechInput
+from featurize.encoders.options import EncodingOptions
+from featurize.extraction.job import ExtractionJob
+from featurize.extraction.run import run_job
+from tests.support.voices import RATE_HZ, Silent, tone
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def python_blocks(page: str) -> list[str]:
+    """Returns the Python examples of a page in their order."""
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.S)
+
+
+def module_of(name: str, source: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Imports an example as the module that its page says it is."""
+    module = ModuleType(name)
+    monkeypatch.setitem(sys.modules, name, module)
+    exec(compile(source, name, "exec"), module.__dict__)
+    return module
+
+
+def test_the_corpus_of_the_guide_is_read_and_featurized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, tests = python_blocks("add-a-corpus.md")
+    savee = module_of("featurize.corpora.savee", reader, monkeypatch)
+    checks = module_of("test_savee", tests, monkeypatch)
+    (tmp_path / "checks").mkdir()
+    (tmp_path / "empty").mkdir()
+    checks.test_a_file_name_becomes_an_utterance(tmp_path / "checks")
+    checks.test_an_empty_folder_is_refused_with_the_expected_tree(tmp_path / "empty")
+
+    for index, name in enumerate(("DC/a01", "DC/su02", "KL/n03")):
+        path = tmp_path / "savee" / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, tone(0.3 + 0.1 * index), RATE_HZ)
+    row = catalog.CorpusSpec(read=savee.read_savee, where="", tree=savee.TREE)
+    monkeypatch.setattr(catalog, "CORPORA", {**catalog.CORPORA, "savee": row})
+    job = ExtractionJob(
+        corpus="savee",
+        root=tmp_path / "savee",
+        cache=tmp_path / "savee.h5",
+        encoders=("wav2vec2-tiny",),
+        options=EncodingOptions(device=torch.device("cpu")),
+        mel=False,
+    )
+    run_job(job, Silent())
+    cache = FeatureCache(tmp_path / "savee.h5")
+    assert [(utterance.speaker, utterance.label) for utterance in cache.utterances] == [
+        ("DC", "anger"),
+        ("DC", "surprise"),
+        ("KL", "neutral"),
+    ]
+    assert summarize(cache)["failures"] == []
+
+
+def test_the_encoder_of_the_guide_encodes_what_it_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = python_blocks("add-an-encoder.md")
+    encoder: SpeechInput = module_of("featurize.encoders.energy", source, monkeypatch).LogEnergy()
+    waveforms = [tone(0.3), np.zeros(100, dtype=np.float32)]
+    rows = encoder.encode(waveforms)
+    planned = encoder.plan([len(waveform) for waveform in waveforms])
+    assert [len(values) for (values,) in rows] == [count for plan in planned for count in plan.rows]
+    power = np.mean(waveforms[0][:400].astype(np.float64) ** 2)
+    np.testing.assert_allclose(rows[0][0][0, 0], np.log(power + 1e-10), rtol=1e-5)
+    assert rows[1][0].dtype == np.float32
