@@ -35,8 +35,8 @@ def test_the_first_signal_is_a_wish_and_the_second_acts(
 
 def test_a_stderr_that_nobody_reads_any_more_stops_nothing() -> None:
     code = (
-        "import os, signal, sys; from fusion.training.interrupt import interrupts_put_off\n"
-        "with interrupts_put_off() as stopping:\n"
+        "import os, signal, sys; from fusion.training.interrupt import deferred_interrupts\n"
+        "with deferred_interrupts() as stopping:\n"
         "    sys.stdin.read(); os.kill(os.getpid(), signal.SIGINT); sys.exit(7 if stopping() else 1)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
