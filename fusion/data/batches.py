@@ -6,7 +6,7 @@ epoch, the lengths and the batch size alone: every model, engine and device sees
 
 import numpy as np
 
-from fusion.data.packing import Indices
+from fusion.arrays import Indices
 
 # Lengths are blurred by so much before utterances are sorted. Measured on 4400 utterances with lengths as IEMOCAP's, in
 # batches of 32: 1.06 times the valid rows (2.7 at random), 18% of an utterance's company stays from epoch to epoch;

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from cache.joined import AnyCache
 from cache.layout import COMMITTED
+from fusion.arrays import Indices
 from fusion.data.memory import memory_budget
-from fusion.data.packing import Indices, PackBuffer, RowTensors, held_bytes, hold_rows, to_device
+from fusion.data.packing import PackBuffer, RowTensors, held_bytes, hold_rows, to_device
 from fusion.head import Batch
 
 AHEAD = 2  # batches packed ahead of the one that is trained on: enough to overlap, few enough to bound memory

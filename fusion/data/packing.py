@@ -7,14 +7,12 @@ at once, 13 ms by one gather. A GPU starts a kernel for every slice, so there it
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from cache.joined import AnyStream
 from cache.store import PackedRows
-
-Indices = npt.NDArray[np.int64]
+from fusion.arrays import Indices
 
 PART = 256  # utterances that are copied to a device at a time: few enough that host memory does not double
 WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64}  # torch cannot gather the unsigned ones

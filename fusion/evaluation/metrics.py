@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import MmerError
+from fusion.arrays import ClassIds
 
-ClassIds: TypeAlias = npt.NDArray[np.int64]
 Matrix: TypeAlias = npt.NDArray[Any]
 
 METRICS = ("wa", "ua", "wf1", "mf1")

@@ -14,11 +14,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap, permutation_test
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from fusion.evaluation.metrics import METRICS, ClassIds, Scores, score_confusions
+from fusion.arrays import ClassIds
+from fusion.evaluation.metrics import METRICS, Scores, score_confusions
 
 Matrix: TypeAlias = npt.NDArray[Any]
 Interval: TypeAlias = tuple[float, float]
@@ -191,6 +191,8 @@ def _interval(
         confusions: confusion matrices of each cluster, float64 ``(clusters, ..., classes, classes)``.
         scores_of: computes scores ``(resamples, 3)`` from sums of `confusions` over clusters ``(resamples, ...)``.
     """
+    from scipy.stats import bootstrap  # imported here, since it takes longer than most commands
+
     count = len(confusions)
     if count < 2:  # scipy resamples two clusters or more
         return dict.fromkeys(METRICS)
@@ -209,6 +211,8 @@ def _interval(
 
 def _p_values(both: Matrix, resamples: int, seed: int) -> Matrix:
     """Computes the share of exchanges whose difference is at least as large as the observed one, ``(3,)``."""
+    from scipy.stats import permutation_test  # imported here, since it takes longer than most commands
+
     count = len(both)
     if count < 2:  # scipy permutes two clusters or more; exchanging a single cluster only changes the sign
         return np.ones(len(METRICS))

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fusion.evaluation.metrics import METRICS, ClassIds
+from fusion.arrays import ClassIds
+from fusion.evaluation.metrics import METRICS
 from fusion.evaluation.metrics import compute_scores as score_classes
 
 Array: TypeAlias = npt.NDArray[Any]

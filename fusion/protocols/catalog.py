@@ -14,9 +14,9 @@ import numpy.typing as npt
 from cache.errors import MmerError
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
+from fusion.arrays import Indices
 from fusion.protocols.folds import (
     Fold,
-    Places,
     Splitting,
     UtteranceTable,
     by_actor_group,
@@ -112,7 +112,7 @@ DEFAULTS: Mapping[str, str] = {"iemocap": "session", "meld": "official", "ravdes
 
 
 def choose_protocol(
-    asked: str | None, corpus: str, utterances: Sequence[Utterance], classes: Places
+    asked: str | None, corpus: str, utterances: Sequence[Utterance], classes: Indices
 ) -> tuple[str, list[str]]:
     """Gives the name of the protocol to take, never ``auto``, and what to print about the choice.
 
@@ -133,7 +133,7 @@ def choose_protocol(
 
 
 def make_folds(
-    utterances: Sequence[Utterance], classes: Places, protocol: str, data_seed: int, names: Sequence[str] = ()
+    utterances: Sequence[Utterance], classes: Indices, protocol: str, data_seed: int, names: Sequence[str] = ()
 ) -> list[Fold]:
     """Divides the utterances of a label set, and checks on every fold what the protocol promises.
 
@@ -190,7 +190,7 @@ def describe(protocol: str) -> str:
 
 
 def notes_on(
-    folds: Sequence[Fold], utterances: Sequence[Utterance], classes: Places, names: Sequence[str], protocol: str
+    folds: Sequence[Fold], utterances: Sequence[Utterance], classes: Indices, names: Sequence[str], protocol: str
 ) -> list[str]:
     """Tells of speakers on both sides, of unknown ones, of unknown dialogues, and of what is odd about dev."""
     tenth_of, notes = _protocol(protocol).tenth_of, note_dialogues(folds, utterances)

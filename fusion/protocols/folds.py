@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
+from fusion.arrays import Indices
 
-Places: TypeAlias = npt.NDArray[np.int64]
-Division: TypeAlias = tuple[Places, Places]  # what is learnt from, what is held out
+Division: TypeAlias = tuple[Indices, Indices]  # what is learnt from, what is held out
 DEV_SHARE = 10  # dev is a tenth of what is not test (systems.md C-2)
 FIFTHS = 5
 LAST_SESSION = "5"  # the test session of the six-class convention (systems.md C-2)
@@ -65,12 +65,12 @@ class Fold:
     """
 
     name: str
-    train: Places
-    dev: Places
-    test: Places
+    train: Indices
+    dev: Indices
+    test: Indices
 
     @property
-    def subsets(self) -> dict[str, Places]:
+    def subsets(self) -> dict[str, Indices]:
         """The three parts by name."""
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
@@ -86,8 +86,8 @@ class UtteranceTable:
         speakers: their speakers, empty where unknown; sessions, dialogues and splits likewise.
     """
 
-    indices: Places
-    classes: Places
+    indices: Indices
+    classes: Indices
     ids: npt.NDArray[np.str_]
     speakers: npt.NDArray[np.str_]
     sessions: npt.NDArray[np.str_]
@@ -95,7 +95,7 @@ class UtteranceTable:
     splits: npt.NDArray[np.str_]
 
     @classmethod
-    def of(cls, utterances: Sequence[Utterance], classes: Places) -> "UtteranceTable":
+    def of(cls, utterances: Sequence[Utterance], classes: Indices) -> "UtteranceTable":
         """Takes the utterances whose class is not -1."""
         indices = np.flatnonzero(classes >= 0)
         chosen = [utterances[index] for index in indices.tolist()]
@@ -142,13 +142,13 @@ class UtteranceTable:
             raise MmerError(f"all utterances are of {column} {values[0]}; choose another --protocol")
         return values
 
-    def fold(self, name: str, division: Division, test: Places) -> Fold:
+    def fold(self, name: str, division: Division, test: Indices) -> Fold:
         """Makes a fold of places among the members: what is learnt from and chosen on, what is scored."""
         train, dev = division
         return Fold(name=name, train=self.indices[train], dev=self.indices[dev], test=self.indices[test])
 
 
-def split_off_dev_by_dialogue(members: UtteranceTable, rest: Places, seed: int) -> Division:
+def split_off_dev_by_dialogue(members: UtteranceTable, rest: Indices, seed: int) -> Division:
     """Takes a tenth of the dialogues for dev, at least one, stratified by class; returns train and dev.
 
     An utterance without a dialogue counts as one of its own.
@@ -156,7 +156,7 @@ def split_off_dev_by_dialogue(members: UtteranceTable, rest: Places, seed: int) 
     return split_off_dev_by_group(members, rest, members.dialogue_groups, seed)
 
 
-def split_off_dev_by_speaker(members: UtteranceTable, rest: Places, seed: int) -> Division:
+def split_off_dev_by_speaker(members: UtteranceTable, rest: Indices, seed: int) -> Division:
     """Takes a tenth of the speakers for dev, at least one; returns train and dev.
 
     Speakers who share a dialogue stay together.
@@ -175,7 +175,7 @@ def split_off_dev_by_speaker(members: UtteranceTable, rest: Places, seed: int) -
     return _best(members.classes[rest], groups, rest, _draws(splitter, members.classes[rest], groups))
 
 
-def split_off_dev_by_group(members: UtteranceTable, rest: Places, groups: npt.NDArray[np.str_], seed: int) -> Division:
+def split_off_dev_by_group(members: UtteranceTable, rest: Indices, groups: npt.NDArray[np.str_], seed: int) -> Division:
     """Takes a tenth of any groups for dev, at least one, stratified by class; returns train and dev.
 
     Args:
@@ -199,7 +199,7 @@ def split_off_dev_by_group(members: UtteranceTable, rest: Places, groups: npt.ND
     return _best(classes, groups, rest, _draws(kind(parts, shuffle=True, random_state=seed), classes, groups))
 
 
-def _draws(splitter: Any, classes: Places, groups: npt.NDArray[np.str_] | None = None) -> list[Division]:
+def _draws(splitter: Any, classes: Indices, groups: npt.NDArray[np.str_] | None = None) -> list[Division]:
     """Draws without the warning about rare classes: that a part lacks one is checked afterwards, and told."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -292,14 +292,14 @@ def by_actor_group(members: UtteranceTable, seed: int) -> Iterator[Fold]:
         yield members.fold(str(number), split_off_dev_by_speaker(members, rest, seed), test)
 
 
-def _lowest(values: Places, groups: Places) -> Places:
+def _lowest(values: Indices, groups: Indices) -> Indices:
     """Gives the lowest value of each place's group, ``(n,)``."""
     lowest = np.full(groups.max() + 1, values.max())
     np.minimum.at(lowest, groups, values)
     return lowest[groups]
 
 
-def _best(classes: Places, groups: npt.NDArray[np.str_], rest: Places, draws: Sequence[Division]) -> Division:
+def _best(classes: Indices, groups: npt.NDArray[np.str_], rest: Indices, draws: Sequence[Division]) -> Division:
     """Takes the draw with most classes in train, then in dev, then the one nearest to a tenth of the groups."""
     tenth = len(set(groups)) / DEV_SHARE
 
@@ -311,7 +311,7 @@ def _best(classes: Places, groups: npt.NDArray[np.str_], rest: Places, draws: Se
     return rest[train], rest[dev]
 
 
-def _leave_out(groups: npt.NDArray[np.str_]) -> Iterator[tuple[str, Places, Places]]:
+def _leave_out(groups: npt.NDArray[np.str_]) -> Iterator[tuple[str, Indices, Indices]]:
     from sklearn.model_selection import LeaveOneGroupOut
 
     if len(set(groups)) < 2:

@@ -16,7 +16,8 @@ from cache.joined import AnyStream
 from cache.layout import COMMITTED
 from cache.stream import SPEECH, TRANSCRIPT, StreamSpec
 from cache.utterance import Utterance
-from fusion.protocols.folds import Fold, Places
+from fusion.arrays import Indices
+from fusion.protocols.folds import Fold
 
 NAMED = 5  # how many offenders a message spells out
 SENTENCE = 5  # words: shorter ones are said by chance (21.9% of IEMOCAP are said in another session, 8.1% so long)
@@ -51,7 +52,7 @@ def check_parts(fold: Fold) -> None:
         raise MmerError(f"fold {fold.name} has an utterance in two of its parts")
 
 
-def check_classes(fold: Fold, classes: Places, names: Sequence[str]) -> None:
+def check_classes(fold: Fold, classes: Indices, names: Sequence[str]) -> None:
     """Refuses a fold whose train or test lacks a class."""
     for part in ("train", "test"):
         counts = np.bincount(classes[fold.subsets[part]], minlength=len(names))
@@ -126,7 +127,7 @@ def note_dialogues(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> li
     return [f"{unknown} of {len(used)} utterances name no dialogue: of these, dev is drawn one by one"]
 
 
-def note_dev(fold: Fold, classes: Places, names: Sequence[str]) -> list[str]:
+def note_dev(fold: Fold, classes: Indices, names: Sequence[str]) -> list[str]:
     """Tells of classes that dev lacks; its UA is the mean over the others."""
     counts = np.bincount(classes[fold.dev], minlength=len(names))
     missing = [name for name, count in zip(names, counts, strict=True) if not count]
@@ -182,7 +183,7 @@ def _check_apart(fold: Fold, utterances: Sequence[Utterance], column: str, one: 
             )
 
 
-def _values(utterances: Sequence[Utterance], part: Places, column: str) -> dict[str, int]:
+def _values(utterances: Sequence[Utterance], part: Indices, column: str) -> dict[str, int]:
     """Returns each known value of a column with one utterance that has it."""
     values = {str(getattr(utterances[index], column)): index for index in part.tolist()}
     values.pop("", None)
@@ -215,7 +216,7 @@ def _said(text: str) -> tuple[str, ...]:
     return tuple(WORD.findall(EVENT.sub(" ", text).lower().replace("\u2019", "'")))
 
 
-def _digests(stream: AnyStream, part: Places) -> dict[bytes, int]:
+def _digests(stream: AnyStream, part: Indices) -> dict[bytes, int]:
     state, digests = stream.state, stream.input_digest
     return {bytes(digests[index]): index for index in part.tolist() if state[index] == COMMITTED}
 

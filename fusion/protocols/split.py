@@ -17,9 +17,10 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.layout import COMMITTED
 from cache.utterance import Utterance
+from fusion.arrays import Indices
 from fusion.config import nearest
 from fusion.protocols.catalog import choose_protocol, describe, make_folds, notes_on, refuse_history
-from fusion.protocols.folds import Fold, Places
+from fusion.protocols.folds import Fold
 from fusion.protocols.labels import LEFT_OUT, LabelSet, choose_labels, classes_of
 from fusion.protocols.leaks import check_classes, check_encoders, check_parts, note_transcripts, note_twins
 
@@ -55,7 +56,7 @@ def parse_filters(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     return read
 
 
-def filter_utterances(classes: Places, utterances: Sequence[Utterance], only: Filters) -> tuple[Places, list[str]]:
+def filter_utterances(classes: Indices, utterances: Sequence[Utterance], only: Filters) -> tuple[Indices, list[str]]:
     """Leaves out all utterances but some.
 
     Args:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cache.errors import MmerError
 from cache.version import mmer_version
+from fusion.arrays import Indices
 from fusion.data.features import BatchSource
 from fusion.evaluation.task import CLASSIFICATION, ID, OUTPUT, Task
 from fusion.experiment.plan import RunPlan
@@ -26,7 +27,7 @@ from fusion.fingerprint import Plain, digest_of
 from fusion.head import Head, HeadConfig, HeadInputs, Weights
 from fusion.heads.catalog import build_head, config_for, count_parameters, stored_head_spec
 from fusion.heads.import_path import is_import_path
-from fusion.protocols.folds import Fold, Places
+from fusion.protocols.folds import Fold
 from fusion.run.folder import (
     COST,
     CURVES,
@@ -383,7 +384,7 @@ def find_minor_damage(part: ModelFolder) -> list[str]:
     return told
 
 
-def _over_limits(plan: RunPlan, head: Head, indices: Places, source: BatchSource) -> list[str]:
+def _over_limits(plan: RunPlan, head: Head, indices: Indices, source: BatchSource) -> list[str]:
     """Names the utterances of one part that a head cannot take in full."""
     read = {role: source.lengths(indices, [role]) for role in plan.experiment.head.roles}
     return [plan.cache.ids[index] for index in indices[head.over_limits(read)].tolist()]

@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, BatchSource, CachedFeatures, TrainingSubset
 from fusion.data.memory import memory_needed
-from fusion.data.packing import Indices
 from fusion.experiment.plan import RunPlan, build
 from fusion.head import Head
 from fusion.nn.layers import learn_scales

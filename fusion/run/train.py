@@ -216,6 +216,5 @@ def _published(plan: RunPlan) -> list[dict[str, Any]]:
 
 
 def _default_run(plan: RunPlan, cache: Path) -> Path:
-    return default_folder(
-        cache, f"{file_name_of(plan.experiment.fusion)}-{digest_of(plan.identity_without_defaults)[:8]}"
-    )
+    digest = digest_of(plan.identity_without_defaults)[:8]
+    return default_folder(cache, f"{file_name_of(plan.experiment.fusion)}-{digest}")

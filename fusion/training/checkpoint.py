@@ -20,8 +20,8 @@ from torch import Tensor
 
 from cache.errors import MmerError
 from cache.files import replacing
+from fusion.arrays import Indices
 from fusion.data.features import BatchSource
-from fusion.data.packing import Indices
 from fusion.fingerprint import Plain, filled
 from fusion.head import Head
 from fusion.training.config import TrainConfig

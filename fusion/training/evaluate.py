@@ -7,10 +7,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fusion.arrays import Indices
 from fusion.data.batches import scoring_batches
 from fusion.data.features import BatchSource
 from fusion.data.memory import is_out_of_memory
-from fusion.data.packing import Indices
 from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
 from fusion.head import Batch, Head
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from cache.errors import MmerError
+from fusion.arrays import Indices
 from fusion.data.batches import training_batches
 from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, watch_peak
-from fusion.data.packing import Indices
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.head import Batch, Head
 from fusion.nn.dropout import seed_dropout, set_step

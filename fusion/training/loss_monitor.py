@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from cache.errors import MmerError
+from fusion.arrays import Indices
 from fusion.data.batches import scoring_batches
 from fusion.data.features import BatchSource
-from fusion.data.packing import Indices
 from fusion.training.config import TrainConfig
 from fusion.training.evaluate import SCORING_BATCH
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fusion.data.packing import Indices
+from fusion.arrays import Indices
 from fusion.head import Batch
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from fusion.arrays import Indices
 from fusion.data.features import CachedFeatures
 from fusion.data.memory import is_out_of_memory
-from fusion.data.packing import Indices
 from fusion.grid.combinations import Model
 from fusion.grid.engine.placement import ALONE, Placement, StackGroups, footprint_of, threads_of
 from fusion.grid.engine.sources import Sources

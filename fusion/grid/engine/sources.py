@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, CachedFeatures
-from fusion.data.packing import Indices
 from fusion.experiment.plan import RunPlan
 
 

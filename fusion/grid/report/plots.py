@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fusion.arrays import Indices
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.grid.report.parallel import draw_parallel
 from fusion.grid.report.scale import PlotData, Scale, plain, plot_data, scale_of, varied
@@ -21,8 +22,6 @@ GOLDEN = 0.618034  # multiples of it, modulo 1, spread evenly however many there
 WIDTH, MIDDLE = 0.5, 0.06  # of the space between two values: where points of one of them lie, and room for the mean
 NEIGHBOURS = 6  # groups that numbers too many for a tick each are averaged in
 LETTERS_PER_INCH = 9  # of labels side by side
-
-Indices = npt.NDArray[np.int64]
 
 
 def plot_grid(

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.func import vmap
 
 from cache.errors import MmerError
+from fusion.arrays import Indices
 from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, watch_peak
-from fusion.data.packing import Indices
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.grid.stacking.stack import HeadStack
 from fusion.head import Batch, Head, HeadOutput

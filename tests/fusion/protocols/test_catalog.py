@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
+from fusion.arrays import Indices
 from fusion.protocols.catalog import PROTOCOLS, choose_protocol, describe, make_folds, notes_on
-from fusion.protocols.folds import EMOBOX_ACTORS, Fold, Places
+from fusion.protocols.folds import EMOBOX_ACTORS, Fold
 from tests.support.rosters import actors, by_label, dyads, four_classes, show, without
 
 
-def values(utterances: Sequence[Utterance], part: Places, column: str) -> set[str]:
+def values(utterances: Sequence[Utterance], part: Indices, column: str) -> set[str]:
     return {getattr(utterances[index], column) for index in part.tolist()}
 
 

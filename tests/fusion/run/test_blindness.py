@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from fusion.arrays import Indices
 from fusion.data.features import CachedFeatures, TrainingSubset
-from fusion.data.packing import Indices
 from fusion.experiment.plan import RunPlan
 from fusion.head import Batch
 from fusion.heads.catalog import HEADS
