@@ -28,6 +28,7 @@ from fusion.training.config import TrainConfig
 
 HEAD, BEST, OPTIMIZER = "head", "best", "optimizer"
 METADATA = "mmer"
+FAILURE = "stopped"  # key of `TrainingState.failure` in a file
 
 
 def training_identity(
@@ -128,7 +129,7 @@ class Checkpoint:
             for section, named in self.tensors.items()
             for name, tensor in named.items()
         }
-        written = json.dumps({"config": self.config, "progress": asdict(self.progress)}, allow_nan=False)
+        written = json.dumps({"config": self.config, "progress": _stored(self.progress)}, allow_nan=False)
         with replacing(path, shared=False) as fresh:
             save_file(tensors, fresh, metadata={METADATA: written})
 
@@ -160,10 +161,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             written = json.loads(file.metadata()[METADATA])
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
-        progress = TrainingState(**written["progress"])
+        stored = written["progress"]
+        progress = TrainingState(failure=stored.pop(FAILURE), **stored)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise MmerError(f"{path} is no checkpoint that can be read ({error}); delete it to train anew") from error
-    progress.curves = [EpochScores(**one) for one in written["progress"]["curves"]]
+    progress.curves = [EpochScores(**one) for one in stored["curves"]]
     sections: dict[str, dict[str, Tensor]] = {HEAD: {}, BEST: {}, OPTIMIZER: {}}
     for name, tensor in tensors.items():
         section, _, inner = name.partition(".")
@@ -184,6 +186,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         place, _, inner = name.partition(".")
         states.setdefault(int(place), {})[inner] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _stored(state: TrainingState) -> dict[str, Any]:
+    """Returns a state as plain values under the keys of the file."""
+    stored = asdict(state)
+    failure = stored.pop("failure")
+    return {**stored, FAILURE: failure}
 
 
 def _digest(values: object) -> str:
