@@ -70,7 +70,9 @@ def test_the_corpus_of_the_guide_is_read_and_featurized(tmp_path: Path, monkeypa
 
 def test_the_encoder_of_the_guide_encodes_what_it_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     (source,) = python_blocks("add-an-encoder.md")
-    encoder: SpeechInput = module_of("featurize.encoders.energy", source, monkeypatch).LogEnergy()
+    encoder: SpeechInput = module_of("featurize.encoders.energy", source, monkeypatch).LogEnergy(
+        name="energy", dtype="float32", versions={}, limits={}
+    )
     waveforms = [tone(0.3), np.zeros(100, dtype=np.float32)]
     rows = encoder.encode(waveforms)
     planned = encoder.plan([len(waveform) for waveform in waveforms])
