@@ -8,7 +8,7 @@ from cache.store import FeatureCache
 from cache.utterance import Utterance
 from tests.support.toys import commit, plan_for
 
-# systems.md 1.5, happy and excited apart in any way
+# published counts (docs/decisions.md#class-counts); happy and excited are divided arbitrarily
 IEMOCAP = {
     "1": {"ang": 229, "hap": 135, "exc": 143, "neu": 384, "sad": 194, "xxx": 7},
     "2": {"ang": 137, "hap": 117, "exc": 210, "neu": 362, "sad": 197},
@@ -74,7 +74,7 @@ def test_an_actor_with_too_few_recordings_is_named(tmp_path: Path) -> None:
     assert found["speech recordings"].detail == "actor 24 has 59"
 
 
-MELD = [  # dialogues, emotions (systems.md 1.5) and sentiments of each split
+MELD = [  # dialogues, emotions and sentiments of each published split
     ("train", 1038, [4710, 1205, 268, 683, 1743, 271, 1109], [4710, 2334, 2945]),
     ("dev", 114, [470, 150, 40, 111, 163, 22, 153], [470, 233, 406]),
     ("test", 280, [1256, 281, 50, 208, 402, 68, 345], [1256, 521, 833]),

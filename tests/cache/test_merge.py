@@ -92,7 +92,8 @@ def test_what_two_files_committed_alike_is_taken_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "told"), [("input_digest", "is of another input than in"), ("checksum", "is other rows than in")]
+    ("column", "told"),
+    [("input_digest", "was computed from another input than in"), ("checksum", "has other rows than in")],
 )
 def test_two_committed_rows_that_differ_are_refused(
     toy: tuple[Path, StreamPlan], tmp_path: Path, column: str, told: str
@@ -139,7 +140,9 @@ def test_an_utterance_that_two_files_describe_differently_is_refused(
     create(tmp_path / "a.h5", utterances, [plan_for([1, 1])])
     changed = replace(utterances[1], **{field: value})  # type: ignore[arg-type]
     create(tmp_path / "b.h5", [changed], [plan_for([1])])
-    told = rf"b\.h5: {field} of utterance b is {value!r}, in .*a\.h5 {getattr(utterances[1], field)!r}; featurize both"
+    told = (
+        rf"b\.h5: {field} of utterance b is {value!r}, but {getattr(utterances[1], field)!r} in .*a\.h5; featurize both"
+    )
     with pytest.raises(MmerError, match=told):
         merge_caches(tmp_path / "out.h5", [tmp_path / "a.h5", tmp_path / "b.h5"])
 
@@ -156,7 +159,7 @@ def test_a_stream_computed_in_two_ways_is_refused_with_the_field(tmp_path: Path)
     plan = plan_for([1])
     create(tmp_path / "a.h5", utterances_named("a"), [plan])
     create(tmp_path / "b.h5", utterances_named("b"), [replace(plan, spec=replace(plan.spec, precision="bfloat16"))])
-    with pytest.raises(MmerError, match=r"enc was computed otherwise than in .* \(precision float32 -> bfloat16\)"):
+    with pytest.raises(MmerError, match=r"enc was computed differently from .* \(precision float32 -> bfloat16\)"):
         merge_caches(tmp_path / "out.h5", [tmp_path / "a.h5", tmp_path / "b.h5"])
 
 
@@ -167,7 +170,7 @@ def test_weights_are_united_and_contradictions_refused(tmp_path: Path) -> None:
     merge_caches(tmp_path / "out.h5", [tmp_path / "a.h5", tmp_path / "b.h5"])
     united = read_weights(tmp_path / "out.h5")
     assert {encoder: sorted(arrays) for encoder, arrays in united.items()} == {"enc": ["v", "w"], "other": ["w"]}
-    with pytest.raises(MmerError, match=r"c\.h5: weight w of enc is not that of the files before it"):
+    with pytest.raises(MmerError, match=r"c\.h5: weight w of enc differs from that of the files before it"):
         merge_caches(tmp_path / "out.h5", [tmp_path / "[abc].h5"], replace=True)
 
 
@@ -175,7 +178,7 @@ def test_an_existing_file_stays_unless_it_may_go(toy: tuple[Path, StreamPlan], t
     out = tmp_path / "out.h5"
     create(out, utterances_named("x"), [plan_for([1])])
     before = out.read_bytes()
-    with pytest.raises(MmerError, match=r"out\.h5 is there already; .* --replace"):
+    with pytest.raises(MmerError, match=r"out\.h5 already exists; .* --replace"):
         merge_caches(out, [toy[0]])
     assert out.read_bytes() == before
     merge_caches(out, [toy[0]], replace=True)

@@ -74,7 +74,7 @@ def test_a_full_disk_leaves_what_was_committed(tmp_path: Path) -> None:
     with CacheWriter(read_layout(path)) as writer:
         resource.setrlimit(resource.RLIMIT_FSIZE, (values.offset + 1500 * values.row_bytes, hard))
         try:
-            with pytest.raises(DiskFull, match="what is committed stays readable"):
+            with pytest.raises(DiskFull, match="committed rows stay readable"):
                 writer.commit([row(plan, 1)])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -69,7 +69,7 @@ def test_nothing_is_replaced_unless_asked_for(toy: tuple[Path, StreamPlan], tmp_
     assert run(packs.import_pack, tmp_path / "1", toy[0], "--replace").exit_code == 0
     np.testing.assert_array_equal(FeatureCache(toy[0]).stream("emotion2vec").read(2), frames(3, seed=1))
     assert run(packs.export, toy[0], tmp_path / "pack").exit_code == 0
-    assert "--replace writes it anew" in run(packs.export, toy[0], tmp_path / "pack").stderr
+    assert "pass --replace to overwrite it" in run(packs.export, toy[0], tmp_path / "pack").stderr
     assert run(packs.export, toy[0], tmp_path / "pack", "--replace").exit_code == 0
 
 

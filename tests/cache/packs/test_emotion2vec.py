@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cache.errors import MmerError
-from cache.packs.catalog import open_pack, recognised
+from cache.packs.catalog import detect_layout, open_pack
 from cache.packs.importing import import_pack
 from cache.packs.third_party import ImportOptions
 from cache.store import FeatureCache
@@ -17,7 +17,7 @@ TURNS = ["Ses01F_impro01_F000", "Ses01F_impro01_M000", "Ses05M_script03_2_F001"]
 def test_packed_features_become_a_cache(tmp_path: Path) -> None:
     arrays = {name: frames(rows) for name, rows in zip(TURNS, [3, 0, 5], strict=True)}
     folder = write_emotion2vec(tmp_path / "feats", arrays, labels=["ang", "neu", "hap"])
-    assert recognised(folder) == "emotion2vec"
+    assert detect_layout(folder) == "emotion2vec"
     import_pack(open_pack(folder, ImportOptions(corpus="iemocap")), tmp_path / "a.h5")
     cache = FeatureCache(tmp_path / "a.h5")
     stream = cache.stream("emotion2vec")
@@ -65,7 +65,7 @@ def test_several_splits_are_one_stream(tmp_path: Path) -> None:
     stream = open_pack(tmp_path / "feats").streams["emotion2vec"]
     assert [stream.entries[name].rows for name in "ab"] == [2, 3]
     write_emotion2vec(tmp_path / "feats", {"a": frames(3)}, name="valid")
-    with pytest.raises(MmerError, match="id a comes twice"):
+    with pytest.raises(MmerError, match="duplicate id a"):
         open_pack(tmp_path / "feats")
 
 
@@ -88,16 +88,16 @@ def _array(values: object) -> Callable[[Path], None]:
         (_text("train.lengths", "3\n-2\n"), "lengths line 2 must be a number of rows, got '-2'"),
         (_text("train.emo", "a\tneu\n"), "has 2 lengths, but 1 ids"),
         (_text("train.emo", "a neu\nb neu\n"), "emo line 1 must be an id, a tab and a label, got 'a neu'"),
-        (_text("train.emo", "a\tneu\na\tneu\n"), "id a comes twice"),
+        (_text("train.emo", "a\tneu\na\tneu\n"), "duplicate id a"),
         (_text("train.tsv", "/data\nb.wav\t1\na.wav\t1\n"), "do not list the same ids in the same order"),
         (_text("train.tsv", "/data\nb.wav\n"), "tsv line 2 must be a path, a tab and a number of samples"),
         (_array(np.full((5, 4), np.nan)), "train.npy .a. holds NaN"),
-        (_array(np.full((5, 4), 1e300)), "train.npy .a. holds NaN, infinity or what float32 cannot hold"),
+        (_array(np.full((5, 4), 1e300)), "train.npy .a. holds NaN, infinity or values beyond the range of float32"),
         (_array(np.zeros((5, 4), np.int64)), "train.npy .a. is int64; features must be one of float16"),
         (_array(np.array([{}] * 5, dtype=object)), "pickles are never loaded"),
         (_array(np.zeros((5, 0), np.float32)), r"has shape \(3, 0\)"),
         (lambda folder: (folder / "train.npy").unlink(), "no file .*train.npy"),
-        (lambda folder: (folder / "train.emo").unlink(), "does not say whose the rows are; put train.emo"),
+        (lambda folder: (folder / "train.emo").unlink(), "has no ids for its rows; put train.emo"),
         (lambda folder: (folder / "train.emo").write_bytes(b"a\t\xff\n"), "train.emo is not UTF-8"),
     ],
 )
@@ -117,11 +117,11 @@ def test_one_file_per_recording_is_taken_by_its_name(tmp_path: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
         np.save(place / f"{name}.npy", frames(number + 1))
     (tmp_path / "feats" / "._junk.npy").write_bytes(b"of macOS")
-    assert recognised(tmp_path / "feats") == "emotion2vec-files"
+    assert detect_layout(tmp_path / "feats") == "emotion2vec-files"
     stream = open_pack(tmp_path / "feats").streams["emotion2vec"]
     assert sorted(stream.entries) == TURNS
     np.save(tmp_path / "feats" / f"{TURNS[0]}.npy", frames(1))
-    with pytest.raises(MmerError, match="id Ses01F_impro01_F000 comes twice"):
+    with pytest.raises(MmerError, match="duplicate id Ses01F_impro01_F000"):
         open_pack(tmp_path / "feats")
 
 
@@ -138,7 +138,7 @@ def test_one_vector_per_utterance_is_one_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("odd", "told"),
     [
-        (frames(3, dim=5), r"c.npy is float32 of 2 dimensions with rows of \(5,\), those before are .*\(4,\)"),
+        (frames(3, dim=5), r"c.npy is float32 of 2 dimensions with rows of \(5,\), expected .*\(4,\)"),
         (frames(3)[0], r"c.npy is float32 of 1 dimensions"),
         (frames(3).astype(np.float16), "c.npy is float16 of 2 dimensions"),
         (np.float32(1), r"c.npy has shape \(\)"),

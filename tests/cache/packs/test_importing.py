@@ -70,10 +70,10 @@ def test_utterances_that_the_file_lacks_stop_it_unless_left_out(toy: tuple[Path,
     before = toy[0].read_bytes()
     pack = foreign(tmp_path / "feats", "daxy")
     with pytest.raises(
-        MmerError, match=r"does not know 2 of 4 utterances of .*first: x\); leave them out by --partial"
+        MmerError, match=r"does not contain 2 of 4 utterances of .*first: x\); leave them out with --partial"
     ):
         import_pack(pack, toy[0])
-    with pytest.raises(MmerError, match=r"does not know 2 of 2 .*name the file of its corpus"):
+    with pytest.raises(MmerError, match=r"does not contain 2 of 2 .*choose the file of its corpus"):
         import_pack(foreign(tmp_path / "others", "xy"), toy[0], partial=True)
     assert toy[0].read_bytes() == before
     assert import_pack(pack, toy[0], partial=True).left_out == ["x", "y"]
@@ -84,7 +84,7 @@ def test_another_key_under_one_name_is_refused_or_replaced(toy: tuple[Path, Stre
     import_pack(foreign(tmp_path / "one", "abcd"), toy[0])
     other = foreign(tmp_path / "two", "abcd", seed=1)
     before = toy[0].read_bytes()
-    told = r"computed otherwise \(preprocessing.values .*--replace .*--stream emotion2vec-2=emotion2vec keeps both"
+    told = r"computed differently \(preprocessing.values .*--replace .*--stream emotion2vec-2=emotion2vec keeps both"
     with pytest.raises(MmerError, match=told):
         import_pack(other, toy[0])
     assert toy[0].read_bytes() == before
@@ -187,7 +187,7 @@ def test_names_of_streams_are_checked(tmp_path: Path) -> None:
         (["new=nope"], "has no stream nope"),
         (["a/b=emotion2vec"], "--stream a/b=emotion2vec: .*hold no slash"),
         (["=emotion2vec"], "must be non-empty"),
-        (["emotion2vec", "emotion2vec=emotion2vec"], "two streams would be called emotion2vec"),
+        (["emotion2vec", "emotion2vec=emotion2vec"], "two streams would have the name emotion2vec"),
     ]:
         with pytest.raises(MmerError, match=told):
             import_pack(pack, tmp_path / "a.h5", streams=asked)
@@ -198,7 +198,7 @@ def test_the_file_is_one_of_this_corpus_and_nobody_writes_to_it(toy: tuple[Path,
     pack = foreign(tmp_path / "feats", "abcd")
     with pytest.raises(MmerError, match="holds the corpus toy, not iemocap"):
         import_pack(pack, toy[0], corpus="iemocap")
-    with pytest.raises(MmerError, match="is a pattern of files; import into one file"):
+    with pytest.raises(MmerError, match="is a pattern of files; import into a single file"):
         import_pack(pack, tmp_path / "a-*.h5")
     with writing_lock(toy[0]), pytest.raises(CacheBusy, match="another run is writing"):
         import_pack(pack, toy[0])
