@@ -36,7 +36,7 @@ def test_no_room_is_told_whoever_says_it(tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError("of no number"), "of no number"),
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), "Permission denied"),
@@ -46,7 +46,7 @@ def test_no_room_is_told_whoever_says_it(tmp_path: Path, number: int) -> None:
         ),
     ],
 )
-def test_anything_else_is_told_with_its_reason(tmp_path: Path, error: Exception, told: str) -> None:
-    expected = rf"cannot write to .* \({told}\); choose a writable folder with --out$"
+def test_anything_else_is_told_with_its_reason(tmp_path: Path, error: Exception, message: str) -> None:
+    expected = rf"cannot write to .* \({message}\); choose a writable folder with --out$"
     with pytest.raises(MmerError, match=expected), writable(tmp_path):
         raise error

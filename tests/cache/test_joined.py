@@ -155,10 +155,10 @@ def test_what_is_not_committed_is_never_read(tmp_path: Path) -> None:
     commit(tmp_path / "b.h5", plan, [0])
     stream = open_cache(tmp_path / "[ab].h5").stream("enc")
     assert stream.read(2).shape == (2, 4)
-    for index, told in ((0, "a has no enc .not computed yet"), (3, "d has no enc .zero bytes")):
-        with pytest.raises(MmerError, match=told):
+    for index, message in ((0, "a has no enc .not computed yet"), (3, "d has no enc .zero bytes")):
+        with pytest.raises(MmerError, match=message):
             stream.read(index)
-        with pytest.raises(MmerError, match=told):
+        with pytest.raises(MmerError, match=message):
             stream.pack([2, index])
 
 
@@ -192,7 +192,7 @@ def test_more_files_than_may_be_open_are_one_line(shards: JoinedCache) -> None:
 
 def test_utterances_stand_in_the_order_of_the_files(shards: JoinedCache) -> None:
     assert shards.ids == ["a", "c", "b", "e", "d", "f"]
-    assert [one.id for one in shards.utterances] == shards.ids
+    assert [utterance.id for utterance in shards.utterances] == shards.ids
     assert set(shards.ids) <= set(NAMES)
     assert shards.header["corpus"]["name"] == "toy"
 

@@ -36,7 +36,9 @@ def test_merged_shards_hold_exactly_what_the_whole_held(tmp_path_factory: pytest
     merged = merge_caches(folder / "out.h5", [folder / "shard-*.h5"])
     out = FeatureCache(folder / "out.h5")
     assert everything(out) == everything(whole)
-    assert {one.id: one for one in out.utterances} == {one.id: one for one in whole.utterances}
+    assert {utterance.id: utterance for utterance in out.utterances} == {
+        utterance.id: utterance for utterance in whole.utterances
+    }
     assert out.ids == [name for shard in shards for name in FeatureCache(shard).ids]
     assert {name: stream.spec for name, stream in out.streams.items()} == {
         name: stream.spec for name, stream in whole.streams.items()
@@ -92,18 +94,18 @@ def test_what_two_files_committed_alike_is_taken_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "told"),
+    ("column", "message"),
     [("input_digest", "was computed from another input than in"), ("checksum", "has other rows than in")],
 )
 def test_two_committed_rows_that_differ_are_refused(
-    toy: tuple[Path, StreamPlan], tmp_path: Path, column: str, told: str
+    toy: tuple[Path, StreamPlan], tmp_path: Path, column: str, message: str
 ) -> None:
     shutil.copy(toy[0], tmp_path / "b.h5")
     region = read_layout(toy[0]).streams["enc"].regions[column]
     with toy[0].open("rb+") as file:
         file.seek(region.offset + region.row_bytes)
         file.write(b"\xff")
-    with pytest.raises(MmerError, match=rf"b\.h5: enc of utterance b {told} .*toy\.h5"):
+    with pytest.raises(MmerError, match=rf"b\.h5: enc of utterance b {message} .*toy\.h5"):
         merge_caches(tmp_path / "out.h5", [toy[0], tmp_path / "b.h5"])
     assert not (tmp_path / "out.h5").exists()
 
@@ -140,10 +142,10 @@ def test_an_utterance_that_two_files_describe_differently_is_refused(
     create(tmp_path / "a.h5", utterances, [plan_for([1, 1])])
     changed = replace(utterances[1], **{field: value})  # type: ignore[arg-type]
     create(tmp_path / "b.h5", [changed], [plan_for([1])])
-    told = (
+    message = (
         rf"b\.h5: {field} of utterance b is {value!r}, but {getattr(utterances[1], field)!r} in .*a\.h5; featurize both"
     )
-    with pytest.raises(MmerError, match=told):
+    with pytest.raises(MmerError, match=message):
         merge_caches(tmp_path / "out.h5", [tmp_path / "a.h5", tmp_path / "b.h5"])
 
 

@@ -1,4 +1,5 @@
 import json
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ def test_features_and_metadata_become_a_cache(tmp_path: Path) -> None:
     import_pack(open_pack(folder), tmp_path / "a.h5")
     cache = FeatureCache(tmp_path / "a.h5")
     assert cache.header["corpus"]["name"] == "iemocap"
-    assert [(one.id, one.label, one.speaker, one.session, one.duration_s) for one in cache.utterances] == [
+    columns = attrgetter("id", "label", "speaker", "session", "duration_s")
+    assert [columns(utterance) for utterance in cache.utterances] == [
         (TURNS[0], "hap", "Ses01F", "1", 1.0), (TURNS[1], "hap", "Ses03M", "3", 1.0)
     ]  # fmt: skip
     assert cache.utterances[0].audio == f"downloads/iemocap/wav/{TURNS[0]}.wav"
@@ -39,10 +41,10 @@ def test_metadata_may_be_json_and_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "toy.json").write_text(json.dumps(by_key))
     assert detect_layout(folder) == "emotion2vec-files"
     pack = open_pack(folder, ImportOptions(metadata=tmp_path / "toy.json"), "emobox")
-    assert [one.id for one in pack.utterances] == ["a", "b"]
+    assert [utterance.id for utterance in pack.utterances] == ["a", "b"]
     (tmp_path / "toy.json").rename(folder / "toy.json")
     (folder / "label_map.json").write_text('{"hap": "happy"}')
-    assert [one.id for one in open_pack(folder).utterances] == ["a", "b"]
+    assert [utterance.id for utterance in open_pack(folder).utterances] == ["a", "b"]
 
 
 def test_all_layers_are_turned_to_rows_of_layers(tmp_path: Path) -> None:
@@ -86,7 +88,7 @@ def test_features_without_a_record_are_refused(tmp_path: Path) -> None:
 def test_odd_metadata_is_one_line(tmp_path: Path) -> None:
     folder = write_emobox(tmp_path / "enc", {"a": frames(2), "b": frames(2)})
     metadata = folder / "toy.jsonl"
-    for records, told in [
+    for records, message in [
         ([emobox_record("a", emo=3)], "line 1: field emo must be str, got 3"),
         ([emobox_record(name) for name in "aab"], "matches two records|duplicate id a"),
         ([emobox_record("a", length="long"), emobox_record("b")], "duration_s must be number, got 'long'"),
@@ -95,7 +97,7 @@ def test_odd_metadata_is_one_line(tmp_path: Path) -> None:
         ([emobox_record("x")], "have no record in"),
     ]:
         metadata.write_text("".join(json.dumps(record) + "\n" for record in records))
-        with pytest.raises(MmerError, match=told):
+        with pytest.raises(MmerError, match=message):
             open_pack(folder, layout="emobox")
 
 
@@ -118,5 +120,5 @@ def test_keys_of_several_datasets_stay_whole(tmp_path: Path) -> None:
     with (folder / "toy.jsonl").open("a") as file:
         file.write(json.dumps(emobox_record("a", dataset="more")))
     pack = open_pack(folder)
-    assert [one.id for one in pack.utterances] == ["toy-a", "more-a"]
+    assert [utterance.id for utterance in pack.utterances] == ["toy-a", "more-a"]
     assert pack.header["corpus"]["name"] == "enc"

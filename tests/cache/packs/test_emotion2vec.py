@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def test_packed_features_become_a_cache(tmp_path: Path) -> None:
     stream = cache.stream("emotion2vec")
     for index, name in enumerate(TURNS):
         np.testing.assert_array_equal(stream.read(index), arrays[name])
-    assert [(one.label, one.speaker, one.session) for one in cache.utterances] == [
+    assert [(utterance.label, utterance.speaker, utterance.session) for utterance in cache.utterances] == [
         ("ang", "Ses01F", "1"), ("neu", "Ses01M", "1"), ("hap", "Ses05F", "5")
     ]  # fmt: skip
     assert (stream.spec.rate_hz, stream.spec.role, stream.spec.dtype) == (50.0, "audio", "float32")
@@ -35,7 +36,7 @@ def test_speakers_are_not_guessed_for_an_unknown_corpus(tmp_path: Path) -> None:
     folder = write_emotion2vec(tmp_path / "feats", {name: frames(2) for name in TURNS})
     pack = open_pack(folder)
     assert pack.header["corpus"]["name"] == "feats"
-    assert {one.speaker for one in pack.utterances} == {""}
+    assert {utterance.speaker for utterance in pack.utterances} == {""}
 
 
 def test_the_key_is_of_the_values_and_not_of_their_order(tmp_path: Path) -> None:
@@ -43,8 +44,8 @@ def test_the_key_is_of_the_values_and_not_of_their_order(tmp_path: Path) -> None
     shuffled = {name: arrays[name] for name in "cab"}
     other = {**arrays, "c": arrays["c"] + 1}
     keys = [
-        open_pack(write_emotion2vec(tmp_path / name, one)).streams["emotion2vec"].spec.key
-        for name, one in (("one", arrays), ("two", shuffled), ("three", other))
+        open_pack(write_emotion2vec(tmp_path / name, held)).streams["emotion2vec"].spec.key
+        for name, held in (("one", arrays), ("two", shuffled), ("three", other))
     ]
     assert keys[0] == keys[1] != keys[2]
 
@@ -52,11 +53,12 @@ def test_the_key_is_of_the_values_and_not_of_their_order(tmp_path: Path) -> None
 def test_a_manifest_tells_ids_and_durations_where_labels_are_missing(tmp_path: Path) -> None:
     folder = write_emotion2vec(tmp_path / "feats", {"a": frames(2), "b": frames(3)})
     (folder / "train.tsv").write_text("/data\nwav/a.wav\t16000\nwav/b.wav\t24000\n")
-    assert [(one.id, one.audio, one.duration_s, one.label) for one in open_pack(folder).utterances] == [
+    columns = attrgetter("id", "audio", "duration_s", "label")
+    assert [columns(utterance) for utterance in open_pack(folder).utterances] == [
         ("a", "wav/a.wav", 1.0, "neu"), ("b", "wav/b.wav", 1.5, "neu")
     ]  # fmt: skip
     (folder / "train.emo").unlink()
-    assert [(one.id, one.label) for one in open_pack(folder).utterances] == [("a", ""), ("b", "")]
+    assert [(utterance.id, utterance.label) for utterance in open_pack(folder).utterances] == [("a", ""), ("b", "")]
 
 
 def test_several_splits_are_one_stream(tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ def _array(values: object) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (_text("train.lengths", "3\n3\n"), r"sums to 6 rows, train.npy has shape \(5, 4\)"),
         (_text("train.lengths", "3\n1\n1\n"), "has 3 lengths, but 2 ids"),
@@ -102,20 +104,20 @@ def _array(values: object) -> Callable[[Path], None]:
     ],
 )
 def test_counts_that_disagree_and_odd_values_are_one_line(
-    tmp_path: Path, damage: Callable[[Path], None], told: str
+    tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     folder = write_emotion2vec(tmp_path / "feats", {"a": frames(3), "b": frames(2)})
     damage(folder)
-    with pytest.raises(MmerError, match=told) as error:
+    with pytest.raises(MmerError, match=message) as error:
         open_pack(folder)
     assert "\n" not in str(error.value)
 
 
 def test_one_file_per_recording_is_taken_by_its_name(tmp_path: Path) -> None:
     for number, name in enumerate(TURNS):
-        place = tmp_path / "feats" / name[:5]
-        place.mkdir(parents=True, exist_ok=True)
-        np.save(place / f"{name}.npy", frames(number + 1))
+        folder = tmp_path / "feats" / name[:5]
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{name}.npy", frames(number + 1))
     (tmp_path / "feats" / "._junk.npy").write_bytes(b"of macOS")
     assert detect_layout(tmp_path / "feats") == "emotion2vec-files"
     stream = open_pack(tmp_path / "feats").streams["emotion2vec"]
@@ -136,7 +138,7 @@ def test_one_vector_per_utterance_is_one_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("odd", "told"),
+    ("odd", "message"),
     [
         (frames(3, dim=5), r"c.npy is float32 of 2 dimensions with rows of \(5,\), expected .*\(4,\)"),
         (frames(3)[0], r"c.npy is float32 of 1 dimensions"),
@@ -144,11 +146,11 @@ def test_one_vector_per_utterance_is_one_row(tmp_path: Path) -> None:
         (np.float32(1), r"c.npy has shape \(\)"),
     ],
 )
-def test_a_file_unlike_the_others_is_named(tmp_path: Path, odd: np.ndarray, told: str) -> None:
+def test_a_file_unlike_the_others_is_named(tmp_path: Path, odd: np.ndarray, message: str) -> None:
     for name in "ab":
         np.save(tmp_path / f"{name}.npy", frames(3))
     np.save(tmp_path / "c.npy", odd)
-    with pytest.raises(MmerError, match=told):
+    with pytest.raises(MmerError, match=message):
         open_pack(tmp_path)
 
 

@@ -64,9 +64,9 @@ def test_nothing_is_overwritten_unless_it_is_a_pack_and_asked_for(toy: tuple[Pat
     assert not list(tmp_path.rglob("00000*.npy"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    for place in (tmp_path / "mine", toy[0]):
+    for folder in (tmp_path / "mine", toy[0]):
         with pytest.raises(MmerError, match="already exists and is not a feature pack of mmer"):
-            export_pack(cache, place, replace=True)
+            export_pack(cache, folder, replace=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 

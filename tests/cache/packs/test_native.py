@@ -29,7 +29,7 @@ def pack_of(path: Path, layout: str) -> Path:
 
 
 def refused(pack: Path) -> str:
-    """Why an import stops, whatever it stops at; there is no file afterwards."""
+    """Returns the error of an import, after a check that it wrote no file."""
     with pytest.raises(MmerError) as error:
         import_pack(open_pack(pack), pack.parent / "new.h5")
     assert not (pack.parent / "new.h5").exists()
@@ -67,7 +67,7 @@ def _truncated(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (_shape, r"enc of b has shape \(5, 3\), not \(5, 4\)"),
         (_rows, r"enc of b has shape \(4, 4\), not \(5, 4\)"),
@@ -79,10 +79,10 @@ def _truncated(file: Path) -> None:
         (lambda file: file.write_bytes(b""), "000001-b.npy is not a .npy array"),
     ],
 )
-def test_damaged_arrays_are_named(tmp_path: Path, damage: Callable[[Path], None], told: str) -> None:
+def test_damaged_arrays_are_named(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
     pack = pack_of(tmp_path, "npy")
     damage(stream(pack, "000001-b.npy"))
-    assert re.search(told, refused(pack))
+    assert re.search(message, refused(pack))
 
 
 def test_scales_must_be_one_per_row(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def _twice_a(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "told"),
+    ("file", "change", "message"),
     [
         ("rows.jsonl", _lacking_b, "do not list the same ids .first: b"),
         ("rows.jsonl", _twice_a, "duplicate id a"),
@@ -148,12 +148,12 @@ def _twice_a(record: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_lines_that_cannot_be_are_told_with_their_place(
-    tmp_path: Path, file: str, change: Callable[[dict[str, Any]], dict[str, Any] | None], told: str
+    tmp_path: Path, file: str, change: Callable[[dict[str, Any]], dict[str, Any] | None], message: str
 ) -> None:
     pack = pack_of(tmp_path, "npy")
     (path,) = pack.rglob(file)
     rewrite(path, change)
-    assert re.search(told, refused(pack))
+    assert re.search(message, refused(pack))
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"a"', "\x00"])
