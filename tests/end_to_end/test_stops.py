@@ -87,7 +87,7 @@ def test_a_cache_of_a_newer_version_stops_the_run(committed: Path) -> None:
 def test_a_file_that_is_no_cache_is_not_overwritten(tmp_path: Path) -> None:
     manifest = write_voices(tmp_path, "a")
     (tmp_path / "a.h5").write_text("my thesis")
-    assert "no cache that can be read" in stopped(run(manifest))
+    assert "not a readable cache" in stopped(run(manifest))
     assert (tmp_path / "a.h5").read_text() == "my thesis"
 
 
