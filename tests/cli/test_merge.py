@@ -52,7 +52,7 @@ def test_merge_tells_of_damaged_rows(whole: Path, tmp_path: Path) -> None:
         file.write(b"\xff\xff")
     result = run(tmp_path / "out.h5", whole)
     assert result.exit_code == 0
-    assert "1 damaged rows of utterances were left out; mmer-featurize computes them anew" in result.stderr
+    assert "1 damaged rows of utterances were left out; mmer-featurize computes them again" in result.stderr
 
 
 @pytest.mark.parametrize(("name", "told"), [("none.h5", "no cache at "), ("none-*.h5", "no cache matches ")])
