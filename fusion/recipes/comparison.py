@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from fusion.evaluation.metrics import METRICS
-from fusion.protocols.catalog import describe
+from fusion.protocols.catalog import describe_protocol
 from fusion.recipes.catalog import Recipe
 from fusion.recipes.published import Figure, Published
 
@@ -56,7 +56,7 @@ def compare_with_published(
     return [
         *_aligned(rows),
         *_origin(published),
-        f"protocol here: {describe(protocol)}",
+        f"protocol here: {describe_protocol(protocol)}",
         *(f"note: {note}" for note in published.notes),
     ]
 

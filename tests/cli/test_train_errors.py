@@ -49,9 +49,9 @@ def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> Non
         ([*AUDIO, "--protocol", "sesion"], "unknown protocol 'sesion'; known: session, speaker"),
         ([*AUDIO, "--protocol", "official"], "choose another --protocol"),
         ([*AUDIO, "--labels", "iemocap3"], "unknown label set 'iemocap3'; known: iemocap4"),
-        ([*AUDIO, "--labels", "meld7"], "label set meld7 leaves no utterance; there are: angry (18)"),
+        ([*AUDIO, "--labels", "meld7"], "label set meld7 leaves no utterance; found: angry (18)"),
         ([*AUDIO, "--labels", "iemocap6"], "no utterance of class hap, exc, ang, neu, fru; there are: "),
-        ([*AUDIO, "--labels", "a=ang,b=hap"], "label set a=ang,b=hap leaves no utterance; there are: "),
+        ([*AUDIO, "--labels", "a=ang,b=hap"], "label set a=ang,b=hap leaves no utterance; found: "),
         ([*AUDIO, "--audio", "vioce"], "no stream vioce; did you mean voice"),
         ([*AUDIO, "--stream", "x=voice"], "the head reads no x, for which a stream is named; it reads audio"),
         ([*AUDIO, "--audio", "voice", "--stream", "audio=voice"], "audio is given twice"),
@@ -105,7 +105,7 @@ def test_a_cache_that_is_not_there_is_one_line(name: str, told: str) -> None:
         (
             {"trained_on": {"corpus": "toy", "speakers": ["2M"]}},
             [],
-            "fold 2: the encoder of voice has seen speaker 2M of test; take an encoder that has not, or --allow-leak",
+            "fold 2: the encoder of voice has seen speaker 2M of test; choose another encoder, or pass --allow-leak",
         ),
     ],
 )

@@ -97,7 +97,7 @@ def test_a_run_is_that_of_the_command(trainable: Path, here: Path, capfd: pytest
         ({"droput": 0.2}, "head audio and its training have no field 'droput'; did you mean dropout"),
         ({"seed": 1}, "seed is no field to set"),
         ({"epochs": 2, "fields": {"epochs": 3}}, "epochs is given twice; give it once"),
-        ({"only": {"sesion": "1"}}, "--only takes no column 'sesion'"),
+        ({"only": {"sesion": "1"}}, "--only: unknown column 'sesion'"),
         ({"recipe": "gcf2net-iemocap"}, "recipe gcf2net-iemocap is for head rescmfa, not for audio"),
         ({"fusion": ""}, "name a head"),
         ({"seeds": ()}, "seeds must be numbers"),

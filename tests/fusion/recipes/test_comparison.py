@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from fusion.protocols.catalog import describe
+from fusion.protocols.catalog import describe_protocol
 from fusion.recipes.catalog import RECIPES, recipe
 from fusion.recipes.comparison import compare_with_published
 
@@ -30,7 +30,7 @@ def test_all_that_was_published_stands_beside_what_was_obtained(name: str) -> No
         assert line.endswith(figure.status)
         assert all(f"{score:.4f}" in line for score in figure.scores.values())
     assert f"its protocol: {one.published.protocol}" in lines
-    assert f"protocol here: {describe(one.protocol)}" in lines
+    assert f"protocol here: {describe_protocol(one.protocol)}" in lines
     assert [f"note: {note}" for note in one.published.notes] == lines[-len(one.published.notes) :]
 
 
