@@ -29,6 +29,7 @@ from fusion.training.config import TrainConfig
 
 HEAD, BEST, OPTIMIZER = "head", "best", "optimizer"  # sections of tensors
 METADATA = "mmer"  # key of the JSON text in the metadata
+FAILURE = "stopped"  # key of `TrainingState.failure` in a file
 
 
 def training_identity(
@@ -140,7 +141,7 @@ class Checkpoint:
             for section, tensors in self.tensors.items()
             for name, tensor in tensors.items()
         }
-        text = json.dumps({"config": self.config, "progress": asdict(self.progress)}, allow_nan=False)
+        text = json.dumps({"config": self.config, "progress": _to_plain(self.progress)}, allow_nan=False)
         with replacing(path, shared=False) as fresh:
             save_file(flat, fresh, metadata={METADATA: text})
 
@@ -175,17 +176,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            stored = json.loads(file.metadata()[METADATA])
+            content = json.loads(file.metadata()[METADATA])
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
-        progress = TrainingState(**stored["progress"])
+        stored = content["progress"]
+        progress = TrainingState(failure=stored.pop(FAILURE), **stored)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise MmerError(f"{path} is not a readable checkpoint ({error}); delete it to train again") from error
-    progress.curves = [EpochScores(**scores) for scores in stored["progress"]["curves"]]
+    progress.curves = [EpochScores(**scores) for scores in stored["curves"]]
     sections: dict[str, dict[str, Tensor]] = {HEAD: {}, BEST: {}, OPTIMIZER: {}}
     for name, tensor in tensors.items():
         section, _, inner = name.partition(".")
         sections[section][inner] = tensor
-    return Checkpoint(config=stored["config"], progress=progress, tensors=sections)
+    return Checkpoint(config=content["config"], progress=progress, tensors=sections)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -201,6 +203,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         index, _, name = key.partition(".")
         states.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _to_plain(state: TrainingState) -> dict[str, Any]:
+    """Returns a state as plain values under the keys of the file."""
+    plain = asdict(state)
+    plain[FAILURE] = plain.pop("failure")
+    return plain
 
 
 def _digest(values: object) -> str:

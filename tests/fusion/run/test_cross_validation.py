@@ -158,7 +158,7 @@ def test_logits_of_test_that_are_not_finite_are_never_scored(
     def broken(*given: Any, **more: Any) -> Any:
         return predict_probabilities(*given, **more) * float("nan")
 
-    monkeypatch.setattr("fusion.run.cross_validation.score", broken)
+    monkeypatch.setattr("fusion.run.cross_validation.predict_probabilities", broken)
     with pytest.raises(MmerError, match="the logits of test utterance u00 are not finite"):
         finish(plan(trainable, "audio"), tmp_path)
     assert not (tmp_path / "1-seed0" / "scores.json").exists()
