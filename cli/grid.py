@@ -260,8 +260,8 @@ def _print_estimate(found: "GridEstimate") -> None:
         f"features {size_text(cost.features_bytes)}, training of a model {size_text(cost.model_bytes)}, "
         f"weights on disk {size_text(cost.disk_bytes)}"
     )
-    if cost.layout:
-        click.echo(f"{cost.layout}; at most {cost.seconds:.0f} s, less where models stop early")
+    if cost.placement:
+        click.echo(f"{cost.placement}; at most {cost.seconds:.0f} s, less where models stop early")
 
 
 def _print_run(run: "GridRun", *, latex: bool) -> None:

@@ -125,12 +125,12 @@ class GridBar(_NotingBar):
             self._left[model.key] -= 1
             self._bar.update(1)
 
-    def done(self, outcome: "ModelOutcome") -> None:
+    def done(self, model: "Model", outcome: "ModelOutcome") -> None:
         """Advances the bar by the epochs that a model did not need, and counts failed models."""
         self._failed += bool(outcome.failure)
         if self._failed:
             self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
-        self._bar.update(self._left.pop(outcome.model.key, 0))
+        self._bar.update(self._left.pop(model.key, 0))
 
 
 def _scores_text(scores: "EpochScores") -> str:
