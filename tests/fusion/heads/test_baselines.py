@@ -127,13 +127,13 @@ def test_cross_attention_reads_the_other_modality_for_each_row() -> None:
 
 
 def test_what_is_not_allowed_is_said() -> None:
-    with pytest.raises(ValueError, match="modalities must be audio or text for a model of one, got 'both'"):
+    with pytest.raises(ValueError, match="modalities must be audio or text for a unimodal model, got 'both'"):
         UnimodalConfig(modalities="both")
     with pytest.raises(ValueError, match="pooling must be one of mean, max, got 'sum'"):
         ConcatConfig(pooling="sum")
     with pytest.raises(ValueError, match="heads must not be negative, got -1"):
         CrossAttentionConfig(heads=-1)
-    with pytest.raises(ValueError, match="hidden must be a width, or 0 for none, got -1"):
+    with pytest.raises(ValueError, match="hidden must be a width, or 0 for no hidden layer, got -1"):
         UnimodalConfig(hidden=-1)
-    with pytest.raises(ValueError, match="normalize goes by the utterance, standardize by the training part; set one"):
+    with pytest.raises(ValueError, match="normalize uses the utterance, standardize the training subset; set only"):
         UnimodalConfig(normalize=True, standardize=True)

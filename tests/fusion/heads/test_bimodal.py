@@ -135,7 +135,7 @@ def test_sizes_at_full_width() -> None:
 def test_each_block_keeps_the_rows_of_the_stream_that_asks() -> None:
     head, batch = head_of(), batch_of(3)
     rows = {role: front(batch.features[role]) for role, front in head.fronts.items()}
-    (first, _), (second, _) = head.coded(rows, batch.masks)
+    (first, _), (second, _) = head.encode_blocks(rows, batch.masks)
     assert first.shape[:2] == batch.masks["audio"].shape
     assert second.shape[:2] == batch.masks["text"].shape
     asked = head.blocks["ccb1"](rows["audio"], batch.masks["text"], rows["text"])
@@ -154,7 +154,7 @@ def test_contexts_have_heard_no_later_frame() -> None:
 
 def states_of(head: Bimodal, batch: Batch) -> Tensor:
     rows = {role: front(batch.features[role]) for role, front in head.fronts.items()}
-    states: Tensor = head.gru(head.coded(rows, batch.masks))[0]
+    states: Tensor = head.gru(head.encode_blocks(rows, batch.masks))[0]
     return states
 
 
@@ -184,7 +184,7 @@ def test_of_one_modality_a_block_attends_to_itself(modality: str, block: str) ->
     assert list(head.blocks) == [block]
     assert head.coding is None
     x, mask = head.fronts[modality](batch.features[modality]), batch.masks[modality]
-    ((coded, valid),) = head.coded({modality: x}, batch.masks)
+    ((coded, valid),) = head.encode_blocks({modality: x}, batch.masks)
     torch.testing.assert_close(coded, head.blocks[block](x, mask))
     assert torch.equal(valid, mask)
 
