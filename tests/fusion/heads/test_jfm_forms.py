@@ -170,7 +170,7 @@ def test_what_the_cache_lacks_is_one_line(changes: dict[str, Any], fields: dict[
         ({"fusion": "early"}, "fusion must be joint or late, got 'early'"),
         ({"text": "large"}, "text must be layer12 or base768"),
         ({"layers": "all"}, "layers must be first or last"),
-        ({"blocks": 0}, "blocks must be 1 to 12, got 0; fusion=late does without"),
+        ({"blocks": 0}, "blocks must be 1 to 12, got 0; fusion=late has no blocks"),
         ({"blocks": 13}, "blocks must be 1 to 12, got 13"),
         ({"joint_length": 0}, "joint_length must be at least 1"),
         ({"extractor_layers": -1}, "extractor_layers must be at least 0"),

@@ -151,7 +151,7 @@ class Rows:
 
 
 def test_preparing_counts_what_the_ctc_loss_leaves_out() -> None:
-    told = "2 of 5 training utterances are left out of the CTC loss: without a transcript, or with more characters"
+    told = "2 of 5 training utterances are left out of the CTC loss: no transcript, or more characters than frames"
     assert [note.startswith(told) for note in head_of().prepare(Rows())] == [True]
     assert head_of(alpha=0).prepare(Rows()) == []
 
