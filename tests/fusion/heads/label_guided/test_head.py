@@ -98,8 +98,8 @@ def test_t004_1_nothing_of_dev_and_test_reaches_the_labels(tmp_path: Path) -> No
 def test_labels_start_from_the_training_rows_and_what_describes_them_is_told() -> None:
     head = LabelGuided(LabelGuidedConfig(), head_inputs())
     notes = head.prepare(ToyRows(samples(24)))
-    assert notes[0].startswith("angry by the words ")
-    described = set(notes[0].removeprefix("angry by the words ").split(", "))
+    assert notes[0].startswith("angry is described by the words ")
+    described = set(notes[0].removeprefix("angry is described by the words ").split(", "))
     assert {"rage", "storm"} <= described <= {CLASSES[0], *WORDS[0].split(), *COMMON.split()}
     assert any(note.startswith("words of angry: ") and "of 9" in note for note in notes)
     assert any(note.startswith("labels of audio: ") for note in notes)
