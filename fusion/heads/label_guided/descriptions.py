@@ -9,8 +9,8 @@ on the text corpus under one class". Deviations (docs/decisions.md#le-mer):
   scikit-learn; some of them may indicate an emotion: alone, cry, never, nothing, please.
 - L-4: no text encoder is available in training that could read the words of a description. A word is therefore
   represented by the mean of the cached contextual token vectors of its occurrences in the training utterances (in the
-  utterances themselves, not in their history), and each word of a class has the same weight. With ``label-word`` a class
-  whose name never occurs starts at random, and a note says so.
+  utterances themselves, not in their history), and each word of a class has the same weight. With ``label-word`` a
+  class whose name never occurs starts at random, and a note says so.
 """
 
 import re

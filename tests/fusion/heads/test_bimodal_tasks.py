@@ -123,7 +123,7 @@ def test_with_positives_of_the_class_ecl_is_equation_3(augmentation: bool, views
 
 
 @pytest.mark.parametrize(
-    ("missing", "fields", "told"),
+    ("missing", "fields", "notes"),
     [
         (VIEWS, {}, [OFF.format("audio.view or text.view")]),
         (VIEWS[:1], {}, ["no stream for audio.view; the views of ECL use the original rows instead"]),
@@ -139,10 +139,10 @@ def test_with_positives_of_the_class_ecl_is_equation_3(augmentation: bool, views
         ),
     ],
 )
-def test_what_is_off_is_told(missing: tuple[str, ...], fields: dict[str, Any], told: list[str]) -> None:
+def test_what_is_off_is_told(missing: tuple[str, ...], fields: dict[str, Any], notes: list[str]) -> None:
     head = head_of(inputs_without(*missing), **fields)
-    assert head.prepare(ToyRows(samples(2))) == told
-    off = fields.get("beta") == 0 or any("ECL is off" in note for note in told)
+    assert head.prepare(ToyRows(samples(2))) == notes
+    off = fields.get("beta") == 0 or any("ECL is off" in note for note in notes)
     assert (head.projection is None) == off
 
 
@@ -160,7 +160,7 @@ def test_views_of_another_encoder_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"pooling": "mean"}, "pooling must be one of max, attn, got 'mean'"),
         ({"positive": "self"}, "positive must be one of view, class, got 'self'"),
@@ -171,6 +171,6 @@ def test_views_of_another_encoder_are_refused() -> None:
         ({"ccb1": False, "modalities": "audio"}, "the BiGRU .* has no input; switch on ccb1"),
     ],
 )
-def test_a_wrong_field_is_told_with_what_is_allowed(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_field_is_told_with_what_is_allowed(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         BimodalConfig(**fields)

@@ -22,9 +22,9 @@ def test_an_utterance_of_one_class_moves_the_others_by_the_rarity_of_its_words_a
     counts = np.array([[2, 1, 0], [1, 1, 0], [0, 1, 1], [0, 2, 3]])
     changed = np.array([[0, 0, 4], *counts[1:]])
     labels, rarity = np.array([0, 0, 1, 1]), []
-    for one in (counts, changed):
-        rarity.append(np.log(5 / (1 + (one > 0).sum(axis=0))))
-    before, after = (tf_idf(one, labels, 2) for one in (counts, changed))
+    for matrix in (counts, changed):
+        rarity.append(np.log(5 / (1 + (matrix > 0).sum(axis=0))))
+    before, after = (tf_idf(matrix, labels, 2) for matrix in (counts, changed))
     np.testing.assert_allclose(before[1] * rarity[1], after[1] * rarity[0])
     assert not np.allclose(before[0] * rarity[1], after[0] * rarity[0])
 
@@ -86,9 +86,9 @@ def test_a_class_is_described_by_what_it_says(
     choice = ItemSelection(most=most, min_count=min_count, contrast=contrast, idf=idf)
     chosen, _ = select_items(said, labels, CLASSES, choice)
     for index, items in enumerate(chosen):
-        own = {one for document, label in zip(said, labels, strict=True) if label == index for one in document}
-        assert set(items) <= own
-        assert len(items) == len(set(items)) == min(most, len(own))
+        possible = {item for document, label in zip(said, labels, strict=True) if label == index for item in document}
+        assert set(items) <= possible
+        assert len(items) == len(set(items)) == min(most, len(possible))
 
 
 @given(documents, st.randoms(use_true_random=False))
@@ -96,7 +96,7 @@ def test_the_order_of_the_utterances_changes_nothing(said: list[list[str]], rand
     order = list(range(len(said)))
     random.shuffle(order)  # type: ignore[attr-defined]
     labels = np.arange(len(said)) % 2
-    shuffled = select_items([said[place] for place in order], labels[order], CLASSES, ItemSelection(most=3))
+    shuffled = select_items([said[index] for index in order], labels[order], CLASSES, ItemSelection(most=3))
     assert shuffled == select_items(said, labels, CLASSES, ItemSelection(most=3))
 
 
@@ -113,9 +113,9 @@ def test_labels_that_point_the_same_way_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [({"most": 0}, "most must be at least 1, got 0"), ({"most": 1, "idf": "word"}, "idf must be one of utterance, cl")],
 )
-def test_a_choice_that_cannot_be_made_is_refused(values: dict[str, object], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_choice_that_cannot_be_made_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         ItemSelection(**values)  # type: ignore[arg-type]

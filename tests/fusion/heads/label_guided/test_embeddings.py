@@ -18,7 +18,7 @@ SPACE = 12  # where codes and contexts of the toy quantizer meet
 def without_weight(name: str) -> HeadInputs:
     inputs = head_inputs()
     return replace(
-        inputs, weights={"audio": {one: part for one, part in inputs.weights["audio"].items() if one != name}}
+        inputs, weights={"audio": {key: part for key, part in inputs.weights["audio"].items() if key != name}}
     )
 
 
@@ -90,10 +90,10 @@ def test_a_lifted_label_is_projected_back_to_where_its_codes_are() -> None:
 
 @pytest.mark.parametrize("name", ["codevectors", "project_q.weight", "project_hid.bias"])
 def test_a_cache_without_quantizer_is_told_with_the_command_that_adds_it(name: str) -> None:
-    told = f"lacks {name}; run `mmer-featurize CORPUS --encoder wav2vec2-base` or set tonal_labels=off"
-    with pytest.raises(MmerError, match=told):
+    message = f"lacks {name}; run `mmer-featurize CORPUS --encoder wav2vec2-base` or set tonal_labels=off"
+    with pytest.raises(MmerError, match=message):
         tonal_embeddings(without_weight(name), source="codebook", space="contrastive", trained=False)
-    with pytest.raises(MmerError, match=told):
+    with pytest.raises(MmerError, match=message):
         tonal_embeddings(without_weight(name), source="random", space="contrastive", trained=False)
 
 

@@ -6,7 +6,7 @@ from fusion.heads.label_guided.head import LabelGuidedConfig
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"text_labels": "codebook"}, "text_labels must be one of off, random, label-word, tfidf, got 'codebook'"),
         ({"constraint": "C5"}, "constraint must be one of C1, C2, C3, C4"),
@@ -17,6 +17,6 @@ from fusion.heads.label_guided.head import LabelGuidedConfig
         ({"idf": "word"}, "idf must be one of utterance, class"),
     ],
 )
-def test_values_that_are_not_allowed_are_refused(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_values_that_are_not_allowed_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         LabelGuidedConfig(**values)

@@ -38,14 +38,14 @@ class Rows:
     def __len__(self) -> int:
         return len(self.texts or self.codes)
 
-    def text(self, place: int) -> str:
-        return self.texts[place]
+    def text(self, index: int) -> str:
+        return self.texts[index]
 
-    def rows(self, role: str, place: int) -> npt.NDArray[Any]:
+    def rows(self, role: str, index: int) -> npt.NDArray[Any]:
         if role == "codes":
-            return np.array(self.codes[place], dtype=np.uint16)
-        tokens = spans(self.texts[place])
-        vectors = np.stack([10 * place + np.arange(len(tokens)), np.ones(len(tokens))], axis=1).astype(np.float16)
+            return np.array(self.codes[index], dtype=np.uint16)
+        tokens = spans(self.texts[index])
+        vectors = np.stack([10 * index + np.arange(len(tokens)), np.ones(len(tokens))], axis=1).astype(np.float16)
         vectors = np.stack([vectors, vectors + 2], axis=1) if self.layers else vectors
         return tokens if role == "tokens" else vectors
 
@@ -80,7 +80,7 @@ def test_short_names_of_classes_are_spelled_out() -> None:
 
 def test_a_word_stands_where_it_was_said_on_average() -> None:
     rows = Rows(["joy to joy", "no joy"])
-    said = [transcript_words(rows.text(place), rows.rows("tokens", place)) for place in range(2)]
+    said = [transcript_words(rows.text(index), rows.rows("tokens", index)) for index in range(2)]
     vectors = word_vectors(["joy", "rage"], said, rows)
     assert vectors.keys() == {"joy"}
     np.testing.assert_allclose(vectors["joy"], [(1 + 3 + 12) / 3, 1])
