@@ -15,9 +15,7 @@ from featurize.runtime.cluster import Cluster, Killed, Workers, cluster_of
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    at_once = {
-        "distributed.deploy.lost-worker-timeout": "10ms"
-    }  # instead of the 15 s that dask waits for a worker that died
+    at_once = {"distributed.deploy.lost-worker-timeout": "10ms"}  # instead of dask's 15 s
     with dask.config.set(at_once), cluster_of(Workers(count=2, device="cpu")) as cluster:
         yield cluster
 
