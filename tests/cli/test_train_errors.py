@@ -70,7 +70,7 @@ def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> Non
             "head audio needs more memory than is available; choose a smaller dim",
         ),
         ([*AUDIO, "--set", "dim=99999999999999999999"], "head audio needs more memory than is available; cho"),
-        ([*AUDIO, "--device", "cuda:77"], "device 'cuda:77' is not to be had here"),
+        ([*AUDIO, "--device", "cuda:77"], "device 'cuda:77' is not available here"),
         ([*AUDIO, "--out", "/proc/nowhere/x"], "cannot write to /proc/nowhere/x"),
         (["--fusion", "rescmfa", "--set", "heads=5"], "head rescmfa: "),
         (

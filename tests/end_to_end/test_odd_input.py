@@ -117,7 +117,7 @@ FAILED: dict[str, tuple[Write, str]] = {
     "not audio": (lambda path: path.write_text("hello"), "cannot be decoded"),  # type: ignore[dict-item]
     "a folder": (Path.mkdir, "not a file"),
     "NaN": (with_nan, "1 samples are NaN or infinite"),
-    "no sound": (too_loud, "samples up to 3e+38 are no sound"),
+    "no sound": (too_loud, "samples up to 3e+38 are not audio"),
     "too long": (sound(1.1, samplerate=RATE_HZ), "1.1 s, longer than --max-seconds 1"),
 }
 
