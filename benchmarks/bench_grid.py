@@ -73,7 +73,7 @@ class Found:
     @property
     def chosen(self) -> str:
         """The arm that ``auto`` chooses."""
-        return RESIDENT if self.trial.layout == ALONE else str(self.trial.layout)
+        return RESIDENT if self.trial.placement == ALONE else str(self.trial.placement)
 
     def faster(self, arm: str, over: str) -> Spread:
         """Says how many times as fast a step is, round by round."""

@@ -44,7 +44,7 @@ class Losses:
         place = model.name, scores.epoch
         self.losses[place], self.ends[place] = scores.losses[TOTAL], time.perf_counter()
 
-    def done(self, outcome: ModelOutcome) -> None:
+    def done(self, model: Model, outcome: ModelOutcome) -> None:
         """Keeps what came of it."""
         self.outcomes.append(outcome)
 
@@ -108,8 +108,8 @@ class Ours:
         give_memory_back()
         with TemporaryDirectory() as folder, Peak(self.device) as peak:
             asked = FUSED if layout.stack > 1 else SHARED
-            engine = Engine(asked, journal=Journal(Path(folder)), watcher=watcher, device=self.device)
-            engine.layout = layout
+            engine = Engine(asked, journal=Journal(Path(folder)), progress=watcher, device=self.device)
+            engine.placement = layout
             began = time.perf_counter()
             engine.run(models, sources)
             seconds = time.perf_counter() - began

@@ -1,10 +1,11 @@
-"""The axes of a grid: how they are written, what they may be, and the values that each of them is given.
+"""Axes of a grid: fields with the values, or the range of numbers, that combinations take.
 
-A range that a search draws values from, evenly or by their logarithm.
+An axis is written ``FIELD=V1,V2``, ``FIELD=LOW..HIGH`` or ``FIELD=log:LOW..HIGH``. The field belongs to the head or to
+its training, or is ``stream.ROLE``. A search draws from a range evenly or by logarithm.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, make_dataclass
 from functools import cached_property
 from types import NoneType
@@ -22,38 +23,37 @@ from fusion.head import AUDIO, TEXT
 from fusion.heads.catalog import head_spec
 from fusion.training.config import TrainConfig
 
-BY_LOG = "log:"
-BETWEEN = ".."
-FARTHEST = 1e15  # below 2 ** 53, so that whole numbers stay exact
-LISTED = 100_000  # as many whole numbers as are ever listed
-DIGITS = 4  # of a drawn number: it is read in tables, and set by hand to train it once more
-STREAM = "stream."  # before a role: the axis is which stream is read for it
+LOG_PREFIX = "log:"
+RANGE_SIGN = ".."
+LARGEST = 1e15  # below 2 ** 53, so that whole numbers stay exact
+MAX_LISTED = 100_000  # whole numbers that are listed at most
+DIGITS = 4  # of a drawn number: users read it in tables, and type it to train the model again
+STREAM = "stream."  # prefix of a role: the values of the axis are streams
 STREAM_ROLES = (*ROLES, LANGUAGE, view_role(AUDIO), view_role(TEXT))
-OF_GRIDS = {"seed": "--seeds"}  # fields that a grid sets itself
-TOGETHER = "/"  # no value holds it: numbers and words do not, and names of streams must not
-LAYERS_LISTED = re.compile(r"@\d+(?:,\d+(?![\w-]))+")  # in the name of a stream, such as wavlm-base@9,12
-COMMA, NO_COMMA = ",", "\0"
-Kinds = Mapping[str, Any]  # what the values of an axis are, by axis
+SET_BY_GRID = {"seed": "--seeds"}  # fields that a grid sets itself
+CHANGE_SIGN = "/"  # joins fields that change together; numbers and words do not contain it, names of streams must not
+LAYER_LIST = re.compile(r"@\d+(?:,\d+(?![\w-]))+")  # in the name of a stream, such as wavlm-base@9,12
+COMMA, PLACEHOLDER = ",", "\0"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueRange:
-    """All numbers from one to another, both included.
+    """A range of numbers that includes both ends.
 
     Attributes:
-        low: the least.
-        high: the greatest.
-        log: whether each order of magnitude is as likely as the next; if not, each number is.
-        whole: whether only whole numbers count.
+        low: smallest number.
+        high: largest number.
+        log: all orders of magnitude are equally likely; otherwise all numbers are.
+        whole: the range has whole numbers only.
 
     Raises:
-        ValueError: if `high` is not above `low`, `low` not above 0 where it is by logarithm, or either too far
-            from 0.
+        ValueError: if `high` is not above `low`, if `low` of a logarithmic range is not above 0, or if either is
+            further than 1e15 from 0.
 
     Example:
-        >>> str(Span(low=1e-5, high=1e-2, log=True)), str(Span(low=1, high=6, whole=True))
+        >>> str(ValueRange(low=1e-5, high=1e-2, log=True)), str(ValueRange(low=1, high=6, whole=True))
         ('log:1e-05..0.01', '1..6')
-        >>> Span(low=1, high=6, whole=True).count
+        >>> ValueRange(low=1, high=6, whole=True).count
         6
     """
 
@@ -65,29 +65,29 @@ class ValueRange:
     def __post_init__(self) -> None:
         if not self.high > self.low:
             raise ValueError(f"the end of a range must be above its start, got {self}")
-        if max(-self.low, self.high) > FARTHEST:
-            raise ValueError(f"a range must lie within {FARTHEST:g} of 0, got {self}")
+        if max(-self.low, self.high) > LARGEST:
+            raise ValueError(f"a range must lie within {LARGEST:g} of 0, got {self}")
         if self.log and not self.low > 0:
-            raise ValueError(f"a range by {BY_LOG} must start above 0, got {self}")
+            raise ValueError(f"a range by {LOG_PREFIX} must start above 0, got {self}")
 
     def __str__(self) -> str:
-        return f"{BY_LOG if self.log else ''}{self.low}{BETWEEN}{self.high}"
+        return f"{LOG_PREFIX if self.log else ''}{self.low}{RANGE_SIGN}{self.high}"
 
     @property
     def count(self) -> int | None:
-        """How many numbers it holds, None for more than can be listed."""
+        """Number of its numbers, None if they cannot be listed."""
         count = int(self.high - self.low) + 1
-        return count if self.whole and count <= LISTED else None
+        return count if self.whole and count <= MAX_LISTED else None
 
     def rvs(self, random_state: np.random.RandomState) -> float:
-        """Draws a number; so scikit-learn's ParameterSampler asks for it."""
-        return self.tidied(self._distribution.rvs(random_state=random_state))
+        """Draws a number; scikit-learn's ParameterSampler calls this method."""
+        return self.rounded(self._distribution.rvs(random_state=random_state))
 
-    def tidied(self, number: float) -> float:
-        """Rounds a number to one that the range holds and people can read.
+    def rounded(self, number: float) -> float:
+        """Rounds a number to four digits, or to a whole number, within the range.
 
         Example:
-            >>> Span(low=1e-5, high=1e-2).tidied(0.000123456), Span(low=1, high=6, whole=True).tidied(2.4)
+            >>> ValueRange(low=1e-5, high=1e-2).rounded(0.000123456), ValueRange(low=1, high=6, whole=True).rounded(2.4)
             (0.0001235, 2)
         """
         if self.whole:
@@ -96,70 +96,72 @@ class ValueRange:
 
     @cached_property
     def _distribution(self) -> Any:
-        from scipy import stats  # here: it takes a second to import, and only searches draw
+        from scipy import stats  # here: the import takes a second, and only searches draw
 
         if self.whole and not self.log:
             return stats.randint(self.low, self.high + 1)
         if self.whole:
-            return stats.loguniform(self.low - 0.5, self.high + 0.5)  # then rounded: the ends are as likely as the rest
+            # rounding follows: half a number more at both ends makes them as likely as the others
+            return stats.loguniform(self.low - 0.5, self.high + 0.5)
         if self.log:
             return stats.loguniform(self.low, self.high)
         return stats.uniform(self.low, self.high - self.low)
 
 
-def spells_span(text: str) -> bool:
-    """Tells whether a text is meant as a range.
+def is_range_text(text: str) -> bool:
+    """Checks whether a text is written as a range.
 
     Example:
-        >>> [spells_span(text) for text in ("0..0.5", "log:1e-5..1e-2", "0.5", "1e-4,3e-4")]
+        >>> [is_range_text(text) for text in ("0..0.5", "log:1e-5..1e-2", "0.5", "1e-4,3e-4")]
         [True, True, False, False]
     """
-    return BETWEEN in text or text.startswith(BY_LOG)
+    return RANGE_SIGN in text or text.startswith(LOG_PREFIX)
 
 
-def span_ends(text: str) -> tuple[str, str]:
-    """Gives the two ends that a range is written with.
+def range_ends(text: str) -> tuple[str, str]:
+    """Returns the two ends of a range as they are written.
 
     Example:
-        >>> span_ends("log:1e-5..1e-2"), span_ends("0..0.5")
+        >>> range_ends("log:1e-5..1e-2"), range_ends("0..0.5")
         (('1e-5', '1e-2'), ('0', '0.5'))
     """
-    low, _, high = text.removeprefix(BY_LOG).partition(BETWEEN)
+    low, _, high = text.removeprefix(LOG_PREFIX).partition(RANGE_SIGN)
     return low.strip(), high.strip()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """One axis.
+    """A field of a grid with its values or its range.
 
     Attributes:
         name: a field of the head or of its training, or ``stream.ROLE``.
-        values: in the order given; empty for a range.
-        span: the range, None where there are values.
+        values: values in the order given; empty for a range.
+        value_range: the range, None where there are values.
     """
 
     name: str
     values: tuple[object, ...] = ()
-    span: ValueRange | None = None
+    value_range: ValueRange | None = None
 
     @property
     def count(self) -> int | None:
-        """How many values there are, None for more than can be listed."""
-        return self.span.count if self.span else len(self.values)
+        """Number of values, None if they cannot be listed."""
+        return self.value_range.count if self.value_range else len(self.values)
 
     @property
     def choices(self) -> Sequence[object]:
-        """All its values, those of a range of whole numbers too."""
-        return range(int(self.span.low), int(self.span.high) + 1) if self.span else self.values
+        """All values, including those of a range of whole numbers."""
+        ends = self.value_range
+        return range(int(ends.low), int(ends.high) + 1) if ends else self.values
 
 
 @dataclass(frozen=True, kw_only=True)
 class AxisReader:
-    """Reads axes for one head, in the form that a command line or a file has them.
+    """Reader of the axes of one head, from texts of a command line or values of a file.
 
     Attributes:
         fusion: name of the head.
-        where: the flag or file that they stand in, for errors.
+        where: flag or file of the axes, for errors.
 
     Example:
         >>> reader = AxisReader(fusion="rescmfa", where="--grid")
@@ -167,7 +169,7 @@ class AxisReader:
         (0.001, 0.0003)
         >>> reader.axis("stream.text=roberta-tiny,roberta-tiny+history10").values
         ('roberta-tiny', 'roberta-tiny+history10')
-        >>> str(reader.axis("layers=1..6").span)
+        >>> str(reader.axis("layers=1..6").value_range)
         '1..6'
         >>> reader.changes("alpha=0,1"), reader.changes("alpha=0/global_aware=false")
         ([{'alpha': 0.0}, {'alpha': 1.0}], [{'alpha': 0.0, 'global_aware': False}])
@@ -180,53 +182,57 @@ class AxisReader:
         """Reads ``FIELD=V1,V2`` or ``FIELD=LOW..HIGH``.
 
         Raises:
-            MmerError: if it is not of that form, the field is unknown, or a value is none of its kind or stands twice.
+            MmerError: if the text has another form, the field is unknown, or a value has the wrong type or is repeated.
         """
         name, sign, values = (part.strip() for part in text.partition("="))
         if not name or not sign:
-            raise self._error(f"{text!r} is no FIELD=VALUES, such as lr=1e-4,3e-4")
-        kind = self._kind(name)
-        if _number(kind) and spells_span(values):
-            return Axis(name=name, span=self._span(name, values, kind))
-        return self.listed(name, _parted(values) if name.startswith(STREAM) else values.split(COMMA))
+            raise self._error(f"{text!r} is not of the form FIELD=VALUES, such as lr=1e-4,3e-4")
+        kind = self._value_type(name)
+        if _number(kind) and is_range_text(values):
+            return Axis(name=name, value_range=self._range(name, values, kind))
+        return self.listed(name, _split_streams(values) if name.startswith(STREAM) else values.split(COMMA))
 
     def scalar(self, name: str, value: object) -> Axis:
-        """Takes one value as it is, or a text for a range."""
-        kind = self._kind(name)
-        if isinstance(value, str) and _number(kind) and spells_span(value):
-            return Axis(name=name, span=self._span(name, value.strip(), kind))
+        """Builds the axis of a single value, or of a range that is given as text."""
+        kind = self._value_type(name)
+        if isinstance(value, str) and _number(kind) and is_range_text(value):
+            return Axis(name=name, value_range=self._range(name, value.strip(), kind))
         return self.listed(name, [value])
 
     def listed(self, name: str, values: Sequence[object]) -> Axis:
-        """Takes values one by one, as text or as they are."""
-        kind = self._kind(name)
+        """Builds the axis of several values, each a text or a value.
+
+        Raises:
+            MmerError: if there is no value, or a value has the wrong type or is repeated.
+        """
+        kind = self._value_type(name)
         if not values or list(values) == [""]:
             raise self._error(f"{name} has no value; name one or more, such as {name}={self._example(kind)}")
         read = [self._read(name, value, kind) for value in values]
-        for place, value in enumerate(read):
-            if value in read[:place]:
+        for index, value in enumerate(read):
+            if value in read[:index]:
                 raise self._error(f"{name} is given the value {value_text(value)} twice; give it once")
         return Axis(name=name, values=tuple(read))
 
     def changes(self, text: str) -> list[FieldValues]:
-        """Reads ``FIELD=V1,V2``, one change for each value, or ``FIELD=VALUE/FIELD=VALUE``, one change of them all.
+        """Reads ``FIELD=V1,V2`` (a change for each value) or ``FIELD=VALUE/FIELD=VALUE`` (one change of all fields).
 
         Raises:
-            MmerError: as `axis` does, and where a range is given, or several values for fields changed together.
+            MmerError: as `axis` does, and if the text has a range, or several values for fields that change together.
         """
-        axes = [self.axis(part) for part in text.split(TOGETHER)]
+        axes = [self.axis(item) for item in text.split(CHANGE_SIGN)]
         self._check_values(axes)
         if len(axes) == 1:
             return [{axes[0].name: value} for value in axes[0].values]
         self.check_names([axis.name for axis in axes])
         if any(len(axis.values) > 1 for axis in axes):
             raise self._error(
-                f"fields changed together by {TOGETHER} have one value each, got {text!r}; write one each"
+                f"fields changed together by {CHANGE_SIGN} have one value each, got {text!r}; write one each"
             )
         return [{axis.name: axis.values[0] for axis in axes}]
 
     def change(self, values: FieldValues) -> FieldValues:
-        """Reads one change, its fields with one value each, as text or as they are.
+        """Reads one change: fields with one value each, a text or a value.
 
         Raises:
             MmerError: if a field is unknown, or a value is a range or not of the field's type.
@@ -240,99 +246,103 @@ class AxisReader:
         return {axis.name: axis.values[0] for axis in axes}
 
     def check_names(self, names: Sequence[str]) -> None:
-        """Refuses a name that stands twice.
+        """Checks that no name is repeated.
 
         Raises:
-            MmerError: if one does.
+            MmerError: if a name is repeated.
         """
-        for place, name in enumerate(names):
-            if name in names[:place]:
+        for index, name in enumerate(names):
+            if name in names[:index]:
                 raise self._error(f"{name} is given twice; give it once, with all its values")
 
     def check_changes(self, changes: Sequence[FieldValues]) -> None:
-        """Refuses a change that stands twice.
+        """Checks that no change is repeated.
 
         Raises:
-            MmerError: if one does.
+            MmerError: if a change is repeated.
         """
-        for place, change in enumerate(changes):
-            if change in changes[:place]:
+        for index, change in enumerate(changes):
+            if change in changes[:index]:
                 raise self._error(f"{fields_text(change)} is given twice; give it once")
 
     def _check_values(self, axes: Sequence[Axis]) -> None:
         for axis in axes:
-            if axis.span:
-                raise self._error(f"{axis.name}={axis.span} is a range, which is only for --grid; name its values")
+            if axis.value_range:
+                text = f"{axis.name}={axis.value_range}"
+                raise self._error(f"{text} is a range, which only --grid takes; list the values")
 
-    def _kind(self, name: str) -> Any:
-        """Gives the type of an axis' values."""
-        if name in OF_GRIDS:
-            raise self._error(f"{name} is no axis; every combination is trained with the seeds of {OF_GRIDS[name]}")
-        kinds = axis_kinds(self.fusion)
+    def _value_type(self, name: str) -> Any:
+        """Returns the type of the values of an axis."""
+        if name in SET_BY_GRID:
+            flag = SET_BY_GRID[name]
+            raise self._error(f"{name} cannot be an axis; every combination is trained with the seeds of {flag}")
+        kinds = axis_types(self.fusion)
         if name not in kinds:
             meant = f"did you mean {STREAM}{name}?" if name in STREAM_ROLES else nearest(name, kinds)
             raise self._error(f"head {self.fusion} and its training have no field {name!r}; {meant}")
         return kinds[name]
 
-    def _span(self, name: str, text: str, kind: Any) -> ValueRange:
-        low, high = span_ends(text)
+    def _range(self, name: str, text: str, kind: Any) -> ValueRange:
+        low, high = range_ends(text)
         if COMMA in text or not low or not high:
-            raise self._error(f"{name}={text} is no range; write one alone as {name}=LOW..HIGH or {name}=log:LOW..HIGH")
+            raise self._error(
+                f"{name}={text} is not a range; write a single range as {name}=LOW..HIGH or {name}=log:LOW..HIGH"
+            )
         ends = {"low": self._read(name, low, kind), "high": self._read(name, high, kind)}
         try:
-            return ValueRange(**ends, log=text.startswith(BY_LOG), whole=_number(kind) is int)
+            return ValueRange(**ends, log=text.startswith(LOG_PREFIX), whole=_number(kind) is int)
         except ValueError as error:
             raise self._error(f"{name}: {error}") from None
 
     def _read(self, name: str, value: object, kind: Any) -> Any:
-        """Reads a value as what its field is, whether or not the configuration takes it."""
+        """Reads a value as the type of its field; the configuration checks it later."""
         if name.startswith(STREAM):
             if not isinstance(value, str) or not value.strip():
                 raise self._error(f"{name} must be the name of a stream, got {value!r}")
             return value.strip()
         if isinstance(value, str) and not value.strip():
-            raise self._error(f"{name} has an empty value; leave it out, or the comma too much")
+            raise self._error(f"{name} has an empty value; remove the value or the additional comma")
         value = value.strip() if isinstance(value, str) else value
-        alone = make_dataclass("Alone", [(name, kind)], kw_only=True)  # without the checks of the field's own class
-        return getattr(configured(alone, {name: value}, owner=self.where), name)
+        unchecked = make_dataclass("Unchecked", [(name, kind)], kw_only=True)  # without the checks of the field's class
+        return getattr(configured(unchecked, {name: value}, owner=self.where), name)
 
     def _example(self, kind: Any) -> str:
         return {float: "0.1,0.3", int: "2,4", bool: "true,false"}.get(_number(kind) or kind, "A,B")
 
-    def _error(self, what: str) -> MmerError:
-        return MmerError(f"{self.where}: {what}")
+    def _error(self, text: str) -> MmerError:
+        return MmerError(f"{self.where}: {text}")
 
 
-def axis_kinds(fusion: str) -> dict[str, Any]:
-    """Gives the type of every axis that a head may have.
+def axis_types(fusion: str) -> dict[str, Any]:
+    """Returns the type of the values of every possible axis of a head, by name.
 
     Raises:
-        MmerError: if there is no such head.
+        MmerError: if the head is unknown.
 
     Example:
-        >>> kinds = axis_kinds("rescmfa")
+        >>> kinds = axis_types("rescmfa")
         >>> kinds["alpha"], kinds["batch_size"], kinds["stream.text"]
         (<class 'float'>, <class 'int'>, <class 'str'>)
     """
     found: dict[str, Any] = {}
     for config in (head_spec(fusion).config, TrainConfig):
         types = get_type_hints(config)
-        found |= {one.name: types[one.name] for one in fields(config) if one.name not in OF_GRIDS}
+        found |= {field.name: types[field.name] for field in fields(config) if field.name not in SET_BY_GRID}
     return found | {f"{STREAM}{role}": str for role in STREAM_ROLES}
 
 
 def _number(kind: Any) -> type | None:
-    """Gives int or float where values are numbers, or numbers or None."""
-    kinds = [one for one in get_args(kind) if one is not NoneType] or [kind]
-    return next((one for one in kinds if one in {int, float}), None)
+    """Returns int or float if values are numbers (or None), else None."""
+    kinds = [member for member in get_args(kind) if member is not NoneType] or [kind]
+    return next((member for member in kinds if member in {int, float}), None)
 
 
-def _parted(names: str) -> list[str]:
-    """Splits names of streams at commas, but for those between layers.
+def _split_streams(names: str) -> list[str]:
+    """Splits names of streams at commas, except at those between layers.
 
     Example:
-        >>> _parted("wavlm-base@9,12,wavlm-base@12+history10,2ch")
+        >>> _split_streams("wavlm-base@9,12,wavlm-base@12+history10,2ch")
         ['wavlm-base@9,12', 'wavlm-base@12+history10', '2ch']
     """
-    kept = LAYERS_LISTED.sub(lambda found: found[0].replace(COMMA, NO_COMMA), names)
-    return [name.replace(NO_COMMA, COMMA) for name in kept.split(COMMA)]
+    protected = LAYER_LIST.sub(lambda match: match[0].replace(COMMA, PLACEHOLDER), names)
+    return [name.replace(PLACEHOLDER, COMMA) for name in protected.split(COMMA)]

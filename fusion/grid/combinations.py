@@ -1,6 +1,6 @@
-"""From fields to combinations that can be trained; those that cannot are left out with their reason.
+"""Combinations of a grid and their models: one for each combination, fold and seed.
 
-What a grid trains: combinations of fields, each on every fold and with every seed, and what came of them.
+A combination is planned as a run of its own; one that cannot be trained is skipped with the reason.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,16 +16,16 @@ from fusion.protocols.folds import Fold
 from fusion.training.config import TrainConfig
 from fusion.training.loop import TrainedModel
 
-FieldValues = Mapping[str, object]
+FieldValues = Mapping[str, object]  # values by axis
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Combination:
-    """One combination of a grid.
+    """A combination of a grid.
 
     Attributes:
-        fields: what it sets, by axis.
-        plan: of the run that it alone would be.
+        fields: the values that it sets, by axis.
+        plan: plan of the run that trains this combination only.
     """
 
     fields: FieldValues
@@ -42,35 +42,33 @@ class Model:
 
     @cached_property
     def key(self) -> str:
-        """What decides its weights and scores, as a digest: no two grids train it twice."""
-        described = {**self.combination.plan.identity_without_defaults, "seeds": [self.seed]}
-        described.pop("recipe")  # sets fields, and decides nothing else
-        described["folds"] = described["folds"][self.fold.name]
-        return digest_of(described)
+        """Digest of everything that determines weights and scores; all grids of a journal share equal models."""
+        identity = {**self.combination.plan.identity_without_defaults, "seeds": [self.seed]}
+        identity.pop("recipe")  # a recipe only sets fields
+        identity["folds"] = identity["folds"][self.fold.name]
+        return digest_of(identity)
 
     @property
     def training(self) -> TrainConfig:
-        """How it is trained."""
+        """Training configuration with the seed of the model."""
         return replace(self.combination.plan.experiment.training, seed=self.seed)
 
     @property
     def name(self) -> str:
-        """Tells it apart for people."""
+        """Name for users: fields, fold and seed."""
         return f"{fields_text(self.combination.fields)}, fold {self.fold.name}, seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelOutcome:
-    """What came of training a model.
+    """The outcome of training one model; it holds no plan and no cache, so that a worker can send it.
 
     Attributes:
-        model: that was trained.
-        trained: what training gave; None where it failed.
-        failure: why it failed, empty where it did not.
-        notes: of the head on this fold.
+        trained: weights, curves and cost; None where training failed.
+        failure: why training failed, empty where it did not.
+        notes: notes of the head on the fold.
     """
 
-    model: Model
     trained: TrainedModel | None = None
     failure: str = ""
     notes: tuple[str, ...] = ()
@@ -78,18 +76,18 @@ class ModelOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelScores:
-    """What the journal holds of a model, as selection and tables see it.
+    """The scores of one model, as selection and tables read them.
 
     Attributes:
-        combination: place among those of the grid.
-        fold: its name.
-        seed: of the model.
-        dev: scores of the chosen epoch by metric (``wa``, ``ua``, ``wf1``, ``mf1``, ``loss``); empty where training
-            failed. An older version knew no ``mf1``.
-        epoch: the chosen one, counted from 1; 0 where training failed.
-        seconds: of training.
+        combination: index of the combination in the grid.
+        fold: name of the fold.
+        seed: seed of the model.
+        dev: scores of the best epoch by metric (``wa``, ``ua``, ``wf1``, ``mf1``, ``loss``); empty where training
+            failed. Version 0.1 did not write ``mf1``.
+        epoch: the best epoch, counted from 1; 0 where training failed.
+        seconds: training time.
         failure: why training failed, empty where it did not.
-        test: scores by metric; None while the test part is closed to this model.
+        test: scores by metric; None while the test subset is closed to this model.
     """
 
     combination: int
@@ -102,33 +100,13 @@ class ModelScores:
     test: Mapping[str, float] | None = None
 
 
-def fields_text(fields: FieldValues) -> str:
-    """Writes fields as on the command line.
-
-    Example:
-        >>> told({"lr": 0.001, "global_aware": False}), told({})
-        ('lr=0.001 global_aware=false', 'defaults')
-    """
-    return " ".join(f"{name}={value_text(value)}" for name, value in fields.items()) or "defaults"
-
-
-def value_text(value: object) -> str:
-    """Writes a value as on the command line.
-
-    Example:
-        >>> value_text(True), value_text(3e-4), value_text(None)
-        ('true', '0.0003', 'none')
-    """
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
     """A combination that cannot be trained.
 
     Attributes:
-        fields: what it sets, by axis.
-        reason: why it cannot.
+        fields: the values that it sets, by axis.
+        reason: why it cannot be trained.
     """
 
     fields: FieldValues
@@ -138,21 +116,41 @@ class Skipped:
         return f"{fields_text(self.fields)}: {self.reason}"
 
 
+def fields_text(fields: FieldValues) -> str:
+    """Formats fields as on the command line.
+
+    Example:
+        >>> fields_text({"lr": 0.001, "global_aware": False}), fields_text({})
+        ('lr=0.001 global_aware=false', 'defaults')
+    """
+    return " ".join(f"{name}={value_text(value)}" for name, value in fields.items()) or "defaults"
+
+
+def value_text(value: object) -> str:
+    """Formats a value as on the command line.
+
+    Example:
+        >>> value_text(True), value_text(3e-4), value_text(None)
+        ('true', '0.0003', 'none')
+    """
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
 def plan_combinations(
-    every: Sequence[FieldValues], experiment_of: Callable[[FieldValues], Experiment], cache: AnyCache
+    requested: Sequence[FieldValues], experiment_of: Callable[[FieldValues], Experiment], cache: AnyCache
 ) -> tuple[list[Combination], list[Skipped]]:
     """Plans each combination as a run of its own.
 
     Args:
-        every: what each sets.
-        experiment_of: gives the run that a combination would be alone.
-        cache: what they read.
+        requested: the fields of each combination.
+        experiment_of: returns the experiment that trains one combination only.
+        cache: the cache to read.
 
     Returns:
-        Those that can be trained, and those that cannot.
+        The combinations that can be trained, and those that cannot.
     """
     planned, skipped = [], []
-    for fields in every:
+    for fields in requested:
         try:
             planned.append(Combination(fields=fields, plan=plan_run(experiment_of(fields), cache)))
         except MmerError as error:
@@ -161,7 +159,7 @@ def plan_combinations(
 
 
 def check_any(planned: Sequence[Combination], skipped: Sequence[Skipped]) -> None:
-    """Checks that something is left to train.
+    """Checks that at least one combination can be trained.
 
     Raises:
         MmerError: if no combination can be trained, with the reason of the first.
@@ -171,16 +169,15 @@ def check_any(planned: Sequence[Combination], skipped: Sequence[Skipped]) -> Non
 
 
 def skipped_by_reason(skipped: Sequence[Skipped]) -> list[str]:
-    """Tells what was left out, a line for each reason.
+    """Formats the skipped combinations, one line for each reason.
 
     Example:
-        >>> lines = told_by_reason([Skipped(fields={"lr": lr}, reason="no") for lr in (-1, -2)])
-        >>> lines
+        >>> skipped_by_reason([Skipped(fields={"lr": lr}, reason="no") for lr in (-1, -2)])
         ['skipped: lr=-1 and 1 more: no']
     """
     by_reason: dict[str, list[Skipped]] = {}
-    for one in skipped:
-        by_reason.setdefault(one.reason, []).append(one)
+    for combination in skipped:
+        by_reason.setdefault(combination.reason, []).append(combination)
     return [
         f"skipped: {fields_text(alike[0].fields)}{f' and {len(alike) - 1} more' if alike[1:] else ''}: {reason}"
         for reason, alike in by_reason.items()
@@ -188,11 +185,11 @@ def skipped_by_reason(skipped: Sequence[Skipped]) -> list[str]:
 
 
 def models_of(combination: Combination, *, folds: Sequence[str] = ()) -> list[Model]:
-    """Gives the models of a combination: one for each fold and seed.
+    """Returns the models of a combination, one for each fold and seed.
 
     Args:
-        combination: that was planned.
-        folds: names of those wanted; all if empty.
+        combination: a planned combination.
+        folds: names of the folds; all folds if empty.
     """
     plan = combination.plan
     return [

@@ -1,12 +1,12 @@
-"""The journal of a grid: what came of every model, on disk as soon as it is known, and found again by any grid.
+"""The journal of a grid: the outcome of every model on disk, shared by all grids that use the folder.
 
-models/KEY/            one folder for each model; the key is that of `Model.key`
-    weights.safetensors    of the best epoch
+models/KEY/            one folder for each model; KEY is `Model.key`
+    weights.safetensors    weights of the best epoch
     curves.csv, cost.json  as in a run folder
-    entry.json             written last: what was trained, dev scores, or why it failed
-    predictions.csv, scores.json   once its test part was opened
+    entry.json             written last: identity of the model, dev scores, or the reason of a failure
+    predictions.csv, scores.json   written when the test subset is opened
 
-Test parts are opened later than anything is trained, from the weights that are kept, and only for chosen models.
+Test subsets are opened after training, from the stored weights, and only for selected models.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,43 +33,48 @@ from fusion.training.loop import TrainedModel
 
 FORMAT_VERSION = 1
 ENTRY, MODELS = "entry.json", "models"
-FIELDS: Mapping[str, type] = {"decides": dict, "epoch": int, "curves": list, "failure": str, "notes": list}
+ENTRY_FIELDS: Mapping[str, type] = {"decides": dict, "epoch": int, "curves": list, "failure": str, "notes": list}
 
 
 class Journal:
-    """What is known of models, whichever grid trained them.
+    """The trained and failed models of a folder, whichever grid trained them.
 
     Args:
-        path: folder of the journal; made when something is written.
+        path: folder of the journal; created by the first write.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def folder(self, model: Model) -> ModelFolder:
-        """Gives the folder of a model."""
+        """Returns the folder of a model."""
         return ModelFolder(self.path / MODELS / model.key)
 
     def holds(self, model: Model) -> bool:
-        """Tells whether a model was trained, or failed for good."""
+        """Checks whether a model was trained or has failed permanently."""
         return (self.folder(model).path / ENTRY).exists()
 
     def notes(self, model: Model) -> list[str]:
-        """Gives what the head of a model noted before step 0."""
-        noted: list[str] = self._entry(model)["notes"]
-        return noted
+        """Returns the notes of the head of a model, made before the first step."""
+        notes: list[str] = self._entry(model)["notes"]
+        return notes
 
     def trained(self, model: Model) -> bool:
-        """Tells whether a model was trained and did not fail."""
+        """Checks whether a model was trained without a failure."""
         return self.holds(model) and not self._entry(model)["failure"]
 
-    def write(self, outcome: ModelOutcome, device: torch.device) -> None:
-        """Keeps what came of a model; of one that failed, why.
+    def write(self, model: Model, outcome: ModelOutcome, device: torch.device) -> None:
+        """Writes the outcome of a model.
+
+        Args:
+            model: the model.
+            outcome: weights, curves and cost, or the reason of a failure.
+            device: where the model was trained.
 
         Raises:
             MmerError: if the journal cannot be written.
         """
-        model, trained, folder = outcome.model, outcome.trained, self.folder(outcome.model)
+        trained, folder = outcome.trained, self.folder(model)
         if trained is not None:
             write_trained(folder, trained, device)
         entry = {
@@ -78,22 +83,22 @@ class Journal:
             "seed": model.seed,
             "decides": model.combination.plan.identity,
             "epoch": trained.best_epoch if trained else 0,
-            "curves": [asdict(one) for one in trained.curves] if trained else [],
+            "curves": [asdict(scores) for scores in trained.curves] if trained else [],
             "failure": outcome.failure,
             "notes": list(outcome.notes),
             "weights": folder.digest(WEIGHTS) if trained else "",
         }
         folder.write(ENTRY, entry)
 
-    def result(self, model: Model, combination: int) -> ModelScores:
-        """Gives what is known of a model.
+    def scores(self, model: Model, combination: int) -> ModelScores:
+        """Reads the scores of a model.
 
         Args:
-            model: that the journal holds.
-            combination: its place among those of the grid.
+            model: a model of the journal.
+            combination: index of its combination in the grid.
 
         Raises:
-            MmerError: if it cannot be read.
+            MmerError: if the entry cannot be read.
         """
         folder, entry = self.folder(model), self._entry(model)
         failed = bool(entry["failure"])
@@ -109,10 +114,10 @@ class Journal:
         )
 
     def open_test(self, model: Model, source: BatchSource) -> None:
-        """Scores a trained model on the test part of its fold, unless that was done before and can be read.
+        """Scores a trained model on the test subset of its fold, unless readable predictions exist.
 
         Raises:
-            MmerError: if its weights cannot be read or its logits are not finite.
+            MmerError: if the weights cannot be read or the logits are not finite.
         """
         folder, plan, fold = self.folder(model), model.combination.plan, model.fold
         if folder.scored:
@@ -127,22 +132,22 @@ class Journal:
         """Loads the trained head of a model, on the CPU and in eval mode.
 
         Raises:
-            Damaged: if its weights cannot be read or are not those that were written.
-            MmerError: if they do not fit the head.
+            DamagedRun: if the weights cannot be read or differ from those that were written.
+            MmerError: if the weights do not fit the head.
         """
         folder, entry = self.folder(model), self._entry(model)
         head = build(model.combination.plan, seed=model.seed)
-        way_out = f"delete {folder.path} to train the model anew"
+        way_out = f"delete {folder.path} to train the model again"
         head.load_state_dict(read_weights(folder, head, digest=entry.get("weights"), way_out=way_out))
         return head.eval()
 
     @contextmanager
-    def claimed(self, model: Model, *, wait: bool = False) -> Iterator[bool]:
-        """Holds the right to train a model; gives False where another grid has it.
+    def claim(self, model: Model, *, wait: bool = False) -> Iterator[bool]:
+        """Holds the right to train a model; yields False if another grid holds it.
 
         Args:
-            model: to be trained.
-            wait: until the other one is done.
+            model: the model to train.
+            wait: wait until the other grid has finished the model.
         """
         folder = self.folder(model)
         folder.make()
@@ -163,24 +168,31 @@ class Journal:
         with suppress(DamagedRun):
             entry = folder.read(ENTRY)
         whole = isinstance(entry, dict) and entry.get("format_version") == FORMAT_VERSION
-        if not whole or not all(isinstance(entry.get(name), kind) for name, kind in FIELDS.items()):
-            raise MmerError(f"{folder.path / ENTRY} is no entry of this version; delete {folder.path} to train anew")
+        if not whole or not all(isinstance(entry.get(name), kind) for name, kind in ENTRY_FIELDS.items()):
+            raise MmerError(
+                f"{folder.path / ENTRY} is not an entry of this version; delete {folder.path} to train the model again"
+            )
         _check_same(entry, model.combination.plan, folder.path)
         return entry  # type: ignore[no-any-return]
 
     def _trained(self, model: Model) -> TrainedModel:
-        """Gives what scoring must know of a training that is over."""
+        """Returns the epochs of a finished training, as scoring needs them; without weights and cost."""
         entry = self._entry(model)
-        curves = tuple(EpochScores(**one) for one in entry["curves"])
+        curves = tuple(EpochScores(**scores) for scores in entry["curves"])
         return TrainedModel(best_epoch=entry["epoch"], curves=curves, weights={}, seconds=0.0, peak_bytes=0)
 
 
 def _check_same(entry: Mapping[str, Any], plan: RunPlan, path: Path) -> None:
-    """Refuses the entry of another model: a field that was left out of its key has another default by now."""
-    held = filled(entry["decides"], plan.experiment.defaults)
-    changed = [name for name in plan.experiment.defaults if held[name] != plan.identity[name]]
+    """Raises if an entry has the key of the model but another identity.
+
+    A key leaves out fields with default values, so it does not change when a new version has another default.
+    """
+    identity = filled(entry["decides"], plan.experiment.defaults)
+    changed = [name for name in plan.experiment.defaults if identity[name] != plan.identity[name]]
     if changed:
-        raise MmerError(f"{path} holds a model of another {' and '.join(changed)}; delete it, or name another --out")
+        raise MmerError(
+            f"{path} holds a model with a different {' and '.join(changed)}; delete it, or choose another --out"
+        )
 
 
 def _best(entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -189,7 +201,7 @@ def _best(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _seconds(folder: ModelFolder) -> float:
-    with suppress(DamagedRun):  # no score depends on it
+    with suppress(DamagedRun):  # no score depends on the cost
         return read_cost(folder)[0]
     return 0.0
 
@@ -197,7 +209,7 @@ def _seconds(folder: ModelFolder) -> float:
 def _test_scores(folder: ModelFolder, task: Task) -> dict[str, float] | None:
     if not folder.scored:
         return None
-    with suppress(DamagedRun):  # then they are as good as closed, until they are made anew
+    with suppress(DamagedRun):  # damaged scores count as closed until they are computed again
         scores = read_scores(folder, task)
         return {name: scores[name] for name in task.names}
     return None

@@ -1,4 +1,4 @@
-"""A grid as one call: trains every combination, selects on dev, scores the selected models and reports."""
+"""A grid as one call: train every combination, select on dev, score the selected models on test, and report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from fusion.recipes.comparison import published_table
 from fusion.run.train import CPU, default_folder
 from fusion.training.checkpoint import EpochScores
 
-PUBLISHED = "published"  # in place of a change: the variants of the recipe's paper
+PUBLISHED = "published"  # stands for the changes of all variants that the recipe's paper published
 ENGINES = (AUTO, FUSED, SHARED)  # of this process
 DASK = RemoteEngine.name
 EVERY_COMBINATION = Search()
@@ -39,8 +39,8 @@ class GridRequest:
     Attributes:
         base: experiment that every combination changes.
         space: the combinations.
-        search: which of them are trained.
-        search_seed: random seed of the search, if it draws.
+        search: the search of the space.
+        search_seed: random seed of the search, if it is random or by tpe.
         report_all_tests: score the test subsets of all combinations, for ablation tables.
 
     Raises:
@@ -56,7 +56,7 @@ class GridRequest:
     def __post_init__(self) -> None:
         twice = [axis.name for axis in self.space.axes if axis.name in self.base.fields]
         if twice:
-            raise MmerError(f"{twice[0]} is an axis of the grid and is set besides; leave one of them out")
+            raise MmerError(f"{twice[0]} is both an axis of the grid and set to a single value; remove one of the two")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +64,7 @@ class GridRun:
     """A finished grid: its report, its journal and the scores that the recipe's paper published.
 
     Attributes:
-        journal: folder of the models.
+        journal: folder of the journal with all models.
         report: tables, notes and results.
         comparison: lines on the published scores; empty without a recipe.
     """
@@ -103,7 +103,7 @@ class GridEstimate:
     Attributes:
         combinations: the fields of each, as on the command line.
         cost: of all its models.
-        journal: folder of the models.
+        journal: folder of the journal.
     """
 
     combinations: tuple[str, ...]
@@ -123,7 +123,7 @@ class SilentGridProgress:
     def epoch(self, model: Model, scores: EpochScores) -> None:
         """Does nothing."""
 
-    def done(self, outcome: ModelOutcome) -> None:
+    def done(self, model: Model, outcome: ModelOutcome) -> None:
         """Does nothing."""
 
 
@@ -139,15 +139,15 @@ def grid_space(
     Args:
         base: experiment that every combination changes.
         grid: axes to cross, as `fusion.grid.space.read_space` reads them.
-        ablate: changes, read likewise; ``published`` stands for the variants of the recipe's paper.
+        ablate: changes, in the same forms; ``published`` stands for the variants of the recipe's paper.
         grid_file: axes in JSON.
 
     Raises:
-        MmerError: if any of it cannot be read, or ``published`` is given without a recipe that has variants.
+        MmerError: if an axis or a change cannot be read, or ``published`` is given without a recipe with variants.
     """
-    own = [change for change in ablate if change != PUBLISHED]
-    space = read_space(base.head, grid=grid, ablate=own, grid_file=grid_file)
-    return space.with_changes(_published_changes(base.settings)) if len(own) < len(ablate) else space
+    changes = [change for change in ablate if change != PUBLISHED]
+    space = read_space(base.head, grid=grid, ablate=changes, grid_file=grid_file)
+    return space.with_changes(_published_changes(base.settings)) if len(changes) < len(ablate) else space
 
 
 def run_grid(
@@ -185,14 +185,14 @@ def run_grid(
     journal = Journal(out or _default_journal(request, path))
     trainer: Engine | RemoteEngine
     if cluster is None:
-        trainer = Engine(engine, journal=journal, watcher=progress, device=device)
+        trainer = Engine(engine, journal=journal, progress=progress, device=device)
     else:
         trainer = RemoteEngine(
-            cluster=cluster, cache=path, journal=journal, watcher=progress, resident_share=resident_share
+            cluster=cluster, cache=path, journal=journal, progress=progress, resident_share=resident_share
         )
     session = _session(request, cache, trainer, device=device, resident_share=resident_share)
-    found = session.run(request.space, request.search, seed=request.search_seed, all_tests=request.report_all_tests)
-    report = grid_report(found, journal, cache, engine=trainer.name)
+    results = session.run(request.space, request.search, seed=request.search_seed, all_tests=request.report_all_tests)
+    report = grid_report(results, journal, cache, engine=trainer.name)
     report.write()
     settings = request.base.settings
     comparison = tuple(published_table(settings, fields_text)) if settings else ()
@@ -211,13 +211,13 @@ def estimate_grid(
 ) -> GridEstimate:
     """Estimates what a grid takes by training a few batches on the device; trains and writes nothing else.
 
-    A search by scores is estimated by as many random combinations. The arguments are those of `run_grid`.
+    A search by scores is estimated by the same number of random combinations. The arguments are those of `run_grid`.
 
     Raises:
         MmerError: if no combination can be trained.
     """
     journal = Journal(out or _default_journal(request, named_after or cache.path))
-    engine = Engine(AUTO, journal=journal, watcher=progress or SilentGridProgress(), device=device)
+    engine = Engine(AUTO, journal=journal, progress=progress or SilentGridProgress(), device=device)
     session = _session(request, cache, engine, device=device, resident_share=resident_share)
     search = request.search
     drawn = Search(kind=RANDOM, count=search.count) if search.kind == TPE else search
@@ -239,14 +239,14 @@ def _session(
     resident_share: float,
 ) -> GridSession:
     for note in request.space.notes(request.search):
-        trainer.watcher.note(note)
+        trainer.progress.note(note)
     return GridSession(
         cache=cache,
         experiment_of=lambda axes: request.base.experiment(cache, axes),
         journal=trainer.journal,
         train=trainer.run,
         device=device,
-        watcher=trainer.watcher,
+        progress=trainer.progress,
         resident_share=resident_share,
     )
 
@@ -260,5 +260,5 @@ def _published_changes(settings: Recipe | None) -> list[FieldValues]:
     figures = settings.published.figures if settings else ()
     changes = [figure.change for figure in figures if figure.change and not figure.head]
     if not changes:
-        raise MmerError(f"--ablate {PUBLISHED} takes the variants that a paper printed; name a --recipe that has some")
+        raise MmerError(f"--ablate {PUBLISHED} needs variants that a paper published; choose a --recipe with variants")
     return changes

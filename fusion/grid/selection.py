@@ -1,10 +1,9 @@
-"""What a grid chooses: for each fold by its own dev, and over all folds by mean dev.
+"""Selection of combinations: for each fold by its own dev scores, and over all folds by the mean dev score.
 
 The first is nested selection (Varma and Simon, 2006, doi:10.1186/1471-2105-7-91; Cawley and Talbot, 2010, JMLR 11):
-what is scored on a fold's test part was chosen without it. The second is not nested, since the dev part of one fold may
-hold the test speakers of another.
-
-Mean and standard deviation of scores over folds and seeds.
+the combination that is scored on the test subset of a fold was selected without it. The second is not nested, since the
+development subset of one fold may contain the test speakers of another. Scores are reported as mean and standard
+deviation over folds of the mean over seeds.
 """
 
 import math
@@ -17,17 +16,17 @@ from cache.errors import MmerError
 from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
 from fusion.grid.combinations import FieldValues, ModelScores, value_text
 
-DECIMALS = 12  # rounding must not hide a tie
-UNSET = "default"  # what a combination has on an axis that it does not set
+DECIMALS = 12  # scores are compared with: float rounding must not hide a tie
+UNSET = "default"  # text for an axis that a combination does not set
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Scores over folds and seeds, each by metric.
+    """Mean and standard deviation of scores, by metric.
 
     Attributes:
-        mean: over folds of the mean over seeds; with the same seeds on every fold, also the mean the other way round.
-        std: over folds of their mean over seeds, with the divisor n - 1; None for a single fold.
+        mean: mean over folds of the mean over seeds; with equal seeds on all folds the order does not matter.
+        std: standard deviation over folds of the mean over seeds, with the divisor n - 1; None for a single fold.
     """
 
     mean: Mapping[str, float]
@@ -35,20 +34,20 @@ class Spread:
 
 
 def spread(scores: Mapping[str, Sequence[Mapping[str, float]]], metrics: Iterable[str]) -> Spread:
-    """Gives mean and standard deviation over folds of the mean over seeds.
+    """Computes mean and standard deviation over folds of the mean over seeds.
 
     Args:
-        scores: fold -> the scores of its seeds.
-        metrics: those to take; one that a model lacks, since an older version trained it, is left out.
+        scores: fold -> scores of each seed.
+        metrics: names of the scores; those that a model lacks, since version 0.1 trained it, are left out.
 
     Example:
         >>> spread({"1": [{"wa": 0.5}, {"wa": 0.7}], "2": [{"wa": 0.8}, {"wa": 0.8}]}, ["wa"]).mean["wa"]
         0.7
     """
     by_metric = {
-        metric: [fmean(one[metric] for one in seeds) for seeds in scores.values()]
+        metric: [fmean(by_name[metric] for by_name in seeds) for seeds in scores.values()]
         for metric in metrics
-        if all(metric in one for seeds in scores.values() for one in seeds)
+        if all(metric in by_name for seeds in scores.values() for by_name in seeds)
     }
     return Spread(
         mean={metric: fmean(values) for metric, values in by_metric.items()},
@@ -61,16 +60,16 @@ class Ranked:
     """A combination in the ranking of a grid.
 
     Attributes:
-        rank: counted from 1; None unless all its models are trained, since others are not comparable.
-        combination: place among those of the grid.
-        fields: what it sets, by axis.
-        dev: over the models that are trained, with ``loss``; None where there is none.
-        test: None unless the test parts of all its models are open.
-        models: how many are trained, of how many; a model is one fold with one seed.
-        of: how many there are to be.
-        failures: how many failed.
-        failure: why the first of them did, empty where none did.
-        seconds: of training, over all models.
+        rank: counted from 1; None unless all models are trained, since other scores are not comparable.
+        combination: index in the grid.
+        fields: the values that it sets, by axis.
+        dev: scores over the trained models, with ``loss``; None without a trained model.
+        test: scores over all models; None unless the test subsets of all models are open.
+        models: number of trained models; a model is one fold with one seed.
+        expected: number of models of a complete combination.
+        failures: number of failed models.
+        failure: reason of the first failure, empty without failures.
+        seconds: training time of all models.
     """
 
     rank: int | None
@@ -79,24 +78,24 @@ class Ranked:
     dev: Spread | None
     test: Spread | None
     models: int
-    of: int
+    expected: int
     failures: int
     failure: str
     seconds: float
 
     @property
     def complete(self) -> bool:
-        """Whether all its models are trained."""
-        return 0 < self.models == self.of
+        """All models are trained."""
+        return 0 < self.models == self.expected
 
     def text(self, axis: str) -> str:
-        """Writes its value on an axis."""
+        """Formats its value on an axis."""
         return value_text(self.fields[axis]) if axis in self.fields else UNSET
 
 
 def rank(
     combinations: Sequence[FieldValues],
-    results: Sequence[ModelScores],
+    scores: Sequence[ModelScores],
     monitor: str,
     *,
     folds: Sequence[str] = (),
@@ -104,33 +103,35 @@ def rank(
 ) -> list[Ranked]:
     """Ranks combinations by their mean dev score, best first; ties keep the order of the grid.
 
-    Those that lack a model, or failed on one, come after all complete ones; those with no trained model come last.
+    Combinations with a missing or failed model follow all complete ones; those without a trained model come last.
 
     Args:
-        combinations: of the grid.
-        results: of their models.
-        monitor: the dev score that decides.
-        folds: that each is to be trained on; those of the results unless given.
+        combinations: fields of the combinations of the grid.
+        scores: scores of their models.
+        monitor: name of the dev score to rank by.
+        folds: names of the folds that a complete combination is trained on; those of the scores by default.
         task: task of the grid.
     """
-    own: dict[int, list[ModelScores]] = defaultdict(list)
-    for one in results:
-        own[one.combination].append(one)
-    of = len(folds or _folds(results)) * len({one.seed for one in results})
-    ranked = [_unranked(place, fields, own[place], of, task) for place, fields in enumerate(combinations)]
-    ranked.sort(key=lambda one: _order(one, monitor, task))
-    return [replace(one, rank=place) if one.complete else one for place, one in enumerate(ranked, 1)]
+    by_combination: dict[int, list[ModelScores]] = defaultdict(list)
+    for model in scores:
+        by_combination[model.combination].append(model)
+    expected = len(folds or _folds(scores)) * len({model.seed for model in scores})
+    ranked = [
+        _unranked(index, fields, by_combination[index], expected, task) for index, fields in enumerate(combinations)
+    ]
+    ranked.sort(key=lambda row: _order(row, monitor, task))
+    return [replace(row, rank=number) if row.complete else row for number, row in enumerate(ranked, 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldWinner:
-    """The combination that was chosen for a fold; its scores on that fold are means over seeds, by metric.
+    """The combination that is selected for a fold; its scores on that fold are means over seeds, by metric.
 
     Attributes:
-        fold: its name.
-        combination: place among those of the grid.
-        dev: with ``loss``.
-        test: None while it is closed.
+        fold: name of the fold.
+        combination: index in the grid.
+        dev: dev scores, with ``loss``.
+        test: test scores, None while the test subset is closed.
     """
 
     fold: str
@@ -140,132 +141,142 @@ class FoldWinner:
 
 
 def single_best(ranked: Sequence[Ranked]) -> Ranked | None:
-    """Gives the complete combination that is best by mean dev, which is no nested choice; None if there is none."""
+    """Returns the combination with the best mean dev score (not nested), None unless it is complete."""
     return ranked[0] if ranked and ranked[0].complete else None
 
 
-def winners(
-    results: Sequence[ModelScores], monitor: str, *, folds: Sequence[str] = (), task: Task = CLASSIFICATION
+def select_winners(
+    scores: Sequence[ModelScores], monitor: str, *, folds: Sequence[str] = (), task: Task = CLASSIFICATION
 ) -> dict[str, int]:
-    """Chooses for each fold the combination that is best on its own dev, in the mean over seeds.
+    """Selects for each fold the combination with the best dev score on it, in the mean over seeds.
 
-    Only combinations that succeeded there with every seed take part; ties go to the earlier one.
+    Only combinations that are trained on the fold with every seed take part; the earliest wins a tie.
 
     Args:
-        results: of all models.
-        monitor: the dev score that decides.
-        folds: that need a winner; those of the results unless given.
+        scores: scores of all models.
+        monitor: name of the dev score to select by.
+        folds: names of the folds that need a winner; those of the scores by default.
         task: task of the grid.
 
     Returns:
-        The place of its combination, by fold.
+        Index of the winning combination, by fold.
 
     Raises:
-        MmerError: if a fold has none, with the reason of its first failure.
+        MmerError: if a fold has no winner, with the reason of its first failure.
     """
-    seeds = {one.seed for one in results}
-    return {fold: _winner(fold, results, seeds, monitor, task) for fold in folds or _folds(results)}
+    seeds = {model.seed for model in scores}
+    return {fold: _select_winner(fold, scores, seeds, monitor, task) for fold in folds or _folds(scores)}
 
 
-def fold_winners(results: Sequence[ModelScores], winners: Mapping[str, int]) -> list[FoldWinner]:
-    """Gives the scores of each fold's winner on that fold."""
-    told = []
+def fold_winners(scores: Sequence[ModelScores], winners: Mapping[str, int]) -> list[FoldWinner]:
+    """Returns the scores of each fold's winner on that fold."""
+    rows = []
     for fold, combination in winners.items():
-        own = [one for one in results if (one.fold, one.combination) == (fold, combination)]
-        opened = [one.test for one in own if one.test is not None]
-        test = _mean(opened) if len(opened) == len(own) else None
-        told.append(FoldWinner(fold=fold, combination=combination, dev=_mean([one.dev for one in own]), test=test))
-    return told
+        models = [model for model in scores if (model.fold, model.combination) == (fold, combination)]
+        tests = [model.test for model in models if model.test is not None]
+        test = _mean(tests) if len(tests) == len(models) else None
+        dev = _mean([model.dev for model in models])
+        rows.append(FoldWinner(fold=fold, combination=combination, dev=dev, test=test))
+    return rows
 
 
-def nested(results: Sequence[ModelScores], winners: Mapping[str, int], task: Task = CLASSIFICATION) -> Spread:
-    """Gives the result of a grid: each winner's test scores on its own fold.
+def nested_scores(scores: Sequence[ModelScores], winners: Mapping[str, int], task: Task = CLASSIFICATION) -> Spread:
+    """Computes the result of a grid: test scores of each fold's winner on that fold.
 
     Raises:
-        ValueError: if the test part of a winner is closed, or there is no winner.
+        ValueError: if the test subset of a winner is closed, or there is no winner.
     """
-    tests = {one.fold: [one.test] for one in fold_winners(results, winners) if one.test is not None}
+    tests = {winner.fold: [winner.test] for winner in fold_winners(scores, winners) if winner.test is not None}
     if len(tests) < len(winners):
-        lacking = ", ".join(fold for fold in winners if fold not in tests)
-        raise ValueError(f"the winner of each fold must be scored on test, not so on fold {lacking}")
+        missing = ", ".join(fold for fold in winners if fold not in tests)
+        raise ValueError(f"the winner of each fold must be scored on test; not scored on fold {missing}")
     return spread(tests, task.names)
 
 
-def close_unchosen(results: Sequence[ModelScores], winners: Mapping[str, int]) -> list[ModelScores]:
-    """Leaves out the test scores of models that were not chosen: another grid over the journal may have opened them."""
-    return [one if winners.get(one.fold) == one.combination else replace(one, test=None) for one in results]
+def hide_unselected_tests(scores: Sequence[ModelScores], winners: Mapping[str, int]) -> list[ModelScores]:
+    """Removes test scores of models that are not selected; another grid with the same journal may have opened them."""
+    return [model if winners.get(model.fold) == model.combination else replace(model, test=None) for model in scores]
 
 
-def shows_unchosen(results: Sequence[ModelScores], winners: Mapping[str, int]) -> bool:
-    """Tells whether the test score of a model that was not chosen is there."""
-    return any(one.test is not None and winners.get(one.fold) != one.combination for one in results)
+def shows_unselected_tests(scores: Sequence[ModelScores], winners: Mapping[str, int]) -> bool:
+    """Checks whether there are test scores of models that are not selected."""
+    return any(model.test is not None and winners.get(model.fold) != model.combination for model in scores)
 
 
 def _std(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
-    mean = fmean(values)  # statistics.stdev does not take an infinite loss
+    mean = fmean(values)  # statistics.stdev raises on an infinite loss
     return math.sqrt(math.fsum((value - mean) * (value - mean) for value in values) / (len(values) - 1))
 
 
-def _unranked(place: int, fields: FieldValues, own: Sequence[ModelScores], of: int, task: Task) -> Ranked:
+def _unranked(
+    combination: int, fields: FieldValues, models: Sequence[ModelScores], expected: int, task: Task
+) -> Ranked:
     trained: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     opened: dict[str, list[Mapping[str, float]]] = defaultdict(list)
-    for one in own:
-        if one.dev:
-            trained[one.fold].append(one.dev)
-        if one.test is not None:
-            opened[one.fold].append(one.test)
-    failed = [one.failure for one in own if one.failure]
+    for model in models:
+        if model.dev:
+            trained[model.fold].append(model.dev)
+        if model.test is not None:
+            opened[model.fold].append(model.test)
+    failures = [model.failure for model in models if model.failure]
     return Ranked(
         rank=None,
-        combination=place,
+        combination=combination,
         fields=fields,
         dev=spread(trained, (*task.names, LOSS)) if trained else None,
-        test=spread(opened, task.names) if sum(map(len, opened.values())) == of > 0 else None,
+        test=spread(opened, task.names) if sum(map(len, opened.values())) == expected > 0 else None,
         models=sum(map(len, trained.values())),
-        of=of,
-        failures=len(failed),
-        failure=failed[0] if failed else "",
-        seconds=math.fsum(one.seconds for one in own),
+        expected=expected,
+        failures=len(failures),
+        failure=failures[0] if failures else "",
+        seconds=math.fsum(model.seconds for model in models),
     )
 
 
-def _order(one: Ranked, monitor: str, task: Task) -> tuple[int, float]:
-    if one.dev is None:
+def _order(row: Ranked, monitor: str, task: Task) -> tuple[int, float]:
+    """Returns the sort key of a row: complete rows first, then incomplete ones, then those without a trained model."""
+    if row.dev is None:
         return 2, 0.0
-    return 0 if one.complete else 1, -_worth(one.dev.mean.get(monitor, math.nan), monitor, task)
+    return 0 if row.complete else 1, -_utility(row.dev.mean.get(monitor, math.nan), monitor, task)
 
 
-def _worth(score: float, monitor: str, task: Task) -> float:
-    """Gives a number of which more is better; one that is not a number is worst."""
+def _utility(score: float, monitor: str, task: Task) -> float:
+    """Returns a number that is larger for better scores; NaN is the worst score."""
     if math.isnan(score):
         return -math.inf
     return round(score if task.score(monitor).higher_is_better else -score, DECIMALS)
 
 
-def _winner(fold: str, results: Sequence[ModelScores], seeds: set[int], monitor: str, task: Task) -> int:
-    own: dict[int, list[ModelScores]] = defaultdict(list)
-    for one in results:
-        if one.fold == fold:
-            own[one.combination].append(one)
-    taking_part = sorted(place for place, models in own.items() if {one.seed for one in models if one.dev} == seeds)
-    if not taking_part:
-        why = next((f"first: {one.failure}" for one in results if one.fold == fold and one.failure), "none is done")
+def _select_winner(fold: str, scores: Sequence[ModelScores], seeds: set[int], monitor: str, task: Task) -> int:
+    by_combination: dict[int, list[ModelScores]] = defaultdict(list)
+    for model in scores:
+        if model.fold == fold:
+            by_combination[model.combination].append(model)
+    candidates = sorted(
+        combination
+        for combination, models in by_combination.items()
+        if {model.seed for model in models if model.dev} == seeds
+    )
+    if not candidates:
+        failures = (f"first: {model.failure}" for model in scores if model.fold == fold and model.failure)
         raise MmerError(
-            f"no combination was trained on fold {fold} with every seed ({why}); give the grid other values"
+            f"no combination was trained on fold {fold} with every seed ({next(failures, 'no model is trained')}); "
+            "give the grid other values"
         )
 
-    def worth(place: int) -> float:
-        return _worth(fmean(one.dev.get(monitor, math.nan) for one in own[place]), monitor, task)
+    def utility(combination: int) -> float:
+        devs = (model.dev.get(monitor, math.nan) for model in by_combination[combination])
+        return _utility(fmean(devs), monitor, task)
 
-    return max(taking_part, key=worth)
+    return max(candidates, key=utility)
 
 
-def _folds(results: Sequence[ModelScores]) -> list[str]:
-    return list(dict.fromkeys(one.fold for one in results))
+def _folds(scores: Sequence[ModelScores]) -> list[str]:
+    return list(dict.fromkeys(model.fold for model in scores))
 
 
 def _mean(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    common = [metric for metric in scores[0] if all(metric in one for one in scores)]
-    return {metric: fmean(one[metric] for one in scores) for metric in common}
+    common = [metric for metric in scores[0] if all(metric in by_name for by_name in scores)]
+    return {metric: fmean(by_name[metric] for by_name in scores) for metric in common}

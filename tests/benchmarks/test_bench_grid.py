@@ -27,7 +27,9 @@ def found(case: Case = CASE, layout: Placement = STACK, **steps: Sequence[float]
     """What was measured, by the seconds of the usual practice, of one after another and of a stack."""
     names = {"usual": USUAL, "alone": RESIDENT, "stack": str(STACK)}
     every = {names[arm]: [taken(one) for one in seconds] for arm, seconds in steps.items()}
-    return Found(case=case, taken=every, trial=Calibration(layout=layout, rates={ALONE: 1.0, layout: 2.0}), trial_s=1.0)
+    return Found(
+        case=case, taken=every, trial=Calibration(placement=layout, rates={ALONE: 1.0, layout: 2.0}), trial_s=1.0
+    )
 
 
 def test_all_of_our_arms_train_the_same_models(tmp_path: Path) -> None:
@@ -38,7 +40,7 @@ def test_all_of_our_arms_train_the_same_models(tmp_path: Path) -> None:
     assert [one.models for (one,) in arms.values()] == [1, 2, 4, 4, 1]
     assert len(arms[str(STACK)][0].losses) == 8  # of four models, two epochs each
     assert all(one.epoch_s > 0 and one.peak_mb > 0 for (one,) in arms.values())
-    measured = Found(case=CASE, taken=arms, trial=Calibration(layout=ALONE, rates={}), trial_s=0.0)
+    measured = Found(case=CASE, taken=arms, trial=Calibration(placement=ALONE, rates={}), trial_s=0.0)
     assert measured.gap() < 1e-5
 
 
@@ -63,7 +65,7 @@ def test_combinations_differ_and_can_share_a_stack(tmp_path: Path, plain: bool) 
 
 def test_losses_that_differ_show_in_the_gap() -> None:
     every = {"a": [taken(1, x=0.5, y=20.0)], "b": [taken(1, x=0.5002)], "c": [taken(1, y=20.002)]}
-    gap = Found(case=CASE, taken=every, trial=Calibration(layout=ALONE, rates={}), trial_s=0.0).gap()
+    gap = Found(case=CASE, taken=every, trial=Calibration(placement=ALONE, rates={}), trial_s=0.0).gap()
     np.testing.assert_allclose(gap, 2e-4, rtol=1e-3)
 
 

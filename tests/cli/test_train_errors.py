@@ -63,13 +63,13 @@ def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> Non
         ([*AUDIO, "--data-seed", "4294967296"], "data_seed must be below 4294967296, got 4294967296"),
         (
             [*AUDIO, "--set", "dim=10000000000000000"],
-            "head audio takes more memory than there is; choose a smaller dim",
+            "head audio needs more memory than is available; choose a smaller dim",
         ),
         (
             [*AUDIO, "--set", "dim=4611686018427387904"],
-            "head audio takes more memory than there is; choose a smaller dim",
+            "head audio needs more memory than is available; choose a smaller dim",
         ),
-        ([*AUDIO, "--set", "dim=99999999999999999999"], "head audio takes more memory than there is; choose a sm"),
+        ([*AUDIO, "--set", "dim=99999999999999999999"], "head audio needs more memory than is available; cho"),
         ([*AUDIO, "--device", "cuda:77"], "device 'cuda:77' is not to be had here"),
         ([*AUDIO, "--out", "/proc/nowhere/x"], "cannot write to /proc/nowhere/x"),
         (["--fusion", "rescmfa", "--set", "heads=5"], "head rescmfa: "),

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from cache.errors import MmerError
 from cli.grid import grid
 from cli.train import train
-from fusion.grid.engine.remote import Task, run_on_workers, train_task
+from fusion.grid.engine.remote import WorkerTask, run_on_workers, train_task
 from fusion.grid.journal import Journal
 from fusion.heads.catalog import head_spec
 from tests.support.grids import CPU, GridTold, models, planned, trained, weights_of
@@ -88,7 +88,7 @@ def test_a_worker_imports_the_head_itself(trainable: Path, tmp_path: Path) -> No
     (tmp_path / "worker").mkdir()
     on_cpu = partial(train_task, lambda name: CPU, 0.5)
 
-    def elsewhere(source: str, task: Any, items: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
+    def elsewhere(source: str, task: Any, items: Iterable[WorkerTask]) -> Iterator[tuple[WorkerTask, Any]]:
         for item in items:
             sent = pickle.dumps(item)
             asking = sys.modules.pop("my_head")
@@ -102,7 +102,7 @@ def test_a_worker_imports_the_head_itself(trainable: Path, tmp_path: Path) -> No
     with in_folder(tmp_path, my_head=example()):
         every = planned(trainable, NAME, {"balance": 0.5, "epochs": 1})
         trained(tmp_path / "here", every, folds=["1"])
-        told: dict[str, Any] = {"cache": trainable, "journal": Journal(tmp_path / "there"), "watcher": GridTold()}
+        told: dict[str, Any] = {"cache": trainable, "journal": Journal(tmp_path / "there"), "progress": GridTold()}
         run_on_workers(partial(elsewhere, example()), on_cpu, models(every, folds=["1"]), **told)
         assert weights_of(tmp_path / "there") == weights_of(tmp_path / "here")
         with pytest.raises(MmerError, match="a worker has another version of the file of head my_head:MyHead"):

@@ -28,7 +28,7 @@ class GridTold:
     notes: list[str] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     epochs: list[tuple[str, EpochScores]] = field(default_factory=list)
-    outcomes: list[ModelOutcome] = field(default_factory=list)
+    outcomes: dict[str, ModelOutcome] = field(default_factory=dict)  # by key of the model
 
     def note(self, note: str) -> None:
         self.notes.append(note)
@@ -39,8 +39,8 @@ class GridTold:
     def epoch(self, model: Model, scores: EpochScores) -> None:
         self.epochs.append((model.key, scores))
 
-    def done(self, outcome: ModelOutcome) -> None:
-        self.outcomes.append(outcome)
+    def done(self, model: Model, outcome: ModelOutcome) -> None:
+        self.outcomes[model.key] = outcome
 
 
 def experiment(fusion: str, fields: FieldValues, **asked: Any) -> Experiment:
@@ -73,7 +73,7 @@ def trained(
 ) -> tuple[Journal, GridTold]:
     """Trains all models by an engine."""
     journal, told = Journal(folder), GridTold()
-    Engine(engine, journal=journal, watcher=told, device=CPU).run(
+    Engine(engine, journal=journal, progress=told, device=CPU).run(
         models(combinations, folds=folds), sources(combinations)
     )
     return journal, told
@@ -88,9 +88,9 @@ def session(
         cache=open_cache(cache),
         experiment_of=lambda fields: experiment(fusion, fields, **asked),
         journal=journal,
-        train=Engine(engine, journal=journal, watcher=told, device=CPU).run,
+        train=Engine(engine, journal=journal, progress=told, device=CPU).run,
         device=CPU,
-        watcher=told,
+        progress=told,
     )
     return made, told
 

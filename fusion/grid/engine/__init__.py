@@ -1,1 +1,1 @@
-"""Engines that train the models of a grid."""
+"""Engines that train the models of a grid, on one device or on a cluster."""

@@ -1,4 +1,4 @@
-"""Trains the models of a grid that its journal does not hold yet, several at a time."""
+"""Engine of one device: trains the models that the journal lacks, several at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -10,8 +10,8 @@ import torch
 
 from fusion.data.features import CachedFeatures
 from fusion.grid.combinations import Model, ModelOutcome
-from fusion.grid.engine.calibration import calibrate, shared_cores, worth_a_trial
-from fusion.grid.engine.placement import AUTO, FUSED, MOST_STACKED, SHARED, Placement, StackGroups, threads_of
+from fusion.grid.engine.calibration import calibrate, shared_cores, worth_calibrating
+from fusion.grid.engine.placement import AUTO, FUSED, MAX_STACK, SHARED, Placement, StackGroups, threads_of
 from fusion.grid.engine.sources import Sources
 from fusion.grid.engine.train import OUT_OF_MEMORY, train_models
 from fusion.grid.journal import Journal
@@ -19,130 +19,133 @@ from fusion.training.checkpoint import EpochScores
 
 
 class GridProgress(Protocol):
-    """Told how far a grid is; by one thread at a time."""
+    """Receiver of the progress of a grid; one thread at a time calls it."""
 
     def note(self, note: str) -> None:
-        """Something is to be known beside the scores."""
+        """Receives a fact that users should know in addition to the scores."""
         ...
 
     def start(self, models: Sequence[Model]) -> None:
-        """These models are to be trained."""
+        """Receives the models that will be trained."""
         ...
 
     def epoch(self, model: Model, scores: EpochScores) -> None:
-        """A model has done an epoch."""
+        """Receives a finished epoch of a model."""
         ...
 
-    def done(self, outcome: ModelOutcome) -> None:
-        """A model is trained, or has failed."""
+    def done(self, model: Model, outcome: ModelOutcome) -> None:
+        """Receives the outcome of a model that is trained or has failed."""
         ...
-
-
-class _Stopped(Exception):
-    """Ends a training whose grid has ended."""
 
 
 class Engine:
-    """Trains models of a grid on one device.
+    """Engine that trains models of a grid on one device.
+
+    Attributes:
+        placement: how models share the device; None until the first model is trained.
 
     Args:
-        asked: ``auto``, ``fused`` or ``shared``.
-        journal: that keeps what came of them.
-        watcher: told how far it is.
-        device: where they are trained.
+        requested: ``auto``, ``fused`` or ``shared``.
+        journal: keeps the models.
+        progress: notified of notes, models and epochs.
+        device: where models are trained.
     """
 
-    def __init__(self, asked: str, *, journal: Journal, watcher: GridProgress, device: torch.device) -> None:
-        self.asked, self.journal, self.watcher, self.device = asked, journal, watcher, device
-        self.layout: Placement | None = None
+    def __init__(self, requested: str, *, journal: Journal, progress: GridProgress, device: torch.device) -> None:
+        self.requested, self.journal, self.progress, self.device = requested, journal, progress, device
+        self.placement: Placement | None = None
         self._failed: dict[str, ModelOutcome] = {}
-        self._telling, self._stop = Lock(), Event()
+        self._progress_lock, self._stop = Lock(), Event()
 
     @property
     def name(self) -> str:
-        """How the models were trained, for reports."""
-        return str(self.layout or "none: all was in the journal")
+        """Placement of the models as text, for reports."""
+        return str(self.placement or "none: all was in the journal")
 
     def run(self, models: Sequence[Model], sources: Sources) -> Mapping[str, ModelOutcome]:
-        """Trains all that the journal does not hold; a model that another grid trains is waited for.
+        """Trains the models that the journal lacks; waits for models that another grid is training.
 
         Returns:
-            What failed for want of memory and is not in the journal, by key.
+            Outcomes of the models that exceed the memory, by key; they are not in the journal.
 
         Raises:
             MmerError: if the journal cannot be written.
         """
-        left = list({model.key: model for model in models if not self.journal.holds(model)}.values())
-        if not left:
+        missing = list({model.key: model for model in models if not self.journal.holds(model)}.values())
+        if not missing:
             return {}
-        grouping = StackGroups(left, sources, stacking=self.asked != SHARED)
-        layout = self._chosen(grouping, left, sources)
-        self.watcher.start(left)
-        elsewhere = self._train_all(grouping.units(layout), sources, layout.threads)
-        for model in elsewhere:
-            self._train([model], sources.of(model.combination.plan), patient=True)
+        groups = StackGroups(missing, sources, stacking=self.requested != SHARED)
+        placement = self._place(groups, missing, sources)
+        self.progress.start(missing)
+        claimed_elsewhere = self._train_all(groups.units(placement), sources, placement.threads)
+        for model in claimed_elsewhere:
+            self._train([model], sources.of(model.combination.plan), wait=True)
         return dict(self._failed)
 
-    def _chosen(self, grouping: StackGroups, left: Sequence[Model], sources: Sources) -> Placement:
-        for reason in sorted(grouping.reasons):
-            self.watcher.note(f"not stacked: {reason}")
-        if self.layout is None:
-            threads = Placement(1, threads_of(self.device))
-            if self.asked == FUSED:
-                self.layout = Placement(MOST_STACKED, 1)
-            elif self.asked == AUTO and worth_a_trial(left, self.device):
-                trial = calibrate(grouping, sources)
-                self.watcher.note(f"engine: {trial}")
-                self.layout = trial.layout
+    def _place(self, groups: StackGroups, missing: Sequence[Model], sources: Sources) -> Placement:
+        """Chooses the placement, once for all calls of `run`."""
+        for reason in sorted(groups.reasons):
+            self.progress.note(f"not stacked: {reason}")
+        if self.placement is None:
+            if self.requested == FUSED:
+                self.placement = Placement(MAX_STACK, 1)
+            elif self.requested == AUTO and worth_calibrating(missing, self.device):
+                calibration = calibrate(groups, sources)
+                self.progress.note(f"engine: {calibration}")
+                self.placement = calibration.placement
             else:
-                self.layout = threads
-        return self.layout
+                self.placement = Placement(1, threads_of(self.device))
+        return self.placement
 
     def _train_all(self, units: Sequence[Sequence[Model]], sources: Sources, threads: int) -> list[Model]:
-        """Trains every unit; gives the models that another grid has in hand."""
+        """Trains all units; returns the models that another grid has claimed."""
         for unit in units:
-            sources.of(unit[0].combination.plan)  # read by this thread, before others ask for it
+            sources.of(unit[0].combination.plan)  # loaded by this thread before the others need it
         with shared_cores(threads), ThreadPoolExecutor(threads) as pool:
             running = [pool.submit(self._train, unit, sources.of(unit[0].combination.plan)) for unit in units]
             try:
                 wait(running, return_when=FIRST_EXCEPTION)
-                return [model for one in running if one.done() for model in one.result()]
+                return [model for future in running if future.done() for model in future.result()]
             finally:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
                 self._stop.clear()
 
-    def _train(self, unit: Sequence[Model], source: CachedFeatures, *, patient: bool = False) -> list[Model]:
-        """Trains a unit and writes it down; gives those of it that another grid has in hand."""
+    def _train(self, unit: Sequence[Model], source: CachedFeatures, *, wait: bool = False) -> list[Model]:
+        """Trains and records the models of a unit; returns those that another grid has claimed."""
         with ExitStack() as claims:
-            mine = [model for model in unit if claims.enter_context(self.journal.claimed(model, wait=patient))]
-            new = [model for model in mine if not self.journal.holds(model)]
+            claimed = [model for model in unit if claims.enter_context(self.journal.claim(model, wait=wait))]
+            new = [model for model in claimed if not self.journal.holds(model)]
             if new:
-                with _own_stream(self.device):
+                with _cuda_stream(self.device):
                     outcomes = train_models(new, source, self._epoch)
-                for outcome in outcomes:
-                    self._keep(outcome)
-        return [model for model in unit if model not in mine]
+                for model, outcome in zip(new, outcomes, strict=True):
+                    self._record(model, outcome)
+        return [model for model in unit if model not in claimed]
 
     def _epoch(self, model: Model, scores: EpochScores) -> None:
         if self._stop.is_set():
             raise _Stopped
-        with self._telling:
-            self.watcher.epoch(model, scores)
+        with self._progress_lock:
+            self.progress.epoch(model, scores)
 
-    def _keep(self, outcome: ModelOutcome) -> None:
-        """Writes an outcome down; what only lacked memory may fit another time, and is not."""
+    def _record(self, model: Model, outcome: ModelOutcome) -> None:
+        """Writes an outcome to the journal; a model that exceeds the memory is left out, since it may fit next time."""
         if outcome.failure.startswith(OUT_OF_MEMORY):
-            self._failed[outcome.model.key] = outcome
+            self._failed[model.key] = outcome
         else:
-            self.journal.write(outcome, self.device)
-        with self._telling:
-            self.watcher.done(outcome)
+            self.journal.write(model, outcome, self.device)
+        with self._progress_lock:
+            self.progress.done(model, outcome)
+
+
+class _Stopped(Exception):
+    """Signal that ends a training whose grid has ended."""
 
 
 @contextmanager
-def _own_stream(device: torch.device) -> Iterator[None]:
-    """Lets a thread launch kernels beside those of others."""
+def _cuda_stream(device: torch.device) -> Iterator[None]:
+    """Launches the kernels of a thread in parallel to those of other threads."""
     if device.type != "cuda":
         yield
         return

@@ -1,6 +1,6 @@
-"""How models share a device: side by side in threads, or as stacks; chosen by a short trial where it is not told.
+"""Placement of models on a device: how many train at a time, in threads or as stacks that fit in memory.
 
-How much memory the training of one model takes, measured on its longest batch before anything is stacked.
+The memory of one model is measured on its longest batch before models are stacked.
 """
 
 import os
@@ -19,25 +19,25 @@ from fusion.evaluation.task import Task
 from fusion.experiment.plan import build
 from fusion.grid.combinations import Model
 from fusion.grid.engine.sources import Sources
-from fusion.grid.engine.train import BUILDING, prepared
-from fusion.grid.stacking.stack import stack_key, unstackable
+from fusion.grid.engine.train import BUILD_LOCK, build_model
+from fusion.grid.stacking.stack import stack_key, unstackable_reason
 from fusion.head import Batch, Head
 from fusion.training.steps import TOTAL, total_loss
 
-COPIES = 7  # of the parameters: themselves, gradients twice, two moments, the best epoch, room for one more
-WORKING = 2  # times what the backward pass keeps: gradients of activations, temporaries
-SHARE = 0.5  # of the memory that is left beside the features
+COPIES = 7  # of the parameters: values, gradients twice, two moments, the best epoch, one in reserve
+ACTIVATION_COPIES = 2  # of what the backward pass keeps: values, and their gradients with temporaries
+MEMORY_SHARE = 0.5  # of the memory that the features leave free
 AUTO, FUSED, SHARED = "auto", "fused", "shared"
-MOST_STACKED = 64  # models: beyond that a GPU gains little, and a failure costs much
+MAX_STACK = 64  # models: a GPU gains little beyond that, and a failure costs more
 GPU_THREADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """What the training of one model takes.
+    """Memory that the training of one model needs.
 
     Attributes:
-        parameters: bytes of those that are trained.
+        parameters: size of the trained parameters in bytes.
         activations: bytes that the longest batch keeps for the backward pass.
     """
 
@@ -46,40 +46,40 @@ class Footprint:
 
     @property
     def size_bytes(self) -> int:
-        """All of it, an estimate from above."""
-        return COPIES * self.parameters + WORKING * self.activations
+        """Upper estimate of the whole memory in bytes."""
+        return COPIES * self.parameters + ACTIVATION_COPIES * self.activations
 
 
 def footprint_of(model: Model, source: CachedFeatures) -> Footprint:
-    """Measures what the training of a model takes; nothing is trained."""
-    head, _ = prepared(model, source)
+    """Measures the memory that the training of a model needs, without training it."""
+    head, _ = build_model(model, source)
     head.to(source.device)
     head.train()
     roles = head.training_reads
-    costs = source.lengths(model.fold.train, roles)
-    longest = scoring_batches(costs, batch_size=model.training.batch_size)[0]
+    lengths = source.lengths(model.fold.train, roles)
+    longest = scoring_batches(lengths, batch_size=model.training.batch_size)[0]
     batch = source.batch(model.fold.train[longest], roles)
     return Footprint(
-        parameters=sum(one.nbytes for one in head.parameters() if one.requires_grad),
+        parameters=sum(parameter.nbytes for parameter in head.parameters() if parameter.requires_grad),
         activations=_kept_bytes(head, batch, model.combination.plan.task),
     )
 
 
-def room_for(footprint: Footprint, source: CachedFeatures) -> int:
-    """Tells how many models fit in memory beside the features at a time; at least one is tried."""
-    budget = memory_budget(source.device, SHARE)
+def models_in_memory(footprint: Footprint, source: CachedFeatures) -> int:
+    """Computes how many models fit in memory together with the features; at least 1."""
+    budget = memory_budget(source.device, MEMORY_SHARE)
     if source.device.type != "cuda" and source.resident:
-        budget -= int(SHARE * source.size_bytes)  # there all memory counts, free or not
+        budget -= int(MEMORY_SHARE * source.size_bytes)  # this budget counts all memory, free or not
     return max(1, budget // max(1, footprint.size_bytes))
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How many models are trained at a time.
+    """The number of models that train at a time.
 
     Attributes:
-        stack: models of a stack, at most; 1 for none.
-        threads: that train side by side.
+        stack: largest number of models in a stack; 1 for single models.
+        threads: number of threads that train in parallel.
     """
 
     stack: int
@@ -94,18 +94,23 @@ ALONE = Placement(1, 1)
 
 
 def threads_of(device: torch.device) -> int:
-    """Gives the threads that models may be trained in: one for each core, a few on a GPU."""
+    """Returns the number of threads that may train models: one for each core, at most four on a GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores if device.type == "cpu" else min(GPU_THREADS, cores)
 
 
 class StackGroups:
-    """Which models may share a stack.
+    """Groups of models that may share a stack.
+
+    Attributes:
+        groups: models by features, fold and structure; a model that cannot be stacked is a group of its own.
+        reasons: why models cannot be stacked, each once.
+        sources: features of the models.
 
     Args:
-        models: to be trained.
-        sources: of their features.
-        stacking: whether any may; if not, none is built to find out.
+        models: the models to train.
+        sources: features of the models.
+        stacking: allow stacks; without them no head is built to find its group.
     """
 
     def __init__(self, models: Sequence[Model], sources: Sources, *, stacking: bool) -> None:
@@ -114,50 +119,53 @@ class StackGroups:
         self.reasons: set[str] = set()
         groups: dict[Hashable, list[Model]] = defaultdict(list)
         for model in models:
-            groups[self._group(model) if stacking else model.key].append(model)
+            groups[self._group_key(model) if stacking else model.key].append(model)
         self.groups: Mapping[Hashable, list[Model]] = groups
 
     @property
     def largest(self) -> list[Model]:
-        """The models of the largest group, the most that one stack could have."""
+        """Models of the largest group: no stack can be larger."""
         return max(self.groups.values(), key=len)
 
-    def units(self, layout: Placement) -> list[list[Model]]:
-        """Cuts every group into stacks of even size, no larger than asked for and than memory allows."""
-        return [unit for group in self.groups.values() for unit in _even(group, self._most(group, layout))]
+    def units(self, placement: Placement) -> list[list[Model]]:
+        """Splits every group into stacks of even size, as large as the placement and the memory allow."""
+        return [
+            unit for group in self.groups.values() for unit in _split_evenly(group, self._max_stack(group, placement))
+        ]
 
-    def _most(self, group: Sequence[Model], layout: Placement) -> int:
-        most = min(layout.stack, len(group))
-        return most if most == 1 else min(most, max(1, self.room(group[0]) // layout.threads))
-
-    def room(self, model: Model) -> int:
-        """Tells how many such models fit in memory at a time."""
+    def capacity(self, model: Model) -> int:
+        """Returns the largest stack of such models that fits in memory."""
         source = self.sources.of(model.combination.plan)
-        return min(MOST_STACKED, room_for(footprint_of(model, source), source))
+        return min(MAX_STACK, models_in_memory(footprint_of(model, source), source))
 
-    def _group(self, model: Model) -> Hashable:
-        """Names the group of a model: its features, its fold and its structure."""
+    def _max_stack(self, group: Sequence[Model], placement: Placement) -> int:
+        size = min(placement.stack, len(group))
+        return size if size == 1 else min(size, max(1, self.capacity(group[0]) // placement.threads))
+
+    def _group_key(self, model: Model) -> Hashable:
+        """Returns the key of the group of a model: features, fold and structure."""
         plan = model.combination.plan
-        place = self.sources.place(plan)
+        index = self.sources.index(plan)
         if id(plan) not in self._keys:
-            with BUILDING:
+            with BUILD_LOCK:
                 head = build(plan, seed=model.seed)
-            self._keys[id(plan)] = stack_key(head, model.training), unstackable(head, model.training)
+            self._keys[id(plan)] = stack_key(head, model.training), unstackable_reason(head, model.training)
         key, reason = self._keys[id(plan)]
         if reason:
             self.reasons.add(reason)
             return model.key
-        return place, plan.identity["folds"][model.fold.name], key
+        return index, plan.identity["folds"][model.fold.name], key
 
 
 def _kept_bytes(head: Head, batch: Batch, task: Task) -> int:
-    """Counts what a forward pass keeps, parameters and features apart."""
-    held = {one.untyped_storage().data_ptr() for one in [*head.state_dict().values(), *batch.features.values()]}
+    """Counts the bytes that a forward pass keeps for the backward pass, without parameters and features."""
+    tensors = [*head.state_dict().values(), *batch.features.values()]
+    excluded = {tensor.untyped_storage().data_ptr() for tensor in tensors}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in held:
+        if storage.data_ptr() not in excluded:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
@@ -165,12 +173,12 @@ def _kept_bytes(head: Head, batch: Batch, task: Task) -> int:
         output = head(batch)
         losses = total_loss(output, batch.labels, head.config.loss_weights, task=task)
     total = sum(kept.values())
-    del losses[TOTAL]
+    del losses[TOTAL]  # alive until here, so that no address of a storage was used twice
     return total
 
 
-def _even(models: Sequence[Model], most: int) -> list[list[Model]]:
-    """Cuts models into as few parts as may be, of sizes that differ by one at most."""
-    parts = -(-len(models) // most)
-    firsts = [round(part * len(models) / parts) for part in range(parts + 1)]
+def _split_evenly(models: Sequence[Model], largest: int) -> list[list[Model]]:
+    """Splits models into as few units as possible, with sizes that differ by at most one."""
+    units = -(-len(models) // largest)
+    firsts = [round(unit * len(models) / units) for unit in range(units + 1)]
     return [list(models[first:end]) for first, end in pairwise(firsts)]

@@ -1,4 +1,4 @@
-"""The features that a grid reads, held once for all combinations that can share them."""
+"""Features of a grid, loaded once for all combinations that can share them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,37 +13,36 @@ from fusion.experiment.plan import RunPlan
 
 @dataclass
 class _Group:
-    """Plans that read the same stream wherever they read the same role, of the same labels."""
+    """Plans with the same labels and, for every common role, the same stream."""
 
     streams: dict[str, str]
     plans: list[RunPlan]
 
-    def takes(self, plan: RunPlan) -> bool:
-        """Tells whether a plan fits in."""
-        own = plan.selection.streams
-        agree = all(self.streams.get(role, name) == name for role, name in own.items())
+    def accepts(self, plan: RunPlan) -> bool:
+        """Checks whether a plan can share the features of the group."""
+        agree = all(self.streams.get(role, name) == name for role, name in plan.selection.streams.items())
         return agree and np.array_equal(self.plans[0].split.classes, plan.split.classes)
 
     @property
     def chosen(self) -> Indices:
-        """All utterances that take part."""
-        parts = [part for plan in self.plans for fold in plan.split.folds for part in fold.subsets.values()]
-        return np.unique(np.concatenate(parts))
+        """Indices of all utterances that take part, ``(n,)``."""
+        subsets = [subset for plan in self.plans for fold in plan.split.folds for subset in fold.subsets.values()]
+        return np.unique(np.concatenate(subsets))
 
 
 class Sources:
-    """Gives each plan its features; plans that differ in a stream get different ones.
+    """The features of several plans; plans that read different streams for a role have separate features.
 
     Args:
-        plans: all that will be asked for.
-        device: where batches go.
-        resident_share: share of the device's memory that the rows of all of them may take to be held there.
+        plans: plans that read features.
+        device: device of the batches.
+        resident_share: share of the device's memory that all features together may take, in [0, 1].
     """
 
     def __init__(self, plans: Sequence[RunPlan], device: torch.device, resident_share: float = RESIDENT_SHARE) -> None:
         self.device, self.resident_share = device, resident_share
         self._groups: list[_Group] = []
-        self._made: dict[int, CachedFeatures] = {}
+        self._loaded: dict[int, CachedFeatures] = {}
         for plan in plans:
             self.add(plan)
 
@@ -52,38 +51,38 @@ class Sources:
 
     @property
     def size_bytes(self) -> int:
-        """What the rows of all of them take on the device, those included that do not fit."""
-        return sum(self.at(place).size_bytes for place in range(len(self)))
+        """Size of all features in bytes, including those that do not fit on the device."""
+        return sum(self.at(index).size_bytes for index in range(len(self)))
 
     def add(self, plan: RunPlan) -> None:
-        """Takes in another plan; features that are held stay unless it needs more of them."""
-        place = next((place for place, one in enumerate(self._groups) if one.takes(plan)), None)
-        if place is None:
+        """Adds a plan; loaded features stay loaded unless the plan needs more of them."""
+        index = next((index for index, group in enumerate(self._groups) if group.accepts(plan)), None)
+        if index is None:
             self._groups.append(_Group(dict(plan.selection.streams), [plan]))
             return
-        group = self._groups[place]
+        group = self._groups[index]
         group.streams.update(plan.selection.streams)
         group.plans.append(plan)
-        held = self._made.get(place)
-        if held is not None and not (
-            held.streams.keys() == group.streams.keys() and np.array_equal(held.chosen, group.chosen)
+        loaded = self._loaded.get(index)
+        if loaded is not None and not (
+            loaded.streams.keys() == group.streams.keys() and np.array_equal(loaded.chosen, group.chosen)
         ):
-            del self._made[place]
+            del self._loaded[index]
 
-    def place(self, plan: RunPlan) -> int:
-        """Tells which of the sources is that of a plan."""
-        return next(place for place, group in enumerate(self._groups) if any(one is plan for one in group.plans))
+    def index(self, plan: RunPlan) -> int:
+        """Returns the index of the features of a plan."""
+        return next(index for index, group in enumerate(self._groups) if any(plan is known for known in group.plans))
 
     def of(self, plan: RunPlan) -> CachedFeatures:
-        """Gives the features of a plan."""
-        return self.at(self.place(plan))
+        """Returns the features of a plan; loads them on first use."""
+        return self.at(self.index(plan))
 
-    def at(self, place: int) -> CachedFeatures:
-        """Gives one of the sources; read on first use."""
-        if place not in self._made:
-            group, plan = self._groups[place], self._groups[place].plans[0]
+    def at(self, index: int) -> CachedFeatures:
+        """Returns features by index; loads them on first use."""
+        if index not in self._loaded:
+            group, plan = self._groups[index], self._groups[index].plans[0]
             share = self.resident_share / len(self)
-            self._made[place] = CachedFeatures(
+            self._loaded[index] = CachedFeatures(
                 plan.cache,
                 group.streams,
                 plan.split.classes,
@@ -91,4 +90,4 @@ class Sources:
                 chosen=group.chosen,
                 resident_share=share,
             )
-        return self._made[place]
+        return self._loaded[index]

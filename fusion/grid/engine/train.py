@@ -1,4 +1,4 @@
-"""Trains models of a grid: one as `mmer-train` does, or several of equal structure as one stack."""
+"""Training of grid models: a single model as in `mmer-train`, or several of equal structure as one stack."""
 
 from collections.abc import Callable, Sequence
 from threading import Lock
@@ -19,42 +19,48 @@ from fusion.training.loop import TrainedModel, train_fold
 OnEpoch: TypeAlias = Callable[[Model, EpochScores], None]
 
 OUT_OF_MEMORY = "out of memory"
-BUILDING = Lock()  # weights are drawn from torch's one generator
+BUILD_LOCK = Lock()  # initial weights are drawn from the global generator of torch
 
 
 def train_models(models: Sequence[Model], source: CachedFeatures, on_epoch: OnEpoch) -> list[ModelOutcome]:
-    """Trains models of one fold; several as one stack, which is split in half if memory does not suffice.
+    """Trains models of one fold; several as one stack, which is split in half if it exceeds the memory.
 
     Args:
-        models: of one fold; several must have equal stack keys.
-        source: of their features.
-        on_epoch: told of every epoch of every model.
+        models: models of one fold; several must have equal stack keys.
+        source: features of the models.
+        on_epoch: called after every epoch of every model.
 
     Returns:
-        One for each, in their order; a model that diverged or needs more memory than there is has failed.
+        The outcomes in the order of the models; a model fails if it diverges or exceeds the memory.
     """
     try:
-        return _one(models[0], source, on_epoch) if len(models) == 1 else _stack(models, source, on_epoch)
+        if len(models) == 1:
+            return [_train_single(models[0], source, on_epoch)]
+        return _train_stacked(models, source, on_epoch)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     if source.device.type == "cuda":
         torch.cuda.empty_cache()
     if len(models) == 1:
-        return [ModelOutcome(model=models[0], failure=f"{OUT_OF_MEMORY} on {source.device}")]
+        return [ModelOutcome(failure=f"{OUT_OF_MEMORY} on {source.device}")]
     half = len(models) // 2
-    return [outcome for part in (models[:half], models[half:]) for outcome in train_models(part, source, on_epoch)]
+    return [outcome for unit in (models[:half], models[half:]) for outcome in train_models(unit, source, on_epoch)]
 
 
-def prepared(model: Model, source: CachedFeatures) -> tuple[Head, tuple[str, ...]]:
-    """Builds the head of a model and lets it learn from its training part; one thread at a time."""
-    with BUILDING:
+def build_model(model: Model, source: CachedFeatures) -> tuple[Head, tuple[str, ...]]:
+    """Builds the head of a model and prepares it on the training subset, one thread at a time.
+
+    Returns:
+        The head and its notes.
+    """
+    with BUILD_LOCK:
         head, notes = build_and_prepare_head(model.combination.plan, source, model.fold.train, seed=model.seed)
     return head, tuple(notes)
 
 
-def _one(model: Model, source: CachedFeatures, on_epoch: OnEpoch) -> list[ModelOutcome]:
-    head, notes = prepared(model, source)
+def _train_single(model: Model, source: CachedFeatures, on_epoch: OnEpoch) -> ModelOutcome:
+    head, notes = build_model(model, source)
     try:
         trained = train_fold(
             head,
@@ -65,27 +71,27 @@ def _one(model: Model, source: CachedFeatures, on_epoch: OnEpoch) -> list[ModelO
             task=model.combination.plan.task,
             on_epoch=lambda scores: on_epoch(model, scores),
         )
-    except MmerError as error:  # without a checkpoint there is no other
-        return [_outcome(model, error, notes)]
-    return [_outcome(model, trained, notes)]
+    except MmerError as error:  # a divergence: without a checkpoint, training raises no other MmerError
+        return _outcome(error, notes)
+    return _outcome(trained, notes)
 
 
-def _stack(models: Sequence[Model], source: CachedFeatures, on_epoch: OnEpoch) -> list[ModelOutcome]:
-    built = [prepared(model, source) for model in models]
+def _train_stacked(models: Sequence[Model], source: CachedFeatures, on_epoch: OnEpoch) -> list[ModelOutcome]:
+    built = [build_model(model, source) for model in models]
     fold = models[0].fold
-    trained = train_stack(
+    results = train_stack(
         [head for head, _ in built],
         source,
         fold.train,
         fold.dev,
         [model.training for model in models],
         task=models[0].combination.plan.task,
-        on_epoch=lambda place, scores: on_epoch(models[place], scores),
+        on_epoch=lambda index, scores: on_epoch(models[index], scores),
     )
-    return [_outcome(model, one, notes) for model, one, (_, notes) in zip(models, trained, built, strict=True)]
+    return [_outcome(result, notes) for result, (_, notes) in zip(results, built, strict=True)]
 
 
-def _outcome(model: Model, came: TrainedModel | MmerError, notes: tuple[str, ...]) -> ModelOutcome:
-    if isinstance(came, TrainedModel):
-        return ModelOutcome(model=model, trained=came, notes=notes)
-    return ModelOutcome(model=model, failure=f"diverged: {came}", notes=notes)
+def _outcome(result: TrainedModel | MmerError, notes: tuple[str, ...]) -> ModelOutcome:
+    if isinstance(result, TrainedModel):
+        return ModelOutcome(trained=result, notes=notes)
+    return ModelOutcome(failure=f"diverged: {result}", notes=notes)

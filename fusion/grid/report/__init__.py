@@ -1,1 +1,1 @@
-"""Tables, figures and files that a grid leaves."""
+"""Tables, plots and files of a finished grid."""

@@ -1,11 +1,11 @@
-"""The ablation table of a grid, in Markdown and LaTeX: what each combination changes, and what that costs."""
+"""Ablation table in Markdown and LaTeX: the change of each combination and its difference to the first one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fusion.evaluation.task import CLASSIFICATION, Score, Task
 from fusion.grid.combinations import FieldValues, fields_text, value_text
-from fusion.grid.report.tables import ALL_TESTS, NOTHING, failure_text, spread_text
+from fusion.grid.report.tables import ALL_TESTS, MISSING, failure_text, spread_text
 from fusion.grid.selection import UNSET, Ranked, Spread
 from fusion.run.folder import Folder
 from fusion.run.results import SIGNS, escaped
@@ -18,14 +18,14 @@ CLOSED = "The tests of combinations that were not chosen are closed."
 
 @dataclass(frozen=True, kw_only=True)
 class AblationRow:
-    """One row: a combination as it differs from the base.
+    """A combination in comparison with the base.
 
     Attributes:
-        change: what it sets otherwise than the base, as on the command line; empty for the base.
-        lack: what it lacks, empty where all its models are trained.
-        dev: its scores, None where there are none.
-        test: None while it is not open to all its models.
-        gain: its mean minus that of the base by metric, in points; None for the base, and if one of them lacks models.
+        change: fields that differ from the base, as on the command line; empty for the base.
+        lack: missing or failed models, empty where all models are trained.
+        dev: dev scores, None without a trained model.
+        test: test scores; None unless the test subsets of all models are open.
+        gain: mean minus mean of the base by metric, in points; None for the base, and if a model of either is missing.
     """
 
     change: str
@@ -41,11 +41,11 @@ class Ablation:
 
     Attributes:
         title: head, corpus, protocol, labels, seeds and folds.
-        base: what the first row is called.
-        fields: of the base.
-        rows: in the order of the grid, the base first.
-        shown: the parts with columns of their own.
-        compared: the part that differences are taken on.
+        base: name of the first row.
+        fields: fields of the base.
+        rows: rows in the order of the grid, the base first.
+        shown: subsets with columns: ``dev``, or ``dev`` and ``test``.
+        compared: subset of the differences, ``dev`` or ``test``.
         task: task of the grid.
     """
 
@@ -59,46 +59,46 @@ class Ablation:
 
     @property
     def caption(self) -> tuple[str, ...]:
-        """What is to be known of the table, a sentence each."""
+        """Sentences below the table: title, scores, differences, and the tests that are shown."""
         measured = f"Mean ± standard deviation over folds, on {' and '.join(self.shown)}."
         compared = f"Δ: difference to the first row ({fields_text(self.fields)}) on {self.compared}, in points."
-        return tuple(one for one in (f"{self.title}.", measured, compared, self._tests) if one)
+        return tuple(text for text in (f"{self.title}.", measured, compared, self._tests) if text)
 
     @property
     def _tests(self) -> str:
-        """Says whose tests are shown."""
+        """Sentence about the tests that are shown, empty for a single combination."""
         if self.compared != "test":
             return CLOSED
-        alone = sum(not row.lack for row in self.rows) < 2
-        return "" if alone else f"{ALL_TESTS[0].upper()}{ALL_TESTS[1:]}."
+        single = sum(not row.lack for row in self.rows) < 2
+        return "" if single else f"{ALL_TESTS[0].upper()}{ALL_TESTS[1:]}."
 
 
-def ablation(ranked: Sequence[Ranked], title: str, *, base: str = BASE, task: Task = CLASSIFICATION) -> Ablation:
+def ablation_table(ranked: Sequence[Ranked], title: str, *, base: str = BASE, task: Task = CLASSIFICATION) -> Ablation:
     """Compares all combinations with the first of the grid.
 
-    Differences are taken on test if the tests of all combinations that are complete are open, else on dev.
+    Differences are of test scores if the tests of all complete combinations are open, else of dev scores.
 
     Args:
         ranked: the combinations, at least one.
-        title: of the table.
-        base: what the first combination is, such as ``as published``.
+        title: title of the table.
+        base: name of the first combination, such as ``as published``.
         task: task of the grid.
     """
-    in_order = sorted(ranked, key=lambda one: one.combination)
-    complete = [one for one in in_order if one.complete]
-    compared = "test" if complete and all(one.test for one in complete) else "dev"
-    first = in_order[0]
+    ordered = sorted(ranked, key=lambda combination: combination.combination)
+    complete = [combination for combination in ordered if combination.complete]
+    compared = "test" if complete and all(combination.test for combination in complete) else "dev"
+    first = ordered[0]
     rows = tuple(
         AblationRow(
-            change=_change(one.fields, first.fields) if one is not first else "",
-            lack=failure_text(one),
-            dev=one.dev,
-            test=one.test,
-            gain=_gain(one, first, compared, task) if one is not first else None,
+            change=_change(combination.fields, first.fields) if combination is not first else "",
+            lack=failure_text(combination),
+            dev=combination.dev,
+            test=combination.test,
+            gain=_gain(combination, first, compared, task) if combination is not first else None,
         )
-        for one in in_order
+        for combination in ordered
     )
-    shown = ("dev", "test") if any(one.test for one in in_order) else ("dev",)
+    shown = ("dev", "test") if any(combination.test for combination in ordered) else ("dev",)
     return Ablation(title=title, base=base, fields=first.fields, rows=rows, shown=shown, compared=compared, task=task)
 
 
@@ -106,7 +106,7 @@ def write_ablation(folder: Folder, table: Ablation) -> None:
     """Writes an ablation table as `ABLATION_MD` and `ABLATION_TEX`.
 
     Raises:
-        MmerError: if they cannot be written.
+        MmerError: if a file cannot be written.
     """
     for name, text in {ABLATION_MD: as_markdown(table), ABLATION_TEX: as_latex(table)}.items():
         with folder.replacing(name) as path:
@@ -114,8 +114,8 @@ def write_ablation(folder: Folder, table: Ablation) -> None:
 
 
 def as_markdown(table: Ablation) -> str:
-    """Writes an ablation table in Markdown; the best of each column is bold."""
-    header = ["change", *(f"{part} {score.title}" for part in (*table.shown, "Δ") for score in table.task.scores)]
+    """Formats an ablation table in Markdown; the best mean of each column is bold."""
+    header = ["change", *(f"{subset} {score.title}" for subset in (*table.shown, "Δ") for score in table.task.scores)]
     rows = [[_name(row, table, "`{}`"), *_cells(row, table, "**{}**")] for row in table.rows]
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     title, *others = table.caption
@@ -124,10 +124,10 @@ def as_markdown(table: Ablation) -> str:
 
 
 def as_latex(table: Ablation) -> str:
-    """Writes an ablation table in LaTeX, for the package booktabs; the best of each column is bold."""
-    parts = [*table.shown, f"Δ {table.compared}"]
-    names = [score.title for _ in parts for score in table.task.scores]
-    spans = [rf"\multicolumn{{{len(table.task.scores)}}}{{c}}{{{part}}}" for part in parts]
+    """Formats an ablation table in LaTeX with the package booktabs; the best mean of each column is bold."""
+    groups = [*table.shown, f"Δ {table.compared}"]
+    names = [score.title for _ in groups for score in table.task.scores]
+    spans = [rf"\multicolumn{{{len(table.task.scores)}}}{{c}}{{{group}}}" for group in groups]
     rows = [[escaped(_name(row, table, "{}")), *_cells(row, table, r"\textbf{{{}}}")] for row in table.rows]
     head, *body = (rf"{' & '.join(line)} \\" for line in (["", *spans], ["change", *names], *rows))
     lines = [
@@ -143,45 +143,47 @@ def as_latex(table: Ablation) -> str:
 
 
 def _change(fields: FieldValues, base: FieldValues) -> str:
-    """Tells what is set otherwise than in the base."""
+    """Formats the fields that differ from the base."""
     pairs = {name: (fields.get(name, UNSET), base.get(name, UNSET)) for name in {**base, **fields}}
-    return fields_text({name: own for name, (own, other) in pairs.items() if value_text(own) != value_text(other)})
+    return fields_text(
+        {name: value for name, (value, other) in pairs.items() if value_text(value) != value_text(other)}
+    )
 
 
-def _gain(one: Ranked, base: Ranked, part: str, task: Task) -> dict[str, float] | None:
-    if not (one.complete and base.complete):
+def _gain(combination: Ranked, base: Ranked, subset: str, task: Task) -> dict[str, float] | None:
+    if not (combination.complete and base.complete):
         return None
-    own, other = (getattr(each, part).mean for each in (one, base))
-    known = [score for score in task.scores if score.name in own and score.name in other]
-    return {score.name: score.unit * (own[score.name] - other[score.name]) for score in known}
+    means, base_means = (getattr(ranked, subset).mean for ranked in (combination, base))
+    known = [score for score in task.scores if score.name in means and score.name in base_means]
+    return {score.name: score.unit * (means[score.name] - base_means[score.name]) for score in known}
 
 
-def _name(row: AblationRow, table: Ablation, fields: str) -> str:
-    """Names a row; `fields` is how fields are set apart."""
-    name = fields.format(row.change) if row.change else table.base
+def _name(row: AblationRow, table: Ablation, markup: str) -> str:
+    """Formats the name of a row; `markup` is the format of its fields."""
+    name = markup.format(row.change) if row.change else table.base
     return f"{name} ({row.lack})" if row.lack else name
 
 
-def _cells(row: AblationRow, table: Ablation, strong: str) -> list[str]:
-    """Gives the cells of a row after its name; `strong` is how the best of a column is set apart."""
+def _cells(row: AblationRow, table: Ablation, bold: str) -> list[str]:
+    """Formats the cells of a row after its name; `bold` is the format of the best mean of a column."""
     cells = []
-    for part in table.shown:
-        scores: Spread | None = getattr(row, part)
+    for subset in table.shown:
+        scores: Spread | None = getattr(row, subset)
         for score in table.task.scores:
             mean, sign, deviation = spread_text(scores, score).partition(PLUS_MINUS)
-            best = not row.lack and mean == _best(table, part, score)
-            cells.append(f"{strong.format(mean) if best else mean}{sign}{deviation}" if scores else NOTHING)
+            best = not row.lack and mean == _best(table, subset, score)
+            cells.append(f"{bold.format(mean) if best else mean}{sign}{deviation}" if scores else MISSING)
     gain = row.gain or {}
-    return [*cells, *(_signed(gain[name]) if name in gain else NOTHING for name in table.task.names)]
+    return [*cells, *(_signed(gain[name]) if name in gain else MISSING for name in table.task.names)]
 
 
-def _best(table: Ablation, part: str, score: Score) -> str:
-    """Gives the best mean of a column as written; rows that lack models do not count."""
-    scores = [getattr(row, part) for row in table.rows if not row.lack]
-    means = [one.mean[score.name] for one in scores if one and score.name in one.mean]
+def _best(table: Ablation, subset: str, score: Score) -> str:
+    """Returns the best mean of a column as text; rows with missing models do not count."""
+    spreads: list[Spread | None] = [getattr(row, subset) for row in table.rows if not row.lack]
+    means = [spread.mean[score.name] for spread in spreads if spread and score.name in spread.mean]
     best = max if score.higher_is_better else min
     return score.text(best(means, default=0.0))
 
 
 def _signed(points: float) -> str:
-    return f"{round(points, 2) + 0.0:+.2f}"  # adding 0 takes the sign from -0
+    return f"{round(points, 2) + 0.0:+.2f}"  # adding 0 removes the sign of -0

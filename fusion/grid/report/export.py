@@ -1,4 +1,4 @@
-"""What a grid says to machines: CSV files and one JSON object."""
+"""Results of a grid for programs: CSV files and a JSON object."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,8 @@ from typing import Any
 
 from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
 from fusion.grid.combinations import ModelScores
-from fusion.grid.report.tables import wins_of
-from fusion.grid.selection import Ranked, Spread, fold_winners, nested, shows_unchosen, single_best
+from fusion.grid.report.tables import folds_won
+from fusion.grid.selection import Ranked, Spread, fold_winners, nested_scores, shows_unselected_tests, single_best
 from fusion.run.folder import Folder
 
 GRID_CSV, MODELS_CSV = "grid.csv", "models.csv"
@@ -15,41 +15,41 @@ GRID_CSV, MODELS_CSV = "grid.csv", "models.csv"
 
 def grid_json(
     ranked: Sequence[Ranked],
-    results: Sequence[ModelScores],
+    scores: Sequence[ModelScores],
     winners: Mapping[str, int],
     *,
     engine: str,
     seconds: float,
     task: Task = CLASSIFICATION,
 ) -> dict[str, Any]:
-    """Gives what ``mmer-grid --json`` prints; the caller may add keys.
+    """Builds the scores that ``mmer-grid --json`` prints; `fusion.grid.report.output` adds further keys.
 
     Args:
         ranked: the combinations.
-        results: of their models.
-        winners: the place of the winning combination, by fold.
-        engine: that trained them.
-        seconds: that the grid took.
+        scores: scores of their models.
+        winners: index of the winning combination, by fold.
+        engine: name of the engine that trained the models.
+        seconds: duration of the grid.
         task: task of the grid.
     """
-    score, best = nested(results, winners, task), single_best(ranked)
-    fields = {one.combination: dict(one.fields) for one in ranked}
+    nested, best = nested_scores(scores, winners, task), single_best(ranked)
+    fields = {combination.combination: dict(combination.fields) for combination in ranked}
     return {
-        "rows": [_json_row(one, winners, task) for one in ranked],
-        "nested": dict(score.mean),
-        "nested_std": dict(score.std),
+        "rows": [_json_row(combination, winners, task) for combination in ranked],
+        "nested": dict(nested.mean),
+        "nested_std": dict(nested.std),
         "folds": [
             {
-                "fold": one.fold,
-                "config": fields[one.combination],
-                "dev": _plain(one.dev, task),
-                "test": _plain(one.test, task),
+                "fold": winner.fold,
+                "config": fields[winner.combination],
+                "dev": _task_scores(winner.dev, task),
+                "test": _task_scores(winner.test, task),
             }
-            for one in fold_winners(results, winners)
+            for winner in fold_winners(scores, winners)
         ],
         "winner": dict(best.fields) if best else None,
         "winner_nested": False,
-        "shows_unchosen_tests": shows_unchosen(results, winners),
+        "shows_unchosen_tests": shows_unselected_tests(scores, winners),
         "engine": engine,
         "seconds": seconds,
     }
@@ -58,85 +58,89 @@ def grid_json(
 def write_csv(
     folder: Folder,
     ranked: Sequence[Ranked],
-    results: Sequence[ModelScores],
+    scores: Sequence[ModelScores],
     axes: Sequence[str],
     winners: Mapping[str, int],
     *,
     task: Task = CLASSIFICATION,
 ) -> None:
-    """Writes a file with a row for each combination, and one with a row for each of its models.
+    """Writes `GRID_CSV` with a row for each combination and `MODELS_CSV` with a row for each model.
 
-    Both count combinations from 1, in the order of the grid.
+    Both number the combinations from 1, in the order of the grid.
 
     Args:
-        folder: where `GRID_CSV` and `MODELS_CSV` go.
+        folder: folder of the files.
         ranked: the combinations.
-        results: of their models.
-        axes: of the grid.
-        winners: the place of the winning combination, by fold.
+        scores: scores of their models.
+        axes: names of the axes of the grid.
+        winners: index of the winning combination, by fold.
         task: task of the grid.
 
     Raises:
-        MmerError: if they cannot be written.
+        MmerError: if a file cannot be written.
     """
     columns = [*(("dev", name) for name in (*task.names, LOSS)), *(("test", name) for name in task.names)]
-    names = [f"{part}_{name}" for part, name in columns]
+    names = [f"{subset}_{name}" for subset, name in columns]
     spread_names = [f"{name}{end}" for name in names for end in ("", "_std")]
     header = ["rank", "combination", *axes, *spread_names, "models", "of", "failures", "failure", "wins", "seconds"]
-    folder.write_rows(GRID_CSV, header, (_csv_row(one, axes, winners, columns) for one in ranked))
+    folder.write_rows(GRID_CSV, header, (_combination_row(row, axes, winners, columns) for row in ranked))
     header = ["combination", *axes, "fold", "seed", "chosen", "epoch", "seconds", *names, "failure"]
-    by_place = {one.combination: one for one in ranked}
-    rows = (_model_row(one, by_place[one.combination], axes, winners, columns) for one in results)
+    by_index = {combination.combination: combination for combination in ranked}
+    rows = (_model_row(model, by_index[model.combination], axes, winners, columns) for model in scores)
     folder.write_rows(MODELS_CSV, header, rows)
 
 
-def _plain(scores: Mapping[str, float | None] | None, task: Task) -> dict[str, float | None] | None:
+def _task_scores(scores: Mapping[str, float | None] | None, task: Task) -> dict[str, float | None] | None:
     return None if scores is None else {name: scores.get(name) for name in task.names}
 
 
-def _json_row(one: Ranked, winners: Mapping[str, int], task: Task) -> dict[str, Any]:
-    """Gives one combination; `dev` keeps its keys where nothing was trained, JSON knows no infinite loss."""
-    lacking = dict.fromkeys(task.names)
-    loss = one.dev.mean[LOSS] if one.dev else math.nan
+def _json_row(row: Ranked, winners: Mapping[str, int], task: Task) -> dict[str, Any]:
+    """Returns a combination as JSON: `dev` has its keys without a trained model too, an infinite loss is null."""
+    missing = dict.fromkeys(task.names)
+    loss = row.dev.mean[LOSS] if row.dev else math.nan
     return {
-        "rank": one.rank,
-        "config": dict(one.fields),
-        "dev": _plain(one.dev.mean, task) if one.dev else lacking,
-        "dev_std": _plain(one.dev.std, task) if one.dev else lacking,
+        "rank": row.rank,
+        "config": dict(row.fields),
+        "dev": _task_scores(row.dev.mean, task) if row.dev else missing,
+        "dev_std": _task_scores(row.dev.std, task) if row.dev else missing,
         "dev_loss": loss if math.isfinite(loss) else None,
-        "test": dict(one.test.mean) if one.test else None,
-        "test_std": dict(one.test.std) if one.test else None,
-        "wins": wins_of(one.combination, winners),
-        "models": one.models,
-        "of": one.of,
-        "failures": one.failures,
-        "failure": one.failure,
-        "seconds": one.seconds,
+        "test": dict(row.test.mean) if row.test else None,
+        "test_std": dict(row.test.std) if row.test else None,
+        "wins": folds_won(row.combination, winners),
+        "models": row.models,
+        "of": row.expected,
+        "failures": row.failures,
+        "failure": row.failure,
+        "seconds": row.seconds,
     }
 
 
-def _csv_row(
-    one: Ranked, axes: Sequence[str], winners: Mapping[str, int], columns: Sequence[tuple[str, str]]
+def _combination_row(
+    row: Ranked, axes: Sequence[str], winners: Mapping[str, int], columns: Sequence[tuple[str, str]]
 ) -> list[object]:
-    cells: list[object] = [one.rank or "", one.combination + 1, *map(one.text, axes)]
-    for part, name in columns:
-        scores: Spread | None = getattr(one, part)
+    cells: list[object] = [row.rank or "", row.combination + 1, *map(row.text, axes)]
+    for subset, name in columns:
+        scores: Spread | None = getattr(row, subset)
         cells += ["", ""] if scores is None else [scores.mean.get(name, ""), scores.std.get(name, "")]
-    wins = ", ".join(wins_of(one.combination, winners))
-    return [*cells, one.models, one.of, one.failures, one.failure, wins, one.seconds]
+    wins = ", ".join(folds_won(row.combination, winners))
+    return [*cells, row.models, row.expected, row.failures, row.failure, wins, row.seconds]
 
 
 def _model_row(
-    one: ModelScores, of: Ranked, axes: Sequence[str], winners: Mapping[str, int], columns: Sequence[tuple[str, str]]
+    model: ModelScores,
+    combination: Ranked,
+    axes: Sequence[str],
+    winners: Mapping[str, int],
+    columns: Sequence[tuple[str, str]],
 ) -> list[object]:
     return [
-        one.combination + 1,
-        *map(of.text, axes),
-        one.fold,
-        one.seed,
-        "yes" if winners.get(one.fold) == one.combination else "no",
-        one.epoch,
-        one.seconds,
-        *((getattr(one, part) or {}).get(name, "") for part, name in columns),
-        one.failure,
+        model.combination + 1,
+        *map(combination.text, axes),
+        model.fold,
+        model.seed,
+        "yes" if winners.get(model.fold) == model.combination else "no",
+        model.epoch,
+        model.seconds,
+        *((getattr(model, subset) or {}).get(name, "") for subset, name in columns),
+        model.failure,
     ]

@@ -1,4 +1,4 @@
-"""Everything that a grid leaves beside its journal: tables, pictures, and one object for programs."""
+"""Report of a grid: tables, plots, and a JSON object for programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,34 +11,34 @@ from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import digest_of
 from fusion.grid.combinations import fields_text, skipped_by_reason
 from fusion.grid.journal import Journal
-from fusion.grid.report.ablation import Ablation, ablation, as_latex, write_ablation
+from fusion.grid.report.ablation import Ablation, ablation_table, as_latex, write_ablation
 from fusion.grid.report.export import grid_json, write_csv
-from fusion.grid.report.tables import Table, counted, fold_table, grid_table, sentences
+from fusion.grid.report.tables import Table, count_text, fold_table, grid_table, summary_lines
 from fusion.grid.selection import Ranked, rank
 from fusion.grid.session import GridResults
 from fusion.run.folder import RESULTS, Folder
 
-REPORTS = "grids"  # folder of the journal, with one folder for each set of combinations
+REPORTS = "grids"  # below the journal: a folder for each set of combinations
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GridReport:
-    """What a grid says.
+    """The report of a grid.
 
     Attributes:
-        folder: where it is written.
-        found: what the grid found.
-        ranked: its combinations.
-        axes: what they differ in, and what all of them set.
-        ranking: header and rows of the combinations.
-        folds: header and rows of the folds.
-        lines: to print below the tables.
-        json: what ``mmer-grid --json`` prints.
-        ablation: the combinations beside the first of them.
+        folder: folder of the files.
+        results: results of the grid.
+        ranked: the combinations in the order of their rank.
+        axes: names of all fields that a combination sets.
+        ranking: table of the combinations.
+        folds: table of the folds.
+        lines: lines to print below the tables.
+        json: the object that ``mmer-grid --json`` prints.
+        ablation: table of the combinations in comparison with the first one.
     """
 
     folder: Folder
-    found: GridResults
+    results: GridResults
     ranked: Sequence[Ranked]
     axes: Sequence[str]
     ranking: Table
@@ -53,97 +53,87 @@ class GridReport:
         return as_latex(self.ablation)
 
     def write(self) -> None:
-        """Writes tables and pictures.
+        """Writes tables and plots.
 
         Raises:
-            MmerError: if they cannot be written.
+            MmerError: if a file cannot be written.
         """
-        from fusion.grid.report.plots import plot_grid  # here: matplotlib takes a second to import
+        from fusion.grid.report.plots import plot_grid  # here: the import of matplotlib takes a second
 
-        found, folder = self.found, self.folder
-        task = task_of_grid(found)
-        write_csv(folder, self.ranked, found.results, self.axes, found.winners, task=task)
+        results, folder, task = self.results, self.folder, self.results.task
+        write_csv(folder, self.ranked, results.scores, self.axes, results.winners, task=task)
         write_ablation(folder, self.ablation)
-        plot_grid(folder, self.ranked, self.axes, monitor_of(found), task)
+        plot_grid(folder, self.ranked, self.axes, results.monitor, task)
         folder.write(RESULTS, self.json)
 
 
-def grid_report(found: GridResults, journal: Journal, cache: AnyCache, *, engine: str) -> GridReport:
-    """Tells what a grid found.
+def grid_report(results: GridResults, journal: Journal, cache: AnyCache, *, engine: str) -> GridReport:
+    """Builds the report of a grid; writes nothing.
 
     Args:
-        found: by the grid.
-        journal: below which the report goes.
-        cache: that was read.
-        engine: that trained the models.
+        results: results of the grid.
+        journal: journal of the grid; the report belongs below its folder.
+        cache: the cache of the grid.
+        engine: name of the engine that trained the models.
     """
-    plan, task = found.combinations[0].plan, task_of_grid(found)
-    every = [one.fields for one in found.combinations]
+    plan, task, scores, winners = results.plan, results.task, results.scores, results.winners
+    combinations = [combination.fields for combination in results.combinations]
     folds = [fold.name for fold in plan.split.folds]
-    ranked = rank(every, found.results, monitor_of(found), folds=folds, task=task)
-    axes = list(dict.fromkeys(name for fields in every for name in fields))
-    folder = Folder(journal.path / REPORTS / _digest(found))
-    seconds = round(found.seconds, 3)
-    plain = grid_json(ranked, found.results, found.winners, engine=engine, seconds=seconds, task=task)
+    ranked = rank(combinations, scores, results.monitor, folds=folds, task=task)
+    axes = list(dict.fromkeys(name for fields in combinations for name in fields))
+    folder = Folder(journal.path / REPORTS / _digest(results))
+    seconds = round(results.seconds, 3)
+    scores_json = grid_json(ranked, scores, winners, engine=engine, seconds=seconds, task=task)
     return GridReport(
         folder=folder,
-        found=found,
+        results=results,
         ranked=ranked,
         axes=axes,
-        ranking=grid_table(ranked, axes, found.winners, task),
-        folds=fold_table(ranked, found.results, found.winners, task),
+        ranking=grid_table(ranked, axes, winners, task),
+        folds=fold_table(ranked, scores, winners, task),
         lines=[
-            *sentences(ranked, found.results, found.winners, task),
-            _interval_text(found.interval, task),
+            *summary_lines(ranked, scores, winners, task),
+            _interval_text(results.interval, task),
             *plan.notes,
-            *found.notes,
-            *skipped_by_reason(found.skipped),
-            f"{folder.path}: tables and pictures; {engine}; {found.seconds:.1f} s",
+            *results.notes,
+            *skipped_by_reason(results.skipped),
+            f"{folder.path}: tables and pictures; {engine}; {results.seconds:.1f} s",
         ],
-        json=plain | _beside(found, cache, folder),
-        ablation=ablation(ranked, _title(found, cache), task=task),
+        json=scores_json | _provenance(results, cache, folder),
+        ablation=ablation_table(ranked, _title(results, cache), task=task),
     )
 
 
-def monitor_of(found: GridResults) -> str:
-    """Names the dev score that a grid chose by: that of its first combination."""
-    return found.combinations[0].plan.experiment.training.monitor
-
-
-def task_of_grid(found: GridResults) -> Task:
-    """Returns the task that all combinations of a grid share."""
-    return found.combinations[0].plan.task
-
-
-def _beside(found: GridResults, cache: AnyCache, folder: Folder) -> dict[str, Any]:
-    plan = found.combinations[0].plan
+def _provenance(results: GridResults, cache: AnyCache, folder: Folder) -> dict[str, Any]:
+    """Returns the keys of the JSON object that describe the experiment."""
+    plan = results.plan
     return {
         "fusion": plan.experiment.fusion,
         "cache": str(cache.path),
         "protocol": plan.split.protocol,
         "labels": list(plan.inputs.classes),
         "seeds": list(plan.experiment.seeds),
-        "monitor": monitor_of(found),
-        "nested_interval": {name: None if ends is None else list(ends) for name, ends in found.interval.items()},
-        "skipped": [{"config": dict(one.fields), "reason": one.reason} for one in found.skipped],
+        "monitor": results.monitor,
+        "nested_interval": {name: None if ends is None else list(ends) for name, ends in results.interval.items()},
+        "skipped": [{"config": dict(skipped.fields), "reason": skipped.reason} for skipped in results.skipped],
         "run": str(folder.path),
     }
 
 
-def _title(found: GridResults, cache: AnyCache) -> str:
-    plan = found.combinations[0].plan
+def _title(results: GridResults, cache: AnyCache) -> str:
+    plan = results.plan
     counts = [
         f"{len(plan.inputs.classes)} classes",
-        counted(len(plan.split.folds), "fold"),
-        counted(len(plan.experiment.seeds), "seed"),
+        count_text(len(plan.split.folds), "fold"),
+        count_text(len(plan.experiment.seeds), "seed"),
     ]
     return f"{plan.experiment.fusion} on {corpus_of(cache)}, {plan.split.protocol}, {', '.join(counts)}"
 
 
-def _digest(found: GridResults) -> str:
-    """Names the set of combinations and seeds, so that the report of another set does not take its place."""
-    plan = found.combinations[0].plan
-    texts = [fields_text(one.fields) for one in found.combinations]
+def _digest(results: GridResults) -> str:
+    """Returns a digest of the combinations and seeds, so that each set has a report folder of its own."""
+    plan = results.plan
+    texts = [fields_text(combination.fields) for combination in results.combinations]
     return digest_of([plan.identity["fusion"], plan.split.protocol, texts, list(plan.experiment.seeds)])[:8]
 
 

@@ -1,7 +1,4 @@
-"""Where the values of an axis of a grid lie in a picture, and how they are told there.
-
-Which combinations of a grid a picture shows, by which score, and what it is called.
-"""
+"""Data of the plots of a grid: combinations with their dev scores, and scales with positions, ticks and labels."""
 
 import math
 from collections.abc import Sequence
@@ -11,28 +8,28 @@ from itertools import pairwise
 from matplotlib.ticker import MaxNLocator
 
 from fusion.evaluation.task import CLASSIFICATION, Score, Task
-from fusion.grid.report.tables import counted
+from fusion.grid.report.tables import count_text
 from fusion.grid.selection import UNSET, Ranked
 
-DECADE = 10.0  # numbers that span more than one are told on a logarithmic scale
-FEW = 8  # numbers that can have a tick each
-MOST_TICKS = 32  # words that can
-CLOSE = 0.06  # of an axis: ticks nearer to each other than this would be written over each other
-MANY_DECADES = 3  # where powers of ten are ticks enough
+DECADE = 10.0  # ratio of the largest to the smallest number above which the scale is logarithmic
+FEW = 8  # distinct numbers that have a tick each
+MAX_TICKS = 32  # ticks of words
+CLOSE = 0.06  # share of an axis: labels of ticks that are closer would overlap
+MANY_DECADES = 3  # above this number of decades, only powers of ten have ticks
 LETTERS = 18  # of a label
-PRINTED = 0x250  # the font has all letters below
+FIRST_MISSING = 0x250  # the font has all letters below this code point
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlotData:
-    """The combinations that a picture shows.
+    """The combinations of a plot.
 
     Attributes:
-        ranked: those whose models are all trained, in the order of the ranking: the best first.
-        scores: mean dev score of each, in percent unless it is a loss.
-        spreads: standard deviation of each over folds, in the same unit; 0 for a single fold.
-        score: the score that is shown.
-        left_out: how many combinations are not shown.
+        ranked: complete combinations with a finite score, the best first.
+        scores: mean dev score of each combination, in percent unless it is a loss.
+        spreads: standard deviation of each combination over folds, in the same unit; 0 for a single fold.
+        score: the plotted score.
+        left_out: number of combinations that the plot leaves out.
     """
 
     ranked: tuple[Ranked, ...]
@@ -42,36 +39,31 @@ class PlotData:
     left_out: int
 
     @property
-    def more_is_better(self) -> bool:
-        """Whether a high score is a good one."""
-        return self.score.higher_is_better
-
-    @property
     def name(self) -> str:
-        """What the score is called."""
+        """Title of the score."""
         return self.score.title
 
     @property
     def label(self) -> str:
-        """What an axis of scores is called."""
+        """Label of an axis of scores, with unit and direction."""
         notes = ["%"] if self.score.in_percent else []
-        if not self.more_is_better:
+        if not self.score.higher_is_better:
             notes.append("lower is better")
         return f"mean dev {self.name} ({', '.join(notes)})" if notes else f"mean dev {self.name}"
 
-    def title(self, what: str) -> str:
-        """Says what a picture shows."""
-        lost = f", {self.left_out} failed left out" if self.left_out else ""
-        return f"dev {self.name} {what}\n{counted(len(self.ranked), 'combination')}{lost}"
+    def title(self, subject: str) -> str:
+        """Formats the title of a plot."""
+        left_out = f", {self.left_out} failed left out" if self.left_out else ""
+        return f"dev {self.name} {subject}\n{count_text(len(self.ranked), 'combination')}{left_out}"
 
 
 def plot_data(ranked: Sequence[Ranked], monitor: str, task: Task = CLASSIFICATION) -> PlotData:
-    """Takes the combinations whose mean over all folds and seeds is known and finite."""
+    """Selects the complete combinations with a finite mean dev score."""
     score = task.score(monitor)
-    known = [(one, one.dev) for one in ranked if one.complete and one.dev]
-    shown = [(one, dev) for one, dev in known if math.isfinite(dev.mean.get(monitor, math.nan))]
+    complete = [(combination, combination.dev) for combination in ranked if combination.complete and combination.dev]
+    shown = [(combination, dev) for combination, dev in complete if math.isfinite(dev.mean.get(monitor, math.nan))]
     return PlotData(
-        ranked=tuple(one for one, _ in shown),
+        ranked=tuple(combination for combination, _ in shown),
         scores=tuple(score.unit * dev.mean[monitor] for _, dev in shown),
         spreads=tuple(score.unit * (dev.std[monitor] or 0.0) for _, dev in shown),
         score=score,
@@ -81,17 +73,17 @@ def plot_data(ranked: Sequence[Ranked], monitor: str, task: Task = CLASSIFICATIO
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """Where values lie on an axis.
+    """The scale of an axis.
 
     Attributes:
-        places: of each combination, in their order.
-        ticks: places that are told.
-        labels: what is told there.
-        grouped: whether each value is told, so that combinations form groups.
-        numeric: whether all values are numbers, so that a line may join them.
+        positions: position of each combination, in their order.
+        ticks: positions with a label.
+        labels: label of each tick.
+        grouped: combinations with the same value form a group, and each value has a tick if there is room.
+        numeric: all values are numbers, so that a line may join them.
     """
 
-    places: tuple[float, ...]
+    positions: tuple[float, ...]
     ticks: tuple[float, ...]
     labels: tuple[str, ...]
     grouped: bool
@@ -99,29 +91,32 @@ class Scale:
 
     @property
     def gap(self) -> float:
-        """The least distance between two places that hold combinations; 0 where there is one place."""
-        distinct = sorted(set(self.places))
+        """Smallest distance between the positions of two combinations; 0 for a single position."""
+        distinct = sorted(set(self.positions))
         return min((after - before for before, after in pairwise(distinct)), default=0.0)
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The lowest and the highest place; a little apart where they are one."""
-        every = (*self.places, *self.ticks) if self.grouped else self.places
-        low, high = min(every), max(every)
+        """Lowest and highest position; 0.5 below and above a single position."""
+        positions = (*self.positions, *self.ticks) if self.grouped else self.positions
+        low, high = min(positions), max(positions)
         return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def varied(ranked: Sequence[Ranked], axes: Sequence[str]) -> list[str]:
-    """Names the axes with at least two values."""
-    return [axis for axis in axes if len({one.text(axis) for one in ranked}) > 1]
+def varied_axes(ranked: Sequence[Ranked], axes: Sequence[str]) -> list[str]:
+    """Lists the axes with at least two values."""
+    return [axis for axis in axes if len({combination.text(axis) for combination in ranked}) > 1]
 
 
 def scale_of(ranked: Sequence[Ranked], axis: str) -> Scale:
-    """Gives a logarithmic scale to positive numbers over more than a decade, categories to few values and to words.
+    """Builds the scale of an axis.
+
+    Positive numbers over more than a decade have a logarithmic scale, more than 8 other numbers a linear one; other
+    values are categories.
 
     Args:
         ranked: the combinations.
-        axis: of the grid.
+        axis: name of an axis.
     """
     numbers = _numbers(ranked, axis)
     if numbers and min(numbers) > 0 and max(numbers) > DECADE * min(numbers):
@@ -129,29 +124,29 @@ def scale_of(ranked: Sequence[Ranked], axis: str) -> Scale:
     if numbers and len(set(numbers)) > FEW:
         low, high = min(numbers), max(numbers)
         ticks = [tick for tick in _round_numbers(low, high) if low <= tick <= high]
-        return Scale(places=tuple(numbers), ticks=tuple(ticks), labels=_even_labels(ticks), grouped=False)
+        return Scale(positions=tuple(numbers), ticks=tuple(ticks), labels=_even_labels(ticks), grouped=False)
     return _categories(ranked, axis)
 
 
 def score_scale(scores: Sequence[float]) -> Scale:
-    """Gives the scale of scores, with ticks on both sides of them."""
+    """Builds a linear scale of scores, with ticks below and above them."""
     low, high = min(scores), max(scores)
     if not high > low:
         low, high = low - 1, high + 1
     ticks = _round_numbers(low, high)
-    return Scale(places=tuple(scores), ticks=tuple(ticks), labels=_even_labels(ticks), grouped=True)
+    return Scale(positions=tuple(scores), ticks=tuple(ticks), labels=_even_labels(ticks), grouped=True)
 
 
-def plain(text: str, letters: int = LETTERS) -> str:
-    """Writes text that a picture can hold: short, of letters that its font has, no mathematics."""
-    held = "".join(sign if sign.isprintable() and ord(sign) < PRINTED else "?" for sign in text)
-    short = held if len(held) <= letters else f"{held[: letters - 3]}..."
+def plot_text(text: str, letters: int = LETTERS) -> str:
+    """Shortens text for a plot, replaces letters that the font lacks and escapes mathematics."""
+    printable = "".join(sign if sign.isprintable() and ord(sign) < FIRST_MISSING else "?" for sign in text)
+    short = printable if len(printable) <= letters else f"{printable[: letters - 3]}..."
     return short.replace("$", r"\$")
 
 
 def _numbers(ranked: Sequence[Ranked], axis: str) -> list[float]:
-    """Gives the values of an axis of finite numbers, empty for any other."""
-    values = [one.fields.get(axis, UNSET) for one in ranked]
+    """Returns the values of an axis if all are finite numbers, else an empty list."""
+    values = [combination.fields.get(axis, UNSET) for combination in ranked]
     numbers = [float(value) for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
     return numbers if len(numbers) == len(values) and all(map(math.isfinite, numbers)) else []
 
@@ -159,44 +154,44 @@ def _numbers(ranked: Sequence[Ranked], axis: str) -> list[float]:
 def _logarithmic(numbers: Sequence[float]) -> Scale:
     distinct = sorted(set(numbers))
     grouped = len(distinct) <= FEW
-    told = _apart(distinct if grouped else _marks(distinct[0], distinct[-1]))
+    ticks = _separate(distinct if grouped else _log_ticks(distinct[0], distinct[-1]))
     return Scale(
-        places=tuple(map(math.log10, numbers)),
-        ticks=tuple(map(math.log10, told)),
-        labels=_labels(told),
+        positions=tuple(map(math.log10, numbers)),
+        ticks=tuple(map(math.log10, ticks)),
+        labels=_labels(ticks),
         grouped=grouped,
     )
 
 
-def _marks(low: float, high: float) -> list[float]:
-    """Gives powers of ten between two numbers, and their threefold where there are few."""
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Returns powers of ten between two numbers, and three times each if there are few."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     steps = (1, 3) if last - first <= MANY_DECADES else (1,)
-    marks = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
-    return [mark for mark in marks if low <= mark <= high]
+    ticks = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
+    return [tick for tick in ticks if low <= tick <= high]
 
 
-def _apart(numbers: Sequence[float]) -> list[float]:
-    """Leaves out numbers that would be written over those before them."""
-    least = CLOSE * math.log10(numbers[-1] / numbers[0])
-    told = [numbers[0]]
+def _separate(numbers: Sequence[float]) -> list[float]:
+    """Removes numbers whose labels would overlap on a logarithmic scale."""
+    distance = CLOSE * math.log10(numbers[-1] / numbers[0])
+    kept = [numbers[0]]
     for number in numbers[1:]:
-        if math.log10(number / told[-1]) >= least:
-            told.append(number)
-    return told
+        if math.log10(number / kept[-1]) >= distance:
+            kept.append(number)
+    return kept
 
 
 def _categories(ranked: Sequence[Ranked], axis: str) -> Scale:
-    """Gives each value a place: numbers in their order, words in that of the grid."""
-    in_order = sorted(ranked, key=lambda one: one.combination)
-    values = {one.text(axis): one.fields.get(axis, UNSET) for one in in_order}
+    """Builds a scale with one position for each value: numbers by size, then words in the order of the grid."""
+    ordered = sorted(ranked, key=lambda combination: combination.combination)
+    values = {combination.text(axis): combination.fields.get(axis, UNSET) for combination in ordered}
     names = sorted(values, key=lambda name: _order(values[name]))
-    places = {name: float(place) for place, name in enumerate(names)}
-    shown = names[:: math.ceil(len(names) / MOST_TICKS)]
+    positions = {name: float(index) for index, name in enumerate(names)}
+    shown = names[:: math.ceil(len(names) / MAX_TICKS)]
     return Scale(
-        places=tuple(places[one.text(axis)] for one in ranked),
-        ticks=tuple(places[name] for name in shown),
-        labels=tuple(map(plain, shown)),
+        positions=tuple(positions[combination.text(axis)] for combination in ranked),
+        ticks=tuple(positions[name] for name in shown),
+        labels=tuple(map(plot_text, shown)),
         grouped=True,
         numeric=bool(_numbers(ranked, axis)),
     )
@@ -215,7 +210,7 @@ def _labels(numbers: Sequence[float]) -> tuple[str, ...]:
 
 
 def _even_labels(numbers: Sequence[float]) -> tuple[str, ...]:
-    """Writes numbers with equally many decimals."""
+    """Formats numbers with the same number of decimals."""
     labels = _labels(numbers)
     decimals = max((len(label.partition(".")[2]) for label in labels), default=0)
     return labels if any("e" in label for label in labels) else tuple(f"{number:.{decimals}f}" for number in numbers)

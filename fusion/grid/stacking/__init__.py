@@ -1,1 +1,1 @@
-"""Stacks: several models trained as one."""
+"""Stacks: several models of equal structure, trained as one."""

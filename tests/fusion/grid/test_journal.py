@@ -27,11 +27,11 @@ def test_a_model_scores_what_it_scores_in_mmer_train(trainable: Path, tmp_path: 
     for model in models(every):
         own, run = journal.folder(model), RunFolder(tmp_path / "run").model(model.fold.name, 0)
         assert (own.path / WEIGHTS).read_bytes() == (run.path / WEIGHTS).read_bytes()
-        assert journal.result(model, 0).test is None
+        assert journal.scores(model, 0).test is None
         journal.open_test(model, sources(every).of(every[0].plan))
         for name in (PREDICTIONS, SCORES):
             assert (own.path / name).read_bytes() == (run.path / name).read_bytes()
-        result, scores = journal.result(model, 7), run.read(SCORES)
+        result, scores = journal.scores(model, 7), run.read(SCORES)
         assert result.combination == 7
         assert result.test == {metric: scores[metric] for metric in ("wa", "ua", "wf1", "mf1")}
         assert (result.dev, result.epoch) == (scores["dev_scores"], scores["epoch"])
@@ -46,7 +46,7 @@ def test_a_test_part_is_opened_once(trainable: Path, tmp_path: Path) -> None:
     journal.open_test(model, source)
     (journal.folder(model).path / WEIGHTS).unlink()
     journal.open_test(model, source)  # reads no weights any more
-    assert journal.result(model, 0).test is not None
+    assert journal.scores(model, 0).test is not None
 
 
 def test_a_model_of_a_version_without_macro_f1_has_it_on_test_alone(trainable: Path, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_model_of_a_version_without_macro_f1_has_it_on_test_alone(trainable: P
     journal, _ = trained(tmp_path, every, folds=["1"])
     (model,) = models(every, folds=["1"])
     journal.open_test(model, sources(every).at(0))
-    result, folder = journal.result(model, 0), journal.folder(model)
+    result, folder = journal.scores(model, 0), journal.folder(model)
     entry = folder.read(ENTRY)
     for one in entry["curves"]:
         del one["dev"]["mf1"]
@@ -63,7 +63,7 @@ def test_a_model_of_a_version_without_macro_f1_has_it_on_test_alone(trainable: P
     folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, PREDICTIONS)))
     before = (folder.path / SCORES).read_bytes()
     journal.open_test(model, sources(every).at(0))
-    older = journal.result(model, 0)
+    older = journal.scores(model, 0)
     assert older.test == result.test
     assert older.dev == {name: value for name, value in result.dev.items() if name != "mf1"}
     assert (folder.path / SCORES).read_bytes() == before
@@ -94,11 +94,13 @@ def test_a_default_that_is_another_by_now_makes_no_two_models_one(trainable: Pat
     entry = folder.read(ENTRY)
     del entry["decides"]["training"]["schedule"]  # of a version that had no such field
     folder.write(ENTRY, entry)
-    assert journal.result(model, 0).epoch == entry["epoch"]
+    assert journal.scores(model, 0).epoch == entry["epoch"]
     entry["decides"]["training"]["lr"] = 0.77
     folder.write(ENTRY, entry)
-    with pytest.raises(MmerError, match=rf"{model.key} holds a model of another training; delete it, or name another"):
-        journal.result(model, 0)
+    with pytest.raises(
+        MmerError, match=rf"{model.key} holds a model with a different training; delete it, or choose another"
+    ):
+        journal.scores(model, 0)
 
 
 @pytest.mark.parametrize("name", [SCORES, PREDICTIONS])
@@ -111,12 +113,12 @@ def test_scores_that_cannot_be_read_are_closed_until_they_are_made_anew(
     (model,) = models(every, folds=["1"])
     source, path = sources(every).at(0), journal.folder(model).path
     journal.open_test(model, source)
-    whole, result = (path / name).read_bytes(), journal.result(model, 0)
+    whole, result = (path / name).read_bytes(), journal.scores(model, 0)
     (path / name).write_text(content)
-    assert journal.result(model, 0).test == (result.test if name == PREDICTIONS else None)
+    assert journal.scores(model, 0).test == (result.test if name == PREDICTIONS else None)
     journal.open_test(model, source)
     assert (path / name).read_bytes() == whole
-    assert journal.result(model, 0) == result
+    assert journal.scores(model, 0) == result
 
 
 @pytest.mark.parametrize("content", ["", "{}"])
@@ -124,19 +126,19 @@ def test_a_cost_that_cannot_be_read_is_none(trainable: Path, tmp_path: Path, con
     every = planned(trainable, "audio", {})
     journal, _ = trained(tmp_path, every, folds=["1"])
     (model,) = models(every, folds=["1"])
-    result = journal.result(model, 0)
+    result = journal.scores(model, 0)
     (journal.folder(model).path / "cost.json").write_text(content)
-    assert journal.result(model, 0) == replace(result, seconds=0.0)
+    assert journal.scores(model, 0) == replace(result, seconds=0.0)
 
 
 def test_a_failure_is_kept_with_its_reason(trainable: Path, tmp_path: Path) -> None:
     every, journal = planned(trainable, "audio", {}), Journal(tmp_path)
     model = models(every)[0]
     assert not journal.holds(model)
-    journal.write(ModelOutcome(model=model, failure="diverged: so"), CPU)
+    journal.write(model, ModelOutcome(failure="diverged: so"), CPU)
     assert journal.holds(model)
     assert not journal.trained(model)
-    result = journal.result(model, 0)
+    result = journal.scores(model, 0)
     assert (result.failure, result.dev, result.epoch, result.test) == ("diverged: so", {}, 0, None)
 
 
@@ -146,8 +148,8 @@ def test_an_entry_that_cannot_be_read_is_told_in_one_line(trainable: Path, tmp_p
     model = models(every)[0]
     journal.folder(model).make()
     (journal.folder(model).path / ENTRY).write_text(content)
-    with pytest.raises(MmerError, match=f"{ENTRY} is no entry of this version; delete .* to train anew"):
-        journal.result(model, 0)
+    with pytest.raises(MmerError, match=f"{ENTRY} is not an entry of this version; delete .* to train the model again"):
+        journal.scores(model, 0)
 
 
 def test_weights_that_are_gone_are_told_with_the_way_out(trainable: Path, tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_weights_that_are_gone_are_told_with_the_way_out(trainable: Path, tmp_pa
     journal, _ = trained(tmp_path, every, folds=["1"])
     model = models(every)[0]
     (journal.folder(model).path / WEIGHTS).write_bytes(b"no weights")
-    with pytest.raises(MmerError, match=r"cannot read .*weights.safetensors .*; delete .* to train the model anew"):
+    with pytest.raises(MmerError, match=r"cannot read .*weights.safetensors .*; delete .* to train the model again"):
         journal.open_test(model, sources(every).at(0))
 
 
@@ -180,7 +182,7 @@ def test_weights_of_another_head_are_one_line(trainable: Path, tmp_path: Path) -
     save_file({"linear.weight": np.zeros(3, dtype=np.float32)}, folder.path / WEIGHTS)
     folder.write(ENTRY, {**folder.read(ENTRY), "weights": folder.digest(WEIGHTS)})
     with pytest.raises(
-        MmerError, match=r"does not fit the head, \d+ weights differ .*; delete .* to train the model an"
+        MmerError, match=r"does not fit the head, \d+ weights differ .*; delete .* to train the model ag"
     ):
         journal.load_model(model)
 
@@ -188,9 +190,9 @@ def test_weights_of_another_head_are_one_line(trainable: Path, tmp_path: Path) -
 def test_a_model_is_claimed_by_one_at_a_time(trainable: Path, tmp_path: Path) -> None:
     first, second = models(planned(trainable, "audio", {}))[:2]
     journal, other = Journal(tmp_path), Journal(tmp_path)
-    with journal.claimed(first) as mine, other.claimed(first) as theirs, other.claimed(second) as free:
+    with journal.claim(first) as mine, other.claim(first) as theirs, other.claim(second) as free:
         assert (mine, theirs, free) == (True, False, True)
-    with other.claimed(first) as theirs:
+    with other.claim(first) as theirs:
         assert theirs
 
 

@@ -57,9 +57,9 @@ def test_the_variants_of_a_paper_are_changes() -> None:
         ({"lrr": [0.1]}, [], "no field 'lrr'; did you mean lr"),
         ({"dropout": []}, [], "dropout has no value"),
         ({"dropout": [0.1, 0.1]}, [], "given the value 0.1 twice"),
-        ({}, [{"dropout": "0.1..0.2"}], "is a range, which is only for --grid"),
-        ({}, ["published"], "name a --recipe that has some"),
-        ({"epochs": [1, 2]}, [], "epochs is an axis of the grid and is set besides"),
+        ({}, [{"dropout": "0.1..0.2"}], "is a range, which only --grid takes"),
+        ({}, ["published"], "choose a --recipe with variants"),
+        ({"epochs": [1, 2]}, [], "epochs is both an axis of the grid and set to a single value"),
     ],
 )
 def test_a_space_that_cannot_be_is_told_in_one_line(

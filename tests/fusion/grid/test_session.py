@@ -28,13 +28,13 @@ def opened(folder: Path) -> int:
 def test_only_each_folds_winner_is_scored_on_test(trainable: Path, tmp_path: Path) -> None:
     made, _ = session(trainable, "audio", tmp_path, seeds=(0, 1))
     found = run(made, *GRID)
-    assert len(found.results) == 4 * 3 * 2
+    assert len(found.scores) == 4 * 3 * 2
     assert opened(tmp_path) == 3 * 2
-    for one in found.results:
-        own = [other for other in found.results if (other.fold, other.combination) == (one.fold, one.combination)]
+    for one in found.scores:
+        own = [other for other in found.scores if (other.fold, other.combination) == (one.fold, one.combination)]
         assert (one.test is not None) == (found.winners[one.fold] == one.combination)
         dev = np.mean([other.dev["wf1"] for other in own])
-        best = [other for other in found.results if other.fold == one.fold]
+        best = [other for other in found.scores if other.fold == one.fold]
         if one.test is not None:
             assert dev == max(
                 np.mean([other.dev["wf1"] for other in best if other.combination == place]) for place in range(4)
@@ -46,7 +46,7 @@ def test_a_grid_may_choose_by_macro_f1(trainable: Path, tmp_path: Path) -> None:
     made, _ = session(trainable, "audio", tmp_path)
     found = run(made, "lr=0.03,0.001", "monitor=mf1")
     for fold, chosen in found.winners.items():
-        dev = {one.combination: one.dev["mf1"] for one in found.results if one.fold == fold}
+        dev = {one.combination: one.dev["mf1"] for one in found.scores if one.fold == fold}
         assert dev[chosen] == max(dev.values())
     report = grid_report(found, made.journal, made.cache, engine="shared")
     report.write()
@@ -61,11 +61,11 @@ def test_tests_that_were_opened_before_stay_out_of_sight(trainable: Path, tmp_pa
     made, _ = session(trainable, "audio", tmp_path)
     everything = run(made, *GRID, all_tests=True)
     assert opened(tmp_path) == 12
-    assert all(one.test for one in everything.results)
+    assert all(one.test for one in everything.scores)
     again, told = session(trainable, "audio", tmp_path)
     found = run(again, *GRID)
     assert told.started == []
-    assert sum(one.test is not None for one in found.results) == 3
+    assert sum(one.test is not None for one in found.scores) == 3
     assert found.winners == everything.winners
 
 
@@ -77,10 +77,10 @@ def test_what_lies_in_test_parts_decides_nothing(tmp_path: Path) -> None:
     for cache in (whole, scrambled):
         made, _ = session(cache, "audio", tmp_path / cache.stem)
         found.append(run(made, *GRID))
-    first = [[one.dev for one in grid.results if one.fold == "1"] for grid in found]
+    first = [[one.dev for one in grid.scores if one.fold == "1"] for grid in found]
     assert first[0] == first[1]
     assert found[0].winners["1"] == found[1].winners["1"]
-    tests = [[one.test for one in grid.results if one.fold == "1" and one.test] for grid in found]
+    tests = [[one.test for one in grid.scores if one.fold == "1" and one.test] for grid in found]
     assert tests[0] != tests[1]  # the scramble does change them
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cache.errors import MmerError
 from fusion.grid.axes import ValueRange
-from fusion.grid.space import Search, Space, key_of, read_space
+from fusion.grid.space import Search, Space, fields_key, read_space
 
 RANDOM = Search(kind="random", count=5)
 
@@ -79,7 +79,7 @@ def test_a_space_holds_the_product_of_its_axes_and_each_change_of_it(
     space = read_space("rescmfa", grid=grid, ablate=[f"gate={gate}" for gate in gates])
     found = listed(space)
     assert space.size == max(len(rates), 1) * max(len(layers), 1)
-    assert len(found) == len({key_of(fields) for fields in found}) == space.size * (1 + len(gates))
+    assert len(found) == len({fields_key(fields) for fields in found}) == space.size * (1 + len(gates))
     assert [dict(change) for change in space.changes] == [{"gate": gate} for gate in gates]
 
 
@@ -95,9 +95,7 @@ def test_a_sample_gives_bases_with_all_their_ablations() -> None:
 def test_more_samples_than_there_are_take_all_with_a_note() -> None:
     space = read_space("rescmfa", grid=["layers=1..2", "alpha=0,1"])
     assert [tuple(fields.values()) for fields in space.combinations(RANDOM, seed=0)] == [(1, 0), (1, 1), (2, 0), (2, 1)]
-    assert space.notes(RANDOM) == [
-        "--search random:5 asks for more combinations than there are (4); every one is taken"
-    ]
+    assert space.notes(RANDOM) == ["--search random:5 requests more combinations than there are (4); all are trained"]
     fewer = Search(kind="random", count=4)
     assert space.notes(fewer) == space.notes(Search()) == []
     assert read_space("rescmfa", grid=["alpha=0..1"]).notes(RANDOM) == []
@@ -112,7 +110,7 @@ def test_combinations_are_counted_where_they_can_be_listed(file: Path) -> None:
 
 def test_a_range_needs_a_search_that_samples() -> None:
     space = read_space("rescmfa", grid=["layers=2,4", "lr=log:1e-5..1e-2"])
-    assert space.axes[1].span == ValueRange(low=1e-5, high=1e-2, log=True)
+    assert space.axes[1].value_range == ValueRange(low=1e-5, high=1e-2, log=True)
     with pytest.raises(
         MmerError, match=r"^axis lr=log:1e-05..0.01 is a range, and --search grid needs values; .*random"
     ):
@@ -130,7 +128,7 @@ def test_a_file_holds_a_product(file: Path) -> None:
     )
     rest = {"layers": 2, "gate": "tanh", "stream.text": "a@1,2", "adapter": True}
     assert listed(space) == [{"lr": 1e-4, **rest}, {"lr": 3e-4, **rest}]
-    assert read_file(file, '{"lr": "1..2"}').axes[0].span == ValueRange(low=1.0, high=2.0)
+    assert read_file(file, '{"lr": "1..2"}').axes[0].value_range == ValueRange(low=1.0, high=2.0)
 
 
 def test_a_file_holds_a_union_of_products(file: Path) -> None:
@@ -145,7 +143,7 @@ def test_a_file_holds_a_union_of_products(file: Path) -> None:
     assert space.size == 5
     assert [(axis.name, axis.values) for axis in space.axes] == [("lr", (1.0, 2.0, 3.0)), ("alpha", (0.0,))]
     mixed = read_file(file, '[{"lr": [1, 2]}, {"lr": "0..1"}]')
-    assert [(axis.values, str(axis.span)) for axis in mixed.axes] == [((), "0.0..1.0")]
+    assert [(axis.values, str(axis.value_range)) for axis in mixed.axes] == [((), "0.0..1.0")]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +153,7 @@ def test_a_file_holds_a_union_of_products(file: Path) -> None:
         ("3", ' must hold an object such as {"lr": [1e-4, 3e-4]}, or a list of them'),
         ('[{"lr": 1}, 4]', ', object 2 must be an object such as {"lr": [1e-4, 3e-4]}, got 4'),
         ('[{"lr": 1}, {"lr": "much"}]', ", object 2: lr must be a number, got 'much'"),
-        ('{"lr": [1,\n}', ", line 2, column 1 is no JSON: Expecting value"),
+        ('{"lr": [1,\n}', ", line 2, column 1 is not JSON: Expecting value"),
         ('{"lr": []}', ": lr has no value; name one or more, such as lr=0.1,0.3"),
         ('{"lr": [1, 1.0]}', ": lr is given the value 1.0 twice; give it once"),
         ('{"lr": 1, "lr": 2}', ": lr is given twice; give it once, with all its values"),
@@ -164,7 +162,7 @@ def test_a_file_holds_a_union_of_products(file: Path) -> None:
         ('{"lr": "1,2"}', ": lr must be a number, got '1,2'"),
         ('{"gate": [["tanh"]]}', ": gate must be a word, got ['tanh']"),
         ('{"stream.text": 3}', ": stream.text must be the name of a stream, got 3"),
-        ('{"seed": [1]}', ": seed is no axis; every combination is trained with the seeds of --seeds"),
+        ('{"seed": [1]}', ": seed cannot be an axis; every combination is trained with the seeds of --seeds"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told_with_its_place(file: Path, text: str, told: str) -> None:
@@ -174,15 +172,17 @@ def test_what_is_wrong_in_a_file_is_told_with_its_place(file: Path, text: str, t
 
 
 def test_a_file_that_is_none_is_told(file: Path) -> None:
-    with pytest.raises(MmerError, match=r"cannot be read: No such file or directory; give --grid-file a file in JSON$"):
+    with pytest.raises(
+        MmerError, match=r"cannot be read: No such file or directory; --grid-file needs a file in JSON$"
+    ):
         read_space("rescmfa", grid_file=file)
     file.write_bytes(b'{"\xff')
-    with pytest.raises(MmerError, match="is no JSON: byte 2 is not UTF-8"):
+    with pytest.raises(MmerError, match="is not JSON: byte 2 is not UTF-8"):
         read_space("rescmfa", grid_file=file)
 
 
 def test_axes_stand_in_one_place_and_once(file: Path) -> None:
-    with pytest.raises(MmerError, match="--grid and --grid-file do not go together; write all axes"):
+    with pytest.raises(MmerError, match="--grid and --grid-file exclude each other; write all axes"):
         read_space("rescmfa", grid=["lr=1"], grid_file=file)
     with pytest.raises(MmerError, match="--grid: lr is given twice; give it once, with all its values"):
         read_space("rescmfa", grid=["lr=1", "alpha=0", "lr=2"])

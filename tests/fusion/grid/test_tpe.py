@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cache.errors import MmerError
 from fusion.grid.combinations import FieldValues
-from fusion.grid.space import Search, Space, key_of, read_space
+from fusion.grid.space import Search, Space, fields_key, read_space
 from fusion.grid.tpe import TreeSearch
 
 WIDE = ("lr=log:1e-5..1e-2", "dropout=0..0.5", "layers=1..6", "gate=tanh,identity")
@@ -40,7 +40,7 @@ def test_every_combination_is_asked_for_once_until_none_is_left(layers: int, rat
             search.tell(fields, float(str(fields["alpha"])))
     expected = space.combinations(Search(), seed=0)
     assert len(found) == len(expected)
-    assert {key_of(fields) for fields in found} == {key_of(fields) for fields in expected}
+    assert {fields_key(fields) for fields in found} == {fields_key(fields) for fields in expected}
 
 
 def test_the_defaults_alone_are_asked_for_once() -> None:
@@ -62,7 +62,7 @@ def test_scores_lead_to_where_they_are_better() -> None:
     near, far = ([abs(int(str(fields["layers"])) - 40) for fields in found[-20:]] for found in (best, worst))
     assert sum(near) / len(near) < 50
     assert sum(far) / len(far) > 65
-    assert len({key_of(fields) for fields in best}) == 50
+    assert len({fields_key(fields) for fields in best}) == 50
 
 
 def test_the_same_seed_and_scores_ask_for_the_same_whatever_the_order_of_scores() -> None:
@@ -94,8 +94,8 @@ def test_products_of_a_file_are_searched_together(tmp_path: Path) -> None:
     (tmp_path / "grid.json").write_text('[{"layers": [1, 2]}, {"layers": [2, 3], "gate": "tanh"}, {"layers": [2]}]')
     search = TreeSearch(read_space("rescmfa", grid_file=tmp_path / "grid.json"), seed=0, maximize=True)
     found = search.ask(10)
-    assert {key_of(fields) for fields in found} == {
-        key_of(fields)
+    assert {fields_key(fields) for fields in found} == {
+        fields_key(fields)
         for fields in ({"layers": 1}, {"layers": 2}, {"layers": 2, "gate": "tanh"}, {"layers": 3, "gate": "tanh"})
     }
     assert len(found) == 4
@@ -108,16 +108,18 @@ def test_a_range_that_holds_few_numbers_is_left_when_they_are_used_up() -> None:
 
 def test_a_score_is_told_once_and_of_what_was_asked_for() -> None:
     search = TreeSearch(space_of("layers=2,4"), seed=0, maximize=True)
-    with pytest.raises(ValueError, match=r"of a combination that was asked for; got {'layers': 2}"):
+    with pytest.raises(ValueError, match=r"got a score of {'layers': 2}"):
         search.tell({"layers": 2}, 0.5)
     (fields,) = search.ask(1)
     search.tell(fields, 0.5)
-    with pytest.raises(ValueError, match="a score is told once"):
+    with pytest.raises(ValueError, match="each proposed combination gets one score"):
         search.tell(fields, 0.5)
 
 
 def test_ablations_are_not_searched() -> None:
-    with pytest.raises(MmerError, match=r"^--ablate does not go with --search tpe, .*; ablate with --search grid or"):
+    with pytest.raises(
+        MmerError, match=r"^--ablate cannot be combined with --search tpe, .*; ablate with --search grid or"
+    ):
         TreeSearch(read_space("rescmfa", ablate=["alpha=0"]), seed=0, maximize=True)
 
 

@@ -191,7 +191,9 @@ def test_views_are_read_in_training(tmp_path: Path) -> None:
     finish(planned, tmp_path / "run")
     part = RunFolder(tmp_path / "run").model("1", 0)
     assert float(part.read_rows("curves.csv")[0]["ecl"]) > 0.1
-    assert part.read("scores.json")["notes"] == ["the views of ECL repeat what has no stream for text.view"]
+    assert part.read("scores.json")["notes"] == [
+        "no stream for text.view; the views of ECL use the original rows instead"
+    ]
 
 
 def test_utterances_that_a_head_cannot_take_in_full_are_listed(trainable: Path, tmp_path: Path) -> None:

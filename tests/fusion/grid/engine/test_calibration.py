@@ -7,8 +7,8 @@ import torch
 
 from fusion.experiment.plan import build
 from fusion.grid.engine import calibration as trials
-from fusion.grid.engine.calibration import calibrate, candidates, estimate_cost, steps_of, worth_a_trial
-from fusion.grid.engine.placement import ALONE, Placement, StackGroups, footprint_of, room_for
+from fusion.grid.engine.calibration import calibrate, candidates, estimate_cost, steps_of, worth_calibrating
+from fusion.grid.engine.placement import ALONE, Placement, StackGroups, footprint_of, models_in_memory
 from fusion.grid.journal import Journal
 from fusion.heads.catalog import count_parameters
 from tests.support.grids import CPU, models, planned, sources, trained
@@ -17,21 +17,21 @@ RATES = [{"lr": 0.1 / (place + 1), "batch_size": 8} for place in range(8)]
 
 
 @pytest.fixture
-def grouping(trainable: Path) -> StackGroups:
+def stack_groups(trainable: Path) -> StackGroups:
     every = planned(trainable, "concat", *RATES)
     return StackGroups(models(every), sources(every), stacking=True)
 
 
 def test_a_trial_measures_every_layout_that_suits_the_models(
-    grouping: StackGroups, monkeypatch: pytest.MonkeyPatch
+    stack_groups: StackGroups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trials, "threads_of", lambda device: 2)
-    assert candidates(grouping, CPU) == [ALONE, Placement(1, 2), Placement(8, 1), Placement(4, 2)]
-    source = grouping.sources
-    found = calibrate(grouping, source)
-    assert list(found.rates) == candidates(grouping, CPU)
+    assert candidates(stack_groups, CPU) == [ALONE, Placement(1, 2), Placement(8, 1), Placement(4, 2)]
+    source = stack_groups.sources
+    found = calibrate(stack_groups, source)
+    assert list(found.rates) == candidates(stack_groups, CPU)
     assert all(rate > 0 for rate in found.rates.values())
-    assert found.layout == ALONE or found.rates[found.layout] == max(found.rates.values())
+    assert found.placement == ALONE or found.rates[found.placement] == max(found.rates.values())
     assert "by a trial (steps per second: single models" in str(found)
 
 
@@ -44,35 +44,35 @@ def test_a_trial_measures_every_layout_that_suits_the_models(
     ],
 )
 def test_the_fastest_layout_is_taken_if_it_gains_enough(
-    grouping: StackGroups, monkeypatch: pytest.MonkeyPatch, rates: dict[Placement, float], expected: Placement
+    stack_groups: StackGroups, monkeypatch: pytest.MonkeyPatch, rates: dict[Placement, float], expected: Placement
 ) -> None:
-    monkeypatch.setattr(trials, "candidates", lambda grouping, device: list(rates))
-    monkeypatch.setattr(trials._Trial, "rate", lambda self, layout: rates[layout])
-    assert calibrate(grouping, grouping.sources).layout == expected
+    monkeypatch.setattr(trials, "candidates", lambda stack_groups, device: list(rates))
+    monkeypatch.setattr(trials._CalibrationRun, "rate", lambda self, placement: rates[placement])
+    assert calibrate(stack_groups, stack_groups.sources).placement == expected
 
 
-def test_a_layout_that_lacks_memory_is_no_choice(grouping: StackGroups, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = trials._Trial.rate
+def test_a_layout_that_lacks_memory_is_no_choice(stack_groups: StackGroups, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trials._CalibrationRun.rate
 
-    def rate(self: object, layout: Placement) -> float:
-        if layout.stack > 1:
+    def rate(self: object, placement: Placement) -> float:
+        if placement.stack > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(self, layout)  # type: ignore[arg-type]
+        return whole(self, placement)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trials._Trial, "rate", rate)
-    assert calibrate(grouping, grouping.sources).layout.stack == 1
+    monkeypatch.setattr(trials._CalibrationRun, "rate", rate)
+    assert calibrate(stack_groups, stack_groups.sources).placement.stack == 1
 
 
 def test_little_work_is_worth_no_trial(trainable: Path) -> None:
     few = models(planned(trainable, "concat", {"epochs": 1}))
     many = models(planned(trainable, "concat", *[{**one, "epochs": 500} for one in RATES]))
-    assert not worth_a_trial(few, CPU)
-    assert worth_a_trial(many, CPU)
+    assert not worth_calibrating(few, CPU)
+    assert worth_calibrating(many, CPU)
 
 
-def test_a_trial_leaves_nothing_behind(trainable: Path, tmp_path: Path, grouping: StackGroups) -> None:
+def test_a_trial_leaves_nothing_behind(trainable: Path, tmp_path: Path, stack_groups: StackGroups) -> None:
     before = torch.random.get_rng_state(), torch.get_num_threads()
-    calibrate(grouping, grouping.sources)
+    calibrate(stack_groups, stack_groups.sources)
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert torch.get_num_threads() == before[1]
 
@@ -83,7 +83,7 @@ def test_what_a_model_takes_grows_with_its_batch_and_its_width(trainable: Path) 
     assert small.parameters == large.parameters == 4 * count_parameters(build(every[0].plan, seed=0))
     assert 2.5 * small.activations < large.activations < 6 * small.activations
     assert wide.parameters > small.parameters
-    assert room_for(small, sources(every).at(0)) > room_for(wide, sources(every).at(0)) > 1
+    assert models_in_memory(small, sources(every).at(0)) > models_in_memory(wide, sources(every).at(0)) > 1
 
 
 def test_an_estimate_counts_what_is_left(trainable: Path, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_an_estimate_counts_what_is_left(trainable: Path, tmp_path: Path) -> Non
     assert found.seconds > 0
     trained(tmp_path, every)
     done = estimate_cost(models(every), sources(every), Journal(tmp_path))
-    assert (done.known, done.seconds, done.disk_bytes, done.layout) == (9, 0.0, 0, "")
+    assert (done.known, done.seconds, done.disk_bytes, done.placement) == (9, 0.0, 0, "")
 
 
 def test_steps_of_an_epoch_are_its_batches(trainable: Path) -> None:

@@ -31,7 +31,7 @@ def test_every_engine_trains_what_mmer_train_does(trainable: Path, tmp_path: Pat
     for place, one in enumerate(every):
         folds = finish(one.plan, tmp_path / f"run{place}")["folds"]
         for model, fold in zip(models([one]), folds, strict=True):
-            found = journal.result(model, place)
+            found = journal.scores(model, place)
             assert found.epoch == fold["epoch"]
             assert found.dev == pytest.approx(fold["dev_scores"], abs=1e-4)
 
@@ -63,7 +63,7 @@ class Dying(GridTold):
 def test_a_grid_that_was_killed_ends_as_an_undisturbed_one(trainable: Path, tmp_path: Path, engine: str) -> None:
     every = planned(trainable, "audio", *AXES)
     trained(tmp_path / "whole", every, engine=engine)
-    killed = Engine(engine, journal=Journal(tmp_path / "killed"), watcher=Dying(17), device=CPU)
+    killed = Engine(engine, journal=Journal(tmp_path / "killed"), progress=Dying(17), device=CPU)
     with pytest.raises(KeyError, match="killed"):
         killed.run(models(every), sources(every))
     assert 0 < len(weights_of(tmp_path / "killed")) < 12
@@ -78,7 +78,7 @@ def test_a_model_that_diverges_is_recorded_and_the_others_go_on(trainable: Path,
         trainable, "concat", {"lr": 0.01, "clip": 0.0}, {"lr": 1e30, "clip": 0.0}, {"lr": 0.02, "clip": 0.0}
     )
     journal, _ = trained(tmp_path, every, engine=engine)
-    failures = [journal.result(model, 0).failure for model in models(every)]
+    failures = [journal.scores(model, 0).failure for model in models(every)]
     assert [bool(one) for one in failures] == [False] * 3 + [True] * 3 + [False] * 3
     assert all(one.startswith("diverged: the l") and "epoch 1" in one for one in failures if one)
     _, told = trained(tmp_path, every, engine=engine)
@@ -100,7 +100,7 @@ def test_a_stack_that_lacks_memory_is_split_in_half(
     every = planned(trainable, "concat", *AXES)
     journal, _ = trained(tmp_path, every, engine="fused", folds=["1"])
     assert sizes == [4, 2, 2]
-    assert all(journal.result(model, 0).dev for model in models(every, folds=["1"]))
+    assert all(journal.scores(model, 0).dev for model in models(every, folds=["1"]))
 
 
 def test_a_model_that_never_fits_fails_for_this_run_alone(
@@ -112,7 +112,7 @@ def test_a_model_that_never_fits_fails_for_this_run_alone(
     every = planned(trainable, "concat", {})
     with monkeypatch.context() as patched:
         patched.setattr(training, "train_fold", never)
-        engine = Engine("shared", journal=Journal(tmp_path), watcher=GridTold(), device=CPU)
+        engine = Engine("shared", journal=Journal(tmp_path), progress=GridTold(), device=CPU)
         failed = engine.run(models(every), sources(every))
     assert {one.failure for one in failed.values()} == {"out of memory on cpu"}
     _, told = trained(tmp_path, every)
@@ -123,16 +123,16 @@ def test_what_another_grid_has_in_hand_is_waited_for_and_not_trained_again(train
     every = planned(trainable, "audio", {}, {"lr": 0.1})
     busy = models(every)[0]
     began, told = threading.Event(), GridTold()
-    engine = Engine("shared", journal=Journal(tmp_path), watcher=told, device=CPU)
+    engine = Engine("shared", journal=Journal(tmp_path), progress=told, device=CPU)
 
     def other_grid() -> None:
-        with Journal(tmp_path).claimed(busy):
+        with Journal(tmp_path).claim(busy):
             began.set()
             deadline = time.monotonic() + 60
             while len(told.outcomes) < 5 and time.monotonic() < deadline:
                 time.sleep(0.01)
             for outcome in training.train_models([busy], sources(every).at(0), lambda model, scores: None):
-                Journal(tmp_path).write(outcome, CPU)
+                Journal(tmp_path).write(busy, outcome, CPU)
 
     other = threading.Thread(target=other_grid)
     other.start()
@@ -140,13 +140,13 @@ def test_what_another_grid_has_in_hand_is_waited_for_and_not_trained_again(train
     engine.run(models(every), sources(every))
     other.join()
     assert Journal(tmp_path).trained(busy)
-    assert busy.key not in {outcome.model.key for outcome in told.outcomes}
+    assert busy.key not in told.outcomes
     assert len(told.outcomes) == 5
 
 
 def test_an_engine_that_is_asked_for_is_taken(trainable: Path, tmp_path: Path) -> None:
     every = planned(trainable, "audio", *AXES)
     for asked, expected in (("fused", Placement(64, 1)), ("shared", Placement(1, threads_of(CPU)))):
-        engine = Engine(asked, journal=Journal(tmp_path / asked), watcher=GridTold(), device=CPU)
+        engine = Engine(asked, journal=Journal(tmp_path / asked), progress=GridTold(), device=CPU)
         engine.run(models(every, folds=["1"]), sources(every))
-        assert engine.layout == expected
+        assert engine.placement == expected

@@ -10,7 +10,7 @@ import pytest
 from featurize.runtime.cluster import Cluster, Killed, Workers, cluster_of, own_device
 from fusion.data.memory import memory_budget
 from fusion.grid.engine import remote
-from fusion.grid.engine.remote import Task, run_on_workers, train_task
+from fusion.grid.engine.remote import WorkerTask, run_on_workers, train_task
 from fusion.grid.journal import Journal
 from tests.support.grids import CPU, GridTold, models, planned, trained, weights_of
 
@@ -18,7 +18,7 @@ AXES = [{"lr": 0.1}, {"lr": 1e30, "clip": 0.0}, {"dropout": 0.4, "epochs": 1}]
 on_cpu = partial(train_task, lambda name: CPU, 0.5)
 
 
-def alone(task: Any, items: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
+def alone(task: Any, items: Iterable[WorkerTask]) -> Iterator[tuple[WorkerTask, Any]]:
     """Runs tasks in this process, in place of a cluster."""
     for item in items:
         yield item, task(item, "cpu")
@@ -40,7 +40,7 @@ def test_workers_train_what_one_process_does(cluster: Cluster, trainable: Path, 
         models(every),
         cache=trainable,
         journal=Journal(tmp_path / "there"),
-        watcher=told,
+        progress=told,
     )
     assert not lost
     assert len(told.outcomes) == 9
@@ -52,18 +52,18 @@ def test_what_the_journal_holds_or_another_grid_has_is_not_sent(trainable: Path,
     every = planned(trainable, "audio", *AXES)
     journal, told = trained(tmp_path, every[:1])
     busy = models(every)[-1]
-    sent: list[Task] = []
+    sent: list[WorkerTask] = []
 
-    def noting(task: Any, items: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
+    def noting(task: Any, items: Iterable[WorkerTask]) -> Iterator[tuple[WorkerTask, Any]]:
         for item, came in alone(task, items):
             sent.append(item)
             yield item, came
 
-    with Journal(tmp_path).claimed(busy):
-        run_on_workers(noting, on_cpu, models(every), cache=trainable, journal=journal, watcher=told)
+    with Journal(tmp_path).claim(busy):
+        run_on_workers(noting, on_cpu, models(every), cache=trainable, journal=journal, progress=told)
     assert [one.models for one in sent] == [(("1", 0), ("2", 0), ("3", 0)), (("1", 0), ("2", 0))]
     assert not journal.holds(busy)
-    with journal.claimed(models(every)[4]) as free:  # nothing is held once it is over
+    with journal.claim(models(every)[4]) as free:  # nothing is held once it is over
         assert free
 
 
@@ -72,11 +72,11 @@ def test_a_combination_that_kills_its_worker_fails_and_is_tried_again_another_ti
 ) -> None:
     every, journal = planned(trainable, "audio", *AXES), Journal(tmp_path)
 
-    def killing(task: Any, items: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
+    def killing(task: Any, items: Iterable[WorkerTask]) -> Iterator[tuple[WorkerTask, Any]]:
         for place, item in enumerate(items):
             yield item, Killed("four workers died") if place == 1 else task(item, "cpu")
 
-    lost = run_on_workers(killing, on_cpu, models(every), cache=trainable, journal=journal, watcher=GridTold())
+    lost = run_on_workers(killing, on_cpu, models(every), cache=trainable, journal=journal, progress=GridTold())
     assert {one.failure for one in lost.values()} == {"killed its worker: four workers died"}
     assert [journal.holds(model) for model in models(every)] == [True] * 3 + [False] * 3 + [True] * 3
 
@@ -84,12 +84,12 @@ def test_a_combination_that_kills_its_worker_fails_and_is_tried_again_another_ti
 def test_a_worker_holds_no_more_features_than_it_may(trainable: Path, tmp_path: Path) -> None:
     every = planned(trainable, "audio", AXES[2])
     for name, share in (("held", 0.5), ("read", 0.0)):
-        remote._held.clear()
+        remote._loaded.clear()
         task = partial(train_task, lambda name: CPU, share)
         run_on_workers(
-            alone, task, models(every), cache=trainable, journal=Journal(tmp_path / name), watcher=GridTold()
+            alone, task, models(every), cache=trainable, journal=Journal(tmp_path / name), progress=GridTold()
         )
-        (source,) = remote._held.values()
+        (source,) = remote._loaded.values()
         assert bool(source._held) == (share > 0)
-        assert source.budget == memory_budget(CPU, share / remote.HELD)
+        assert source.budget == memory_budget(CPU, share / remote.LOADED)
     assert weights_of(tmp_path / "held") == weights_of(tmp_path / "read")

@@ -19,7 +19,7 @@ def test_combinations_of_other_modalities_share_their_features(trainable: Path) 
 def test_another_stream_for_a_role_has_features_of_its_own(trainable: Path) -> None:
     every = planned(trainable, "audio", {}, {"stream.audio": "logmel80"}, {"dropout": 0.3})
     shared = sources(every)
-    assert [shared.place(one.plan) for one in every] == [0, 1, 0]
+    assert [shared.index(one.plan) for one in every] == [0, 1, 0]
     assert shared.of(every[1].plan).streams["audio"].spec.name == "logmel80"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import MmerError
-from fusion.grid.report.ablation import CLOSED, Ablation, ablation, as_latex, as_markdown, write_ablation
+from fusion.grid.report.ablation import CLOSED, Ablation, ablation_table, as_latex, as_markdown, write_ablation
 from fusion.grid.report.tables import ALL_TESTS
 from fusion.run.folder import Folder
 from tests.support.scored import grid, opened, ranked
@@ -15,11 +15,11 @@ TITLE = "rescmfa on iemocap_4, session, 4 classes, seed 0, 2 folds"
 
 
 def closed_table() -> Ablation:
-    return ablation(ranked(opened(grid(), WON)), TITLE, base="as published")
+    return ablation_table(ranked(opened(grid(), WON)), TITLE, base="as published")
 
 
 def open_table() -> Ablation:
-    return ablation(ranked(opened(grid())), TITLE)
+    return ablation_table(ranked(opened(grid())), TITLE)
 
 
 def cells(markdown: str) -> list[list[str]]:
@@ -45,7 +45,7 @@ def test_differences_are_points_to_the_base() -> None:
 
 
 def test_a_base_that_lacks_models_has_no_differences() -> None:
-    table = ablation(ranked(grid({0: (0.5, None), 1: (0.4, 0.4)})), TITLE)
+    table = ablation_table(ranked(grid({0: (0.5, None), 1: (0.4, 0.4)})), TITLE)
     assert [row.gain for row in table.rows] == [None, None]
     assert table.rows[0].lack == "1 of 2 failed: diverged in epoch 0"
 
@@ -80,14 +80,14 @@ def test_open_tests_have_columns_and_decide_the_difference() -> None:
 
 def test_a_combination_that_won_everywhere_shows_its_test_and_others_stay_closed() -> None:
     results = opened(grid({0: (0.5, 0.5), 1: (0.4, 0.4)}), {"1": 0, "2": 0})
-    table = ablation(ranked(results), TITLE)
+    table = ablation_table(ranked(results), TITLE)
     assert (table.compared, table.shown) == ("dev", ("dev", "test"))
     assert [row[5] for row in cells(as_markdown(table))[2:]] == ["**40.00** ± 0.00", "-"]
     assert CLOSED in as_markdown(table)
 
 
 def test_a_single_combination_shows_no_test_that_was_not_chosen() -> None:
-    told = as_markdown(ablation(ranked(opened(grid({0: (0.5, 0.5)}))), TITLE))
+    told = as_markdown(ablation_table(ranked(opened(grid({0: (0.5, 0.5)}))), TITLE))
     assert ALL_TESTS[1:] not in told
     assert CLOSED not in told
 
@@ -121,19 +121,19 @@ def test_a_score_that_an_older_version_did_not_write_has_no_difference() -> None
         replace(one, dev={"wa": 0.5, "ua": 0.5, "wf1": 0.5, "loss": 1.0}) if one.combination else one
         for one in grid({0: (0.5, 0.5), 1: (0.4, 0.4)})
     ]
-    base, older = cells(as_markdown(ablation(ranked(results), TITLE)))[2:]
+    base, older = cells(as_markdown(ablation_table(ranked(results), TITLE)))[2:]
     assert base[4] == "**12.50** ± 0.00"
     assert (older[4], older[5:]) == ("-", ["+0.00", "+25.00", "+0.00", "-"])
 
 
 def test_equally_good_means_are_all_bold() -> None:
-    told = as_latex(ablation(ranked(grid({0: (0.5, 0.5), 1: (0.50001, 0.5)})), TITLE))
+    told = as_latex(ablation_table(ranked(grid({0: (0.5, 0.5), 1: (0.50001, 0.5)})), TITLE))
     assert told.count(r"\textbf{50.00}") == 4
     assert "-0.00" not in told
 
 
 def test_a_bar_in_a_value_does_not_end_a_cell() -> None:
-    told = as_markdown(ablation(ranked(grid({0: (0.5, 0.5)})), TITLE, base="a|b"))
+    told = as_markdown(ablation_table(ranked(grid({0: (0.5, 0.5)})), TITLE, base="a|b"))
     assert r"| a\|b | **50.00** ± 0.00 |" in told
 
 

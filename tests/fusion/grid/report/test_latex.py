@@ -1,7 +1,7 @@
 import re
 
 from fusion.grid.report.tables import latex_rows
-from fusion.grid.selection import nested
+from fusion.grid.selection import nested_scores
 from fusion.run.results import escaped
 from tests.support.scored import grid, opened, ranked
 
@@ -19,7 +19,7 @@ def test_every_sign_that_latex_reads_is_escaped() -> None:
 
 def test_the_nested_score_comes_first_and_incomplete_combinations_do_not_come() -> None:
     results = opened(grid(), WON)
-    rows = latex_rows("gcf2_net", ranked(results), nested(results, WON))
+    rows = latex_rows("gcf2_net", ranked(results), nested_scores(results, WON))
     cells = r"55.00 $\pm$ 7.07 & 27.50 $\pm$ 3.54 & 55.00 $\pm$ 7.07 & 13.75 $\pm$ 1.77 \\"
     assert rows[0] == rf"gcf2\_net, nested & {cells}"
     assert [row.split(" &")[0] for row in rows[1:]] == [
@@ -31,6 +31,6 @@ def test_the_nested_score_comes_first_and_incomplete_combinations_do_not_come() 
 
 def test_open_tests_have_rows_of_their_own() -> None:
     results = opened(grid())
-    rows = latex_rows("audio", ranked(results), nested(results, WON))
+    rows = latex_rows("audio", ranked(results), nested_scores(results, WON))
     assert [row.split(" &")[0].rpartition(", ")[2] for row in rows] == ["nested", *["dev", "test"] * 3]
     assert all(len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.grid.report.scale import Scale, plain, scale_of, score_scale, varied
+from fusion.grid.report.scale import Scale, plot_text, scale_of, score_scale, varied_axes
 from fusion.grid.selection import Ranked, rank
 
 NUMBERS = st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=40).filter(lambda values: len(set(values)) > 1)
@@ -19,7 +19,7 @@ def scale(values: list[object]) -> Scale:
 
 def test_positive_numbers_over_more_than_a_decade_are_logarithmic() -> None:
     told = scale([1e-4, 1e-3, 1e-2, 1e-3])
-    assert told.places == pytest.approx([-4, -3, -2, -3])
+    assert told.positions == pytest.approx([-4, -3, -2, -3])
     assert told.labels == ("0.0001", "0.001", "0.01")
     assert told.ticks == pytest.approx([-4, -3, -2])
     assert told.grouped
@@ -28,7 +28,7 @@ def test_positive_numbers_over_more_than_a_decade_are_logarithmic() -> None:
 @pytest.mark.parametrize("values", [[1, 2, 10], [0, 0.1, 100], [-1, 100], [1, 100, None], [1, 100, "all"]])
 def test_other_values_are_categories(values: list[object]) -> None:
     told = scale(values)
-    assert told.places == tuple(range(len(values)))
+    assert told.positions == tuple(range(len(values)))
     assert (told.grouped, told.numeric) == (True, all(isinstance(value, (int, float)) for value in values))
 
 
@@ -63,9 +63,9 @@ def test_all_places_and_ticks_of_numbers_lie_within_the_limits(values: list[floa
     told = scale(list(values))
     low, high = told.limits
     assert low < high
-    assert all(low <= place <= high for place in (*told.places, *told.ticks))
+    assert all(low <= place <= high for place in (*told.positions, *told.ticks))
     assert len(told.ticks) == len(told.labels) > 0
-    assert (np.argsort(told.places, kind="stable") == np.argsort(values, kind="stable")).all()
+    assert (np.argsort(told.positions, kind="stable") == np.argsort(values, kind="stable")).all()
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=30))
@@ -77,7 +77,7 @@ def test_ticks_of_scores_enclose_them(scores: list[float]) -> None:
 
 def test_axes_with_one_value_are_not_varied() -> None:
     some = rank([{"a": 1, "b": 2, "c": True}, {"a": 1, "b": 3}], [], "wf1")
-    assert varied(some, ["a", "b", "c"]) == ["b", "c"]
+    assert varied_axes(some, ["a", "b", "c"]) == ["b", "c"]
 
 
 def test_the_distance_of_places() -> None:
@@ -86,6 +86,6 @@ def test_the_distance_of_places() -> None:
 
 
 def test_text_that_a_picture_cannot_hold_is_replaced() -> None:
-    assert plain("$a_b$") == r"\$a_b\$"
-    assert plain("é\t\u6f22") == "é??"
-    assert plain("wavlm-base-plus-mean") == "wavlm-base-plus..."
+    assert plot_text("$a_b$") == r"\$a_b\$"
+    assert plot_text("é\t\u6f22") == "é??"
+    assert plot_text("wavlm-base-plus-mean") == "wavlm-base-plus..."

@@ -8,12 +8,12 @@ from fusion.grid.report.tables import (
     NESTED,
     NOT_NESTED,
     ONE_FOLD,
-    brief,
     failure_text,
     fold_table,
+    folds_won,
     grid_table,
-    sentences,
-    wins_of,
+    short_reason,
+    summary_lines,
 )
 from tests.support.scored import AXES, FOLDS, grid, opened, ranked, result
 
@@ -54,13 +54,13 @@ def test_a_score_that_an_older_version_did_not_write_is_a_dash() -> None:
     results = [replace(one, dev=older) for one in opened(grid({0: (0.5, 0.5)}))]
     assert grid_table(ranked(results), (), WON)[1][0][1:5] == ["50.00 ± 0.00"] * 3 + ["-"]
     assert fold_table(ranked(results), results, {"1": 0})[1][0][2:6] == ["50.00", "50.00", "50.00", "-"]
-    assert "W-F1 50.00 ± 0.00, M-F1 -" in sentences(ranked(results), results, {"1": 0})[1]
+    assert "W-F1 50.00 ± 0.00, M-F1 -" in summary_lines(ranked(results), results, {"1": 0})[1]
 
 
 def test_a_combination_may_win_several_folds() -> None:
     results = grid({0: (0.5, 0.5), 1: (0.4, 0.4)})
     assert grid_table(ranked(results), AXES, {"1": 0, "2": 0})[1][0][-1] == "best by mean dev; wins folds 1, 2"
-    assert wins_of(1, {"1": 0, "2": 0}) == []
+    assert folds_won(1, {"1": 0, "2": 0}) == []
 
 
 def test_the_folds_have_their_winners_and_the_nested_score_below() -> None:
@@ -83,7 +83,7 @@ def test_tables_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_is_nested_and_what_is_not_is_told() -> None:
     results = opened(grid(), WON)
-    nested, best = sentences(ranked(results), results, WON)
+    nested, best = summary_lines(ranked(results), results, WON)
     tested = "WA 55.00 ± 7.07, UA 27.50 ± 3.54, W-F1 55.00 ± 7.07, M-F1 13.75 ± 1.77"
     assert nested == f"nested: test {tested} over 2 folds; {NESTED}"
     dev = "WA 62.50 ± 10.61, UA 31.25 ± 5.30, W-F1 62.50 ± 10.61, M-F1 15.62 ± 2.65"
@@ -93,21 +93,21 @@ def test_what_is_nested_and_what_is_not_is_told() -> None:
 
 def test_open_tests_of_what_was_not_chosen_are_told() -> None:
     results = opened(grid())
-    _, best, last = sentences(ranked(results), results, WON)
+    _, best, last = summary_lines(ranked(results), results, WON)
     assert "test WA 52.50 ± 10.61" in best
     assert last == ALL_TESTS
 
 
 def test_a_single_fold_has_no_others_to_warn_of() -> None:
     results = [result(0, "1", 0.5, 0.4), result(1, "1", 0.4)]
-    nested, best = sentences(ranked(results), results, {"1": 0})
+    nested, best = summary_lines(ranked(results), results, {"1": 0})
     assert "WA 40.00, UA 20.00, W-F1 40.00, M-F1 10.00 over 1 fold;" in nested
     assert best.endswith(ONE_FOLD)
 
 
 def test_there_may_be_no_best() -> None:
     results = opened(grid({0: (0.5, None), 1: (None, 0.5)}))
-    assert len(sentences(ranked(results), results, dict(zip(FOLDS, (0, 1), strict=True)))) == 1
+    assert len(summary_lines(ranked(results), results, dict(zip(FOLDS, (0, 1), strict=True)))) == 1
 
 
 def test_models_that_are_missing_did_not_fail() -> None:
@@ -116,6 +116,6 @@ def test_models_that_are_missing_did_not_fail() -> None:
 
 
 def test_a_long_reason_is_cut() -> None:
-    assert brief("word " * 30) == "word word word word word word word word word..."
-    assert brief("the loss ctc is inf in batch 1 of epoch 12") == "diverged in epoch 12"
-    assert brief("diverged in epoch 3") == "diverged in epoch 3"
+    assert short_reason("word " * 30) == "word word word word word word word word word..."
+    assert short_reason("the loss ctc is inf in batch 1 of epoch 12") == "diverged in epoch 12"
+    assert short_reason("diverged in epoch 3") == "diverged in epoch 3"

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from fusion.data.features import CachedFeatures
-from fusion.grid.stacking.stack import stack_key, unstackable
+from fusion.grid.stacking.stack import stack_key, unstackable_reason
 from fusion.heads.catalog import HEADS, build_head, config_for
 from fusion.training.config import TrainConfig
 from tests.support.stacks import CONFIG, INPUTS, STACKED, models, source_of
@@ -20,14 +20,14 @@ def keyed(name: str, training: TrainConfig = CONFIG, **values: object) -> object
 
 
 def reason(name: str, training: TrainConfig = CONFIG, **values: object) -> str:
-    return unstackable(build_head(name, config_for(name, values), INPUTS, seed=0), training)
+    return unstackable_reason(build_head(name, config_for(name, values), INPUTS, seed=0), training)
 
 
 @pytest.mark.parametrize("name", STACKED)
 def test_models_that_differ_in_what_is_their_own_share_a_stack(name: str, source: CachedFeatures) -> None:
     heads = [(made.head(source), made.config) for made in models(name)]
     assert len({stack_key(head, config) for head, config in heads}) == 1
-    assert [unstackable(head, config) for head, config in heads] == ["", "", ""]
+    assert [unstackable_reason(head, config) for head, config in heads] == ["", "", ""]
 
 
 def test_training_fields_are_common_or_of_each_model() -> None:
