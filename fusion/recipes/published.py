@@ -189,8 +189,7 @@ PUBLISHED: Mapping[str, Published] = {
         ),
         notes=(
             "the headline is session 2 alone, though its Table 3 labels it 5-fold; the mean of the folds is WA 78.76",
-            f"{EXCHANGED}: 83.85 is impossible as accuracy of 1023 utterances, 81.92 is 838 of them; the mean may be "
-            "UA",
+            f"{EXCHANGED}: 83.85 cannot be an accuracy of 1023 utterances, 81.92 is 838 of them; the mean may be UA",
             TEST_EPOCH,
             ENCODER_960H,
         ),
