@@ -84,8 +84,8 @@ class LabelGuidedConfig(HeadConfig):
     Attributes:
         text_labels: start of the labels of text (semantic): ``random``, ``label-word`` or ``tfidf``; ``off`` for no
             labels.
-        tonal_labels: start of the labels of speech (tonal): ``random``, ``text`` (from the same words as labels of
-            text) or ``codebook``; ``off`` for no labels.
+        tonal_labels: start of the labels of speech (tonal): ``random``, ``text`` (from the words that describe a
+            class) or ``codebook``; ``off`` for no labels.
         words, frames: number of words and of joint codes that describe a class.
         idf: document of TF-IDF, ``utterance`` or ``class``.
         contrast: whether TF-IDF subtracts the mean score of the other classes.
