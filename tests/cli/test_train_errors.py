@@ -37,7 +37,7 @@ def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> Non
         ([*AUDIO, "--set", "lr=1", "--lr", "0.1"], "lr is given twice; give it once"),
         ([*AUDIO, "--set", "seed=1"], "seed is no field to set; it is given by --seed"),
         ([*AUDIO, "--modality-dropout", "2"], "modality_dropout must lie in [0, 1), got 2.0"),
-        ([*AUDIO, "--modality-dropout", "0.2"], "modality_dropout takes one of two modalities, there is audio alone"),
+        ([*AUDIO, "--modality-dropout", "0.2"], "modality_dropout (0.2) needs two modalities, got audio only; set it to 0"),
         (
             [*AUDIO, "--seed", "1", "--seed", "1"],
             "seeds must be numbers from 0 to 4294967295 that differ from each other, got 1, 1",

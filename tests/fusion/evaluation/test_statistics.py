@@ -201,9 +201,9 @@ def test_a_run_of_three_seeds_compares_with_a_run_of_one() -> None:
 
 def test_runs_on_other_utterances_or_labels_are_not_compared() -> None:
     run = predicted()
-    with pytest.raises(MmerError, match=r"different utterances: 2 are in one of them only \(first: u0\)"):
+    with pytest.raises(MmerError, match=r"different utterances: 2 are in only one of them \(first: u0\)"):
         compare(run, chosen(run, np.arange(2, len(run.ids))))
-    with pytest.raises(MmerError, match="disagree on the truth"):
+    with pytest.raises(MmerError, match="have different labels or speakers"):
         compare(run, replace(run, truth=(run.truth + 1) % 4))
 
 
