@@ -34,7 +34,7 @@ def test_impossible_fields_are_refused(field: str, value: object, told: str) -> 
 
 @pytest.mark.parametrize("modality", ["audio", "text"])
 def test_the_only_modality_cannot_be_dropped(modality: str) -> None:
-    with pytest.raises(ValueError, match=f"one of two modalities, there is {modality} alone; set it to 0"):
+    with pytest.raises(ValueError, match=f"needs two modalities, got {modality} only; set it to 0"):
         HeadConfig(modalities=modality, modality_dropout=0.1)
 
 
