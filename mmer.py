@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.grid.engine.local import GridProgress
     from fusion.grid.run import GridRun
-    from fusion.head import Batch, Head, HeadConfig, HeadInputs, HeadOutput
+    from fusion.head import Batch, Head, HeadOutput
+    from fusion.head_config import HeadConfig, HeadInputs
     from fusion.run.cross_validation import TrainingProgress
     from fusion.run.train import TrainedRun
 
@@ -41,8 +42,8 @@ __all__ = [
 IMPORTED_FROM = {
     "Batch": "fusion.head",
     "Head": "fusion.head",
-    "HeadConfig": "fusion.head",
-    "HeadInputs": "fusion.head",
+    "HeadConfig": "fusion.head_config",
+    "HeadInputs": "fusion.head_config",
     "HeadOutput": "fusion.head",
     "open_cache": "cache.joined",
 }
@@ -256,8 +257,8 @@ def grid(
         ({'lr': 0.001}, 0.921875)
     """
     from featurize.runtime.device import choose_device
-    from fusion.grid.run import GridRequest, grid_space, run_grid
-    from fusion.grid.space import parse_search
+    from fusion.grid.run import run_grid
+    from fusion.grid.space import GridRequest, grid_space, parse_search
 
     base = _request(
         fusion=fusion,

@@ -46,8 +46,10 @@ from cache.utterance import Utterance
 from cli.options import print_table
 from featurize.runtime.memory import keep_freed_memory
 from fusion.data.features import CachedFeatures
-from fusion.head import Batch, HeadInputs
-from fusion.heads.catalog import build_head, config_for
+from fusion.head import Batch
+from fusion.head_config import HeadInputs
+from fusion.heads.build import build_head
+from fusion.heads.catalog import config_for
 from fusion.training.steps import build_optimizer
 
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from cache.joined import AnyCache
     from featurize.runtime.cluster import Cluster
-    from fusion.grid.run import GridEstimate, GridRequest, GridRun
+    from fusion.grid.run import GridEstimate, GridRun
+    from fusion.grid.space import GridRequest
 
 ENGINES = ("auto", "fused", "shared", "dask")
 
@@ -178,8 +179,7 @@ def print_found(found: "GridRun | GridEstimate", *, as_json: bool = False, latex
 
 
 def _request(options: GridOptions) -> "GridRequest":
-    from fusion.grid.run import GridRequest, grid_space
-    from fusion.grid.space import parse_search
+    from fusion.grid.space import GridRequest, grid_space, parse_search
 
     base = experiment_request(options, seeds=_seeds(options))
     return GridRequest(

@@ -22,8 +22,9 @@ from benchmarks.support.iemocap import CLASSES
 from benchmarks.support.usual import Rows, padded, read_rows, train_epoch
 from fusion.experiment.fields import configure
 from fusion.grid.combinations import FieldValues
-from fusion.head import Batch, HeadInputs
-from fusion.heads.catalog import build_head
+from fusion.head import Batch
+from fusion.head_config import HeadInputs
+from fusion.heads.build import build_head
 from fusion.run.folder import COST
 from fusion.training.evaluate import dev_scores
 

@@ -229,7 +229,7 @@ class CachedFeatures:
 
 
 class TrainingSubset:
-    """The training subset of a fold and no other data, a `fusion.head.TrainingRows`.
+    """The training subset of a fold and no other data, a `fusion.head_config.TrainingRows`.
 
     Args:
         source: features of all utterances.

@@ -8,11 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fusion.head import Batch
-
-
-def view_role(role: str) -> str:
-    """Returns the role of the augmented view of a role."""
-    return f"{role}.view"
+from fusion.head_config import view_role
 
 
 def with_views(batch: Batch, roles: Sequence[str]) -> tuple[Batch, Tensor]:

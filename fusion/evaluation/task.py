@@ -7,16 +7,16 @@ matrices (`fusion.evaluation.statistics`, `fusion.run.results`) support only cla
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from fusion.arrays import ClassIds
 from fusion.evaluation.metrics import METRICS, compute_scores
+
+if TYPE_CHECKING:
+    from torch import Tensor  # commands list and check monitors before torch is imported
 
 Array: TypeAlias = npt.NDArray[Any]
 LOSS = "loss"  # name of the loss on the development subset
@@ -59,8 +59,8 @@ class Loss(Protocol):
     """The main loss of a task."""
 
     def __call__(
-        self, outputs: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
-    ) -> Tensor:
+        self, outputs: "Tensor", targets: "Tensor", *, weights: "Tensor | None" = None, smoothing: float = 0.0
+    ) -> "Tensor":
         """Computes a scalar from the outputs of a head, ``(batch, outputs)``, and the targets, ``(batch, ...)``."""
         ...
 
@@ -98,8 +98,8 @@ class Task:
     loss_name: str
     monitors: tuple[str, ...]
     loss: Loss
-    balance: Callable[[Array, int], Tensor]
-    predict: Callable[[Tensor], Tensor]
+    balance: Callable[[Array, int], "Tensor"]
+    predict: Callable[["Tensor"], "Tensor"]
     decide: Callable[[Array], Array]
     evaluate: Evaluate
     columns: Callable[[Sequence[str]], list[str]]
@@ -135,7 +135,9 @@ class Task:
 LOSS_SCORE = Score(name=LOSS, title=LOSS, higher_is_better=False, in_percent=False)
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    outputs: "Tensor", targets: "Tensor", *, weights: "Tensor | None" = None, smoothing: float = 0.0
+) -> "Tensor":
     """Computes the mean cross entropy.
 
     Args:
@@ -144,10 +146,12 @@ def cross_entropy(outputs: Tensor, targets: Tensor, *, weights: Tensor | None = 
         weights: weight of each class, ``(classes,)``.
         smoothing: label smoothing in [0, 1).
     """
+    from torch.nn import functional
+
     return functional.cross_entropy(outputs.float(), targets, weight=weights, label_smoothing=smoothing)
 
 
-def class_weights(targets: ClassIds, classes: int) -> Tensor:
+def class_weights(targets: ClassIds, classes: int) -> "Tensor":
     """Computes the weight n / (classes * count) of each class, ``(classes,)``, as scikit-learn's ``balanced``.
 
     Args:
@@ -158,11 +162,13 @@ def class_weights(targets: ClassIds, classes: int) -> Tensor:
         >>> class_weights(np.array([0, 0, 0, 1]), 2)
         tensor([0.6667, 2.0000])
     """
+    import torch
+
     counts = torch.bincount(torch.from_numpy(targets), minlength=classes)
     return (len(targets) / (classes * counts.clamp(min=1))).to(torch.float32)
 
 
-def _softmax(outputs: Tensor) -> Tensor:
+def _softmax(outputs: "Tensor") -> "Tensor":
     return outputs.softmax(dim=1)
 
 

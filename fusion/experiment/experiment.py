@@ -11,9 +11,11 @@ from cache.joined import AnyCache
 from fusion.experiment.fields import configure
 from fusion.experiment.streams import StreamSelection, streams_of
 from fusion.fingerprint import digest_of
-from fusion.head import HeadConfig
+from fusion.head_config import HeadConfig
 from fusion.heads.catalog import head_spec
+from fusion.protocols.catalog import AUTO, find_protocol
 from fusion.protocols.folds import Fold
+from fusion.protocols.labels import find_label_set
 from fusion.protocols.split import Filters, Split
 from fusion.recipes.catalog import Recipe, recipe
 from fusion.training.config import SEEDS, TrainConfig
@@ -145,7 +147,11 @@ class ExperimentRequest:
             raise MmerError(
                 f"recipe {settings.name} is for head {settings.fusion}, not for {self.fusion}; leave --fusion out"
             )
-        head_spec(self.head)
+        configure(self.head, {**(settings.fields if settings else {}), **self.fields})
+        if self.protocol not in {None, "", AUTO}:
+            find_protocol(str(self.protocol))
+        if self.labels:
+            find_label_set(self.labels)
 
     @property
     def settings(self) -> Recipe | None:

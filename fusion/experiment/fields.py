@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from cache.errors import MmerError
 from fusion.config import configured, nearest
-from fusion.head import HeadConfig
+from fusion.head_config import HeadConfig
 from fusion.heads.catalog import config_for, head_spec
 from fusion.training.config import TrainConfig
 

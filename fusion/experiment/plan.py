@@ -1,16 +1,18 @@
 """Run plan: a run that can start, with streams, labels and folds selected and all checks passed before any training."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache.joined import AnyCache
 from fusion.evaluation.task import Task, task_of
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.streams import StreamSelection, head_inputs, select_streams
 from fusion.fingerprint import without_defaults
-from fusion.head import Head, HeadInputs
-from fusion.heads.catalog import build_head
+from fusion.head_config import HeadInputs
 from fusion.protocols.split import Split, split_cache
+
+if TYPE_CHECKING:
+    from fusion.head import Head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
     return plan
 
 
-def build(plan: RunPlan, *, seed: int) -> Head:
+def build(plan: RunPlan, *, seed: int) -> "Head":
     """Builds the head of a run.
 
     Args:
@@ -118,4 +120,6 @@ def build(plan: RunPlan, *, seed: int) -> Head:
     Raises:
         MmerError: if the configuration of the head does not fit the streams.
     """
+    from fusion.heads.build import build_head  # imports torch, which nothing that is checked before needs
+
     return build_head(plan.experiment.fusion, plan.experiment.head, plan.inputs, seed=seed)

@@ -12,8 +12,7 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import ROLES, StreamSpec
 from fusion.config import nearest
-from fusion.data.views import view_role
-from fusion.head import AUDIO, TEXT, HeadConfig, HeadInputs, Weights
+from fusion.head_config import AUDIO, TEXT, HeadConfig, HeadInputs, Weights, view_role
 from fusion.recipes.catalog import Recipe
 
 LANGUAGE = "language"  # role of JFM's language layers if they are of another encoder than the text stream

@@ -16,10 +16,9 @@ import numpy as np
 from cache.errors import MmerError
 from cache.stream import ROLES
 from fusion.config import configured, nearest
-from fusion.data.views import view_role
 from fusion.experiment.streams import LANGUAGE
 from fusion.grid.combinations import FieldValues, fields_text, value_text
-from fusion.head import AUDIO, TEXT
+from fusion.head_config import AUDIO, TEXT, view_role
 from fusion.heads.catalog import head_spec
 from fusion.training.config import TrainConfig
 

@@ -6,6 +6,7 @@ A combination is planned as a run of its own; one that cannot be trained is skip
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
@@ -14,7 +15,9 @@ from fusion.experiment.plan import RunPlan, plan_run
 from fusion.fingerprint import digest_of
 from fusion.protocols.folds import Fold
 from fusion.training.config import TrainConfig
-from fusion.training.loop import TrainedModel
+
+if TYPE_CHECKING:
+    from fusion.training.loop import TrainedModel
 
 FieldValues = Mapping[str, object]  # values by axis
 
@@ -69,7 +72,7 @@ class ModelOutcome:
         notes: notes of the head on the fold.
     """
 
-    trained: TrainedModel | None = None
+    trained: "TrainedModel | None" = None
     failure: str = ""
     notes: tuple[str, ...] = ()
 

@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 
-from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.data.features import RESIDENT_SHARE
-from fusion.experiment.experiment import ExperimentRequest
-from fusion.grid.combinations import FieldValues, Model, ModelOutcome, fields_text, models_of
+from fusion.grid.combinations import Model, ModelOutcome, fields_text, models_of
 from fusion.grid.engine.calibration import CostEstimate, estimate_cost
 from fusion.grid.engine.local import Engine, GridProgress
 from fusion.grid.engine.placement import AUTO, FUSED, SHARED
@@ -19,44 +17,14 @@ from fusion.grid.engine.remote import GridCluster, RemoteEngine
 from fusion.grid.journal import Journal
 from fusion.grid.report.output import GridReport, grid_report
 from fusion.grid.session import GridSession
-from fusion.grid.space import RANDOM, TPE, Search, Space, read_space
+from fusion.grid.space import RANDOM, TPE, GridRequest, Search
 from fusion.heads.catalog import file_name_of
-from fusion.recipes.catalog import Recipe
 from fusion.recipes.comparison import published_table
 from fusion.run.train import CPU, default_folder
 from fusion.training.checkpoint import EpochScores
 
-PUBLISHED = "published"  # stands for the changes of all variants that the recipe's paper published
 ENGINES = (AUTO, FUSED, SHARED)  # of this process
 DASK = RemoteEngine.name
-EVERY_COMBINATION = Search()
-
-
-@dataclass(frozen=True, kw_only=True)
-class GridRequest:
-    """A requested grid: an experiment, the space of its changes, and how the space is searched.
-
-    Attributes:
-        base: experiment that every combination changes.
-        space: the combinations.
-        search: the search of the space.
-        search_seed: random seed of the search, if it is random or by tpe.
-        report_all_tests: score the test subsets of all combinations, for ablation tables.
-
-    Raises:
-        MmerError: if a field is both an axis of the space and set by the base.
-    """
-
-    base: ExperimentRequest
-    space: Space
-    search: Search = EVERY_COMBINATION
-    search_seed: int = 0
-    report_all_tests: bool = False
-
-    def __post_init__(self) -> None:
-        twice = [axis.name for axis in self.space.axes if axis.name in self.base.fields]
-        if twice:
-            raise MmerError(f"{twice[0]} is both an axis of the grid and set to a single value; remove one of the two")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,29 +93,6 @@ class SilentGridProgress:
 
     def done(self, model: Model, outcome: ModelOutcome) -> None:
         """Does nothing."""
-
-
-def grid_space(
-    base: ExperimentRequest,
-    *,
-    grid: Sequence[str] | Mapping[str, object] = (),
-    ablate: Sequence[str | FieldValues] = (),
-    grid_file: Path | None = None,
-) -> Space:
-    """Reads the space of a grid, the published variants of a recipe included.
-
-    Args:
-        base: experiment that every combination changes.
-        grid: axes to cross, as `fusion.grid.space.read_space` reads them.
-        ablate: changes, in the same forms; ``published`` stands for the variants of the recipe's paper.
-        grid_file: axes in JSON.
-
-    Raises:
-        MmerError: if an axis or a change cannot be read, or ``published`` is given without a recipe with variants.
-    """
-    changes = [change for change in ablate if change != PUBLISHED]
-    space = read_space(base.head, grid=grid, ablate=changes, grid_file=grid_file)
-    return space.with_changes(_published_changes(base.settings)) if len(changes) < len(ablate) else space
 
 
 def run_grid(
@@ -253,12 +198,3 @@ def _session(
 
 def _default_journal(request: GridRequest, cache: Path) -> Path:
     return default_folder(cache, f"{file_name_of(request.base.head)}-grid")
-
-
-def _published_changes(settings: Recipe | None) -> list[FieldValues]:
-    """Returns the changes of a recipe's published variants."""
-    figures = settings.published.figures if settings else ()
-    changes = [figure.change for figure in figures if figure.change and not figure.head]
-    if not changes:
-        raise MmerError(f"--ablate {PUBLISHED} needs variants that a paper published; choose a --recipe with variants")
-    return changes

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from cache.errors import MmerError
+from fusion.experiment.experiment import ExperimentRequest
 from fusion.grid.axes import Axis, AxisReader, ValueRange
 from fusion.grid.combinations import FieldValues
+from fusion.recipes.catalog import Recipe
 
+PUBLISHED = "published"  # stands for the changes of all variants that the recipe's paper published
 GRID, RANDOM, TPE = "grid", "random", "tpe"
 SEARCHES = (GRID, RANDOM, TPE)
 SHUFFLED = 100_000  # most combinations that are shuffled as a whole, so that samples of one seed begin alike
@@ -51,63 +54,7 @@ class Search:
         return f"{self.kind}:{self.count}" if self.count else self.kind
 
 
-def parse_search(text: str) -> Search:
-    """Reads ``grid``, ``random:N`` or ``tpe:N``.
-
-    Raises:
-        MmerError: if the text has another form.
-
-    Example:
-        >>> parse_search("random:50"), parse_search("grid")
-        (Search(kind='random', count=50), Search(kind='grid', count=0))
-    """
-    kind, colon, count = (part.strip() for part in text.partition(":"))
-    if kind not in SEARCHES:
-        raise MmerError(f"--search {text} is not a search; write grid, random:50 or tpe:50")
-    if kind == GRID and colon:
-        raise MmerError(
-            f"--search {text}: grid trains every combination and takes no number; write random:N or tpe:N for a sample"
-        )
-    if kind != GRID and not (count.isascii() and count.isdecimal() and int(count)):
-        raise MmerError(f"--search {text}: {kind} needs a number of combinations (1 or more), such as {kind}:50")
-    return Search(kind=kind, count=int(count or 0))
-
-
-def cross(products: Products) -> Iterator[FieldValues]:
-    """Yields every combination of each product, the first axis slowest; ranges must be of whole numbers."""
-    from sklearn.model_selection import ParameterGrid  # here and below: the import takes more than a second
-
-    return map(_ordered, ParameterGrid([_parameters(axes, lists=True) for axes in products]))
-
-
-def sample(products: Products, count: int, seed: int) -> list[FieldValues]:
-    """Draws distinct combinations; a shorter sample is the beginning of a longer one with the same seed.
-
-    Args:
-        products: the axes of each product.
-        count: number of combinations; there are fewer where ranges are too narrow.
-        seed: random seed of the sample.
-    """
-    countable = all(
-        axis.count and not (axis.value_range and axis.value_range.log) for axes in products for axis in axes
-    )
-    spaces = [_parameters(axes, lists=countable) for axes in products]
-    drawn = _shuffle(spaces, count, seed) if countable else _draw(spaces, count * DRAWS, seed)
-    return list(islice(distinct(map(_ordered, drawn)), count))
-
-
-def distinct(combinations: Iterable[FieldValues]) -> Iterator[FieldValues]:
-    """Yields each combination once, where it occurs first."""
-    seen: set[Hashable] = set()
-    for fields in combinations:
-        if (key := fields_key(fields)) not in seen:
-            seen.add(key)
-            yield fields
-
-
-def fields_key(fields: FieldValues) -> Hashable:
-    """Returns a key that is equal for combinations with the same values, in any order."""
-    return frozenset(fields.items())
+EVERY_COMBINATION = Search()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +129,115 @@ class Space:
                 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class GridRequest:
+    """A requested grid: an experiment, the space of its changes, and how the space is searched.
+
+    Attributes:
+        base: experiment that every combination changes.
+        space: the combinations.
+        search: the search of the space.
+        search_seed: random seed of the search, if it is random or by tpe.
+        report_all_tests: score the test subsets of all combinations, for ablation tables.
+
+    Raises:
+        MmerError: if a field is both an axis of the space and set by the base.
+    """
+
+    base: ExperimentRequest
+    space: Space
+    search: Search = EVERY_COMBINATION
+    search_seed: int = 0
+    report_all_tests: bool = False
+
+    def __post_init__(self) -> None:
+        twice = [axis.name for axis in self.space.axes if axis.name in self.base.fields]
+        if twice:
+            raise MmerError(f"{twice[0]} is both an axis of the grid and set to a single value; remove one of the two")
+
+
+def grid_space(
+    base: ExperimentRequest,
+    *,
+    grid: Sequence[str] | Mapping[str, object] = (),
+    ablate: Sequence[str | FieldValues] = (),
+    grid_file: Path | None = None,
+) -> Space:
+    """Reads the space of a grid, the published variants of a recipe included.
+
+    Args:
+        base: experiment that every combination changes.
+        grid: axes to cross, as `fusion.grid.space.read_space` reads them.
+        ablate: changes, in the same forms; ``published`` stands for the variants of the recipe's paper.
+        grid_file: axes in JSON.
+
+    Raises:
+        MmerError: if an axis or a change cannot be read, or ``published`` is given without a recipe with variants.
+    """
+    changes = [change for change in ablate if change != PUBLISHED]
+    space = read_space(base.head, grid=grid, ablate=changes, grid_file=grid_file)
+    return space.with_changes(_published_changes(base.settings)) if len(changes) < len(ablate) else space
+
+
+def parse_search(text: str) -> Search:
+    """Reads ``grid``, ``random:N`` or ``tpe:N``.
+
+    Raises:
+        MmerError: if the text has another form.
+
+    Example:
+        >>> parse_search("random:50"), parse_search("grid")
+        (Search(kind='random', count=50), Search(kind='grid', count=0))
+    """
+    kind, colon, count = (part.strip() for part in text.partition(":"))
+    if kind not in SEARCHES:
+        raise MmerError(f"--search {text} is not a search; write grid, random:50 or tpe:50")
+    if kind == GRID and colon:
+        raise MmerError(
+            f"--search {text}: grid trains every combination and takes no number; write random:N or tpe:N for a sample"
+        )
+    if kind != GRID and not (count.isascii() and count.isdecimal() and int(count)):
+        raise MmerError(f"--search {text}: {kind} needs a number of combinations (1 or more), such as {kind}:50")
+    return Search(kind=kind, count=int(count or 0))
+
+
+def cross(products: Products) -> Iterator[FieldValues]:
+    """Yields every combination of each product, the first axis slowest; ranges must be of whole numbers."""
+    from sklearn.model_selection import ParameterGrid  # here and below: the import takes more than a second
+
+    return map(_ordered, ParameterGrid([_parameters(axes, lists=True) for axes in products]))
+
+
+def sample(products: Products, count: int, seed: int) -> list[FieldValues]:
+    """Draws distinct combinations; a shorter sample is the beginning of a longer one with the same seed.
+
+    Args:
+        products: the axes of each product.
+        count: number of combinations; there are fewer where ranges are too narrow.
+        seed: random seed of the sample.
+    """
+    countable = all(
+        axis.count and not (axis.value_range and axis.value_range.log) for axes in products for axis in axes
+    )
+    spaces = [_parameters(axes, lists=countable) for axes in products]
+    drawn = _shuffle(spaces, count, seed) if countable else _draw(spaces, count * DRAWS, seed)
+    return list(islice(distinct(map(_ordered, drawn)), count))
+
+
+def distinct(combinations: Iterable[FieldValues]) -> Iterator[FieldValues]:
+    """Yields each combination once, where it occurs first."""
+    seen: set[Hashable] = set()
+    for fields in combinations:
+        if (key := fields_key(fields)) not in seen:
+            seen.add(key)
+            yield fields
+
+
+def fields_key(fields: FieldValues) -> Hashable:
+    """Returns a key that is equal for combinations with the same values, in any order."""
+    return frozenset(fields.items())
+
+
 def read_space(
     fusion: str,
     *,
@@ -221,6 +277,15 @@ def read_space(
     ]
     reader.check_changes(changes)
     return Space(products=products, changes=tuple(changes))
+
+
+def _published_changes(settings: Recipe | None) -> list[FieldValues]:
+    """Returns the changes of a recipe's published variants."""
+    figures = settings.published.figures if settings else ()
+    changes = [figure.change for figure in figures if figure.change and not figure.head]
+    if not changes:
+        raise MmerError(f"--ablate {PUBLISHED} needs variants that a paper published; choose a --recipe with variants")
+    return changes
 
 
 def _shuffle(spaces: Sequence[FieldValues], count: int, seed: int) -> Iterable[FieldValues]:

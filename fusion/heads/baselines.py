@@ -13,100 +13,20 @@
 - C-3: a single modality is pooled and classified alone.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fusion.head import AUDIO, BOTH, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput
+from fusion.head import Batch, Head, HeadOutput
+from fusion.head_config import AUDIO, BOTH, TEXT, HeadInputs
+from fusion.heads.configs.baselines import ConcatConfig, CrossAttentionConfig, PooledConfig, ScoreConfig, UnimodalConfig
 from fusion.nn.attention import CrossLayer, attention_heads_for
 from fusion.nn.dropout import Dropout
-from fusion.nn.layers import POOLING, Pool, input_projection
+from fusion.nn.layers import Pool, input_projection
 
 ATTENTION_HEADS = 8
 OTHER = {AUDIO: TEXT, TEXT: AUDIO}
 EPS = 1e-5  # added to the variance; the default of torch's layer_norm
-
-
-@dataclass(frozen=True, kw_only=True)
-class PooledConfig(HeadConfig):
-    """Configuration of a head that pools each modality.
-
-    Attributes:
-        pooling: ``mean`` or ``max``.
-    """
-
-    pooling: str = "mean"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.pooling not in POOLING:
-            raise ValueError(f"pooling must be one of {', '.join(POOLING)}, got {self.pooling!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnimodalConfig(PooledConfig):
-    """Configuration of a model of one modality.
-
-    Attributes:
-        normalize: whether the features of each utterance are normalized to mean 0 and variance 1, over all rows and
-            dimensions together, for each layer of a stacked stream alone.
-        hidden: width of a linear layer with ReLU that each row passes before pooling; 0 for no such layer.
-    """
-
-    adapter: bool = False
-    modalities: str = AUDIO
-    normalize: bool = False
-    hidden: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.normalize and self.standardize:
-            raise ValueError("normalize uses the utterance, standardize the training subset; set only one of them")
-        if self.hidden < 0:
-            raise ValueError(f"hidden must be a width, or 0 for no hidden layer, got {self.hidden}")
-        if self.modalities == BOTH:
-            raise ValueError(f"modalities must be {AUDIO} or {TEXT} for a unimodal model, got {BOTH!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreConfig(PooledConfig):
-    """Configuration of two unimodal models whose logits are added."""
-
-    adapter: bool = False
-
-    def unimodal(self, modality: str) -> UnimodalConfig:
-        """Returns the configuration of the model of a modality; with `dim` 0, its width is that of its stream."""
-        shared = {name: getattr(self, name) for name in ("dim", "adapter", "dropout", "pooling", "standardize")}
-        return UnimodalConfig(**shared, modalities=modality)
-
-    @property
-    def loss_weights(self) -> Mapping[str, float]:
-        """Weight 1 for the cross entropy of each model."""
-        return dict.fromkeys(self.roles, 1.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConcatConfig(PooledConfig):
-    """Configuration of the concatenation of pooled features."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrossAttentionConfig(PooledConfig):
-    """Configuration of cross-attention.
-
-    Attributes:
-        heads: number of attention heads; 0 for 8, or for the greatest smaller number that divides the width.
-    """
-
-    heads: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.heads < 0:
-            raise ValueError(f"heads must not be negative, got {self.heads}")
 
 
 class Unimodal(Head):

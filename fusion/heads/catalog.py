@@ -3,24 +3,36 @@
 A head outside the catalog is named by its import path, ``package.module:Class`` (`fusion.heads.import_path`).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import torch
-from torch import nn
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from cache.errors import MmerError
 from fusion.config import configured, nearest
-from fusion.data.memory import is_out_of_memory
-from fusion.head import AUDIO, TEXT, Head, HeadConfig, HeadInputs
-from fusion.heads.baselines import Concat, CrossAttention, Score, Unimodal
-from fusion.heads.bimodal import Bimodal
-from fusion.heads.import_path import import_head, is_import_path, source_digest
-from fusion.heads.jfm import JFM
-from fusion.heads.label_guided.head import LabelGuided
-from fusion.heads.rescmfa import ResCMFA
-from fusion.heads.tab import MulTAB
-from fusion.nn.dropout import seed_dropout
+from fusion.head_config import AUDIO, TEXT, HeadConfig
+from fusion.heads.configs.baselines import ConcatConfig, CrossAttentionConfig, ScoreConfig, UnimodalConfig
+from fusion.heads.configs.bimodal import BimodalConfig
+from fusion.heads.configs.jfm import JFMConfig
+from fusion.heads.configs.label_guided import LabelGuidedConfig
+from fusion.heads.configs.rescmfa import ResCMFAConfig
+from fusion.heads.configs.tab import MulTABConfig
+
+if TYPE_CHECKING:
+    from fusion.head import Head
+
+IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def is_import_path(name: str) -> bool:
+    """Returns whether the name of a head is an import path.
+
+    Example:
+        >>> is_import_path("my_heads:Gated"), is_import_path("a.b:Gated"), is_import_path("rescmfa")
+        (True, True, False)
+    """
+    return IMPORT_PATH.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,75 +40,88 @@ class HeadSpec:
     """One row of the catalog.
 
     Attributes:
-        head: class of the head.
+        head: import path ``package.module:Class``, so that the catalog is read without torch.
+        config: class of its configuration, equal to `Head.config_class` of the class.
         summary: description in one line.
         paper: DOI, arXiv number or other reference of the publication.
         fixed: fields whose value belongs to the row and cannot be changed, field -> value.
         source: digest of the source file of a head named by its import path; empty for a head of the catalog.
     """
 
-    head: type[Head]
+    head: str
+    config: type[HeadConfig]
     summary: str
     paper: str
     fixed: Mapping[str, object] = field(default_factory=dict)
     source: str = ""
 
-    @property
-    def config(self) -> type[HeadConfig]:
-        """Class of the configuration."""
-        return self.head.config_class
+    def head_class(self) -> "type[Head]":
+        """Imports the class of the head."""
+        module, _, name = self.head.partition(":")
+        found: type[Head] = getattr(import_module(module), name)
+        return found
 
 
 HEADS: Mapping[str, HeadSpec] = {
     "rescmfa": HeadSpec(
-        head=ResCMFA,
+        head="fusion.heads.rescmfa:ResCMFA",
+        config=ResCMFAConfig,
         summary="GCF2-Net: residual cross-modal fusion attention, global-aware block, CTC",
         paper="doi:10.3389/fnins.2023.1183132",
     ),
     "bimodal": HeadSpec(
-        head=Bimodal,
+        head="fusion.heads.bimodal:Bimodal",
+        config=BimodalConfig,
         summary="cross-modal coding blocks and BiGRU, predictive coding and contrastive learning",
         paper="doi:10.1080/08839514.2024.2356992",
     ),
     "tab": HeadSpec(
-        head=MulTAB,
+        head="fusion.heads.tab:MulTAB",
+        config=MulTABConfig,
         summary="Mul-TAB: self-attention, cross-modal encoder, temporal-aware block",
         paper="doi:10.3390/app14083276",
     ),
     "jfm": HeadSpec(
-        head=JFM,
+        head="fusion.heads.jfm:JFM",
+        config=JFMConfig,
         summary="joint vectors through layers of ViT and RoBERTa, inter-class contrastive learning",
         paper="arXiv:2405.17900",
     ),
     "label-guided": HeadSpec(
-        head=LabelGuided,
+        head="fusion.heads.label_guided.head:LabelGuided",
+        config=LabelGuidedConfig,
         summary="LE-MER: label embeddings guide how speech is aligned to text",
         paper="Interspeech 2023, github.com/Digimonseeker/LE-MER",
     ),
     "concat": HeadSpec(
-        head=Concat,
+        head="fusion.heads.baselines:Concat",
+        config=ConcatConfig,
         summary="pooled audio and text, concatenated",
         paper="baseline of JFM, 2024",
     ),
     "cross-attention": HeadSpec(
-        head=CrossAttention,
+        head="fusion.heads.baselines:CrossAttention",
+        config=CrossAttentionConfig,
         summary="one cross-attention each way, pooled and concatenated",
         paper="baseline of JFM, 2024",
     ),
     "audio": HeadSpec(
-        head=Unimodal,
+        head="fusion.heads.baselines:Unimodal",
+        config=UnimodalConfig,
         summary="audio alone: mean pool and a linear layer",
         paper="arXiv:2105.01051",
         fixed={"modalities": AUDIO},
     ),
     "text": HeadSpec(
-        head=Unimodal,
+        head="fusion.heads.baselines:Unimodal",
+        config=UnimodalConfig,
         summary="text alone: mean pool and a linear layer",
         paper="arXiv:2105.01051",
         fixed={"modalities": TEXT},
     ),
     "score": HeadSpec(
-        head=Score,
+        head="fusion.heads.baselines:Score",
+        config=ScoreConfig,
         summary="the sum of the logits of audio alone and text alone, each trained by itself",
         paper="baseline of LE-MER, Interspeech 2023",
     ),
@@ -112,9 +137,11 @@ def head_spec(name: str) -> HeadSpec:
         MmerError: if the name is unknown, or the class cannot be imported or is not a usable head.
     """
     if is_import_path(name):
+        from fusion.heads.import_path import import_head, source_digest  # imports torch
+
         head = import_head(name)
         summary = next(iter((head.__doc__ or "").strip().splitlines()), "")
-        return HeadSpec(head=head, summary=summary, paper="", source=source_digest(head))
+        return HeadSpec(head=name, config=head.config_class, summary=summary, paper="", source=source_digest(head))
     if name not in HEADS:
         own_head = "a head of your own is named module:Class, such as my_heads:MyHead"
         raise MmerError(f"unknown head {name!r}; {own_head if '.' in name or ':' in name else nearest(name, HEADS)}")
@@ -180,40 +207,3 @@ def config_for(name: str, values: Mapping[str, object]) -> HeadConfig:
         if values.get(fixed, value) != value:
             raise MmerError(f"{fixed} of head {name} is always {value}, got {values[fixed]!r}")
     return configured(spec.config, {**values, **spec.fixed}, owner=f"head {name}")
-
-
-def build_head(name: str, config: HeadConfig, inputs: HeadInputs, *, seed: int) -> Head:
-    """Builds a head on the CPU; equal seeds give equal heads.
-
-    The caller's random generators keep their state.
-
-    Args:
-        name: name in the catalog, or an import path.
-        config: an instance of the head's `Head.config_class`.
-        inputs: description of the data.
-        seed: seed of the weights and of all dropout.
-
-    Raises:
-        MmerError: if the name is unknown, the configuration does not fit the data, or the head does not fit in memory.
-        ValueError: if the configuration belongs to another head.
-    """
-    spec = head_spec(name)
-    if type(config) is not spec.config:
-        raise ValueError(f"head {name} is configured by {spec.config.__name__}, got {type(config).__name__}")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too, which are not forked here
-        try:
-            head = spec.head(config, inputs)
-        except ValueError as error:
-            raise MmerError(f"head {name}: {error}") from error
-        except (RuntimeError, MemoryError, TypeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise MmerError(f"head {name} needs more memory than is available; choose a smaller dim") from error
-    seed_dropout(head, seed)
-    return head
-
-
-def count_parameters(head: nn.Module) -> int:
-    """Counts the trainable parameters."""
-    return sum(parameter.numel() for parameter in head.parameters() if parameter.requires_grad)

@@ -8,7 +8,6 @@ path, so that it can import modules next to it and has the same name in every pr
 import importlib
 import inspect
 import os
-import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -21,21 +20,11 @@ from types import ModuleType, NoneType, UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
 from cache.errors import MmerError
-from fusion.head import Head, HeadConfig
+from fusion.head import Head
+from fusion.head_config import HeadConfig
 from fusion.training.config import TrainConfig
 
-IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 FIELD_TYPES = (bool, int, float, str)
-
-
-def is_import_path(name: str) -> bool:
-    """Returns whether the name of a head is an import path.
-
-    Example:
-        >>> is_import_path("my_heads:Gated"), is_import_path("a.b:Gated"), is_import_path("rescmfa")
-        (True, True, False)
-    """
-    return IMPORT_PATH.fullmatch(name) is not None
 
 
 def import_head(path: str) -> type[Head]:
@@ -74,12 +63,12 @@ def check_config(path: str, head: type[Head]) -> None:
     config = getattr(head, "config_class", None)
     if config is None:
         raise MmerError(
-            f"head {path}: {head.__name__} has no config_class; set it to a subclass of fusion.head.HeadConfig, "
+            f"head {path}: {head.__name__} has no config_class; set it to a subclass of fusion.head_config.HeadConfig, "
             "or to HeadConfig itself"
         )
     if not isinstance(config, type) or not issubclass(config, HeadConfig) or "__dataclass_fields__" not in vars(config):
         raise MmerError(
-            f"head {path}: config_class must be a subclass of fusion.head.HeadConfig with "
+            f"head {path}: config_class must be a subclass of fusion.head_config.HeadConfig with "
             f"@dataclass(frozen=True, kw_only=True), got {getattr(config, '__name__', config)}"
         )
     training_fields = {field.name for field in fields(TrainConfig)}

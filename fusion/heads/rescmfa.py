@@ -25,9 +25,8 @@ Where the paper is silent or contradicts itself (docs/decisions.md#gcf2-net):
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -35,86 +34,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fusion.head import AUDIO, BOTH, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput, TrainingRows
-from fusion.losses.ctc import REDUCTIONS, ctc_loss, feasible
+from fusion.head import Batch, Head, HeadOutput
+from fusion.head_config import AUDIO, BOTH, TEXT, HeadInputs, TrainingRows
+from fusion.heads.configs.rescmfa import CHARS, CTC, ResCMFAConfig
+from fusion.losses.ctc import ctc_loss, feasible
 from fusion.nn.attention import Attention, attention_heads_for
 from fusion.nn.dropout import Dropout
 from fusion.nn.layers import Pool, input_projection
 
 Streams: TypeAlias = Mapping[str, Tensor]  # by modality
-CHARS, CTC = "chars", "ctc"
 SYMBOLS = 32  # characters of wav2vec2-base, including the blank
 ATTENTION_HEADS = 12  # G-1
 EXPANSION = 4  # 768 -> 3072, as printed
 KERNEL = 31  # rows, of `LocalGate`
+
 # Range of the first spatial weights, divided by the number of rows they mix, as in the public gMLP package
 START_RANGE = 1e-3
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"identity": lambda gate: gate, "tanh": torch.tanh}
-CHOICES = {
-    "residual": ("block", "module"),
-    "gate": tuple(ACTIVATIONS),
-    "sgu": ("dense", "dwconv"),
-    "ctc_reduction": REDUCTIONS,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResCMFAConfig(HeadConfig):
-    """Configuration of GCF2-Net.
-
-    Attributes:
-        layers: number m of ResCMFA layers; the paper has 4 for IEMOCAP and 2 for MELD.
-        heads: number of heads of each attention; 0 for 12, or for the greatest smaller number that divides the width.
-        residual: what a block adds to its output: ``block`` for its query input, ``module`` for the initial features
-            (G-3).
-        global_aware: whether the global-aware block exists.
-        gate: activation of the gate of that block, ``identity`` or ``tanh`` (G-7).
-        gate_residual: whether the global-aware block adds its input (G-6).
-        sgu: gate of that block, ``dense`` over fixed slots or ``dwconv`` over any length (G-8).
-        text_slots: number of tokens that the dense gate reads.
-        audio_slots: number of frames that the dense gate reads; 1500 are 30 s of wav2vec 2.0.
-        alpha: weight of the CTC loss.
-        ctc_reduction: ``mean`` or ``sum`` (G-10).
-    """
-
-    per_model: ClassVar[frozenset[str]] = HeadConfig.per_model | {"alpha"}
-
-    layers: int = 4
-    heads: int = 0
-    residual: str = "block"
-    global_aware: bool = True
-    gate: str = "identity"
-    gate_residual: bool = True
-    sgu: str = "dense"
-    text_slots: int = 128
-    audio_slots: int = 1500
-    alpha: float = 0.1
-    ctc_reduction: str = "mean"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name, least in {"layers": 0, "heads": 0, "text_slots": 1, "audio_slots": 1, "alpha": 0}.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-
-    @property
-    def slots(self) -> Mapping[str, int]:
-        """Number of slots of each modality that the head reads, in the order in which streams are joined."""
-        slots = {TEXT: self.text_slots, AUDIO: self.audio_slots}
-        return {modality: count for modality, count in slots.items() if self.reads(modality)}
-
-    @property
-    def training_roles(self) -> tuple[str, ...]:
-        """The characters of the transcript, if there is a CTC loss."""
-        return (CHARS,) if self.loss_weights else ()
-
-    @property
-    def loss_weights(self) -> Mapping[str, float]:
-        """Weight alpha for the CTC loss, if the head reads audio."""
-        return {CTC: self.alpha} if self.alpha and self.reads(AUDIO) else {}
 
 
 class ResCMFA(Head):

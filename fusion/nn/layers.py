@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fusion.head import HeadConfig, HeadInputs, TrainingRows
+from fusion.head_config import HeadConfig, HeadInputs, TrainingRows
 from fusion.nn.dropout import Dropout
 
 CONSTANT = 1e-6  # a dimension with a smaller standard deviation is centred but not scaled

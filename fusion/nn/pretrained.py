@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import MmerError
-from fusion.head import Weights
+from fusion.head_config import Weights
 from fusion.nn.attention import TransformerLayer
 from fusion.nn.sequences import MaskedRows
 

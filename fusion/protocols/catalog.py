@@ -111,6 +111,18 @@ PROTOCOLS: Mapping[str, Protocol] = {
 DEFAULTS: Mapping[str, str] = {"iemocap": "session", "meld": "official", "ravdess": "actor6", "demo": "session"}
 
 
+def find_protocol(name: str) -> Protocol:
+    """Looks up a protocol by its name.
+
+    Raises:
+        MmerError: if the name is unknown.
+    """
+    try:
+        return PROTOCOLS[name]
+    except KeyError:
+        raise MmerError(f"unknown protocol {name!r}; known: {', '.join([*PROTOCOLS, AUTO])}") from None
+
+
 def choose_protocol(
     requested: str | None, corpus: str, utterances: Sequence[Utterance], classes: ClassIds
 ) -> tuple[str, list[str]]:
@@ -131,7 +143,7 @@ def choose_protocol(
     name = requested or DEFAULTS.get(corpus, AUTO)
     if name == AUTO:
         return _automatic(UtteranceTable.of(utterances, classes))
-    _protocol(name)
+    find_protocol(name)
     return name, []
 
 
@@ -153,7 +165,7 @@ def make_folds(
     table = UtteranceTable.of(utterances, classes)
     if protocol == AUTO:
         protocol = _automatic(table)[0]
-    chosen = _protocol(protocol)
+    chosen = find_protocol(protocol)
     names = names or [str(index) for index in range(int(classes.max()) + 1)]
     folds = list(chosen.split(table, data_seed))
     for fold in folds:
@@ -179,7 +191,7 @@ def check_history_streams(
         MmerError: if a dialogue with history is split; names the streams, and the dialogue if a fold splits one.
     """
     streams = [spec.name for spec in specs if spec.preprocessing.get("history")]
-    if streams and not _protocol(protocol).history:
+    if streams and not find_protocol(protocol).history:
         raise MmerError(
             f"protocol {protocol} splits dialogues, and {', '.join(streams)} contains previous turns; "
             "choose a stream without history, or another --protocol"
@@ -195,7 +207,7 @@ def describe_protocol(protocol: str) -> str:
         >>> describe_protocol("random5")
         'random5: five random fifths of the utterances: speaker-dependent, no promise'
     """
-    return f"{protocol}: {_protocol(protocol).promise}"
+    return f"{protocol}: {find_protocol(protocol).promise}"
 
 
 def protocol_notes(
@@ -210,20 +222,13 @@ def protocol_notes(
         names: names of the classes.
         protocol: name of the protocol.
     """
-    unit = _protocol(protocol).tenth_of
+    unit = find_protocol(protocol).tenth_of
     return [
         *(note_dialogues(folds, utterances) if unit == DIALOGUES else []),
         *(note for fold in folds for note in note_speakers(fold, utterances)),
         *(note for fold in folds for note in note_dev(fold, classes, names)),
         *(note for fold in folds if unit for note in note_share(fold, unit)),
     ]
-
-
-def _protocol(name: str) -> Protocol:
-    try:
-        return PROTOCOLS[name]
-    except KeyError:
-        raise MmerError(f"unknown protocol {name!r}; known: {', '.join([*PROTOCOLS, AUTO])}") from None
 
 
 def _automatic(table: UtteranceTable) -> tuple[str, list[str]]:

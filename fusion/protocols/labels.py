@@ -93,6 +93,15 @@ def choose_labels(requested: str | None, corpus: str, utterances: Sequence[Utter
     name = requested or DEFAULTS.get(corpus, "")
     if not name:
         return _published_labels(corpus, utterances)
+    return find_label_set(name)
+
+
+def find_label_set(name: str) -> LabelSet:
+    """Looks up a label set by its name, or reads its definition.
+
+    Raises:
+        MmerError: if the name is unknown or the definition cannot be read.
+    """
     if "=" in name:
         return parse_labels(name)
     if name not in LABEL_SETS:

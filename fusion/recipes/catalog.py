@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from cache.errors import MmerError
 from fusion.config import nearest
-from fusion.head import TEXT
+from fusion.head_config import TEXT
 from fusion.recipes.published import PUBLISHED, Published
 
 PAPER = ":paper"

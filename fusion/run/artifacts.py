@@ -24,9 +24,10 @@ from fusion.data.features import BatchSource
 from fusion.evaluation.task import CLASSIFICATION, ID, OUTPUT, Task
 from fusion.experiment.plan import RunPlan
 from fusion.fingerprint import Plain, digest_of
-from fusion.head import Head, HeadConfig, HeadInputs, Weights
-from fusion.heads.catalog import build_head, config_for, count_parameters, stored_head_spec
-from fusion.heads.import_path import is_import_path
+from fusion.head import Head
+from fusion.head_config import HeadConfig, HeadInputs, Weights
+from fusion.heads.build import build_head, count_parameters
+from fusion.heads.catalog import config_for, is_import_path, stored_head_spec
 from fusion.protocols.folds import Fold
 from fusion.run.folder import (
     COST,

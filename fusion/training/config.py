@@ -4,10 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
-
 from fusion.evaluation.task import MONITORS
-from fusion.training.steps import OPTIMIZERS
 
 # Shape -> factor of the learning rate, from the share of the steps after the warm-up that are done.
 SCHEDULES: Mapping[str, Callable[[float], float]] = {
@@ -15,11 +12,8 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: (1.0 + math.cos(math.pi * done)) / 2,  # Loshchilov and Hutter, 2017, arXiv:1608.03983
 }
-PRECISIONS: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+OPTIMIZERS = ("adamw", "adam")  # keys of `fusion.training.steps.OPTIMIZERS`
+PRECISIONS = ("float32", "bfloat16", "float16")  # keys of `fusion.training.steps.PRECISIONS`
 SEEDS = 2**32  # seeds are smaller: scikit-learn accepts no greater ones
 
 

@@ -39,11 +39,12 @@ from fusion.training.checkpoint import (
     training_defaults,
     training_identity,
 )
-from fusion.training.config import PRECISIONS, Schedule, TrainConfig
+from fusion.training.config import Schedule, TrainConfig
 from fusion.training.evaluate import dev_scores, is_better, predict_logits
 from fusion.training.interrupt import StopRequested, never_stop
 from fusion.training.loss_monitor import LossNotFinite, LossRecord, explain_divergence, find_nonfinite_feature
 from fusion.training.steps import (
+    PRECISIONS,
     TOTAL,
     build_optimizer,
     modality_dropout,

@@ -8,9 +8,15 @@ from torch import Tensor, nn
 
 from cache.stream import ROLES, SPEECH
 from fusion.evaluation.task import CLASSIFICATION, Task
-from fusion.head import AUDIO, TEXT, Batch, HeadOutput
+from fusion.head import Batch, HeadOutput
+from fusion.head_config import AUDIO, TEXT
 
 OPTIMIZERS: Mapping[str, type[torch.optim.Adam]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+PRECISIONS: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 TOTAL = "total"
 TARGETS = frozenset({"chars"})  # roles that are targets of a loss; modality dropout keeps them
 MODALITY_DROPOUT = 0xD20  # part of the random seed: separates these draws from those of batches

@@ -135,7 +135,7 @@ def test_a_fold_without_a_class_is_one_line(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_is_one_line_with_batch_and_epoch(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = "fusion.evaluation.task.functional.cross_entropy"
+    broken = "torch.nn.functional.cross_entropy"
     monkeypatch.setattr(broken, lambda logits, *_, **__: logits.sum() * float("nan"))
     told = stopped(train_by_command(trainable, *AUDIO, "--out", "run"))
     assert "the loss cross_entropy is nan in batch 1 of epoch 1; lower lr" in told

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from fusion.head import Batch, Head, HeadConfig, HeadOutput
+from fusion.head import Batch, Head, HeadOutput
+from fusion.head_config import HeadConfig
 from tests.support.heads import ToyRows, head_inputs, samples
 
 

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fusion.head import Batch, Head, HeadConfig, HeadInputs
-from fusion.heads.catalog import HEADS, build_head, config_for
+from fusion.head import Batch, Head
+from fusion.head_config import HeadConfig, HeadInputs
+from fusion.heads.build import build_head
+from fusion.heads.catalog import HEADS, config_for
 from fusion.nn.layers import Adapter
 from tests.support.heads import ToyRows, head_inputs, samples
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fusion.head import HeadInputs
+from fusion.head_config import HeadInputs
 
 SPEECH, LARGE = 768, 1024  # widths of wav2vec2-base and ViT-base, of roberta-large
 

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fusion.head import Batch, HeadInputs
+from fusion.head import Batch
+from fusion.head_config import HeadInputs
 
 CLASSES = ("angry", "happy", "sad", "calm")
 AUDIO, TEXT, PATCH = 24, 24, 16  # widths of the streams: 24 can be divided among 8 heads and among 12

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusion.head import AUDIO, TEXT, Batch, HeadInputs
-from fusion.heads.rescmfa import ResCMFA, ResCMFAConfig
+from fusion.head import Batch
+from fusion.head_config import AUDIO, TEXT, HeadInputs
+from fusion.heads.configs.rescmfa import ResCMFAConfig
+from fusion.heads.rescmfa import ResCMFA
 
 INPUTS = HeadInputs(classes=("ang", "hap", "neu", "sad"), shapes={AUDIO: (16,), TEXT: (12,), "chars": (1,)})
 SLOTS: dict[str, Any] = {"text_slots": 40, "audio_slots": 90}

@@ -14,7 +14,8 @@ from cache.stream import ROLES, StreamSpec
 from cache.writer import CacheWriter, Row, writing_lock
 from fusion.data.features import CachedFeatures, TrainingSubset
 from fusion.head import Head
-from fusion.heads.catalog import HEADS, build_head, config_for
+from fusion.heads.build import build_head
+from fusion.heads.catalog import HEADS, config_for
 from fusion.training.config import TrainConfig
 from fusion.training.loop import TrainedModel
 from tests.support.heads import Sample, head_inputs, samples

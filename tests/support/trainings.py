@@ -17,7 +17,8 @@ from cache.rows import to_stored
 from cache.stream import StreamSpec
 from cache.writer import CacheWriter, Row, writing_lock
 from fusion.data.features import CachedFeatures
-from fusion.head import AUDIO, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOutput
+from fusion.head import Batch, Head, HeadOutput
+from fusion.head_config import AUDIO, TEXT, HeadConfig, HeadInputs
 from fusion.nn.dropout import Dropout
 from fusion.nn.layers import Pool, input_projection
 from fusion.training.checkpoint import EpochScores

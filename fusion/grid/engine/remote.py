@@ -24,7 +24,7 @@ from fusion.grid.engine.local import GridProgress
 from fusion.grid.engine.sources import Sources
 from fusion.grid.engine.train import train_models
 from fusion.grid.journal import Journal
-from fusion.head import HeadConfig
+from fusion.head_config import HeadConfig
 from fusion.heads.catalog import config_for, head_spec
 from fusion.training.checkpoint import EpochScores
 

@@ -58,7 +58,7 @@ class GridReport:
         Raises:
             MmerError: if a file cannot be written.
         """
-        from fusion.grid.report.plots import plot_grid  # here: the import of matplotlib takes a second
+        from fusion.grid.report.plots import plot_grid
 
         results, folder, task = self.results, self.folder, self.results.task
         write_csv(folder, self.ranked, results.scores, self.axes, results.winners, task=task)

@@ -18,8 +18,6 @@ from torch.nn import functional
 from fusion.losses.precision import in_float32
 from fusion.nn.layers import masked_mean
 
-CONSTRAINTS = ("C1", "C2", "C3", "C4")
-
 
 class Alignment(NamedTuple):
     """Attention of tokens to frames, each ``(batch, tokens, frames)``.

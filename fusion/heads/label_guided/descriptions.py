@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from fusion.arrays import ClassIds
-from fusion.head import TrainingRows
+from fusion.head_config import TrainingRows
+from fusion.heads.configs.label_guided import CLASS, UTTERANCE, ItemSelection
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")  # "don't" is one word, which is not alphabetic
@@ -39,8 +40,6 @@ SHORT_NAMES: Mapping[str, str] = {
     "neu": "neutral",
     "sur": "surprise",
 }  # of IEMOCAP
-UTTERANCE, CLASS = "utterance", "class"
-IDF = (UTTERANCE, CLASS)
 MAX_OVERLAP, MAX_COSINE = 0.5, 0.99  # L-3: above these, two classes have nearly the same description
 Item = TypeVar("Item", bound=Hashable)
 
@@ -51,30 +50,6 @@ class Word:
 
     text: str
     rows: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ItemSelection:
-    """Rules by which the items that describe a class are selected.
-
-    Attributes:
-        most: maximum number of items.
-        idf: what counts as a document, ``utterance`` or ``class``.
-        contrast: whether the mean score in the other classes is subtracted.
-        min_count: number of training utterances in which an item must occur, if a class has enough such items.
-    """
-
-    most: int
-    idf: str = UTTERANCE
-    contrast: bool = False
-    min_count: int = 5
-
-    def __post_init__(self) -> None:
-        for name in ("most", "min_count"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.idf not in IDF:
-            raise ValueError(f"idf must be one of {', '.join(IDF)}, got {self.idf!r}")
 
 
 def class_vectors_from_words(

@@ -14,12 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cache.errors import MmerError
-from fusion.head import AUDIO, TEXT, HeadInputs, Weights
+from fusion.head_config import AUDIO, TEXT, HeadInputs, Weights
+from fusion.heads.configs.label_guided import CODEBOOK, CONTRASTIVE, FROM_TEXT
 
-OFF, RANDOM, FROM_TEXT, CODEBOOK = "off", "random", "text", "codebook"
-TONAL_LABELS = (OFF, RANDOM, FROM_TEXT, CODEBOOK)
-CONTRASTIVE, LIFT = "contrastive", "lift"
-TONAL_SPACES = (CONTRASTIVE, LIFT)
 QUANTIZER = ("codevectors", "project_q.weight", "project_q.bias", "project_hid.weight", "project_hid.bias")
 
 

@@ -8,7 +8,7 @@ from cache.joined import open_cache
 from cache.layout import StreamPlan
 from fusion.data.features import AHEAD, CachedFeatures, TrainingSubset
 from fusion.data.memory import memory_budget, peak_memory
-from fusion.head import AUDIO, TEXT
+from fusion.head_config import AUDIO, TEXT
 from tests.support.toys import commit, create, plan_for, utterances_named
 from tests.support.trainings import COUNT, LABELS, STREAMS, toy_source, write_cache
 

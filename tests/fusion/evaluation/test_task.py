@@ -8,14 +8,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
 from fusion.evaluation.metrics import METRICS, compute_scores
-from fusion.evaluation.task import (
-    CLASSIFICATION,
-    MONITORS,
-    Score,
-    class_weights,
-    cross_entropy,
-    task_of,
-)
+from fusion.evaluation.task import CLASSIFICATION, MONITORS, Score, class_weights, cross_entropy, task_of
 
 NAMES = ("angry", "sad", "a,b")
 

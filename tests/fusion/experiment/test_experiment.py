@@ -11,7 +11,7 @@ from cache.joined import open_cache
 from cache.merge import merge_caches
 from fusion.experiment.experiment import Experiment, ExperimentRequest
 from fusion.fingerprint import digest_of
-from fusion.head import HeadConfig
+from fusion.head_config import HeadConfig
 from fusion.training.config import TrainConfig
 from tests.support.runs import plan, scramble
 from tests.support.shards import write_piece

@@ -5,8 +5,8 @@ import pytest
 from cache.errors import MmerError
 from fusion.experiment.fields import check_once, configure, list_fields, meanings, parse_fields
 from fusion.heads.catalog import HEADS
-from fusion.heads.label_guided.head import LabelGuidedConfig
-from fusion.heads.rescmfa import ResCMFAConfig
+from fusion.heads.configs.label_guided import LabelGuidedConfig
+from fusion.heads.configs.rescmfa import ResCMFAConfig
 from fusion.training.config import TrainConfig
 
 

@@ -7,8 +7,8 @@ from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.experiment.experiment import ExperimentRequest
 from fusion.grid.journal import ENTRY
-from fusion.grid.run import GridRequest, estimate_grid, grid_space, run_grid
-from fusion.grid.space import Search, parse_search
+from fusion.grid.run import estimate_grid, run_grid
+from fusion.grid.space import GridRequest, Search, grid_space, parse_search
 from tests.support.grids import GridTold
 from tests.support.runs import QUICK
 

@@ -2,18 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from fusion.head import HeadInputs
-from fusion.heads.baselines import (
-    Concat,
-    ConcatConfig,
-    CrossAttention,
-    CrossAttentionConfig,
-    Score,
-    ScoreConfig,
-    Unimodal,
-    UnimodalConfig,
-)
-from fusion.heads.catalog import build_head, count_parameters
+from fusion.head_config import HeadInputs
+from fusion.heads.baselines import Concat, CrossAttention, Score, Unimodal
+from fusion.heads.build import build_head, count_parameters
+from fusion.heads.configs.baselines import ConcatConfig, CrossAttentionConfig, ScoreConfig, UnimodalConfig
 from tests.support.heads import batch_of, collate, head_inputs, samples
 
 BASE = HeadInputs(classes=("ang", "hap", "neu", "sad"), shapes={"audio": (768,), "text": (1024,)})

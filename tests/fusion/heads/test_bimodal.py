@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fusion.head import Batch, HeadInputs
-from fusion.heads.bimodal import Bimodal, BimodalConfig
+from fusion.head import Batch
+from fusion.head_config import HeadInputs
+from fusion.heads.bimodal import Bimodal
+from fusion.heads.configs.bimodal import BimodalConfig
 from fusion.nn.dropout import seed_dropout, set_step
 from tests.support.heads import CLASSES, ToyRows, batch_of, collate, head_inputs, replaced, samples
 

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fusion.head import Batch, HeadInputs
-from fusion.heads.bimodal import Bimodal, BimodalConfig
+from fusion.head import Batch
+from fusion.head_config import HeadInputs
+from fusion.heads.bimodal import Bimodal
+from fusion.heads.configs.bimodal import BimodalConfig
 from fusion.losses.contrastive import n_pair_loss
 from fusion.nn.dropout import seed_dropout
 from tests.support.heads import ToyRows, batch_of, head_inputs, samples

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from cache.errors import MmerError
-from fusion.heads.baselines import ConcatConfig, UnimodalConfig
-from fusion.heads.catalog import HEADS, build_head, config_for, count_parameters, head_spec
+from fusion.heads.build import build_head, count_parameters
+from fusion.heads.catalog import HEADS, config_for, head_spec
+from fusion.heads.configs.baselines import ConcatConfig, UnimodalConfig
 from tests.support.heads import head_inputs
 
 NAMES = "rescmfa bimodal tab jfm label-guided concat cross-attention audio text score"

@@ -7,7 +7,8 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from fusion.heads.catalog import HEADS, build_head, config_for
+from fusion.heads.build import build_head
+from fusion.heads.catalog import HEADS, config_for
 from fusion.nn.dropout import Dropout
 from tests.support.every_head import DEFAULTS, made, read_by
 from tests.support.full_size import LARGE, SPEECH, full_size_inputs

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fusion.heads.catalog import HEADS, build_head, config_for, count_parameters
+from fusion.heads.build import build_head, count_parameters
+from fusion.heads.catalog import HEADS, config_for
 from tests.support.every_head import (
     CASES,
     DEFAULTS,

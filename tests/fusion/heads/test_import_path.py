@@ -5,9 +5,10 @@ import pytest
 
 from cache.errors import MmerError
 from fusion.config import configured
-from fusion.head import HeadConfig
-from fusion.heads.catalog import HEADS, build_head, config_for, file_name_of, head_spec, stored_head_spec
-from fusion.heads.import_path import check_config, import_head, is_import_path
+from fusion.head_config import HeadConfig
+from fusion.heads.build import build_head
+from fusion.heads.catalog import HEADS, config_for, file_name_of, head_spec, is_import_path, stored_head_spec
+from fusion.heads.import_path import check_config, import_head
 from tests.support.heads import batch_of, head_inputs
 from tests.support.own_heads import NAME, example, in_folder
 
@@ -15,7 +16,9 @@ IMPORTS = "from dataclasses import dataclass\nfrom fusion.head import Head, Head
 FORWARD = "    def forward(self, batch):\n        return HeadOutput(batch.labels)\n"
 CONFIG = "@dataclass(frozen=True, kw_only=True)\nclass C(HeadConfig):\n"
 OWN = f"class H(Head):\n    config_class = C\n{FORWARD}"
-NO_CONFIG = "config_class must be a subclass of fusion.head.HeadConfig with @dataclass(frozen=True, kw_only=True), got"
+NO_CONFIG = (
+    "config_class must be a subclass of fusion.head_config.HeadConfig with @dataclass(frozen=True, kw_only=True), got"
+)
 
 
 def test_a_head_is_imported_from_the_current_folder_which_does_not_stay_on_the_path(tmp_path: Path) -> None:
@@ -56,7 +59,7 @@ def test_a_package_is_named_with_dots(tmp_path: Path) -> None:
         (f"{IMPORTS}class H(Head):\n    config_class = HeadConfig\n", "H has no method forward"),
         (
             f"{IMPORTS}class H(Head):\n{FORWARD}",
-            "H has no config_class; set it to a subclass of fusion.head.HeadConfig, or to HeadConfig itself",
+            "H has no config_class; set it to a subclass of fusion.head_config.HeadConfig, or to HeadConfig itself",
         ),
         (f"{IMPORTS}class H(Head):\n    config_class = dict\n{FORWARD}", f"{NO_CONFIG} dict"),
         (f"{IMPORTS}class C(HeadConfig):\n    x: int = 3\n{OWN}", f"{NO_CONFIG} C"),
@@ -108,6 +111,6 @@ def test_a_head_of_the_catalog_needs_no_permission(name: str) -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_the_configurations_of_the_catalog_keep_the_rules_for_own_ones(name: str) -> None:
-    check_config(name, HEADS[name].head)
+    check_config(name, HEADS[name].head_class())
     assert file_name_of(name) == name
     assert isinstance(configured(HEADS[name].config, {}, owner=name), HeadConfig)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fusion.head import Batch
-from fusion.heads.jfm import JFM, JFMConfig
+from fusion.heads.configs.jfm import JFMConfig
+from fusion.heads.jfm import JFM
 from fusion.losses.contrastive import supervised_contrastive_loss
 from fusion.nn.dropout import seed_dropout, set_step
 from fusion.nn.pretrained import band_statistics

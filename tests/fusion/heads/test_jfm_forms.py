@@ -13,7 +13,8 @@ from cache.joined import open_cache
 from cache.layout import StreamPlan
 from cache.stream import StreamSpec
 from fusion.experiment.streams import select_streams
-from fusion.heads.jfm import JFM, JFMConfig
+from fusion.heads.configs.jfm import JFMConfig
+from fusion.heads.jfm import JFM
 from tests.support.full_size import LARGE, full_size_inputs
 from tests.support.heads import PATCH, TEXT, ToyRows, batch_of, collate, head_inputs, layer_weights, samples
 from tests.support.toys import create, utterances_named

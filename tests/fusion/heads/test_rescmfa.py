@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fusion.head import AUDIO, TEXT, HeadInputs
-from fusion.heads.rescmfa import CrossModalBlock, ResCMFA, ResCMFAConfig
+from fusion.head_config import AUDIO, TEXT, HeadInputs
+from fusion.heads.configs.rescmfa import ResCMFAConfig
+from fusion.heads.rescmfa import CrossModalBlock, ResCMFA
 from tests.support.rescmfa_examples import alone, example, gradients, head_of, padded, part
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fusion.head import AUDIO, TEXT
+from fusion.head_config import AUDIO, TEXT
 from fusion.nn.dropout import seed_dropout, set_step
 from tests.support.rescmfa_examples import alone, batch_of, double, example, gradients, head_of, padded, part
 

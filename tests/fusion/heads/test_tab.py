@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fusion.head import HeadInputs
-from fusion.heads.catalog import build_head, count_parameters
-from fusion.heads.tab import MulTAB, MulTABConfig, TemporalAwareBlock
+from fusion.head_config import HeadInputs
+from fusion.heads.build import build_head, count_parameters
+from fusion.heads.configs.tab import MulTABConfig
+from fusion.heads.tab import MulTAB, TemporalAwareBlock
 from fusion.nn.attention import Attention, TransformerLayer
 from tests.support.heads import batch_of, collate, head_inputs, replaced, samples
 

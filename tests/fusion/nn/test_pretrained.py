@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from cache.errors import MmerError
-from fusion.head import Batch, HeadInputs
-from fusion.heads.jfm import JFM, JFMConfig
+from fusion.head import Batch
+from fusion.head_config import HeadInputs
+from fusion.heads.configs.jfm import JFMConfig
+from fusion.heads.jfm import JFM
 from fusion.nn.pretrained import chosen_layers, layer_width, layers_from, start_layer
 from tests.support.checkpoints import loaded
 from tests.support.heads import layer_weights

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
 from fusion.experiment.fields import configure
-from fusion.head import HeadInputs
-from fusion.heads.catalog import HEADS, build_head
+from fusion.head_config import HeadInputs
+from fusion.heads.build import build_head
+from fusion.heads.catalog import HEADS
 from fusion.nn.layers import InputProjection, Standardize, learn_scales
 
 REFUSED = {"jfm", "label-guided"}

@@ -113,7 +113,7 @@ def test_a_loss_that_is_not_finite_names_batch_and_epoch_and_keeps_the_best_weig
     planned = plan(trainable, "audio", {"epochs": "5"})
     killed_after(1, planned, tmp_path)
     good = load_checkpoint(tmp_path / "1-seed0" / "state.safetensors").tensors[BEST]
-    broken = "fusion.evaluation.task.functional.cross_entropy"
+    broken = "torch.nn.functional.cross_entropy"
     monkeypatch.setattr(broken, lambda logits, *_, **__: logits.sum() * torch.nan)
     for _ in range(2):  # told again, and not trained over
         with pytest.raises(MmerError, match=r"loss cross_entropy is nan in batch 1 of epoch 2; lower lr .* of epoch 1"):

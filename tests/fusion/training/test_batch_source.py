@@ -10,7 +10,7 @@ import torch
 from cache.errors import MmerError
 from fusion.data.features import BatchSource
 from fusion.grid.stacking.training import train_stack
-from fusion.head import AUDIO, TEXT
+from fusion.head_config import AUDIO, TEXT
 from fusion.training.checkpoint import load_checkpoint
 from fusion.training.evaluate import predict_probabilities
 from fusion.training.loop import TrainedModel, train_fold

@@ -9,7 +9,8 @@ import torch
 from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.data.features import CachedFeatures
-from fusion.head import AUDIO, TEXT, Batch, HeadInputs, HeadOutput
+from fusion.head import Batch, HeadOutput
+from fusion.head_config import AUDIO, TEXT, HeadInputs
 from fusion.training.checkpoint import BEST, load_checkpoint
 from fusion.training.config import TrainConfig
 from fusion.training.evaluate import dev_scores, is_better, predict_logits, predict_probabilities

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cache.errors import MmerError
-from fusion.head import Batch, HeadInputs, HeadOutput
+from fusion.head import Batch, HeadOutput
+from fusion.head_config import HeadInputs
 from fusion.training.checkpoint import BEST, HEAD, OPTIMIZER, EpochScores, load_checkpoint
 from fusion.training.loop import TrainedModel
 from tests.support.trainings import CONFIG, SHAPES, ToyConfig, ToyHead, assert_same, toy_head, train, write_cache

@@ -10,7 +10,7 @@ from fusion.grid.engine import calibration as trials
 from fusion.grid.engine.calibration import calibrate, candidates, estimate_cost, steps_of, worth_calibrating
 from fusion.grid.engine.placement import ALONE, Placement, StackGroups, footprint_of, models_in_memory
 from fusion.grid.journal import Journal
-from fusion.heads.catalog import count_parameters
+from fusion.heads.build import count_parameters
 from tests.support.grids import CPU, models, planned, sources, trained
 
 RATES = [{"lr": 0.1 / (place + 1), "batch_size": 8} for place in range(8)]

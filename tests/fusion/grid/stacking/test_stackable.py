@@ -5,7 +5,8 @@ import pytest
 
 from fusion.data.features import CachedFeatures
 from fusion.grid.stacking.stack import stack_key, unstackable_reason
-from fusion.heads.catalog import HEADS, build_head, config_for
+from fusion.heads.build import build_head
+from fusion.heads.catalog import HEADS, config_for
 from fusion.training.config import TrainConfig
 from tests.support.stacks import CONFIG, INPUTS, STACKED, models, source_of
 

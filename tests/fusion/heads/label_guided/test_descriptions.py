@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.heads.label_guided.descriptions import ItemSelection, cosine_note, overlap_note, select_items, tf_idf
+from fusion.heads.configs.label_guided import ItemSelection
+from fusion.heads.label_guided.descriptions import cosine_note, overlap_note, select_items, tf_idf
 
 CLASSES = ("angry", "happy")
 SAID = [["rage", "rage", "door"], ["rage", "door"], ["joy", "door"], ["joy", "smile", "door"]]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
-from fusion.head import HeadInputs
+from fusion.head_config import HeadInputs
 from fusion.heads.label_guided.embeddings import LabelEmbeddings, codebook_rows, tonal_embeddings
 from tests.support.heads import AUDIO, TEXT, head_inputs
 

@@ -16,9 +16,10 @@ from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from cache.writer import CacheWriter, Row, writing_lock
 from fusion.data.features import CachedFeatures, TrainingSubset
-from fusion.head import HeadInputs
-from fusion.heads.catalog import count_parameters
-from fusion.heads.label_guided.head import LabelGuided, LabelGuidedConfig
+from fusion.head_config import HeadInputs
+from fusion.heads.build import count_parameters
+from fusion.heads.configs.label_guided import LabelGuidedConfig
+from fusion.heads.label_guided.head import LabelGuided
 from fusion.training.steps import total_loss
 from tests.support.heads import (
     CLASSES,

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from fusion.heads.label_guided.head import LabelGuidedConfig
+from fusion.heads.configs.label_guided import LabelGuidedConfig
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from cache.errors import MmerError
+from fusion.heads.configs.label_guided import ItemSelection
 from fusion.heads.label_guided.descriptions import (
-    ItemSelection,
     class_vectors_from_codes,
     class_vectors_from_words,
     descriptive_words,
