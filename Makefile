@@ -12,8 +12,8 @@ demo: .venv/installed ## featurize the built-in corpus with all that any head ne
 	$(BIN)/mmer-train --fusion text --cache cache/demo.h5 --lr 0.01
 	$(BIN)/mmer-train --fusion rescmfa --cache cache/demo.h5 --lr 0.001 --epochs 20
 
-test: .venv/installed ## all tests
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+test: .venv/installed ## all tests; modules are compiled once and not by every process
+	PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/installed ## style, by ruff
 	$(BIN)/ruff check .

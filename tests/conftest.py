@@ -1,23 +1,66 @@
 """Fixtures that several folders of tests share."""
 
+import gc
 import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch: for tiny models threads only wait for each other
 
-from cache.layout import StreamPlan
-from tests.support.runs import write_cache
-from tests.support.toys import commit, create, plan_for, utterances_named
-from tests.support.voices import featurized, write_voices
+if TYPE_CHECKING:  # fixtures import what they need: the process that only deals tests out then starts at once
+    from collections.abc import Callable
+
+    from cache.layout import StreamPlan
+
+settings.register_profile("mmer", deadline=None)  # a loaded machine is no failure
+settings.load_profile("mmer")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Excludes the million objects of imports and collection from every later garbage collection."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_pictures() -> Iterator["Callable[..., None]"]:
+    """Writes the counts of a confusion matrix in place of its picture, which takes as long as a small training."""
+    from fusion.run import results
+    from tests.support.pictures import write_counts
+
+    drawn = results.plot_confusion
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "plot_confusion", write_counts)
+        yield drawn
+
+
+@pytest.fixture(scope="module")
+def true_pictures(quick_pictures: "Callable[..., None]") -> Iterator[None]:
+    """Draws confusion matrices as a run does."""
+    from fusion.run import results
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "plot_confusion", quick_pictures)
+        yield
 
 
 @pytest.fixture
-def toy(tmp_path: Path) -> tuple[Path, StreamPlan]:
+def toy(tmp_path: Path) -> tuple[Path, "StreamPlan"]:
     """A cache of four utterances, the third failed, everything else committed."""
+    import numpy as np
+
+    from tests.support.toys import commit, create, plan_for, utterances_named
+
     path = tmp_path / "toy.h5"
     plan = plan_for([3, 5, 0, 2], failures={2: "missing"})
     create(path, utterances_named("abcd"), [plan], enc={"w": np.arange(3.0)})
@@ -28,12 +71,16 @@ def toy(tmp_path: Path) -> tuple[Path, StreamPlan]:
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """The manifest of six recordings."""
+    from tests.support.voices import write_voices
+
     return write_voices(tmp_path / "corpus", "abcdef")
 
 
 @pytest.fixture
 def cache(corpus: Path, tmp_path: Path) -> Path:
     """Its complete cache."""
+    from tests.support.voices import featurized
+
     featurized(corpus, tmp_path / "a.h5")
     return tmp_path / "a.h5"
 
@@ -41,4 +88,6 @@ def cache(corpus: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def trainable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that every head can be trained on; nobody writes to it."""
+    from tests.support.runs import write_cache
+
     return write_cache(tmp_path_factory.mktemp("trainable") / "toy.h5")

@@ -2,6 +2,7 @@ import os
 import pickle
 import random
 import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +19,24 @@ from tests.support.shards import DRAWN, NAMES, SIX, STREAMS, Drawn, everything, 
 from tests.support.toys import commit, create, plan_for, utterances_named
 
 
+@pytest.fixture(scope="module")
+def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six committed utterances in one file and in three."""
+    folder = tmp_path_factory.mktemp("six")
+    write_shards(write_whole(folder / "whole.h5", SIX), folder, SIX)
+    return folder
+
+
 @pytest.fixture
-def shards(tmp_path: Path) -> JoinedCache:
+def shards(six: Path, tmp_path: Path) -> JoinedCache:
     """Six committed utterances in three files: a c, b e, d f."""
-    whole = write_whole(tmp_path / "whole.h5", SIX)
-    write_shards(whole, tmp_path, SIX)
+    shutil.copytree(six, tmp_path, dirs_exist_ok=True)
     joined = open_cache(tmp_path / "shard-*.h5")
     assert isinstance(joined, JoinedCache)
     return joined
 
 
-@settings(max_examples=15, deadline=None)  # each writes four files
+@settings(max_examples=10)  # each writes four files
 @given(DRAWN)
 def test_shards_hold_what_the_whole_holds(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn) -> None:
     folder = tmp_path_factory.mktemp("joined")
@@ -46,12 +54,9 @@ def test_shards_hold_what_the_whole_holds(tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureCache, AnyCache]:
+def both(six: Path) -> tuple[FeatureCache, AnyCache]:
     """The six utterances in one file and in three."""
-    folder = tmp_path_factory.mktemp("both")
-    whole = write_whole(folder / "whole.h5", SIX)
-    write_shards(whole, folder, SIX)
-    return FeatureCache(whole), open_cache(folder / "shard-*.h5")
+    return FeatureCache(six / "whole.h5"), open_cache(six / "shard-*.h5")
 
 
 @given(st.lists(st.integers(0, 5), max_size=12), st.sampled_from(sorted(STREAMS)))

@@ -5,7 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import CacheMissing, CacheUnreadable
@@ -60,6 +60,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 numbers = st.none() | st.floats(0, 1e6)
 
 
+@settings(max_examples=25)  # each writes a file
 @given(
     st.lists(
         st.builds(

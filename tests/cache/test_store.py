@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
@@ -14,6 +14,7 @@ from cache.store import FeatureCache
 from tests.support.toys import commit, create, plan_for, utterances_named, values_for
 
 
+@settings(max_examples=25)  # each writes a file
 @given(
     st.lists(st.integers(0, 7), min_size=1, max_size=6),
     st.sampled_from(["float16", "float32", "int8", "uint16"]),

@@ -1,7 +1,5 @@
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from cache.layout import COMMITTED, FAILED, PENDING, StreamPlan, read_layout
 from cache.rows import to_stored
 from cache.store import FeatureCache
 from cache.writer import CacheWriter, Row, rows_checksum, writing_lock
+from tests.support.processes import started, wait_until
 from tests.support.toys import commit, create, plan_for, utterances_named, values_for
 
 
@@ -114,14 +113,11 @@ def test_rows_that_the_plan_does_not_know_are_refused(toy: tuple[Path, StreamPla
 def test_a_second_writer_is_told_to_wait(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     hold = (
-        "import sys, pathlib; from cache.writer import writing_lock\n"
-        f"with writing_lock(pathlib.Path({str(path)!r})): print('held', flush=True); sys.stdin.read()"
+        "import pathlib, time; from cache.writer import writing_lock\n"
+        f"with writing_lock(pathlib.Path({str(path)!r})): print('held', flush=True); time.sleep(1000)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
+    with started("-c", hold) as other:
+        wait_until(other.output.read_text, other)
         with pytest.raises(CacheBusy, match="another run is writing"), writing_lock(path):
             pass
         other.kill()

@@ -97,7 +97,7 @@ def assert_same(found: Stream, expected: Stream) -> None:
         np.testing.assert_allclose(one.astype(np.float64), other.astype(np.float64), rtol=2e-3, atol=2e-3)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.lists(CHANGES, min_size=2, max_size=5))
 def test_any_sequence_of_changes_ends_in_the_file_of_a_fresh_run(changes: Sequence[tuple[str, Any]]) -> None:
     with TemporaryDirectory() as folder:

@@ -1,35 +1,31 @@
 """A grid in a process of its own, killed, and two grids at once over one journal."""
 
 import json
-import os
-import subprocess
-import sys
-import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from fusion.grid.journal import ENTRY
 from tests.support.grids import weights_of
+from tests.support.processes import Child, command, forked, started, wait_until
 
-ROOT = Path(__file__).parents[2]
 AXES = ["--grid", "lr=0.03,0.003", "--grid", "dropout=0.1,0.3", "--set", "patience=15", "--epochs", "15"]
 
 
-def started(cache: Path, folder: Path, *options: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "cli.grid", "--fusion", "audio", "--cache", str(cache), "--device", "cpu"]
+def options_of(cache: Path) -> list[str]:
     quick = ["--batch-size", "8", "--engine", "shared", "--out", "grid", "--json"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [*command, *quick, *AXES, *options], cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True
-    )
+    return ["--fusion", "audio", "--cache", str(cache), "--device", "cpu", *quick, *AXES]
 
 
-def finished(process: "subprocess.Popen[str]") -> dict[str, object]:
-    told, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    result: dict[str, object] = json.loads(told)
+def grid(cache: Path, folder: Path) -> AbstractContextManager[Child]:
+    return forked(command, "cli.grid", "grid", *options_of(cache), folder=folder)
+
+
+def finished(process: Child) -> dict[str, object]:
+    status = process.wait()
+    assert status == 0, process.errors.read_text()
+    result: dict[str, object] = json.loads(process.output.read_text())
     return result
 
 
@@ -40,7 +36,8 @@ def entries(folder: Path) -> set[Path]:
 @pytest.fixture(scope="module")
 def undisturbed(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, finished(started(trainable, folder))
+    with started("-m", "cli.grid", *options_of(trainable), folder=folder) as process:
+        return folder, finished(process)
 
 
 def told_apart_from_time(result: dict[str, object]) -> dict[str, object]:
@@ -51,16 +48,13 @@ def told_apart_from_time(result: dict[str, object]) -> dict[str, object]:
 def test_a_killed_grid_goes_on_where_it_was(
     trainable: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, object]]
 ) -> None:
-    with started(trainable, tmp_path) as process:
-        deadline = time.monotonic() + 60
-        while len(entries(tmp_path)) < 3:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+    with grid(trainable, tmp_path) as process:
+        wait_until(lambda: len(entries(tmp_path)) >= 3, process)
         process.kill()
     before = {path: path.stat().st_mtime_ns for path in entries(tmp_path)}
     assert 3 <= len(before) < 12
-    again = finished(started(trainable, tmp_path))
+    with grid(trainable, tmp_path) as process:
+        again = finished(process)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert weights_of(tmp_path / "grid") == weights_of(undisturbed[0] / "grid")
     assert told_apart_from_time(again) == told_apart_from_time(undisturbed[1])
@@ -69,7 +63,7 @@ def test_a_killed_grid_goes_on_where_it_was(
 def test_two_grids_at_once_do_not_repeat_work(
     trainable: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, object]]
 ) -> None:
-    with started(trainable, tmp_path) as one, started(trainable, tmp_path) as other:
+    with grid(trainable, tmp_path) as one, grid(trainable, tmp_path) as other:
         results = [finished(one), finished(other)]
     assert len(entries(tmp_path)) == 12
     for result in results:

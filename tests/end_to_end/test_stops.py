@@ -1,11 +1,9 @@
 """What stops a run with one line and loses nothing, row by row of the table in the README."""
 
-import os
 import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
@@ -15,7 +13,9 @@ from benchmarks.kill_runs import survive
 from cache.audit import verify
 from cache.store import FeatureCache
 from cli.extract import featurize
+from featurize.extraction.pipeline import extract
 from tests.support.commands import ENCODERS, run, stopped
+from tests.support.processes import forked, started, wait_until
 from tests.support.voices import write_corpus, write_voices
 
 STOPS: dict[str, tuple[list[dict[str, str]], list[str], str]] = {
@@ -94,11 +94,11 @@ def test_a_file_that_is_no_cache_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_second_writer_stops_the_run(committed: Path) -> None:
     lock = committed.parent / "a.h5.lock"
     hold = (
-        f"from filelock import FileLock; lock = FileLock({str(lock)!r}); lock.acquire(); print(1, flush=True); input()"
+        "import time; from filelock import FileLock\n"
+        f"with FileLock({str(lock)!r}): print('held', flush=True); time.sleep(1000)"
     )
-    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
+    with started("-c", hold) as other:
+        wait_until(other.output.read_text, other)
         assert "another run is writing" in stopped(run(committed))
         other.kill()
     assert run(committed).exit_code == 0
@@ -120,31 +120,36 @@ def test_a_plan_that_the_disk_cannot_hold_stops_the_run(committed: Path, monkeyp
     assert (committed.parent / "a.h5").read_bytes() == before
 
 
+def run_with_room_for(size: int, arguments: list[str]) -> None:
+    """Runs the command in a process that, once the file is created at its full length, may write no further than this.
+
+    As on a disk that is full by then, writes come back short and then fail.
+    """
+    from featurize.extraction import run as module
+
+    whole = extract
+
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        return whole(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "extract", limited)
+        featurize(arguments)
+
+
 def test_a_disk_that_fills_up_keeps_what_was_committed(tmp_path: Path) -> None:
     names = "abcdefghijkl"
     manifest = write_voices(tmp_path, names)
     assert run(manifest, "--limit", "12").exit_code == 0
     whole = (tmp_path / "a.h5").stat().st_size
     (tmp_path / "a.h5").unlink()
-    # The file is created at its full length, then the process may not write beyond half of it: as on a disk that is
-    # full by then, writes come back short and then fail.
-    code = (
-        "import resource, sys; import featurize.extraction.run as run; from cli.extract import featurize as command\n"
-        "extract = run.extract\n"
-        "def limited(*args, **kwargs):\n"
-        f"    resource.setrlimit(resource.RLIMIT_FSIZE, ({whole // 2}, resource.RLIM_INFINITY))\n"
-        "    return extract(*args, **kwargs)\n"
-        "run.extract = limited\n"
-        "command(sys.argv[1:])"
-    )
     arguments = ["manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *ENCODERS]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    found = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=False
-    )
-    assert found.returncode == 1, found.stderr
-    assert "no space left while writing" in found.stderr
-    assert "Traceback" not in found.stderr
+    with forked(run_with_room_for, whole // 2, arguments) as process:
+        status, errors = process.wait(), process.errors.read_text()
+    assert status == 1, errors
+    assert "no space left while writing" in errors
+    assert "Traceback" not in errors
     cache = FeatureCache(tmp_path / "a.h5")
     committed = sum(int((stream.state == 1).sum()) for stream in cache.streams.values())
     assert 0 < committed < 6 * len(names)

@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +10,16 @@ import pytest
 import soundfile
 
 from fusion.training.checkpoint import load_checkpoint
+from tests.support.processes import command, forked, started, wait_until
 from tests.support.runs import files_of, train_by_command
 from tests.support.voices import RATE_HZ, featurized, tone, write_corpus
 
-ROOT = Path(__file__).parents[2]
 CLASSES = {"angry": (0.3, "i hate this"), "happy": (0.3, "i love this"), "sad": (0.0, "i hate this")}
 SESSIONS, TURNS = 3, 16
 LONG = ["--fusion", "concat", "--epochs", "25", "--set", "patience=25", "--set", "dim=16", "--batch-size", "4"]
 SHORT = [*LONG, "--epochs", "3"]
+
+pytestmark = pytest.mark.usefixtures("true_pictures")  # those of processes of their own are
 
 
 @pytest.fixture(scope="module")
@@ -42,29 +41,14 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "voices.h5"
 
 
-def command(cache: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "cli.train", "--cache", str(cache), "--device", "cpu", *options]
-
-
-def started(cache: Path, folder: Path, *options: str) -> "subprocess.Popen[str]":
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command(cache, *options), cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
-
-
-def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+def options_of(cache: Path, *options: str) -> list[str]:
+    return ["--cache", str(cache), "--device", "cpu", *options]
 
 
 def killed_in_the_second_fold(cache: Path, folder: Path) -> None:
-    with started(cache, folder, *LONG, "--out", "run") as process:
-        wait_for(folder / "run" / "0-seed0" / "scores.json", process)
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    with forked(command, "cli.train", "train", *options_of(cache, *LONG, "--out", "run"), folder=folder) as process:
+        wait_until((folder / "run" / "0-seed0" / "scores.json").exists, process)
+        assert process.kill() == -signal.SIGKILL
     assert not (folder / "run" / "results.json").exists()
 
 
@@ -74,9 +58,10 @@ def test_a_run_that_was_killed_ends_bit_equal_to_an_undisturbed_one(
     (tmp_path / "killed").mkdir()
     (tmp_path / "whole").mkdir()
     killed_in_the_second_fold(voices, tmp_path / "killed")
-    with started(voices, tmp_path / "killed", *LONG, "--out", "run", "--json") as process:
-        told, progress = process.communicate(timeout=60)
-    assert process.returncode == 0
+    options = options_of(voices, *LONG, "--out", "run", "--json")
+    with started("-m", "cli.train", *options, folder=tmp_path / "killed") as process:
+        status, told, progress = process.wait(), process.output.read_text(), process.errors.read_text()
+    assert status == 0, progress
     assert "fold 0, seed 0" not in progress
     assert "fold 2, seed 0" in progress
     monkeypatch.chdir(tmp_path / "whole")
@@ -90,11 +75,12 @@ def test_an_interrupt_leaves_a_state_that_is_gone_on_from(
 ) -> None:
     for name in ("stopped", "whole"):
         (tmp_path / name).mkdir()
-    with started(voices, tmp_path / "stopped", *SHORT, "--out", "run") as process:
-        wait_for(tmp_path / "stopped" / "run" / "0-seed0", process)
+    options = options_of(voices, *SHORT, "--out", "run")
+    with forked(command, "cli.train", "train", *options, folder=tmp_path / "stopped") as process:
+        wait_until((tmp_path / "stopped" / "run" / "0-seed0").exists, process)
         os.kill(process.pid, signal.SIGTERM)
-        told, progress = process.communicate(timeout=60)
-    assert (process.returncode, told) == (1, "")
+        status, told, progress = process.wait(), process.output.read_text(), process.errors.read_text()
+    assert (status, told) == (1, "")
     assert progress.endswith("interrupted; what is committed stays; run the same command again to resume\n")
     assert load_checkpoint(tmp_path / "stopped" / "run" / "0-seed0" / "state.safetensors").progress.step > 0
     for name in ("stopped", "whole"):

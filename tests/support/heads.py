@@ -1,5 +1,9 @@
-"""Small utterances with rows of every role, batches of them, and what heads are built from."""
+"""Small utterances with rows of every role, batches of them, and what heads are built from.
 
+They are drawn once and shared by all tests of a process: nobody writes to them.
+"""
+
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -51,7 +55,7 @@ def head_inputs(*, audio: tuple[int, ...] = (AUDIO,), text: tuple[int, ...] = (T
         weights={
             "audio": quantizer,
             "codes": quantizer,
-            "text": layer_weights(text[-1], range(TEXT_LAYER, TEXT_LAYER + 3), heads=4, norm_first=False),
+            "text": _text_weights(text[-1]),
             "mel": vit,
             "patches": vit,
         },
@@ -61,9 +65,8 @@ def head_inputs(*, audio: tuple[int, ...] = (AUDIO,), text: tuple[int, ...] = (T
 
 def samples(count: int, inputs: HeadInputs | None = None, *, seed: int = 0) -> list[Sample]:
     """Makes utterances whose classes take turns; features are noise, words and codes tell of their class."""
-    inputs = inputs or head_inputs()
-    random = np.random.default_rng(seed)
-    return [_sample(inputs, random, label=index % len(CLASSES)) for index in range(count)]
+    shapes = (inputs or head_inputs()).shapes
+    return list(_samples(tuple(shapes.items()), count, seed))
 
 
 def collate(
@@ -132,6 +135,7 @@ def layer_weights(dim: int, layers: Sequence[int], *, heads: int, norm_first: bo
     return weights
 
 
+@functools.cache
 def vit_weights() -> dict[str, npt.NDArray[Any]]:
     """Makes what a ViT over log-mel leaves in the cache."""
     random = np.random.default_rng(0)
@@ -148,6 +152,7 @@ def vit_weights() -> dict[str, npt.NDArray[Any]]:
     return drawn | norm | layer_weights(PATCH, range(3), heads=4, norm_first=True)
 
 
+@functools.cache
 def quantizer_weights(audio: int) -> dict[str, npt.NDArray[Any]]:
     """Makes what a quantizer of a wav2vec 2.0 leaves in the cache; codes and contexts meet in 12 dimensions."""
     random = np.random.default_rng(1)
@@ -161,7 +166,18 @@ def quantizer_weights(audio: int) -> dict[str, npt.NDArray[Any]]:
     return {name: (random.standard_normal(shape) * 0.3).astype(np.float32) for name, shape in shapes.items()}
 
 
-def _sample(inputs: HeadInputs, random: np.random.Generator, *, label: int) -> Sample:
+@functools.cache
+def _text_weights(dim: int) -> dict[str, npt.NDArray[Any]]:
+    return layer_weights(dim, range(TEXT_LAYER, TEXT_LAYER + 3), heads=4, norm_first=False)
+
+
+@functools.cache
+def _samples(shapes: tuple[tuple[str, tuple[int, ...]], ...], count: int, seed: int) -> tuple[Sample, ...]:
+    random = np.random.default_rng(seed)
+    return tuple(_sample(dict(shapes), random, label=index % len(CLASSES)) for index in range(count))
+
+
+def _sample(shapes: Mapping[str, tuple[int, ...]], random: np.random.Generator, *, label: int) -> Sample:
     known = [CLASSES[label], *WORDS[label].split(), *COMMON.split()]
     words = [str(word) for word in random.choice(known, size=int(random.integers(4, 8)))]
     frames = int(random.integers(16, 25))  # enough for the 12 steps of CPC and for every character below
@@ -175,7 +191,7 @@ def _sample(inputs: HeadInputs, random: np.random.Generator, *, label: int) -> S
         "audio.view": frames,
         "text.view": len(tokens) + 1,
     }
-    rows = {role: _normal(random, (length, *inputs.shapes[role])) for role, length in lengths.items()}
+    rows = {role: _normal(random, (length, *shapes[role])) for role, length in lengths.items()}
     rows["codes"] = torch.from_numpy((random.integers(0, CODES // 2, (frames, GROUPS)) + 2 * label) % CODES)
     rows["tokens"] = tokens
     rows["chars"] = torch.from_numpy(random.integers(5, SYMBOLS, (int(random.integers(3, 8)), 1)))

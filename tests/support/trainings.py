@@ -1,6 +1,5 @@
 """A small cache that can be learnt from, a head after the contract, and a training of it."""
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -149,10 +148,11 @@ def assert_same(one: TrainedModel, other: TrainedModel) -> None:
         assert torch.equal(weight, other.weights[name]), name
 
 
-def _slowly(scores: EpochScores) -> None:
-    print(scores.epoch, flush=True)  # noqa: T201 - read by whoever kills this process
-    time.sleep(0.05)
+def train_slowly(cache: Path, checkpoint: Path) -> None:
+    """Trains until somebody kills this process, who reads of every epoch that is over."""
 
+    def told(scores: EpochScores) -> None:
+        print(scores.epoch, flush=True)  # noqa: T201
+        time.sleep(0.05)
 
-if __name__ == "__main__":  # a process to kill
-    train(Path(sys.argv[1]), checkpoint=Path(sys.argv[2]), on_epoch=_slowly)
+    train(cache, checkpoint=checkpoint, on_epoch=told)

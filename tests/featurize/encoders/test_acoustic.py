@@ -50,7 +50,7 @@ def test_the_differences_of_a_ramp_are_its_slope() -> None:
     assert found[20:80, 13].mean() == pytest.approx((found[80, 0] - found[20, 0]) / 60, rel=0.2)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(samples=st.integers(400, 20_000), seed=st.integers(0, 9))  # a few samples may all lie below the floor
 def test_logmel_of_an_utterance_has_zero_mean_and_unit_variance(samples: int, seed: int) -> None:
     found = logmel80_of(speech(samples, seed))
@@ -70,7 +70,7 @@ def test_logmel_drops_the_level_and_mfcc_keeps_it() -> None:
 
 
 @pytest.mark.parametrize("source", DIMS)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(samples=st.integers(1, 2000) | st.integers(1, 60_000))
 def test_any_length_gives_as_many_rows_as_planned(source: str, samples: int) -> None:
     check_rows(source, samples)

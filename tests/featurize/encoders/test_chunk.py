@@ -31,7 +31,7 @@ def speech(samples: int) -> Waveform:
     return np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(samples=st.integers(1, 20_000), max_samples=st.integers(400, 9000))
 def test_as_many_rows_as_in_one_piece(samples: int, max_samples: int) -> None:
     encoder = chunked(max_samples)

@@ -22,7 +22,7 @@ from tests.support.models import (
 
 
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=5))
 def test_a_batch_gives_what_each_transcript_gives_alone(family: str, texts: list[str]) -> None:
     encoder = text_encoder(family, truncate=True)
@@ -56,7 +56,7 @@ def test_a_transcript_without_words_gives_the_special_tokens(family: str, text: 
     assert tokens.tolist() == [[2 if family != "roberta" else 0, 0, 0], [3 if family != "roberta" else 2, 0, 0]]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     text=TEXTS,
     family=st.sampled_from(TEXT_FAMILIES),

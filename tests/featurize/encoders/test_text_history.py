@@ -65,7 +65,7 @@ def test_the_streams_say_that_they_read_a_history() -> None:
     assert {spec.encoder for spec in text_encoder("bert", "last", "1", history=10).specs} == {"a+history10"}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.sampled_from(TEXT_FAMILIES), TEXTS, st.lists(TEXTS, max_size=HISTORY), st.integers(8, 24))
 def test_what_is_planned_is_what_is_encoded(family: str, text: str, before: list[str], max_tokens: int) -> None:
     encoder = with_history(family, max_tokens=max_tokens, truncate=True)

@@ -40,7 +40,7 @@ def test_an_event_tag_parts_the_words_around_it() -> None:
     assert [text[start:end] for _, start, end in tokens] == ["", "gar", "den", ""]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(text=TEXTS | st.text(max_size=6))
 def test_spans_of_byte_tokens_lie_in_the_transcript_in_order(text: str) -> None:
     encoder = text_encoder("roberta", truncate=True)

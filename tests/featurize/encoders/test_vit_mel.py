@@ -30,7 +30,7 @@ def test_a_batch_gives_the_rows_of_one_by_one(lengths: Sequence[int], channels: 
     assert batch_deviation(lengths, channels) <= TOLERANCE
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 20_000), min_size=1, max_size=5), st.sampled_from(["last", "0", "2", "all", "mean1-3"]))
 def test_any_mix_of_lengths_and_any_layers_give_the_rows_of_one_by_one(lengths: list[int], layers: str) -> None:
     assert batch_deviation(lengths, layers=layers) <= TOLERANCE
@@ -75,7 +75,7 @@ def test_one_pass_gives_every_choice_of_layers() -> None:
     assert [spec.shape for spec in encoder.specs][:5] == [(32,), (2, 32), (VIT_LAYERS + 1, 32), (32,), (32,)]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 40_000) | st.sampled_from([LONG, 240_639, 240_640]))
 def test_as_many_rows_as_planned(samples: int) -> None:
     encoder = mel_encoder(vit_model(), "last", "0,1")

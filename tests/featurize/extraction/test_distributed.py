@@ -2,11 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from distributed import LocalCluster
 from threadpoolctl import threadpool_limits
 
 from cache.audit import verify
@@ -26,7 +22,9 @@ from cache.layout import COMMITTED
 from cache.store import FeatureCache
 from featurize.extraction.distributed import EncoderCache, extract_on, run_shards_on
 from featurize.extraction.run import ExtractionReport, run_job, run_shards
-from featurize.runtime.cluster import Cluster, Workers, cluster_of
+from featurize.runtime.cluster import Cluster
+from tests.support.clusters import small_cluster, threaded_cluster
+from tests.support.processes import PATIENCE_S, Child, command, forked, started, wait_until
 from tests.support.voices import RATE_HZ, Silent, contents, featurized, job_over, tone, write_corpus
 
 LONG = 40
@@ -35,7 +33,7 @@ SPEECH: Mapping[str, Any] = {"encoders": ("wav2vec2-tiny",), "mel": False, "audi
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with cluster_of(Workers(count=2, device="cpu")) as made:
+    with small_cluster() as made:
         yield made
 
 
@@ -44,7 +42,7 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recordings long enough that a run over them can be disturbed, one of them broken."""
     folder = tmp_path_factory.mktemp("voices")
     for place in range(LONG):
-        soundfile.write(folder / f"u{place}.wav", tone(3 + 0.1 * place, seed=place), RATE_HZ)
+        soundfile.write(folder / f"u{place}.wav", tone(2 + 0.05 * place, seed=place), RATE_HZ)
     (folder / "u7.wav").write_bytes(b"RIFF and no sound")
     return write_corpus(folder, [{"id": f"u{place}", "dialogue": "d", "turn": place} for place in range(LONG)])
 
@@ -117,7 +115,7 @@ def test_a_worker_that_dies_has_its_batches_taken_over(
     run_on(cluster, voices, tmp_path / "a.h5", progress, **SPEECH)
     assert contents(tmp_path / "a.h5") == expected
     assert progress.advanced == LONG - 1  # the broken one was found out while planning
-    cluster.client.wait_for_workers(2, timeout=60)  # dask has started another one
+    cluster.client.wait_for_workers(2, timeout=PATIENCE_S)  # dask has started another one
     assert set(cluster.client.run(os.getpid).values()) != set(workers.values())
 
 
@@ -154,29 +152,24 @@ def test_history_reaches_across_shards(voices: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(found, whole.stream("roberta-tiny+history2").read(whole.ids.index(name)), atol=2e-3)
 
 
-def client(manifest: Path, cache: Path, address: str, *options: str) -> subprocess.Popen[bytes]:
-    """Starts the command as a user does, in a process of its own."""
-    command = [sys.executable, "-m", "cli.extract", "manifest", "--root", str(manifest), "--cache", str(cache)]
-    encoders = ["--encoder", "wav2vec2-tiny", "--no-mel", "--audio-only", "--device", "cpu"]
-    root = Path(__file__).parents[3]
-    return subprocess.Popen(
-        [*command, *encoders, "--scheduler", address, *options],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+def client(manifest: Path, cache: Path, address: str, *options: str) -> AbstractContextManager[Child]:
+    """Runs the command in a process of its own; that without options is started as a user does."""
+    arguments = ["manifest", "--root", str(manifest), "--cache", str(cache), "--encoder", "wav2vec2-tiny", "--no-mel"]
+    arguments += ["--audio-only", "--device", "cpu", "--scheduler", address, *options]
+    return (
+        forked(command, "cli.extract", "featurize", *arguments) if options else started("-m", "cli.extract", *arguments)
     )
 
 
-def killed_while_writing(process: subprocess.Popen[bytes], folder: Path) -> int:
+def killed_while_writing(process: Child, folder: Path) -> int:
     """Kills a client once something is committed; gives how many rows that were."""
-    deadline = time.monotonic() + 120
-    while not (count := sum(map(committed, folder.glob("*.h5")))):
-        assert process.poll() is None, "the client ended before anything was committed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+
+    def rows() -> int:
+        return sum(map(committed, folder.glob("*.h5")))
+
+    wait_until(rows, process)
+    count = rows()
     process.kill()
-    process.wait()
     return count
 
 
@@ -193,7 +186,8 @@ def test_a_client_killed_while_workers_are_at_work_loses_nothing(
     cluster: Cluster, voices: Path, tmp_path: Path, expected: Mapping[Any, Any], options: Sequence[str]
 ) -> None:
     address = cluster.client.scheduler.address
-    assert killed_while_writing(client(voices, tmp_path / "a.h5", address, *options), tmp_path) < LONG - 1
+    with client(voices, tmp_path / "a.h5", address, *options) as process:
+        assert killed_while_writing(process, tmp_path) < LONG - 1
     job = job_over(voices, tmp_path / "a.h5", **SPEECH)
     if options:  # the tasks of the killed client still hold the locks of their files
         run_shards_on(cluster, job, 2, Silent())
@@ -222,10 +216,8 @@ def test_a_worker_with_other_weights_stops_the_run(
 
 def test_threads_of_a_worker_do_not_meet_in_an_encoder(voices: Path, tmp_path: Path) -> None:
     layers: Mapping[str, Any] = {"encoders": ("wav2vec2-tiny@2", "roberta-tiny@2"), "mel": False, "batch_seconds": 20.0}
-    with LocalCluster(n_workers=1, threads_per_worker=4, dashboard_address=":0", silence_logs=50) as started:
-        workers = Workers(scheduler=started.scheduler_address, device="cpu")
-        with cluster_of(workers) as threaded:
-            run_on(threaded, voices, tmp_path / "a.h5", Silent(), **layers)
+    with threaded_cluster(4) as threaded:
+        run_on(threaded, voices, tmp_path / "a.h5", Silent(), **layers)
     with one_thread():
         featurized(voices, tmp_path / "b.h5", **layers)
     assert contents(tmp_path / "a.h5") == contents(tmp_path / "b.h5")

@@ -190,7 +190,7 @@ def encoders() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["wav2vec2-tiny", "logmel80", "mfcc39", "pieces"])
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(sizes=st.lists(st.integers(1, 1000) | st.integers(1, 12_000), min_size=1, max_size=4))
 def test_speech_encoders_give_the_rows_that_were_planned(name: str, sizes: list[int]) -> None:
     encoder = encoders()[name]
@@ -199,7 +199,7 @@ def test_speech_encoders_give_the_rows_that_were_planned(name: str, sizes: list[
 
 
 @pytest.mark.parametrize("name", ["roberta-tiny@1,4", "ctc.chars"])
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(texts=st.lists(st.text(max_size=30) | st.just("[LAUGHTER] I  know "), min_size=1, max_size=4))
 def test_text_encoders_give_the_rows_that_were_planned(name: str, texts: list[str]) -> None:
     encoder = encoders()[name]

@@ -26,7 +26,7 @@ def test_the_digest_is_that_of_the_span(tmp_path: Path) -> None:
     assert load(cut(whole, 0.25, 0.5)).digest != load(cut(whole, 0.25, 0.6)).digest
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(index=st.integers(0, 499), channel=st.integers(0, 1))
 def test_the_digest_changes_with_any_sample(index: int, channel: int) -> None:
     sound = noise(500, 2)

@@ -70,7 +70,7 @@ def test_a_span_is_cut_before_it_is_resampled(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.waveform, expected)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     rate_hz=st.sampled_from(RATES_HZ),
     samples=st.integers(10, 4000),

@@ -90,7 +90,7 @@ def test_clusters_widen_the_interval_where_speakers_differ() -> None:
     assert width(run) > 2 * width(alone)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 100), st.integers(2, 12))
 def test_an_interval_is_ordered_within_0_and_1_and_the_same_for_the_same_seed(seed: int, clusters: int) -> None:
     run = predicted(clusters=clusters, each=10, seed=seed)

@@ -29,7 +29,7 @@ def searched(space: Space, batches: int, *, size: int = 5, seed: int = 0, maximi
     return found
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(layers=st.integers(1, 4), rates=st.integers(1, 3), batch=st.integers(1, 5), seed=st.integers(0, 9))
 def test_every_combination_is_asked_for_once_until_none_is_left(layers: int, rates: int, batch: int, seed: int) -> None:
     space = space_of(f"layers={','.join(map(str, range(layers)))}", f"alpha={','.join(map(str, range(rates)))}")

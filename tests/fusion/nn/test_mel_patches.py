@@ -41,7 +41,7 @@ def test_rows_are_those_of_the_encoder(seconds: tuple[float, ...]) -> None:
         np.testing.assert_allclose(rows[mask].detach(), one, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=4), st.integers(0, 60))
 def test_what_is_in_the_padding_and_how_much_changes_nothing(lengths: list[int], extra: int) -> None:
     patches, images = MelPatches(vit_weights()), images_of(*lengths)

@@ -33,7 +33,7 @@ def test_session_leaves_each_session_out_and_takes_a_tenth_of_the_dialogues_for_
         assert values(utterances, fold.dev, "label") == {"ang", "hap", "exc", "neu", "sad"}
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.sampled_from(["session", "speaker", "random5", "actor5"]), st.integers(0, 2**32 - 1))
 def test_every_member_is_tested_once_and_is_in_one_part_of_each_fold(protocol: str, seed: int) -> None:
     utterances = dyads(dialogues=3)

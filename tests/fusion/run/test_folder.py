@@ -1,7 +1,5 @@
 import errno
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,16 +11,17 @@ from safetensors.torch import save_file
 
 from cache.errors import MmerError
 from fusion.run.folder import FORMAT_VERSION, RUN, RunFolder
+from tests.support.processes import started, wait_until
 
 DESCRIBED = {"fusion": "audio", "head": {"dim": 0}, "seeds": [0], "labels": {"a": ["a"]}, "protocol": "p"}
 DESCRIBED["folds"] = {"1": "x", "a/b": "y"}
 HOLD = """
-import sys
+import sys, time
 from pathlib import Path
 from fusion.run.folder import RunFolder
 with RunFolder(Path(sys.argv[1])).locked():
     print("held", flush=True)
-    sys.stdin.read()
+    time.sleep(1000)
 """
 
 
@@ -187,10 +186,8 @@ def test_a_missing_file_is_told(tmp_path: Path, name: str) -> None:
 
 
 def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
+    with started("-c", HOLD, str(tmp_path)) as other:
+        wait_until(other.output.read_text, other)
         with pytest.raises(MmerError, match="another process is training into"), RunFolder(tmp_path).locked():
             pass
         other.kill()

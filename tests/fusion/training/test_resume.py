@@ -1,7 +1,4 @@
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +10,19 @@ from fusion.head import Batch, HeadOutput
 from fusion.head_config import HeadInputs
 from fusion.training.checkpoint import BEST, HEAD, OPTIMIZER, EpochScores, load_checkpoint
 from fusion.training.loop import TrainedModel
-from tests.support.trainings import CONFIG, SHAPES, ToyConfig, ToyHead, assert_same, toy_head, train, write_cache
+from tests.support.processes import forked, wait_until
+from tests.support.trainings import (
+    CONFIG,
+    SHAPES,
+    ToyConfig,
+    ToyHead,
+    assert_same,
+    toy_head,
+    train,
+    train_slowly,
+    write_cache,
+)
 
-ROOT = Path(__file__).parents[3]
 STEPS = 16  # of four epochs
 
 
@@ -86,12 +93,9 @@ def test_mixed_precision_resumes_too(learnable: Path, tmp_path: Path, precision:
 
 def test_a_killed_process_is_gone_on_from(learnable: Path, undisturbed: TrainedModel, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    command = [sys.executable, "-m", "tests.support.trainings", str(learnable), str(state)]
-    with subprocess.Popen(command, cwd=ROOT, env={**os.environ}, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == ["1\n", "2\n"]
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    with forked(train_slowly, learnable, state) as process:
+        wait_until(lambda: "2\n" in process.output.read_text(), process)
+        assert process.kill() == -signal.SIGKILL
     assert 0 < load_checkpoint(state).progress.step < STEPS
     assert_same(train(learnable, checkpoint=state), undisturbed)
 

@@ -1,7 +1,6 @@
 """Every engine trains the same models; nothing is trained twice; a kill loses what was under way and no more."""
 
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,29 @@ from fusion.grid.journal import Journal
 from fusion.grid.stacking.training import train_stack
 from fusion.training.checkpoint import EpochScores
 from tests.support.grids import CPU, GridTold, models, planned, sources, trained, weights_of
+from tests.support.processes import wait_until
 from tests.support.runs import finish
 
 AXES = [{"lr": rate, "dropout": dropout} for rate in (0.01, 0.003) for dropout in (0.1, 0.3)]
 
 
+@pytest.fixture(scope="module")
+def one_by_one(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
+    """What mmer-train says of every fold of every combination."""
+    folder = tmp_path_factory.mktemp("runs")
+    every = planned(trainable, "cross-attention", *AXES)
+    return [finish(one.plan, folder / f"run{place}")["folds"] for place, one in enumerate(every)]
+
+
 @pytest.mark.parametrize("engine", ["shared", "fused", "auto"])
-def test_every_engine_trains_what_mmer_train_does(trainable: Path, tmp_path: Path, engine: str) -> None:
+def test_every_engine_trains_what_mmer_train_does(
+    trainable: Path, one_by_one: list[list[dict[str, Any]]], tmp_path: Path, engine: str
+) -> None:
     every = planned(trainable, "cross-attention", *AXES)
     journal, told = trained(tmp_path / "grid", every, engine=engine)
     assert len(told.outcomes) == len(set(told.started)) == 12
     assert len(told.epochs) == 24
-    for place, one in enumerate(every):
-        folds = finish(one.plan, tmp_path / f"run{place}")["folds"]
+    for place, (one, folds) in enumerate(zip(every, one_by_one, strict=True)):
         for model, fold in zip(models([one]), folds, strict=True):
             found = journal.scores(model, place)
             assert found.epoch == fold["epoch"]
@@ -106,12 +115,12 @@ def test_a_stack_that_lacks_memory_is_split_in_half(
 def test_a_model_that_never_fits_fails_for_this_run_alone(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*told: Any, **named: Any) -> Any:
+    def never_stop(*told: Any, **named: Any) -> Any:
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
 
     every = planned(trainable, "concat", {})
     with monkeypatch.context() as patched:
-        patched.setattr(training, "train_fold", never)
+        patched.setattr(training, "train_fold", never_stop)
         engine = Engine("shared", journal=Journal(tmp_path), progress=GridTold(), device=CPU)
         failed = engine.run(models(every), sources(every))
     assert {one.failure for one in failed.values()} == {"out of memory on cpu"}
@@ -128,9 +137,7 @@ def test_what_another_grid_has_in_hand_is_waited_for_and_not_trained_again(train
     def other_grid() -> None:
         with Journal(tmp_path).claim(busy):
             began.set()
-            deadline = time.monotonic() + 60
-            while len(told.outcomes) < 5 and time.monotonic() < deadline:
-                time.sleep(0.01)
+            wait_until(lambda: len(told.outcomes) == 5)
             for outcome in training.train_models([busy], sources(every).at(0), lambda model, scores: None):
                 Journal(tmp_path).write(busy, outcome, CPU)
 

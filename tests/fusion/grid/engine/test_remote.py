@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from featurize.runtime.cluster import Cluster, Killed, Workers, cluster_of, own_device
+from featurize.runtime.cluster import Cluster, Killed, own_device
 from fusion.data.memory import memory_budget
 from fusion.grid.engine import remote
 from fusion.grid.engine.remote import WorkerTask, run_on_workers, train_task
 from fusion.grid.journal import Journal
+from tests.support.clusters import small_cluster
 from tests.support.grids import CPU, GridTold, models, planned, trained, weights_of
 
 AXES = [{"lr": 0.1}, {"lr": 1e30, "clip": 0.0}, {"dropout": 0.4, "epochs": 1}]
@@ -26,7 +27,7 @@ def alone(task: Any, items: Iterable[WorkerTask]) -> Iterator[tuple[WorkerTask, 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with cluster_of(Workers(count=2, device="cpu")) as made:
+    with small_cluster() as made:
         yield made
 
 

@@ -1,5 +1,5 @@
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,25 @@ from fusion.training.evaluate import dev_scores, predict_logits
 from fusion.training.loop import TrainedModel, train_fold
 from tests.support.stacks import CONFIG, DEV, STACKED, TEST, TRAIN, Made, assert_close, models, source_of
 
+Alone = Callable[[Made], TrainedModel]
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> CachedFeatures:
     return source_of(tmp_path_factory.mktemp("cache") / "a.h5")
 
 
-def alone(one: Made, source: CachedFeatures) -> TrainedModel:
-    return train_fold(one.head(source), source, TRAIN, DEV, one.config)
+@pytest.fixture(scope="module")
+def alone(source: CachedFeatures) -> Alone:
+    """Trains a model by itself; that of several tests once."""
+    done: dict[str, TrainedModel] = {}
+
+    def train(one: Made) -> TrainedModel:
+        if str(one) not in done:
+            done[str(one)] = train_fold(one.head(source), source, TRAIN, DEV, one.config)
+        return done[str(one)]
+
+    return train
 
 
 def stacked(every: Sequence[Made], source: CachedFeatures, **how: Any) -> list[TrainedModel | MmerError]:
@@ -38,16 +49,16 @@ def trained(came: TrainedModel | MmerError) -> TrainedModel:
 
 
 @pytest.mark.parametrize("name", STACKED)
-def test_losses_and_scores_are_those_of_separate_trainings(name: str, source: CachedFeatures) -> None:
-    every = models(name, replace(CONFIG, epochs=6))
+def test_losses_and_scores_are_those_of_separate_trainings(name: str, source: CachedFeatures, alone: Alone) -> None:
+    every = models(name, replace(CONFIG, epochs=4))
     for one, came in zip(every, stacked(every, source), strict=True):
-        assert_close(trained(came), alone(one, source))
+        assert_close(trained(came), alone(one))
 
 
-def test_losses_stay_equal_over_a_hundred_steps(source: CachedFeatures) -> None:
-    every = models("rescmfa", replace(CONFIG, epochs=25))[:2]
+def test_losses_stay_equal_over_a_hundred_steps(source: CachedFeatures, alone: Alone) -> None:
+    every = models("rescmfa", replace(CONFIG, epochs=13, batch_size=2))[:2]
     for one, came in zip(every, stacked(every, source), strict=True):
-        assert_close(trained(came), alone(one, source))
+        assert_close(trained(came), alone(one))
 
 
 @pytest.mark.parametrize(
@@ -57,20 +68,20 @@ def test_losses_stay_equal_over_a_hundred_steps(source: CachedFeatures) -> None:
         {"batch_size": 16, "clip": 1e-3, "warmup": 0.9},
     ],
 )
-def test_every_choice_of_training_is_kept(changes: dict[str, Any], source: CachedFeatures) -> None:
+def test_every_choice_of_training_is_kept(changes: dict[str, Any], source: CachedFeatures, alone: Alone) -> None:
     every = models("label-guided", replace(CONFIG, **changes))
     for one, came in zip(every, stacked(every, source), strict=True):
-        assert_close(trained(came), alone(one, source))
+        assert_close(trained(came), alone(one))
 
 
 @pytest.mark.parametrize("name", ["rescmfa", "tab"])
-def test_half_precision_trains(name: str, source: CachedFeatures) -> None:
-    every = models(name, replace(CONFIG, precision="bfloat16"))
+def test_half_precision_trains(name: str, source: CachedFeatures, alone: Alone) -> None:
+    every = models(name, replace(CONFIG, precision="bfloat16", epochs=2))
     for one, came in zip(every, stacked(every, source), strict=True):
-        assert_close(trained(came), alone(one, source), tolerance=0.1)
+        assert_close(trained(came), alone(one), tolerance=0.1)
 
 
-def test_heads_end_with_the_weights_of_their_best_epochs(source: CachedFeatures) -> None:
+def test_heads_end_with_the_weights_of_their_best_epochs(source: CachedFeatures, alone: Alone) -> None:
     every = models("concat")
     heads = [one.head(source) for one in every]
     came = train_stack(heads, source, TRAIN, DEV, [one.config for one in every])
@@ -80,7 +91,7 @@ def test_heads_end_with_the_weights_of_their_best_epochs(source: CachedFeatures)
         assert dev_scores(predict_logits(head, source, DEV), source.labels[DEV]) == pytest.approx(
             dict(made.dev), abs=1e-5
         )
-        mine = alone(every[heads.index(head)], source)
+        mine = alone(every[heads.index(head)])
         head.load_state_dict(mine.weights)
         expected = predict_logits(head, source, TEST)
         head.load_state_dict(made.weights)
@@ -88,11 +99,11 @@ def test_heads_end_with_the_weights_of_their_best_epochs(source: CachedFeatures)
 
 
 def test_models_leave_the_stack_when_their_epochs_are_over(
-    source: CachedFeatures, monkeypatch: pytest.MonkeyPatch
+    source: CachedFeatures, alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every = [
         replace(one, config=replace(one.config, epochs=epochs))
-        for one, epochs in zip(models("tab"), (5, 2, 3), strict=True)
+        for one, epochs in zip(models("tab"), (3, 1, 2), strict=True)
     ]
     sizes: list[int] = []
     forward = HeadStack.__call__
@@ -103,12 +114,12 @@ def test_models_leave_the_stack_when_their_epochs_are_over(
 
     monkeypatch.setattr(HeadStack, "__call__", noted)
     came = stacked(every, source)
-    assert sizes == [3] * 8 + [2] * 4 + [1] * 8  # 4 batches an epoch
+    assert sizes == [3] * 4 + [2] * 4 + [1] * 4  # 4 batches an epoch
     for one, mine in zip(every, came, strict=True):
-        assert_close(trained(mine), alone(one, source))
+        assert_close(trained(mine), alone(one))
 
 
-def test_each_model_has_its_own_patience(source: CachedFeatures) -> None:
+def test_each_model_has_its_own_patience(source: CachedFeatures, alone: Alone) -> None:
     every = [
         replace(one, config=replace(one.config, epochs=9, lr=lr, patience=patience))
         for one, lr, patience in zip(models("concat"), (1e-9, 1e-9, 1e-2), (1, 3, 9), strict=True)
@@ -116,15 +127,15 @@ def test_each_model_has_its_own_patience(source: CachedFeatures) -> None:
     came = stacked(every, source)
     assert [len(trained(one).curves) for one in came] == [2, 4, 9]
     for one, mine in zip(every, came, strict=True):
-        assert_close(trained(mine), alone(one, source))
+        assert_close(trained(mine), alone(one))
 
 
-def test_what_no_loss_reaches_stays_as_it_is(source: CachedFeatures) -> None:
+def test_what_no_loss_reaches_stays_as_it_is(source: CachedFeatures, alone: Alone) -> None:
     every = [replace(one, fields={**one.fields, "alpha": 0.0}) for one in models("rescmfa")]
     for one, mine in zip(every, stacked(every, source), strict=True):
         assert one.config.weight_decay
         assert torch.equal(trained(mine).weights["ctc.weight"], one.head(source).state_dict()["ctc.weight"])
-        assert_close(trained(mine), alone(one, source))
+        assert_close(trained(mine), alone(one))
 
 
 def test_a_result_does_not_depend_on_the_company(source: CachedFeatures) -> None:
@@ -135,7 +146,7 @@ def test_a_result_does_not_depend_on_the_company(source: CachedFeatures) -> None
             assert_close(trained(came), trained(together[place]))
 
 
-def test_a_model_that_diverges_leaves_with_its_error(source: CachedFeatures) -> None:
+def test_a_model_that_diverges_leaves_with_its_error(source: CachedFeatures, alone: Alone) -> None:
     first, second, third = models("rescmfa")
     every = [first, replace(second, fields={**second.fields, "alpha": 1e38}), third]
     head = every[1].head(source)
@@ -146,15 +157,15 @@ def test_a_model_that_diverges_leaves_with_its_error(source: CachedFeatures) -> 
     assert str(came[1]) == str(stopped.value).removesuffix("; no weights are kept")
     assert str(came[1].__cause__) == "the loss total is inf in batch 1 of epoch 1"
     for place in (0, 2):
-        assert_close(trained(came[place]), alone(every[place], source))
+        assert_close(trained(came[place]), alone(every[place]))
 
 
-def test_dev_logits_that_are_not_finite_end_a_model(source: CachedFeatures) -> None:
+def test_dev_logits_that_are_not_finite_end_a_model(source: CachedFeatures, alone: Alone) -> None:
     first, second, third = models("concat", replace(CONFIG, batch_size=16, warmup=0.0))
     every = [first, replace(second, config=replace(second.config, lr=1e38)), replace(third)]
     came = stacked(every, source)
     assert "the logits of dev are not finite after epoch 1; lower lr (1e+38)" in str(came[1])
-    assert_close(trained(came[0]), alone(first, source))
+    assert_close(trained(came[0]), alone(first))
 
 
 def test_a_stack_may_lose_all_its_models(source: CachedFeatures) -> None:
