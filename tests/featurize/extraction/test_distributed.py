@@ -1,4 +1,4 @@
-"""Workers of a real cluster: the same values as in one process, whoever is killed on the way."""
+"""Extraction on a real cluster: the values of one process, even if workers or the client are killed."""
 
 import os
 import signal
@@ -35,23 +35,23 @@ SPEECH: Mapping[str, Any] = {"encoders": ("wav2vec2-tiny",), "mel": False, "audi
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with cluster_of(Workers(count=2, device="cpu")) as made:
-        yield made
+    with cluster_of(Workers(count=2, device="cpu")) as started_cluster:
+        yield started_cluster
 
 
 @pytest.fixture(scope="module")
 def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recordings long enough that a run over them can be disturbed, one of them broken."""
+    """Recordings long enough that a run over them can be interrupted; one of them is broken."""
     folder = tmp_path_factory.mktemp("voices")
-    for place in range(LONG):
-        soundfile.write(folder / f"u{place}.wav", tone(3 + 0.1 * place, seed=place), RATE_HZ)
+    for index in range(LONG):
+        soundfile.write(folder / f"u{index}.wav", tone(3 + 0.1 * index, seed=index), RATE_HZ)
     (folder / "u7.wav").write_bytes(b"RIFF and no sound")
-    return write_corpus(folder, [{"id": f"u{place}", "dialogue": "d", "turn": place} for place in range(LONG)])
+    return write_corpus(folder, [{"id": f"u{index}", "dialogue": "d", "turn": index} for index in range(LONG)])
 
 
 @pytest.fixture(scope="module")
 def expected(voices: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[Any, ...]]:
-    """What one process gives, on one thread as each worker."""
+    """The cache of one process that computes on one thread, as each worker does."""
     path = tmp_path_factory.mktemp("expected") / "a.h5"
     with one_thread():
         featurized(voices, path, **SPEECH)
@@ -60,7 +60,7 @@ def expected(voices: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Lets this process sum in one thread, as each worker does: with others the last bits differ."""
+    """Restricts torch to one thread, as each worker does: with more threads the last bits differ."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -71,7 +71,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Disturbing(Silent):
-    """Does something once, when the first rows have come back."""
+    """Progress that calls a function once, after the first rows are returned."""
 
     def __init__(self, disturb: Any) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def test_workers_give_the_values_of_one_process(cluster: Cluster, voices: Path, 
     with one_thread():
         featurized(voices, tmp_path / "b.h5", **everything)
     assert contents(tmp_path / "a.h5") == contents(tmp_path / "b.h5")
-    assert {one["id"] for one in report.summary["failures"]} == {"u7"}
+    assert {failure["id"] for failure in report.summary["failures"]} == {"u7"}
 
 
 def test_batches_of_several_utterances_are_the_same_too(cluster: Cluster, voices: Path, tmp_path: Path) -> None:
@@ -149,13 +149,13 @@ def test_history_reaches_across_shards(voices: Path, tmp_path: Path) -> None:
     featurized(voices, tmp_path / "a.h5", **text)
     run_shards(job_over(voices, tmp_path / "b.h5", **text), 3, Silent())
     whole, joined = FeatureCache(tmp_path / "a.h5"), open_cache(tmp_path / "b-*.h5")
-    for place, name in enumerate(joined.ids):
-        found = joined.streams["roberta-tiny+history2"].read(place)
+    for index, name in enumerate(joined.ids):
+        found = joined.streams["roberta-tiny+history2"].read(index)
         np.testing.assert_allclose(found, whole.stream("roberta-tiny+history2").read(whole.ids.index(name)), atol=2e-3)
 
 
 def client(manifest: Path, cache: Path, address: str, *options: str) -> subprocess.Popen[bytes]:
-    """Starts the command as a user does, in a process of its own."""
+    """Starts the command as a user does, in a separate process."""
     command = [sys.executable, "-m", "cli.extract", "manifest", "--root", str(manifest), "--cache", str(cache)]
     encoders = ["--encoder", "wav2vec2-tiny", "--no-mel", "--audio-only", "--device", "cpu"]
     root = Path(__file__).parents[3]
@@ -169,7 +169,7 @@ def client(manifest: Path, cache: Path, address: str, *options: str) -> subproce
 
 
 def killed_while_writing(process: subprocess.Popen[bytes], folder: Path) -> int:
-    """Kills a client once something is committed; gives how many rows that were."""
+    """Kills a client after its first commit; returns the number of committed rows."""
     deadline = time.monotonic() + 120
     while not (count := sum(map(committed, folder.glob("*.h5")))):
         assert process.poll() is None, "the client ended before anything was committed"
