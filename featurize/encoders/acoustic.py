@@ -19,6 +19,7 @@ from featurize.inputs.audio import RATE_HZ
 
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms, 10 ms, and the next power of two
 FLOOR = 1e-10  # of the power; the floor that librosa uses for decibels
+_WINDOWS: Mapping[str, Any] = {"sr": RATE_HZ, "n_fft": FFT, "win_length": WINDOW, "hop_length": HOP}
 
 Features = npt.NDArray[np.float32]
 
@@ -82,7 +83,6 @@ def _pad_to_window(waveform: Waveform) -> Waveform:
     return np.pad(waveform, (0, missing)) if missing > 0 else waveform
 
 
-_WINDOWS: Mapping[str, Any] = {"sr": RATE_HZ, "n_fft": FFT, "win_length": WINDOW, "hop_length": HOP}
 FEATURES: Mapping[str, tuple[Callable[[Waveform], Features], str, int]] = {  # source -> function, role, dim
     "logmel80": (logmel80, "mel", 80),
     "mfcc39": (mfcc39, "audio", 39),

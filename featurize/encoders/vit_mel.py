@@ -52,7 +52,7 @@ def patch_pixels(frames: Tensor) -> Tensor:
     return cut.permute(0, 2, 3, 1).reshape(columns * ROWS, PATCH * PATCH)
 
 
-def patch_kernel(projection: Any) -> Tensor:
+def patch_kernel(projection: nn.Conv2d) -> Tensor:
     """Computes the projection of one channel, ``(dim, 16, 16)``: the mean of those of red, green and blue."""
     kernel: Tensor = projection.weight.detach().mean(dim=1)
     return kernel

@@ -130,6 +130,27 @@ def run_shard(job: ExtractionJob, device: str, *, topic: str) -> ExtractionRepor
     return run_job(replace(job, options=options), _WorkerProgress(topic, job))
 
 
+def encode_batch(task: BatchTask, device: str) -> list[Row | FailedInput]:
+    """Encodes a batch on the worker that calls it.
+
+    Raises:
+        MmerError: if the encoders of this worker differ from those that the run was planned with.
+    """
+    worker = get_worker()
+    encoders: EncoderCache = worker.plugins[task.plugin]
+    inputs = [load_input(request, task.specs) for request in task.requests]
+    with encoders.lock:  # threads of a worker share its encoders, whose hooks serve one batch at a time
+        encoder = encoders.encoder(task.encoder_index, device)
+        for planned, loaded in zip(task.specs, encoder.specs, strict=True):
+            if planned.key != loaded.key:
+                changed = "; ".join(planned.differences(loaded))
+                raise MmerError(
+                    f"worker {worker.address} has a different {planned.name} ({changed}); "
+                    "install the same checkpoint and versions there"
+                )
+        return encode_inputs(encoder, inputs)
+
+
 class _WorkerProgress:
     """Progress of a worker, sent to the client as dask events."""
 
@@ -169,26 +190,3 @@ def _halves(task: BatchTask) -> list[BatchTask]:
     middle = len(task.requests) // 2
     halves = [task.requests[:middle], task.requests[middle:]]
     return [replace(task, requests=requests) for requests in halves if requests]
-
-
-def encode_batch(task: BatchTask, device: str) -> list[Row | FailedInput]:
-    """Encodes a batch on the worker that calls it.
-
-    Raises:
-        MmerError: if the encoders of this worker differ from those that the run was planned with.
-    """
-    worker = get_worker()
-    encoders: EncoderCache = worker.plugins[task.plugin]
-    inputs = [load_input(request, task.specs) for request in task.requests]
-    with (
-        encoders.lock
-    ):  # the threads of a worker share its encoders, and hooks on their layers serve one batch at a time
-        encoder = encoders.encoder(task.encoder_index, device)
-        for planned, loaded in zip(task.specs, encoder.specs, strict=True):
-            if planned.key != loaded.key:
-                changed = "; ".join(planned.differences(loaded))
-                raise MmerError(
-                    f"worker {worker.address} has a different {planned.name} ({changed}); "
-                    "install the same checkpoint and versions there"
-                )
-        return encode_inputs(encoder, inputs)

@@ -24,82 +24,6 @@ from featurize.extraction.progress import ExtractionProgress
 from featurize.extraction.staleness import digest_recordings, find_changed_rows, find_damaged_rows, find_lost_features
 
 
-def check_same_corpus(cache: FeatureCache, corpus: str, inputs: Inputs) -> None:
-    """Checks that the cache holds the same corpus and at least one of its utterances.
-
-    Raises:
-        MmerError: if it does not.
-    """
-    held = cache.layout.header["corpus"].get("name")
-    if held != corpus:
-        raise MmerError(f"{cache.path} holds the corpus {held}, not {corpus}; choose another file with --cache")
-    if not {utterance.id for utterance in inputs.utterances} & set(cache.ids):
-        raise MmerError(
-            f"{cache.path} holds {len(cache)} other utterances (first: {cache.ids[0]}) and none of {inputs.root}; "
-            "choose another file with --cache"
-        )
-
-
-def check_same_keys(cache: FeatureCache, streams: Sequence[StreamPlan]) -> None:
-    """Checks that the streams of a run have the keys of those in the cache: one stream never mixes rows of two keys.
-
-    Raises:
-        MmerError: if a key differs; the message lists the fields that differ and proposes another name.
-    """
-    for stream in streams:
-        name = stream.spec.name
-        if name in cache.streams and cache.streams[name].key != stream.spec.key:
-            changed = "; ".join(cache.streams[name].spec.differences(stream.spec))
-            raise MmerError(
-                f"{name} of {cache.path} was computed differently ({changed}); pass --replace to recompute it"
-                f"{_another_name(stream.spec)}"
-            )
-
-
-def check_same_encoders(cache: FeatureCache, streams: Sequence[StreamPlan]) -> None:
-    """Checks that all streams under the name of an encoder belong to it: start weights are stored by that name.
-
-    Raises:
-        MmerError: if a stream belongs to another encoder; the message proposes another name.
-    """
-    for stream in streams:
-        for name in streams_of_other_encoders(cache, stream.spec):
-            raise MmerError(
-                f"{name} of {cache.path} belongs to another encoder called {stream.spec.encoder}; "
-                f"pass --replace to drop it{_another_name(stream.spec)}"
-            )
-
-
-def streams_of_other_encoders(cache: FeatureCache, spec: StreamSpec) -> list[str]:
-    """Lists the streams of a cache that another encoder computed under the same name."""
-    held = [stream.spec for stream in cache.streams.values()]
-    same_name = [other for other in held if other.encoder == spec.encoder and other.role == spec.role]
-    return [other.name for other in same_name if encoder_identity(other) != encoder_identity(spec)]
-
-
-def check_nothing_lost(cache: FeatureCache, lost: Mapping[str, str]) -> None:
-    """Checks that a run drops no features.
-
-    Args:
-        cache: the cache before the run.
-        lost: utterance id -> reason why its features would be dropped.
-
-    Raises:
-        MmerError: if there are any; the message names the first utterance.
-    """
-    if lost:
-        first, why = next(iter(lost.items()))
-        raise MmerError(
-            f"{cache.path} holds features of {len(lost)} utterances that this run would drop (first: {first}: {why}); "
-            "restore them, choose another file with --cache, or pass --replace to drop them"
-        )
-
-
-def encoder_identity(spec: StreamSpec) -> tuple[str, str, str]:
-    """Returns the identity of an encoder: source, revision, weights."""
-    return spec.source, spec.revision, spec.weights
-
-
 @dataclass(frozen=True, kw_only=True)
 class CorpusHeader:
     """The entry of a cache file on its corpus: its name and the folder it was read from."""
@@ -169,12 +93,80 @@ def prepared_cache(
         yield writer, notes
 
 
-def _another_name(spec: StreamSpec) -> str:
-    if spec.role == "chars":
-        return ""
-    name = spec.encoder.split("+history")[0]
-    layers = "" if spec.layers in {"last", "quantizer", "tokenizer"} else f"@{spec.layers}"
-    return f", or keep both under another name, as in --encoder {name}-2={spec.source}{layers}"
+def check_same_corpus(cache: FeatureCache, corpus: str, inputs: Inputs) -> None:
+    """Checks that the cache holds the same corpus and at least one of its utterances.
+
+    Raises:
+        MmerError: if it does not.
+    """
+    held = cache.layout.header["corpus"].get("name")
+    if held != corpus:
+        raise MmerError(f"{cache.path} holds the corpus {held}, not {corpus}; choose another file with --cache")
+    if not {utterance.id for utterance in inputs.utterances} & set(cache.ids):
+        raise MmerError(
+            f"{cache.path} holds {len(cache)} other utterances (first: {cache.ids[0]}) and none of {inputs.root}; "
+            "choose another file with --cache"
+        )
+
+
+def check_same_keys(cache: FeatureCache, streams: Sequence[StreamPlan]) -> None:
+    """Checks that the streams of a run have the keys of those in the cache: one stream never mixes rows of two keys.
+
+    Raises:
+        MmerError: if a key differs; the message lists the fields that differ and proposes another name.
+    """
+    for stream in streams:
+        name = stream.spec.name
+        if name in cache.streams and cache.streams[name].key != stream.spec.key:
+            changed = "; ".join(cache.streams[name].spec.differences(stream.spec))
+            raise MmerError(
+                f"{name} of {cache.path} was computed differently ({changed}); pass --replace to recompute it"
+                f"{_another_name(stream.spec)}"
+            )
+
+
+def check_same_encoders(cache: FeatureCache, streams: Sequence[StreamPlan]) -> None:
+    """Checks that all streams under the name of an encoder belong to it: start weights are stored by that name.
+
+    Raises:
+        MmerError: if a stream belongs to another encoder; the message proposes another name.
+    """
+    for stream in streams:
+        for name in streams_of_other_encoders(cache, stream.spec):
+            raise MmerError(
+                f"{name} of {cache.path} belongs to another encoder called {stream.spec.encoder}; "
+                f"pass --replace to drop it{_another_name(stream.spec)}"
+            )
+
+
+def check_nothing_lost(cache: FeatureCache, lost: Mapping[str, str]) -> None:
+    """Checks that a run drops no features.
+
+    Args:
+        cache: the cache before the run.
+        lost: utterance id -> reason why its features would be dropped.
+
+    Raises:
+        MmerError: if there are any; the message names the first utterance.
+    """
+    if lost:
+        first, why = next(iter(lost.items()))
+        raise MmerError(
+            f"{cache.path} holds features of {len(lost)} utterances that this run would drop (first: {first}: {why}); "
+            "restore them, choose another file with --cache, or pass --replace to drop them"
+        )
+
+
+def streams_of_other_encoders(cache: FeatureCache, spec: StreamSpec) -> list[str]:
+    """Lists the streams of a cache that another encoder computed under the same name."""
+    held = [stream.spec for stream in cache.streams.values()]
+    same_name = [other for other in held if other.encoder == spec.encoder and other.role == spec.role]
+    return [other.name for other in same_name if encoder_identity(other) != encoder_identity(spec)]
+
+
+def encoder_identity(spec: StreamSpec) -> tuple[str, str, str]:
+    """Returns the identity of an encoder: source, revision, weights."""
+    return spec.source, spec.revision, spec.weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +179,14 @@ class _FilePlan:
     plans: Sequence[EncoderPlan]
     streams: Sequence[StreamPlan]
     replace: bool
+
+
+def _another_name(spec: StreamSpec) -> str:
+    if spec.role == "chars":
+        return ""
+    name = spec.encoder.split("+history")[0]
+    layers = "" if spec.layers in {"last", "quantizer", "tokenizer"} else f"@{spec.layers}"
+    return f", or keep both under another name, as in --encoder {name}-2={spec.source}{layers}"
 
 
 def _find_stale(
@@ -292,6 +292,19 @@ def _fail_planned(writer: CacheWriter, streams: Sequence[StreamPlan]) -> None:
             writer.fail(stream.spec.name, index, reason)
 
 
+def _fail_unreadable(writer: CacheWriter, planned: _FilePlan, unreadable: Mapping[str, str]) -> None:
+    """Writes why --replace dropped features into the streams of other runs as well."""
+    current = {stream.spec.name for stream in planned.streams}
+    others = [
+        name
+        for name, stream in writer.layout.streams.items()
+        if name not in current and stream.spec.consumes == SPEECH and not stream.spec.imported
+    ]
+    for index, utterance in enumerate(planned.inputs.utterances):
+        for name in others if utterance.id in unreadable else ():
+            writer.fail(name, index, unreadable[utterance.id])
+
+
 def _refresh_notes(writer: CacheWriter, planned: _FilePlan) -> None:
     """Updates the notes on transcripts: they may change even if the cleaned text does not."""
     cache = FeatureCache(planned.path)
@@ -309,19 +322,6 @@ def _updated_note(stored: str, plan: EncoderPlan, inputs: Inputs, index: int) ->
     overflowed = overflow_note(plan.specs[0].precision)
     kept = [overflowed] if overflowed in stored.split("; ") else []
     return "; ".join(filter(None, (*kept, transcript_note(plan, inputs, index))))
-
-
-def _fail_unreadable(writer: CacheWriter, planned: _FilePlan, unreadable: Mapping[str, str]) -> None:
-    """Writes why --replace dropped features into the streams of other runs as well."""
-    current = {stream.spec.name for stream in planned.streams}
-    others = [
-        name
-        for name, stream in writer.layout.streams.items()
-        if name not in current and stream.spec.consumes == SPEECH and not stream.spec.imported
-    ]
-    for index, utterance in enumerate(planned.inputs.utterances):
-        for name in others if utterance.id in unreadable else ():
-            writer.fail(name, index, unreadable[utterance.id])
 
 
 def _pending_bytes(writer: CacheWriter, streams: Sequence[StreamPlan]) -> int:

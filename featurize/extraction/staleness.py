@@ -45,14 +45,6 @@ def current_audio_digests(root: Path) -> Callable[[Utterance, Stream], bytes | s
     return digest_of
 
 
-def _audio_folder(root: Path) -> Path:
-    if not root.exists():
-        raise MmerError(f"folder {root} not found; --audio expects the same path as --root")
-    if root.is_file():  # a manifest, whose recordings lie next to it
-        return root.parent
-    return root / RELEASE if (root / RELEASE).is_dir() else root
-
-
 def find_lost_features(cache: FeatureCache, inputs: Inputs, streams: Sequence[StreamPlan]) -> dict[str, str]:
     """Finds utterances whose stored features a run would drop, with the reason, by id.
 
@@ -135,6 +127,14 @@ def digest_recordings(cache: FeatureCache, inputs: Inputs, progress: ExtractionP
             digests[inputs.utterances[index].id] = digest
             progress.advance(1, duration_s)
     return digests
+
+
+def _audio_folder(root: Path) -> Path:
+    if not root.exists():
+        raise MmerError(f"folder {root} not found; --audio expects the same path as --root")
+    if root.is_file():  # a manifest, whose recordings lie next to it
+        return root.parent
+    return root / RELEASE if (root / RELEASE).is_dir() else root
 
 
 def _valid_digests(

@@ -1,4 +1,4 @@
-"""Checkpoints that several tests read, and none may change."""
+"""Checkpoints that several tests read; no test may change them."""
 
 from pathlib import Path
 

@@ -41,14 +41,14 @@ def test_as_many_rows_as_in_one_piece(samples: int, max_samples: int) -> None:
     assert planned.failure == ""
     assert planned.cost <= max(whole().plan([max_samples])[0].cost, 1)
     (rows,) = encoder.encode([speech(samples)])
-    assert tuple(len(one) for one in rows) == planned.rows
+    assert tuple(len(actual) for actual in rows) == planned.rows
 
 
 @pytest.mark.parametrize("samples", [1, 400, 3999, LIMIT])
 def test_what_fits_the_limit_is_encoded_as_it_is(samples: int) -> None:
     wave = speech(samples)
-    for one, other in zip(chunked().encode([wave])[0], whole().encode([wave])[0], strict=True):
-        np.testing.assert_array_equal(one, other)
+    for actual, expected_rows in zip(chunked().encode([wave])[0], whole().encode([wave])[0], strict=True):
+        np.testing.assert_array_equal(actual, expected_rows)
     assert chunked().plan([samples])[0].note == ""
 
 
@@ -60,8 +60,8 @@ def test_a_long_recording_is_its_pieces_one_after_another(samples: int) -> None:
     assert max(len(piece) for piece in pieces) <= LIMIT
     encoded = [whole().encode([piece])[0] for piece in pieces]
     expected = [np.concatenate(rows) for rows in zip(*encoded, strict=True)]
-    for one, other in zip(chunked().encode([wave])[0], expected, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for actual, expected_rows in zip(chunked().encode([wave])[0], expected, strict=True):
+        np.testing.assert_array_equal(actual, expected_rows)
     assert chunked().plan([samples])[0].note == f"encoded in {len(pieces)} pieces"
 
 
@@ -72,15 +72,15 @@ def test_a_recording_of_as_many_frames_as_the_limit_is_not_said_to_be_in_pieces(
 def test_a_long_recording_in_a_batch_gives_what_it_gives_alone() -> None:
     waves = [speech(9000), speech(900), speech(16_000)]
     for wave, rows in zip(waves, chunked().encode(waves), strict=True):
-        for one, other in zip(rows, chunked().encode([wave])[0], strict=True):
-            np.testing.assert_array_equal(one, other)
+        for actual, expected_rows in zip(rows, chunked().encode([wave])[0], strict=True):
+            np.testing.assert_array_equal(actual, expected_rows)
 
 
 def test_pieces_are_not_the_whole() -> None:
     wave = speech(9000)
-    one, other = chunked().encode([wave])[0][0], whole().encode([wave])[0][0]
-    assert one.shape == other.shape
-    assert np.abs(one - other).max() > 0.01
+    actual, expected_rows = chunked().encode([wave])[0][0], whole().encode([wave])[0][0]
+    assert actual.shape == expected_rows.shape
+    assert np.abs(actual - expected_rows).max() > 0.01
 
 
 def test_streams_and_starting_weights_are_those_of_the_encoder() -> None:

@@ -18,22 +18,22 @@ def request(text: str) -> EncoderRequest:
     return found
 
 
-def asked(name: str, source: str, *layers: str) -> EncoderRequest:
+def expected(name: str, source: str, *layers: str) -> EncoderRequest:
     return EncoderRequest(name=name, source=source, layers=layers or ("last",))
 
 
 @given(NAMES, SOURCES, LAYERS)
 def test_name_source_and_layers_are_read(name: str, source: str, layers: str) -> None:
     default = source.rsplit("/", maxsplit=1)[-1]
-    assert request(source) == asked(default, source)
-    assert request(f"{source}@{layers}") == asked(default, source, layers)
-    assert request(f"{name}={source}") == asked(name, source)
-    assert request(f"{name}={source}@{layers}") == asked(name, source, layers)
+    assert request(source) == expected(default, source)
+    assert request(f"{source}@{layers}") == expected(default, source, layers)
+    assert request(f"{name}={source}") == expected(name, source)
+    assert request(f"{name}={source}@{layers}") == expected(name, source, layers)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_name_of_the_catalog_can_be_asked_for(name: str) -> None:
-    assert request(name) == asked(name, name)
+    assert request(name) == expected(name, name)
     assert ENCODERS[name].modality in {"speech", "text"}
     assert (ENCODERS[name].rate_hz > 0) == (ENCODERS[name].modality == "speech")
     assert ENCODERS[name].dim > 0
@@ -56,16 +56,16 @@ def test_the_catalog_holds_what_was_promised() -> None:
 def test_a_folder_is_called_by_its_last_component(tmp_path: Path) -> None:
     folder = tmp_path / "my encoder"
     folder.mkdir()
-    assert request(str(folder)) == asked("my encoder", str(folder))
-    assert request(f"{folder}/") == asked("my encoder", str(folder))
-    assert request(f"short={folder}@all") == asked("short", str(folder), "all")
+    assert request(str(folder)) == expected("my encoder", str(folder))
+    assert request(f"{folder}/") == expected("my encoder", str(folder))
+    assert request(f"short={folder}@all") == expected("short", str(folder), "all")
 
 
 def test_a_folder_may_hold_an_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "lr=1e-4" / "encoder"
     folder.mkdir(parents=True)
-    assert request(str(folder)) == asked("encoder", str(folder))
-    assert request(f"short={folder}@3") == asked("short", str(folder), "3")
+    assert request(str(folder)) == expected("encoder", str(folder))
+    assert request(f"short={folder}@3") == expected("short", str(folder), "3")
     monkeypatch.chdir(tmp_path)
     assert request("./lr=1e-4").source == "./lr=1e-4"
 
@@ -74,17 +74,17 @@ def test_a_folder_may_hold_an_equals_sign(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_folder_may_hold_an_at_sign(tmp_path: Path, path: str) -> None:
     folder = tmp_path / path
     folder.mkdir(parents=True)
-    assert request(f"short={folder}") == asked("short", str(folder))
-    assert request(f"short={folder}@3") == asked("short", str(folder), "3")
+    assert request(f"short={folder}") == expected("short", str(folder))
+    assert request(f"short={folder}@3") == expected("short", str(folder), "3")
 
 
 def test_layers_of_one_encoder_are_computed_together_in_the_order_asked_for() -> None:
     found = parse_requests(["bert-base@4", "wav2vec2-tiny", "bert-base", "bert-base@all"])
-    assert found == [asked("bert-base", "bert-base", "4", "last", "all"), asked("wav2vec2-tiny", "wav2vec2-tiny")]
+    assert found == [expected("bert-base", "bert-base", "4", "last", "all"), expected("wav2vec2-tiny", "wav2vec2-tiny")]
 
 
 def test_one_source_may_have_two_names() -> None:
-    assert parse_requests(["a=bert-base", "b=bert-base"]) == [asked("a", "bert-base"), asked("b", "bert-base")]
+    assert parse_requests(["a=bert-base", "b=bert-base"]) == [expected("a", "bert-base"), expected("b", "bert-base")]
 
 
 @pytest.mark.parametrize(

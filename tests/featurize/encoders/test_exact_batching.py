@@ -1,4 +1,4 @@
-"""What is promised of speech encoders: the rows of any batch are those that plain Hugging Face gives one by one."""
+"""Exact batching of speech encoders: the rows of any batch are those of plain Hugging Face, utterance by utterance."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -46,9 +46,9 @@ class Variant(NamedTuple):
 
 
 VARIANTS = [
-    Variant(*one)
-    for one in product(SPEECH_FAMILIES, ("group", "layer"), (False, True), (False, True))
-    if one[0] not in CONVOLVING or one[1:3] == ("layer", False)  # all that was published of them
+    Variant(*fields)
+    for fields in product(SPEECH_FAMILIES, ("group", "layer"), (False, True), (False, True))
+    if fields[0] not in CONVOLVING or fields[1:3] == ("layer", False)  # all that was published of them
 ]
 
 
@@ -74,7 +74,7 @@ def test_any_mix_of_lengths_gives_the_rows_of_one_by_one(variant: Variant, lengt
 
 
 def padded_batch(encoder: SpeechEncoder, waves: Sequence[Waveform], *, masked: bool) -> list[Rows]:
-    """Encodes a batch the usual way: zeros to the longest, with or without the attention mask."""
+    """Encodes a batch with zeros up to the longest waveform, with or without the attention mask."""
     longest = max(len(wave) for wave in waves)
     values = np.stack([np.pad(encoder.prepare(wave), (0, longest - len(wave))) for wave in waves])
     mask = torch.arange(longest) < torch.tensor([len(wave) for wave in waves])[:, None]
@@ -84,7 +84,7 @@ def padded_batch(encoder: SpeechEncoder, waves: Sequence[Waveform], *, masked: b
     return [rows[: (len(wave) - 400) // 320 + 1].numpy() for rows, wave in zip(batch, waves, strict=True)]
 
 
-@pytest.mark.parametrize("variant", [one for one in VARIANTS if not one.stable], ids=str)
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if not variant.stable], ids=str)
 def test_a_batch_padded_the_usual_way_does_not(variant: Variant) -> None:
     model, waves = speech_model(*variant[:3]), waveforms(HARD_MIX)
     encoder = speech_encoder(model, normalize=variant.normalize)

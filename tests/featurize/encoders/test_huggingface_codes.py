@@ -17,11 +17,11 @@ def as_ctc(original: Path, folder: Path) -> Path:
     return saved(folder, Wav2Vec2ForCTC, vocab_size=32)
 
 
-@pytest.mark.parametrize("made", [without_a_quantizer, as_ctc])
+@pytest.mark.parametrize("build", [without_a_quantizer, as_ctc])
 def test_a_checkpoint_without_a_quantizer_has_no_codes(
-    wav2vec2: Path, tmp_path: Path, made: Callable[[Path, Path], Path]
+    wav2vec2: Path, tmp_path: Path, build: Callable[[Path, Path], Path]
 ) -> None:
-    folder = made(wav2vec2, tmp_path / "mini")
+    folder = build(wav2vec2, tmp_path / "mini")
     found = loaded(folder)
     assert [spec.name for spec in found.speech[0].specs] == ["mini"]
     assert found.speech[0].start_weights == {}

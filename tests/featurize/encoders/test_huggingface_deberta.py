@@ -44,7 +44,7 @@ def deberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "mini"
     model = lively(DebertaV2Model, DebertaV2Config(**DEBERTA_SIZE, vocab_size=80))
     model.config.save_pretrained(folder)
-    weights = {f"deberta.{name}": one.half() for name, one in model.state_dict().items()}
+    weights = {f"deberta.{name}": tensor.half() for name, tensor in model.state_dict().items()}
     weights["lm_predictions.lm_head.bias"] = torch.zeros(80, dtype=torch.half)
     weights["mask_predictions.dense.weight"] = torch.zeros(32, 32, dtype=torch.half)
     torch.save(weights, folder / "pytorch_model.bin")
@@ -63,9 +63,9 @@ def test_float16_weights_load_to_float32_and_heads_are_left_out(deberta: Path) -
     stored = torch.load(deberta / "pytorch_model.bin")
     found = model.state_dict()
     assert {f"deberta.{name}" for name in found} == {name for name in stored if name.startswith("deberta.")}
-    for name, one in found.items():
-        assert one.dtype == torch.float32
-        assert torch.equal(one, stored[f"deberta.{name}"].float())
+    for name, tensor in found.items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, stored[f"deberta.{name}"].float())
 
 
 def test_vectors_are_those_of_hugging_face(deberta: Path) -> None:

@@ -1,4 +1,4 @@
-"""Folders of the families that are no plain wav2vec 2.0."""
+"""Checkpoint folders of the speech families other than wav2vec 2.0."""
 
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ def config_of(family: str, **more: Any) -> Any:
 
 
 def saved(folder: Path, family: str, model: Any, **more: Any) -> tuple[Path, Any]:
-    made = lively(model, config_of(family, **more))
-    made.save_pretrained(folder)
+    built = lively(model, config_of(family, **more))
+    built.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)  # type: ignore[no-untyped-call]
-    return folder, made
+    return folder, built
 
 
 @pytest.fixture(scope="module", params=POSITIONS)
@@ -85,9 +85,9 @@ def test_the_kind_of_positions_enters_the_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", [Data2VecAudioModel, Data2VecAudioForCTC])
 def test_data2vec_gives_the_features_of_the_model_saved_in_it(tmp_path: Path, model: Any) -> None:
-    folder, made = saved(tmp_path / "mini", "data2vec", model)
+    folder, built = saved(tmp_path / "mini", "data2vec", model)
     waves = waveforms([9000, 1200])
-    expected = [last_of(alone(made.base_model, wave, normalize=True)) for wave in waves]
+    expected = [last_of(alone(built.base_model, wave, normalize=True)) for wave in waves]
     found = [rows[0] for rows in speech_of(folder).encode(waves)]
     assert worst(found, expected) <= 1e-5
     assert loaded(folder).notes == ["mini has no quantizer: no codes"]

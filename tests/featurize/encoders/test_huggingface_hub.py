@@ -22,7 +22,7 @@ from featurize.encoders.options import EncodingOptions
 def load(source):
     return load_encoders(parse_requests([source]), EncodingOptions(device=torch.device("cpu")))
 
-def told(source):
+def message_of(source):
     try:
         load(source)
     except MmerError as error:
@@ -30,27 +30,27 @@ def told(source):
 
 (encoder,) = load("acme/wav2vec2-mini").speech
 specs = [[spec.name, spec.source, spec.revision, spec.weights] for spec in encoder.specs]
-lines = {name: told(name) for name in ("acme/nothing", "hubert-base", "acme/part")}
+lines = {name: message_of(name) for name in ("acme/nothing", "hubert-base", "acme/part")}
 print(json.dumps({"specs": specs, "lines": lines}))
 """
 
 
 def cached_on_the_hub(home: Path, repository: str, folder: Path) -> None:
-    """Lays a checkpoint out as the hub's local cache does: blobs, and links to them from a snapshot."""
-    place = home / "hub" / f"models--{repository.replace('/', '--')}"
-    snapshot = place / "snapshots" / REVISION
-    for directory in (place / "refs", place / "blobs", snapshot):
+    """Writes a checkpoint in the layout of the hub's local cache: blobs, and links to them from a snapshot."""
+    folder = home / "hub" / f"models--{repository.replace('/', '--')}"
+    snapshot = folder / "snapshots" / REVISION
+    for directory in (folder / "refs", folder / "blobs", snapshot):
         directory.mkdir(parents=True)
-    (place / "refs" / "main").write_text(REVISION)
+    (folder / "refs" / "main").write_text(REVISION)
     for number, file in enumerate(sorted(folder.iterdir())):
-        blob = place / "blobs" / f"{number:040x}"
+        blob = folder / "blobs" / f"{number:040x}"
         shutil.copy(file, blob)
         (snapshot / file.name).symlink_to(Path("..", "..", "blobs", blob.name))
 
 
 @pytest.fixture(scope="module")
 def hub_answers(wav2vec2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What loading by hub id gives where there is a cache of the hub and no network."""
+    """Results of loading by hub id with a cache of the hub and no network."""
     home = tmp_path_factory.mktemp("home")
     cached_on_the_hub(home, "acme/wav2vec2-mini", wav2vec2)
     part = altered(wav2vec2, home / "part", same)
@@ -76,13 +76,13 @@ def test_a_hub_id_loads_from_the_cache_of_the_hub_and_records_the_revision(
 
 
 @pytest.mark.parametrize(
-    ("asked", "repository"),
+    ("requested", "repository"),
     [("acme/nothing",) * 2, ("acme/part",) * 2, ("hubert-base", "facebook/hubert-base-ls960")],
 )
 def test_a_hub_id_that_is_not_at_hand_gives_one_line_that_says_how_to_fetch_it(
-    hub_answers: dict[str, Any], asked: str, repository: str
+    hub_answers: dict[str, Any], requested: str, repository: str
 ) -> None:
-    line = hub_answers["lines"][asked]
+    line = hub_answers["lines"][requested]
     assert line.startswith(f"{repository} is neither in the hub cache nor reachable; ")
     assert f"`hf download {repository}`" in line
     assert "\n" not in line

@@ -14,7 +14,7 @@ from tests.support.checkpoints import altered, loaded, same, speech_digest_of
 
 
 class Marker:
-    """Runs code when it is unpickled by a loader that lets it."""
+    """Object whose unpickling runs code, unless the loader prevents it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -25,9 +25,9 @@ SIZE = {**LAYER_SIZE, "num_hidden_layers": 3, "image_size": 64}
 
 
 def saved(folder: Path, model: Any = ViTModel, **more: Any) -> tuple[Path, Any]:
-    made = lively(model, ViTConfig(**SIZE, **more))
-    made.save_pretrained(folder)
-    return folder, made
+    built = lively(model, ViTConfig(**SIZE, **more))
+    built.save_pretrained(folder)
+    return folder, built
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +39,13 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 @pytest.mark.parametrize("model", [ViTModel, ViTForImageClassification])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_folder_of_the_family_vit_is_an_encoder_of_log_mel(tmp_path: Path, model: Any, channels: int) -> None:
-    folder, made = saved(tmp_path / "mini", model, num_channels=channels)
+    folder, built = saved(tmp_path / "mini", model, num_channels=channels)
     encoder = speech_of(folder)
     waves = waveforms([9000, 1200])
-    reference = mel_encoder(made.base_model)
-    assert worst([rows[0] for rows in encoder.encode(waves)], [reference_mel(reference, one) for one in waves]) <= 1e-5
+    reference = mel_encoder(built.base_model)
+    assert (
+        worst([rows[0] for rows in encoder.encode(waves)], [reference_mel(reference, wave) for wave in waves]) <= 1e-5
+    )
     (spec,) = encoder.specs
     assert (spec.name, spec.role, spec.source, spec.shape, spec.rate_hz) == ("mini", "patches", "mini", (32,), 31.25)
     assert consumes(str(folder)) == "speech"
@@ -60,10 +62,10 @@ def test_the_names_of_older_releases_are_understood(vit: tuple[Path, Any], tmp_p
         "mlp.fc1": "intermediate.dense",
         "mlp.fc2": "output.dense",
     }
-    folder, made = vit
-    weights = {name: one.clone() for name, one in made.state_dict().items()}
+    folder, built = vit
+    weights = {name: tensor.clone() for name, tensor in built.state_dict().items()}
     for later, before in older.items():
-        weights = {name.replace(later, before): one for name, one in weights.items()}
+        weights = {name.replace(later, before): tensor for name, tensor in weights.items()}
     assert "encoder.layer.2.attention.attention.query.bias" in weights
     copy = shutil.copytree(folder, tmp_path / "mini")
     save_file(weights, copy / WEIGHTS, metadata={"format": "pt"})
@@ -99,7 +101,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(vit: tuple[Path, Any], tmp_p
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"patch_size": 32}, r"images of 64 x 64 into patches of 32 x 32; mmer supports square .* patches of 16 x 16"),
         ({"patch_size": [16, 8]}, r"patches of 16 x 8; mmer supports"),
@@ -108,11 +110,11 @@ def test_a_checkpoint_that_lacks_weights_is_refused(vit: tuple[Path, Any], tmp_p
         ({"num_channels": 2}, r"reads 2 channels; mmer supports 1, or 3 for RGB"),
     ],
 )
-def test_other_images_are_refused(vit: tuple[Path, Any], tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_other_images_are_refused(vit: tuple[Path, Any], tmp_path: Path, change: dict[str, Any], message: str) -> None:
     copy = shutil.copytree(vit[0], tmp_path / "mini")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(MmerError, match=told):
+    with pytest.raises(MmerError, match=message):
         loaded(copy)
 
 

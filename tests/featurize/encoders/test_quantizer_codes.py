@@ -1,4 +1,4 @@
-"""Codes are the choices of the quantizer itself, alone and in a batch."""
+"""Quantizer codes: equal to the choices of Hugging Face's quantizer, alone and in a batch."""
 
 from functools import cache
 from typing import Any
@@ -22,7 +22,7 @@ def pretraining(norm: str) -> Any:
 
 
 def codes_by_hugging_face(model: Any, waveform: Waveform) -> Rows:
-    """Finds the codes in the vectors that the quantizer itself gives in eval mode."""
+    """Finds the codes in the vectors that the quantizer returns in eval mode."""
     quantizer = model.quantizer
     with torch.inference_mode():
         features = alone(model.wav2vec2, waveform, normalize=True).extract_features
@@ -61,8 +61,8 @@ def test_codes_do_not_depend_on_the_training_mode_that_the_model_came_in() -> No
     expected = speech_encoder(model.wav2vec2, quantizer=model.quantizer).encode(waves)[0]
     model.train()
     found = speech_encoder(model.wav2vec2, quantizer=model.quantizer).encode(waves)[0]
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for actual, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(actual, other)
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16], ids=str)
@@ -74,5 +74,5 @@ def test_half_precision_keeps_the_codes_and_float32_on_demand(precision: torch.d
         np.testing.assert_array_equal(rows[2], exact[2])
         assert 1e-5 < deviation(rows[0], exact[0])[0] < 0.05
         assert rows[0].dtype == rows[1].dtype == np.float32
-        for one, other in zip(precise, exact, strict=True):
-            np.testing.assert_array_equal(one, other)
+        for actual, other in zip(precise, exact, strict=True):
+            np.testing.assert_array_equal(actual, other)

@@ -1,4 +1,4 @@
-"""What JFM starts from: torch's own layers, loaded with it, go on where Hugging Face's hidden states are."""
+"""Start weights of JFM: torch's layers, loaded with them, continue from Hugging Face's hidden states."""
 
 from typing import Any
 
@@ -30,12 +30,14 @@ SHAPE = {"heads", "norm_eps", "norm_first"}
 
 
 def of_layer(weights: Any, index: int) -> dict[str, Tensor]:
-    mine = f"layers.{index}."
-    return {name.removeprefix(mine): torch.from_numpy(one) for name, one in weights.items() if name.startswith(mine)}
+    prefix = f"layers.{index}."
+    return {
+        name.removeprefix(prefix): torch.from_numpy(array) for name, array in weights.items() if name.startswith(prefix)
+    }
 
 
 def torch_layer(weights: Any, index: int) -> nn.TransformerEncoderLayer:
-    """Builds torch's layer from nothing but what is stored."""
+    """Builds torch's layer from the stored weights alone."""
     state = of_layer(weights, index)
     hidden, dim = state["linear1.weight"].shape
     layer = nn.TransformerEncoderLayer(
@@ -118,7 +120,7 @@ def test_vision_layers_go_on_from_the_hidden_state(qkv_bias: bool) -> None:
 
 
 def rebuilt(weights: Any, mel: Rows, layers: int) -> Tensor:
-    """Embeds log-mel and runs the first layers, from what is in a cache alone."""
+    """Embeds log-mel and runs the first layers from the stored weights alone."""
     plain = {name: torch.from_numpy(weights[name]) for name in BEFORE}
     patches = nn.functional.linear(
         patch_pixels(torch.from_numpy(mel)), plain["patch.weight"].flatten(start_dim=1), plain["patch.bias"]
@@ -194,12 +196,12 @@ def test_the_last_hidden_state_has_no_layer_after_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "count", "told"), [("vit-mel-tiny", 7, "6 layers in all"), ("roberta-tiny@8", 2, "1")]
+    ("source", "count", "message"), [("vit-mel-tiny", 7, "6 layers in all"), ("roberta-tiny@8", 2, "1")]
 )
-def test_fewer_layers_than_asked_for_are_noted(source: str, count: int, told: str) -> None:
+def test_fewer_layers_than_asked_for_are_noted(source: str, count: int, message: str) -> None:
     found = loaded(source, start_layers=count)
     (note,) = found.notes
-    assert note.startswith(f"{source.split('@', maxsplit=1)[0]} has {told}")
+    assert note.startswith(f"{source.split('@', maxsplit=1)[0]} has {message}")
     assert note.endswith(f"fewer start layers than {count}")
 
 

@@ -1,4 +1,4 @@
-"""A text encoder with a history: what it reads, what it drops, and which tokens are the utterance's own."""
+"""A text encoder with a history: the text that it reads, the turns that it drops, and the spans of tokens."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -31,10 +31,10 @@ def test_only_the_tokens_of_the_turn_itself_have_spans(family: str) -> None:
     text = " so  [LAUGHTER] the\tGardens."
     history, alone = with_history(family), text_encoder(family)
     with_turns = history.encode([Turn(text, ("I know", "so the"))])[0][-1]
-    own = alone.encode([Turn(text)])[0][-1]
+    expected = alone.encode([Turn(text)])[0][-1]
     spans = with_turns[with_turns[:, 2] > 0]
-    np.testing.assert_array_equal(spans, own[own[:, 2] > 0])
-    assert len(with_turns) > len(own)
+    np.testing.assert_array_equal(spans, expected[expected[:, 2] > 0])
+    assert len(with_turns) > len(expected)
 
 
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
@@ -43,8 +43,8 @@ def test_the_oldest_turns_are_dropped_first_and_the_turn_stays_whole(family: str
     kept = [
         with_history(family, max_tokens=max_tokens).plan([turn])[0] for max_tokens in (8, 10, 11, 13, 14, 16, 17, 24)
     ]
-    assert [one.turns for one in kept] == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert [one.rows[0] for one in kept] == [8, 8, 11, 11, 14, 14, 17, 17]
+    assert [planned.turns for planned in kept] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [planned.rows[0] for planned in kept] == [8, 8, 11, 11, 14, 14, 17, 17]
     encoder = with_history(family, max_tokens=12)
     vectors, tokens = encoder.encode([turn.latest(encoder.plan([turn])[0].turns)])[0]
     assert len(vectors) == len(tokens) == 11

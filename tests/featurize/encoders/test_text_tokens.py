@@ -53,4 +53,4 @@ def test_spans_of_byte_tokens_lie_in_the_transcript_in_order(text: str) -> None:
     words = spoken(text, STRIP)
     if len(tokens) < encoder.max_tokens:
         covered = {position for start, end in inner for position in range(start, end)}
-        assert covered >= {place for place in words.positions.tolist() if not text[place].isspace()}
+        assert covered >= {position for position in words.positions.tolist() if not text[position].isspace()}

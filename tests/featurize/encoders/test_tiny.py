@@ -66,7 +66,7 @@ def test_weights_neither_depend_on_the_random_state_of_the_caller_nor_change_it(
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(2)
     second = build()
-    assert all(torch.equal(one, other) for one, other in zip(first.parameters(), second.parameters(), strict=True))
+    assert all(torch.equal(left, right) for left, right in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def test_a_device_chosen_by_the_caller_does_not_reach_the_weights() -> None:
@@ -165,7 +165,7 @@ def test_any_text_survives_the_round_trip_in_lower_case(given: str) -> None:
 def test_spans_cover_every_visible_character_in_order(given: str) -> None:
     spans = TOKENIZER(given, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
     assert all(0 <= start <= end <= len(given) for start, end in spans)
-    assert all(one[0] <= other[0] for one, other in pairwise(spans))
+    assert all(left[0] <= right[0] for left, right in pairwise(spans))
     covered = {position for start, end in spans for position in range(start, end)}
     assert covered >= {position for position, character in enumerate(given) if not character.isspace()}
 

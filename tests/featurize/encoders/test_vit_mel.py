@@ -1,4 +1,4 @@
-"""What is promised of ViT over log-mel: the rows of any batch are those of Hugging Face's layers, one by one."""
+"""Exact batching of ViT over log-mel: the rows of any batch are those of Hugging Face's layers, one by one."""
 
 from collections.abc import Sequence
 
@@ -47,7 +47,7 @@ def test_the_first_row_is_cls_and_rows_follow_in_time() -> None:
     mel = logmel80(wave)
     changed = wave.copy()
     changed[-1600:] *= 0.5  # the last tenth of a second; normalization moves all else by little
-    before, after = (encoder.encode([one])[0][0] for one in (wave, changed))
+    before, after = (encoder.encode([waveform])[0][0] for waveform in (wave, changed))
     moved = np.abs(after - before).max(axis=1)
     assert len(before) == 1 + 5 * -(-len(mel) // 16)
     assert moved[0] == 0
@@ -60,17 +60,17 @@ def test_the_five_patches_of_a_column_are_its_bands_from_the_lowest_up() -> None
     low, high = (np.sin(2 * np.pi * hertz * time).astype(np.float32) for hertz in (150, 5500))
     pixels = [encoder.encode([wave])[0][0][1 + 5 * 3 : 1 + 5 * 4] for wave in (low, high)]
     silent = encoder.encode([np.zeros(16_000, np.float32)])[0][0][1 + 5 * 3 : 1 + 5 * 4]
-    loudest = [int(np.linalg.norm(one - silent, axis=1).argmax()) for one in pixels]
+    loudest = [int(np.linalg.norm(patch - silent, axis=1).argmax()) for patch in pixels]
     assert loudest == [0, 4]
 
 
 def test_one_pass_gives_every_choice_of_layers() -> None:
     encoder = mel_encoder(vit_model(), *CHOICES, "0", str(VIT_LAYERS))
     together = encoder.encode(waveforms(MIX))
-    for place, choice in enumerate([*CHOICES, "0", str(VIT_LAYERS)]):
+    for stream, choice in enumerate([*CHOICES, "0", str(VIT_LAYERS)]):
         apart = mel_encoder(vit_model(), choice).encode(waveforms(MIX))
-        for rows, one in zip(together, apart, strict=True):
-            np.testing.assert_array_equal(rows[place], one[0])
+        for rows, single in zip(together, apart, strict=True):
+            np.testing.assert_array_equal(rows[stream], single[0])
     assert [spec.name for spec in encoder.specs][:5] == ["a@1", "a@0,2", "a@all", "a@mean1-2", "a"]
     assert [spec.shape for spec in encoder.specs][:5] == [(32,), (2, 32), (VIT_LAYERS + 1, 32), (32,), (32,)]
 
@@ -81,7 +81,7 @@ def test_as_many_rows_as_planned(samples: int) -> None:
     encoder = mel_encoder(vit_model(), "last", "0,1")
     (planned,) = encoder.plan([samples])
     (rows,) = encoder.encode(waveforms([samples]))
-    assert tuple(len(one) for one in rows) == planned.rows
+    assert tuple(len(array) for array in rows) == planned.rows
     assert planned.cost == planned.rows[0]
 
 
@@ -101,9 +101,9 @@ def test_silence_gives_finite_rows() -> None:
 
 def test_rows_tell_what_was_said() -> None:
     encoder = mel_encoder(build_vit_mel_tiny())
-    one, other = (rows[0] for rows in encoder.encode(waveforms([8000, 8000])))
-    assert deviation(one[:1], other[:1])[0] > 0.01  # CLS
-    assert deviation(one[1:], other[1:])[0] > 0.1
+    left, right = (rows[0] for rows in encoder.encode(waveforms([8000, 8000])))
+    assert deviation(left[:1], right[:1])[0] > 0.01  # CLS
+    assert deviation(left[1:], right[1:])[0] > 0.1
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16], ids=str)

@@ -1,4 +1,4 @@
-"""Workers of a real cluster: the same values as in one process, whoever is killed on the way."""
+"""Extraction on a real cluster: the values of one process, even if workers or the client are killed."""
 
 import os
 import signal
@@ -39,17 +39,17 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recordings long enough that a run over them can be disturbed, one of them broken."""
+    """Recordings long enough that a run over them can be interrupted; one of them is broken."""
     folder = tmp_path_factory.mktemp("voices")
-    for place in range(LONG):
-        soundfile.write(folder / f"u{place}.wav", tone(2 + 0.05 * place, seed=place), RATE_HZ)
+    for index in range(LONG):
+        soundfile.write(folder / f"u{index}.wav", tone(2 + 0.05 * index, seed=index), RATE_HZ)
     (folder / "u7.wav").write_bytes(b"RIFF and no sound")
-    return write_corpus(folder, [{"id": f"u{place}", "dialogue": "d", "turn": place} for place in range(LONG)])
+    return write_corpus(folder, [{"id": f"u{index}", "dialogue": "d", "turn": index} for index in range(LONG)])
 
 
 @pytest.fixture(scope="module")
 def expected(voices: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[Any, ...]]:
-    """What one process gives, on one thread as each worker."""
+    """The cache of one process that computes on one thread, as each worker does."""
     path = tmp_path_factory.mktemp("expected") / "a.h5"
     with one_thread():
         featurized(voices, path, **SPEECH)
@@ -58,7 +58,7 @@ def expected(voices: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Lets this process sum in one thread, as each worker does: with others the last bits differ."""
+    """Restricts torch to one thread, as each worker does: with more threads the last bits differ."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -69,7 +69,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Disturbing(Silent):
-    """Does something once, when the first rows have come back."""
+    """Progress that calls a function once, after the first rows are returned."""
 
     def __init__(self, disturb: Any) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def test_workers_give_the_values_of_one_process(cluster: Cluster, voices: Path, 
     with one_thread():
         featurized(voices, tmp_path / "b.h5", **everything)
     assert contents(tmp_path / "a.h5") == contents(tmp_path / "b.h5")
-    assert {one["id"] for one in report.summary["failures"]} == {"u7"}
+    assert {failure["id"] for failure in report.summary["failures"]} == {"u7"}
 
 
 def test_batches_of_several_utterances_are_the_same_too(cluster: Cluster, voices: Path, tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_history_reaches_across_shards(voices: Path, tmp_path: Path) -> None:
     featurized(voices, tmp_path / "a.h5", **text)
     run_shards(job_over(voices, tmp_path / "b.h5", **text), 3, Silent())
     whole, joined = FeatureCache(tmp_path / "a.h5"), open_cache(tmp_path / "b-*.h5")
-    for place, name in enumerate(joined.ids):
-        found = joined.streams["roberta-tiny+history2"].read(place)
+    for index, name in enumerate(joined.ids):
+        found = joined.streams["roberta-tiny+history2"].read(index)
         np.testing.assert_allclose(found, whole.stream("roberta-tiny+history2").read(whole.ids.index(name)), atol=2e-3)
 
 

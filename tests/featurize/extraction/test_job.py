@@ -27,9 +27,9 @@ def test_the_built_in_corpus_is_generated_next_to_its_cache() -> None:
 
 
 def test_options_reach_the_job_and_its_encoders() -> None:
-    made = job_of("demo", encoders=["wav2vec2-tiny"], device=CPU, audio_only=True, limit=3, codes=False, max_seconds=9)
-    assert (made.encoders, made.audio_only, made.limit) == (("wav2vec2-tiny",), True, 3)
-    assert (made.options.codes, made.options.max_seconds, made.options.device) == (False, 9, CPU)
+    built = job_of("demo", encoders=["wav2vec2-tiny"], device=CPU, audio_only=True, limit=3, codes=False, max_seconds=9)
+    assert (built.encoders, built.audio_only, built.limit) == (("wav2vec2-tiny",), True, 3)
+    assert (built.options.codes, built.options.max_seconds, built.options.device) == (False, 9, CPU)
 
 
 def test_a_pattern_is_no_file_to_write() -> None:

@@ -21,7 +21,7 @@ Values = Sequence[npt.NDArray[np.float32]]
 
 
 class Hungry:
-    """An encoder whose memory holds so many inputs, and none that is longer than a limit."""
+    """An encoder whose memory holds a number of inputs, and no input longer than a limit."""
 
     def __init__(self, inputs: int, error: Callable[[], BaseException], *, longest: int = 1000) -> None:
         self.specs = [StreamSpec(name="a", role="audio", source="a", shape=(1,), dtype="float32")]
@@ -36,7 +36,7 @@ class Hungry:
         self.batches.append(len(inputs))
         if len(inputs) > self._inputs or max(map(len, inputs)) > self._longest:
             raise self._error()
-        return [(2 * one[:, None],) for one in inputs]
+        return [(2 * value[:, None],) for value in inputs]
 
 
 def no_memory_on_the_gpu() -> BaseException:
@@ -48,7 +48,7 @@ def no_memory_in_python() -> BaseException:
 
 
 def no_memory_on_the_cpu() -> BaseException:
-    """What torch itself raises."""
+    """Returns the error that torch raises."""
     try:
         torch.empty(1 << 60)
     except RuntimeError as error:
@@ -68,9 +68,9 @@ def test_a_batch_that_runs_out_of_memory_is_split_and_gives_all_rows(
     encoder = Hungry(fitting, error)
     found = encode_split(encoder, INPUTS)
     assert len(found) == len(INPUTS)
-    for rows, one in zip(found, INPUTS, strict=True):
+    for rows, value in zip(found, INPUTS, strict=True):
         assert not isinstance(rows, str)
-        np.testing.assert_array_equal(rows[0], 2 * one[:, None])
+        np.testing.assert_array_equal(rows[0], 2 * value[:, None])
     assert encoder.batches[0] == len(INPUTS)
     assert (len(encoder.batches) == 1) == (fitting >= len(INPUTS))
 
@@ -79,8 +79,8 @@ def test_a_batch_that_runs_out_of_memory_is_split_and_gives_all_rows(
 def test_one_input_that_never_fits_gives_the_reason_and_the_rest_its_rows(error: Callable[[], BaseException]) -> None:
     found = encode_split(Hungry(4, error, longest=8), INPUTS)
     assert found[0] == "out of memory for this utterance alone; try --chunk or another --device"
-    for rows, one in zip(found[1:], INPUTS[1:], strict=True):
-        np.testing.assert_array_equal(rows[0], 2 * one[:, None])
+    for rows, value in zip(found[1:], INPUTS[1:], strict=True):
+        np.testing.assert_array_equal(rows[0], 2 * value[:, None])
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), ValueError("bad"), KeyboardInterrupt()])
@@ -99,7 +99,7 @@ def plan() -> StreamPlan:
 
 @pytest.fixture
 def writer(tmp_path: Path, plan: StreamPlan) -> Iterator[CacheWriter]:
-    """A writer into a real cache of thirty utterances, nothing committed."""
+    """A writer of a real cache of thirty utterances without committed rows."""
     create(tmp_path / "a.h5", utterances_named([f"u{index}" for index in range(30)]), [plan])
     with writing_lock(tmp_path / "a.h5"), CacheWriter(read_layout(tmp_path / "a.h5")) as opened:
         yield opened
@@ -165,8 +165,8 @@ def test_an_error_of_the_writer_surfaces_at_a_later_call(writer: CacheWriter) ->
     def work() -> None:
         with CommitThread(writer) as commits:
             commits.put([row(2, rows=4)])
-            for one in range(10_000):
-                handed.append(one)
+            for value in range(10_000):
+                handed.append(value)
                 commits.put([row(5)])
 
     with pytest.raises(ValueError, match="enc of utterance 2 must be"):

@@ -87,7 +87,7 @@ class Counting:
         return [InputPlan(rows=(size // 100,), cost=size // 100, note=f"{size} samples") for size in sizes]
 
     def encode(self, inputs: Sequence[Waveform], *, precise: bool = False) -> list[tuple[Any, ...]]:
-        return [(np.full((len(one) // 100, 1), one.mean()),) for one in inputs]
+        return [(np.full((len(waveform) // 100, 1), waveform.mean()),) for waveform in inputs]
 
 
 def span(seconds: float, rate_hz: int = RATE_HZ) -> AudioSpan:
@@ -107,15 +107,15 @@ def inputs_of(*spans: AudioSpan | str) -> Inputs:
 def test_utterances_that_are_too_long_or_unreadable_fail_and_the_rest_is_planned() -> None:
     inputs = inputs_of(span(1), span(2.5), "missing", span(2), span(3, 48_000))
     plan = plan_encoder(Counting(), inputs, max_seconds=2, chunk=False)
-    assert [one.failure for one in plan.planned] == [
+    assert [planned.failure for planned in plan.planned] == [
         "",
         "2.5 s, longer than --max-seconds 2; raise it or pass --chunk",
         "missing",
         "",
         "3 s, longer than --max-seconds 2; raise it or pass --chunk",
     ]
-    assert [one.rows for one in plan.planned] == [(160,), (), (), (320,), ()]
-    assert [one.note for one in plan.planned if not one.failure] == ["16000 samples", "32000 samples"]
+    assert [planned.rows for planned in plan.planned] == [(160,), (), (), (320,), ()]
+    assert [planned.note for planned in plan.planned if not planned.failure] == ["16000 samples", "32000 samples"]
     (stream,) = plan.streams()
     assert stream.lengths.tolist() == [160, 0, 0, 320, 0]
     assert stream.failures == {1: plan.planned[1].failure, 2: "missing", 4: plan.planned[4].failure}
@@ -123,7 +123,7 @@ def test_utterances_that_are_too_long_or_unreadable_fail_and_the_rest_is_planned
 
 def test_chunks_have_no_limit() -> None:
     plan = plan_encoder(Counting(), inputs_of(span(2.5), "missing"), max_seconds=2, chunk=True)
-    assert [one.failure for one in plan.planned] == ["", "missing"]
+    assert [planned.failure for planned in plan.planned] == ["", "missing"]
 
 
 def test_a_recording_just_over_the_limit_is_not_told_to_be_as_long_as_the_limit() -> None:
@@ -149,8 +149,8 @@ def test_inputs_are_cleaned_probed_and_given_their_duration(tmp_path: Path) -> N
             gone="odd",
         )
     )
-    assert [one.duration_s for one in inputs.utterances] == [1.5, 0.75, None, None, None]
-    assert [one.text for one in inputs.utterances] == ["ab", "so", "", "so", "so"]
+    assert [utterance.duration_s for utterance in inputs.utterances] == [1.5, 0.75, None, None, None]
+    assert [utterance.text for utterance in inputs.utterances] == ["ab", "so", "", "so", "so"]
     assert inputs.utterances[1].speaker == "s"
     assert inputs.remarks == ["1 NUL character removed", "overlaps", "odd; empty transcript", "", ""]
     whole, part, *failed = inputs.spans
@@ -163,7 +163,7 @@ def test_inputs_are_cleaned_probed_and_given_their_duration(tmp_path: Path) -> N
 
 def test_a_limit_takes_the_first_utterances(tmp_path: Path) -> None:
     utterances = [Utterance(id=name) for name in "abc"]
-    assert [one.id for one in read_inputs(reading(tmp_path, *utterances), limit=2).utterances] == ["a", "b"]
+    assert [utterance.id for utterance in read_inputs(reading(tmp_path, *utterances), limit=2).utterances] == ["a", "b"]
     assert len(read_inputs(reading(tmp_path, *utterances)).utterances) == 3
 
 
@@ -207,8 +207,8 @@ def test_text_encoders_give_the_rows_that_were_planned(name: str, texts: list[st
 
 
 def check_rows(encoder: Any, planned: Sequence[InputPlan], encoded: Sequence[tuple[Any, ...]]) -> None:
-    for one, rows in zip(planned, encoded, strict=True):
-        assert tuple(len(array) for array in rows) == one.rows
+    for plan, rows in zip(planned, encoded, strict=True):
+        assert tuple(len(array) for array in rows) == plan.rows
         assert [array.shape[1:] for array in rows] == [spec.shape for spec in encoder.specs]
 
 

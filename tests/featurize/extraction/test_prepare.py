@@ -52,11 +52,11 @@ def test_only_what_is_noticed_about_the_transcript_is_renewed(
     write_voices(tmp_path, "a")
     cache = tmp_path / "a.h5"
     how: dict[str, Any] = {"encoders": (f"big={overflowing}", "roberta-tiny"), "mel": False, "precision": "float16"}
-    told = {NOISY: "1 NUL character removed", CLEAN: ""}
+    expected = {NOISY: "1 NUL character removed", CLEAN: ""}
     for text in (first, then):
         computed_anew(write_corpus(tmp_path, [{"id": "a", "text": text}]), cache, **how)
-        assert notes(cache, "roberta-tiny") == [told[text]]
-        assert notes(cache, "big") == ["; ".join([OVERFLOWED, *filter(None, [told[text]])])]
+        assert notes(cache, "roberta-tiny") == [expected[text]]
+        assert notes(cache, "big") == ["; ".join([OVERFLOWED, *filter(None, [expected[text]])])]
 
 
 def test_a_long_note_of_the_transcript_does_not_cut_off_what_encoding_showed(overflowing: Path) -> None:
