@@ -1,5 +1,6 @@
 """Corpora in their true formats, from the folder to a verified cache."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import soundfile
@@ -16,11 +17,12 @@ from featurize.extraction.staleness import current_audio_digests
 from tests.support.voices import RATE_HZ, Silent, tone
 
 TINY = ("wav2vec2-tiny", "roberta-tiny")
+QUICK = ("mfcc39", "roberta-tiny")  # for a test of 1,440 recordings, not of features
 
 
-def featurized(corpus: str, root: Path, path: Path) -> FeatureCache:
+def featurized(corpus: str, root: Path, path: Path, encoders: Sequence[str] = TINY) -> FeatureCache:
     options = EncodingOptions(device=torch.device("cpu"))
-    job = ExtractionJob(corpus=corpus, root=root, cache=path, encoders=TINY, options=options, mel=False)
+    job = ExtractionJob(corpus=corpus, root=root, cache=path, encoders=tuple(encoders), options=options, mel=False)
     run_job(job, Silent())
     cache = FeatureCache(path)
     assert verify(cache) == []
@@ -46,7 +48,7 @@ def test_iemocap_with_its_oddities_becomes_a_cache(iemocap_root: Path) -> None:
 
 
 def test_the_whole_real_ravdess_becomes_a_cache(ravdess_root: Path, tmp_path: Path) -> None:
-    cache = featurized("ravdess", ravdess_root, tmp_path / "ravdess.h5")
+    cache = featurized("ravdess", ravdess_root, tmp_path / "ravdess.h5", QUICK)
     assert {stream["committed"] for stream in summarize(cache)["streams"].values()} == {1440}
     assert summarize(cache)["failures"] == []
     findings = examine(cache)
