@@ -37,13 +37,13 @@ print(json.dumps({"specs": specs, "lines": lines}))
 
 def cached_on_the_hub(home: Path, repository: str, folder: Path) -> None:
     """Writes a checkpoint in the layout of the hub's local cache: blobs, and links to them from a snapshot."""
-    folder = home / "hub" / f"models--{repository.replace('/', '--')}"
-    snapshot = folder / "snapshots" / REVISION
-    for directory in (folder / "refs", folder / "blobs", snapshot):
+    cached = home / "hub" / f"models--{repository.replace('/', '--')}"
+    snapshot = cached / "snapshots" / REVISION
+    for directory in (cached / "refs", cached / "blobs", snapshot):
         directory.mkdir(parents=True)
-    (folder / "refs" / "main").write_text(REVISION)
+    (cached / "refs" / "main").write_text(REVISION)
     for number, file in enumerate(sorted(folder.iterdir())):
-        blob = folder / "blobs" / f"{number:040x}"
+        blob = cached / "blobs" / f"{number:040x}"
         shutil.copy(file, blob)
         (snapshot / file.name).symlink_to(Path("..", "..", "blobs", blob.name))
 

@@ -203,10 +203,12 @@ def test_a_worker_with_other_weights_stops_the_run(
 ) -> None:
     sharing = cluster.sharing
 
-    def other_precision(shelf: EncoderCache) -> Any:
-        encoder_set = shelf._encoder_set
+    def other_precision(encoders: EncoderCache) -> Any:
+        encoder_set = encoders._encoder_set
         return sharing(
-            EncoderCache(shelf.name, replace(encoder_set, options=replace(encoder_set.options, precision="bfloat16")))
+            EncoderCache(
+                encoders.name, replace(encoder_set, options=replace(encoder_set.options, precision="bfloat16"))
+            )
         )
 
     monkeypatch.setattr(cluster, "sharing", other_precision)
