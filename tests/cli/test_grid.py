@@ -109,7 +109,7 @@ def test_the_variants_of_a_paper_are_one_word(trainable: Path, here: Path) -> No
         (["--seeds", "2", "--seed", "1"], "give one of both"),
         (["--engine", "dask"], "--engine dask needs the --scheduler"),
         (["--scheduler", "tcp://a:1"], "no other engine takes one"),
-        (["--search", "random:0"], "random needs a number of combinations from 1 on"),
+        (["--search", "random:0"], "random needs a number of combinations (1 or more)"),
         (["--search", "bayes:9"], "is not a search"),
         (["--ablate", "published"], "choose a --recipe with variants"),
         (["--grid", "pooling=sum"], "none of the 1 combinations can be trained; the first: pooling=sum"),
