@@ -34,7 +34,7 @@ from featurize.encoders.speech import PREPROCESSING, SpeechEncoder
 from featurize.extraction.parity import deviation
 from featurize.extraction.pipeline import extract
 from featurize.extraction.plan import Inputs, pack_batches, plan_encoder, read_inputs
-from featurize.extraction.prepare import CorpusHeader, prepared
+from featurize.extraction.prepare import CorpusHeader, prepared_cache
 from featurize.inputs.audio import RATE_HZ, AudioSpan, load
 from featurize.runtime.memory import keep_freed_memory
 
@@ -101,7 +101,9 @@ class Bench:
         header, quiet = CorpusHeader(name="noise", root=self.folder), Silent()
         with (
             TemporaryDirectory(dir=self.folder) as name,
-            prepared(Path(name) / "cache.h5", header, self.inputs, [plan], replace=False, progress=quiet) as opened,
+            prepared_cache(
+                Path(name) / "cache.h5", header, self.inputs, [plan], replace=False, progress=quiet
+            ) as opened,
         ):
             writer, _ = opened
             extract([plan], self.inputs, writer, batch_seconds=0, progress=quiet)

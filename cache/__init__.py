@@ -1,1 +1,1 @@
-"""The ground of mmer: one HDF5 file of encoder features per corpus, and nothing that needs torch."""
+"""The feature cache: one HDF5 file of encoder features per corpus, its readers, writers and checks; no torch."""

@@ -1,4 +1,4 @@
-"""Looks a cache over: what is in it, and whether every committed row is still what was written."""
+"""Audit of a cache: its contents, and whether every committed row still holds what was written."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ STATES = {PENDING: "pending", COMMITTED: "committed", FAILED: "failed"}
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that must not be in a cache; `id` is empty where it concerns a whole stream."""
+    """One defect found in a cache; `id` is empty where it concerns a whole stream."""
 
     stream: str
     id: str
@@ -27,7 +27,7 @@ class Problem:
 
 
 def summarize(cache: AnyCache) -> dict[str, Any]:
-    """Counts what a cache holds; the object that ``mmer-cache info --json`` prints."""
+    """Counts the contents of a cache, as ``mmer-cache info --json`` prints them."""
     failures = [
         {"id": cache.ids[index], "stream": name, "reason": stream.reason(index)}
         for name, stream in cache.streams.items()
@@ -38,7 +38,7 @@ def summarize(cache: AnyCache) -> dict[str, Any]:
 
 
 def noted(cache: AnyCache) -> list[dict[str, str]]:
-    """Lists what was noted of committed rows, in the form of the failures of `summarize`."""
+    """Lists the notes of committed rows, in the form of the failures of `summarize`."""
     return [
         {"id": cache.ids[index], "stream": name, "note": stream.reason(index)}
         for name, stream in cache.streams.items()
@@ -51,30 +51,32 @@ def verify(cache: AnyCache) -> list[Problem]:
     """Checks every stream of every file: key, offsets, states, checksums of committed rows, NaN and infinity."""
     return [
         problem
-        for part in cache.files
-        for stream in part.streams.values()
-        for problem in _stream_problems(part, stream, place=f"{part.path}: " if len(cache.files) > 1 else "")
+        for file in cache.files
+        for stream in file.streams.values()
+        for problem in _stream_problems(file, stream, prefix=f"{file.path}: " if len(cache.files) > 1 else "")
     ]
 
 
 def verify_recordings(cache: AnyCache, digest_of: Callable[[Utterance, Stream], bytes | str]) -> list[Problem]:
-    """Compares what each speech stream consumed with the recordings as they are now; imported ones say nothing of it.
+    """Compares the present recordings with those that each speech stream was computed from.
+
+    Imported streams are left out: their input digests are of the rows, not of a recording.
 
     Args:
         cache: an open cache, of one file or several.
-        digest_of: gives the input digest of an utterance for a stream, or says why there is none.
+        digest_of: returns the input digest of an utterance for a stream, or the reason why there is none.
     """
     return [
         problem
-        for part in cache.files
-        for stream in part.streams.values()
+        for file in cache.files
+        for stream in file.streams.values()
         if stream.spec.consumes == SPEECH and not stream.spec.imported
-        for problem in _recording_problems(part, stream, digest_of)
+        for problem in _recording_problems(file, stream, digest_of)
     ]
 
 
 def as_json(problems: list[Problem]) -> list[dict[str, str]]:
-    """Gives the problems as plain objects."""
+    """Returns the problems as plain objects, for JSON."""
     return [asdict(problem) for problem in problems]
 
 
@@ -96,21 +98,21 @@ def _recording_problems(
 ) -> Iterator[Problem]:
     name = stream.spec.name
     for index in np.flatnonzero(stream.state == COMMITTED).tolist():
-        found = digest_of(cache.utterances[index], stream)
-        if isinstance(found, str):
-            yield Problem(name, cache.ids[index], found)
-        elif found != bytes(stream.input_digest[index]):
+        digest = digest_of(cache.utterances[index], stream)
+        if isinstance(digest, str):
+            yield Problem(name, cache.ids[index], digest)
+        elif digest != bytes(stream.input_digest[index]):
             yield Problem(name, cache.ids[index], "the recording is not the one that was featurized")
 
 
-def _stream_problems(cache: FeatureCache, stream: Stream, place: str) -> Iterator[Problem]:
+def _stream_problems(cache: FeatureCache, stream: Stream, prefix: str) -> Iterator[Problem]:
     name, count = stream.spec.name, len(cache.utterances)
     if stream.spec.key != stream.key:
-        yield Problem(name, "", f"{place}key {stream.key} does not belong to its spec {stream.spec.key}")
+        yield Problem(name, "", f"{prefix}key {stream.key} does not belong to its spec {stream.spec.key}")
     offsets = stream.offsets
-    whole = len(offsets) == count + 1 and offsets[0] == 0 and offsets[-1] == stream.rows
-    if not whole or (np.diff(offsets) < 0).any():
-        yield Problem(name, "", f"{place}offsets do not divide {stream.rows} rows among {count} utterances")
+    complete = len(offsets) == count + 1 and offsets[0] == 0 and offsets[-1] == stream.rows
+    if not complete or (np.diff(offsets) < 0).any():
+        yield Problem(name, "", f"{prefix}offsets do not divide {stream.rows} rows among {count} utterances")
         return
     for index in range(count):
         for problem in _row_problems(stream, index):

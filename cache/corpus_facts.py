@@ -1,11 +1,11 @@
-"""What is published of a corpus: how much of what it holds, and which of its clips are known to be broken.
+"""Published facts of corpora: counts of utterances by class and subset, and clips that are known to be broken.
 
-IEMOCAP: happy and excited merged, by session, from the index that the MMER repository ships (5531); turns of the
-release: 10,039 (Busso et al., 2008, doi:10.1007/s10579-008-9076-6).
-RAVDESS: Livingstone and Russo, 2018, doi:10.1371/journal.pone.0196391, 60 speech recordings of each of 24 actors, 44
-songs of each of 23.
-MELD: Poria et al., 2019, arXiv:1810.02508, https://affective-meld.github.io, utterances, emotions
-and dialogues as its csv files count them, sentiments as the paper does.
+IEMOCAP: counts by session, happy and excited merged, from the index in the MMER repository (5531 utterances);
+the release has 10,039 turns (Busso et al., 2008, doi:10.1007/s10579-008-9076-6).
+RAVDESS: 60 speech recordings of each of 24 actors and 44 songs of each of 23 (Livingstone and Russo, 2018,
+doi:10.1371/journal.pone.0196391).
+MELD: utterances, emotions and dialogues counted from its csv files, sentiments from the paper (Poria et al., 2019,
+arXiv:1810.02508, https://affective-meld.github.io).
 """
 
 from collections.abc import Mapping
@@ -62,12 +62,12 @@ MELD_SENTIMENTS: Table = {
 
 @dataclass(frozen=True, kw_only=True)
 class Defect:
-    """What is known to be wrong with one clip of a release.
+    """A known defect of one clip of a release.
 
     Attributes:
         what: the defect, in one clause.
         source: where it is reported.
-        limit_s: a copy that is not longer was repaired; None where the length says nothing.
+        limit_s: maximum duration in seconds of a repaired copy; None where the duration does not show the repair.
     """
 
     what: str
@@ -78,7 +78,7 @@ class Defect:
         return f"known defect of the release: {self.what} ({self.source})"
 
 
-# Of the other 13,704 clips of MELD every one decodes, and the longest has 41 s. Many of them are cut badly all the same
+# All other 13,704 clips of MELD decode, and the longest lasts 41 s. Many of them are still cut badly
 # (declare-lab/MELD issue 9) or are copies of each other, which the doctor finds.
 _WRONG_CUT_S = 60.0
 BROKEN_CLIPS: Mapping[str, Mapping[str, Defect]] = {
@@ -96,7 +96,7 @@ BROKEN_CLIPS: Mapping[str, Mapping[str, Defect]] = {
 
 
 def broken_clips(corpus: str) -> Mapping[str, Defect]:
-    """Gives the clips of a corpus that are known to be broken, by utterance id.
+    """Returns the clips of a corpus that are known to be broken, by utterance id.
 
     Example:
         >>> str(broken_clips("meld")["train_dia125_utt3"])

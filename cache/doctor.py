@@ -1,4 +1,4 @@
-"""Compares a cache with what is published of its corpus: counts, broken clips, twin recordings, odd durations."""
+"""Comparison of a cache with the published facts of its corpus: counts, broken clips, duplicates, odd durations."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +25,12 @@ from cache.layout import COMMITTED, FAILED
 from cache.stream import SPEECH
 from cache.utterance import Utterance
 
-LONG_S, SHORT_S = 30.0, 0.4  # the papers' heads take 30 s of speech; below 0.4 s there is hardly a syllable
+LONG_S, SHORT_S = 30.0, 0.4  # heads of the papers accept 30 s of speech; less than 0.4 s hardly holds a syllable
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing the doctor looked at; `expected` is None where nothing is published."""
+    """One count and its published value; `expected` is None where nothing is published."""
 
     what: str
     found: int
@@ -39,17 +39,17 @@ class Finding:
 
     @property
     def differs(self) -> bool:
-        """Tells whether the count is not the published one."""
+        """True where the count differs from the published one."""
         return self.expected is not None and self.found != self.expected
 
 
 def examine(cache: AnyCache) -> list[Finding]:
     """Lists the findings for a cache, published counts first."""
     corpus = str(cache.header["corpus"].get("name", ""))
-    counts = COUNTS.get(corpus, _label_counts)(cache.utterances)
+    count = COUNTS.get(corpus, _label_counts)
     defects = broken_clips(corpus)
     return [
-        *counts,
+        *count(cache.utterances),
         *_broken(cache, defects),
         *_twins(cache),
         *_durations(cache.utterances),
@@ -58,7 +58,7 @@ def examine(cache: AnyCache) -> list[Finding]:
 
 
 def _iemocap(utterances: Sequence[Utterance]) -> list[Finding]:
-    found = Counter((one.session, IEMOCAP_CLASSES.get(one.label, "")) for one in utterances)
+    found = Counter((utterance.session, IEMOCAP_CLASSES.get(utterance.label, "")) for utterance in utterances)
     table = [
         Finding(f"session {session}, {label}", found[session, label], expected)
         for session, classes in IEMOCAP_SESSIONS.items()
@@ -81,10 +81,10 @@ def _iemocap(utterances: Sequence[Utterance]) -> list[Finding]:
 
 
 def _ravdess(utterances: Sequence[Utterance]) -> list[Finding]:
-    speech = [one for one in utterances if one.channel == "speech"]
+    speech = [utterance for utterance in utterances if utterance.channel == "speech"]
     songs = len(utterances) - len(speech)
-    labels = Counter(one.label for one in speech)
-    speakers = Counter(one.speaker for one in speech)
+    labels = Counter(utterance.label for utterance in speech)
+    speakers = Counter(utterance.speaker for utterance in speech)
     odd = [f"actor {speaker} has {count}" for speaker, count in sorted(speakers.items()) if count != 60]
     return [
         Finding("speech recordings", len(speech), 1440, "; ".join(odd)),
@@ -95,10 +95,10 @@ def _ravdess(utterances: Sequence[Utterance]) -> list[Finding]:
 
 
 def _meld(utterances: Sequence[Utterance]) -> list[Finding]:
-    splits = Counter(one.split for one in utterances)
-    dialogues = Counter(split for split, _ in {(one.split, one.dialogue) for one in utterances})
-    emotions = Counter((one.split, one.label) for one in utterances)
-    sentiments = Counter((one.split, one.sentiment) for one in utterances)
+    splits = Counter(utterance.split for utterance in utterances)
+    dialogues = Counter(split for split, _ in {(utterance.split, utterance.dialogue) for utterance in utterances})
+    emotions = Counter((utterance.split, utterance.label) for utterance in utterances)
+    sentiments = Counter((utterance.split, utterance.sentiment) for utterance in utterances)
     return [
         Finding("utterances", len(utterances), sum(MELD_UTTERANCES.values())),
         *(Finding(f"{split}, utterances", splits[split], count) for split, count in MELD_UTTERANCES.items()),
@@ -120,8 +120,8 @@ def _by_split(found: Mapping[tuple[str, str], int], table: Table, what: str) -> 
 
 
 def _label_counts(utterances: Sequence[Utterance]) -> list[Finding]:
-    labels = Counter(one.label or "(no label)" for one in utterances)
-    speakers = len({one.speaker for one in utterances})
+    labels = Counter(utterance.label or "(no label)" for utterance in utterances)
+    speakers = len({utterance.speaker for utterance in utterances})
     return [
         Finding("utterances", len(utterances), None),
         Finding("speakers", speakers, None),
@@ -137,19 +137,19 @@ COUNTS: Mapping[str, Callable[[Sequence[Utterance]], list[Finding]]] = {
 
 
 def _broken(cache: AnyCache, defects: Mapping[str, Defect]) -> list[Finding]:
-    """Names the clips that are known to be broken and have no features; a repaired copy has them."""
-    lost = {name for stream in cache.streams.values() for name in _lost(cache, stream, defects)}
-    detail = "; ".join(f"{name}: {defect.what}" for name, defect in defects.items() if name in lost)
-    return [Finding("known broken clips without features", len(lost), None, detail)] if defects else []
+    """Lists the known broken clips without features; a repaired copy has features."""
+    failed = {name for stream in cache.streams.values() for name in _failed_clips(cache, stream, defects)}
+    detail = "; ".join(f"{name}: {defect.what}" for name, defect in defects.items() if name in failed)
+    return [Finding("known broken clips without features", len(failed), None, detail)] if defects else []
 
 
-def _lost(cache: AnyCache, stream: AnyStream, defects: Mapping[str, Defect]) -> list[str]:
+def _failed_clips(cache: AnyCache, stream: AnyStream, defects: Mapping[str, Defect]) -> list[str]:
     failed = np.flatnonzero(stream.state == FAILED).tolist() if stream.spec.consumes == SPEECH else []
     return [cache.ids[index] for index in failed if cache.ids[index] in defects]
 
 
 def _twins(cache: AnyCache) -> list[Finding]:
-    """Finds recordings whose samples are the same: they may stand on both sides of a split."""
+    """Finds recordings with identical samples: they may be in two subsets of a split."""
     for stream in cache.streams.values():
         if stream.spec.consumes == SPEECH:
             groups: dict[bytes, list[str]] = defaultdict(list)
@@ -162,7 +162,7 @@ def _twins(cache: AnyCache) -> list[Finding]:
 
 
 def _durations(utterances: Sequence[Utterance]) -> list[Finding]:
-    known = {one.id: one.duration_s for one in utterances if one.duration_s is not None}
+    known = {utterance.id: utterance.duration_s for utterance in utterances if utterance.duration_s is not None}
     long = [f"{name} {duration_s:.1f} s" for name, duration_s in known.items() if duration_s > LONG_S]
     short = [f"{name} {duration_s:.2f} s" for name, duration_s in known.items() if duration_s < SHORT_S]
     return [
@@ -172,9 +172,12 @@ def _durations(utterances: Sequence[Utterance]) -> list[Finding]:
 
 
 def _coverage(cache: AnyCache, defects: Mapping[str, Defect]) -> list[Finding]:
-    """Counts what is committed of every stream; of clips that are known to be broken, nothing is expected."""
-    expected = {name: len(cache.utterances) - len(_lost(cache, one, defects)) for name, one in cache.streams.items()}
+    """Counts the committed utterances of every stream; known broken clips are not expected."""
     return [
-        Finding(f"committed in {name}", int(np.count_nonzero(stream.state == COMMITTED)), expected[name])
+        Finding(
+            f"committed in {name}",
+            int(np.count_nonzero(stream.state == COMMITTED)),
+            len(cache.utterances) - len(_failed_clips(cache, stream, defects)),
+        )
         for name, stream in cache.streams.items()
     ]

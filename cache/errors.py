@@ -1,21 +1,21 @@
-"""The errors a user can cause by data or state; `cli` turns each into one line and exit code 1."""
+"""Errors that a user can cause by data or state; `cli` turns each into one line and exit code 1."""
 
 
 class MmerError(Exception):
-    """Bad data or bad state, told in one line: what, the value, what is allowed, the way out."""
+    """Bad data or bad state, in one line: what is wrong, the value, what is allowed, what to do."""
 
 
 class CacheMissing(MmerError):
-    """There is no cache file where one was named."""
+    """A cache file that does not exist."""
 
 
 class CacheUnreadable(MmerError):
-    """A file is there, but it is no cache that this version of mmer can read."""
+    """A file that exists but is not a cache that this version of mmer can read."""
 
 
 class CacheBusy(MmerError):
-    """Another run is writing to the cache."""
+    """A cache that another run is writing to."""
 
 
 class DiskFull(MmerError):
-    """The disk has no room for what is to be written."""
+    """A disk without enough space for what must be written."""

@@ -1,4 +1,7 @@
-"""Writes files by a rename, so that a kill leaves the old one or the new one, and says so where there is no room."""
+"""Atomic writing: a file is renamed into place, so that a kill leaves the old or the new file, never a partial one.
+
+Errors of the disk, a full one among them, become one line.
+"""
 
 import os
 from collections.abc import Iterator
@@ -14,25 +17,25 @@ from cache.writer import NO_ROOM
 
 @contextmanager
 def replacing(path: Path, *, shared: bool = True) -> Iterator[Path]:
-    """Gives a temporary path beside a file; what is written there takes the place of the file, on disk for good.
+    """Yields a temporary path; on success, the file written there is synced and replaces `path`.
 
     Args:
-        path: of the file.
-        shared: whether several processes may write it at once; if not, the next one takes over what a kill left.
+        path: the file to write.
+        shared: True if several processes may write it at once; if False, leftovers of a killed writer are removed.
 
     Raises:
-        DiskFull: if there is no room.
+        DiskFull: if there is no space left.
         MmerError: if it cannot be written.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid() if shared else 'part'}")
     with writable(path.parent):
-        for left in () if shared else path.parent.glob(".tmp??????"):  # as safetensors names what it writes
-            left.unlink(missing_ok=True)
+        for leftover in () if shared else path.parent.glob(".tmp??????"):  # temporary files of safetensors
+            leftover.unlink(missing_ok=True)
         try:
             fresh.touch()
             mode = fresh.stat().st_mode
             yield fresh
-            fresh.chmod(mode)  # safetensors writes files that nobody else may read
+            fresh.chmod(mode)  # safetensors writes files that other users cannot read
             with fresh.open("rb") as written:
                 os.fsync(written.fileno())
             fresh.replace(path)
@@ -42,27 +45,27 @@ def replacing(path: Path, *, shared: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Turns what goes wrong while something is written below a folder into one line.
+    """Turns errors of writing below a folder into one line.
 
     Raises:
-        DiskFull: if there is no room.
+        DiskFull: if there is no space left.
         MmerError: if it cannot be written.
     """
     try:
         yield
-    except Timeout:  # is an OSError, but the lock is held and not missing
+    except Timeout:  # an OSError too, but its lock is held by another process, which the caller reports
         raise
     except (OSError, SafetensorError) as error:
-        if _is_full(error):
+        if _is_disk_full(error):
             raise DiskFull(
-                f"no room left while writing to {path}; free some, or name another place by --out"
+                f"no space left while writing to {path}; free some, or choose another folder with --out"
             ) from error
-        why = (error.strerror or error) if isinstance(error, OSError) else error
-        raise MmerError(f"cannot write to {path} ({why}); name a writable place by --out") from error
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
+        raise MmerError(f"cannot write to {path} ({reason}); choose a writable folder with --out") from error
 
 
-def _is_full(error: Exception) -> bool:
-    """Tells an error of room, which safetensors spells out alone."""
+def _is_disk_full(error: Exception) -> bool:
+    """Returns True for an error of a full disk; safetensors has its number in the text only."""
     if isinstance(error, OSError):
         return error.errno in NO_ROOM
     return any(f"os error {number})" in str(error) for number in NO_ROOM)

@@ -1,6 +1,6 @@
-"""Opens several cache files as one corpus: a job on many machines writes a file per shard, and nothing is merged.
+"""Several cache files read as one corpus: the shards of a job on many machines need no merge.
 
-Which files a pattern names, and what must hold for them to be one corpus.
+A pattern names the files. They must be of one corpus, share no utterance, and hold the same streams under equal keys.
 """
 
 import glob
@@ -14,15 +14,15 @@ import numpy.typing as npt
 
 from cache.errors import CacheMissing, MmerError
 from cache.rows import StoredRows
-from cache.store import FeatureCache, PackedRows, Stream, stream_named
+from cache.store import FeatureCache, PackedRows, Stream, find_stream
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 
-NEVER_MATCHED = (".lock", ".part")  # what lies beside a cache file
+NEVER_MATCHED = (".lock", ".part")  # files of mmer next to a cache file
 
 
 def cache_files(path: Path) -> list[Path]:
-    """Lists the files that a pattern names, in sorted order; a path that is none stands for itself.
+    """Lists the files that match a pattern, sorted; a path that is not a pattern is listed itself.
 
     Raises:
         CacheMissing: if nothing matches the pattern.
@@ -36,129 +36,134 @@ def cache_files(path: Path) -> list[Path]:
     return files
 
 
-def check_same_corpus(parts: Sequence[FeatureCache]) -> None:
-    """Refuses files of two corpora.
+def check_same_corpus(files: Sequence[FeatureCache]) -> None:
+    """Checks that all files are of one corpus.
 
     Raises:
         MmerError: with the two names.
     """
-    first = parts[0]
-    held = first.header["corpus"].get("name")
-    for part in parts[1:]:
-        name = part.header["corpus"].get("name")
-        if name != held:
-            raise MmerError(f"{part.path} holds the corpus {name}, {first.path} the corpus {held}; leave one out")
+    first = files[0]
+    expected = first.header["corpus"].get("name")
+    for file in files[1:]:
+        name = file.header["corpus"].get("name")
+        if name != expected:
+            raise MmerError(
+                f"{file.path} holds the corpus {name}, {first.path} holds the corpus {expected}; leave one of them out"
+            )
 
 
 def check_same_key(first: FeatureCache, other: FeatureCache, name: str) -> None:
-    """Refuses a stream that two files computed in two ways.
+    """Checks that two files hold a stream under the same key.
 
     Raises:
         MmerError: with the fields that differ.
     """
-    mine, theirs = first.stream(name), other.stream(name)
-    if mine.key != theirs.key:
-        changed = "; ".join(mine.spec.differences(theirs.spec)) or f"key {mine.key} -> {theirs.key}"
+    expected, found = first.stream(name), other.stream(name)
+    if found.key != expected.key:
+        changed = "; ".join(expected.spec.differences(found.spec)) or f"key {expected.key} -> {found.key}"
         raise MmerError(
-            f"{other.path}: {name} was computed otherwise than in {first.path} ({changed}); "
-            "recompute it in one of them by --replace, or drop it"
+            f"{other.path}: {name} was computed differently from {first.path} ({changed}); "
+            "recompute it in one of them with --replace, or drop it"
         )
 
 
-def check_apart(parts: Sequence[FeatureCache]) -> None:
-    """Refuses an utterance that stands in two files.
+def check_disjoint(files: Sequence[FeatureCache]) -> None:
+    """Checks that no utterance is in two files.
 
     Raises:
         MmerError: with its id and both files.
     """
     seen: dict[str, FeatureCache] = {}
-    for part in parts:
-        for name in part.ids:
+    for file in files:
+        for name in file.ids:
             if name in seen:
                 raise MmerError(
-                    f"{part.path}: utterance {name} is in {seen[name].path} too; "
-                    "name files without common utterances, or make one file of them by mmer-cache merge"
+                    f"{file.path}: utterance {name} is also in {seen[name].path}; "
+                    "choose files without common utterances, or make one file of them with mmer-cache merge"
                 )
-            seen[name] = part
+            seen[name] = file
 
 
-def check_same_streams(parts: Sequence[FeatureCache]) -> None:
-    """Refuses a stream that is not in every file under the same key.
+def check_same_streams(files: Sequence[FeatureCache]) -> None:
+    """Checks that every stream is in every file under the same key.
 
     Raises:
         MmerError: with the file that lacks it, or the fields that differ.
     """
-    names = dict.fromkeys(name for part in parts for name in part.streams)
+    names = dict.fromkeys(name for file in files for name in file.streams)
     for name in names:
-        holding = next(part for part in parts if name in part.streams)
-        for part in parts:
-            if name not in part.streams:
+        holder = next(file for file in files if name in file.streams)
+        for file in files:
+            if name not in file.streams:
                 raise MmerError(
-                    f"{part.path} has no stream {name}, {holding.path} has it; "
-                    "compute it there by mmer-featurize, or drop it from the others"
+                    f"{file.path} has no stream {name}, but {holder.path} has it; "
+                    "compute it there with mmer-featurize, or drop it from the other files"
                 )
-            check_same_key(holding, part, name)
+            check_same_key(holder, file, name)
 
 
 class JoinedStream:
-    """One stream of several files; utterances count on from file to file, values stay where they are mapped.
+    """One stream of several files: utterance indices continue from file to file, values stay memory-mapped.
 
     Attributes:
-        spec: of the first file; the keys of all are the same.
-        key: of every file.
+        streams: the stream of each file.
+        spec: spec in the first file; the keys of all files are equal.
+        key: key in every file.
         lengths: rows of each utterance, int64 ``(n,)``.
         offsets: int64 ``(n + 1,)``, as if all rows lay in one file.
     """
 
-    def __init__(self, parts: Sequence[Stream]) -> None:
-        self.parts = parts
-        self.spec: StreamSpec = parts[0].spec
-        self.key = parts[0].key
-        self.lengths = np.concatenate([part.lengths for part in parts])
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        self.streams = streams
+        self.spec: StreamSpec = streams[0].spec
+        self.key = streams[0].key
+        self.lengths = np.concatenate([stream.lengths for stream in streams])
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
-        self._firsts = np.cumsum([0, *(len(part) for part in parts[:-1])])  # index of each file's first utterance
+        self._firsts = np.cumsum([0, *(len(stream) for stream in streams[:-1])])  # index of each file's first utterance
 
     def __len__(self) -> int:
-        return sum(len(part) for part in self.parts)
+        return sum(len(stream) for stream in self.streams)
 
     @property
     def rows(self) -> int:
         """Rows of all utterances together."""
-        return sum(part.rows for part in self.parts)
+        return sum(stream.rows for stream in self.streams)
 
     @cached_property
     def state(self) -> npt.NDArray[np.uint8]:
-        """State of each utterance when it was first asked for, ``(n,)``."""
-        return np.concatenate([part.state for part in self.parts])
+        """State of each utterance at the first access, uint8 ``(n,)``."""
+        return np.concatenate([stream.state for stream in self.streams])
 
     @cached_property
     def checksum(self) -> npt.NDArray[np.uint64]:
-        """Checksum of each utterance's rows when it was first asked for, ``(n,)``."""
-        return np.concatenate([part.checksum for part in self.parts])
+        """Checksum of each utterance's rows at the first access, uint64 ``(n,)``."""
+        return np.concatenate([stream.checksum for stream in self.streams])
 
     @cached_property
     def input_digest(self) -> npt.NDArray[Any]:
-        """Digest of what was encoded of each utterance when it was first asked for, 16 bytes each, ``(n,)``."""
-        return np.concatenate([part.input_digest for part in self.parts])
+        """Digest of each utterance's encoder input at the first access, 16 bytes each, ``(n,)``."""
+        return np.concatenate([stream.input_digest for stream in self.streams])
 
     def reason(self, index: int) -> str:
-        """Says why an utterance failed, or what was noted of a committed one."""
-        part, inside = self._place(index)
-        return part.reason(inside)
+        """Returns why an utterance failed, or the note of a committed utterance."""
+        stream, inside = self._locate(index)
+        return stream.reason(inside)
 
     def stored(self, index: int) -> StoredRows:
-        """Gives the rows of an utterance in their stored type, without a copy and whatever their state."""
-        part, inside = self._place(index)
-        return part.stored(inside)
+        """Returns the rows of an utterance in their stored type, without a copy and in any state."""
+        stream, inside = self._locate(index)
+        return stream.stored(inside)
 
     def read(self, index: int) -> npt.NDArray[Any]:
-        """Gives the rows of one utterance, ``(rows, ...)``; read-only, without a copy where the type allows.
+        """Returns the rows of one utterance, ``(rows, ...)``.
+
+        They are read-only, and not copied unless the stream is int8.
 
         Raises:
             MmerError: if the utterance is not committed.
         """
-        part, inside = self._place(index)
-        return part.read(inside)
+        stream, inside = self._locate(index)
+        return stream.read(inside)
 
     def pack(self, indices: Sequence[int], out: npt.NDArray[Any] | None = None) -> PackedRows:
         """Copies the rows of several utterances into one array without padding, as `cache.store.Stream.pack` does.
@@ -171,23 +176,24 @@ class JoinedStream:
         lengths: npt.NDArray[np.int64] = self.lengths[chosen]
         ends = np.cumsum(lengths)
         total = int(lengths.sum())
-        out = self.parts[0].room(total, out)
-        places = np.searchsorted(self._firsts, chosen, side="right") - 1
-        for place in np.unique(places).tolist():
-            here = places == place
-            self.parts[place].copy_into(out, chosen[here] - self._firsts[place], ends[here])
+        out = self.streams[0].output_array(total, out)
+        files = np.searchsorted(self._firsts, chosen, side="right") - 1  # (batch,): the file of each utterance
+        for file in np.unique(files).tolist():
+            in_file = files == file
+            self.streams[file].copy_into(out, chosen[in_file] - self._firsts[file], ends[in_file])
         return PackedRows(out[:total], lengths)
 
-    def _place(self, index: int) -> tuple[Stream, int]:
-        place = int(np.searchsorted(self._firsts, index, side="right")) - 1
-        return self.parts[place], index - int(self._firsts[place])
+    def _locate(self, index: int) -> tuple[Stream, int]:
+        """Returns the stream of the file that holds an utterance, and the utterance's index in that file."""
+        file = int(np.searchsorted(self._firsts, index, side="right")) - 1
+        return self.streams[file], index - int(self._firsts[file])
 
 
 class JoinedCache:
-    """Several open files that are one corpus; reads like a `cache.store.FeatureCache`.
+    """Several open files of one corpus; it reads like a `cache.store.FeatureCache`.
 
     Args:
-        path: what the user named, such as ``cache/voices-*.h5``.
+        path: the pattern that the user passed, such as ``cache/voices-*.h5``.
         files: the files, in the order of their utterances.
 
     Raises:
@@ -195,16 +201,16 @@ class JoinedCache:
             them under the same key.
     """
 
-    def __init__(self, path: Path, parts: Sequence[FeatureCache]) -> None:
-        check_same_corpus(parts)
-        check_apart(parts)
-        check_same_streams(parts)
+    def __init__(self, path: Path, files: Sequence[FeatureCache]) -> None:
+        check_same_corpus(files)
+        check_disjoint(files)
+        check_same_streams(files)
         self.path = path
-        self.files = parts
-        self.utterances: Sequence[Utterance] = [one for part in parts for one in part.utterances]
-        self.ids = [one.id for one in self.utterances]
+        self.files = files
+        self.utterances: Sequence[Utterance] = [utterance for file in files for utterance in file.utterances]
+        self.ids = [utterance.id for utterance in self.utterances]
         self.streams: Mapping[str, JoinedStream] = {
-            name: JoinedStream([part.streams[name] for part in parts]) for name in parts[0].streams
+            name: JoinedStream([file.streams[name] for file in files]) for name in files[0].streams
         }
 
     def __reduce__(self) -> tuple[type["JoinedCache"], tuple[Path, Sequence[FeatureCache]]]:
@@ -216,7 +222,7 @@ class JoinedCache:
     @property
     def paths(self) -> list[Path]:
         """The files, in the order of their utterances."""
-        return [part.path for part in self.files]
+        return [file.path for file in self.files]
 
     @property
     def header(self) -> Mapping[str, Any]:
@@ -224,22 +230,22 @@ class JoinedCache:
         return self.files[0].header
 
     def stream(self, name: str) -> JoinedStream:
-        """Gives a stream by name.
+        """Returns a stream by name.
 
         Raises:
-            MmerError: if there is none of that name.
+            MmerError: if no stream has that name.
         """
-        return stream_named(self.streams, name, self.path)
+        return find_stream(self.streams, name, self.path)
 
     def weights(self, encoder: str) -> dict[str, npt.NDArray[Any]]:
-        """Reads the weights of an encoder that heads start from, by name; empty where there are none."""
+        """Reads the weights of an encoder that initialize heads, by name; empty if it has none."""
         return self.all_weights().get(encoder, {})
 
     def all_weights(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        """Reads the weights of all encoders, by encoder and name; the first file that has an array counts."""
+        """Reads the weights of all encoders, by encoder and name, each from the first file that has it."""
         united: dict[str, dict[str, npt.NDArray[Any]]] = {}
-        for part in self.files:
-            for encoder, arrays in part.all_weights().items():
+        for file in self.files:
+            for encoder, arrays in file.all_weights().items():
                 united[encoder] = {**arrays, **united.get(encoder, {})}
         return united
 
@@ -249,14 +255,14 @@ AnyStream: TypeAlias = Stream | JoinedStream
 
 
 def open_cache(path: str | Path) -> AnyCache:
-    """Opens a cache file, or all files that match a pattern as one.
+    """Opens a cache file, or all files that match a pattern as one cache.
 
     Args:
-        path: a file, or a pattern such as ``cache/voices-*.h5`` that is no file itself.
+        path: a file, or a pattern such as ``cache/voices-*.h5``; an existing file is never read as a pattern.
 
     Raises:
-        CacheMissing: if there is no such file, or none that matches.
-        CacheUnreadable: if one of them is no cache that can be read.
+        CacheMissing: if the file does not exist, or no file matches.
+        CacheUnreadable: if a file is not a readable cache.
         MmerError: if the files are not one corpus.
     """
     path = Path(path)

@@ -1,8 +1,8 @@
-"""The HDF5 layout of format version 1: create a file whole, read where everything lies in it.
+"""The HDF5 layout of cache format 1: creation of a complete file, and the byte offsets of its datasets.
 
-All datasets that a run writes are contiguous, allocated when the file is created and aligned to 4096 bytes, so that
-rows are written and mapped at byte offsets that never change, and no HDF5 metadata is touched afterwards. This is
-the only file that knows the names of groups and datasets; the columns of utterances are `cache.utterance`'s.
+All datasets that a run writes are contiguous, allocated when the file is created and aligned to 4096 bytes. Rows are
+therefore written and mapped at byte offsets that never change, and HDF5 metadata are not touched after creation. This
+file alone knows the names of groups and datasets; `cache.utterance` owns the columns of utterances.
 """
 
 import json
@@ -32,11 +32,11 @@ BOOKKEEPING: Mapping[str, str] = {"state": "u1", "checksum": "<u8", "input_diges
 
 @dataclass(frozen=True, kw_only=True)
 class StreamPlan:
-    """A stream to be created: how many rows each utterance gets, and which utterances failed before it ran.
+    """A stream to create: the rows reserved for each utterance, and the utterances that failed beforehand.
 
     Attributes:
-        spec: what will be computed.
-        lengths: rows of each utterance, int64 ``(n,)``, 0 for failed ones.
+        spec: description of the rows that will be computed.
+        lengths: rows of each utterance, int64 ``(n,)``, 0 for failed utterances.
         failures: index of an utterance -> why nothing can be computed for it.
     """
 
@@ -47,7 +47,7 @@ class StreamPlan:
 
 @dataclass(frozen=True)
 class Region:
-    """Where a dataset's bytes lie in the file; the offset of an empty one is 0 and never used."""
+    """The byte range of a dataset in the file; an empty dataset has offset 0, which is never used."""
 
     offset: int
     shape: tuple[int, ...]
@@ -66,7 +66,7 @@ class Region:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamLayout:
-    """One stream of an existing file."""
+    """One stream of an existing file: its spec, its offsets and the byte ranges of its datasets."""
 
     spec: StreamSpec
     key: str
@@ -76,12 +76,12 @@ class StreamLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheLayout:
-    """Where everything lies in an existing file.
+    """The contents of an existing file: header, utterances, and the layout of every stream.
 
     Attributes:
         path: the file.
         header: ``mmer_version``, ``created`` and ``corpus`` (a mapping).
-        utterances: all of them, in row order.
+        utterances: all utterances, in row order.
         streams: by name.
     """
 
@@ -116,11 +116,11 @@ def create_file(
 
 
 def read_layout(path: Path) -> CacheLayout:
-    """Reads where everything lies, then closes the file.
+    """Reads the layout of a file, then closes it.
 
     Raises:
-        CacheMissing: if there is no such file.
-        CacheUnreadable: if it is no cache, a damaged one, or one of a newer format.
+        CacheMissing: if the file does not exist.
+        CacheUnreadable: if it is not a cache, is damaged, or has another format version.
     """
     with _reading(path) as file:
         header = {name: file.attrs[name] for name in ("mmer_version", "created")}
@@ -130,52 +130,54 @@ def read_layout(path: Path) -> CacheLayout:
     size = path.stat().st_size
     end = max((region.end for stream in streams.values() for region in stream.regions.values()), default=0)
     if end > size:
-        raise CacheUnreadable(f"{path} is truncated: {size} bytes of at least {end}; copy it again or featurize anew")
+        raise CacheUnreadable(
+            f"{path} is truncated ({size} bytes); expected at least {end}; copy it again, or run mmer-featurize again"
+        )
     return CacheLayout(path=path, header=header, utterances=utterances, streams=streams)
 
 
 def read_weights(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
-    """Reads the weights that heads start from, by encoder and name."""
+    """Reads the weights that initialize heads, by encoder and name."""
     with _reading(path) as file:
         groups = file["weights"].items() if "weights" in file else ()
         return {encoder: {name: values[()] for name, values in group.items()} for encoder, group in groups}
 
 
 def reason_bytes(reason: str) -> bytes:
-    """Cuts a reason to what the file holds, never inside a character."""
+    """Returns a reason as UTF-8, cut to the size of its field but never inside a character."""
     return reason.encode("utf-8", "replace")[:REASON_BYTES].decode("utf-8", "ignore").encode()
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[h5py.File]:
-    """Opens a cache and says in one line what is wrong with it, whatever HDF5 stumbles over."""
+    """Opens a cache; turns every error of HDF5 into one line."""
     if path.is_dir():
         raise CacheUnreadable(f"{path} is a folder, not a cache file")
     if not path.is_file():
         raise CacheMissing(f"no cache at {path}; make one with mmer-featurize CORPUS --cache {path}")
     try:
-        # No HDF5 lock: the file's metadata never change, and readers may stand beside the writer.
+        # No HDF5 lock: the file's metadata never change, and readers may work while a run writes.
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
-        what = " ".join(str(error).split())
-        raise CacheUnreadable(f"{path} is no cache that can be read ({what}); remove it or name another") from error
+        reason = " ".join(str(error).split())
+        raise CacheUnreadable(f"{path} is not a readable cache ({reason}); remove it or choose another file") from error
     with file:
         try:
             _check_format(path, file)
             yield file
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
-            what = " ".join(str(error).split())
-            raise CacheUnreadable(f"{path} is damaged ({what}); remove it and featurize anew") from error
+            reason = " ".join(str(error).split())
+            raise CacheUnreadable(f"{path} is damaged ({reason}); remove it and run mmer-featurize again") from error
 
 
 def _check_format(path: Path, file: h5py.File) -> None:
     if file.attrs.get("format") != FORMAT:
-        raise CacheUnreadable(f"{path} is an HDF5 file but no mmer cache")
+        raise CacheUnreadable(f"{path} is an HDF5 file but not an mmer cache; choose another file")
     version = int(file.attrs.get("format_version", 0))
     if version != FORMAT_VERSION:
         raise CacheUnreadable(
             f"{path} has cache format {version}, this mmer reads format {FORMAT_VERSION}; "
-            f"{'upgrade mmer' if version > FORMAT_VERSION else 'featurize anew'}"
+            f"{'upgrade mmer' if version > FORMAT_VERSION else 'run mmer-featurize again'}"
         )
 
 
@@ -193,11 +195,11 @@ def _create_stream(group: h5py.Group, plan: StreamPlan) -> None:
     _create_region(group, "values", (int(offsets[-1]), *spec.shape), spec.dtype)
     if spec.dtype == "int8":
         _create_region(group, "scales", (int(offsets[-1]),), "<f2")
-    # All bookkeeping is written out now, so that a full disk can never stop it.
-    filled = {name: np.zeros(count, dtype=dtype) for name, dtype in BOOKKEEPING.items()}
+    # All bookkeeping is allocated on disk now, so that a full disk cannot prevent later writes to it.
+    columns = {name: np.zeros(count, dtype=dtype) for name, dtype in BOOKKEEPING.items()}
     for index, reason in plan.failures.items():
-        filled["state"][index], filled["reason"][index] = FAILED, reason_bytes(reason)
-    for name, values in filled.items():
+        columns["state"][index], columns["reason"][index] = FAILED, reason_bytes(reason)
+    for name, values in columns.items():
         _create_region(group, name, values.shape, BOOKKEEPING[name])[...] = values
 
 

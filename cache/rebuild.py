@@ -1,8 +1,6 @@
-"""Builds a new cache file, keeps what is still valid of the old one, and puts it in its place by a rename.
+"""Rebuild of a cache: a new file is written next to the old one, keeps its valid rows, and replaces it by a rename.
 
-Takes a stream out of a cache file, or of each of several.
-
-Whether weights that heads start from, of one encoder but from two places, may be united.
+Creating, extending and merging a cache and dropping a stream all work this way: no existing file is changed in place.
 """
 
 import glob
@@ -19,40 +17,40 @@ import numpy.typing as npt
 from cache.errors import DiskFull, MmerError
 from cache.joined import cache_files
 from cache.layout import COMMITTED, FAILED, CacheLayout, StreamPlan, Weights, create_file, read_layout, read_weights
-from cache.store import FeatureCache, Stream, stream_named
+from cache.store import FeatureCache, Stream, find_stream
 from cache.utterance import Utterance
 from cache.writer import CacheWriter, Row, rows_checksum, unwritable, writing_lock
 
 Keep = Callable[[Stream, int], bool]
-COPY_BYTES = 64 << 20  # committed together while copying: bounds memory, and few enough syncs
-ROW_BYTES = 1 << 10  # about what a row that waits for its commit costs beside its values
+COPY_BYTES = 64 << 20  # rows committed together while copying: bounds memory at an acceptable number of syncs
+ROW_BYTES = 1 << 10  # approximate memory of a row that waits for its commit, in addition to its values
 OVERHEAD_BYTES = 1 << 20  # HDF5 metadata and alignment of a file with a dozen streams
 
 
 def plan_bytes(plans: Sequence[StreamPlan]) -> int:
-    """Gives the size of a file with these streams, transcripts and metadata aside."""
+    """Computes the size of a file with these streams, without transcripts and metadata."""
     bookkeeping = 8 + 1 + 8 + 16 + 200  # offset, state, checksum, digest, reason of one utterance
     rows = sum(int(plan.lengths.sum()) * plan.spec.row_bytes for plan in plans)
     return OVERHEAD_BYTES + rows + sum(len(plan.lengths) * bookkeeping for plan in plans)
 
 
 def free_bytes(folder: Path) -> int:
-    """Gives the free bytes where a folder lies or would lie."""
+    """Returns the free bytes of the disk of a folder, which need not exist yet."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     return shutil.disk_usage(existing).free
 
 
 def check_room(folder: Path, size_bytes: int) -> None:
-    """Refuses what the disk has no room for.
+    """Checks that the disk has space for a file.
 
     Raises:
         DiskFull: with the bytes needed and the bytes free.
     """
-    room_bytes = free_bytes(folder)
-    if size_bytes > room_bytes:
+    disk_bytes = free_bytes(folder)
+    if size_bytes > disk_bytes:
         raise DiskFull(
-            f"{size_bytes / 1e9:.2f} GB needed in {folder}, {room_bytes / 1e9:.2f} GB free; "
-            "free some, name another place by --cache, or store less by --dtype int8"
+            f"{size_bytes / 1e9:.2f} GB needed in {folder}, {disk_bytes / 1e9:.2f} GB free; "
+            "free some, choose another folder with --cache, or store less with --dtype int8"
         )
 
 
@@ -65,25 +63,25 @@ def build_file(
     weights: Weights,
     keep: Keep = lambda stream, index: True,
 ) -> int:
-    """Creates the cache, or replaces it by one that keeps every row still valid.
+    """Creates a cache, or replaces it by a new file that keeps every valid row.
 
     A row is kept if its utterance and its stream are planned again under the same id, name and key with as many rows,
-    its bytes still have their checksum, and `keep` says so. The old file stays whole until the rename. The caller holds
-    `writing_lock`.
+    if its bytes match their checksum, and if `keep` returns True. The old file stays complete until the rename. The
+    caller holds `writing_lock`.
 
     Args:
         path: the cache file.
         header: ``mmer_version``, ``created`` and ``corpus``.
-        utterances: all of them, in the order of the plans' lengths.
+        utterances: all utterances, in the order of the plans' lengths.
         plans: the streams of the new file.
         weights: by encoder and name.
-        keep: whether the input of a row of the old file, by its stream and index there, is still what was encoded.
+        keep: returns True if the input of a row of the old file, given by its stream and index, is unchanged.
 
     Returns:
-        How many rows of utterances were kept.
+        Number of utterances whose rows were kept, summed over streams.
 
     Raises:
-        DiskFull: if there is no room beside the old file.
+        DiskFull: if there is not enough space for the new file in addition to the old one.
         MmerError: if the folder cannot be written.
     """
 
@@ -102,20 +100,21 @@ def write_file(
     weights: Weights,
     rows_for: Callable[[CacheLayout], Iterator[Row]],
 ) -> int:
-    """Creates the cache, or replaces it, with the rows that are given for its layout; the rest is as planned.
+    """Creates or replaces a cache with the rows that `rows_for` yields for its layout.
 
-    Rows are committed as they come, so that few are held at a time. The caller holds `writing_lock`.
+    All other rows stay pending or failed, as planned. Rows are committed in batches, so that few are in memory at a
+    time. The caller holds `writing_lock`.
 
     Returns:
-        How many rows of utterances were committed.
+        Number of utterances whose rows were committed, summed over streams.
 
     Raises:
-        DiskFull: if there is no room beside the old file.
+        DiskFull: if there is not enough space for the new file in addition to the old one.
         MmerError: if the folder cannot be written.
     """
     check_room(path.parent, plan_bytes(plans))
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        leftover.unlink()  # of a killed run: the lock says that no other is at work
+        leftover.unlink()  # from a killed run: the lock excludes that another run is writing
     fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         create_file(fresh, header=header, utterances=utterances, plans=plans, weights=weights)
@@ -133,27 +132,31 @@ def write_file(
 def plan_of(layout: CacheLayout, stream: Stream, utterances: Sequence[Utterance]) -> StreamPlan:
     """Plans a stream of an existing file again, for utterances that may have changed.
 
-    Utterances that the stream does not know get no rows and stay pending until its encoder runs again.
+    Utterances that are new to the stream get no rows and stay pending until its encoder runs again.
     """
     known = {utterance.id: index for index, utterance in enumerate(layout.utterances)}
     indices = [known.get(utterance.id) for utterance in utterances]
     lengths = [0 if index is None else int(stream.lengths[index]) for index in indices]
+    # A failed utterance with another transcript is pending again, since that transcript may fit its encoder. An
+    # imported row stays failed, since no encoder computes it.
     failures = {
         new: stream.reason(old)
         for new, old in enumerate(indices)
-        if old is not None and stream.state[old] == FAILED and _stays(stream, layout.utterances[old], utterances[new])
+        if old is not None
+        and stream.state[old] == FAILED
+        and (stream.spec.imported or layout.utterances[old].text == utterances[new].text)
     }
     return StreamPlan(spec=stream.spec, lengths=np.array(lengths, dtype=np.int64), failures=failures)
 
 
-def valid_rows(stream: Stream, places: Iterable[tuple[int, int]]) -> Iterator[Row]:
-    """Gives the committed rows whose bytes still have their checksum, for another place.
+def valid_rows(stream: Stream, indices: Iterable[tuple[int, int]]) -> Iterator[Row]:
+    """Yields the committed rows whose bytes match their checksum, for another file.
 
     Args:
-        stream: where they are.
-        places: index of an utterance there, and its index in the new file.
+        stream: the stream that holds them.
+        indices: index of an utterance in the stream, and its index in the new file.
     """
-    for old, new in places:
+    for old, new in indices:
         stored = stream.stored(old)
         if stream.state[old] == COMMITTED and int(stream.checksum[old]) == rows_checksum(stored):
             digest = bytes(stream.input_digest[old])
@@ -161,37 +164,44 @@ def valid_rows(stream: Stream, places: Iterable[tuple[int, int]]) -> Iterator[Ro
 
 
 def drop_stream(path: Path, name: str) -> None:
-    """Removes a stream from a cache, and the weights of its encoder when no other stream is left of it.
+    """Removes a stream from a cache, and its encoder's weights with its last stream.
 
     Args:
         path: the file, or a pattern: the stream is removed from all files that have it.
-        name: of the stream.
+        name: name of the stream.
 
     Raises:
-        MmerError: if there is no such stream, or a file has only this one.
+        MmerError: if no file has the stream, or a file has no other stream.
     """
     files = [file.resolve() if file.is_symlink() else file for file in cache_files(path)]
     caches = [FeatureCache(file) for file in files]
-    stream_named({known: cache for cache in caches for known in cache.streams}, name, path)
-    holding = [cache.path for cache in caches if name in cache.streams]
+    find_stream({known: cache for cache in caches for known in cache.streams}, name, path)
+    holders = [cache.path for cache in caches if name in cache.streams]
     for cache in caches:
         if list(cache.streams) == [name]:
             raise MmerError(f"{name} is the only stream of {cache.path}; remove the file instead")
     with ExitStack() as locks:
-        for file in holding:
+        for file in holders:
             locks.enter_context(writing_lock(file))
-        for file in holding:
+        for file in holders:
             _drop_from(FeatureCache(file), name)
 
 
 def contradictions(held: Mapping[str, npt.NDArray[Any]], others: Mapping[str, npt.NDArray[Any]]) -> list[str]:
-    """Names the arrays that both have but in which they differ: in type, shape or any bit."""
+    """Lists the names that both hold with different arrays: in type, shape or any bit."""
     return [name for name in others if name in held and _content(held[name]) != _content(others[name])]
 
 
-def _stays(stream: Stream, old: Utterance, new: Utterance) -> bool:
-    """Tells whether a failure is still one: another transcript may fit, while nothing computes an imported row."""
-    return stream.spec.imported or old.text == new.text
+def _kept_rows(old: FeatureCache, fresh: CacheLayout, keep: Keep) -> Iterator[Row]:
+    known = {utterance.id: index for index, utterance in enumerate(old.utterances)}
+    pairs = [(known[utterance.id], new) for new, utterance in enumerate(fresh.utterances) if utterance.id in known]
+    for name, layout in fresh.streams.items():
+        if name not in old.streams or old.streams[name].key != layout.key:
+            continue
+        lengths = np.diff(layout.offsets)
+        stream = old.streams[name]
+        same = [(a, b) for a, b in pairs if int(stream.lengths[a]) == int(lengths[b]) and keep(stream, a)]
+        yield from valid_rows(stream, same)
 
 
 def _commit(fresh: CacheLayout, rows_for: Callable[[CacheLayout], Iterator[Row]]) -> int:
@@ -201,18 +211,6 @@ def _commit(fresh: CacheLayout, rows_for: Callable[[CacheLayout], Iterator[Row]]
             writer.commit(rows)
             written += len(rows)
     return written
-
-
-def _kept_rows(old: FeatureCache, fresh: CacheLayout, keep: Keep) -> Iterator[Row]:
-    known = {utterance.id: index for index, utterance in enumerate(old.utterances)}
-    places = [(known[utterance.id], new) for new, utterance in enumerate(fresh.utterances) if utterance.id in known]
-    for name, layout in fresh.streams.items():
-        if name not in old.streams or old.streams[name].key != layout.key:
-            continue
-        lengths = np.diff(layout.offsets)
-        stream = old.streams[name]
-        same = [(a, b) for a, b in places if int(stream.lengths[a]) == int(lengths[b]) and keep(stream, a)]
-        yield from valid_rows(stream, same)
 
 
 def _batched(rows: Iterator[Row]) -> Iterator[list[Row]]:

@@ -1,4 +1,4 @@
-"""Rows as they are stored: float16, float32, int8 with a scale per row, or integer targets."""
+"""Stored rows: conversion of features to float16, float32, int8 with a scale per row, or integer targets, and back."""
 
 from typing import Any, NamedTuple
 
@@ -9,26 +9,26 @@ Rows = npt.NDArray[Any]
 
 
 class StoredRows(NamedTuple):
-    """Rows in their stored type, and the float16 scale of each for int8."""
+    """Rows in their stored type ``(rows, ...)``; for int8 also the float16 scale of each row, ``(rows,)``."""
 
     values: Rows
     scales: Rows | None
 
 
 def to_stored(values: Rows, dtype: str) -> StoredRows:
-    """Converts computed rows to the type they are stored in.
+    """Converts computed rows to their stored type.
 
     float16 keeps 11 significant bits: a relative error of at most 4.9e-4 per value.
-    int8 divides each row by its own scale, the peak / 127 rounded up to float16. Its relative L2 error grows with
+    int8 divides each row by its own scale, which is peak / 127 rounded up to float16. Its relative L2 error grows with
     the ratio of a row's peak to its root mean square; `benchmarks/int8_error.py` measured 0.8% on Gaussian rows 768
-    wide and on a random wav2vec2-base over real speech, and 0.4% on log-mel of it.
+    wide and on a randomly initialized wav2vec2-base over real speech, and 0.4% on log-mel of that speech.
 
     Args:
-        values: ``(rows, ...)``; integers are stored as they are.
+        values: ``(rows, ...)``; integers are stored unscaled.
         dtype: name of the stored type.
 
     Returns:
-        The rows in that type. A value beyond the range of float16 becomes infinite; the caller checks.
+        The rows in that type. A value beyond the range of float16 becomes infinite; the caller must check.
 
     Raises:
         ValueError: if integers do not fit the stored integer type.
@@ -44,7 +44,7 @@ def to_stored(values: Rows, dtype: str) -> StoredRows:
 
 
 def from_stored(values: Rows, scales: Rows | None) -> Rows:
-    """Gives the numbers that stored rows stand for: float32 for int8, the rows themselves otherwise."""
+    """Returns the values of stored rows: float32 for int8, the rows themselves otherwise."""
     if scales is None:
         return values
     factors: Rows = scales.astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
@@ -53,7 +53,7 @@ def from_stored(values: Rows, scales: Rows | None) -> Rows:
 
 
 def all_finite(stored: StoredRows) -> bool:
-    """Tells whether no stored value and no scale is infinite or not a number."""
+    """Returns True if no stored value and no scale is infinite or NaN."""
     if stored.scales is not None:
         return bool(np.isfinite(stored.scales).all())
     return stored.values.dtype.kind != "f" or bool(np.isfinite(stored.values).all())

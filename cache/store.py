@@ -1,4 +1,4 @@
-"""Reads a cache: a memory map over its rows, so that a random batch costs about a memcpy."""
+"""Reader of a cache file: its rows are memory-mapped, so that a random batch costs about one memcpy."""
 
 import mmap
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Named = TypeVar("Named")
 
 
 class PackedRows(NamedTuple):
-    """Rows of several utterances, one after another, and how many each has.
+    """Rows of several utterances, concatenated without padding, and the number of each.
 
     Attributes:
         rows: ``(total rows, ...)``; float32 for an int8 stream, the stored type otherwise.
@@ -30,18 +30,18 @@ class PackedRows(NamedTuple):
 
 
 class Stream:
-    """One stream of a mapped cache.
+    """One stream of a memory-mapped cache.
 
     Attributes:
-        spec: what was computed.
-        key: digest of the spec, as it stands in the file.
+        spec: description of the computed rows.
+        key: digest of the spec, as stored in the file.
         offsets: first row of each utterance and the end of the last, int64 ``(n + 1,)``.
         lengths: rows of each utterance, int64 ``(n,)``.
-        values: all rows as they are stored, ``(rows, ...)``.
-        scales: of an int8 stream, float16 ``(rows,)``; None for others.
+        values: all rows in their stored type, ``(rows, ...)``.
+        scales: scale of each row of an int8 stream, float16 ``(rows,)``; None for other types.
         state: pending, committed or failed, uint8 ``(n,)``.
-        checksum: of the committed rows, uint64 ``(n,)``.
-        input_digest: of exactly what the encoder consumed, 16 bytes each, ``(n,)``.
+        checksum: checksum of each utterance's committed rows, uint64 ``(n,)``.
+        input_digest: digest of exactly what the encoder consumed, 16 bytes each, ``(n,)``.
     """
 
     def __init__(self, layout: StreamLayout, buffer: mmap.mmap, ids: Sequence[str], path: Path) -> None:
@@ -65,16 +65,18 @@ class Stream:
         return len(self.values)
 
     def reason(self, index: int) -> str:
-        """Says why an utterance failed, or what was noted of a committed one."""
+        """Returns why an utterance failed, or the note of a committed utterance."""
         return bytes(self._reasons[index]).decode("utf-8", "replace")
 
     def stored(self, index: int) -> StoredRows:
-        """Gives the rows of an utterance in their stored type, without a copy and whatever their state."""
+        """Returns the rows of an utterance in their stored type, without a copy and in any state."""
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return StoredRows(self.values[rows], None if self.scales is None else self.scales[rows])
 
     def read(self, index: int) -> npt.NDArray[Any]:
-        """Gives the rows of one utterance, ``(rows, ...)``; read-only, without a copy where the type allows.
+        """Returns the rows of one utterance, ``(rows, ...)``.
+
+        They are read-only, and not copied unless the stream is int8.
 
         Raises:
             MmerError: if the utterance is not committed.
@@ -86,8 +88,8 @@ class Stream:
         """Copies the rows of several utterances into one array without padding.
 
         Args:
-            indices: utterances, in the order wanted.
-            out: array to reuse, of the stored type (float32 for int8) and at least as many rows.
+            indices: utterances, in the order of the result.
+            out: array to reuse, of the stored type (float32 for int8), with at least as many rows as needed.
 
         Raises:
             MmerError: if one of the utterances is not committed.
@@ -97,12 +99,12 @@ class Stream:
         lengths: npt.NDArray[np.int64] = self.lengths[chosen]
         ends = np.cumsum(lengths)
         total = int(lengths.sum())
-        out = self.room(total, out)
+        out = self.output_array(total, out)
         self.copy_into(out, chosen, ends)
         return PackedRows(out[:total], lengths)
 
-    def room(self, rows: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
-        """Gives an array for rows as they are read, ``(rows, ...)``: `out` if there is one.
+    def output_array(self, rows: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Returns an array for rows as they are read, at least ``(rows, ...)``: `out` if it is given.
 
         Raises:
             ValueError: if `out` is too short.
@@ -115,7 +117,12 @@ class Stream:
         return out
 
     def copy_into(self, out: npt.NDArray[Any], chosen: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> None:
-        """Copies the rows of each chosen utterance into `out`, so that they end before the row of `ends`.
+        """Copies the rows of the chosen utterances into `out`.
+
+        Args:
+            out: ``(total rows, ...)``.
+            chosen: indices of utterances, ``(batch,)``.
+            ends: row of `out` after the last one of each utterance, ``(batch,)``.
 
         Raises:
             MmerError: if one of the utterances is not committed.
@@ -129,24 +136,24 @@ class Stream:
     def _check_committed(self, indices: Sequence[int]) -> None:
         for index in indices:
             if self.state[index] != COMMITTED:
-                why = self.reason(index) or "not computed yet"
+                reason = self.reason(index) or "not computed yet"
                 raise MmerError(
-                    f"{self._path}: {self._ids[index]} has no {self.spec.name} ({why}); "
+                    f"{self._path}: {self._ids[index]} has no {self.spec.name} ({reason}); "
                     "run mmer-featurize again or leave it out"
                 )
 
 
 class FeatureCache:
-    """An open cache: its utterances, its streams and the weights that heads start from.
+    """An open cache file: its utterances, its streams and the weights that initialize heads.
 
-    It holds a read-only memory map and no HDF5 handle, so it may cross a fork; pickled, it reopens its file.
+    It holds a read-only memory map and no HDF5 handle, so that it survives a fork; a pickled one reopens its file.
 
     Args:
         path: the cache file.
 
     Raises:
-        CacheMissing: if there is no such file.
-        CacheUnreadable: if it is no cache, a damaged one, or one of a newer format.
+        CacheMissing: if the file does not exist.
+        CacheUnreadable: if it is not a cache, is damaged, or has another format version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -166,7 +173,7 @@ class FeatureCache:
 
     @property
     def files(self) -> Sequence["FeatureCache"]:
-        """The files behind it, here itself alone; see `cache.joined` for several."""
+        """The open files, here only this cache itself; see `cache.joined` for several files."""
         return [self]
 
     @property
@@ -180,15 +187,15 @@ class FeatureCache:
         return self.layout.utterances
 
     def stream(self, name: str) -> Stream:
-        """Gives a stream by name.
+        """Returns a stream by name.
 
         Raises:
-            MmerError: if the cache has none of that name.
+            MmerError: if the cache has no stream of that name.
         """
-        return stream_named(self.streams, name, self.path)
+        return find_stream(self.streams, name, self.path)
 
     def weights(self, encoder: str) -> dict[str, npt.NDArray[Any]]:
-        """Reads the weights of an encoder that heads start from, by name; empty where there are none."""
+        """Reads the weights of an encoder that initialize heads, by name; empty if it has none."""
         return self.all_weights().get(encoder, {})
 
     def all_weights(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
@@ -196,11 +203,11 @@ class FeatureCache:
         return read_weights(self.path)
 
 
-def stream_named(streams: Mapping[str, Named], name: str, path: Path) -> Named:
-    """Looks a stream of a cache up.
+def find_stream(streams: Mapping[str, Named], name: str, path: Path) -> Named:
+    """Finds a stream of a cache by name.
 
     Raises:
-        MmerError: if there is none of that name, with those there are.
+        MmerError: if no stream has that name, with the names that exist.
     """
     try:
         return streams[name]
@@ -213,7 +220,7 @@ def _map_file(path: Path) -> mmap.mmap:
     try:
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:  # each mapped file counts among the open ones
+    except OSError as error:  # each mapped file counts as an open file
         raise CacheUnreadable(
             f"{path} cannot be mapped ({error.strerror}); see ulimit -n, or merge the files"
         ) from error

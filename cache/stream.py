@@ -1,4 +1,4 @@
-"""What exactly was computed for one stream of a cache, and the key that names it."""
+"""Stream specification: a complete description of the rows of one stream, and the key derived from it."""
 
 import json
 import re
@@ -12,7 +12,7 @@ Scalar = str | int | float | bool | None
 
 SPEECH, TRANSCRIPT = "speech", "transcript"
 
-# Role of a stream -> what its encoder consumed. Heads ask for streams by role.
+# Role of a stream -> what its encoder consumes. Heads request streams by role.
 ROLES: Mapping[str, str] = {
     "audio": SPEECH,
     "mel": SPEECH,
@@ -26,23 +26,23 @@ ROLES: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSpec:
-    """Everything that decides the values of a stream, and what is recorded beside it.
+    """Everything that determines the values of a stream, and further records that do not.
 
     Attributes:
         name: name of the stream in the file, such as ``wav2vec2-base.codes``.
-        role: what the rows are: audio, mel, codes, patches, text, tokens or chars.
+        role: kind of the rows: audio, mel, codes, patches, text, tokens or chars.
         source: catalog source, hub id or folder name of the encoder.
         revision: commit of the hub repository, empty for folders and built-in encoders.
         weights: digest of the encoder's weights, empty where it has none.
-        layers: which hidden states, as asked for after ``@``.
+        layers: hidden states of the encoder, as requested after ``@``.
         shape: shape of one row, ``(dim,)`` or ``(layers, dim)``.
-        dtype: how values are stored.
-        precision: how they were computed.
+        dtype: type of the stored values.
+        precision: type of the computation.
         rate_hz: rows per second of speech, 0 for text.
-        preprocessing: what happens to the input before the encoder.
+        preprocessing: steps applied to the input before the encoder.
         versions: library versions; recorded, not in the key.
-        limits: which inputs the run accepted; recorded, not in the key.
-        trained_on: what a fine-tuned encoder has seen; recorded, not in the key.
+        limits: limits on the inputs that the run accepted; recorded, not in the key.
+        trained_on: data that a fine-tuned encoder was trained on; recorded, not in the key.
 
     Example:
         >>> spec = StreamSpec(name="a", role="audio", source="hub/a", shape=(768,), dtype="float16")
@@ -72,21 +72,21 @@ class StreamSpec:
             raise ValueError(f"role of {self.name} must be one of {', '.join(ROLES)}, got {self.role!r}")
         if not self.shape or min(self.shape) < 1:
             raise ValueError(f"shape of {self.name} must hold positive sizes, got {self.shape}")
-        np.dtype(self.dtype)  # TypeError for a name numpy does not know
+        np.dtype(self.dtype)  # raises TypeError for a name unknown to numpy
 
     @property
     def consumes(self) -> str:
-        """What its encoder reads: ``speech`` or ``transcript``."""
+        """Input of the encoder: ``speech`` or ``transcript``."""
         return ROLES[self.role]
 
     @property
     def imported(self) -> bool:
-        """Whether it comes from another toolkit, so that its input digests are of the rows, not of a recording."""
+        """True for a stream of another toolkit: its input digests are of the rows, not of a recording."""
         return "imported" in self.preprocessing
 
     @property
     def encoder(self) -> str:
-        """Name of the encoder that gave it, under which weights are kept: the stream's without layers and kind."""
+        """Name of the encoder, under which its weights are stored: the stream's name without layers and kind."""
         return re.sub(r"@[\w,-]+", "", self.name.removesuffix(".codes").removesuffix(".tokens"))
 
     @property
@@ -97,7 +97,7 @@ class StreamSpec:
 
     @property
     def identity(self) -> dict[str, object]:
-        """The fields that decide the values."""
+        """The fields that determine the values."""
         recorded = {"name", "versions", "limits", "trained_on"}
         return {name: value for name, value in self._plain().items() if name not in recorded}
 
@@ -107,11 +107,11 @@ class StreamSpec:
         return blake2b(json.dumps(self.identity, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def differences(self, other: "StreamSpec") -> list[str]:
-        """Names each field of the identity that differs, with the value here and the value there."""
-        mine, theirs = _flat(self.identity), _flat(other.identity)
-        names = sorted(mine.keys() | theirs.keys())
+        """Lists the fields of the identity that differ, as ``name value -> other value``."""
+        first, second = _flat(self.identity), _flat(other.identity)
+        names = sorted(first.keys() | second.keys())
         return [
-            f"{name} {mine.get(name)} -> {theirs.get(name)}" for name in names if mine.get(name) != theirs.get(name)
+            f"{name} {first.get(name)} -> {second.get(name)}" for name in names if first.get(name) != second.get(name)
         ]
 
     def to_json(self) -> str:
@@ -120,7 +120,7 @@ class StreamSpec:
 
     @classmethod
     def from_json(cls, text: str) -> "StreamSpec":
-        """Reads what `to_json` wrote; fields of later minor versions are left out."""
+        """Reads the text of `to_json`; fields of later minor versions are ignored."""
         known = {item.name for item in fields(cls)}
         values = {name: value for name, value in json.loads(text).items() if name in known}
         return cls(**{**values, "shape": tuple(values["shape"])})

@@ -1,7 +1,4 @@
-"""One turn of speech with everything the corpus says about it, and the columns it is kept in.
-
-The utterances of a cache file, one HDF5 dataset per column.
-"""
+"""Utterance: one turn of speech with all that the corpus states about it; stored as one HDF5 dataset per column."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,26 +30,26 @@ COLUMNS: Mapping[str, str] = {
     "dominance": NUMBER,
     "sentiment": TEXT,
 }
-ADDED = frozenset({"sentiment"})  # columns that files of earlier releases lack
+LATER_COLUMNS = frozenset({"sentiment"})  # columns that files of earlier releases lack
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """What a corpus says of one utterance; labels stay as published.
+    """One utterance as its corpus describes it; labels stay as published.
 
     Attributes:
         id: unique in the corpus.
         audio: path of the recording, relative to the corpus root, with forward slashes.
-        start_s: start of the utterance in the recording; None for its beginning.
-        end_s: end of the utterance in the recording; None for its end.
-        duration_s: seconds of speech, known once the recording was probed.
+        start_s: start of the utterance in the recording; None for the start of the recording.
+        end_s: end of the utterance in the recording; None for the end of the recording.
+        duration_s: seconds of speech; None until the recording was probed.
         text: transcript, empty where the corpus has none.
         label: raw label of the corpus.
         speaker: speaker id, unique in the corpus.
         session: recording session.
         dialogue: conversation that the utterance is a turn of.
         turn: position in the dialogue, from 0.
-        split: part of the published split.
+        split: subset of the published split.
         style: ``scripted`` or ``improvised``.
         channel: ``speech`` or ``song``.
         valence: rated valence on the corpus' own scale.
@@ -105,12 +102,14 @@ def write_utterances(group: h5py.Group, utterances: Sequence[Utterance]) -> None
 
 
 def read_utterances(group: h5py.Group) -> list[Utterance]:
-    """Reads the utterances; columns that came to the format later are left at their defaults where a file lacks them.
+    """Reads the utterances.
+
+    Columns that were added to the format later keep their defaults where a file lacks them.
 
     Raises:
-        KeyError: if a column is missing that every file has.
+        KeyError: if another column is missing.
     """
-    kinds = {column: kind for column, kind in COLUMNS.items() if column not in ADDED or column in group}
+    kinds = {column: kind for column, kind in COLUMNS.items() if column not in LATER_COLUMNS or column in group}
     columns = {column: _read_column(group, column, kind) for column, kind in kinds.items()}
     rows = zip(*columns.values(), strict=True)
     return [Utterance(**dict(zip(columns, row, strict=True))) for row in rows]

@@ -1,4 +1,4 @@
-"""The version of the installed distribution."""
+"""Version of the installed distribution."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -1,4 +1,4 @@
-"""Writes rows into an existing cache so that a kill at any moment loses only what was not yet committed."""
+"""Writer of a cache: rows are committed to an existing file; a kill at any moment loses uncommitted rows only."""
 
 import errno
 import os
@@ -27,10 +27,10 @@ class Row:
 
     Attributes:
         stream: name of the stream.
-        index: position of the utterance.
+        index: index of the utterance.
         stored: rows in their stored type, ``(rows, ...)``.
-        digest: 16 bytes, of exactly what the encoder consumed.
-        note: what was noticed about the input, empty where nothing was.
+        digest: digest of exactly what the encoder consumed, 16 bytes.
+        note: remark on the input; empty for none.
     """
 
     stream: str
@@ -41,7 +41,7 @@ class Row:
 
 
 def rows_checksum(stored: StoredRows) -> int:
-    """Gives the 64-bit checksum of stored rows, their scales included."""
+    """Computes the 64-bit checksum of stored rows, their scales included."""
     digest = blake2b(_bytes_of(stored.values), digest_size=8)
     if stored.scales is not None:
         digest.update(_bytes_of(stored.scales))
@@ -50,26 +50,28 @@ def rows_checksum(stored: StoredRows) -> int:
 
 @contextmanager
 def writing_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds the right to write to a cache; readers need none.
+    """Holds the lock for writing to a cache; readers need no lock.
 
     Args:
         path: the cache file.
-        wait: until another run is done, however long that takes, instead of stopping.
+        wait: wait until another run has finished, without a time limit, instead of raising.
 
     Raises:
-        CacheBusy: if another run holds it.
-        MmerError: if the folder cannot be written, or the path is a folder itself.
+        CacheBusy: if another run holds the lock.
+        MmerError: if the folder cannot be written, or the path is not a regular file.
     """
     if path.is_dir():
-        raise MmerError(f"{path} is a folder; name a file by --cache, such as {path / 'corpus.h5'}")
+        raise MmerError(f"{path} is a folder; choose a file with --cache, such as {path / 'corpus.h5'}")
     if path.exists() and not path.is_file():
-        raise MmerError(f"{path} is no plain file; name another one by --cache")
+        raise MmerError(f"{path} is not a regular file; choose another file with --cache")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock", timeout=-1 if wait else 0)
         lock.acquire()
     except Timeout:
-        raise CacheBusy(f"another run is writing to {path}; wait for it or name another file by --cache") from None
+        raise CacheBusy(
+            f"another run is writing to {path}; wait until it has finished, or choose another file with --cache"
+        ) from None
     except OSError as error:
         raise unwritable(path.parent, error) from error
     try:
@@ -79,17 +81,17 @@ def writing_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def unwritable(folder: Path, error: OSError) -> MmerError:
-    """Says in one line why nothing can be written to a folder."""
-    why = error.strerror or " ".join(str(error).split())
+    """Returns the error of one line for a folder that cannot be written."""
+    reason = error.strerror or " ".join(str(error).split())
     if error.errno in NO_ROOM:
-        return DiskFull(f"no room in {folder} ({why}); free some or name another place by --cache")
-    return MmerError(f"cannot write to {folder} ({why}); name a writable place by --cache")
+        return DiskFull(f"no space left in {folder} ({reason}); free some, or choose another folder with --cache")
+    return MmerError(f"cannot write to {folder} ({reason}); choose a writable folder with --cache")
 
 
 class CacheWriter:
-    """Writes rows at their byte offsets: data first, to disk, and only then the state.
+    """An open cache that rows are written to at their byte offsets: first the data are synced, then the state is set.
 
-    The caller holds `writing_lock`. The file stays open for reading by anybody.
+    The caller holds `writing_lock`. Any process may read the file meanwhile.
     """
 
     def __init__(self, layout: CacheLayout) -> None:
@@ -109,15 +111,15 @@ class CacheWriter:
         os.close(self._file)
 
     def commit(self, rows: Sequence[Row]) -> None:
-        """Writes rows, flushes them to disk, then marks them as committed.
+        """Writes rows, syncs them to disk, then marks them as committed.
 
         Raises:
-            DiskFull: if the disk fills up; whatever was committed before stays as it is.
-            ValueError: if the rows are not those that the plan reserved.
+            DiskFull: if the disk is full; rows committed before are not affected.
+            ValueError: if the rows have another shape or type than the plan reserved.
         """
         if not rows:
             return
-        with self._full_disk_told():
+        with self._disk_errors():
             for row in rows:
                 self._write_row(row)
             os.fdatasync(self._file)
@@ -127,19 +129,19 @@ class CacheWriter:
 
     def fail(self, stream: str, index: int, reason: str) -> None:
         """Marks an utterance as failed, with the reason."""
-        with self._full_disk_told():
+        with self._disk_errors():
             self._set_state(stream, index, PENDING)
             self._write_item(stream, "reason", index, reason_bytes(reason))
             self._set_state(stream, index, FAILED)
 
     def note(self, stream: str, index: int, note: str) -> None:
-        """Brings up to date what was noticed about a committed utterance."""
-        with self._full_disk_told():
+        """Replaces the note of a committed utterance."""
+        with self._disk_errors():
             self._write_item(stream, "reason", index, reason_bytes(note))
 
     def reset(self, stream: str, indices: Sequence[int]) -> None:
-        """Takes back what was committed or failed, to be computed anew."""
-        with self._full_disk_told():
+        """Marks committed or failed utterances as pending, so that they are computed again."""
+        with self._disk_errors():
             for index in indices:
                 self._set_state(stream, index, PENDING)
                 self._write_item(stream, "reason", index, b"")
@@ -175,7 +177,7 @@ class CacheWriter:
         self.states[stream][index] = state
 
     def _write(self, offset: int, data: memoryview) -> None:
-        while data:  # a short write is normal near a full disk
+        while data:  # pwrite may write fewer bytes, for instance on a nearly full disk
             written = os.pwrite(self._file, data, offset)
             offset, data = offset + written, data[written:]
 
@@ -184,18 +186,19 @@ class CacheWriter:
         return np.frombuffer(os.pread(self._file, region.shape[0], region.offset), dtype=np.uint8).copy()
 
     @contextmanager
-    def _full_disk_told(self) -> Iterator[None]:
+    def _disk_errors(self) -> Iterator[None]:
+        """Turns errors of the disk into one line."""
         try:
             yield
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise MmerError(f"cannot write to {self.layout.path} ({error.strerror})") from error
             raise DiskFull(
-                f"no room left while writing {self.layout.path} ({error.strerror}); "
-                "what is committed stays readable: free some and run the same command again"
+                f"no space left while writing {self.layout.path} ({error.strerror}); "
+                "committed rows stay readable: free some space, then run the same command again"
             ) from error
 
 
 def _bytes_of(rows: npt.NDArray[Any]) -> memoryview:
-    # by way of uint8, since a memoryview cannot cast rows of shape (0, dim)
+    # a view as uint8, since a memoryview cannot cast rows of shape (0, dim)
     return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data

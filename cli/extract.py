@@ -1,4 +1,4 @@
-"""``mmer-featurize``: a corpus folder in, one cache of encoder features out."""
+"""The command ``mmer-featurize``: computes the encoder features of a corpus and stores them in one cache."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ SHOWN = 5  # failures and notes printed; all of them are in the cache
 
 
 def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    """Checks that a cache to write is no pattern of several files."""
+    """Checks that the cache to write is one file, not a pattern."""
     if value is not None and set("*?[") & set(str(value)):
         raise click.UsageError(f"--cache names one file to write, got the pattern {value}")
     return value
@@ -32,79 +32,135 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
 
 @click.command()
 @click.argument("corpus")
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of the corpus, or file of a manifest.")
 @click.option(
-    "--cache", type=click.Path(path_type=Path), callback=one_file, help="File to write.  [default: cache/CORPUS.h5]"
+    "--root",
+    type=click.Path(path_type=Path),
+    help="Folder of the corpus, or the manifest file.  [default: $MMER_IEMOCAP_ROOT for iemocap, ...]",
+)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    callback=one_file,
+    help="Cache file to write.  [default: cache/CORPUS.h5]",
 )
 @click.option(
     "--encoder",
     "encoders",
     multiple=True,
     metavar="[NAME=]SOURCE[@LAYERS]",
-    help="Catalog name, hub id or folder; repeatable.  [default: wav2vec2-base and roberta-base]",
+    help="Encoder: catalog name (see --list-encoders), hub id or folder, and hidden states after @; repeatable.  "
+    "[default: those of the corpus, mostly wav2vec2-base and roberta-base]",
 )
-@click.option("--audio-only", is_flag=True, help="No text encoder and no CTC targets.")
-@click.option("--mel/--no-mel", default=True, show_default=True, help="Log-mel (logmel80) beside the encoders.")
-@click.option("--codes/--no-codes", default=None, help="Quantizer codes.  [default: where the checkpoint has them]")
+@click.option("--audio-only", is_flag=True, help="Compute neither text streams nor CTC targets.")
+@click.option("--mel/--no-mel", default=True, show_default=True, help="Also compute log-mel (stream logmel80).")
 @click.option(
-    "--dtype", type=click.Choice(["float16", "float32", "int8"]), default="float16", show_default=True, help="Storage."
+    "--codes/--no-codes", default=None, help="Also store quantizer codes.  [default: if the checkpoint has a quantizer]"
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32", "int8"]),
+    default="float16",
+    show_default=True,
+    help="Type that features are stored in.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16", "float16"]),
     default="float32",
     show_default=True,
-    help="What Transformers compute in.",
+    help="Type that encoders compute in.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--device", default="auto", show_default=True, help="Device that encoders run on: auto, cpu, cuda, cuda:N or mps."
+)
 @click.option(
     "--batch-seconds",
     type=click.FloatRange(min=0),
-    help="Speech of one batch, padding included; 0: one by one.  [default: by device]",
+    help="Seconds of audio in a batch, padding included; 0 encodes one by one.  [default: depends on the device]",
 )
 @click.option(
-    "--max-seconds", type=float, default=60.0, show_default=True, callback=positive(float), help="Longest utterance."
+    "--max-seconds",
+    type=float,
+    default=60.0,
+    show_default=True,
+    callback=positive(float),
+    help="Longest utterance in seconds; longer ones are recorded as failed.",
 )
-@click.option("--chunk", is_flag=True, help="Encode longer utterances in pieces instead of failing them.")
+@click.option("--chunk", is_flag=True, help="Encode longer utterances in pieces instead of recording a failure.")
 @click.option(
     "--start-layers",
     type=click.IntRange(1, 12),
     default=2,
     show_default=True,
     metavar="K",
-    help="Layers kept for JFM to start from: the first of a ViT, of RoBERTa or BERT those after NAME@LAYER.",
+    help="Number of encoder layers stored for JFM to start from: the first of a ViT, those after NAME@LAYER of RoBERTa "
+    "or BERT.",
 )
 @click.option(
     "--history",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Turns of the dialogue before an utterance that its text encoder reads too; the streams end in +historyN.",
+    help="Number of preceding turns of the dialogue that the text encoder also reads; stream names end in +historyN.",
 )
-@click.option("--max-tokens", type=int, callback=positive(int), help="Longest text.  [default: what the encoder takes]")
-@click.option("--truncate", is_flag=True, help="Cut transcripts that are too long instead of failing them.")
+@click.option(
+    "--max-tokens",
+    type=int,
+    callback=positive(int),
+    help="Longest text in tokens.  [default: the limit of the encoder]",
+)
+@click.option("--truncate", is_flag=True, help="Cut transcripts that are too long instead of recording a failure.")
 @click.option(
     "--event-tags",
     type=click.Choice(["strip", "keep"]),
     default="strip",
     show_default=True,
-    help="Tags such as [LAUGHTER] in transcripts.",
+    help="Event tags such as [LAUGHTER] in transcripts: strip or keep.",
 )
-@click.option("--workers", type=int, callback=positive(int), help="Encode in N processes of this machine.")
-@click.option("--scheduler", metavar="ADDRESS", help="Encode on a dask cluster, such as tcp://10.0.0.1:8786.")
-@click.option("--shards", type=int, callback=positive(int), help="A cache file for each of K shares of the corpus.")
-@click.option("--shard", type=int, callback=positive(int), help="Only that one of --shards, as in a job array.")
-@click.option("--limit", type=int, callback=positive(int), help="Only the first N utterances.")
-@click.option("--allow-outside", is_flag=True, help="A manifest may name recordings outside its folder.")
 @click.option(
-    "--replace", is_flag=True, help="Recompute what was computed otherwise or is damaged; drop what left the corpus."
+    "--workers",
+    type=int,
+    callback=positive(int),
+    help="Number of processes of this machine to encode in.  [default: this process]",
 )
-@click.option("--dry-run", is_flag=True, help="Print rows, bytes, time and free disk; compute nothing.")
 @click.option(
-    "--parity-check", type=int, callback=positive(int), help="First compare N utterances, batched, with one by one."
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Address of a dask scheduler whose workers encode, such as tcp://10.0.0.1:8786.",
 )
-@click.option("--list-encoders", is_flag=True, help="Print the encoders.", callback=list_encoders, **LISTING)
-@click.option("--list-corpora", is_flag=True, help="Print the corpora.", callback=list_corpora, **LISTING)
+@click.option(
+    "--shards",
+    type=int,
+    callback=positive(int),
+    help="Number of cache files that share the corpus.  [default: one file]",
+)
+@click.option(
+    "--shard",
+    type=int,
+    callback=positive(int),
+    help="Write only this one of --shards, counted from 1, as in a job array.",
+)
+@click.option(
+    "--limit",
+    type=int,
+    callback=positive(int),
+    help="Number of utterances to take, the first ones of the corpus.  [default: all]",
+)
+@click.option("--allow-outside", is_flag=True, help="Allow a manifest to name recordings outside its folder.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Recompute rows that are stale or damaged, and drop utterances that left the corpus.",
+)
+@click.option("--dry-run", is_flag=True, help="Print rows, disk space and time; compute nothing.")
+@click.option(
+    "--parity-check",
+    type=int,
+    callback=positive(int),
+    help="First compare N utterances encoded in batches with the same encoded one by one; stop if they differ.",
+)
+@click.option("--list-encoders", is_flag=True, help="Print the encoders and exit.", callback=list_encoders, **LISTING)
+@click.option("--list-corpora", is_flag=True, help="Print the corpora and exit.", callback=list_corpora, **LISTING)
 @json_option
 def featurize(
     *,
@@ -122,10 +178,10 @@ def featurize(
     as_json: bool,
     **options: "Unpack[JobOptions]",
 ) -> None:
-    """Runs encoders over every utterance of CORPUS once and keeps what they give in one file.
+    """Runs encoders over every utterance of CORPUS once and stores their features in one file.
 
-    CORPUS is demo, iemocap, meld, ravdess or manifest. What is already in the file is not computed again; a run that
-    was killed goes on where it was.
+    CORPUS is demo, iemocap, meld, ravdess or manifest. Features that are already in the file are not computed again; a
+    run that was killed is resumed by the same command.
 
     \b
     Example:
@@ -151,23 +207,23 @@ def featurize(
 
 
 def check_parity(job: "ExtractionJob", utterances: int, as_json: bool) -> None:
-    """Prints how far batching moves a feature; ends the command where it does."""
+    """Prints the difference between batched and one-by-one features; ends the command if there is one."""
     from featurize.extraction import parity
     from featurize.extraction.job import ready_job
 
-    for one in parity.check_parity(ready_job(job), utterances):
+    for result in parity.check_parity(ready_job(job), utterances):
         click.echo(
-            f"parity of {one.encoder} ({one.precision}), {one.utterances} utterances batched against one by one: "
-            f"relative L2 {one.relative:.1e}, largest difference {one.absolute:.1e}",
+            f"parity of {result.encoder} ({result.precision}), {result.utterances} utterances batched against one by "
+            f"one: relative L2 {result.relative:.1e}, largest difference {result.absolute:.1e}",
             err=as_json,  # stdout is for the one object then
         )
-        if not one.exact:
+        if not result.exact:
             limit = f"{parity.TOLERANCE:g}"
-            fail(f"{one.encoder} deviates by more than {limit}; run it with --batch-seconds 0 and report this")
+            fail(f"{result.encoder} deviates by more than {limit}; run it with --batch-seconds 0 and report this")
 
 
 def print_estimate(job: "ExtractionJob", as_json: bool) -> None:
-    """Prints what a run would take."""
+    """Prints disk space and time of a run."""
     from featurize.extraction.estimate import estimate_extraction
     from featurize.extraction.job import ready_job
 
@@ -177,7 +233,7 @@ def print_estimate(job: "ExtractionJob", as_json: bool) -> None:
         return
     print_table(
         ("stream", "rows", "size", "cannot"),
-        [(one.name, one.rows, size_text(one.size_bytes), one.failed) for one in found.streams],
+        [(stream.name, stream.rows, size_text(stream.size_bytes), stream.failed) for stream in found.streams],
     )
     click.echo(f"{found.utterances} utterances, {found.audio_s / 3600:.2f} h of speech")
     click.echo(f"file: {size_text(found.size_bytes)}, free disk: {size_text(found.free_bytes)}")
@@ -185,7 +241,7 @@ def print_estimate(job: "ExtractionJob", as_json: bool) -> None:
 
 
 def run(job: "ExtractionJob", workers: "Workers | None", shards: int | None, as_json: bool) -> None:
-    """Runs a job, here or on workers, as one or in shards, and prints what it left behind."""
+    """Runs a job, in this process or on workers, whole or in shards, and prints the report."""
     from cli.progress import ProgressBar
     from featurize.extraction.corpus import featurize_corpus
 
@@ -216,7 +272,7 @@ def _print_report(report: "ExtractionReport") -> None:
             click.echo(f"  {item['id']} in {item['stream']}: {item[key]}")
         if len(items) > SHOWN:
             click.echo(f"  ... and {len(items) - SHOWN} more; `mmer-cache info {report.cache} --json` lists them")
-    pending = [name for name, one in report.summary["streams"].items() if one["pending"]]
+    pending = [name for name, stream in report.summary["streams"].items() if stream["pending"]]
     rest = f"; pending, for their encoder to run again: {', '.join(pending)}" if pending else ""
     click.echo(f"{report.cache} is done after {_duration(report.seconds)}{rest}")
 
@@ -228,7 +284,7 @@ def _duration(seconds: float) -> str:
 
 
 def _check_names(corpus: str, root: Path | None, encoders: Sequence[str], *, allow_outside: bool) -> None:
-    """Checks names and paths before torch is imported: a wrong one is answered at once."""
+    """Checks names and paths before torch is imported, so that a wrong one is answered at once."""
     from featurize.corpora.catalog import check_root
     from featurize.encoders.catalog import parse_requests
 
@@ -237,7 +293,7 @@ def _check_names(corpus: str, root: Path | None, encoders: Sequence[str], *, all
 
 
 def _prepare_process() -> None:
-    # Products as small as those of log-mel gain nothing from a second thread and lose much to one that has to wait.
+    # The matrix products of log-mel are so small that a second thread gains nothing and waiting for it costs much.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     tune_process()
     import transformers

@@ -1,4 +1,4 @@
-"""``mmer-grid``: every combination of fields on every fold, in one command and one table."""
+"""The command ``mmer-grid``: trains combinations of fields on every fold and ranks them."""
 
 import sys
 from contextlib import nullcontext
@@ -33,7 +33,7 @@ ENGINES = ("auto", "fused", "shared", "dask")
 
 
 class GridOptions(ExperimentOptions):
-    """Values of the options that say what a grid trains."""
+    """Values of the options that define a grid."""
 
     grid: tuple[str, ...]
     ablate: tuple[str, ...]
@@ -47,34 +47,71 @@ class GridOptions(ExperimentOptions):
 
 @click.command()
 @experiment_options
-@click.option("--grid", multiple=True, metavar="FIELD=V1,V2", help="Axis of the grid, crossed with the others.")
+@click.option(
+    "--grid",
+    multiple=True,
+    metavar="FIELD=V1,V2",
+    help="Values of a field; the axes are crossed with each other; repeatable.",
+)
 @click.option(
     "--ablate",
     multiple=True,
     metavar="FIELD=V1,V2",
-    help="One change each to what is trained anyway; FIELD=V/FIELD=V changes both; published takes the recipe's.",
+    help="Changes to the base configuration, one at a time; FIELD=V/FIELD=V changes both; published takes those of "
+    "the recipe's paper; repeatable.",
 )
-@click.option("--grid-file", type=click.Path(path_type=Path), help="Axes in JSON: one object, or a list of them.")
 @click.option(
-    "--search", default="grid", show_default=True, metavar="HOW", help="grid, random:N or tpe:N combinations."
+    "--grid-file",
+    type=click.Path(path_type=Path),
+    help="JSON file of axes: an object of lists by field, or a list of such objects.",
 )
-@click.option("--seeds", "seed_count", type=int, callback=positive(int), help="Models of each, seeds 0 to N-1.")
-@click.option("--seed", "seeds", type=int, multiple=True, help="Of the models, instead; repeatable.  [default: 0]")
 @click.option(
-    "--search-seed", type=int, default=0, show_default=True, help="Of the draws of random and tpe.", metavar="N"
+    "--search",
+    default="grid",
+    show_default=True,
+    metavar="HOW",
+    help="Combinations to train: grid (all), random:N or tpe:N.",
+)
+@click.option(
+    "--seeds",
+    "seed_count",
+    type=int,
+    callback=positive(int),
+    help="Number of models of each combination and fold, with seeds 0 to N-1.",
+)
+@click.option(
+    "--seed",
+    "seeds",
+    type=int,
+    multiple=True,
+    help="Random seed of the models, instead of --seeds; repeatable.  [default: 0]",
+)
+@click.option(
+    "--search-seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Random seed of the draws of random and tpe.",
+    metavar="N",
 )
 @click.option(
     "--engine",
     type=click.Choice(ENGINES),
     default="auto",
     show_default=True,
-    help="How models share the device; auto takes the fastest of a short trial.",
+    help="How models share the device; auto takes the fastest one in a short trial.",
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler of the workers, for --engine dask.")
-@click.option("--report-all-tests", is_flag=True, help="Open the tests of all combinations, for ablation tables.")
-@click.option("--dry-run", is_flag=True, help="Print the combinations, the memory and the time, and train nothing.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the journal.  [default: runs/CACHE-HEAD-grid]")
-@click.option("--latex", is_flag=True, help="Print the ablation table in LaTeX too.")
+@click.option("--scheduler", metavar="ADDRESS", help="Address of the dask scheduler, for --engine dask.")
+@click.option(
+    "--report-all-tests",
+    is_flag=True,
+    help="Score the test subsets of all combinations, not only of the winners (for ablation tables).",
+)
+@click.option("--dry-run", is_flag=True, help="Print combinations, memory and time; train nothing.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Journal folder to write.  [default: runs/CACHE-HEAD-grid]"
+)
+@click.option("--latex", is_flag=True, help="Also print the ablation table in LaTeX.")
 @listing_options
 @json_option
 def grid(
@@ -92,8 +129,9 @@ def grid(
 ) -> None:
     """Trains every combination of fields on every fold, many models at a time, and ranks them.
 
-    Each fold's winner is chosen on its own dev and scored on its own test: that is the result. What is trained stands
-    in a journal: a grid that was killed goes on where it was, and a value more on an axis trains only what is new.
+    The winner of each fold is chosen on the development subset of the fold and scored on its test subset: that is the
+    result. Trained models are kept in a journal: a killed grid is resumed, and a new value on an axis trains only the
+    new models.
 
     \b
     Example:
@@ -105,7 +143,7 @@ def grid(
         _check_engine(engine, scheduler)
         from cache.joined import open_cache
 
-        opened = open_cache(cache)  # before torch is imported: a wrong path is answered at once
+        opened = open_cache(cache)  # before torch is imported, so that a wrong path is answered at once
         tune_process()
         found = _trained(
             _request(options),
@@ -122,7 +160,7 @@ def grid(
 
 
 def print_found(found: "GridRun | GridEstimate", *, as_json: bool = False, latex: bool = False) -> None:
-    """Prints the tables of a grid, or what it would take.
+    """Prints the tables of a grid, or the estimate of a dry run.
 
     Args:
         found: to print.
@@ -158,7 +196,7 @@ def _seeds(options: GridOptions) -> tuple[int, ...]:
 
     count, seeds = options["seed_count"], options["seeds"]
     if count and seeds:
-        raise MmerError("--seeds N stands for the seeds 0 to N-1, --seed names them one by one; give one of both")
+        raise MmerError("--seeds N means seeds 0 to N-1, and --seed lists them one by one; give only one of the two")
     return tuple(range(count)) if count else seeds
 
 
@@ -166,7 +204,7 @@ def _check_engine(engine: str, scheduler: str | None) -> None:
     from cache.errors import MmerError
 
     if (engine == "dask") != bool(scheduler):
-        raise MmerError("--engine dask needs the --scheduler of the workers, and no other engine takes one")
+        raise MmerError("--engine dask needs --scheduler ADDRESS, and no other engine accepts it")
 
 
 def _trained(

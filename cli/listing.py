@@ -1,4 +1,4 @@
-"""What commands list: the catalogs of encoders, corpora, heads and recipes."""
+"""Listings: the catalogs of encoders, corpora, heads and recipes, printed by ``--list-...``."""
 
 from typing import Any
 
@@ -16,7 +16,8 @@ def list_encoders(ctx: click.Context, param: click.Parameter, value: bool) -> No
 
         header = ("name", "modality", "dim", "rows/s", "source", "paper")
         rows = [
-            (name, one.modality, one.dim, one.rate_hz or "-", one.source, one.paper) for name, one in ENCODERS.items()
+            (name, spec.modality, spec.dim, spec.rate_hz or "-", spec.source, spec.paper)
+            for name, spec in ENCODERS.items()
         ]
         print_table(header, rows)
         ctx.exit()
@@ -27,9 +28,9 @@ def list_corpora(ctx: click.Context, param: click.Parameter, value: bool) -> Non
     if value:
         from featurize.corpora.catalog import CORPORA
 
-        for name, one in CORPORA.items():
+        for name, spec in CORPORA.items():
             click.echo(name)
-            print_aligned([("  from:", one.where or "your own recordings"), ("  tree:", one.tree)], widths=(7,))
+            print_aligned([("  from:", spec.where or "your own recordings"), ("  tree:", spec.tree)], widths=(7,))
         ctx.exit()
 
 
@@ -38,12 +39,12 @@ def list_heads(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         from fusion.heads.catalog import HEADS
 
-        print_aligned([(name, f"{one.summary} ({one.paper})") for name, one in HEADS.items()], widths=(16,))
+        print_aligned([(name, f"{spec.summary} ({spec.paper})") for name, spec in HEADS.items()], widths=(16,))
         ctx.exit()
 
 
 def list_fields(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Prints what a head and its training can be told, and ends."""
+    """Prints the fields of a head and of its training, and ends."""
     if value:
         from fusion.experiment.fields import list_fields as fields_of
         from fusion.grid.combinations import value_text
@@ -66,17 +67,21 @@ def list_recipes(ctx: click.Context, param: click.Parameter, value: bool) -> Non
 
 
 def listing_options(command: Any) -> Any:
-    """Gives a command the options that list what may be trained."""
+    """Adds the options that list heads, fields and recipes to a command."""
     listings = (
-        click.option("--list-heads", is_flag=True, help="Print the heads.", callback=list_heads, **LISTING),
+        click.option(
+            "--list-heads", is_flag=True, help="Print the fusion heads and exit.", callback=list_heads, **LISTING
+        ),
         click.option(
             "--list-fields",
             metavar="HEAD",
-            help="Print what --set may set of a head.",
+            help="Print the fields that --set accepts for a head, with defaults and meaning, and exit.",
             callback=list_fields,
             **LISTING,
         ),
-        click.option("--list-recipes", is_flag=True, help="Print the recipes.", callback=list_recipes, **LISTING),
+        click.option(
+            "--list-recipes", is_flag=True, help="Print the recipes and exit.", callback=list_recipes, **LISTING
+        ),
     )
     for listing in reversed(listings):
         command = listing(command)

@@ -1,4 +1,4 @@
-"""The group ``mmer``: every command under one name."""
+"""The group ``mmer``: all commands under one name."""
 
 import click
 

@@ -1,9 +1,4 @@
-"""``mmer-cache``: looks after a cache file.
-
-``mmer-cache merge``: several cache files become one.
-
-``mmer-cache export`` and ``import``: feature packs, to be shared without the audio.
-"""
+"""The command ``mmer-cache``: inspects, checks, merges, exports and imports caches, and drops streams."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,12 +34,12 @@ SHOWN = 20
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--replace", is_flag=True, help="Let OUT take the place of a cache that is there.")
+@click.option("--replace", is_flag=True, help="Overwrite OUT if it exists.")
 @json_option
 def merge(out: Path, files: tuple[Path, ...], replace: bool, as_json: bool) -> None:
-    """Joins every FILE, a cache or a quoted pattern of caches, into the one file OUT.
+    """Merges every FILE, a cache or a quoted pattern of caches, into the one file OUT.
 
-    The files may hold other utterances, other streams, or both. They stay as they are.
+    The files may differ in utterances, in streams, or in both. They are not changed.
 
     \b
     Example:
@@ -68,9 +63,9 @@ def merge(out: Path, files: tuple[Path, ...], replace: bool, as_json: bool) -> N
 @click.command()
 @file_argument
 @folder_argument
-@click.option("--layout", type=click.Choice(OURS), default="npy", show_default=True)
-@click.option("--stream", "streams", multiple=True, help="Take only this stream; repeatable.")
-@click.option("--replace", is_flag=True, help="Write an older pack in DIR anew.")
+@click.option("--layout", type=click.Choice(OURS), default="npy", show_default=True, help="Form of the files in DIR.")
+@click.option("--stream", "streams", multiple=True, help="Export only this stream; repeatable.  [default: all]")
+@click.option("--replace", is_flag=True, help="Overwrite an older pack in DIR.")
 @json_option
 def export(  # noqa: PLR0917 - click calls it by name
     file: Path, folder: Path, layout: str, streams: tuple[str, ...], replace: bool, as_json: bool
@@ -97,13 +92,23 @@ def export(  # noqa: PLR0917 - click calls it by name
 @click.command(name="import")
 @folder_argument
 @file_argument
-@click.option("--layout", type=click.Choice(LAYOUTS), help="How the features lie in DIR; default: what fits.")
-@click.option("--stream", "streams", multiple=True, metavar="[NEW=]NAME", help="Take only this stream; repeatable.")
-@click.option("--corpus", default="", help="Name of the corpus; default: the pack's.")
-@click.option("--role", type=click.Choice(ROLES), help="What the features of another toolkit are; default: audio.")
-@click.option("--metadata", type=click.Path(path_type=Path), help="EmoBox' .jsonl or .json, if it is not in DIR.")
-@click.option("--partial", is_flag=True, help="Leave out utterances that FILE does not know.")
-@click.option("--replace", is_flag=True, help="Take streams of the same name from the pack.")
+@click.option("--layout", type=click.Choice(LAYOUTS), help="Form of the files in DIR.  [default: the one that fits]")
+@click.option(
+    "--stream",
+    "streams",
+    multiple=True,
+    metavar="[NEW=]NAME",
+    help="Import only this stream, as NEW if given; repeatable.  [default: all]",
+)
+@click.option("--corpus", default="", help="Name of the corpus.  [default: that of the pack]")
+@click.option("--role", type=click.Choice(ROLES), help="Role of the features of another toolkit.  [default: audio]")
+@click.option(
+    "--metadata",
+    type=click.Path(path_type=Path),
+    help="Metadata file of EmoBox (.jsonl or .json).  [default: the one in DIR]",
+)
+@click.option("--partial", is_flag=True, help="Leave out utterances that FILE does not have instead of failing.")
+@click.option("--replace", is_flag=True, help="Replace streams of the same name by those of the pack.")
 @json_option
 def import_pack(  # noqa: PLR0917 - click calls it by name
     folder: Path,
@@ -117,7 +122,7 @@ def import_pack(  # noqa: PLR0917 - click calls it by name
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Adds the features in DIR to FILE, or makes FILE of them; ours, EmoBox' and emotion2vec's.
+    """Adds the features in DIR to FILE, or creates FILE from them; packs of mmer, EmoBox and emotion2vec.
 
     \b
     Example:
@@ -143,14 +148,14 @@ def import_pack(  # noqa: PLR0917 - click calls it by name
 
 @click.group(cls=LazyGroup, commands_at=COMMANDS)
 def cache() -> None:
-    """Looks after caches; FILE may be a quoted pattern of files that are one corpus."""
+    """Inspects and maintains caches; FILE may be a quoted pattern of files that form one corpus."""
 
 
 @click.command()
 @file_argument
 @json_option
 def info(file: Path, as_json: bool) -> None:
-    """Says what is in FILE: streams, what is committed, failed and pending, and why."""
+    """Prints the streams of FILE, and which utterances are committed, failed (with the reason) and pending."""
     from cache.audit import noted, summarize
     from cache.joined import open_cache
 
@@ -167,10 +172,14 @@ def info(file: Path, as_json: bool) -> None:
 
 @click.command()
 @file_argument
-@click.option("--audio", type=click.Path(path_type=Path), help="Corpus folder: compare the recordings too.")
+@click.option(
+    "--audio",
+    type=click.Path(path_type=Path),
+    help="Corpus folder; also compares the recordings with the cache.  [default: rows only]",
+)
 @json_option
 def verify(file: Path, audio: Path | None, as_json: bool) -> None:
-    """Checks every committed row of FILE: checksums, NaN, impossible states."""
+    """Checks every committed row of FILE: checksum, finite values, valid state."""
     from cache.audit import as_json as plain
     from cache.joined import open_cache
 
@@ -191,7 +200,7 @@ def verify(file: Path, audio: Path | None, as_json: bool) -> None:
 @file_argument
 @json_option
 def doctor(file: Path, as_json: bool) -> None:
-    """Compares FILE with what is known of its corpus: published counts, twins, odd durations."""
+    """Compares FILE with published facts of its corpus: counts, identical recordings, unusual durations."""
     from dataclasses import asdict
 
     from cache.doctor import examine
@@ -200,7 +209,7 @@ def doctor(file: Path, as_json: bool) -> None:
     with clean_errors():
         findings = examine(open_cache(file))
     if as_json:
-        print_json({"findings": [{**asdict(one), "differs": one.differs} for one in findings]})
+        print_json({"findings": [{**asdict(finding), "differs": finding.differs} for finding in findings]})
     else:
         _print_findings(findings)
 
@@ -210,7 +219,7 @@ def doctor(file: Path, as_json: bool) -> None:
 @click.argument("stream")
 @json_option
 def drop(file: Path, stream: str, as_json: bool) -> None:
-    """Removes STREAM from FILE, or from every file that a pattern names; each is built anew beside it and renamed."""
+    """Removes STREAM from FILE, or from every file of a pattern; each file is rewritten and then renamed."""
     from cache.audit import summarize
     from cache.joined import cache_files, open_cache
     from cache.rebuild import drop_stream
@@ -229,8 +238,8 @@ def print_streams(summary: dict[str, Any]) -> None:
     """Prints the streams of a summary as a table."""
     header = ("stream", "rows", "dim", "dtype", "committed", "failed", "pending", "size")
     rows = [
-        (name, one["rows"], _dim(one), *(one[column] for column in header[3:-1]), size_text(one["bytes"]))
-        for name, one in summary["streams"].items()
+        (name, stream["rows"], _dim(stream), *(stream[column] for column in header[3:-1]), size_text(stream["bytes"]))
+        for name, stream in summary["streams"].items()
     ]
     print_table(header, rows)
 
@@ -244,7 +253,7 @@ def _size_bytes(files: list[Path]) -> int:
 
 
 def _problems(opened: "AnyCache", audio: Path | None) -> "list[Problem]":
-    """Checks the rows of a cache, and the recordings where their folder is given."""
+    """Checks the rows of a cache, and the recordings if their folder is given."""
     from cache.audit import verify, verify_recordings
 
     problems = verify(opened)
@@ -259,22 +268,22 @@ def _print_merged(merged: "Merged", summary: dict[str, Any], out: Path) -> None:
     print_streams(summary)
     if merged.damaged:
         left_out = f"{merged.damaged:,} damaged rows of utterances were left out"
-        click.echo(f"{left_out}; mmer-featurize computes them anew", err=True)
-    made = f"{summary['utterances']:,} utterances, {merged.committed:,} committed rows of utterances"
-    click.echo(f"{out}: {made} from {merged.files} files, {size_text(out.stat().st_size)}")
+        click.echo(f"{left_out}; mmer-featurize computes them again", err=True)
+    content = f"{summary['utterances']:,} utterances, {merged.committed:,} committed rows of utterances"
+    click.echo(f"{out}: {content} from {merged.files} files, {size_text(out.stat().st_size)}")
 
 
 def _print_imported(done: "Imported", summary: dict[str, Any], pack: str, file: Path) -> None:
     print_streams(summary)
     if done.left_out:
-        click.echo(f"left out: {len(done.left_out)} utterances that {file} does not know (first: {done.left_out[0]})")
+        click.echo(f"left out: {len(done.left_out)} utterances that {file} does not have (first: {done.left_out[0]})")
     click.echo(f"{pack} -> {file}: {'created' if done.created else 'added'}")
 
 
 def _print_cache(opened: "AnyCache", summary: dict[str, Any], file: Path) -> None:
     header, files = opened.header, f" in {len(opened.files)} files" if len(opened.files) > 1 else ""
-    made = f"{summary['utterances']:,} utterances{files}, made {header['created']}"
-    click.echo(f"{file}: {header['corpus']['name']}, {made}")
+    content = f"{summary['utterances']:,} utterances{files}, made {header['created']}"
+    click.echo(f"{file}: {header['corpus']['name']}, {content}")
     print_streams(summary)
     for encoder, arrays in opened.all_weights().items():
         total = sum(array.nbytes for array in arrays.values())
@@ -292,13 +301,18 @@ def _print_problems(problems: "Sequence[Problem]", opened: "AnyCache", file: Pat
 
 def _print_findings(findings: "Sequence[Finding]") -> None:
     rows = [
-        (one.what, one.found, "-" if one.expected is None else f"{one.expected:,}", "DIFFERS" if one.differs else "")
-        for one in findings
+        (
+            finding.what,
+            finding.found,
+            "-" if finding.expected is None else f"{finding.expected:,}",
+            "DIFFERS" if finding.differs else "",
+        )
+        for finding in findings
     ]
     print_table(("what", "found", "expected", ""), rows)
-    for one in findings:
-        if one.detail:
-            click.echo(f"{one.what}: {one.detail}")
+    for finding in findings:
+        if finding.detail:
+            click.echo(f"{finding.what}: {finding.detail}")
 
 
 def _print_items(items: list[dict[str, str]], what: str, key: str) -> None:

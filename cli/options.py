@@ -1,7 +1,4 @@
-"""What commands share: options, clean errors, tables, lazily loaded subcommands.
-
-Options that say what is trained on what, and the experiment that they ask for.
-"""
+"""Parts that commands share: options, one-line errors, tables, subcommands that are imported when called."""
 
 import importlib
 import json
@@ -23,18 +20,18 @@ file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called, so that help needs no torch."""
+    """Command group that imports a command only when it is called, so that help needs no torch."""
 
     def __init__(self, *args: Any, commands_at: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._commands_at = commands_at or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names the commands, in the order of the table."""
+        """Returns the names of the commands, in the order of the table."""
         return list(self._commands_at)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports a command, given as ``module:name``."""
+        """Imports and returns a command, which the table gives as ``module:name``."""
         if cmd_name not in self._commands_at:
             return None
         module, name = self._commands_at[cmd_name].split(":")
@@ -44,7 +41,7 @@ class LazyGroup(click.Group):
 
 @contextmanager
 def clean_errors() -> Iterator[None]:
-    """Turns an MmerError into one line and exit code 1, and Ctrl-C into a word on how to go on."""
+    """Turns an MmerError into one line and exit code 1, and Ctrl-C into a line on how to resume."""
     from cache.errors import MmerError
 
     try:
@@ -52,7 +49,7 @@ def clean_errors() -> Iterator[None]:
     except MmerError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("interrupted; what is committed stays, and the same command goes on from there")
+        fail("interrupted; what is committed stays; run the same command again to resume")
 
 
 def fail(message: str) -> None:
@@ -62,17 +59,21 @@ def fail(message: str) -> None:
 
 
 def check_one_form(*, as_json: bool, latex: bool) -> None:
-    """Refuses a row of LaTeX inside an object for machines."""
+    """Checks that a LaTeX row is not requested together with JSON.
+
+    Raises:
+        MmerError: if both are requested.
+    """
     from cache.errors import MmerError
 
     if as_json and latex:
-        raise MmerError("--latex prints below the table, and --json prints one object alone; leave one of them out")
+        raise MmerError("--latex and --json exclude each other (--json prints one object only); leave one of them out")
 
 
 def tune_process() -> None:
     """Sets up this process for encoders and heads; called before torch is imported."""
-    # Threads of OpenMP spin while they wait, which starves a machine that others use too: with one of two cores busy,
-    # early sleep is 1.6 times as fast (benchmarks/bench_process.py). To be set before torch is loaded.
+    # Waiting OpenMP threads spin, which slows a machine that other programs use too: with one of two cores busy, early
+    # sleep is 1.6 times as fast (benchmarks/bench_process.py). It takes effect only if it is set before torch loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from featurize.runtime.memory import keep_freed_memory
 
@@ -85,9 +86,9 @@ def print_json(value: object) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table: fitted to a terminal, plain text where stdout is anything else.
+    """Prints a table: fitted to the width of a terminal, as plain text if stdout is not a terminal.
 
-    In plain text the first column is set to the left and all others to the right.
+    In plain text the first column is left-aligned and all others are right-aligned.
     """
     texts = [[_cell(value) for value in row] for row in rows]
     if sys.stdout.isatty():
@@ -96,11 +97,11 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         print_fitted(header, texts)
         return
     cells = [list(header), *texts]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(header))]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     for row in cells:
         first, *others = (
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         click.echo("  ".join([first, *others]).rstrip())
 
@@ -122,7 +123,7 @@ def print_aligned(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
 
 
 def size_text(size_bytes: float) -> str:
-    """Writes a number of bytes for people.
+    """Formats a number of bytes with its unit.
 
     Example:
         >>> size_text(1_234_567)
@@ -136,7 +137,7 @@ def size_text(size_bytes: float) -> str:
 
 
 def positive(kind: type[Number]) -> Callable[[click.Context, click.Parameter, Number | None], Number | None]:
-    """Makes a callback that refuses numbers of zero and below."""
+    """Builds a callback that accepts finite numbers above zero only."""
 
     def check(ctx: click.Context, param: click.Parameter, value: Number | None) -> Number | None:
         if value is not None and not 0 < value < float("inf"):
@@ -147,7 +148,7 @@ def positive(kind: type[Number]) -> Callable[[click.Context, click.Parameter, Nu
 
 
 def share(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    """Refuses what is no share of a whole."""
+    """Checks that a number lies between 0 and 1."""
     if not 0 <= value <= 1:
         raise click.BadParameter(f"must be a number from 0 to 1, got {value}")
     return value
@@ -157,60 +158,106 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--fusion",
         metavar="HEAD",
-        help="Name of the head, see --list-heads, or package.module:Class of your own; a recipe names its own.",
+        help="Fusion head: a name (see --list-heads) or package.module:Class.  [default: the recipe's head]",
     ),
     click.option(
         "--cache",
         required=True,
         type=click.Path(path_type=Path),
-        help="Cache to train on; a quoted pattern for several files that are one corpus.",
+        help="Cache file to train on, or a quoted pattern of several files that form one corpus.",
     ),
-    click.option("--recipe", help="Settings of a paper, see --list-recipes; NAME:paper for its optimizer too."),
+    click.option(
+        "--recipe",
+        help="Settings of a paper (see --list-recipes); NAME:paper also takes its optimizer.  [default: none]",
+    ),
     click.option(
         "--protocol",
-        help="session, speaker, session5, random5, official, actor6, actor5, auto.  [default: the corpus']",
+        help="Split into training, development and test subsets: session, speaker, session5, random5, official, "
+        "actor6, actor5 or auto.  [default: that of the corpus]",
     ),
-    click.option("--labels", help="Name of a label set, or happy=hap+exc,sad=sad.  [default: the corpus']"),
+    click.option(
+        "--labels",
+        help="Label set: a name, or classes over raw labels such as happy=hap+exc,sad=sad.  [default: the corpus']",
+    ),
     click.option(
         "--only",
         multiple=True,
         metavar="COLUMN=VALUE",
-        help="Take these utterances alone, such as style=improvised; repeatable, several values by +.",
+        help="Use only utterances with this value, such as style=improvised; join values by +; repeatable.",
     ),
-    click.option("--audio", metavar="STREAM", help="Stream to read as audio, where the cache has several."),
-    click.option("--text", metavar="STREAM", help="Stream to read as text, where the cache has several."),
+    click.option("--audio", metavar="STREAM", help="Stream to read as audio.  [default: the only one that fits]"),
+    click.option("--text", metavar="STREAM", help="Stream to read as text.  [default: the only one that fits]"),
     click.option(
-        "--stream", "streams", multiple=True, metavar="ROLE=STREAM", help="Stream for another role; repeatable."
+        "--stream",
+        "streams",
+        multiple=True,
+        metavar="ROLE=STREAM",
+        help="Stream to read for another role, such as mel=logmel80; repeatable.  [default: the only one that fits]",
     ),
-    click.option("--modalities", type=click.Choice(["both", "audio", "text"]), help="Read one modality alone."),
-    click.option("--modality-dropout", type=float, help="How often training takes one of two modalities away."),
-    click.option("--epochs", type=int, callback=positive(int), help="At most."),
-    click.option("--batch-size", type=int, callback=positive(int)),
-    click.option("--lr", type=float, callback=positive(float), help="Learning rate."),
-    click.option("--data-seed", type=int, help="Of random folds, dev parts and the order of batches.  [default: 0]"),
     click.option(
-        "--set", "fields", multiple=True, metavar="FIELD=VALUE", help="Any field of head or training; repeatable."
+        "--modalities",
+        type=click.Choice(["both", "audio", "text"]),
+        help="Modalities that the head reads.  [default: both]",
     ),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+    click.option(
+        "--modality-dropout",
+        type=float,
+        help="Probability, in [0, 1), that training drops one of two modalities of an utterance.  [default: 0]",
+    ),
+    click.option(
+        "--epochs",
+        type=int,
+        callback=positive(int),
+        help="Maximum number of epochs; early stopping may end sooner.  [default: see --list-fields]",
+    ),
+    click.option(
+        "--batch-size",
+        type=int,
+        callback=positive(int),
+        help="Utterances in a batch.  [default: see --list-fields]",
+    ),
+    click.option(
+        "--lr",
+        type=float,
+        callback=positive(float),
+        help="Learning rate after the warm-up.  [default: see --list-fields]",
+    ),
+    click.option(
+        "--data-seed",
+        type=int,
+        help="Random seed of folds, development subsets and the order of batches.  [default: 0]",
+    ),
+    click.option(
+        "--set",
+        "fields",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        help="Value of any field of the head or its training (see --list-fields HEAD); repeatable.",
+    ),
+    click.option(
+        "--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, cuda:N or mps."
+    ),
     click.option(
         "--resident-share",
         type=float,
         callback=share,
         default=0.5,
         show_default=True,
-        help="Share of the device's memory that features may be held in; they are read as needed where they take more.",
+        help="Share of the device's memory that features may fill, from 0 to 1; larger features are read as needed.",
     ),
     click.option(
-        "--allow-missing", is_flag=True, help="Score the test utterances that have features where some have none."
+        "--allow-missing",
+        is_flag=True,
+        help="Score only the test utterances that have features instead of failing when some have none.",
     ),
     click.option(
-        "--allow-leak", is_flag=True, help="Take an encoder that has seen test speakers; printed in the results."
+        "--allow-leak", is_flag=True, help="Accept an encoder that was trained on test speakers; the results state it."
     ),
 )
 
 
 class ExperimentOptions(TypedDict):
-    """Values of those of `OPTIONS` that say what is trained on what; None or empty where they are not given."""
+    """Values of the options in `OPTIONS` that define an experiment; None or empty if not given."""
 
     fusion: str | None
     recipe: str | None
@@ -232,14 +279,14 @@ class ExperimentOptions(TypedDict):
 
 
 def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "ExperimentRequest":
-    """Reads the options of an experiment.
+    """Builds the request that the options of an experiment describe.
 
     Args:
-        options: as given on the command line.
-        seeds: of the models; empty for 0 alone.
+        options: values from the command line.
+        seeds: random seeds of the models; empty means seed 0 only.
 
     Raises:
-        MmerError: if a pair is not of its form, a name is given twice, or there is no such head or recipe.
+        MmerError: if a pair has the wrong form, a name is given twice, or the head or recipe is unknown.
     """
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import parse_fields, united
@@ -269,7 +316,7 @@ def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "
 
 
 def experiment_options(command: Any) -> Any:
-    """Gives a command the options of `OPTIONS`, in their order."""
+    """Adds the options in `OPTIONS` to a command, in their order."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command

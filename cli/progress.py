@@ -1,4 +1,4 @@
-"""A bar on stderr: utterances, audio seconds per second, time left."""
+"""Progress on stderr: bars on a terminal, a line now and then in a log file."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ QUIET_S = 60.0  # between two lines in a log file
 
 
 class _Bar:
-    """A bar of tqdm that is closed in the end."""
+    """Bar of tqdm that is closed at the end of a block."""
 
     def __init__(self) -> None:
         self._bar: Any = None  # tqdm has no types
@@ -35,33 +35,33 @@ class _Bar:
 
 
 class _NotingBar(_Bar):
-    """A bar with notes above it."""
+    """Bar that prints notes above itself."""
 
     def note(self, note: str) -> None:
-        """Prints what is to be known beside the scores, above the bar."""
+        """Prints a note above the bar."""
         tqdm.write(f"note: {note}", file=sys.stderr)
 
 
 class ProgressBar(_Bar):
-    """One bar per encoder, and notes above it; where stderr is no terminal, a line per encoder."""
+    """Bar of each encoder: utterances, seconds of audio per second, time left; in a log file, a line per encoder."""
 
     def __init__(self) -> None:
         super().__init__()
         self._done_s = 0.0
 
     def note(self, notes: Sequence[str]) -> None:
-        """Prints what was noticed before anything runs."""
+        """Prints the notes on the corpus, before anything is computed."""
         for line in notes:
             click.echo(f"note: {line}", err=True)
 
     def start(self, name: str, utterances: int, seconds: float) -> None:
-        """Begins the bar of an encoder."""
+        """Starts the bar of an encoder."""
         self._close()
         self._done_s = 0.0
         self._bar = tqdm(total=utterances, desc=name, unit="utt", mininterval=_interval_s())
 
     def advance(self, utterances: int, seconds: float) -> None:
-        """Moves the bar of the encoder that runs."""
+        """Advances the bar of the running encoder."""
         self._done_s += seconds
         elapsed_s = self._bar.format_dict["elapsed"] or 1e-9
         if self._done_s:
@@ -70,40 +70,40 @@ class ProgressBar(_Bar):
 
 
 class TrainingBar(_NotingBar):
-    """A bar of epochs for each model, with its dev scores; where stderr is no terminal, a line a minute."""
+    """Bar of epochs of each model, with its development scores; in a log file, a line a minute."""
 
     def __init__(self) -> None:
         super().__init__()
         self._name = ""
         self._epochs = 0
-        self._told_s = time.monotonic()
+        self._printed_s = time.monotonic()
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
-        """Begins the bar of a model."""
+        """Starts the bar of a model."""
         self._name, self._epochs = f"fold {fold}, seed {seed}", epochs
         self._bar = tqdm(total=epochs, desc=self._name, unit="epoch", leave=False, disable=not _terminal())
 
     def epoch(self, scores: "EpochScores") -> None:
-        """Moves the bar by an epoch; a run that goes on begins in the middle."""
-        self._bar.set_postfix_str(_told(scores), refresh=False)
+        """Advances the bar to an epoch; a resumed run starts in the middle."""
+        self._bar.set_postfix_str(_scores_text(scores), refresh=False)
         self._bar.update(scores.epoch - self._bar.n)
-        if not _terminal() and time.monotonic() - self._told_s >= QUIET_S:
-            self._line(f"epoch {scores.epoch} of at most {self._epochs}, {_told(scores)}")
+        if not _terminal() and time.monotonic() - self._printed_s >= QUIET_S:
+            self._line(f"epoch {scores.epoch} of at most {self._epochs}, {_scores_text(scores)}")
 
     def end(self, best: "EpochScores") -> None:
-        """Ends the bar, and leaves a line of what the chosen epoch gave."""
+        """Closes the bar and prints the scores of the chosen epoch."""
         self._close()
-        self._line(f"chosen epoch {best.epoch}, {_told(best)}")
+        self._line(f"chosen epoch {best.epoch}, {_scores_text(best)}")
 
-    def _line(self, told: str) -> None:
-        self._told_s = time.monotonic()
-        click.echo(f"{self._name}: {told}", err=True)
+    def _line(self, text: str) -> None:
+        self._printed_s = time.monotonic()
+        click.echo(f"{self._name}: {text}", err=True)
 
 
 class GridBar(_NotingBar):
-    """A bar of epochs over a whole grid, with the time that is left; where stderr is no terminal, a line a minute.
+    """Bar of epochs over a whole grid, with the time left; in a log file, a line a minute.
 
-    A model that stops early counts as many epochs as it might have had.
+    A model that stops early counts with its maximum number of epochs.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class GridBar(_NotingBar):
         self._failed = 0
 
     def start(self, models: "Sequence[Model]") -> None:
-        """Begins the bar of all models that are to be trained."""
+        """Starts the bar of all models that will be trained."""
         self._close()
         self._left = {model.key: model.training.epochs for model in models}
         total = sum(self._left.values())
@@ -120,21 +120,21 @@ class GridBar(_NotingBar):
         self._bar = tqdm(total=total, desc=name, unit="epoch", mininterval=_interval_s())
 
     def epoch(self, model: "Model", scores: "EpochScores") -> None:
-        """Moves the bar by an epoch of a model."""
-        if self._left.get(model.key, 0) > 0:  # one that is split from its stack begins anew
+        """Advances the bar by an epoch of a model."""
+        if self._left.get(model.key, 0) > 0:  # a model that was split from its stack starts again
             self._left[model.key] -= 1
             self._bar.update(1)
 
     def done(self, model: "Model", outcome: "ModelOutcome") -> None:
-        """Moves the bar by what a model did not need, and counts those that failed."""
+        """Advances the bar by the epochs that a model did not need, and counts failed models."""
         self._failed += bool(outcome.failure)
         if self._failed:
             self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
         self._bar.update(self._left.pop(model.key, 0))
 
 
-def _told(scores: "EpochScores") -> str:
-    """Writes what an epoch gave."""
+def _scores_text(scores: "EpochScores") -> str:
+    """Formats loss and development scores of an epoch."""
     dev = ", ".join(f"dev {name} {scores.dev[name]:.3f}" for name in SHOWN if name in scores.dev)
     return f"loss {scores.losses['total']:.3f}, {dev}"
 

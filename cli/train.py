@@ -1,4 +1,4 @@
-"""``mmer-train``: a fusion head, trained and scored on every fold of a protocol."""
+"""The command ``mmer-train``: trains a fusion head and scores it on every fold of a protocol."""
 
 import sys
 from collections.abc import Sequence
@@ -29,19 +29,25 @@ if TYPE_CHECKING:
 
 @click.command()
 @experiment_options
-@click.option("--seed", "seeds", type=int, multiple=True, help="Of the models; repeatable.  [default: 0]")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: below runs/, named after the run]")
+@click.option(
+    "--seed",
+    "seeds",
+    type=int,
+    multiple=True,
+    help="Random seed of the model; repeat the option to train several.  [default: 0]",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder to write.  [default: runs/CACHE-HEAD-DIGEST]")
 @click.option(
     "--run",
     "runs",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Finished run whose logits are added up; two or more, with --fusion score.",
+    help="Finished run folder for late fusion (the logits are added); two or more, with --fusion score.",
 )
-@click.option("--replace", is_flag=True, help="Train anew what the run folder holds.")
-@click.option("--latex", is_flag=True, help="Print a row of a LaTeX table too.")
-@click.option("--tensorboard", is_flag=True, help="Write the curves for TensorBoard too, into the run folder.")
+@click.option("--replace", is_flag=True, help="Delete another run that the run folder holds, and train again.")
+@click.option("--latex", is_flag=True, help="Also print the scores as a row of a LaTeX table.")
+@click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
 @listing_options
 @json_option
 def train(
@@ -60,8 +66,8 @@ def train(
 ) -> None:
     """Trains a fusion head on cached features and scores it on every fold.
 
-    Epochs are chosen on dev; each test part is opened once, for the epoch that dev chose. A run that was killed goes on
-    where it was; a finished one is printed again.
+    The epoch is chosen on the development subset; each test subset is scored once, for that epoch. A run that was
+    killed is resumed by the same command; a finished run is printed again.
 
     \b
     Example:
@@ -72,7 +78,7 @@ def train(
         check_one_form(as_json=as_json, latex=latex)
         from cache.joined import open_cache
 
-        opened = open_cache(cache)  # before torch is imported: a wrong path is answered at once
+        opened = open_cache(cache)  # before torch is imported, so that a wrong path is answered at once
         tune_process()
         if runs:
             _check_sum(runs, seeds, options)
@@ -145,16 +151,16 @@ def _fused(runs: Sequence[Path], cache: "AnyCache", *, out: Path | None, replace
 
 
 def _check_sum(runs: Sequence[Path], seeds: Sequence[int], options: ExperimentOptions) -> None:
-    """Checks that nothing is given with --run that finished runs cannot follow."""
+    """Checks that --run is not combined with options that finished runs cannot follow."""
     from cache.errors import MmerError
     from fusion.run.score_fusion import SCORE_FUSION
 
     if len(runs) < 2 or options["fusion"] != SCORE_FUSION:
-        raise MmerError("--run takes finished runs, two or more, and goes with --fusion score")
+        raise MmerError("--run needs two or more finished runs, and --fusion score")
     values = {**options, "seeds": seeds}
     given = [name for name, value in values.items() if name != "fusion" and value not in (None, (), False)]
     if given:
-        raise MmerError(f"finished runs are added up as they are; leave {', '.join(given)} out")
+        raise MmerError(f"--run adds up finished runs as they are; leave out: {', '.join(given)}")
 
 
 if __name__ == "__main__":

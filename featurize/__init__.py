@@ -1,1 +1,1 @@
-"""From a corpus folder to the rows of a cache."""
+"""Feature extraction: reads a corpus folder and writes the rows of a cache."""

@@ -1,1 +1,1 @@
-"""Feature packs: features as plain files, to be shared without the audio, ours and those of other toolkits."""
+"""Feature packs: features as plain files that are shared without the audio, those of mmer and of other toolkits."""

@@ -1,6 +1,6 @@
-"""What a feature pack holds, whatever its layout: utterances, and streams whose rows are read when they are needed.
+"""Feature pack in any layout: utterances, and streams whose rows are read on demand.
 
-JSON of feature packs: records with the fields and types that they must have, utterances among them.
+Also the parsing of its JSON: records are checked for the fields and types that they must have.
 """
 
 import json
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,19 +20,21 @@ from cache.stream import StreamSpec
 from cache.utterance import COLUMNS, COUNT, NUMBER, TEXT, Utterance
 from cache.writer import rows_checksum
 
+Value = TypeVar("Value")
+
 _TYPES: Mapping[str, tuple[type, ...]] = {TEXT: (str,), NUMBER: (int, float), COUNT: (int,)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackEntry:
-    """What a pack says of one utterance in one stream.
+    """The record of one utterance in one stream of a pack.
 
     Attributes:
         state: pending, committed or failed, as in `cache.layout`.
-        rows: how many there are or, where nothing is committed, were planned.
-        reason: why it failed, or what was noted.
-        digest: 16 bytes, of what the encoder consumed; nothing where nothing is committed.
-        checksum: of the stored rows.
+        rows: number of rows; where none are committed, the planned number.
+        reason: why the utterance failed, or the note of a committed one.
+        digest: digest of what the encoder consumed, 16 bytes; empty where no rows are committed.
+        checksum: checksum of the stored rows.
     """
 
     state: int
@@ -47,10 +49,10 @@ class PackStream:
     """One stream of a pack.
 
     Attributes:
-        spec: what was computed.
-        entries: by utterance id.
-        read: reads the rows of a committed utterance, by its id.
-        weights: what heads start from, of its encoder, by name.
+        spec: description of the computed rows.
+        entries: records by utterance id.
+        read: reads the rows of a committed utterance by its id.
+        weights: weights of its encoder that initialize heads, by name.
     """
 
     spec: StreamSpec
@@ -59,11 +61,11 @@ class PackStream:
     weights: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def renamed(self, name: str) -> "PackStream":
-        """Gives the same stream under another name."""
+        """Returns the same stream under another name."""
         return replace(self, spec=replace(self.spec, name=name))
 
     def committed(self) -> list[str]:
-        """Lists the utterances that it has features of."""
+        """Lists the ids of the utterances with features."""
         return [name for name, entry in self.entries.items() if entry.state == COMMITTED]
 
 
@@ -74,8 +76,8 @@ class Pack:
     Attributes:
         path: its folder.
         layout: a name of `cache.packs.catalog.LAYOUTS`.
-        header: ``mmer_version``, ``created`` and ``corpus``, for a cache that is created from it.
-        utterances: all of them; a stream may lack some.
+        header: ``mmer_version``, ``created`` and ``corpus``, for a cache that is created from the pack.
+        utterances: all utterances; a stream may lack some.
         streams: by name.
     """
 
@@ -87,31 +89,30 @@ class Pack:
 
 
 def check_stream(pack: Pack, stream: PackStream) -> None:
-    """Reads every row of a stream once, so that nothing is imported of a pack that is not sound.
+    """Checks every row of a stream, so that nothing is imported from a damaged pack.
 
     Raises:
         MmerError: with the first utterance whose rows have another shape, type or checksum, or hold NaN.
     """
     for name in stream.committed():
-        entry, stored = stream.entries[name], stream.read(name)
-        told = _mismatch(stream.spec, entry, stored)
-        if told:
-            raise MmerError(f"{pack.path}: {stream.spec.name} of {name} {told}; get the pack again")
+        mismatch = _mismatch(stream.spec, stream.entries[name], stream.read(name))
+        if mismatch:
+            raise MmerError(f"{pack.path}: {stream.spec.name} of {name} {mismatch}; get the pack again")
 
 
 def load_array(path: Path) -> npt.NDArray[Any]:
-    """Maps a .npy file; nothing is ever unpickled.
+    """Opens a .npy file as a memory map; nothing is ever unpickled.
 
     Raises:
-        MmerError: if there is no such file, or it holds anything but plain numbers.
+        MmerError: if the file does not exist, or does not hold plain numbers.
     """
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise MmerError(f"no file {path}; get the pack again") from None
     except (OSError, ValueError, EOFError, SyntaxError, TokenError, OverflowError) as error:
-        what = " ".join(str(error).split())
-        raise MmerError(f"{path} is no .npy array of plain numbers ({what}); pickles are never loaded") from error
+        reason = " ".join(str(error).split())
+        raise MmerError(f"{path} is not a .npy array of plain numbers ({reason}); pickles are never loaded") from error
 
 
 def read_text(path: Path) -> str:
@@ -125,90 +126,90 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise MmerError(f"cannot read {path} ({error.strerror}); get the pack again") from error
     except UnicodeDecodeError as error:
-        raise MmerError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it so") from error
+        raise MmerError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
 
 
-def check_unique(ids: Iterable[str], place: Path) -> None:
-    """Refuses ids that come twice, since rows are joined by them.
+def check_unique(ids: Iterable[str], path: Path) -> None:
+    """Checks that no id occurs twice, since rows are joined by id.
 
     Raises:
-        MmerError: with the first of them.
+        MmerError: with the file or folder and the first duplicate.
     """
     seen: set[str] = set()
     for name in ids:
         if name in seen:
-            raise MmerError(f"{place}: id {name} comes twice; rows are joined by id, so give each utterance its own")
+            raise MmerError(f"{path}: duplicate id {name}; rows are joined by id, so give each utterance its own id")
         seen.add(name)
 
 
-def read_json(path: Path) -> Any:
-    """Reads a file that is one JSON value.
+def read_json(path: Path) -> object:
+    """Reads a file that holds one JSON value.
 
     Raises:
-        MmerError: if it is none.
+        MmerError: if it is not JSON.
     """
     return _parsed(read_text(path), str(path))
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Reads JSON lines: where each stands, for errors, and the object.
+    """Reads JSON lines; yields the location of each, for errors, and its object.
 
     Raises:
-        MmerError: if a line is no JSON object.
+        MmerError: if a line is not a JSON object.
     """
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            place = f"{path} line {number}"
-            yield place, as_object(_parsed(line, place), place)
+            location = f"{path} line {number}"
+            yield location, as_object(_parsed(line, location), location)
 
 
-def as_object(value: Any, place: str) -> dict[str, Any]:
-    """Gives a JSON object, or says where there is none.
+def as_object(value: object, location: str) -> dict[str, Any]:
+    """Returns a value that must be a JSON object.
 
     Raises:
         MmerError: if it is another kind of value.
     """
     if not isinstance(value, dict):
-        raise MmerError(f"{place} is {type(value).__name__}, not a JSON object; get the pack again")
+        raise MmerError(f"{location} is {type(value).__name__}, not a JSON object; get the pack again")
     return value
 
 
-def wanted(record: Mapping[str, Any], name: str, kind: type, place: str) -> Any:
-    """Gives a field of a record, of the type it must have.
+def required_field(record: Mapping[str, Any], name: str, kind: type[Value], location: str) -> Value:
+    """Returns a field of a record, which must have the given type.
 
     Raises:
         MmerError: if it is missing or of another type.
     """
     value = record.get(name)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise MmerError(f"{place}: field {name} must be {kind.__name__}, got {value!r}; get the pack again")
+        raise MmerError(f"{location}: field {name} must be {kind.__name__}, got {value!r}; get the pack again")
     return value
 
 
 def utterance_record(utterance: Utterance) -> dict[str, Any]:
-    """Gives the columns of an utterance that say something."""
+    """Returns the columns of an utterance that are not empty."""
     return {column: value for column, value in asdict(utterance).items() if value is not None and value != ""}
 
 
-def utterance_from(record: Mapping[str, Any], place: str) -> Utterance:
-    """Makes an utterance of a record; columns that this version does not know are left out.
+def utterance_from(record: Mapping[str, Any], location: str) -> Utterance:
+    """Builds an utterance from a record; columns unknown to this version are ignored.
 
     Raises:
-        MmerError: if a column is of the wrong type, or says what cannot be.
+        MmerError: if a column has the wrong type or an invalid value.
     """
     known = {column: value for column, value in record.items() if column in COLUMNS and value is not None}
     for column, value in known.items():
         kinds = _TYPES[COLUMNS[column]]
         if not isinstance(value, kinds) or isinstance(value, bool) or not _storable(value):
-            raise MmerError(f"{place}: {column} must be {COLUMNS[column]}, got {value!r}")
+            raise MmerError(f"{location}: {column} must be {COLUMNS[column]}, got {value!r}")
     try:
         return Utterance(**{"id": "", **known})
     except ValueError as error:
-        raise MmerError(f"{place}: {error}") from error
+        raise MmerError(f"{location}: {error}") from error
 
 
 def _mismatch(spec: StreamSpec, entry: PackEntry, stored: StoredRows) -> str:
-    """Says what is wrong with the rows of an utterance, or nothing."""
+    """Returns what is wrong with the rows of an utterance; empty for nothing."""
     values, scales = stored
     if values.shape != (entry.rows, *spec.shape):
         return f"has shape {values.shape}, not {(entry.rows, *spec.shape)}"
@@ -223,15 +224,16 @@ def _mismatch(spec: StreamSpec, entry: PackEntry, stored: StoredRows) -> str:
     return "" if all_finite(stored) else "holds NaN or infinity"
 
 
-def _storable(value: Any) -> bool:
-    """Tells whether HDF5 can hold it: text without NUL and lone surrogates, counts of 64 bits."""
+def _storable(value: object) -> bool:
+    """Returns True if HDF5 can store it: text without NUL and lone surrogates, counts of 64 bits."""
     if isinstance(value, str):
         return "\0" not in value and not any("\ud800" <= sign <= "\udfff" for sign in value)
     return not isinstance(value, int) or abs(value) < 2**63
 
 
-def _parsed(text: str, place: str) -> Any:
+def _parsed(text: str, location: str) -> object:
     try:
-        return json.loads(text)
+        value: object = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MmerError(f"{place} is no JSON ({error}); get the pack again") from error
+        raise MmerError(f"{location} is not JSON ({error}); get the pack again") from error
+    return value

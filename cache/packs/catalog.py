@@ -1,4 +1,4 @@
-"""The layouts of feature packs, and how each is recognised by what lies in a folder."""
+"""Catalog of the layouts of feature packs, each with the test that detects it in a folder."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from pathlib import Path
 from cache.errors import MmerError
 from cache.packs import emobox, emotion2vec
 from cache.packs.base import Pack
-from cache.packs.native import layout_of, read_own
+from cache.packs.native import layout_of, read_native
 from cache.packs.third_party import ImportOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackFormat:
-    """One way features lie in a folder.
+    """One layout of features in a folder.
 
     Attributes:
-        holds: what the folder holds, for errors.
-        fits: whether a folder is of this layout, by a glance.
+        holds: the contents of such a folder, for errors.
+        fits: returns True if a folder has this layout; reads no array.
         opens: opens such a folder.
     """
 
@@ -26,22 +26,22 @@ class PackFormat:
     opens: Callable[[Path, ImportOptions], Pack]
 
 
-# The first that fits is taken: what has more beside the arrays stands before what has less.
+# The first layout that fits is used: layouts with more files in addition to the arrays stand first.
 LAYOUTS: Mapping[str, PackFormat] = {
     "npy": PackFormat(
         holds="pack.json of mmer-cache export",
         fits=lambda folder: layout_of(folder) == "npy",
-        opens=lambda folder, asked: _own(folder, asked, "npy"),
+        opens=lambda folder, options: _open_native(folder, options, "npy"),
     ),
     "packed": PackFormat(
         holds="the same, packed",
         fits=lambda folder: layout_of(folder) == "packed",
-        opens=lambda folder, asked: _own(folder, asked, "packed"),
+        opens=lambda folder, options: _open_native(folder, options, "packed"),
     ),
     "safetensors": PackFormat(
         holds="the same, in safetensors",
         fits=lambda folder: layout_of(folder) == "safetensors",
-        opens=lambda folder, asked: _own(folder, asked, "safetensors"),
+        opens=lambda folder, options: _open_native(folder, options, "safetensors"),
     ),
     "emotion2vec": PackFormat(
         holds="NAME.npy with NAME.lengths and NAME.emo of emotion2vec",
@@ -61,36 +61,36 @@ LAYOUTS: Mapping[str, PackFormat] = {
 }
 
 
-def open_pack(folder: Path, asked: ImportOptions | None = None, layout: str = "") -> Pack:
+def open_pack(folder: Path, options: ImportOptions | None = None, layout: str = "") -> Pack:
     """Opens a feature pack.
 
     Args:
-        folder: where it lies.
-        asked: what is said of a foreign pack; a pack of ours says everything itself.
-        layout: a name of `LAYOUTS`; empty for the one that fits.
+        folder: folder of the pack.
+        options: description of a pack of another toolkit; a pack of mmer describes itself.
+        layout: a name of `LAYOUTS`; empty to detect it.
 
     Raises:
-        MmerError: if it is none, or its parts do not agree.
+        MmerError: if the folder is not a feature pack, or its files contradict each other.
     """
     if not folder.is_dir():
-        raise MmerError(f"no folder {folder}; name the folder of a feature pack")
-    return LAYOUTS[layout or recognised(folder)].opens(folder, asked or ImportOptions())
+        raise MmerError(f"no folder {folder}; expected the folder of a feature pack")
+    return LAYOUTS[layout or detect_layout(folder)].opens(folder, options or ImportOptions())
 
 
-def recognised(folder: Path) -> str:
-    """Names the layout of a folder.
+def detect_layout(folder: Path) -> str:
+    """Finds the layout of a folder.
 
     Raises:
-        MmerError: if it has none of them.
+        MmerError: if it has none of the known layouts.
     """
     for name, layout in LAYOUTS.items():
         if layout.fits(folder):
             return name
     known = "; ".join(f"{name} ({layout.holds})" for name, layout in LAYOUTS.items())
-    raise MmerError(f"{folder} is of no layout that mmer knows: {known}")
+    raise MmerError(f"{folder} has an unknown layout; known: {known}")
 
 
-def _own(folder: Path, asked: ImportOptions, layout: str) -> Pack:
-    if asked.role or asked.metadata:
-        raise MmerError(f"{folder} is a pack of mmer and describes itself; leave --role and --metadata away")
-    return read_own(folder, layout)
+def _open_native(folder: Path, options: ImportOptions, layout: str) -> Pack:
+    if options.role or options.metadata:
+        raise MmerError(f"{folder} is a pack of mmer and describes itself; omit --role and --metadata")
+    return read_native(folder, layout)

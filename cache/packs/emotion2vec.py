@@ -1,10 +1,10 @@
-"""Features as emotion2vec's scripts leave them: packed with lengths, or one .npy per recording.
+"""emotion2vec features: packed arrays with lengths, or one .npy file per recording.
 
 Source: Ma et al., 2023, arXiv:2312.15185; https://github.com/ddlBoJack/emotion2vec, scripts and iemocap_downstream.
-Packed: ``NAME.npy`` ``(rows, dim)``, ``NAME.lengths`` with a number a line, and for the ids ``NAME.emo``
-(``id<TAB>label`` a line) or ``NAME.tsv`` (a first line with the root, then ``path<TAB>samples``). These files only
-agree by the order of their lines, so their counts must be the same; the stream is then joined by id.
-Single: ``ID.npy`` at any depth, ``(frames, dim)`` or averaged ``(dim,)``; also what FunASR writes to its output_dir.
+Packed: ``NAME.npy`` ``(rows, dim)``, ``NAME.lengths`` with one number per line, and for the ids ``NAME.emo`` (lines
+``id<TAB>label``) or ``NAME.tsv`` (a first line with the root, then lines ``path<TAB>samples``). Only the order of lines
+relates these files, so their counts must be equal; the stream is then joined by id.
+Single: ``ID.npy`` at any depth, ``(frames, dim)`` or averaged ``(dim,)``; FunASR writes the same to its output_dir.
 Frames: 50 Hz.
 """
 
@@ -22,24 +22,24 @@ from cache.packs.third_party import ForeignArrays, ImportOptions, Load, array_fi
 from cache.utterance import Utterance
 
 PACKED, SINGLE, STREAM = "emotion2vec", "emotion2vec-files", "emotion2vec"
-SAMPLES_HZ = 16_000  # its scripts take nothing else
+SAMPLES_HZ = 16_000  # the only rate that its scripts accept
 
 
 def has_lengths(folder: Path) -> bool:
-    """Tells whether a folder holds packed features."""
+    """Returns True if a folder holds packed features."""
     return bool(_length_files(folder))
 
 
-def read_packed(folder: Path, asked: ImportOptions) -> Pack:
-    """Opens packed features; of several NAMEs, all are taken.
+def read_packed(folder: Path, options: ImportOptions) -> Pack:
+    """Opens packed features, of all NAMEs in the folder.
 
     Raises:
-        MmerError: if ids are missing, counts disagree, or features cannot be used.
+        MmerError: if ids are missing, counts differ, or features are not usable.
     """
-    _refuse_metadata(asked)
+    _check_no_metadata(options)
     utterances: list[Utterance] = []
     arrays: dict[str, tuple[str, Load]] = {}
-    corpus = asked.corpus or folder.resolve().name
+    corpus = options.corpus or folder.resolve().name
     for lengths_file in _length_files(folder):
         values_file = lengths_file.with_suffix(".npy")
         described = _described(lengths_file, corpus)
@@ -47,55 +47,57 @@ def read_packed(folder: Path, asked: ImportOptions) -> Pack:
         check_unique((utterance.id for utterance in [*utterances, *described]), folder)
         utterances += described
         for utterance, start, end in zip(described, [0, *ends], ends, strict=False):
-            load = partial(_part, values_file, start, end)
+            load = partial(_load_rows, values_file, start, end)
             arrays[utterance.id] = (f"{values_file} ({utterance.id})", load)
     found = ForeignArrays(
         folder=folder, layout=PACKED, stream=STREAM, corpus=corpus, utterances=utterances, arrays=arrays
     )
-    return foreign_pack(found, asked)
+    return foreign_pack(found, options)
 
 
 def has_arrays(folder: Path) -> bool:
-    """Tells whether a folder holds .npy files at all."""
+    """Returns True if a folder holds .npy files."""
     return bool(array_files(folder))
 
 
-def read_single(folder: Path, asked: ImportOptions) -> Pack:
-    """Opens one file per recording; the file's name is the id.
+def read_single(folder: Path, options: ImportOptions) -> Pack:
+    """Opens a folder with one file per recording; the name of a file is the utterance id.
 
     Raises:
-        MmerError: if two files have one name, or features cannot be used.
+        MmerError: if two files have the same name, or features are not usable.
     """
-    _refuse_metadata(asked)
+    _check_no_metadata(options)
     paths = array_files(folder).values()
     check_unique((path.stem for path in paths), folder)
-    corpus = asked.corpus or folder.resolve().name
+    corpus = options.corpus or folder.resolve().name
     utterances = [_utterance(corpus, {"id": path.stem}, str(path)) for path in paths]
     arrays: dict[str, tuple[str, Load]] = {path.stem: (str(path), partial(load_array, path)) for path in paths}
     found = ForeignArrays(
         folder=folder, layout=SINGLE, stream=STREAM, corpus=corpus, utterances=utterances, arrays=arrays
     )
-    return foreign_pack(found, asked)
+    return foreign_pack(found, options)
 
 
 def _length_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.lengths") if not path.name.startswith("."))
 
 
-def _refuse_metadata(asked: ImportOptions) -> None:
-    if asked.metadata is not None:
-        raise MmerError(f"--metadata {asked.metadata} is of EmoBox; this pack has another layout, see --layout")
+def _check_no_metadata(options: ImportOptions) -> None:
+    if options.metadata is not None:
+        raise MmerError(
+            f"--metadata {options.metadata} applies to EmoBox only; this pack has another layout, see --layout"
+        )
 
 
 def _described(lengths_file: Path, corpus: str) -> list[Utterance]:
-    """Reads the ids, in the order of the lengths, from the labels or the manifest beside them."""
+    """Reads the utterances, in the order of the lengths, from the file of labels or the manifest."""
     labels, manifest = lengths_file.with_suffix(".emo"), lengths_file.with_suffix(".tsv")
     recordings = _recordings(manifest) if manifest.is_file() else []
     if not labels.is_file():
         if not recordings:
             raise MmerError(
-                f"{lengths_file} does not say whose the rows are; put {labels.name} (id and label a line) "
-                f"or {manifest.name} (path and samples a line) beside it"
+                f"{lengths_file} has no ids for its rows; put {labels.name} (one id and label per line) "
+                f"or {manifest.name} (one path and number of samples per line) into its folder"
             )
         return [_utterance(corpus, record, str(manifest)) for record in recordings]
     records = [_labelled(line, f"{labels} line {number}") for number, line in _lines(labels)]
@@ -115,22 +117,22 @@ def _recordings(manifest: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _labelled(line: str, place: str) -> dict[str, Any]:
+def _labelled(line: str, location: str) -> dict[str, Any]:
     name, tab, label = line.partition("\t")
     if not tab or not name or not label.strip():
-        raise MmerError(f"{place} must be an id, a tab and a label, got {line!r}")
+        raise MmerError(f"{location} must be an id, a tab and a label, got {line!r}")
     return {"id": name, "label": label.strip()}
 
 
 def _ends(lengths_file: Path, values_file: Path, described: Sequence[Utterance]) -> list[int]:
-    """Gives the row after the last of each utterance, once all counts agree."""
+    """Returns the row after the last one of each utterance, after a check that all counts agree."""
     lengths = []
     for number, line in _lines(lengths_file):
         if not line.strip().isdecimal():
             raise MmerError(f"{lengths_file} line {number} must be a number of rows, got {line!r}")
         lengths.append(int(line))
     if len(lengths) != len(described):
-        raise MmerError(f"{lengths_file} has {len(lengths)} lengths, but {len(described)} ids stand beside it")
+        raise MmerError(f"{lengths_file} has {len(lengths)} lengths, but {len(described)} ids; get the pack again")
     values = load_array(values_file)
     if values.ndim != 2 or len(values) != sum(lengths):
         raise MmerError(f"{lengths_file} sums to {sum(lengths)} rows, {values_file.name} has shape {values.shape}")
@@ -142,9 +144,9 @@ def _lines(file: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
-def _utterance(corpus: str, record: dict[str, Any], place: str) -> Utterance:
-    return utterance_from({**record, **speaker_columns(corpus, record["id"])}, place)
+def _utterance(corpus: str, record: dict[str, Any], location: str) -> Utterance:
+    return utterance_from({**record, **speaker_columns(corpus, record["id"])}, location)
 
 
-def _part(values_file: Path, start: int, end: int) -> npt.NDArray[Any]:
+def _load_rows(values_file: Path, start: int, end: int) -> npt.NDArray[Any]:
     return load_array(values_file)[start:end]

@@ -1,4 +1,4 @@
-"""Writes a cache, or some of its streams, as a feature pack; see `cache.packs.native` for what is where."""
+"""Export of a cache, or of some of its streams, as a feature pack; `cache.packs.native` describes the files."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from cache.packs.native import (
     STATES,
     UTTERANCES,
     WRITERS,
-    Where,
+    RowFields,
     Write,
     layout_of,
     safe_name,
@@ -32,17 +32,17 @@ from cache.rebuild import free_bytes
 from cache.writer import rows_checksum
 
 _STATE_NAMES = {state: name for name, state in STATES.items()}
-_RECORD_BYTES = 500  # a line of JSON per utterance and stream, and a file's name and blocks
+_RECORD_BYTES = 500  # estimate per utterance and stream: a line of JSON, and the name and blocks of a file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What an export wrote.
+    """The counts of an export.
 
     Attributes:
-        utterances: how many.
-        committed: how many of them have features, by stream.
-        size_bytes: of all files.
+        utterances: number of utterances.
+        committed: number of utterances with features, by stream.
+        size_bytes: size of all files.
     """
 
     utterances: int
@@ -53,18 +53,20 @@ class Exported:
 def export_pack(
     cache: AnyCache, folder: Path, *, layout: str = "npy", streams: Sequence[str] = (), replace: bool = False
 ) -> Exported:
-    """Writes a feature pack beside `folder`, then renames it; utterance by utterance, whatever the size of the cache.
+    """Writes a feature pack to a temporary folder, then renames it to `folder`.
+
+    Utterances are written singly, so that memory does not grow with the cache.
 
     Args:
         cache: an open cache, of one file or several.
-        folder: where the pack is to be.
+        folder: the folder of the pack.
         layout: npy, packed or safetensors.
-        streams: the streams to take; all if none are named.
-        replace: take the place of an older pack; nothing else is ever removed.
+        streams: names of the streams to export; all if empty.
+        replace: overwrite an older pack; nothing else is ever removed.
 
     Raises:
-        MmerError: if the folder is taken, a stream is unknown, or something cannot be written.
-        DiskFull: if there is no room.
+        MmerError: if the folder exists, a stream is unknown, or a file cannot be written.
+        DiskFull: if there is not enough space.
     """
     folder = folder.resolve()
     chosen = {name: cache.stream(name) for name in dict.fromkeys(streams or cache.streams)}
@@ -72,13 +74,13 @@ def export_pack(
     try:
         _check_free(folder, replace)
         _check_room(folder, chosen.values())
-        shutil.rmtree(fresh, ignore_errors=True)  # of a killed export
+        shutil.rmtree(fresh, ignore_errors=True)  # from a killed export
         fresh.mkdir(parents=True)
         _write(cache, chosen, fresh, layout)
         size_bytes = sum(file.stat().st_size for file in fresh.rglob("*") if file.is_file())
-        _take_place(fresh, folder)
+        _replace_folder(folder, fresh)
     except OSError as error:
-        raise MmerError(f"cannot write {folder} ({error.strerror}); name another folder") from error
+        raise MmerError(f"cannot write {folder} ({error.strerror}); choose another folder") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     committed = {name: int(np.count_nonzero(stream.state == COMMITTED)) for name, stream in chosen.items()}
@@ -89,18 +91,22 @@ def _check_free(folder: Path, replace: bool) -> None:
     if not folder.exists():
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not layout_of(folder)):
-        raise MmerError(f"{folder} is there and is no feature pack of mmer; name another folder")
+        raise MmerError(f"{folder} already exists and is not a feature pack of mmer; choose another folder")
     if any(folder.iterdir()) and not replace:
-        raise MmerError(f"{folder} holds a feature pack already; --replace writes it anew, or name another folder")
+        raise MmerError(
+            f"{folder} already holds a feature pack; choose another folder, or pass --replace to overwrite it"
+        )
 
 
 def _check_room(folder: Path, streams: Iterable[AnyStream]) -> None:
-    needed_bytes = sum(_committed_rows(one) * one.spec.row_bytes + len(one) * _RECORD_BYTES for one in streams)
-    room_bytes = free_bytes(folder.parent)
-    if needed_bytes > room_bytes:
+    needed_bytes = sum(
+        _committed_rows(stream) * stream.spec.row_bytes + len(stream) * _RECORD_BYTES for stream in streams
+    )
+    disk_bytes = free_bytes(folder.parent)
+    if needed_bytes > disk_bytes:
         raise DiskFull(
-            f"{needed_bytes / 1e9:.2f} GB needed in {folder.parent}, {room_bytes / 1e9:.2f} GB free; "
-            "free some, name another folder, or fewer streams by --stream"
+            f"{needed_bytes / 1e9:.2f} GB needed in {folder.parent}, {disk_bytes / 1e9:.2f} GB free; "
+            "free some, choose another folder, or export fewer streams with --stream"
         )
 
 
@@ -138,14 +144,14 @@ def _record(stream: AnyStream, ids: Sequence[str], index: int, write: Write) -> 
         return record
     stored = stream.stored(index)
     if rows_checksum(stored) != int(stream.checksum[index]):
-        raise MmerError(f"{stream.spec.name} of {ids[index]} is damaged; mmer-featurize --replace computes it anew")
-    where: Where = write(safe_name(index, ids[index]), stored)
+        raise MmerError(f"{stream.spec.name} of {ids[index]} is damaged; recompute it with mmer-featurize --replace")
+    fields: RowFields = write(safe_name(index, ids[index]), stored)
     digest, checksum = bytes(stream.input_digest[index]).hex(), f"{int(stream.checksum[index]):016x}"
-    return {**record, "input_digest": digest, "checksum": checksum, **where}
+    return {**record, "input_digest": digest, "checksum": checksum, **fields}
 
 
 def _write_weights(cache: AnyCache, streams: Iterable[AnyStream], folder: Path) -> dict[str, str]:
-    """Writes what heads start from, one file per encoder of these streams that has some."""
+    """Writes the weights that initialize heads, one file per encoder of these streams that has any."""
     files: dict[str, str] = {}
     for number, encoder in enumerate(dict.fromkeys(stream.spec.encoder for stream in streams)):
         arrays = cache.weights(encoder)
@@ -162,7 +168,7 @@ def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def _take_place(fresh: Path, folder: Path) -> None:
+def _replace_folder(folder: Path, fresh: Path) -> None:
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

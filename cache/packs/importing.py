@@ -1,4 +1,4 @@
-"""Puts the streams of a feature pack into a cache file: rows are joined by utterance id, never by their order."""
+"""Import of a feature pack into a cache file: rows are joined by utterance id, never by their order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from cache.writer import CacheWriter, Row, writing_lock
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What an import did.
+    """The outcome of an import.
 
     Attributes:
-        created: whether there was no such file before.
-        written: utterances that got rows of the pack, by stream.
-        left_out: utterances of the pack that the file does not know.
+        created: True if the file did not exist before.
+        written: number of utterances with rows written from the pack, by stream.
+        left_out: ids of the utterances of the pack that the file does not contain.
     """
 
     created: bool
@@ -35,7 +35,7 @@ class Imported:
 
 @dataclass(frozen=True, kw_only=True)
 class _Target:
-    """The file as it is, if there is one, and what is to come into it."""
+    """The cache file, if it exists, and the streams to import into it."""
 
     path: Path
     pack: Pack
@@ -48,7 +48,7 @@ class _Target:
         return self.pack.utterances if self.cache is None else self.cache.utterances
 
     def held(self, name: str) -> Stream | None:
-        """The stream of the file that is completed from the pack, if it has one."""
+        """Returns the stream of the file that the pack completes, if there is one."""
         return None if self.cache is None or self.replace else self.cache.streams.get(name)
 
 
@@ -63,81 +63,81 @@ def import_pack(
 ) -> Imported:
     """Adds streams of a pack to a cache, or creates the cache from the pack.
 
-    Everything is read and checked before the file is touched. Utterances of the file that the pack has no features of
-    fail with a reason. A stream that the file holds under the same key is completed: its rows stay as they are.
+    All rows are read and checked before the file is changed. Utterances of the file without features in the pack are
+    marked as failed, with a reason. A stream that the file holds under the same key is completed: its rows are kept.
 
     Args:
         pack: an open pack.
         path: the cache file.
-        streams: the streams to take, ``[NEW=]NAME``; all if none are named.
-        corpus: name of the corpus, empty for the pack's; a file that is there must be of this corpus.
-        partial: leave out utterances of the pack that the file does not know.
-        replace: take streams of the same name from the pack.
+        streams: the streams to import, as ``[NEW=]NAME``; all if empty.
+        corpus: name of the corpus, empty for the pack's; an existing file must be of this corpus.
+        partial: leave out utterances of the pack that the file does not contain.
+        replace: replace streams of the same name by those of the pack.
 
     Raises:
-        MmerError: if the pack is not sound, knows other utterances, or a stream of that name was computed otherwise.
-        DiskFull: if there is no room.
+        MmerError: if the pack is damaged or has other utterances, or a stream of that name was computed differently.
+        DiskFull: if there is not enough space.
     """
     path = path.resolve()
     if not path.exists() and any(sign in path.name for sign in "*?["):
-        raise MmerError(f"{path} is a pattern of files; import into one file, by its name")
+        raise MmerError(f"{path} is a pattern of files; import into a single file")
     chosen = _chosen(pack, streams)
     for stream in chosen.values():
         check_stream(pack, stream)
     with writing_lock(path):
         cache = FeatureCache(path) if path.exists() else None
         target = _Target(path=path, pack=pack, streams=chosen, cache=cache, replace=replace)
-        left_out = [] if cache is None else _unknown(target, cache, corpus, partial)
+        left_out = [] if cache is None else _check_compatible(target, cache, corpus, partial)
         _build(target, corpus)
         return Imported(created=cache is None, written=_write(target), left_out=left_out)
 
 
-def _chosen(pack: Pack, asked: Sequence[str]) -> dict[str, PackStream]:
-    """Gives the streams asked for, under the names they are to have."""
+def _chosen(pack: Pack, requested: Sequence[str]) -> dict[str, PackStream]:
+    """Selects the requested streams, by their new names."""
     chosen: dict[str, PackStream] = {}
-    for one in asked or pack.streams:
-        new, sign, old = ("", "", one) if one in pack.streams else one.partition("=")
-        name = new if sign else one
+    for text in requested or pack.streams:
+        new, sign, old = ("", "", text) if text in pack.streams else text.partition("=")
+        name = new if sign else text
         if old not in pack.streams:
-            raise MmerError(f"{pack.path} has no stream {old or one}; it has: {', '.join(pack.streams) or 'none'}")
+            raise MmerError(f"{pack.path} has no stream {old or text}; it has: {', '.join(pack.streams) or 'none'}")
         if name in chosen:
-            raise MmerError(f"two streams would be called {name}; give one another name by --stream NEW={old}")
+            raise MmerError(f"two streams would have the name {name}; rename one of them with --stream NEW={old}")
         try:
             chosen[name] = pack.streams[old].renamed(name)
         except ValueError as error:
-            raise MmerError(f"--stream {one}: {error}") from error
+            raise MmerError(f"--stream {text}: {error}") from error
     return chosen
 
 
-def _unknown(target: _Target, cache: FeatureCache, corpus: str, partial: bool) -> list[str]:
-    """Lists the utterances that the file does not know, and refuses what must not be mixed."""
+def _check_compatible(target: _Target, cache: FeatureCache, corpus: str, partial: bool) -> list[str]:
+    """Checks that the pack may be imported into the file; returns the utterances to leave out."""
     held = cache.header["corpus"].get("name")
     if corpus and corpus != held:
-        raise MmerError(f"{target.path} holds the corpus {held}, not {corpus}; name another file")
+        raise MmerError(f"{target.path} holds the corpus {held}, not {corpus}; choose another file")
     known = set(cache.ids)
     offered = list(dict.fromkeys(name for stream in target.streams.values() for name in stream.committed()))
     unknown = [name for name in offered if name not in known]
     if unknown and (not partial or len(unknown) == len(offered)):
-        way = "name the file of its corpus" if len(unknown) == len(offered) else "leave them out by --partial"
+        way_out = "choose the file of its corpus" if len(unknown) == len(offered) else "leave them out with --partial"
         raise MmerError(
-            f"{target.path} does not know {len(unknown)} of {len(offered)} utterances of {target.pack.path} "
-            f"(first: {unknown[0]}); {way}"
+            f"{target.path} does not contain {len(unknown)} of {len(offered)} utterances of {target.pack.path} "
+            f"(first: {unknown[0]}); {way_out}"
         )
     for name, stream in target.streams.items():
-        there = target.held(name)
-        if there is not None and there.key != stream.spec.key:
-            changed = "; ".join(there.spec.differences(stream.spec))
+        current = target.held(name)
+        if current is not None and current.key != stream.spec.key:
+            changed = "; ".join(current.spec.differences(stream.spec))
             raise MmerError(
-                f"{name} of {target.path} was computed otherwise ({changed}); --replace takes the pack's, "
+                f"{name} of {target.path} was computed differently ({changed}); --replace imports that of the pack, "
                 f"--stream {name}-2={name} keeps both"
             )
     return unknown
 
 
 def _build(target: _Target, corpus: str) -> None:
-    """Creates the file, or the one that takes its place, with every new row pending."""
+    """Creates or rebuilds the file with every new row pending."""
     cache, pack = target.cache, target.pack
-    others = [] if cache is None else [one for name, one in cache.streams.items() if name not in target.streams]
+    others = [] if cache is None else [stream for name, stream in cache.streams.items() if name not in target.streams]
     header = pack.header if cache is None else cache.header
     if corpus:
         header = {**header, "corpus": {**header["corpus"], "name": corpus}}
@@ -169,7 +169,7 @@ def _plan(target: _Target, name: str, stream: PackStream) -> StreamPlan:
 
 
 def _weights(target: _Target, others: Sequence[Stream]) -> Weights:
-    """Gives the weights of the new file: of the encoders that stay, united with those that come with the pack."""
+    """Unites the weights of the encoders that stay in the file with those of the pack."""
     completed = [held for name in target.streams if (held := target.held(name)) is not None]
     specs = [stream.spec for stream in [*others, *completed]]
     kept = {spec.encoder for spec in specs}
@@ -180,7 +180,7 @@ def _weights(target: _Target, others: Sequence[Stream]) -> Weights:
         if old and stream.weights and not _unitable(old, stream, specs):
             raise MmerError(
                 f"{name} of {target.pack.path} comes with other weights of {stream.spec.encoder} than {target.path} "
-                f"holds; import it under another name by --stream NEW={name}"
+                f"holds; import it under another name with --stream NEW={name}"
             )
         weights[stream.spec.encoder] = {**old, **stream.weights}
         specs.append(stream.spec)
@@ -188,22 +188,22 @@ def _weights(target: _Target, others: Sequence[Stream]) -> Weights:
 
 
 def _unitable(held: Mapping[str, npt.NDArray[Any]], stream: PackStream, specs: Sequence[StreamSpec]) -> bool:
-    """Tells whether weights of a pack are of the encoder whose weights are held under its name, if only some of them.
+    """Returns True if weights of a pack belong to the encoder whose weights the file holds under the same name.
 
-    Arrays that only one of them has prove nothing: there the streams must be of one encoder, too.
+    Arrays that only one side has cannot be compared: then the streams must be of the same encoder, too.
     """
     named = [spec for spec in specs if spec.encoder == stream.spec.encoder]
-    alike = held.keys() == stream.weights.keys() or all(_of_one_encoder(spec, stream.spec) for spec in named)
+    alike = held.keys() == stream.weights.keys() or all(_same_encoder(spec, stream.spec) for spec in named)
     return alike and not contradictions(held, stream.weights)
 
 
-def _of_one_encoder(one: StreamSpec, other: StreamSpec) -> bool:
-    same_weights = one.weights == other.weights or one.role != other.role  # each role has a digest of its own
-    return (one.source, one.revision) == (other.source, other.revision) and same_weights
+def _same_encoder(first: StreamSpec, second: StreamSpec) -> bool:
+    same_weights = first.weights == second.weights or first.role != second.role  # each role has its own digest
+    return (first.source, first.revision) == (second.source, second.revision) and same_weights
 
 
 def _write(target: _Target) -> dict[str, int]:
-    """Commits what the pack has and the file not yet; counts utterances by stream."""
+    """Commits the rows of the pack that the file lacks; counts utterances by stream."""
     written = dict.fromkeys(target.streams, 0)
     layout = read_layout(target.path)
     with CacheWriter(layout) as writer:
@@ -215,13 +215,13 @@ def _write(target: _Target) -> dict[str, int]:
     return written
 
 
-def _batches(target: _Target, name: str, stream: PackStream, wanted: npt.NDArray[np.int64]) -> Iterator[list[Row]]:
-    """Reads the rows of the pack that have as many rows as the file wants, a few at a time."""
+def _batches(target: _Target, name: str, stream: PackStream, planned: npt.NDArray[np.int64]) -> Iterator[list[Row]]:
+    """Yields the rows of utterances with as many rows in the pack as planned, in batches."""
     batch: list[Row] = []
     size_bytes = 0
     for index, utterance in enumerate(target.utterances):
         entry = stream.entries.get(utterance.id)
-        if entry is None or entry.state != COMMITTED or entry.rows != wanted[index]:
+        if entry is None or entry.state != COMMITTED or entry.rows != planned[index]:
             continue
         stored = stream.read(utterance.id)
         batch.append(Row(stream=name, index=index, stored=stored, digest=entry.digest, note=entry.reason))

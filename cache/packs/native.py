@@ -1,29 +1,27 @@
-"""The feature pack that mmer exports: a folder of plain files that anybody can read, and its reader here.
+"""Feature pack of mmer: a folder of plain files in three layouts, each with a writer and a reader.
 
-    pack.json               format, format_version, layout, mmer_version, created, corpus, utterances (how many),
+    pack.json               format, format_version, layout, mmer_version, created, corpus, utterances (their number),
                             streams: [{name, key, folder, spec}], weights: {encoder: file}
     utterances.jsonl        one object per utterance, in the order of the cache; columns as in `cache.utterance`,
-                            those that say nothing are left out
+                            empty ones are left out
     streams/FOLDER/         one folder per stream
-        rows.jsonl          one object per utterance: id, state (committed, failed or pending), rows (how many),
+        rows.jsonl          one object per utterance: id, state (committed, failed or pending), rows (their number),
                             reason (why it failed, or a note), input_digest and checksum (hexadecimal),
-                            and for committed ones where the values are
-        NAME.npy            layout npy: ``(rows, dim)`` or ``(rows, layers, dim)`` of one utterance, named by ``file``
-        values.npy          layout packed: the rows of all committed utterances; ``start`` says where one begins
+                            and for committed utterances the location of the values
+        NAME.npy            layout npy: ``(rows, dim)`` or ``(rows, layers, dim)`` of one utterance; ``file`` names it
+        values.npy          layout packed: the rows of all committed utterances; ``start`` is the first row of one
         lengths.npy         layout packed: rows of each utterance in values.npy, in the order of rows.jsonl
-        values-*.safetensors  layout safetensors: ``file`` and ``tensor`` say where
+        values-*.safetensors  layout safetensors: ``file`` and ``tensor`` name the shard and the tensor
         *scales*            float16 ``(rows,)`` for int8: a row is its values times its scale
-    weights/*.safetensors   what heads start from, one file per encoder
+    weights/*.safetensors   weights that initialize heads, one file per encoder
 
-A file is named by a number and as much of the id as every disk can hold; the whole id is in rows.jsonl.
+A file name is a number and the letters of the id that are safe on every disk; the complete id is in rows.jsonl.
 
-The rows of one stream as plain files, in three layouts; each has a writer and a reader that belong together.
-
-npy: one array per utterance, ``NAME.npy``, and ``NAME.scales.npy`` beside it for int8.
+npy: one array per utterance, ``NAME.npy``, and for int8 also ``NAME.scales.npy``.
 packed: all rows in one ``values.npy`` (and ``scales.npy``), one utterance after another.
 safetensors: shards ``values-00000.safetensors`` of about `SHARD_BYTES`, one tensor per utterance.
 
-No layout needs more memory than an utterance, or a shard.
+Every layout is written and read with the memory of one utterance, or of one shard.
 """
 
 import json
@@ -52,8 +50,8 @@ from cache.packs.base import (
     load_array,
     read_json,
     read_lines,
+    required_field,
     utterance_from,
-    wanted,
 )
 from cache.rows import StoredRows
 from cache.stream import StreamSpec
@@ -61,16 +59,17 @@ from cache.utterance import Utterance
 
 FORMAT, FORMAT_VERSION = "mmer-pack", 1
 MANIFEST, UTTERANCES, ROWS, LENGTHS = "pack.json", "utterances.jsonl", "rows.jsonl", "lengths.npy"
-WHERE = ("file", "tensor", "start")
+ROW_FIELDS = ("file", "tensor", "start")
 STATES: Mapping[str, int] = {"pending": PENDING, "committed": COMMITTED, "failed": FAILED}
 SHARD_BYTES = 512 << 20  # a shard is held in memory while it is written
-Where = dict[str, Any]  # the fields of a row's record that say where its values are
-Write = Callable[[str, StoredRows], Where]
-Read = Callable[[Where, int, str], StoredRows]  # from the record, the number of rows, and the place to tell in errors
+
+RowFields = dict[str, Any]  # the fields of an utterance's record that locate its values, some of ROW_FIELDS
+Write = Callable[[str, StoredRows], RowFields]  # from a file name
+Read = Callable[[RowFields, int, str], StoredRows]  # from the fields, the number of rows, and the location for errors
 
 
 def safe_name(number: int, text: str, digits: int = 6) -> str:
-    """Names a file after something: a number of its own, and the letters that every disk can hold.
+    """Builds a file name from a unique number and the letters that are safe on every disk.
 
     Example:
         >>> safe_name(7, "Ses01/ü a.wav")
@@ -80,40 +79,42 @@ def safe_name(number: int, text: str, digits: int = 6) -> str:
 
 
 def layout_of(folder: Path) -> str:
-    """Gives the layout of a pack of ours, empty if the folder is none."""
+    """Returns the layout of a pack of mmer; empty for any other folder."""
     if not (folder / MANIFEST).is_file():
         return ""
     manifest = read_json(folder / MANIFEST)
-    ours = isinstance(manifest, dict) and manifest.get("format") == FORMAT
-    return str(manifest.get("layout")) if ours else ""
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return ""
+    return str(manifest.get("layout"))
 
 
-def read_own(folder: Path, layout: str) -> Pack:
-    """Opens a pack of ours; its rows are read when they are asked for.
+def read_native(folder: Path, layout: str) -> Pack:
+    """Opens a pack of mmer; its rows are read on demand.
 
     Raises:
-        MmerError: if it is no such pack, one of a newer format or another layout, or its parts do not agree.
+        MmerError: if it is not such a pack, has another format version or layout, or its files contradict each other.
     """
     manifest = _manifest(folder, layout)
-    place = str(folder / MANIFEST)
+    location = str(folder / MANIFEST)
     utterances = [utterance_from(record, line) for line, record in read_lines(folder / UTTERANCES)]
     check_unique((utterance.id for utterance in utterances), folder / UTTERANCES)
-    count = wanted(manifest, "utterances", int, place)
+    count = required_field(manifest, "utterances", int, location)
     if count != len(utterances):
         raise MmerError(f"{folder / UTTERANCES} has {len(utterances)} utterances of {count}; get the pack again")
-    described = [as_object(one, place) for one in wanted(manifest, "streams", list, place)]
-    weights = {name: _weights(folder, str(file)) for name, file in wanted(manifest, "weights", dict, place).items()}
-    streams = [_stream(folder, layout, one, utterances) for one in described]
+    descriptions = [as_object(value, location) for value in required_field(manifest, "streams", list, location)]
+    files = required_field(manifest, "weights", dict, location)
+    weights = {name: _weights(folder, str(file)) for name, file in files.items()}
+    streams = [_stream(folder, layout, described, utterances) for described in descriptions]
     return Pack(
         path=folder,
         layout=layout,
         header={
-            "mmer_version": wanted(manifest, "mmer_version", str, place),
-            "created": wanted(manifest, "created", str, place),
-            "corpus": wanted(manifest, "corpus", dict, place),
+            "mmer_version": required_field(manifest, "mmer_version", str, location),
+            "created": required_field(manifest, "created", str, location),
+            "corpus": required_field(manifest, "corpus", dict, location),
         },
         utterances=utterances,
-        streams={one.spec.name: replace(one, weights=weights.get(one.spec.encoder, {})) for one in streams},
+        streams={stream.spec.name: replace(stream, weights=weights.get(stream.spec.encoder, {})) for stream in streams},
     )
 
 
@@ -126,16 +127,16 @@ def _manifest(folder: Path, layout: str) -> dict[str, Any]:
     if found and version != FORMAT_VERSION:
         raise MmerError(f"{folder} has pack format {version}, this mmer reads format {FORMAT_VERSION}; upgrade mmer")
     if found != layout:
-        raise MmerError(f"{folder} is a pack of layout {found or 'unknown'}, not {layout}; leave --layout away")
+        raise MmerError(f"{folder} is a pack of layout {found or 'unknown'}, not {layout}; omit --layout")
     return manifest
 
 
 def _stream(folder: Path, layout: str, described: Mapping[str, Any], utterances: list[Utterance]) -> PackStream:
-    place = f"{folder / MANIFEST}: stream {described.get('name')}"
-    spec = _spec(described, place)
-    home = folder / wanted(described, "folder", str, place)
+    location = f"{folder / MANIFEST}: stream {described.get('name')}"
+    spec = _spec(described, location)
+    home = folder / required_field(described, "folder", str, location)
     if not home.resolve().is_relative_to(folder.resolve()):
-        raise MmerError(f"{place}: folder {described['folder']!r} lies outside {folder}; do not trust this pack")
+        raise MmerError(f"{location}: folder {described['folder']!r} lies outside {folder}; do not trust this pack")
     records = dict(_records(home))
     missing = [utterance.id for utterance in utterances if utterance.id not in records]
     if missing or len(records) != len(utterances):
@@ -147,41 +148,47 @@ def _stream(folder: Path, layout: str, described: Mapping[str, Any], utterances:
     read = READERS[layout](home, spec)
 
     def rows_of(name: str) -> StoredRows:
-        entry, where = records[name]
-        return read(where, entry.rows, f"{home / ROWS}: {name}")
+        entry, fields = records[name]
+        return read(fields, entry.rows, f"{home / ROWS}: {name}")
 
     return PackStream(spec=spec, entries=entries, read=rows_of)
 
 
-def _spec(described: Mapping[str, Any], place: str) -> StreamSpec:
+def _spec(described: Mapping[str, Any], location: str) -> StreamSpec:
     try:
-        spec = StreamSpec.from_json(json.dumps(wanted(described, "spec", dict, place)))
+        spec = StreamSpec.from_json(json.dumps(required_field(described, "spec", dict, location)))
     except (TypeError, ValueError, KeyError) as error:
-        raise MmerError(f"{place} is not described as it must be ({error}); get the pack again") from error
+        raise MmerError(f"{location} has an invalid description ({error}); get the pack again") from error
     if spec.name != described.get("name") or spec.key != described.get("key"):
-        raise MmerError(f"{place}: its spec is of {spec.name} with the key {spec.key}, not {described.get('key')}")
+        raise MmerError(f"{location}: its spec is of {spec.name} with the key {spec.key}, not {described.get('key')}")
     return spec
 
 
-def _records(home: Path) -> list[tuple[str, tuple[PackEntry, Where]]]:
-    records = [(wanted(record, "id", str, place), _entry(record, place)) for place, record in read_lines(home / ROWS)]
+def _records(home: Path) -> list[tuple[str, tuple[PackEntry, RowFields]]]:
+    records = [
+        (required_field(record, "id", str, location), _entry(record, location))
+        for location, record in read_lines(home / ROWS)
+    ]
     check_unique((name for name, _ in records), home / ROWS)
     return records
 
 
-def _entry(record: dict[str, Any], place: str) -> tuple[PackEntry, Where]:
-    state = wanted(record, "state", str, place)
-    rows = wanted(record, "rows", int, place)
+def _entry(record: dict[str, Any], location: str) -> tuple[PackEntry, RowFields]:
+    state = required_field(record, "state", str, location)
+    rows = required_field(record, "rows", int, location)
     if state not in STATES or rows < 0:
-        raise MmerError(f"{place}: state must be one of {', '.join(STATES)} and rows 0 or more, got {state}, {rows}")
-    entry = partial(PackEntry, state=STATES[state], rows=rows, reason=wanted(record, "reason", str, place))
+        raise MmerError(f"{location}: state must be one of {', '.join(STATES)} and rows 0 or more, got {state}, {rows}")
+    entry = partial(PackEntry, state=STATES[state], rows=rows, reason=required_field(record, "reason", str, location))
     if state != "committed":
         return entry(), {}
-    digest, checksum = wanted(record, "input_digest", str, place), wanted(record, "checksum", str, place)
+    digest = required_field(record, "input_digest", str, location)
+    checksum = required_field(record, "checksum", str, location)
     if not re.fullmatch("[0-9a-f]{32}", digest) or not re.fullmatch("[0-9a-f]{16}", checksum):
-        raise MmerError(f"{place}: input_digest and checksum must be 32 and 16 hexadecimal digits; get the pack again")
+        raise MmerError(
+            f"{location}: input_digest and checksum must be 32 and 16 hexadecimal digits; get the pack again"
+        )
     return entry(digest=bytes.fromhex(digest), checksum=int(checksum, 16)), {
-        name: record[name] for name in WHERE if name in record
+        name: record[name] for name in ROW_FIELDS if name in record
     }
 
 
@@ -189,12 +196,12 @@ def _check_lengths(home: Path, entries: list[PackEntry]) -> None:
     lengths, values = load_array(home / LENGTHS), load_array(home / "values.npy")
     listed = [entry.rows if entry.state == COMMITTED else 0 for entry in entries]
     if lengths.shape != (len(listed),) or not np.array_equal(lengths, listed):
-        raise MmerError(f"{home / LENGTHS} does not give the {len(listed)} lengths of {ROWS}; get the pack again")
+        raise MmerError(f"{home / LENGTHS} does not match the {len(listed)} lengths of {ROWS}; get the pack again")
     if not values.ndim or len(values) != sum(listed):
         raise MmerError(f"{home / LENGTHS} sums to {sum(listed)} rows, values.npy has {values.shape}; get it again")
 
 
-def _weights(folder: Path, file: str) -> dict[str, Any]:
+def _weights(folder: Path, file: str) -> dict[str, npt.NDArray[Any]]:
     path = folder / file
     if not path.resolve().is_relative_to(folder.resolve()):
         raise MmerError(f"{folder / MANIFEST}: weights {file!r} lie outside {folder}; do not trust this pack")
@@ -206,7 +213,7 @@ def _weights(folder: Path, file: str) -> dict[str, Any]:
 
 @contextmanager
 def _npy_writer(folder: Path, spec: StreamSpec, rows: int) -> Iterator[Write]:
-    def write(name: str, stored: StoredRows) -> Where:
+    def write(name: str, stored: StoredRows) -> RowFields:
         np.save(folder / f"{name}.npy", stored.values, allow_pickle=False)
         if stored.scales is not None:
             np.save(folder / f"{name}.scales.npy", stored.scales, allow_pickle=False)
@@ -221,7 +228,7 @@ def _packed_writer(folder: Path, spec: StreamSpec, rows: int) -> Iterator[Write]
     scales = _created(folder / "scales.npy", (rows,), "float16") if spec.dtype == "int8" else None
     done = 0
 
-    def write(name: str, stored: StoredRows) -> Where:
+    def write(name: str, stored: StoredRows) -> RowFields:
         nonlocal done
         start, done = done, done + len(stored.values)
         values[start:done] = stored.values
@@ -230,7 +237,7 @@ def _packed_writer(folder: Path, spec: StreamSpec, rows: int) -> Iterator[Write]
         return {"start": start}
 
     yield write
-    values.flush()  # where a full disk shows
+    values.flush()  # raises here if the disk is full
 
 
 @contextmanager
@@ -244,16 +251,16 @@ def _safetensors_writer(folder: Path, spec: StreamSpec, rows: int) -> Iterator[W
         shard.clear()
         number, size_bytes = number + 1, 0
 
-    def write(name: str, stored: StoredRows) -> Where:
+    def write(name: str, stored: StoredRows) -> RowFields:
         nonlocal size_bytes
         shard[name] = np.ascontiguousarray(stored.values)
         if stored.scales is not None:
             shard[f"{name}.scales"] = np.ascontiguousarray(stored.scales)
         size_bytes += stored.values.nbytes
-        where = {"file": _shard_name(number), "tensor": name}
+        fields = {"file": _shard_name(number), "tensor": name}
         if size_bytes >= SHARD_BYTES:
             flush()
-        return where
+        return fields
 
     yield write
     if shard:
@@ -261,8 +268,8 @@ def _safetensors_writer(folder: Path, spec: StreamSpec, rows: int) -> Iterator[W
 
 
 def _npy_reader(folder: Path, spec: StreamSpec) -> Read:
-    def read(where: Where, rows: int, place: str) -> StoredRows:
-        path = _inside(folder, where, place)
+    def read(fields: RowFields, rows: int, location: str) -> StoredRows:
+        path = _file_at(folder, fields, location)
         scales = load_array(path.with_suffix(".scales.npy")) if spec.dtype == "int8" else None
         return StoredRows(load_array(path), scales)
 
@@ -273,12 +280,12 @@ def _packed_reader(folder: Path, spec: StreamSpec) -> Read:
     values = load_array(folder / "values.npy")
     scales = load_array(folder / "scales.npy") if spec.dtype == "int8" else None
 
-    def read(where: Where, rows: int, place: str) -> StoredRows:
-        start = wanted(where, "start", int, place)
+    def read(fields: RowFields, rows: int, location: str) -> StoredRows:
+        start = required_field(fields, "start", int, location)
         if not 0 <= start <= start + rows <= len(values):
-            raise MmerError(f"{place}: rows {start} to {start + rows} lie outside the {len(values)} of values.npy")
-        part = slice(start, start + rows)
-        return StoredRows(values[part], None if scales is None else scales[part])
+            raise MmerError(f"{location}: rows {start} to {start + rows} lie outside the {len(values)} of values.npy")
+        span = slice(start, start + rows)
+        return StoredRows(values[span], None if scales is None else scales[span])
 
     return read
 
@@ -286,14 +293,14 @@ def _packed_reader(folder: Path, spec: StreamSpec) -> Read:
 def _safetensors_reader(folder: Path, spec: StreamSpec) -> Read:
     opened = remembered(_opened)
 
-    def read(where: Where, rows: int, place: str) -> StoredRows:
-        path, name = _inside(folder, where, place), wanted(where, "tensor", str, place)
+    def read(fields: RowFields, rows: int, location: str) -> StoredRows:
+        path, name = _file_at(folder, fields, location), required_field(fields, "tensor", str, location)
         try:
             shard = opened(path)
             scales = shard.get_tensor(f"{name}.scales") if spec.dtype == "int8" else None
             return StoredRows(shard.get_tensor(name), scales)
         except (SafetensorError, OSError, TypeError) as error:
-            raise MmerError(f"{place}: cannot read {name} of {path} ({error}); get the pack again") from error
+            raise MmerError(f"{location}: cannot read {name} of {path} ({error}); get the pack again") from error
 
     return read
 
@@ -310,11 +317,11 @@ def _opened(path: Path) -> Any:
     return safe_open(path, framework="numpy")
 
 
-def _inside(folder: Path, where: Where, place: str) -> Path:
-    """Gives the file that a record names, which a pack may not have outside of its folder."""
-    path: Path = folder / wanted(where, "file", str, place)
+def _file_at(folder: Path, fields: RowFields, location: str) -> Path:
+    """Returns the file that a record names, which must lie inside the folder of the pack."""
+    path = folder / required_field(fields, "file", str, location)
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise MmerError(f"{place}: file {where['file']!r} lies outside {folder}; do not trust this pack")
+        raise MmerError(f"{location}: file {fields['file']!r} lies outside {folder}; do not trust this pack")
     return path
 
 

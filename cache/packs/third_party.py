@@ -1,4 +1,7 @@
-"""Makes a feature pack of another toolkit's arrays: one stream, keyed by the values, since nothing else is known."""
+"""Feature pack from the arrays of another toolkit: one stream, whose key depends on the values.
+
+Nothing else about their computation is known.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,22 +23,22 @@ from cache.utterance import Utterance
 from cache.version import mmer_version
 from cache.writer import rows_checksum
 
-FRAMES_HZ = 50.0  # emotion2vec's README; EmoBox' encoders have wav2vec 2.0's convolutions or are cut to its frames
-STORED: Mapping[str, str] = {"float16": "float16", "float32": "float32", "float64": "float32"}
-ROLES: Mapping[str, bool] = {"audio": True, "mel": True, "patches": False, "text": False}  # rows are frames
+# From emotion2vec's README; EmoBox' encoders have the convolutions of wav2vec 2.0 or are cut to its number of frames.
+FRAMES_HZ = 50.0
+STORED_DTYPES: Mapping[str, str] = {"float16": "float16", "float32": "float32", "float64": "float32"}
+ROLES: Mapping[str, bool] = {"audio": True, "mel": True, "patches": False, "text": False}  # role -> rows are frames
 
-# Corpora whose ids say who speaks, as the readers of mmer do.
+# Corpora whose ids contain the speaker; the columns are those of the corpus readers of mmer.
 _SPEAKERS: Mapping[str, re.Pattern[str]] = {
     "iemocap": re.compile(r"(?P<dialogue>(?P<pair>Ses0(?P<session>[1-5]))[FM]_\w+)_(?P<gender>[FM])[A-Z\d]+"),
     "ravdess": re.compile(r"\d\d(?:-\d\d){5}-(?P<pair>\d\d)"),
 }
 
-
 Load = Callable[[], npt.NDArray[Any]]
 
 
 class _Kind(NamedTuple):
-    """What all arrays of a stream have in common."""
+    """The properties that all arrays of a stream share."""
 
     dtype: str
     dimensions: int
@@ -47,12 +50,12 @@ class _Kind(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """What a user says of a foreign pack.
+    """The user's description of a pack of another toolkit.
 
     Attributes:
-        role: of the stream, one of `ROLES`; empty for audio.
-        corpus: name of the corpus, empty for what the pack says or the name of its folder.
-        metadata: file that describes the utterances, where the layout has one; None for the one in the folder.
+        role: role of the stream, one of `ROLES`; empty for audio.
+        corpus: name of the corpus; empty for the name in the pack, or else that of its folder.
+        metadata: file that describes the utterances, where the layout has such a file; None for the file in the folder.
     """
 
     role: str = ""
@@ -62,15 +65,15 @@ class ImportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignArrays:
-    """Features as another toolkit left them.
+    """The feature files of another toolkit.
 
     Attributes:
-        folder: where they lie.
+        folder: their folder.
         layout: a name of `cache.packs.catalog.LAYOUTS`.
         stream: name of the stream.
-        corpus: what the pack calls its corpus.
-        utterances: all that it describes.
-        arrays: by utterance id, the file to name in errors, and how to load ``(dim,)``, ``(rows, dim)`` or
+        corpus: name of the corpus in the pack.
+        utterances: all utterances that the pack describes.
+        arrays: by utterance id, the file for errors, and a function that loads ``(dim,)``, ``(rows, dim)`` or
             ``(rows, layers, dim)``.
     """
 
@@ -82,11 +85,12 @@ class ForeignArrays:
     arrays: Mapping[str, tuple[str, Load]]
 
 
-def foreign_pack(found: ForeignArrays, asked: ImportOptions) -> Pack:
-    """Reads every array once, and gives the pack.
+def foreign_pack(found: ForeignArrays, options: ImportOptions) -> Pack:
+    """Reads every array once and builds the pack.
 
     Raises:
-        MmerError: if there are none, one is not like the first, or one holds NaN, infinity or anything but floats.
+        MmerError: if there are no arrays, or an array differs from the first in kind, is not of floats, or holds NaN or
+            infinity.
     """
     check_unique((utterance.id for utterance in found.utterances), found.folder)
     if not found.arrays:
@@ -104,14 +108,14 @@ def foreign_pack(found: ForeignArrays, asked: ImportOptions) -> Pack:
         utterances=found.utterances,
         streams={
             found.stream: PackStream(
-                spec=_spec(found, asked, first, entries), entries=entries, read=lambda name: _rows(found, name)
+                spec=_spec(found, options, first, entries), entries=entries, read=lambda name: _rows(found, name)
             )
         },
     )
 
 
 def speaker_columns(corpus: str, name: str) -> dict[str, str]:
-    """Gives speaker, session and dialogue where the ids of a corpus say them.
+    """Reads speaker, session and dialogue from an utterance id, if the corpus is known.
 
     Example:
         >>> speaker_columns("iemocap", "Ses01F_impro01_M000")
@@ -133,8 +137,8 @@ def array_files(folder: Path) -> dict[str, Path]:
 
 def _kind(file: str, load: Load) -> _Kind:
     array = load()
-    if array.dtype.name not in STORED:
-        raise MmerError(f"{file} is {array.dtype}; features must be one of {', '.join(STORED)}")
+    if array.dtype.name not in STORED_DTYPES:
+        raise MmerError(f"{file} is {array.dtype}; features must be one of {', '.join(STORED_DTYPES)}")
     row = array.shape if array.ndim == 1 else array.shape[1:]
     if array.ndim not in {1, 2, 3} or 0 in row:
         raise MmerError(f"{file} has shape {array.shape}; features are (dim,), (rows, dim) or (rows, layers, dim)")
@@ -145,22 +149,24 @@ def _entry(found: ForeignArrays, name: str, first: _Kind) -> PackEntry:
     file, load = found.arrays[name]
     kind = _kind(file, load)
     if kind != first:
-        raise MmerError(f"{file} is {kind}, those before are {first}; a stream has rows of one kind")
+        raise MmerError(f"{file} is {kind}, expected {first} as in the files before; a stream has rows of one kind")
     stored = _rows(found, name)
     if not all_finite(stored):
-        raise MmerError(f"{file} holds NaN, infinity or what {stored.values.dtype} cannot hold; compute it anew")
-    # What was consumed are the rows themselves: recordings with the same features show as the same.
+        raise MmerError(
+            f"{file} holds NaN, infinity or values beyond the range of {stored.values.dtype}; compute it again"
+        )
+    # The input digest is of the rows: recordings with equal features count as identical.
     digest = blake2b(np.ascontiguousarray(stored.values).tobytes(), digest_size=16).digest()
     return PackEntry(state=COMMITTED, rows=len(stored.values), digest=digest, checksum=rows_checksum(stored))
 
 
 def _rows(found: ForeignArrays, name: str) -> StoredRows:
     array = found.arrays[name][1]()
-    return to_stored(array[None] if array.ndim == 1 else array, STORED[array.dtype.name])
+    return to_stored(array[None] if array.ndim == 1 else array, STORED_DTYPES[array.dtype.name])
 
 
-def _spec(found: ForeignArrays, asked: ImportOptions, kind: _Kind, entries: Mapping[str, PackEntry]) -> StreamSpec:
-    role = asked.role or "audio"
+def _spec(found: ForeignArrays, options: ImportOptions, kind: _Kind, entries: Mapping[str, PackEntry]) -> StreamSpec:
+    role = options.role or "audio"
     frames = ROLES[role] and any(entry.rows != 1 for entry in entries.values())
     return StreamSpec(
         name=found.stream,
@@ -168,7 +174,7 @@ def _spec(found: ForeignArrays, asked: ImportOptions, kind: _Kind, entries: Mapp
         source=found.stream,
         layers="all" if kind.dimensions == 3 else "last",
         shape=kind.row,
-        dtype=STORED[kind.dtype],
+        dtype=STORED_DTYPES[kind.dtype],
         precision=kind.dtype,
         rate_hz=FRAMES_HZ if frames else 0.0,
         preprocessing={"imported": found.layout, "values": _values_digest(entries)},
@@ -176,6 +182,6 @@ def _spec(found: ForeignArrays, asked: ImportOptions, kind: _Kind, entries: Mapp
 
 
 def _values_digest(entries: Mapping[str, PackEntry]) -> str:
-    """Digests all rows, in whatever order they lie."""
+    """Computes one digest of all rows, independent of their order."""
     lines = sorted(f"{name}\0{entry.checksum:016x}" for name, entry in entries.items())
     return blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()

@@ -1,1 +1,1 @@
-"""Readers of corpus folders: raw labels in, utterances out."""
+"""Corpus readers: each reads a corpus folder and returns utterances with their labels as published."""

@@ -1,4 +1,4 @@
-"""What every corpus reader returns, and the checks that hold for all of them."""
+"""Result of a corpus reader, and the checks that apply to every corpus."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ class CorpusReading:
 
     Attributes:
         root: folder that the utterances' ``audio`` paths are relative to.
-        utterances: all of them, labels as published.
-        notes: what the reader noticed about the folder as a whole, one line each.
-        remarks: utterance id -> what the reader noticed about that utterance.
-        defects: utterance id -> what is known to be wrong with its recording in every copy of the release.
+        utterances: all utterances, labels as published.
+        notes: observations about the folder as a whole, one line each.
+        remarks: utterance id -> observation about that utterance.
+        defects: utterance id -> known defect of its recording in every copy of the release.
     """
 
     root: Path
@@ -30,18 +30,19 @@ class CorpusReading:
 
 
 def check_reading(reading: CorpusReading, corpus: str) -> None:
-    """Refuses a corpus that has no utterance or has two of one id.
+    """Checks that a corpus has utterances and that their ids are unique.
 
     Raises:
-        MmerError: in either case, with the root or the first duplicate ids.
+        MmerError: if there is no utterance (with the root), or an id occurs twice (with the first such id).
     """
     if not reading.utterances:
         raise MmerError(f"no utterance of {corpus} found in {reading.root}")
     counts = Counter(utterance.id for utterance in reading.utterances)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        files = [utterance.audio for utterance in reading.utterances if utterance.id == twice[0]]
+    duplicates = [name for name, count in counts.items() if count > 1]
+    if duplicates:
+        files = [utterance.audio for utterance in reading.utterances if utterance.id == duplicates[0]]
         raise MmerError(
-            f"duplicate id {twice[0]} in {corpus} ({', '.join(files[:2])}; {len(twice)} ids occur more than once); "
-            "every utterance needs an id of its own: rename or remove the copies"
+            f"duplicate id {duplicates[0]} in {corpus} ({', '.join(files[:2])}; "
+            f"{len(duplicates)} ids occur more than once); "
+            "every utterance needs a unique id: rename or remove the copies"
         )

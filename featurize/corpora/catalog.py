@@ -1,4 +1,4 @@
-"""The corpora that can be featurized, and reading one of them by name."""
+"""Catalog of the corpora: their readers and their sources, and reading a corpus by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from featurize.corpora.ravdess import read_ravdess
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSpec:
-    """What is known of a corpus before it is read.
+    """Static facts about a corpus.
 
     Attributes:
-        read: turns its root into utterances.
-        where: where to get it, in one clause; empty for the user's own.
-        tree: what is expected at its root, in one clause.
-        encoders: names of the encoders that are taken where none is named.
+        read: reader that returns the utterances below a root.
+        where: source of the corpus, in one clause; empty for the user's own corpus.
+        tree: expected files below its root, in one clause.
+        encoders: names of the default encoders.
     """
 
     read: Callable[[Path], CorpusReading]
@@ -64,10 +64,10 @@ CORPORA: Mapping[str, CorpusSpec] = {
 
 
 def corpus_spec(name: str) -> CorpusSpec:
-    """Looks a corpus up by its name.
+    """Returns the facts about the corpus of that name.
 
     Raises:
-        MmerError: if there is none of that name.
+        MmerError: if the name is unknown.
     """
     try:
         return CORPORA[name]
@@ -76,7 +76,7 @@ def corpus_spec(name: str) -> CorpusSpec:
 
 
 def check_root(name: str, root: Path | None, *, allow_outside: bool = False) -> None:
-    """Checks that a corpus can be looked for at its root, before anything is read.
+    """Checks the name and the root of a corpus before anything is read.
 
     Args:
         name: one of `CORPORA`.
@@ -84,25 +84,25 @@ def check_root(name: str, root: Path | None, *, allow_outside: bool = False) -> 
         allow_outside: as for `read_corpus`.
 
     Raises:
-        MmerError: if the corpus is unknown, its root is missing, or `allow_outside` is not for it.
+        MmerError: if the corpus is unknown, its root is missing, or `allow_outside` does not apply to it.
     """
     spec = corpus_spec(name)
     if allow_outside and name != "manifest":
-        raise MmerError(f"--allow-outside is for the corpus manifest, not for {name}; leave it out")
-    if name != "demo" and (root is None or not root.exists()):  # demo makes its root, by default below the cache
+        raise MmerError(f"--allow-outside is for the corpus manifest, not for {name}; remove it")
+    if name != "demo" and (root is None or not root.exists()):  # demo creates its root, by default below the cache
         raise MmerError(_root_problem(name, spec, root))
 
 
 def read_corpus(name: str, root: Path | None, *, allow_outside: bool = False) -> CorpusReading:
-    """Reads a corpus and checks what holds for every one.
+    """Reads a corpus and checks that its utterances have unique ids.
 
     Args:
         name: one of `CORPORA`.
-        root: its folder, or its file for ``manifest``; the folder to be filled for ``demo``.
-        allow_outside: take recordings outside the manifest's folder; only for ``manifest``.
+        root: its folder, or its file for ``manifest``; the folder to fill for ``demo``.
+        allow_outside: accept recordings outside the manifest's folder; only for ``manifest``.
 
     Raises:
-        MmerError: if the corpus is unknown, its root is missing, or what lies there cannot be used.
+        MmerError: if the corpus is unknown, its root is missing, or its files cannot be used.
     """
     check_root(name, root, allow_outside=allow_outside)
     if root is None:

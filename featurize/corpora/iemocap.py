@@ -4,8 +4,8 @@ Source: Busso et al., 2008, doi:10.1007/s10579-008-9076-6. Licence by form; noth
 Expects: ROOT/Session{1..5} with dialog/EmoEvaluation, dialog/transcriptions and sentences/wav.
 Labels: kept as published (ang, hap, exc, sad, neu, fru, sur, fea, dis, oth, xxx); merging
     belongs to fusion.protocols.labels.
-Text: the published transcripts, event tags such as [LAUGHTER] included; the text policy belongs to a later stage.
-Times: none, since every turn has a recording of its own; they only give the order of the turns.
+Text: the published transcripts, including event tags such as [LAUGHTER]; a later stage applies the text policy.
+Times: none, since every turn has its own recording; the published times only determine the order of the turns.
 """
 
 import re
@@ -23,7 +23,8 @@ TREE = "ROOT/Session{1..5}/ with dialog/EmoEvaluation/*.txt, dialog/transcriptio
 STYLES: Mapping[str, str] = {"script": "scripted", "impro": "improvised"}
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
-# The gender letter of the turn tells who speaks; that of the dialogue tells who wore the motion capture markers.
+# The gender letter of the turn is that of the speaker; the letter of the dialogue is that of the actor who wore the
+# motion capture markers.
 _HEADER = re.compile(
     rf"\[(?P<start>{_NUMBER})\s*-\s*(?P<end>{_NUMBER})\]\s+"
     r"(?P<id>(?P<dialogue>(?P<pair>Ses0(?P<session>[1-5]))[FM]_\w+)_(?P<gender>[FM])[A-Z\d]+)\s+"
@@ -33,13 +34,13 @@ _TRANSCRIPT = re.compile(r"(?P<id>\S+)\s*\[[^\]]*\]\s*:(?P<text>.*)")
 
 
 def read_iemocap(root: Path) -> CorpusReading:
-    """Reads the official release; the recordings themselves are not looked at.
+    """Reads the official release; recordings are not opened.
 
     Args:
         root: the folder that holds Session1 to Session5, or the parent of such an ``IEMOCAP_full_release``.
 
     Returns:
-        All turns, by session, dialogue and start time; a remark for a turn without a transcript or with two.
+        All turns, ordered by session, dialogue and start time; a remark for a turn without a transcript or with two.
 
     Raises:
         MmerError: if there is no session folder or a file cannot be read.
@@ -74,7 +75,7 @@ def _release_folder(root: Path) -> Path:
 
 
 def _text_files(release: Path, kind: str) -> list[Path]:
-    """Returns the files right in ``dialog/<kind>``, without its subfolders and the ``._*`` files of macOS."""
+    """Returns the files directly in ``dialog/<kind>``, except the ``._*`` files of macOS."""
     folders = [release / session / "dialog" / kind for session in SESSIONS]
     paths = [path for folder in folders for path in sorted(folder.glob("*.txt"))]
     return [path for path in paths if path.is_file() and not path.name.startswith("._")]
@@ -86,7 +87,7 @@ def _transcript_of(evaluation: Path) -> Path:
 
 def _lines(path: Path) -> list[str]:
     try:
-        # Some releases hold latin-1 bytes; as lone surrogates they reach the cleaning of the text stage.
+        # Some releases hold latin-1 bytes; they become lone surrogates, which the text stage removes with a note.
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise MmerError(f"cannot read {path}: {error.strerror}") from error
@@ -94,7 +95,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _headers(evaluation: Path) -> tuple[list[re.Match[str]], list[str]]:
-    """Returns the turn headers by start time, and where a line looks like one but is not."""
+    """Returns the turn headers by start time, and the unreadable lines that look like headers."""
     headers, unread = [], []
     for number, line in enumerate(_lines(evaluation), start=1):
         header = _HEADER.fullmatch(line)
@@ -106,7 +107,7 @@ def _headers(evaluation: Path) -> tuple[list[re.Match[str]], list[str]]:
 
 
 def _texts(transcript: Path) -> tuple[dict[str, str], set[str]]:
-    """Returns turn -> text of its first line, and the turns that have more lines."""
+    """Returns turn -> text of its first line, and the turns with more than one line."""
     texts: dict[str, str] = {}
     repeated = set()
     for match in filter(None, map(_TRANSCRIPT.fullmatch, _lines(transcript))):

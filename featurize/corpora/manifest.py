@@ -1,8 +1,8 @@
-"""The user's own corpus: a table of utterances as CSV, TSV or JSON lines, in UTF-8.
+"""Manifest: the user's own corpus as a table of utterances in CSV, TSV or JSON lines, in UTF-8.
 
-Expects: the columns of `NEEDED`, of which any but ``id`` may be empty; may have those of `OPTIONAL`.
+Expects: the columns of `NEEDED`, of which all except ``id`` may have empty cells. Optional: the columns of `OPTIONAL`.
 Audio: paths relative to the folder of the manifest, which is the root of the corpus.
-Texts are taken as they are: bytes that are no UTF-8 become lone surrogates, which a later stage cleans like NULs.
+Text: unchanged. Bytes that are not UTF-8 become lone surrogates, which a later stage removes, as it removes NULs.
 """
 
 import codecs
@@ -28,17 +28,17 @@ JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
 
 def read_manifest(path: Path, *, allow_outside: bool = False) -> CorpusReading:
-    """Reads a table of utterances; the recordings themselves are not looked at.
+    """Reads a table of utterances; recordings are not opened.
 
     Args:
-        path: a .csv or .tsv file with a header, or a .jsonl, .json or .ndjson file with one object a line.
-        allow_outside: take recordings that lie outside the manifest's folder.
+        path: a .csv or .tsv file with a header, or a .jsonl, .json or .ndjson file with one object per line.
+        allow_outside: accept recordings outside the manifest's folder.
 
     Returns:
-        One utterance per row, in the order of the file; unknown columns are named in a note.
+        One utterance per row, in the order of the file; a note lists unknown columns.
 
     Raises:
-        MmerError: if the file cannot be read, lacks a needed column or has a bad row; names the line.
+        MmerError: if the file cannot be read, lacks a needed column or has an invalid row; the message states the line.
     """
     text = _text_of(path)
     rows = _csv_rows(path, text) if path.suffix.lower() in DELIMITERS else _json_rows(path, text)
@@ -48,14 +48,16 @@ def read_manifest(path: Path, *, allow_outside: bool = False) -> CorpusReading:
         unknown |= dict.fromkeys(name for name in row.cells if name not in NEEDED + OPTIONAL)
         utterances.append(_utterance(row, allow_outside=allow_outside))
     if not utterances:
-        raise MmerError(f"{path}: no utterance in it; it needs the columns {', '.join(NEEDED)} and a row for each")
+        raise MmerError(
+            f"{path}: no utterance found; expected the columns {', '.join(NEEDED)} and one row per utterance"
+        )
     notes = [_unknown_note(unknown)] if unknown else []
     return CorpusReading(root=path.parent, utterances=utterances, notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """One row with its place, so that an error can name it."""
+    """One row, with its file and line for error messages."""
 
     path: Path
     line: int
@@ -71,7 +73,7 @@ class _Row:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise self.error(f"{name} must be a text or a number, got {json.dumps(value)}")
         if name != "text" and any(0xDC80 <= ord(character) <= 0xDCFF for character in str(value)):
-            raise self.error(f"{name} holds bytes that are no UTF-8; save the table as UTF-8")
+            raise self.error(f"{name} holds bytes that are not UTF-8; save the table as UTF-8")
         return str(value)
 
     def number(self, name: str) -> float | None:
@@ -90,9 +92,9 @@ class _Row:
         number = self.number(name)
         if number is None:
             return None
-        # 2.0 passes: tables with gaps are often saved that way. Above 2**53 a float skips whole numbers.
+        # 2.0 is valid: tables with gaps are often saved that way. Above 2**53, floats skip whole numbers.
         if not number.is_integer() or not 0 <= number < 2**53:
-            raise self.error(f"{name} must be a whole number from 0 or empty, got {self.text(name)!r}")
+            raise self.error(f"{name} must be a whole number of at least 0 or empty, got {self.text(name)!r}")
         return int(number)
 
 
@@ -108,8 +110,8 @@ def _listed(names: Collection[str]) -> str:
 def _text_of(path: Path) -> str:
     known = (*DELIMITERS, *JSON_SUFFIXES)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise MmerError(f"the manifest {path} {what}; expected a file ({', '.join(known)})")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise MmerError(f"the manifest {path} {problem}; expected a file ({', '.join(known)})")
     if path.suffix.lower() not in known:
         raise MmerError(f"the manifest {path} has an unknown ending {path.suffix!r}; known: {', '.join(known)}")
     try:
@@ -134,8 +136,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[_Row]:
 
 
 def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields the records that are not blank, each with the line that it starts at."""
-    # Strict, since a lenient reader lets a stray quote swallow the rows that follow.
+    """Yields the non-blank records, each with the number of its first line."""
+    # Strict, since a lenient reader would take the rows after a stray quote as part of one cell.
     reader = csv.reader(StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()], strict=True)
     while True:
         line = reader.line_num + 1
@@ -158,7 +160,7 @@ def _json_rows(path: Path, text: str) -> Iterator[_Row]:
         except (ValueError, RecursionError) as error:
             raise _line_error(path, number, f"not readable as JSON: {getattr(error, 'msg', error)}") from None
         if not isinstance(cells, dict):
-            raise _line_error(path, number, f"expected one JSON object a line, got a {type(cells).__name__}")
+            raise _line_error(path, number, f"expected one JSON object per line, got a {type(cells).__name__}")
         _check_columns(path, number, list(cells))
         yield _Row(path=path, line=number, cells=cells)
 
@@ -166,19 +168,19 @@ def _json_rows(path: Path, text: str) -> Iterator[_Row]:
 def _check_columns(path: Path, line: int, found: list[str]) -> None:
     missing = [name for name in NEEDED if name not in found]
     if missing:
-        problem = f"missing columns {', '.join(missing)}; found {_listed(found)}; {_way_out(missing, found)}"
+        problem = f"missing columns {', '.join(missing)}; found {_listed(found)}; {_suggestion(missing, found)}"
         raise _line_error(path, line, problem)
-    twice = [name for name in NEEDED + OPTIONAL if found.count(name) > 1]
-    if twice:
-        raise _line_error(path, line, f"the column {twice[0]} occurs more than once")
+    repeated = [name for name in NEEDED + OPTIONAL if found.count(name) > 1]
+    if repeated:
+        raise _line_error(path, line, f"the column {repeated[0]} occurs more than once")
 
 
-def _way_out(missing: Collection[str], found: Sequence[str]) -> str:
+def _suggestion(missing: Collection[str], found: Sequence[str]) -> str:
     if len(found) == 1 and any(separator in found[0] for separator in ";\t,"):
         return "separate columns by commas in .csv and by tabs in .tsv"
     if {name.lower() for name in found} & set(missing):
         return "write their names in lower case"
-    return "add them, their cells may be empty (null in JSON)"
+    return "add them; their cells may be empty (null in JSON)"
 
 
 def _unknown_note(unknown: Collection[str]) -> str:
@@ -189,7 +191,7 @@ def _unknown_note(unknown: Collection[str]) -> str:
 
 def _utterance(row: _Row, *, allow_outside: bool) -> Utterance:
     if not row.text("id").strip():
-        raise row.error("the id is empty, every utterance needs one of its own")
+        raise row.error("the id is empty; every utterance needs a unique id")
     try:
         return Utterance(
             id=row.text("id"),
@@ -215,16 +217,16 @@ def _utterance(row: _Row, *, allow_outside: bool) -> Utterance:
 
 
 def _audio(row: _Row, *, allow_outside: bool) -> str:
-    """Returns the path of the recording, relative to the manifest's folder where it lies in it."""
+    """Returns the recording's path, relative to the manifest's folder if it lies inside."""
     named = row.text("audio")
     if not named:
         return ""
-    # By the letters only, symlinks not resolved: the check guards against a table that reaches out of its folder,
-    # while a folder whose recordings are links to another disk is the user's own, common choice.
+    # Compares the written paths without resolving symlinks: the check guards against a table that refers to files
+    # outside its folder, while links to recordings on another disk are common and the user's choice.
     folder = os.path.normpath(row.path.parent.absolute())
     target = PurePath(os.path.normpath(Path(folder, named)))
     if target.is_relative_to(folder):
         return target.relative_to(folder).as_posix()
     if not allow_outside:
-        raise row.error(f"audio {named!r} lies outside the manifest's folder; --allow-outside takes it all the same")
+        raise row.error(f"audio {named!r} lies outside the manifest's folder; pass --allow-outside to accept it")
     return PurePath(os.path.normpath(named)).as_posix()

@@ -33,7 +33,7 @@ _TWO = frozenset({"01", "02"})
 _ALLOWED = (frozenset({"01", "02", AUDIO_ONLY}), CHANNELS, EMOTIONS, _TWO, STATEMENTS, _TWO, _ACTORS)
 _CODES = re.compile(r"\d\d(?:-\d\d){6}")
 _SUFFIXES = (".wav", ".flac")
-_NAMED = 5  # how many impossible names a note spells out
+_LISTED = 5  # number of impossible names that a note lists
 
 
 def read_ravdess(root: Path) -> CorpusReading:
@@ -43,12 +43,12 @@ def read_ravdess(root: Path) -> CorpusReading:
         root: any folder above the recordings.
 
     Returns:
-        The audio-only recordings; files with another modality, format or an impossible code are told in notes.
+        The audio-only recordings; notes count the files with another modality or format, or an impossible code.
 
     Raises:
         MmerError: if no recording is found.
     """
-    # macOS puts a ._NAME beside every NAME on foreign disks; such a name has no codes.
+    # On disks of other systems, macOS adds a ._NAME to every NAME; such a name does not match.
     coded = sorted(path for path in root.rglob("*") if _CODES.fullmatch(path.stem) and path.is_file())
     possible = [path for path in coded if _is_possible(path.stem)]
     audio_only = [path for path in possible if path.stem.startswith(AUDIO_ONLY)]
@@ -71,8 +71,8 @@ def _is_possible(stem: str) -> bool:
 def _note_impossible(names: Sequence[str]) -> list[str]:
     if not names:
         return []
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return [f"skipped {len(names)} files with an impossible code: {', '.join(names[:_NAMED])}{more}"]
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return [f"skipped {len(names)} files with an impossible code: {', '.join(names[:_LISTED])}{more}"]
 
 
 def _note_count(count: int, kind: str) -> list[str]:

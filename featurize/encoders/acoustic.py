@@ -1,8 +1,8 @@
-"""Log-mel and MFCC by librosa: 25 ms windows every 10 ms, centred, of 16 kHz speech; no weights.
+"""Log-mel and MFCC features of 16 kHz speech by librosa: centred 25 ms windows every 10 ms, no weights.
 
-`logmel80` is normalized to zero mean and unit variance over all values of an utterance, which keeps
-the shape of the spectrum and drops the level. `mfcc39` (Davis and Mermelstein, 1980) keeps both: 13 coefficients, the
-level in the first, with first and second differences over nine frames.
+`logmel80` is normalized to zero mean and unit variance over all values of an utterance, which keeps the shape of the
+spectrum and removes the level. `mfcc39` (Davis and Mermelstein, 1980, doi:10.1109/TASSP.1980.1163420) keeps both: 13
+coefficients, of which the first holds the level, with first and second differences over nine frames.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,21 +17,21 @@ from cache.stream import Scalar, StreamSpec
 from featurize.encoders.base import InputPlan, Waveform
 from featurize.inputs.audio import RATE_HZ
 
-WINDOW, HOP, FFT = 400, 160, 512
-FLOOR = 1e-10  # power, librosa's own floor for decibels
+WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms, 10 ms, and the next power of two
+FLOOR = 1e-10  # of the power; the floor that librosa uses for decibels
 
 Features = npt.NDArray[np.float32]
 
 
 class AcousticEncoder:
-    """Frames of hand-made features, 100 a second.
+    """Encoder of hand-crafted features, 100 frames a second.
 
     Args:
-        name: what the stream is called.
+        name: name of the stream.
         source: ``logmel80`` or ``mfcc39``.
-        dtype: how values are stored.
-        versions: library versions, recorded.
-        limits: which inputs the run accepts, recorded.
+        dtype: type in which values are stored.
+        versions: library versions, recorded in the spec.
+        limits: limits of the inputs that the run accepts, recorded in the spec.
     """
 
     def __init__(
@@ -54,36 +54,36 @@ class AcousticEncoder:
         ]
 
     def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
-        """Counts frames from samples."""
+        """Computes the number of frames of each input from its number of samples."""
         counts = [1 + max(samples, FFT) // HOP for samples in sizes]
         return [InputPlan(rows=(count,), cost=count) for count in counts]
 
     def encode(self, inputs: Sequence[Waveform], *, precise: bool = False) -> list[tuple[Rows, ...]]:
-        """Gives the features of each 16 kHz waveform, ``(frames, dim)``."""
-        return [(self._features(_padded(waveform)),) for waveform in inputs]
+        """Computes the features of each 16 kHz waveform, ``(frames, dim)``."""
+        return [(self._features(_pad_to_window(waveform)),) for waveform in inputs]
 
 
 def logmel80(waveform: Waveform) -> Features:
-    """Gives 80 normalized log-mel bands, ``(frames, 80)``."""
+    """Computes 80 normalized log-mel bands, ``(frames, 80)``."""
     power = librosa.feature.melspectrogram(y=waveform, n_mels=80, **_WINDOWS)
     logmel = np.log(np.maximum(power, FLOOR)).T
     return np.asarray((logmel - logmel.mean()) / np.sqrt(logmel.var() + FLOOR), dtype=np.float32)
 
 
 def mfcc39(waveform: Waveform) -> Features:
-    """Gives 13 MFCC with first and second differences, ``(frames, 39)``."""
+    """Computes 13 MFCC with first and second differences, ``(frames, 39)``."""
     static = librosa.feature.mfcc(y=waveform, n_mfcc=13, **_WINDOWS)
     differences = [librosa.feature.delta(static, order=order, mode="nearest") for order in (1, 2)]
     return np.asarray(np.concatenate([static, *differences]).T, dtype=np.float32)
 
 
-def _padded(waveform: Waveform) -> Waveform:
-    missing = FFT - len(waveform)  # librosa warns of less
+def _pad_to_window(waveform: Waveform) -> Waveform:
+    missing = FFT - len(waveform)  # librosa warns of a waveform shorter than one window
     return np.pad(waveform, (0, missing)) if missing > 0 else waveform
 
 
 _WINDOWS: Mapping[str, Any] = {"sr": RATE_HZ, "n_fft": FFT, "win_length": WINDOW, "hop_length": HOP}
-FEATURES: Mapping[str, tuple[Callable[[Waveform], Features], str, int]] = {
+FEATURES: Mapping[str, tuple[Callable[[Waveform], Features], str, int]] = {  # source -> function, role, dim
     "logmel80": (logmel80, "mel", 80),
     "mfcc39": (mfcc39, "audio", 39),
 }

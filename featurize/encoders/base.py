@@ -1,4 +1,4 @@
-"""What the pipeline asks of an encoder."""
+"""The encoder protocol: the interface through which the pipeline plans and computes the rows of streams."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ Input_contra = TypeVar("Input_contra", contravariant=True)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputPlan:
-    """What an encoder will make of one input.
+    """The rows that an encoder will compute from one input, or the reason why it cannot.
 
     Attributes:
-        rows: rows in each of the encoder's streams, in their order; empty for a failure.
-        cost: what it takes of a batch's budget, in rows of the encoder.
-        turns: how many turns before it are spliced in.
-        note: what is noticed about the input, empty where nothing is.
-        failure: why the input cannot be encoded, empty where it can.
+        rows: number of rows in each of the encoder's streams, in the order of its specs; empty for a failure.
+        cost: share of a batch's budget, in rows of the encoder.
+        turns: number of preceding turns that are joined to the input.
+        note: remark about the input, empty if there is none.
+        failure: reason why the input cannot be encoded, empty if it can.
     """
 
     rows: tuple[int, ...] = ()
@@ -36,24 +36,24 @@ class InputPlan:
 
 
 class Encoder(Protocol[Size_contra, Input_contra]):
-    """Turns inputs into rows of its streams; a batch gives what its inputs would give alone.
+    """An encoder of waveforms or transcripts. A batch gives each input the rows that the input alone would give.
 
     Attributes:
         specs: one per stream, all of one modality.
-        start_weights: what heads start from, by name.
+        start_weights: pre-trained weights that heads start from, by name.
     """
 
     specs: list[StreamSpec]
     start_weights: Mapping[str, npt.NDArray[Any]]
 
     def plan(self, sizes: Sequence[Size_contra]) -> list[InputPlan]:
-        """Says what each input will take, from its size alone: samples at 16 kHz, or the turn itself."""
+        """Plans each input from its size alone: its number of samples at 16 kHz, or the turn itself."""
         ...
 
     def encode(self, inputs: Sequence[Input_contra], *, precise: bool = False) -> list[tuple[Rows, ...]]:
-        """Gives the rows of each stream for each input; in float32 whatever the precision if `precise`."""
+        """Computes the rows of each stream for each input; in float32 regardless of the precision if `precise`."""
         ...
 
 
-SpeechInput = Encoder[int, Waveform]
-TextInput = Encoder[Turn, Turn]
+WaveformEncoder = Encoder[int, Waveform]
+TranscriptEncoder = Encoder[Turn, Turn]

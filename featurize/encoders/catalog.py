@@ -1,4 +1,4 @@
-"""The encoders known by a short name, and how an encoder is asked for on the command line."""
+"""Catalog of encoders with a short name, and the syntax ``[NAME=]SOURCE[@LAYERS]`` of the command line."""
 
 import difflib
 import re
@@ -18,10 +18,10 @@ class EncoderSpec:
     Attributes:
         source: hub id, or ``built-in`` for encoders without files.
         modality: ``speech`` or ``text``.
-        role: of its stream: audio, mel, patches or text.
-        dim: width of a row.
+        role: role of its stream: audio, mel, patches or text.
+        dim: number of values of a row.
         rate_hz: rows per second of speech, 0 for text.
-        paper: where it was published.
+        paper: arXiv number or DOI of the publication.
     """
 
     source: str
@@ -73,12 +73,12 @@ ENCODERS: Mapping[str, EncoderSpec] = {
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderRequest:
-    """An encoder as asked for: ``[NAME=]SOURCE[@LAYERS]``.
+    """A requested encoder: ``[NAME=]SOURCE[@LAYERS]``.
 
     Attributes:
-        name: what its streams are called.
+        name: name of its streams.
         source: catalog name, hub id or folder.
-        layers: what is written after ``@``, each a stream of its own; ``last`` where nothing is.
+        layers: texts after ``@``, each a stream of its own; ``last`` if none is given.
     """
 
     name: str
@@ -87,20 +87,16 @@ class EncoderRequest:
 
     @property
     def location(self) -> str:
-        """Where its checkpoint is: hub id or folder."""
-        return location_of(self.source)
-
-
-def location_of(source: str) -> str:
-    """Gives the hub id of a catalog name, and any other source as it is."""
-    return ENCODERS[source].source if source in ENCODERS and ENCODERS[source].source != BUILT_IN else source
+        """Location of its checkpoint: the hub id of a catalog name, any other source unchanged."""
+        spec = ENCODERS.get(self.source)
+        return self.source if spec is None or spec.source == BUILT_IN else spec.source
 
 
 def parse_requests(texts: Sequence[str]) -> list[EncoderRequest]:
-    """Reads what was asked for; layers of one encoder asked for apart are computed in one pass.
+    """Reads encoder requests; several requests for layers of one encoder become one request and one pass.
 
     Raises:
-        MmerError: if a text is not understood, a source is unknown, or two sources share a name.
+        MmerError: if a text is invalid or repeated, a source is unknown, or two sources share a name.
 
     Example:
         >>> parse_requests(["roberta-base", "roberta-base@4"])
@@ -108,24 +104,25 @@ def parse_requests(texts: Sequence[str]) -> list[EncoderRequest]:
     """
     requests: dict[str, EncoderRequest] = {}
     for text in texts:
-        one = _parse(text)
-        other = requests.get(one.name)
-        if other and other.source != one.source:
+        request = _parse_request(text)
+        name, source, layers = request.name, request.source, request.layers
+        earlier = requests.get(name)
+        if earlier and earlier.source != source:
             raise MmerError(
-                f"{other.source} and {one.source} would both be called {one.name}; "
-                f"name one of them, as in --encoder {one.name}-2={one.source}"
+                f"{earlier.source} and {source} would both be called {name}; "
+                f"rename one of them, as in --encoder {name}-2={source}"
             )
-        if other and one.layers[0] in other.layers:
-            raise MmerError(f"encoder {text} is asked for twice")
-        layers = (*other.layers, *one.layers) if other else one.layers
-        requests[one.name] = EncoderRequest(name=one.name, source=one.source, layers=layers)
+        if earlier and layers[0] in earlier.layers:
+            raise MmerError(f"encoder {text} is requested twice; give it once")
+        layers = (*earlier.layers, *layers) if earlier else layers
+        requests[name] = EncoderRequest(name=name, source=source, layers=layers)
     return list(requests.values())
 
 
-def _parse(text: str) -> EncoderRequest:
+def _parse_request(text: str) -> EncoderRequest:
     match = re.fullmatch(r"(?:([^=/@]*)=)?(.+?)(?:@([^@/]*))?", text)
     if not match or match[1] == "" or match[3] == "":
-        raise MmerError(f"encoder {text!r} is not understood; write [NAME=]SOURCE[@LAYERS], such as bert-base@12")
+        raise MmerError(f"invalid encoder {text!r}; expected [NAME=]SOURCE[@LAYERS], such as bert-base@12")
     source, layers = match[2], match[3]
     whole = text.removeprefix(f"{match[1]}=") if match[1] else text
     if Path(whole).is_dir():  # a folder may have an @ in its name
@@ -136,7 +133,7 @@ def _parse(text: str) -> EncoderRequest:
         raise MmerError(f"encoder {text!r} needs a plain name without @, as in --encoder NAME={source!r}")
     if name == "ctc.chars" or name.endswith((".codes", ".tokens")):
         raise MmerError(
-            f"the name {name} is taken by another kind of stream; choose one, as in --encoder NAME={source}"
+            f"the name {name} is reserved for another kind of stream; choose another, as in --encoder NAME={source}"
         )
     plain = re.sub(r"\d+", lambda number: str(int(number[0])), layers or "last")  # 01 is layer 1
     return EncoderRequest(name=name, source=source, layers=(plain,))
@@ -145,6 +142,6 @@ def _parse(text: str) -> EncoderRequest:
 def _check_source(source: str) -> None:
     if source in ENCODERS or Path(source).is_dir() or re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
         return
-    near = difflib.get_close_matches(source, ENCODERS, n=3)
-    meant = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ENCODERS)};"
-    raise MmerError(f"unknown encoder {source!r}; {meant} (a hub id OWNER/NAME or a folder is taken too)")
+    similar = difflib.get_close_matches(source, ENCODERS, n=3)
+    proposal = f"did you mean {' or '.join(similar)}?" if similar else f"known: {', '.join(ENCODERS)};"
+    raise MmerError(f"unknown encoder {source!r}; {proposal} (a hub id OWNER/NAME or a folder is accepted too)")

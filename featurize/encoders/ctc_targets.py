@@ -1,4 +1,4 @@
-"""CTC targets: the characters of a transcript over wav2vec 2.0's 32 symbols."""
+"""CTC targets: the characters of a transcript in the 32-symbol vocabulary of wav2vec 2.0."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from featurize.inputs.transcript import CTC_SYMBOLS, Turn, ctc_ids, ctc_note, sp
 
 
 class CharacterTargets:
-    """Spells transcripts; it has no weights and runs anywhere.
+    """Encoder that spells transcripts; it has no weights and needs no device.
 
     Args:
         event_tags: ``strip`` or ``keep``.
-        versions: library versions, recorded.
+        versions: library versions, recorded in the spec.
     """
 
     def __init__(self, *, event_tags: str, versions: Mapping[str, str]) -> None:
@@ -35,7 +35,7 @@ class CharacterTargets:
         ]
 
     def plan(self, sizes: Sequence[Turn]) -> list[InputPlan]:
-        """Counts characters; a transcript without any gets no row and is no failure."""
+        """Counts characters; a transcript without any gets no row and is not a failure."""
         words = [spoken(turn.text, self._event_tags).text for turn in sizes]
         counts = [len(ctc_ids(text)) for text in words]
         return [
@@ -43,5 +43,5 @@ class CharacterTargets:
         ]
 
     def encode(self, inputs: Sequence[Turn], *, precise: bool = False) -> list[tuple[Rows, ...]]:
-        """Gives the symbols of each transcript, uint8 ``(characters, 1)``."""
+        """Returns the symbol indices of each transcript, uint8 ``(characters, 1)``."""
         return [(ctc_ids(spoken(turn.text, self._event_tags).text)[:, None],) for turn in inputs]

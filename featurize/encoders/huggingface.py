@@ -1,16 +1,13 @@
-"""Loads Hugging Face checkpoints from the hub cache or a folder.
+"""Hugging Face checkpoints: the supported model families, loading from the hub cache or a folder, and digests.
 
-safetensors are preferred; a ``.bin`` goes through torch's weights-only loader; remote code never runs.
-
-The families of Hugging Face models that encoders are made of, and what is particular about each.
-
-What of a model decides its features, as digests: its weights and its configuration.
+safetensors are preferred, a ``.bin`` is read by torch's weights-only loader, and remote code never runs. The digests
+cover what determines the features of a model: its weights and its configuration.
 """
 
 import json
 import math
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -30,6 +27,7 @@ from transformers import (
     DistilBertModel,
     HubertModel,
     PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     RobertaModel,
     ViTModel,
@@ -44,38 +42,38 @@ from transformers.utils.import_utils import is_protobuf_available, is_sentencepi
 from cache.errors import MmerError
 from featurize.inputs.audio import RATE_HZ
 
-UNUSED = "masked_spec_embed"  # SpecAugment's, never read in eval mode; random where a checkpoint lacks it
+UNUSED_WEIGHT = "masked_spec_embed"  # of SpecAugment, not read in eval mode; random if a checkpoint lacks it
 _SDPA: Mapping[str, Any] = {"attn_implementation": "sdpa"}
 _NO_POOLER: Mapping[str, Any] = {"add_pooling_layer": False}
-NOT_DECIDING = frozenset({"architectures", "transformers_version", "dtype", "torch_dtype"})
-QUANTIZER_PARTS = ("quantizer.", "project_q.", "project_hid.")
+IGNORED_CONFIG_FIELDS = frozenset({"architectures", "transformers_version", "dtype", "torch_dtype"})
+QUANTIZER_PREFIXES = ("quantizer.", "project_q.", "project_hid.")
 PREPROCESSOR = "preprocessor_config.json"
-HOP = 320  # samples from one frame to the next, in every family of speech
-PATCH = 16  # pixels along a side of a ViT patch
+HOP = 320  # samples between frames, the same in every family of speech models
+PATCH = 16  # height and width of a ViT patch, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """How the models of one ``model_type`` are loaded.
+    """The models of one Hugging Face ``model_type``: their class and how to load it.
 
     Attributes:
         model: class to load.
-        arguments: of its ``from_pretrained``, to leave out what no stream reads.
-        unread: a part of its base model that no forward pass reads, empty where there is none.
+        arguments: arguments of its ``from_pretrained``, among them those that omit modules no stream reads.
+        unused_module: submodule of the base model that no forward pass reads, empty if there is none.
     """
 
-    model: Any
+    model: type[PreTrainedModel]
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    unread: str = ""
+    unused_module: str = ""
 
 
 SPEECH_FAMILIES: Mapping[str, Family] = {
     "wav2vec2": Family(model=Wav2Vec2ForPreTraining, arguments=_SDPA),
     "hubert": Family(model=HubertModel, arguments=_SDPA),
-    "wavlm": Family(model=WavLMModel, arguments={"attn_implementation": "eager"}),  # it has no SDPA
-    # It has a convolution for positions, too, but takes them from its own embedding.
+    "wavlm": Family(model=WavLMModel, arguments={"attn_implementation": "eager"}),  # WavLM has no SDPA attention
+    # The conformer has a positional convolution as well, but reads positions from its own embedding.
     "wav2vec2-conformer": Family(
-        model=Wav2Vec2ConformerForPreTraining, arguments=_SDPA, unread="encoder.pos_conv_embed"
+        model=Wav2Vec2ConformerForPreTraining, arguments=_SDPA, unused_module="encoder.pos_conv_embed"
     ),
     "data2vec-audio": Family(model=Data2VecAudioModel, arguments=_SDPA),
 }
@@ -92,11 +90,11 @@ FAMILIES: Mapping[str, Family] = {**SPEECH_FAMILIES, **MEL_FAMILIES, **TEXT_FAMI
 
 
 def weights_digest(*modules: nn.Module) -> str:
-    """Digests names, types, shapes and values of weights, whatever file they came from."""
+    """Computes a digest of the names, types, shapes and values of weights, independent of their file format."""
     digest = blake2b(digest_size=16)
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
-            if name.endswith(UNUSED):
+            if name.endswith(UNUSED_WEIGHT):
                 continue
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -104,25 +102,26 @@ def weights_digest(*modules: nn.Module) -> str:
 
 
 def config_digest(config: PretrainedConfig) -> str:
-    """Digests what a configuration says that decides a feature: the shape of the model, not who made it.
+    """Computes a digest of the configuration fields that determine features, such as the shape of the model.
 
-    Only what differs from the defaults of its family counts: a default added by a later library changes nothing.
+    Only fields that differ from the defaults of the family count: a default that a later library adds changes nothing.
     """
-    told = config.to_diff_dict()
-    decides = {name: value for name, value in told.items() if name not in NOT_DECIDING and not name.startswith("_")}
-    return blake2b(json.dumps(decides, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    fields = config.to_diff_dict()
+    names = [name for name in fields if name not in IGNORED_CONFIG_FIELDS and not name.startswith("_")]
+    relevant = {name: fields[name] for name in names}
+    return blake2b(json.dumps(relevant, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubCheckpoint:
-    """A checkpoint that is at hand.
+    """A checkpoint that is available on this machine.
 
     Attributes:
-        location: hub id or folder, as Hugging Face takes it.
-        source: the same as it enters a stream's key: of a folder only its name.
+        location: hub id or folder, as Hugging Face accepts it.
+        source: the same for the key of a stream: a folder is reduced to its name.
         revision: commit of the hub repository, empty for a folder.
-        config: Hugging Face's.
-        trained_on: what fine-tuning left in its folder, empty elsewhere.
+        config: configuration of the model.
+        trained_on: record of the fine-tuning in its folder (``trained_on.json``), otherwise empty.
     """
 
     location: str
@@ -134,7 +133,14 @@ class HubCheckpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechCheckpoint:
-    """A loaded speech model; `pretraining` is the model with its quantizer where the checkpoint has one."""
+    """A loaded speech model.
+
+    Attributes:
+        base: the base model.
+        pretraining: the model with its quantizer, None if the checkpoint has none.
+        normalize: each utterance must have zero mean and unit variance.
+        note: remark about the checkpoint, empty if there is none.
+    """
 
     base: nn.Module
     pretraining: nn.Module | None
@@ -143,27 +149,29 @@ class SpeechCheckpoint:
 
 
 def open_checkpoint(source: str) -> HubCheckpoint:
-    """Finds a checkpoint and reads its configuration.
+    """Locates a checkpoint and reads its configuration.
 
     Args:
         source: hub id or folder.
 
     Raises:
-        MmerError: if it is not at hand, or of a family that mmer does not know.
+        MmerError: if it is not available, or of a model family that mmer does not support.
     """
-    with _told(source):
+    with _hub_errors(source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if config.model_type not in FAMILIES:
-        raise MmerError(f"{source} is of the family {config.model_type}; mmer takes {', '.join(FAMILIES)}")
+        raise MmerError(
+            f"{source} has the unsupported model type {config.model_type}; supported: {', '.join(FAMILIES)}"
+        )
     if getattr(config, "add_adapter", False):
-        raise MmerError(f"{source} ends in an adapter, which changes the frame rate; take a checkpoint without")
+        raise MmerError(f"{source} ends in an adapter, which changes the frame rate; use a checkpoint without one")
     folder = Path(source)
     return HubCheckpoint(
         location=source,
         source=folder.resolve().name if folder.is_dir() else source,
-        revision="" if folder.is_dir() else _revision(source),
+        revision="" if folder.is_dir() else _cached_revision(source),
         config=config,
-        trained_on=_trained_on(folder),
+        trained_on=_read_trained_on(folder),
     )
 
 
@@ -171,19 +179,19 @@ def load_speech(checkpoint: HubCheckpoint) -> SpeechCheckpoint:
     """Loads a speech model in float32.
 
     Raises:
-        MmerError: if weights are missing, its quantizer's included where only some of them are there.
+        MmerError: if weights are missing, or only some of the quantizer's weights are present.
     """
     hop = math.prod(checkpoint.config.conv_stride)
     if hop != HOP:
-        raise MmerError(f"{checkpoint.location} gives a frame every {hop} samples; mmer takes one every {HOP}")
+        raise MmerError(f"{checkpoint.location} has a frame every {hop} samples; mmer supports one every {HOP}")
     model, missing = _load(checkpoint)
-    quantizer_lost = {name for name in missing if name.startswith(QUANTIZER_PARTS)}
-    _refuse_missing(checkpoint, missing - quantizer_lost)
-    whole = {name for name in model.state_dict() if name.startswith(QUANTIZER_PARTS)}
-    if quantizer_lost and quantizer_lost != whole:
-        _refuse_missing(checkpoint, quantizer_lost)
-    normalize, note = _normalizes(checkpoint.location)
-    pretraining = model if whole and not quantizer_lost else None
+    missing_quantizer = {name for name in missing if name.startswith(QUANTIZER_PREFIXES)}
+    _check_complete(checkpoint, missing - missing_quantizer)
+    quantizer = {name for name in model.state_dict() if name.startswith(QUANTIZER_PREFIXES)}
+    if missing_quantizer != quantizer:  # a checkpoint without any of them is complete, but has no codes
+        _check_complete(checkpoint, missing_quantizer)
+    normalize, note = _read_normalization(checkpoint.location)
+    pretraining = model if quantizer and not missing_quantizer else None
     return SpeechCheckpoint(base=model.base_model, pretraining=pretraining, normalize=normalize, note=note)
 
 
@@ -195,17 +203,17 @@ def load_text(checkpoint: HubCheckpoint) -> tuple[nn.Module, PreTrainedTokenizer
     """
     if getattr(checkpoint.config, "conv_kernel_size", 0):
         raise MmerError(
-            f"{checkpoint.location} has a convolution after its first layer, as in DeBERTa v2; mmer takes those "
-            "without, such as microsoft/deberta-v3-base"
+            f"{checkpoint.location} has a convolution after its first layer, as DeBERTa v2 has; "
+            "use a checkpoint without it, such as microsoft/deberta-v3-base"
         )
     _check_sentencepiece(checkpoint.location)
     model, missing = _load(checkpoint)
-    _refuse_missing(checkpoint, missing)
-    with _told(checkpoint.location):
+    _check_complete(checkpoint, missing)
+    with _hub_errors(checkpoint.location):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.location, trust_remote_code=False)
-    # Hugging Face makes an empty tokenizer where the files of one are missing.
+    # Hugging Face builds an empty tokenizer if the files of the tokenizer are missing.
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise MmerError(f"{checkpoint.location} has no tokenizer; put its tokenizer.json beside the weights")
+        raise MmerError(f"{checkpoint.location} has no tokenizer; put its tokenizer.json next to the weights")
     return model, tokenizer
 
 
@@ -213,28 +221,28 @@ def load_vit(checkpoint: HubCheckpoint) -> nn.Module:
     """Loads a ViT in float32.
 
     Raises:
-        MmerError: if weights are missing, or its patches are not those of 16 by 16 pixels on a square image.
+        MmerError: if weights are missing, its image is not square, or its patches are not 16 by 16 pixels.
     """
-    config: Any = checkpoint.config
-    height, width = _pair(config.image_size)
-    if _pair(config.patch_size) != (PATCH, PATCH) or height != width or height % PATCH:
-        patch = " x ".join(str(side) for side in _pair(config.patch_size))
+    config: Any = checkpoint.config  # its fields depend on the family
+    height, width = _height_and_width(config.image_size)
+    if _height_and_width(config.patch_size) != (PATCH, PATCH) or height != width or height % PATCH:
+        patch = " x ".join(str(side) for side in _height_and_width(config.patch_size))
         raise MmerError(
             f"{checkpoint.location} cuts images of {height} x {width} into patches of {patch}; "
-            f"mmer takes square images and patches of {PATCH} x {PATCH}"
+            f"mmer supports square images and patches of {PATCH} x {PATCH}"
         )
     if config.num_channels not in {1, 3}:
-        raise MmerError(f"{checkpoint.location} reads {config.num_channels} channels; mmer takes 1, or 3 for RGB")
+        raise MmerError(f"{checkpoint.location} reads {config.num_channels} channels; mmer supports 1, or 3 for RGB")
     model, missing = _load(checkpoint)
-    _refuse_missing(checkpoint, missing)
+    _check_complete(checkpoint, missing)
     vit: nn.Module = model
     return vit
 
 
 def _load(checkpoint: HubCheckpoint) -> tuple[Any, set[str]]:
     family = FAMILIES[checkpoint.config.model_type]
-    with _told(checkpoint.location):
-        model, info = family.model.from_pretrained(
+    with _hub_errors(checkpoint.location):
+        loaded: Any = family.model.from_pretrained(
             checkpoint.location,
             output_loading_info=True,
             dtype=torch.float32,
@@ -242,77 +250,79 @@ def _load(checkpoint: HubCheckpoint) -> tuple[Any, set[str]]:
             trust_remote_code=False,
             **family.arguments,
         )
-    missing = {name for name in info["missing_keys"] if not name.endswith(UNUSED)}
-    if family.unread:
-        model.base_model.set_submodule(family.unread, nn.Identity())
-        missing = {name for name in missing if family.unread not in name}
+    model, info = loaded
+    missing = {name for name in info["missing_keys"] if not name.endswith(UNUSED_WEIGHT)}
+    if family.unused_module:
+        model.base_model.set_submodule(family.unused_module, nn.Identity())
+        missing = {name for name in missing if family.unused_module not in name}
     return model.eval(), missing
 
 
-def _refuse_missing(checkpoint: HubCheckpoint, missing: set[str]) -> None:
+def _check_complete(checkpoint: HubCheckpoint, missing: set[str]) -> None:
     if missing:
         raise MmerError(
             f"{checkpoint.location} lacks {len(missing)} weights (first: {min(missing)}); "
-            "features of random weights mean nothing: take a complete checkpoint"
+            "features of random weights are meaningless: use a complete checkpoint"
         )
 
 
-def _normalizes(location: str) -> tuple[bool, str]:
+def _read_normalization(location: str) -> tuple[bool, str]:
+    """Reads whether waveforms are normalized; also returns a note, empty if there is none."""
     try:
         extractor: Any = Wav2Vec2FeatureExtractor.from_pretrained(location)
     except (OSError, ValueError) as error:
         if _has_file(location, PREPROCESSOR):
             raise MmerError(f"{PREPROCESSOR} of {location} cannot be read; repair it or remove it") from error
-        return True, f"has no {PREPROCESSOR}: utterances are normalized, as is the default"
+        return True, f"has no {PREPROCESSOR}: utterances are normalized, which is the default"
     if extractor.sampling_rate != RATE_HZ:
-        raise MmerError(f"{location} wants speech at {extractor.sampling_rate} Hz; mmer gives {RATE_HZ} Hz")
+        raise MmerError(f"{location} expects speech at {extractor.sampling_rate} Hz; mmer supports {RATE_HZ} Hz")
     return bool(extractor.do_normalize), ""
 
 
 def _check_sentencepiece(location: str) -> None:
-    """Refuses a tokenizer that Hugging Face cannot convert here: DeBERTa's is published as a SentencePiece model."""
+    """Checks the packages that convert a SentencePiece model, the form in which DeBERTa's tokenizer is published."""
     available = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
-    lacking = [name for name, there in available.items() if not there]
-    if lacking and _has_file(location, "spm.model") and not _has_file(location, "tokenizer.json"):
+    missing = [name for name, installed in available.items() if not installed]
+    if missing and _has_file(location, "spm.model") and not _has_file(location, "tokenizer.json"):
         raise MmerError(
-            f"the tokenizer of {location} is a SentencePiece model, which needs {' and '.join(lacking)}; "
-            "pip install sentencepiece protobuf brings what is missing"
+            f"the tokenizer of {location} is a SentencePiece model, which needs {' and '.join(missing)}; "
+            "run `pip install sentencepiece protobuf`"
         )
 
 
 def _has_file(location: str, name: str) -> bool:
-    with _told(location):
+    with _hub_errors(location):
         return cached_file(location, name, _raise_exceptions_for_missing_entries=False) is not None
 
 
-def _pair(size: Any) -> tuple[int, int]:
-    """Gives height and width of what a configuration says as one number or as two."""
+def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """Returns the height and width that a configuration gives as one number or as two."""
     height, width = (size, size) if isinstance(size, int) else size
     return int(height), int(width)
 
 
-def _revision(source: str) -> str:
-    """Gives the commit of a hub repository, after which its folder in the hub cache is named."""
+def _cached_revision(source: str) -> str:
+    """Returns the commit of a hub repository, which is the name of its folder in the hub cache."""
     found = try_to_load_from_cache(source, "config.json")
     return Path(found).parent.name if isinstance(found, str) else ""
 
 
-def _trained_on(folder: Path) -> Mapping[str, object]:
+def _read_trained_on(folder: Path) -> Mapping[str, object]:
     path = folder / "trained_on.json"
     if not path.is_file():
         return {}
     try:
-        told = json.loads(path.read_text())
+        record = json.loads(path.read_text())
     except ValueError:
-        told = None
-    if not isinstance(told, dict) or not told:
-        raise MmerError(f"{path} must hold a JSON object that says which corpus and speakers the encoder has seen")
-    return told
+        record = None
+    if not isinstance(record, dict) or not record:
+        raise MmerError(f"{path} must hold a JSON object with the corpus and the speakers of the fine-tuning")
+    return record
 
 
 @contextmanager
-def _told(source: str) -> Iterator[None]:
-    """Turns what Hugging Face raises into one line."""
+def _hub_errors(source: str) -> Iterator[None]:
+    """Raises errors of Hugging Face as an `MmerError` of one line."""
     try:
         yield
     except pickle.UnpicklingError as error:
@@ -324,6 +334,6 @@ def _told(source: str) -> Iterator[None]:
         if Path(source).is_dir():
             raise MmerError(f"{source} holds no checkpoint that can be loaded: {why}") from error
         raise MmerError(
-            f"{source} is neither in the hub cache nor reachable; fetch it where there is a network by "
-            f"`hf download {source}`, or name a folder that holds it ({why})"
+            f"{source} is neither in the hub cache nor reachable; run `hf download {source}` where there is a network, "
+            f"or pass a folder that holds it ({why})"
         ) from error

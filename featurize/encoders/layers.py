@@ -1,4 +1,4 @@
-"""Which hidden states of an encoder a stream holds: the last, one, several stacked, or their mean."""
+"""Choice of hidden states for a stream: the encoder's output, one layer, several stacked, or their mean."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,18 +12,18 @@ from cache.errors import MmerError
 
 ALLOWED = "a number such as 12, several such as 4,8,12, `all`, or a mean such as mean9-12"
 LAST = "last"
-CONV = -1  # stands for what comes before the hidden states: the layer-normed features of the convolutions
+CONV = -1  # index of the layer-normed convolutional features, which precede the hidden states
 CONV_TEXT = "conv"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerChoice:
-    """The hidden states of one stream; index 0 is what enters the first layer, as in Hugging Face's ``hidden_states``.
+    """The hidden states of one stream; index 0 is the input of the first layer, as in Hugging Face's ``hidden_states``.
 
     Attributes:
-        text: as written after ``@``, or ``last``.
-        indices: hidden states to pick, or `CONV`; empty for the encoder's own output.
-        mean: average them instead of stacking them.
+        text: text after ``@``, or ``last``.
+        indices: hidden states to select, or `CONV`; empty for the encoder's output.
+        mean: average the hidden states instead of stacking them.
     """
 
     text: str
@@ -32,24 +32,29 @@ class LayerChoice:
 
     @property
     def stacked(self) -> int:
-        """How many layers a row holds, 0 where it holds a plain vector."""
+        """Number of layers stacked in a row, 0 for a plain vector."""
         return 0 if self.mean or (len(self.indices) < 2 and self.text != "all") else len(self.indices)
 
     @property
     def single(self) -> int | None:
-        """The hidden state that a row is, None for the encoder's output, a mean or a stack."""
+        """Index of the hidden state that a row holds, None for the encoder's output, a mean or a stack."""
         return self.indices[0] if len(self.indices) == 1 and not self.mean and not self.stacked else None
 
     def stream_name(self, name: str) -> str:
-        """Names its stream after the encoder's: ``NAME``, or ``NAME@LAYERS``."""
+        """Returns the name of the stream, ``NAME`` or ``NAME@LAYERS``."""
         return f"{name}@{self.text}" if self.indices else name
 
     def row_shape(self, dim: int) -> tuple[int, ...]:
-        """Gives the shape of a row, ``(dim,)`` or ``(layers, dim)``."""
+        """Returns the shape of a row, ``(dim,)`` or ``(layers, dim)``."""
         return (self.stacked, dim) if self.stacked else (dim,)
 
     def select(self, hidden: Mapping[int, Tensor], last: Tensor) -> Tensor:
-        """Picks from hidden states ``(batch, frames, dim)``: the same, or ``(batch, frames, layers, dim)``."""
+        """Selects rows ``(batch, frames, dim)``, or ``(batch, frames, layers, dim)`` if stacked.
+
+        Args:
+            hidden: hidden states by index, each ``(batch, frames, dim)``.
+            last: the encoder's output, ``(batch, frames, dim)``.
+        """
         if not self.indices:
             return last
         if self.stacked:
@@ -58,16 +63,16 @@ class LayerChoice:
 
 
 def parse_layers(text: str, *, layers: int, encoder: str, conv: bool = False) -> LayerChoice:
-    """Reads what is written after ``@``.
+    """Reads the layers after ``@``.
 
     Args:
-        text: the layers asked for, or ``last``.
-        layers: how many layers the encoder has; hidden states count from 0 to this number.
-        encoder: its name, for the error.
-        conv: whether it has features of convolutions to give.
+        text: the requested layers, or ``last``.
+        layers: number of layers of the encoder; hidden states count from 0 to this number.
+        encoder: name of the encoder, for the error.
+        conv: whether the encoder returns its convolutional features.
 
     Raises:
-        MmerError: if it is not understood or asks for a layer that the encoder lacks.
+        MmerError: if the text is invalid or names a layer that the encoder lacks.
 
     Example:
         >>> parse_layers("mean2-4", layers=12, encoder="a").indices
@@ -94,16 +99,16 @@ def parse_layers(text: str, *, layers: int, encoder: str, conv: bool = False) ->
 
 
 def parse_choices(texts: Sequence[str], *, layers: int, encoder: str, conv: bool = False) -> list[LayerChoice]:
-    """Reads all that is asked for of one encoder, each as `parse_layers` does."""
+    """Reads every requested choice of layers of one encoder, each as `parse_layers` does."""
     return [parse_layers(text, layers=layers, encoder=encoder, conv=conv) for text in texts]
 
 
 @contextmanager
-def tapped(layers: nn.ModuleList, wanted: set[int]) -> Iterator[dict[int, Tensor]]:
-    """Collects the wanted hidden states of one forward pass, and holds no other."""
+def captured_states(layers: nn.ModuleList, wanted: set[int]) -> Iterator[dict[int, Tensor]]:
+    """Collects the wanted hidden states of one forward pass by hooks and keeps no others in memory."""
     hidden: dict[int, Tensor] = {}
-    handles = [_tap_input(layers[0], hidden)] if 0 in wanted else []
-    handles += [_tap_output(layers[index - 1], index, hidden) for index in sorted(wanted) if index]
+    handles = [_capture_input(layers[0], hidden)] if 0 in wanted else []
+    handles += [_capture_output(layers[index - 1], index, hidden) for index in sorted(wanted) if index]
     try:
         yield hidden
     finally:
@@ -111,14 +116,14 @@ def tapped(layers: nn.ModuleList, wanted: set[int]) -> Iterator[dict[int, Tensor
             handle.remove()
 
 
-def _tap_input(layer: nn.Module, hidden: dict[int, Tensor]) -> torch.utils.hooks.RemovableHandle:
+def _capture_input(layer: nn.Module, hidden: dict[int, Tensor]) -> torch.utils.hooks.RemovableHandle:
     def keep(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         hidden[0] = arguments[0]
 
     return layer.register_forward_pre_hook(keep)
 
 
-def _tap_output(layer: nn.Module, index: int, hidden: dict[int, Tensor]) -> torch.utils.hooks.RemovableHandle:
+def _capture_output(layer: nn.Module, index: int, hidden: dict[int, Tensor]) -> torch.utils.hooks.RemovableHandle:
     def keep(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
         hidden[index] = output if isinstance(output, Tensor) else output[0]
 

@@ -1,10 +1,7 @@
-"""From what was asked for on the command line to encoders ready to run.
+"""Loading of encoders: turns requests of the command line into encoders that are ready to run.
 
-What every encoder of a checkpoint says of its streams alike.
-
-wav2vec 2.0 and its relatives: from a request to an encoder ready to run.
-
-Log-mel, MFCC and ViT over log-mel: from a request to an encoder ready to run.
+Encoders of speech are wav2vec 2.0 and its relatives, log-mel, MFCC, and ViT over log-mel; encoders of transcripts are
+language models and the CTC targets. All encoders of checkpoints share the fields of one stream spec.
 """
 
 from collections.abc import Sequence
@@ -16,8 +13,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from cache.errors import MmerError
-from cache.stream import SPEECH, TRANSCRIPT, Scalar, StreamSpec
-from featurize.encoders.base import SpeechInput, TextInput
+from cache.stream import SPEECH, TRANSCRIPT, StreamSpec
+from featurize.encoders.base import TranscriptEncoder, WaveformEncoder
 from featurize.encoders.catalog import ENCODERS, EncoderRequest
 from featurize.encoders.ctc_targets import CharacterTargets
 from featurize.encoders.huggingface import (
@@ -37,7 +34,7 @@ from featurize.encoders.options import PRECISIONS, EncodingOptions, library_vers
 from featurize.encoders.speech import PREPROCESSING as SPEECH_PREPROCESSING
 from featurize.encoders.speech import ChunkedEncoder, SpeechEncoder
 from featurize.encoders.start_weights import text_start_weights, vit_start_weights
-from featurize.encoders.text import TextEncoder, layers_of, tokenizer_digest
+from featurize.encoders.text import TextEncoder, text_layers, tokenizer_digest
 from featurize.encoders.tiny import (
     build_roberta_tiny,
     build_roberta_tiny_tokenizer,
@@ -48,45 +45,72 @@ from featurize.encoders.vit_mel import PREPROCESSING as VIT_PREPROCESSING
 from featurize.encoders.vit_mel import MelEncoder
 from featurize.inputs.audio import MIN_SAMPLES, RATE_HZ
 
-WITHOUT_NORMED = frozenset({"hubert"})  # models that keep the normed features of their convolutions to themselves
+WITHOUT_CONV_FEATURES = frozenset({"hubert"})  # models that do not return their layer-normed convolutional features
 LOGMEL = "logmel80"
 ACOUSTIC = ("logmel80", "mfcc39")
 
 
-def spec_of(
-    request: EncoderRequest, checkpoint: HubCheckpoint | None, options: EncodingOptions, **fields: Any
-) -> StreamSpec:
-    """Describes the streams of an encoder; its layers and shapes are set per stream.
+@dataclass(kw_only=True)
+class Encoders:
+    """Encoders ready to run, by the input that they consume.
 
-    Args:
-        request: as asked for.
-        checkpoint: where its weights are from; None for a built-in encoder.
-        options: how it runs.
-        fields: of the spec, those that are its own.
+    Attributes:
+        speech: encoders of waveforms.
+        text: encoders of transcripts.
+        notes: remarks about them, one line each.
     """
-    return StreamSpec(
-        name=request.name,
-        source=request.source if checkpoint is None else checkpoint.source,
-        revision="" if checkpoint is None else checkpoint.revision,
-        trained_on={} if checkpoint is None else checkpoint.trained_on,
-        shape=(1,),
-        dtype=options.dtype,
-        precision=options.precision,
-        versions=library_versions(),
-        **fields,
-    )
+
+    speech: list[WaveformEncoder] = field(default_factory=list)
+    text: list[TranscriptEncoder] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[SpeechInput, str]:
-    """Loads a speech encoder, in pieces where the options say so, and says what was noticed about it.
+def consumes(source: str) -> str:
+    """Returns the input that a source encodes, ``speech`` or ``transcript``.
 
     Raises:
-        MmerError: if its checkpoint is not at hand or cannot give what is asked of it.
+        MmerError: if it is neither a catalog name nor an available checkpoint.
     """
-    checkpoint, model = _checkpoint(request)
-    quantizer, start_weights, note = _quantizer(request, model, options)
+    if source in ENCODERS:
+        return SPEECH if ENCODERS[source].modality == "speech" else TRANSCRIPT
+    return TRANSCRIPT if open_checkpoint(source).config.model_type in TEXT_FAMILIES else SPEECH
+
+
+def load_encoders(requests: Sequence[EncoderRequest], options: EncodingOptions) -> Encoders:
+    """Loads the requested encoders.
+
+    Raises:
+        MmerError: if a checkpoint is not available or cannot satisfy its request.
+    """
+    loaded = Encoders()
+    for request in requests:
+        if consumes(request.source) == SPEECH:
+            speech_encoder, note = _load_waveform_encoder(request, options)
+            loaded.speech.append(speech_encoder)
+        else:
+            text_encoder, note = load_text_encoder(request, options)
+            loaded.text.append(text_encoder)
+        loaded.notes.extend([f"{request.name} {note}"] if note else [])
+    if options.codes and not any(spec.role == "codes" for encoder in loaded.speech for spec in encoder.specs):
+        raise MmerError("--codes needs an encoder with a quantizer, such as --encoder wav2vec2-base")
+    return loaded
+
+
+def character_targets(options: EncodingOptions) -> TranscriptEncoder:
+    """Builds the encoder of CTC targets, which needs only the transcripts."""
+    return CharacterTargets(event_tags=options.event_tags, versions=library_versions())
+
+
+def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[WaveformEncoder, str]:
+    """Loads wav2vec 2.0 or a relative, chunked if the options require it; also returns a note on it.
+
+    Raises:
+        MmerError: if its checkpoint is not available or cannot satisfy the request.
+    """
+    checkpoint, model = _load_speech_model(request)
+    quantizer, start_weights, note = _select_quantizer(request, model, options)
     config: Any = model.base.config
-    spec = spec_of(
+    spec = _template_spec(
         request,
         checkpoint,
         options,
@@ -106,13 +130,13 @@ def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tu
             request.layers,
             layers=int(config.num_hidden_layers),
             encoder=request.name,
-            conv=config.model_type not in WITHOUT_NORMED,
+            conv=config.model_type not in WITHOUT_CONV_FEATURES,
         ),
         normalize=model.normalize,
         device=options.device,
         precision=PRECISIONS[options.precision],
     )
-    notes = "; ".join(one for one in (model.note, note) if one)
+    notes = "; ".join(filter(None, (model.note, note)))
     if not options.chunk:
         return encoder, notes
     if options.max_seconds * RATE_HZ < MIN_SAMPLES:
@@ -120,36 +144,16 @@ def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tu
     return ChunkedEncoder(encoder, max_samples=int(options.max_seconds * RATE_HZ)), notes
 
 
-def load_acoustic_encoder(request: EncoderRequest, options: EncodingOptions) -> SpeechInput:
-    """Makes an encoder of hand-made features.
+def load_mel_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[WaveformEncoder, str]:
+    """Loads a ViT over log-mel; also returns a note on it.
 
     Raises:
-        MmerError: if librosa cannot be imported, or layers are asked for.
-    """
-    try:
-        from featurize.encoders.acoustic import AcousticEncoder
-    except ImportError as error:
-        raise MmerError(
-            f"{request.source} needs librosa ({error}); install it or leave {request.source} out"
-        ) from error
-    if request.layers != ("last",):
-        raise MmerError(f"{request.source} has no layers; got @{request.layers[-1]}")
-    limits = recorded_limits(options, chunk=False)
-    return AcousticEncoder(
-        name=request.name, source=request.source, dtype=options.dtype, versions=library_versions(), limits=limits
-    )
-
-
-def load_mel_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[SpeechInput, str]:
-    """Loads a ViT over log-mel, and says what was noticed about it.
-
-    Raises:
-        MmerError: if its checkpoint is not at hand or cannot give what is asked of it.
+        MmerError: if its checkpoint is not available or cannot satisfy the request.
     """
     mel = load_acoustic_encoder(EncoderRequest(name=LOGMEL, source=LOGMEL, layers=("last",)), options)
-    checkpoint, model = _vit(request)
+    checkpoint, model = _load_vit_model(request)
     start_weights, note = vit_start_weights(model, options.start_layers)
-    spec = spec_of(
+    spec = _template_spec(
         request,
         checkpoint,
         options,
@@ -171,103 +175,32 @@ def load_mel_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple
     return encoder, note
 
 
-@dataclass(kw_only=True)
-class Encoders:
-    """Encoders ready to run, by what they consume, and what was noticed while loading them."""
-
-    speech: list[SpeechInput] = field(default_factory=list)
-    text: list[TextInput] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def consumes(source: str) -> str:
-    """Says whether a source encodes speech or transcripts.
+def load_acoustic_encoder(request: EncoderRequest, options: EncodingOptions) -> WaveformEncoder:
+    """Builds an encoder of log-mel or MFCC.
 
     Raises:
-        MmerError: if it is no catalog name and no checkpoint at hand.
+        MmerError: if librosa cannot be imported, or the request names layers.
     """
-    if source in ENCODERS:
-        return SPEECH if ENCODERS[source].modality == "speech" else TRANSCRIPT
-    return TRANSCRIPT if open_checkpoint(source).config.model_type in TEXT_FAMILIES else SPEECH
+    try:
+        from featurize.encoders.acoustic import AcousticEncoder
+    except ImportError as error:
+        raise MmerError(
+            f"{request.source} needs librosa ({error}); install it or leave {request.source} out"
+        ) from error
+    if request.layers != ("last",):
+        raise MmerError(f"{request.source} has no layers; got @{request.layers[-1]}")
+    limits = recorded_limits(options, chunk=False)
+    return AcousticEncoder(
+        name=request.name, source=request.source, dtype=options.dtype, versions=library_versions(), limits=limits
+    )
 
 
-def load_encoders(requests: Sequence[EncoderRequest], options: EncodingOptions) -> Encoders:
-    """Loads what was asked for.
+def load_text_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[TranscriptEncoder, str]:
+    """Loads a language model over transcripts; also returns a note on it.
 
     Raises:
-        MmerError: if a checkpoint is not at hand or cannot give what is asked of it.
+        MmerError: if its checkpoint is not available or cannot satisfy the request.
     """
-    loaded = Encoders()
-    for request in requests:
-        if consumes(request.source) == SPEECH:
-            encoder, note = _speech(request, options)
-            loaded.speech.append(encoder)
-        else:
-            reader, note = _text(request, options)
-            loaded.text.append(reader)
-        loaded.notes.extend([f"{request.name} {note}"] if note else [])
-    if options.codes and not any(spec.role == "codes" for encoder in loaded.speech for spec in encoder.specs):
-        raise MmerError("--codes needs an encoder with a quantizer, such as --encoder wav2vec2-base")
-    return loaded
-
-
-def character_targets(options: EncodingOptions) -> TextInput:
-    """Gives the encoder of CTC targets, which needs nothing but the transcripts."""
-    return CharacterTargets(event_tags=options.event_tags, versions=library_versions())
-
-
-def _checkpoint(request: EncoderRequest) -> tuple[HubCheckpoint | None, SpeechCheckpoint]:
-    if request.source == "wav2vec2-tiny":
-        model = build_wav2vec2_tiny()
-        return None, SpeechCheckpoint(base=model.wav2vec2, pretraining=model, normalize=True, note="")
-    checkpoint = open_checkpoint(request.location)
-    return checkpoint, load_speech(checkpoint)
-
-
-def _quantizer(
-    request: EncoderRequest, model: SpeechCheckpoint, options: EncodingOptions
-) -> tuple[torch.nn.Module | None, dict[str, npt.NDArray[Any]], str]:
-    """Gives the quantizer where there is one and it is wanted, and the weights that LE-MER starts from."""
-    if options.codes is False:
-        return None, {}, ""
-    if model.pretraining is None:
-        if options.codes:
-            raise MmerError(
-                f"{request.source} has no quantizer, so no codes; take a pre-training checkpoint or --no-codes"
-            )
-        return None, {}, "has no quantizer: no codes"
-    whole: Any = model.pretraining
-    parts = {
-        "codevectors": whole.quantizer.codevectors[0],
-        "project_q.weight": whole.project_q.weight,
-        "project_q.bias": whole.project_q.bias,
-        "project_hid.weight": whole.project_hid.weight,
-        "project_hid.bias": whole.project_hid.bias,
-    }
-    return whole.quantizer, {name: part.detach().cpu().numpy() for name, part in parts.items()}, ""
-
-
-def _vit(request: EncoderRequest) -> tuple[HubCheckpoint | None, Any]:
-    if request.source == "vit-mel-tiny":
-        return None, build_vit_mel_tiny()
-    checkpoint = open_checkpoint(request.location)
-    return checkpoint, load_vit(checkpoint)
-
-
-def _speech(request: EncoderRequest, options: EncodingOptions) -> tuple[SpeechInput, str]:
-    if request.source in ACOUSTIC:
-        return load_acoustic_encoder(request, options), ""
-    return load_mel_encoder(request, options) if _sees(request) else load_speech_encoder(request, options)
-
-
-def _sees(request: EncoderRequest) -> bool:
-    """Tells whether a speech encoder looks at an image of log-mel."""
-    if request.source in ENCODERS:
-        return ENCODERS[request.source].role == "patches"
-    return open_checkpoint(request.source).config.model_type in MEL_FAMILIES
-
-
-def _text(request: EncoderRequest, options: EncodingOptions) -> tuple[TextInput, str]:
     checkpoint: HubCheckpoint | None = None
     if request.source == "roberta-tiny":
         model: Any = build_roberta_tiny()
@@ -275,10 +208,10 @@ def _text(request: EncoderRequest, options: EncodingOptions) -> tuple[TextInput,
     else:
         checkpoint = open_checkpoint(request.location)
         model, tokenizer = load_text(checkpoint)
-    layers = layers_of(model)
+    layers = text_layers(model)
     choices = parse_choices(request.layers, layers=len(layers), encoder=request.name)
     start_weights, note = text_start_weights(model, layers, choices, options.start_layers)
-    spec = spec_of(
+    spec = _template_spec(
         request,
         checkpoint,
         options,
@@ -289,7 +222,9 @@ def _text(request: EncoderRequest, options: EncodingOptions) -> tuple[TextInput,
             "tokenizer": tokenizer_digest(tokenizer),
             "event_tags": options.event_tags,
             "truncate": options.truncate,
-            **_splicing(options),
+            # only if requested, so that the keys of runs without them stay what they were
+            **({"history": options.history} if options.history else {}),
+            **({"max_tokens": options.max_tokens} if options.max_tokens else {}),
         },
         limits={"start_layers": options.start_layers} if start_weights else {},
     )
@@ -302,14 +237,83 @@ def _text(request: EncoderRequest, options: EncodingOptions) -> tuple[TextInput,
         event_tags=options.event_tags,
         truncate=options.truncate,
         history=options.history,
-        longest=options.max_tokens,
+        max_tokens=options.max_tokens,
         device=options.device,
         precision=PRECISIONS[options.precision],
     )
     return encoder, note
 
 
-def _splicing(options: EncodingOptions) -> dict[str, Scalar]:
-    """Gives what decides a text beside the transcript, as far as asked for: the keys of all other runs stay."""
-    asked = {"history": options.history, "max_tokens": options.max_tokens}
-    return {name: value for name, value in asked.items() if value}
+def _template_spec(
+    request: EncoderRequest, checkpoint: HubCheckpoint | None, options: EncodingOptions, **fields: Any
+) -> StreamSpec:
+    """Builds the spec that the streams of an encoder share; layers and shape are set for each stream.
+
+    Args:
+        request: the requested encoder.
+        checkpoint: source of its weights; None for a built-in encoder.
+        options: options of the run.
+        fields: fields of the spec that depend on the kind of encoder.
+    """
+    return StreamSpec(
+        name=request.name,
+        source=request.source if checkpoint is None else checkpoint.source,
+        revision="" if checkpoint is None else checkpoint.revision,
+        trained_on={} if checkpoint is None else checkpoint.trained_on,
+        shape=(1,),
+        dtype=options.dtype,
+        precision=options.precision,
+        versions=library_versions(),
+        **fields,
+    )
+
+
+def _load_waveform_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[WaveformEncoder, str]:
+    if request.source in ACOUSTIC:
+        return load_acoustic_encoder(request, options), ""
+    return load_mel_encoder(request, options) if _reads_images(request) else load_speech_encoder(request, options)
+
+
+def _reads_images(request: EncoderRequest) -> bool:
+    """Returns whether a speech encoder reads an image of log-mel."""
+    if request.source in ENCODERS:
+        return ENCODERS[request.source].role == "patches"
+    return open_checkpoint(request.source).config.model_type in MEL_FAMILIES
+
+
+def _load_speech_model(request: EncoderRequest) -> tuple[HubCheckpoint | None, SpeechCheckpoint]:
+    if request.source == "wav2vec2-tiny":
+        model = build_wav2vec2_tiny()
+        return None, SpeechCheckpoint(base=model.wav2vec2, pretraining=model, normalize=True, note="")
+    checkpoint = open_checkpoint(request.location)
+    return checkpoint, load_speech(checkpoint)
+
+
+def _select_quantizer(
+    request: EncoderRequest, model: SpeechCheckpoint, options: EncodingOptions
+) -> tuple[torch.nn.Module | None, dict[str, npt.NDArray[Any]], str]:
+    """Selects the quantizer if available and wanted, with the weights that LE-MER starts from and a note."""
+    if options.codes is False:
+        return None, {}, ""
+    if model.pretraining is None:
+        if options.codes:
+            raise MmerError(
+                f"{request.source} has no quantizer, so no codes; use a pre-training checkpoint or pass --no-codes"
+            )
+        return None, {}, "has no quantizer: no codes"
+    pretraining: Any = model.pretraining
+    weights = {
+        "codevectors": pretraining.quantizer.codevectors[0],
+        "project_q.weight": pretraining.project_q.weight,
+        "project_q.bias": pretraining.project_q.bias,
+        "project_hid.weight": pretraining.project_hid.weight,
+        "project_hid.bias": pretraining.project_hid.bias,
+    }
+    return pretraining.quantizer, {name: tensor.detach().cpu().numpy() for name, tensor in weights.items()}, ""
+
+
+def _load_vit_model(request: EncoderRequest) -> tuple[HubCheckpoint | None, Any]:
+    if request.source == "vit-mel-tiny":
+        return None, build_vit_mel_tiny()
+    checkpoint = open_checkpoint(request.location)
+    return checkpoint, load_vit(checkpoint)

@@ -1,4 +1,4 @@
-"""How encoders run, what they accept, and which library versions did it."""
+"""Options of encoders: device, precision, limits of inputs; and the library versions that a spec records."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ RECORDED: Mapping[str, str] = {  # name in a stream's spec -> distribution
 
 @dataclass(frozen=True, kw_only=True)
 class EncodingOptions:
-    """How encoders run and what they accept.
+    """Options of a run that apply to all its encoders.
 
     Attributes:
-        device: where they run.
-        dtype: how features are stored.
-        precision: type Transformers compute in.
-        codes: quantizer codes: True wanted, False not wanted, None where the checkpoint has them.
+        device: device on which encoders run.
+        dtype: type in which features are stored.
+        precision: type in which Transformers compute.
+        codes: quantizer codes: True requires them, False omits them, None computes them if the checkpoint has them.
         event_tags: ``strip`` or ``keep``.
         truncate: cut transcripts that are too long instead of failing.
-        history: how many turns of the dialogue before an utterance its text encoder reads too.
-        max_tokens: longest text, special tokens included; None for what the encoder takes.
-        max_seconds: longest utterance.
-        chunk: encode longer ones in pieces instead of failing.
-        start_layers: how many pre-trained layers are kept for JFM to start from.
+        history: number of preceding turns of the dialogue that a text encoder reads with an utterance.
+        max_tokens: maximum number of tokens of a text, special tokens included; None for the encoder's limit.
+        max_seconds: maximum duration of an utterance.
+        chunk: encode longer utterances in pieces instead of failing.
+        start_layers: number of pre-trained layers that are stored for JFM to start from.
     """
 
     device: torch.device
@@ -52,7 +52,7 @@ class EncodingOptions:
 
 
 def recorded_limits(options: EncodingOptions, *, chunk: bool) -> dict[str, Scalar]:
-    """Gives what a stream's spec records of the inputs accepted."""
+    """Returns the limits of inputs that a stream's spec records."""
     return {"max_seconds": options.max_seconds, "chunk": chunk}
 
 

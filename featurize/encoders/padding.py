@@ -1,8 +1,8 @@
-"""Batches of speech that give what each utterance would give alone.
+"""Exact batching of speech: padding that leaves the features of each utterance as they are without a batch.
 
-Three remedies together are exact: the first layer's group norm takes its statistics over the valid samples only,
-the Transformer gets the boolean mask of valid frames, and padded frames are zero where they enter a convolution after
-the feature encoder: those for positions, several in data2vec, and one in each layer of a conformer.
+Three remedies together are exact: the group norm of the first layer computes its statistics over the valid samples
+only, the Transformer receives the boolean mask of valid frames, and padded frames are set to zero before every
+convolution after the feature encoder: the positional ones (several in data2vec) and one in each conformer layer.
 """
 
 import warnings
@@ -24,7 +24,7 @@ def pad_waveforms(waveforms: Sequence[npt.NDArray[np.float32]], device: torch.de
 
 
 def valid_mask(lengths: Sequence[int], device: torch.device) -> Tensor | None:
-    """Gives True where a frame is valid, bool ``(batch, frames)``, or None where nothing is padded."""
+    """Builds the mask of valid frames, bool ``(batch, frames)``, or returns None if nothing is padded."""
     if min(lengths) == max(lengths):
         return None
     positions = torch.arange(max(lengths), device=device)
@@ -32,7 +32,7 @@ def valid_mask(lengths: Sequence[int], device: torch.device) -> Tensor | None:
 
 
 def conv_lengths(samples: int, kernels: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """Gives the length after each convolution without padding.
+    """Computes the length after each convolution without padding.
 
     Example:
         >>> conv_lengths(72_000, (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))[-1]
@@ -46,15 +46,15 @@ def conv_lengths(samples: int, kernels: Sequence[int], strides: Sequence[int]) -
 
 
 def encode_waveforms(feature_encoder: nn.Module, waveforms: Tensor, first_lengths: Sequence[int]) -> Tensor:
-    """Runs the convolutional feature encoder of wav2vec 2.0 or a relative, exact for every utterance of a batch.
+    """Computes the convolutional features of wav2vec 2.0 and its relatives, exact for each utterance of a batch.
 
     Args:
-        feature_encoder: Hugging Face's, with its ``conv_layers``.
+        feature_encoder: the feature encoder of Hugging Face's model, with ``conv_layers``.
         waveforms: ``(batch, samples)``, zeros on the right.
         first_lengths: valid length of each utterance after the first convolution.
 
     Returns:
-        ``(batch, frames, dim)``; frames beyond an utterance's own are meaningless.
+        ``(batch, frames, dim)``; frames after the end of an utterance are meaningless.
     """
     hidden = waveforms[:, None]  # (batch, 1, samples)
     for layer in feature_encoder.conv_layers:  # type: ignore[union-attr]
@@ -66,24 +66,25 @@ def encode_waveforms(feature_encoder: nn.Module, waveforms: Tensor, first_length
 
 
 @contextmanager
-def padding_kept_out(transformer: nn.Module, mask: Tensor | None) -> Iterator[None]:
-    """Zeroes padded frames where they enter a convolution of a Transformer, whatever came before it.
+def zeroed_padding(transformer: nn.Module, mask: Tensor | None) -> Iterator[None]:
+    """Sets padded frames to zero before every convolution of a Transformer.
 
-    The encoders zero them by the mask once, before the first layer; HuBERT's batch norm, the layers of data2vec's
-    positions and those of a conformer make them non-zero again.
+    Hugging Face's encoders set them to zero once, before the first layer; HuBERT's batch norm, data2vec's positional
+    layers and conformer layers make them non-zero again.
 
     Args:
-        transformer: Hugging Face's ``encoder``.
-        mask: True where a frame is valid, ``(batch, frames)``, or None where nothing is padded.
+        transformer: the ``encoder`` of Hugging Face's model.
+        mask: True where a frame is valid, ``(batch, frames)``, or None if nothing is padded.
     """
     handles = []
     if mask is not None:
         valid = mask[:, None]  # (batch, 1, frames)
-        wide = [one for one in transformer.modules() if isinstance(one, nn.Conv1d) and one.kernel_size[0] > 1]
-        handles = [one.register_forward_pre_hook(lambda module, inputs: (inputs[0] * valid,)) for one in wide]
+        convolutions = [module for module in transformer.modules() if isinstance(module, nn.Conv1d)]
+        wide = [module for module in convolutions if module.kernel_size[0] > 1]
+        handles = [module.register_forward_pre_hook(lambda _, inputs: (inputs[0] * valid,)) for module in wide]
     try:
         with warnings.catch_warnings():
-            # WavLM's boolean mask meets its float position bias; torch handles both and warns
+            # WavLM combines a boolean mask with a float position bias; torch handles this correctly, but warns
             warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
             yield
     finally:
@@ -92,11 +93,11 @@ def padding_kept_out(transformer: nn.Module, mask: Tensor | None) -> Iterator[No
 
 
 def _valid_group_norm(norm: nn.GroupNorm, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Normalizes each utterance over its own samples, ``(batch, channels, samples)``."""
+    """Normalizes each utterance of ``(batch, channels, samples)`` over its valid samples."""
     if min(lengths) == max(lengths):
         whole: Tensor = norm(hidden)
         return whole
     normed = torch.zeros_like(hidden)
-    for index, length in enumerate(lengths):  # sliced, not weighted: the very kernel that one utterance alone runs
+    for index, length in enumerate(lengths):  # slices, not weights: the same kernel runs as for a single utterance
         normed[index : index + 1, :, :length] = norm(hidden[index : index + 1, :, :length])
     return normed

@@ -1,11 +1,10 @@
-"""wav2vec 2.0 and its relatives: frames, hidden layers and quantizer codes in one pass.
+"""wav2vec 2.0 and its relatives: frames, hidden layers and quantizer codes in one pass, long recordings in pieces.
 
 Papers: wav2vec 2.0 (Baevski et al., 2020, arXiv:2006.11477), HuBERT (Hsu et al., 2021, arXiv:2106.07447), WavLM (Chen
 et al., 2022, arXiv:2110.13900), XLS-R (Babu et al., 2022, arXiv:2111.09296), data2vec (Baevski et al., 2022,
 arXiv:2202.03555), wav2vec 2.0 with conformer layers (Wang et al., 2020, arXiv:2010.05171). The convolutions of the
-feature encoder and the quantizer always run in float32: bfloat16 flips 6% of codes.
-
-Long recordings in pieces: as many frames as in one piece, each piece encoded on its own.
+feature encoder and the quantizer always run in float32: bfloat16 flips 6% of codes. A recording in pieces gets as many
+frames as in one piece; each piece is encoded independently.
 """
 
 import copy
@@ -22,13 +21,13 @@ from torch.nn.utils import parametrize
 
 from cache.rows import Rows
 from cache.stream import Scalar, StreamSpec
-from featurize.encoders.base import InputPlan, SpeechInput, Waveform
-from featurize.encoders.layers import CONV, LayerChoice, tapped
-from featurize.encoders.padding import conv_lengths, encode_waveforms, pad_waveforms, padding_kept_out, valid_mask
+from featurize.encoders.base import InputPlan, Waveform, WaveformEncoder
+from featurize.encoders.layers import CONV, LayerChoice, captured_states
+from featurize.encoders.padding import conv_lengths, encode_waveforms, pad_waveforms, valid_mask, zeroed_padding
 from featurize.inputs.audio import MIN_SAMPLES, RATE_HZ
 
 PREPROCESSING: Mapping[str, Scalar] = {"rate_hz": RATE_HZ, "resampler": "soxr HQ", "min_samples": MIN_SAMPLES}
-HOP, FIELD = 320, 400  # stride and receptive field of the wav2vec 2.0 feature encoder, in samples
+HOP, RECEPTIVE_FIELD = 320, 400  # stride and receptive field of the wav2vec 2.0 feature encoder, in samples
 
 
 class SpeechEncoder:
@@ -37,13 +36,13 @@ class SpeechEncoder:
     Args:
         base: Hugging Face's base model, in eval mode and float32.
         quantizer: its quantizer if codes are wanted, None otherwise.
-        quantizer_weights: digest of all that decides codes and start weights.
-        start_weights: what heads start from, by name.
-        spec: of the encoder; its name is the stream's, its layers are set per choice.
+        quantizer_weights: digest of all weights that determine codes and start weights.
+        start_weights: pre-trained weights that heads start from, by name.
+        spec: spec that all streams share; name, layers and shape are set for each choice.
         choices: hidden states of each stream of frames.
         normalize: zero mean and unit variance per utterance, as the checkpoint's feature extractor does.
-        device: where to run.
-        precision: type the Transformer computes in.
+        device: device on which the encoder runs.
+        precision: type in which the Transformer computes.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class SpeechEncoder:
         self.specs = self._specs(spec, dim=int(config.hidden_size), conv_dim=int(config.conv_dim[-1]))
 
     def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
-        """Counts frames and codes from samples."""
+        """Computes the number of frames and codes of each input from its number of samples."""
         frames = [self._lengths(max(samples, MIN_SAMPLES))[-1] for samples in sizes]
         return [InputPlan(rows=(count,) * len(self.specs), cost=count) for count in frames]
 
@@ -92,7 +91,7 @@ class SpeechEncoder:
                 pad_waveforms(waveforms, self.device),
                 [length[0] for length in lengths],
             )
-            projected, normed = _projected(self.base, conv)
+            projected, normed = _project(self.base, conv)
             hidden, last = self._transformed(projected, frames, torch.float32 if precise else self._precision)
             outputs = [choice.select({**hidden, CONV: normed}, last) for choice in self.choices]
             if self._quantizer is not None:
@@ -103,7 +102,7 @@ class SpeechEncoder:
     def prepare(self, waveform: Waveform) -> Waveform:
         """Normalizes a waveform over its own samples, then pads it to one frame."""
         if self.normalize:
-            # the same numbers as Wav2Vec2FeatureExtractor, whose 1e-7 guards silence
+            # the same values as Wav2Vec2FeatureExtractor, whose 1e-7 prevents a division by zero for silence
             waveform = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
         missing = MIN_SAMPLES - len(waveform)
         return np.pad(waveform, (0, missing)) if missing > 0 else waveform
@@ -125,17 +124,17 @@ class SpeechEncoder:
     def _transformed(
         self, projected: Tensor, frames: Sequence[int], precision: torch.dtype
     ) -> tuple[Mapping[int, Tensor], Tensor]:
-        """Gives the hidden states that are wanted, and the output."""
+        """Computes the wanted hidden states by index, and the output, each ``(batch, frames, dim)``."""
         transformer: Any = self._transformers[precision]
         mask = valid_mask(frames, self.device)
-        with tapped(transformer.layers, self._wanted) as hidden, padding_kept_out(transformer, mask):
+        with captured_states(transformer.layers, self._wanted) as hidden, zeroed_padding(transformer, mask):
             last = transformer(projected.to(precision), attention_mask=mask).last_hidden_state
         return hidden, last
 
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """Keeps convolutions on a GPU from rounding to TF32, which is on by default and flips codes as bfloat16 does."""
+    """Switches off TF32 for convolutions on a GPU: it is on by default and flips codes as bfloat16 does."""
     if device.type != "cuda":
         yield
         return
@@ -144,7 +143,7 @@ def full_float32(device: torch.device) -> Iterator[None]:
 
 
 def quantizer_codes(quantizer: nn.Module, normed: Tensor) -> Tensor:
-    """Picks the codevector of each group as the quantizer does in eval mode.
+    """Selects the code vector of each group as the quantizer does in eval mode.
 
     Args:
         quantizer: Hugging Face's ``Wav2Vec2GumbelVectorQuantizer``.
@@ -158,46 +157,46 @@ def quantizer_codes(quantizer: nn.Module, normed: Tensor) -> Tensor:
 
 
 class ChunkedEncoder:
-    """Encodes recordings longer than a limit in pieces, all others as they are.
+    """A speech encoder that encodes recordings longer than a limit in pieces, all others unchanged.
 
     Args:
         encoder: a speech encoder of 50 frames a second.
-        max_samples: longest piece.
+        max_samples: maximum length of a piece, in samples.
     """
 
-    def __init__(self, encoder: SpeechInput, *, max_samples: int) -> None:
-        if max_samples < FIELD:
-            raise ValueError(f"pieces must hold at least {FIELD} samples, one frame; got {max_samples}")
+    def __init__(self, encoder: WaveformEncoder, *, max_samples: int) -> None:
+        if max_samples < RECEPTIVE_FIELD:
+            raise ValueError(f"pieces must hold at least {RECEPTIVE_FIELD} samples, one frame; got {max_samples}")
         self.specs = encoder.specs
         self.start_weights: Mapping[str, npt.NDArray[Any]] = encoder.start_weights
-        self.whole = encoder
+        self.encoder = encoder
         self._max_samples = max_samples
 
     def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
-        """Counts frames of the whole; a long recording costs as much as its longest piece."""
-        whole = self.whole.plan(sizes)
-        longest = self.whole.plan([min(samples, self._max_samples) for samples in sizes])
+        """Computes the frames of whole recordings; a long one costs as much of a batch as its longest piece."""
+        whole = self.encoder.plan(sizes)
+        longest = self.encoder.plan([min(samples, self._max_samples) for samples in sizes])
         return [
-            InputPlan(rows=one.rows, cost=piece.cost, note=self._note(samples), failure=one.failure)
-            for one, piece, samples in zip(whole, longest, sizes, strict=True)
+            InputPlan(rows=recording.rows, cost=piece.cost, note=self._note(samples), failure=recording.failure)
+            for recording, piece, samples in zip(whole, longest, sizes, strict=True)
         ]
 
     def encode(self, inputs: Sequence[Waveform], *, precise: bool = False) -> list[tuple[Rows, ...]]:
-        """Encodes 16 kHz waveforms, piece by piece where they are long."""
+        """Encodes 16 kHz waveforms ``(samples,)``, long ones piece by piece."""
         if all(len(waveform) <= self._max_samples for waveform in inputs):
-            return self.whole.encode(inputs, precise=precise)
-        return [self._encode_one(waveform, precise) for waveform in inputs]
+            return self.encoder.encode(inputs, precise=precise)
+        return [self._encode_in_pieces(waveform, precise) for waveform in inputs]
 
-    def _encode_one(self, waveform: Waveform, precise: bool) -> tuple[Rows, ...]:
-        pieces = [self.whole.encode([piece], precise=precise)[0] for piece in self._pieces(waveform)]
+    def _encode_in_pieces(self, waveform: Waveform, precise: bool) -> tuple[Rows, ...]:
+        pieces = [self.encoder.encode([piece], precise=precise)[0] for piece in self._pieces(waveform)]
         return tuple(np.concatenate(rows) for rows in zip(*pieces, strict=True))
 
     def _pieces(self, waveform: Waveform) -> list[Waveform]:
         if len(waveform) <= self._max_samples:
             return [waveform]
-        total, each = _frames(len(waveform)), _frames(self._max_samples)
-        starts = range(0, total, each)
-        return [waveform[start * HOP : (min(start + each, total) - 1) * HOP + FIELD] for start in starts]
+        total, per_piece = _frames(len(waveform)), _frames(self._max_samples)
+        bounds = [(start, min(start + per_piece, total)) for start in range(0, total, per_piece)]
+        return [waveform[start * HOP : (end - 1) * HOP + RECEPTIVE_FIELD] for start, end in bounds]
 
     def _note(self, samples: int) -> str:
         pieces = 1 if samples <= self._max_samples else -(-_frames(samples) // _frames(self._max_samples))
@@ -205,9 +204,10 @@ class ChunkedEncoder:
 
 
 def _in_precision(transformer: Any, precision: torch.dtype) -> Any:
-    """Copies a Transformer into another type, all but the frequencies of rotary positions.
+    """Copies a Transformer into another type, except the frequencies of rotary positions.
 
-    The conformer computes angles in the type of its frequencies, once per length; bfloat16 cannot count beyond 256.
+    The conformer computes angles in the type of its frequencies, once per length; bfloat16 represents consecutive whole
+    numbers only up to 256.
     """
     copied = copy.deepcopy(transformer).to(precision)
     rotary: Any = getattr(copied, "embed_positions", None)
@@ -218,12 +218,12 @@ def _in_precision(transformer: Any, precision: torch.dtype) -> Any:
 
 
 def _fold_weight_norm(base: nn.Module) -> None:
-    """Computes the weights of the positional convolution once; otherwise every call does, to the same bits."""
+    """Computes the weights of the positional convolution once instead of in every call, with identical bits."""
     embedding: Any = base.encoder.pos_conv_embed  # type: ignore[union-attr]
     normed: Any = getattr(embedding, "conv", None)
     if normed is None or not parametrize.is_parametrized(normed, "weight"):
         return
-    # A new module, since unparametrizing one in place breaks its deep copies: they share its class.
+    # A new module, because removing a parametrization in place breaks deep copies: they share the class.
     folded = nn.Conv1d(
         normed.in_channels, normed.out_channels, normed.kernel_size, padding=normed.padding, groups=normed.groups
     )
@@ -232,9 +232,10 @@ def _fold_weight_norm(base: nn.Module) -> None:
     embedding.conv = folded
 
 
-def _projected(base: nn.Module, conv: Tensor) -> tuple[Tensor, Tensor]:
+def _project(base: nn.Module, conv: Tensor) -> tuple[Tensor, Tensor]:
+    """Computes the Transformer's input and the layer-normed convolutional features from the features."""
     projected = base.feature_projection(conv)  # type: ignore[operator]
-    # HuBERT returns the projected features alone, all others the normed ones beside them
+    # HuBERT returns only the projected features, all others return the layer-normed ones as well
     return projected if isinstance(projected, tuple) else (projected, conv)
 
 
@@ -243,4 +244,4 @@ def _as_rows(output: Tensor) -> Rows:
 
 
 def _frames(samples: int) -> int:
-    return (samples - FIELD) // HOP + 1
+    return (samples - RECEPTIVE_FIELD) // HOP + 1

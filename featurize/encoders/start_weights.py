@@ -1,8 +1,8 @@
-"""Weights of pre-trained layers that JFM starts from, under the names of torch's own Transformer layer.
+"""Weights of pre-trained layers that JFM starts from, under the names of torch's Transformer layer.
 
 A head loads ``layers.I.NAME`` into ``nn.TransformerEncoderLayer(dim, heads, hidden, activation="gelu",
 norm_first=norm_first, layer_norm_eps=norm_eps, batch_first=True)``; layer I turns hidden state I into hidden state
-I + 1. They are there for post-norm encoders laid out as BERT (RoBERTa, BERT) and for the pre-norm ViT.
+I + 1. Supported are post-norm encoders with the structure of BERT (RoBERTa, BERT) and the pre-norm ViT.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,29 +17,29 @@ from torch import Tensor, nn
 from featurize.encoders.layers import LayerChoice
 from featurize.encoders.vit_mel import COLUMNS, patch_kernel, patch_positions, position_grid
 
-ACTIVATION = "gelu"  # the exact one, as torch's layer computes it
+ACTIVATION = "gelu"  # without approximation, as torch's layer computes it
 
 Weights = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNames:
-    """Where a family keeps the parts of a layer.
+    """Names of the submodules of a Transformer layer in one model family.
 
     Attributes:
-        projections: of query, key and value.
-        parts: torch's name of each other part -> the family's.
-        norm_first: layer norms stand before attention and feed-forward, not after.
+        projections: names of the projections of query, key and value.
+        submodules: torch's name of every other submodule -> the family's name.
+        norm_first: layer norms precede attention and feed-forward instead of following them.
     """
 
     projections: tuple[str, str, str]
-    parts: Mapping[str, str]
+    submodules: Mapping[str, str]
     norm_first: bool
 
 
 _BERT = LayerNames(
     projections=("attention.self.query", "attention.self.key", "attention.self.value"),
-    parts={
+    submodules={
         "self_attn.out_proj": "attention.output.dense",
         "linear1": "intermediate.dense",
         "linear2": "output.dense",
@@ -50,7 +50,7 @@ _BERT = LayerNames(
 )
 _VIT = LayerNames(
     projections=("attention.q_proj", "attention.k_proj", "attention.v_proj"),
-    parts={
+    submodules={
         "self_attn.out_proj": "attention.o_proj",
         "linear1": "mlp.fc1",
         "linear2": "mlp.fc2",
@@ -65,43 +65,48 @@ LAYER_NAMES: Mapping[str, LayerNames] = {"roberta": _BERT, "bert": _BERT, "vit":
 def text_start_weights(
     model: nn.Module, layers: nn.ModuleList, choices: Sequence[LayerChoice], count: int
 ) -> tuple[Weights, str]:
-    """Gives the layers that follow each single hidden state asked for.
+    """Returns the weights of the layers that follow each requested single hidden state.
 
     Args:
         model: Hugging Face's base model.
         layers: its layers.
-        choices: hidden states of its streams; nothing follows several, their mean or the encoder's output.
-        count: how many layers after each.
+        choices: hidden states of its streams; a stack, a mean and the encoder's output have no following layer.
+        count: number of layers after each hidden state.
 
     Returns:
-        The weights by name, and a note where there are fewer layers than asked for.
+        The weights by name, and a note if there are fewer layers than requested, otherwise an empty text.
     """
     config: Any = model.config
     singles = [choice.single for choice in choices if choice.single is not None]
     if config.model_type not in LAYER_NAMES or not singles:
         return {}, ""
     if config.hidden_act != ACTIVATION:
-        return {}, _other_activation(config)
-    left = {index: min(count, len(layers) - index) for index in singles}
-    wanted = sorted({layer for index in singles for layer in range(index, index + left[index])})
-    notes = [_fewer(f"after hidden state {index}", left[index], count) for index in singles if left[index] < count]
+        return {}, _activation_note(config)
+    available = {index: min(count, len(layers) - index) for index in singles}
+    wanted = sorted({layer for index in singles for layer in range(index, index + available[index])})
+    notes = [
+        _fewer_note(f"after hidden state {index}", available[index], count)
+        for index in singles
+        if available[index] < count
+    ]
     return _layers(config, layers, wanted), "; ".join(notes)
 
 
 def vit_start_weights(model: nn.Module, count: int) -> tuple[Weights, str]:
-    """Gives what ViT makes of a log-mel image before its layers, its first layers and its final norm.
+    """Returns the weights of a ViT over log-mel: its embedding of images, its first layers and its final norm.
 
     Args:
         model: Hugging Face's ``ViTModel``.
-        count: how many layers.
+        count: number of layers.
 
     Returns:
-        The weights by name, and a note where there are fewer layers than asked for: ``cls (dim,)``,
-        ``patch.weight (dim, 16, 16)``, bands by frames, ``patch.bias``, ``positions (1 + 5 * 94, dim)`` in the order
-        of the rows, ``position_grid (14, 14, dim)`` as pre-trained, ``norm.weight`` and ``norm.bias``, and the layers.
+        The weights by name, and a note if there are fewer layers than requested, otherwise an empty text. The names
+        are ``cls (dim,)``, ``patch.weight (dim, 16, 16)``, bands by frames, ``patch.bias (dim,)``,
+        ``positions (1 + 5 * 94, dim)`` in the order of the rows, ``position_grid (14, 14, dim)`` as pre-trained,
+        ``norm.weight``, ``norm.bias``, and those of the layers.
     """
-    parts: Any = model
-    embeddings = parts.embeddings
+    vit: Any = model
+    embeddings = vit.embeddings
     projection = embeddings.patch_embeddings.projection
     weights = {
         "cls": embeddings.cls_token[0, 0],
@@ -109,15 +114,15 @@ def vit_start_weights(model: nn.Module, count: int) -> tuple[Weights, str]:
         "patch.bias": projection.bias,
         "positions": patch_positions(embeddings, COLUMNS),
         "position_grid": position_grid(embeddings),
-        "norm.weight": parts.layernorm.weight,
-        "norm.bias": parts.layernorm.bias,
+        "norm.weight": vit.layernorm.weight,
+        "norm.bias": vit.layernorm.bias,
     }
-    plain = {name: _plain(tensor) for name, tensor in weights.items()}
-    if parts.config.hidden_act != ACTIVATION:
-        return plain, _other_activation(parts.config)
-    there = min(count, len(parts.layers))
-    note = _fewer("in all", there, count) if there < count else ""
-    return plain | _layers(parts.config, parts.layers, range(there)), note
+    arrays = {name: _as_array(tensor) for name, tensor in weights.items()}
+    if vit.config.hidden_act != ACTIVATION:
+        return arrays, _activation_note(vit.config)
+    available = min(count, len(vit.layers))
+    note = _fewer_note("in all", available, count) if available < count else ""
+    return arrays | _layers(vit.config, vit.layers, range(available)), note
 
 
 def _layers(config: Any, layers: nn.ModuleList, wanted: Sequence[int]) -> Weights:
@@ -130,42 +135,42 @@ def _layers(config: Any, layers: nn.ModuleList, wanted: Sequence[int]) -> Weight
         "norm_first": np.array(names.norm_first, dtype=np.int64),
     }
     for index in wanted:
-        parts = _layer(layers[index], names)
-        weights.update({f"layers.{index}.{name}": _plain(tensor) for name, tensor in parts.items()})
+        tensors = _rename_layer(layers[index], names)
+        weights.update({f"layers.{index}.{name}": _as_array(tensor) for name, tensor in tensors.items()})
     return weights
 
 
-def _layer(layer: nn.Module, names: LayerNames) -> dict[str, Tensor]:
-    """Renames the parts of one layer; query, key and value are one matrix in torch."""
-    three = [layer.get_submodule(name) for name in names.projections]
-    parts: dict[str, Tensor] = {
-        "self_attn.in_proj_weight": torch.cat([_weight(one) for one in three]),
-        "self_attn.in_proj_bias": torch.cat([_bias(one) for one in three]),
+def _rename_layer(layer: nn.Module, names: LayerNames) -> dict[str, Tensor]:
+    """Returns the weights of one layer under torch's names; torch joins query, key and value in one matrix."""
+    projections = [layer.get_submodule(name) for name in names.projections]
+    tensors: dict[str, Tensor] = {
+        "self_attn.in_proj_weight": torch.cat([_weight(projection) for projection in projections]),
+        "self_attn.in_proj_bias": torch.cat([_bias(projection) for projection in projections]),
     }
-    for name, theirs in names.parts.items():
-        part = layer.get_submodule(theirs)
-        parts |= {f"{name}.weight": _weight(part), f"{name}.bias": _bias(part)}
-    return parts
+    for name, family_name in names.submodules.items():
+        submodule = layer.get_submodule(family_name)
+        tensors |= {f"{name}.weight": _weight(submodule), f"{name}.bias": _bias(submodule)}
+    return tensors
 
 
-def _weight(part: Any) -> Tensor:
-    weight: Tensor = part.weight
+def _weight(module: Any) -> Tensor:
+    weight: Tensor = module.weight
     return weight
 
 
-def _bias(part: Any) -> Tensor:
-    """Gives the bias of a linear layer or a norm; zeros where a ViT goes without for query, key and value."""
-    return torch.zeros(part.weight.shape[0]) if part.bias is None else part.bias
+def _bias(module: Any) -> Tensor:
+    """Returns the bias of a linear layer or a norm; zeros if there is none, as in query, key and value of some ViTs."""
+    return torch.zeros(module.weight.shape[0]) if module.bias is None else module.bias
 
 
-def _plain(tensor: Tensor) -> npt.NDArray[np.float32]:
+def _as_array(tensor: Tensor) -> npt.NDArray[np.float32]:
     values: npt.NDArray[np.float32] = tensor.detach().float().cpu().contiguous().numpy()
     return values
 
 
-def _fewer(where: str, there: int, count: int) -> str:
-    return f"has {there or 'no'} layer{'' if there == 1 else 's'} {where}: fewer start layers than {count}"
+def _fewer_note(where: str, available: int, count: int) -> str:
+    return f"has {available or 'no'} layer{'' if available == 1 else 's'} {where}: fewer start layers than {count}"
 
 
-def _other_activation(config: Any) -> str:
-    return f"computes with {config.hidden_act}, not {ACTIVATION}: no start layers"
+def _activation_note(config: Any) -> str:
+    return f"uses the activation {config.hidden_act}, not {ACTIVATION}: no start layers"

@@ -1,7 +1,7 @@
 """RoBERTa, BERT, DistilBERT and DeBERTa: contextual token vectors, token ids and their character spans.
 
-With a history, the turns before an utterance stand before it in one text, parted by spaces; of a text that gets too
-long the oldest turns are dropped, and the utterance itself stays whole.
+With a history, the preceding turns are joined to an utterance in one text, separated by spaces. If the text is too
+long, its oldest turns are dropped; the utterance itself stays complete.
 
 Papers: RoBERTa (Liu et al., 2019, arXiv:1907.11692), BERT (Devlin et al., 2019, arXiv:1810.04805), DistilBERT (Sanh et
 al., 2019, arXiv:1910.01108), DeBERTa v3 (He et al., 2023, arXiv:2111.09543).
@@ -23,10 +23,10 @@ from cache.errors import MmerError
 from cache.rows import Rows
 from cache.stream import StreamSpec
 from featurize.encoders.base import InputPlan
-from featurize.encoders.layers import LayerChoice, tapped
+from featurize.encoders.layers import LayerChoice, captured_states
 from featurize.inputs.transcript import Turn, spoken
 
-SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes it
+SENTENCEPIECE_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space
 
 
 class TextEncoder:
@@ -35,15 +35,15 @@ class TextEncoder:
     Args:
         model: Hugging Face's base model, in eval mode and float32.
         tokenizer: its fast tokenizer.
-        spec: of the encoder; its name is the stream's, its layers are set per choice.
+        spec: spec that all streams share; name, layers and shape are set for each choice.
         choices: hidden states of each stream of token vectors.
-        start_weights: what heads start from, by name.
+        start_weights: pre-trained weights that heads start from, by name.
         event_tags: ``strip`` or ``keep``.
-        truncate: cut what is longer than the encoder takes instead of failing.
-        history: how many turns before an utterance are read too.
-        longest: most tokens of a text, special ones included; None for what the encoder takes.
-        device: where to run.
-        precision: type the model computes in.
+        truncate: cut texts that are too long instead of failing.
+        history: number of preceding turns that are read with an utterance.
+        max_tokens: maximum number of tokens of a text, special ones included; None for the encoder's limit.
+        device: device on which the encoder runs.
+        precision: type in which the model computes.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class TextEncoder:
         event_tags: str,
         truncate: bool,
         history: int = 0,
-        longest: int | None = None,
+        max_tokens: int | None = None,
         device: torch.device,
         precision: torch.dtype,
     ) -> None:
@@ -72,24 +72,24 @@ class TextEncoder:
         self._models = {torch.float32: self.model}
         if precision != torch.float32:
             self._models[precision] = copy.deepcopy(self.model).to(precision)
-        takes = max_tokens(model, tokenizer)
-        self.max_tokens = min(takes, longest or takes)
-        self._limit = "--max-tokens" if self.max_tokens < takes else "the encoder"
+        model_limit = max_model_tokens(model, tokenizer)
+        self.max_tokens = min(model_limit, max_tokens or model_limit)
+        self._limit_text = "--max-tokens" if self.max_tokens < model_limit else "the encoder"
         special = tokenizer.num_special_tokens_to_add()
         if self.max_tokens <= special:
-            raise MmerError(f"--max-tokens must leave room beside {special} special tokens, got {self.max_tokens}")
+            raise MmerError(f"--max-tokens must exceed the number of special tokens, {special}; got {self.max_tokens}")
         self._history = history
         self.specs = self._specs(spec, int(model.config.hidden_size))  # type: ignore[union-attr, arg-type]
 
     def plan(self, sizes: Sequence[Turn]) -> list[InputPlan]:
-        """Tokenizes transcripts: rows are tokens, special ones and those of the history included."""
-        return [self._planned(turn) for turn in sizes]
+        """Counts the tokens of each transcript, special ones and those of the history included."""
+        return [self._plan_turn(turn) for turn in sizes]
 
     def encode(self, inputs: Sequence[Turn], *, precise: bool = False) -> list[tuple[Rows, ...]]:
         """Encodes transcripts: vectors ``(tokens, ...)`` per choice, then int32 ``(tokens, 3)`` id, start, end.
 
-        The span ``[start, end)`` counts characters of the transcript as stored, event tags included; special tokens
-        and those of the history have an empty one. The history is as planned: nothing of it is dropped here.
+        The span ``[start, end)`` counts characters of the stored transcript, event tags included; special tokens and
+        those of the history have an empty span. The history must be the planned one: no turn is dropped here.
         """
         encoded = [self._tokens(turn) for turn in inputs]
         lengths = [len(tokens) for tokens in encoded]
@@ -103,10 +103,10 @@ class TextEncoder:
         ]
 
     def words(self, turn: Turn) -> str:
-        """Gives the text that is tokenized: what is spoken in the history and in the turn itself."""
+        """Returns the text to tokenize: the spoken words of the history and of the turn itself."""
         return " ".join(turn.words(self.event_tags))
 
-    def _planned(self, turn: Turn) -> InputPlan:
+    def _plan_turn(self, turn: Turn) -> InputPlan:
         turns = len(turn.before)
         ids = self._ids(turn)
         while turns and len(ids) > self.max_tokens:
@@ -116,7 +116,8 @@ class TextEncoder:
         notes = [f"{unknown} tokens unknown to the vocabulary"] if unknown else []
         if len(ids) > self.max_tokens:
             if not self._truncate:
-                return InputPlan(failure=f"{len(ids)} tokens, {self._limit} takes {self.max_tokens}; --truncate cuts")
+                reason = f"{len(ids)} tokens, {self._limit_text} allows {self.max_tokens}; pass --truncate to cut"
+                return InputPlan(failure=reason)
             notes.append(f"truncated from {len(ids)} to {self.max_tokens} tokens")
         count = min(len(ids), self.max_tokens)
         return InputPlan(rows=(count,) * len(self.specs), cost=count, turns=turns, note="; ".join(notes))
@@ -131,7 +132,7 @@ class TextEncoder:
             text, truncation=True, max_length=self.max_tokens, return_offsets_mapping=True, verbose=False
         )
         positions = spoken(turn.text, self.event_tags).positions
-        history = len(text) - len(positions)  # characters of the turns before, which get no span
+        history = len(text) - len(positions)  # characters of the preceding turns, which get no span
         rows = [
             (token, *_span(positions, start - history, end - history))
             for token, (start, end) in zip(encoded["input_ids"], _visible(text, encoded), strict=True)
@@ -140,7 +141,7 @@ class TextEncoder:
 
     def _vectors(self, ids: Tensor, mask: Tensor, precision: torch.dtype) -> list[Rows]:
         model: Any = self._models[precision]
-        with torch.inference_mode(), tapped(layers_of(model), self._wanted) as hidden:
+        with torch.inference_mode(), captured_states(text_layers(model), self._wanted) as hidden:
             last = model(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).last_hidden_state
             return [choice.select(hidden, last).float().cpu().numpy() for choice in self.choices]
 
@@ -159,34 +160,34 @@ class TextEncoder:
         return [*vectors, replace(tokens, dtype="int32", weights="", precision="float32")]
 
 
-def max_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Gives how many tokens a model takes, special ones included."""
+def max_model_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Returns the maximum number of tokens of a model's text, special ones included."""
     config: Any = model.config
-    # RoBERTa counts positions from the padding index on
+    # RoBERTa's positions start after the padding index
     first = config.pad_token_id + 1 if config.model_type == "roberta" else 0
     return int(min(tokenizer.model_max_length, config.max_position_embeddings - first))
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Digests everything that decides how a text becomes tokens."""
+    """Computes a digest of everything that determines the tokens of a text."""
     return blake2b(tokenizer.backend_tokenizer.to_str().encode(), digest_size=16).hexdigest()
 
 
-def layers_of(model: nn.Module) -> nn.ModuleList:
-    """Gives the layers of a text model."""
+def text_layers(model: nn.Module) -> nn.ModuleList:
+    """Returns the Transformer layers of a text model."""
     stack: Any = getattr(model, "encoder", None) or model.transformer
     layers: nn.ModuleList = stack.layer
     return layers
 
 
 def _visible(text: str, encoded: BatchEncoding) -> Iterator[tuple[int, int]]:
-    """Gives the span of each token in a text, without the space before a word, which SentencePiece counts to it."""
+    """Yields the span of each token in a text, without the preceding space, which SentencePiece includes."""
     for piece, (start, end) in zip(encoded.tokens(), encoded["offset_mapping"], strict=True):
-        seen = "" if piece == SPACE else text[start:end].lstrip()
+        seen = "" if piece == SENTENCEPIECE_SPACE else text[start:end].lstrip()
         yield end - len(seen), end
 
 
 def _span(positions: npt.NDArray[np.int32], start: int, end: int) -> tuple[int, int]:
-    """Gives the span in the transcript as stored of a span of what is spoken; empty where it holds none of it."""
-    start = max(start, 0)  # a token may begin with the space before it
+    """Maps a span of the spoken words to the stored transcript; ``(0, 0)`` if it lies outside of them."""
+    start = max(start, 0)  # a token may begin with the space that separates it from the history
     return (int(positions[start]), int(positions[end - 1]) + 1) if end > start else (0, 0)

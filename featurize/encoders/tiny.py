@@ -1,9 +1,9 @@
 """Built-in encoders for the demo and the tests: real architectures with seeded random weights, no files.
 
-``wav2vec2-tiny`` is laid out as wav2vec2-base (Baevski et al., 2020, arXiv:2006.11477), quantizer included;
-``roberta-tiny`` as RoBERTa (Liu et al., 2019, arXiv:1907.11692); ``vit-mel-tiny`` as ViT-base on 14 x 14 patches
-(Dosovitskiy et al., 2021, arXiv:2010.11929). They were never trained. A random network still keeps apart what differs
-in its input, which is enough for a linear probe on the demo corpus.
+``wav2vec2-tiny`` has the architecture of wav2vec2-base (Baevski et al., 2020, arXiv:2006.11477), quantizer included;
+``roberta-tiny`` that of RoBERTa (Liu et al., 2019, arXiv:1907.11692); ``vit-mel-tiny`` that of ViT-base on 14 x 14
+patches (Dosovitskiy et al., 2021, arXiv:2010.11929). They are not trained. The features of a random network still
+differ where its inputs differ, which is enough for a linear probe on the demo corpus.
 """
 
 from collections.abc import Callable
@@ -27,11 +27,11 @@ from featurize.corpora.demo.script import script_words
 SEED = 2006
 WORD_START = "Ġ"  # how byte-level tokenizers write the space before a word
 
-# Ids 0 to 3 as in RoBERTa; its mask token is the last of the vocabulary, too.
+# Ids 0 to 3 as in RoBERTa, whose mask token is the last of the vocabulary as well.
 FIRST_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 MASK_TOKEN = "<mask>"
 
-# Frequent English words by hand, so that everyday text is not spelt out in bytes; the words of the demo are added.
+# Hand-picked frequent English words, so that ordinary text is not split into bytes; the words of the demo are added.
 COMMON_WORDS = """
 a able about above after again against age ago agree air all almost alone along already also although always am among
 an and angry animal another answer any anyone anything are arm around arrive art as ask at away baby back bad bag ball
@@ -121,7 +121,7 @@ def build_roberta_tiny() -> RobertaModel:
 def build_roberta_tiny_tokenizer() -> PreTrainedTokenizerFast:
     """Builds the tokenizer of the text encoder: common words whole, everything else byte by byte.
 
-    Text is lower-cased. Character spans refer to the text as it was given.
+    Text is lower-cased. Character spans refer to the original text.
     """
     tokenizer = Tokenizer(models.BPE(vocab=_vocabulary(), merges=[], ignore_merges=True))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -142,16 +142,16 @@ def build_roberta_tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _vocabulary() -> dict[str, int]:
-    """Numbers the special tokens, the 256 byte symbols and the whole words, the mask token last."""
+    """Builds the token ids: special tokens, the 256 byte symbols, the whole words, and the mask token last."""
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [WORD_START + word for word in sorted({*COMMON_WORDS.split(), *script_words()})]
     return {token: index for index, token in enumerate([*FIRST_TOKENS, *symbols, *words, MASK_TOKEN])}
 
 
 def _seeded(build: Callable[[], Model]) -> Model:
-    """Builds a model from the same random numbers every time and leaves the caller's generators alone."""
+    """Builds a model from the same random numbers every time; the caller's generators stay unchanged."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        # torch.manual_seed would reseed the GPUs as well, which fork_rng then does not put back.
+        # torch.manual_seed would also seed the GPUs, whose state fork_rng does not restore here.
         torch.default_generator.manual_seed(SEED)
         model = build()
     model.train(False)

@@ -1,4 +1,4 @@
-"""Featurization as one call: a corpus into one cache or one for each share, in this process or on workers."""
+"""Featurization as one call: a corpus into one cache or one per shard, in this process or on workers."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,16 +23,16 @@ def featurize_corpus(
     Args:
         job: corpus, encoders and cache.
         workers: processes or a cluster that encode; None for this process.
-        shards: number of shares of the corpus that get a cache file each; None for one file.
-        progress: notified of notes, encoders and utterances.
+        shards: number of shards of the corpus, each with a cache file of its own; None for one file.
+        progress: receives notes, encoders and numbers of utterances.
 
     Raises:
-        MmerError: one line on what stopped the run; everything committed stays.
+        MmerError: if something stops the run; everything committed stays.
     """
     progress = progress or SilentProgress()
     if workers is None:
         return run_shards(job, shards, progress) if shards else run_job(job, progress)
-    # Here, since the library of clusters takes a second to import and most runs need none.
+    # Imported here: dask takes a second to import, and most runs do not need it.
     from featurize.extraction.distributed import extract_on, run_shards_on
     from featurize.runtime.cluster import cluster_of
 

@@ -1,7 +1,7 @@
-"""Encodes the batches of a run on workers; the rows come back, and this process alone writes them.
+"""Extraction on a dask cluster: workers encode batches or whole shards.
 
-The batches are those of a run without workers, and so are the functions that encode them. Since the workers write
-nothing, a task that outlives its killed client does no harm.
+Without shards, the workers return rows and only this process writes. The batches and the functions that encode them
+are those of a run without workers. Since the workers write nothing, a task that outlives its killed client is harmless.
 """
 
 import time
@@ -17,7 +17,7 @@ from cache.errors import MmerError
 from cache.stream import StreamSpec
 from cache.writer import CacheWriter, Row
 from featurize.encoders.base import Encoder
-from featurize.extraction.encode import EncodeRequest, FailedInput, encode_sources, load_source
+from featurize.extraction.encode import EncodeRequest, FailedInput, encode_inputs, load_input
 from featurize.extraction.job import EncoderSet, ExtractionJob, PlannedJob
 from featurize.extraction.pipeline import CommitThread, EncoderRun, pending_batches
 from featurize.extraction.progress import ExtractionProgress
@@ -28,163 +28,167 @@ from featurize.runtime.memory import keep_freed_memory
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTask:
-    """One batch to be encoded somewhere.
+    """One batch for any worker to encode.
 
     Attributes:
-        shelf: name of the plugin that holds the encoders on a worker.
-        place: of the encoder in the lineup.
-        specs: of the streams that it is planned to write.
-        orders: the utterances.
+        plugin: name of the `EncoderCache` that holds the encoders on a worker.
+        encoder_index: index of the encoder in the encoder set.
+        specs: specs of the streams that the run was planned with.
+        requests: the utterances.
     """
 
-    shelf: str
-    place: int
+    plugin: str
+    encoder_index: int
     specs: Sequence[StreamSpec]
-    orders: Sequence[EncodeRequest]
+    requests: Sequence[EncodeRequest]
 
 
 class EncoderCache(WorkerPlugin):  # type: ignore[misc]
-    """The encoders of a run on one worker, loaded when the first batch comes.
+    """The encoders of a run on one worker, loaded when the first batch arrives.
 
     Args:
-        name: under which tasks find it.
-        lineup: what to load.
+        name: name under which tasks find it.
+        encoder_set: encoders to load.
     """
 
-    def __init__(self, name: str, lineup: EncoderSet) -> None:
+    def __init__(self, name: str, encoder_set: EncoderSet) -> None:
         self.name = name
-        self._lineup = lineup
+        self._encoder_set = encoder_set
 
     def setup(self, worker: Worker) -> None:
-        """Is called by dask once the plugin is on a worker."""
+        """Creates the lock; dask calls it when the plugin arrives on a worker."""
         self.lock, self._encoders = Lock(), list[Encoder[Any, Any]]()
 
     def teardown(self, worker: Worker) -> None:
-        """Is called by dask when the run is over: the memory is the next run's."""
+        """Releases the memory of the encoders; dask calls it at the end of the run."""
         self._encoders = []
 
-    def encoder(self, place: int, device: str) -> Encoder[Any, Any]:
-        """Gives an encoder of the lineup, on the device of this worker; the caller holds the lock."""
+    def encoder(self, index: int, device: str) -> Encoder[Any, Any]:
+        """Returns an encoder of the set, on the device of this worker; the caller must hold the lock."""
         if not self._encoders:
             keep_freed_memory()
-            options = replace(self._lineup.options, device=own_device(device))
-            self._encoders, _ = replace(self._lineup, options=options).load()
-        return self._encoders[place]
+            options = replace(self._encoder_set.options, device=own_device(device))
+            self._encoders, _ = replace(self._encoder_set, options=options).load()
+        return self._encoders[index]
 
 
-def extract_on(cluster: Cluster, ready: PlannedJob, writer: CacheWriter, progress: ExtractionProgress) -> None:
+def extract_on(cluster: Cluster, planned_job: PlannedJob, writer: CacheWriter, progress: ExtractionProgress) -> None:
     """Encodes on a cluster everything that is not committed yet.
 
     Raises:
         DiskFull: if the disk fills up; whatever was committed stays.
-        MmerError: if a worker has other encoders than this machine, or the cluster is gone.
+        MmerError: if a worker has different encoders from this machine, or the cluster is gone.
     """
-    shelf = f"mmer-encoders-{cluster.client.id}"
-    batch_seconds = ready.job.batch_budget(cluster.device)
-    with cluster.sharing(EncoderCache(shelf, ready.lineup)), CommitThread(writer) as commits:
-        for place, plan in enumerate(ready.plans):
-            run = EncoderRun(plan=plan, inputs=ready.inputs, commits=commits, progress=progress)
+    plugin = f"mmer-encoders-{cluster.client.id}"
+    batch_seconds = planned_job.job.batch_budget(cluster.device)
+    with cluster.sharing(EncoderCache(plugin, planned_job.encoder_set)), CommitThread(writer) as commits:
+        for encoder_index, plan in enumerate(planned_job.plans):
+            run = EncoderRun(plan=plan, inputs=planned_job.inputs, commits=commits, progress=progress)
             batches = pending_batches(plan, writer, batch_seconds)
             if batches:
                 run.start(batches)
-                orders = [[run.order(index) for index in batch] for batch in batches]
-                task = partial(BatchTask, shelf=shelf, place=place, specs=plan.specs)
-                _run(cluster, run, [task(orders=one) for one in orders])
+                task = partial(BatchTask, plugin=plugin, encoder_index=encoder_index, specs=plan.specs)
+                _run_tasks(cluster, run, [task(requests=[run.request(index) for index in batch]) for batch in batches])
 
 
 def run_shards_on(cluster: Cluster, job: ExtractionJob, count: int, progress: ExtractionProgress) -> ExtractionReport:
-    """Featurizes the shares of a corpus on a cluster; each is read, encoded and written whole by one worker.
+    """Featurizes the shards of a corpus on a cluster; one worker reads, encodes and writes a whole shard.
 
-    A worker holds the lock of the file that it writes. A share that is still being written by a task that outlived its
-    killed client is waited for.
+    A worker holds the lock of the file that it writes. If a task that outlived its killed client is still writing a
+    shard, the run waits for it.
 
     Raises:
-        MmerError: one line on what stopped the run; everything committed stays.
+        MmerError: if something stops the run; everything committed stays.
     """
     started = time.monotonic()
     shards, utterances = shard_jobs(job, count)
-    jobs = [replace(one, wait=True) for one in shards]
+    jobs = [replace(shard, wait=True) for shard in shards]
     progress.start(f"{count} shards", utterances, 0.0)
     topic = f"mmer-{cluster.client.id}"
     cluster.client.subscribe_topic(topic, lambda event: progress.note([event[1]]))
     reports = []
     task = partial(run_shard, topic=topic)
-    suspected = []
-    for one, report in cluster.results(task, jobs):
+    suspected = []  # dask blames every task of a worker that dies, so these are tried again one by one
+    for shard_job, report in cluster.results(task, jobs):
         if isinstance(report, Killed):
-            suspected.append(one)
+            suspected.append(shard_job)
             continue
         progress.advance(report.summary["utterances"], 0.0)
         reports.append(report)
-    for one, report in cluster.results(task, suspected, alone=True):
+    for shard_job, report in cluster.results(task, suspected, alone=True):
         if isinstance(report, Killed):
-            raise MmerError(f"{one.cache} killed every worker that tried it ({report}); run it alone to see why")
+            raise MmerError(f"{shard_job.cache} killed every worker that tried it ({report}); run it alone to see why")
         progress.advance(report.summary["utterances"], 0.0)
         reports.append(report)
     return joined_report(job, count, reports, seconds=time.monotonic() - started)
 
 
 def run_shard(job: ExtractionJob, device: str, *, topic: str) -> ExtractionReport:
-    """Featurizes one share on the worker that calls it."""
+    """Featurizes one shard on the worker that calls it."""
     keep_freed_memory()
     options = replace(job.options, device=own_device(device))
-    return run_job(replace(job, options=options), _Told(topic, job))
+    return run_job(replace(job, options=options), _WorkerProgress(topic, job))
 
 
-class _Told:
-    """Progress of a worker, told to the client as events."""
+class _WorkerProgress:
+    """Progress of a worker, sent to the client as dask events."""
 
     def __init__(self, topic: str, job: ExtractionJob) -> None:
         self._topic, self._job = topic, job
 
     def note(self, notes: Sequence[str]) -> None:
         for note in notes:
-            self._tell(note)
+            self._send(note)
 
     def start(self, name: str, utterances: int, seconds: float) -> None:
-        self._tell(f"{name}, {utterances:,} utterances")
+        self._send(f"{name}, {utterances:,} utterances")
 
     def advance(self, utterances: int, seconds: float) -> None:
-        """Is too frequent to be told."""
+        """Does nothing: these calls are too frequent to send."""
 
-    def _tell(self, what: str) -> None:
-        get_worker().log_event(self._topic, f"{self._job.cache.name}: {what}")
+    def _send(self, text: str) -> None:
+        get_worker().log_event(self._topic, f"{self._job.cache.name}: {text}")
 
 
-def _run(cluster: Cluster, run: EncoderRun, tasks: Sequence[BatchTask], *, alone: bool = False) -> None:
-    """Runs tasks; of those that kill their workers, the halves and then each utterance with no other task beside it."""
+def _run_tasks(cluster: Cluster, run: EncoderRun, tasks: Sequence[BatchTask], *, alone: bool = False) -> None:
+    """Runs tasks; repeats those that killed their workers in halves, alone on the cluster, down to one utterance."""
     killed: list[BatchTask] = []
-    for task, made in cluster.results(encode_batch, tasks, alone=alone):
-        if not isinstance(made, Killed):
-            run.finish([order.index for order in task.orders], made)
-        elif alone and len(task.orders) == 1:
-            reason = f"killed every worker that tried it ({made}); try --chunk or more memory"
-            run.finish([task.orders[0].index], [FailedInput(task.orders[0].index, reason)])
+    for task, result in cluster.results(encode_batch, tasks, alone=alone):
+        if not isinstance(result, Killed):
+            run.finish([request.index for request in task.requests], result)
+        elif alone and len(task.requests) == 1:
+            reason = f"killed every worker that tried it ({result}); try --chunk or more memory"
+            run.finish([task.requests[0].index], [FailedInput(task.requests[0].index, reason)])
         else:
             killed.append(task)
-    if killed:  # dask blames every task of a worker that dies, those that only waited there included
-        _run(cluster, run, [half for task in killed for half in _halves(task)], alone=True)
+    if killed:  # dask blames every task of a worker that dies, including those that only waited there
+        _run_tasks(cluster, run, [half for task in killed for half in _halves(task)], alone=True)
 
 
 def _halves(task: BatchTask) -> list[BatchTask]:
-    middle = len(task.orders) // 2
-    parts = [task.orders[:middle], task.orders[middle:]]
-    return [replace(task, orders=orders) for orders in parts if orders]
+    middle = len(task.requests) // 2
+    halves = [task.requests[:middle], task.requests[middle:]]
+    return [replace(task, requests=requests) for requests in halves if requests]
 
 
 def encode_batch(task: BatchTask, device: str) -> list[Row | FailedInput]:
     """Encodes a batch on the worker that calls it.
 
     Raises:
-        MmerError: if the encoders here are not those that the run was planned with.
+        MmerError: if the encoders of this worker differ from those that the run was planned with.
     """
     worker = get_worker()
-    shelf: EncoderCache = worker.plugins[task.shelf]
-    sources = [load_source(order, task.specs) for order in task.orders]
-    with shelf.lock:  # the threads of a worker share its encoders, whose layers are tapped and masked by hooks
-        encoder = shelf.encoder(task.place, device)
-        for planned, found in zip(task.specs, encoder.specs, strict=True):
-            if planned.key != found.key:
-                changed = "; ".join(planned.differences(found))
-                raise MmerError(f"worker {worker.address} has another {planned.name} ({changed}); bring the same there")
-        return encode_sources(encoder, sources)
+    encoders: EncoderCache = worker.plugins[task.plugin]
+    inputs = [load_input(request, task.specs) for request in task.requests]
+    with (
+        encoders.lock
+    ):  # the threads of a worker share its encoders, and hooks on their layers serve one batch at a time
+        encoder = encoders.encoder(task.encoder_index, device)
+        for planned, loaded in zip(task.specs, encoder.specs, strict=True):
+            if planned.key != loaded.key:
+                changed = "; ".join(planned.differences(loaded))
+                raise MmerError(
+                    f"worker {worker.address} has a different {planned.name} ({changed}); "
+                    "install the same checkpoint and versions there"
+                )
+        return encode_inputs(encoder, inputs)

@@ -1,4 +1,4 @@
-"""What becomes of a batch, on whatever machine: loaded, encoded, and turned into the rows that are stored."""
+"""One batch from inputs to stored rows: loading, encoding, conversion; the same on every machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from featurize.inputs.transcript import Turn
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodeRequest:
-    """One utterance to be encoded: where its sound lies or what is said, and what was noticed while planning it."""
+    """One utterance to encode: its span of audio or its turn, and the note of its plan."""
 
     index: int
     value: AudioSpan | Turn
@@ -34,7 +34,7 @@ class EncodeRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodeInput:
-    """One input of an encoder, its digest for each stream, and what was noticed about it."""
+    """One loaded input of an encoder, its digest for each stream, and the note that is stored with its rows."""
 
     index: int
     value: Waveform | Turn
@@ -44,14 +44,14 @@ class EncodeInput:
 
 @dataclass(frozen=True, slots=True)
 class FailedInput:
-    """One utterance that cannot be encoded, and why."""
+    """One utterance that cannot be encoded, and the reason."""
 
     index: int
     reason: str
 
 
-def order_of(plan: EncoderPlan, inputs: Inputs, index: int) -> EncodeRequest:
-    """Gives all that an encoder needs to know of an utterance that it can encode."""
+def encode_request(plan: EncoderPlan, inputs: Inputs, index: int) -> EncodeRequest:
+    """Builds the request for an utterance whose plan has no failure."""
     planned = plan.planned[index]
     if plan.consumes != SPEECH:
         return EncodeRequest(
@@ -62,35 +62,35 @@ def order_of(plan: EncoderPlan, inputs: Inputs, index: int) -> EncodeRequest:
     return EncodeRequest(index=index, value=span, note=planned.note)
 
 
-def load_source(order: EncodeRequest, specs: Sequence[StreamSpec]) -> EncodeInput | FailedInput:
-    """Loads what an encoder of these streams reads of one utterance, or says why it cannot be had."""
-    if isinstance(order.value, Turn):
-        digests = tuple(transcript_digest(order.value, spec) for spec in specs)
-        return EncodeInput(index=order.index, value=order.value, digests=digests, note=order.note)
+def load_input(request: EncodeRequest, specs: Sequence[StreamSpec]) -> EncodeInput | FailedInput:
+    """Loads the input that an encoder of these streams reads for one utterance."""
+    if isinstance(request.value, Turn):
+        digests = tuple(transcript_digest(request.value, spec) for spec in specs)
+        return EncodeInput(index=request.index, value=request.value, digests=digests, note=request.note)
     try:
-        loaded = load(order.value)
+        loaded = load(request.value)
     except RecordingError as error:
-        return FailedInput(order.index, str(error))
-    digests = tuple(speech_digest(loaded.digest, order.value.samples, spec) for spec in specs)
-    note = "; ".join(one for one in (loaded.note, order.note) if one)
-    return EncodeInput(index=order.index, value=loaded.waveform, digests=digests, note=note)
+        return FailedInput(request.index, str(error))
+    digests = tuple(speech_digest(loaded.digest, request.value.samples, spec) for spec in specs)
+    note = "; ".join(filter(None, (loaded.note, request.note)))
+    return EncodeInput(index=request.index, value=loaded.waveform, digests=digests, note=note)
 
 
-def encode_sources(encoder: Encoder[Any, Any], found: Sequence[EncodeInput | FailedInput]) -> list[Row | FailedInput]:
-    """Encodes a batch: a row of each stream for every utterance, or why there is none."""
-    sources = [one for one in found if isinstance(one, EncodeInput)]
-    outputs = encode_split(encoder, [source.value for source in sources]) if sources else []
-    made: list[Row | FailedInput] = [one for one in found if isinstance(one, FailedInput)]
-    for source, output in zip(sources, outputs, strict=True):
-        rows = _rows(encoder, source, output)
-        made += [FailedInput(source.index, rows)] if isinstance(rows, str) else rows
-    return made
+def encode_inputs(encoder: Encoder[Any, Any], inputs: Sequence[EncodeInput | FailedInput]) -> list[Row | FailedInput]:
+    """Encodes a batch: one `Row` per stream for every utterance, or one failure."""
+    loaded = [item for item in inputs if isinstance(item, EncodeInput)]
+    outputs = encode_split(encoder, [item.value for item in loaded]) if loaded else []
+    results: list[Row | FailedInput] = [item for item in inputs if isinstance(item, FailedInput)]
+    for item, output in zip(loaded, outputs, strict=True):
+        rows = _rows(encoder, item, output)
+        results += [FailedInput(item.index, rows)] if isinstance(rows, str) else rows
+    return results
 
 
 def encode_split(
     encoder: Encoder[Any, Any], values: Sequence[Any], *, precise: bool = False
 ) -> list[tuple[Rows, ...] | str]:
-    """Encodes a batch, in halves where it does not fit the memory; one input that does not fit gives the reason."""
+    """Encodes a batch, in halves if it does not fit the memory; an input that does not fit alone gives a reason."""
     try:
         return list(encoder.encode(values, precise=precise))
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -100,29 +100,29 @@ def encode_split(
         torch.cuda.empty_cache()
     if len(values) == 1:
         return ["out of memory for this utterance alone; try --chunk or another --device"]
-    half = len(values) // 2
-    parts = (values[:half], values[half:])
-    return [output for part in parts for output in encode_split(encoder, part, precise=precise)]
+    middle = len(values) // 2
+    halves = (values[:middle], values[middle:])
+    return [output for half in halves for output in encode_split(encoder, half, precise=precise)]
 
 
-def _rows(encoder: Encoder[Any, Any], source: EncodeInput, output: tuple[Rows, ...] | str) -> list[Row] | str:
-    """Converts what was computed to what is stored, or says why it cannot be."""
+def _rows(encoder: Encoder[Any, Any], item: EncodeInput, output: tuple[Rows, ...] | str) -> list[Row] | str:
+    """Converts computed values to stored rows, or returns the reason why they cannot be stored."""
     if isinstance(output, str):
         return output
     specs = encoder.specs
-    note, stored = source.note, _stored(specs, output)
+    note, stored = item.note, _stored(specs, output)
     if not all(map(all_finite, stored)) and specs[0].precision != "float32":
-        output = encode_split(encoder, [source.value], precise=True)[0]
+        output = encode_split(encoder, [item.value], precise=True)[0]
         if isinstance(output, str):
             return output
         stored = _stored(specs, output)
-        # first, so that no long note of the input cuts it off
-        note = "; ".join(one for one in (overflow_note(specs[0].precision), note) if one)
+        # It comes first, so that a long note on the input cannot cut it off.
+        note = "; ".join(filter(None, (overflow_note(specs[0].precision), note)))
     if not all(map(all_finite, stored)):
-        return _not_finite(output, specs[0])
+        return _nonfinite_reason(output, specs[0])
     return [
-        Row(stream=spec.name, index=source.index, stored=rows, digest=digest, note=note)
-        for spec, rows, digest in zip(specs, stored, source.digests, strict=True)
+        Row(stream=spec.name, index=item.index, stored=rows, digest=digest, note=note)
+        for spec, rows, digest in zip(specs, stored, item.digests, strict=True)
     ]
 
 
@@ -130,13 +130,13 @@ def _stored(specs: Sequence[StreamSpec], output: tuple[Rows, ...]) -> list[Store
     return [to_stored(rows, spec.dtype) for spec, rows in zip(specs, output, strict=True)]
 
 
-def _not_finite(output: tuple[Rows, ...], spec: StreamSpec) -> str:
+def _nonfinite_reason(output: tuple[Rows, ...], spec: StreamSpec) -> str:
     if all(np.isfinite(rows).all() for rows in output):
         peak = max(float(np.abs(rows).max()) for rows in output)
-        return f"values up to {peak:.3g} do not fit {spec.dtype}; --dtype float32 holds them"
-    return "the encoder gives NaN or infinity, in float32 too"
+        return f"values up to {peak:.3g} do not fit {spec.dtype}; pass --dtype float32"
+    return "the encoder returns NaN or infinity, in float32 as well"
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    told = str(error)
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in told
+    # On the CPU, torch raises a plain RuntimeError with this text.
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

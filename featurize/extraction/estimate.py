@@ -1,10 +1,10 @@
-"""What a run would take: rows and bytes of every stream, the time, the room on the disk."""
+"""Estimate of a run: rows and bytes of every stream, encoding time, free disk space."""
 
 import time
 from dataclasses import dataclass
 
 from cache.rebuild import free_bytes, plan_bytes
-from featurize.extraction.encode import EncodeInput, encode_split, load_source, order_of
+from featurize.extraction.encode import EncodeInput, encode_request, encode_split, load_input
 from featurize.extraction.job import PlannedJob
 from featurize.extraction.pipeline import all_batches
 from featurize.extraction.plan import EncoderPlan, Inputs
@@ -12,7 +12,7 @@ from featurize.extraction.plan import EncoderPlan, Inputs
 
 @dataclass(frozen=True, kw_only=True)
 class StreamEstimate:
-    """Rows and bytes of one stream, and how many utterances it cannot hold."""
+    """Rows and bytes of one stream, and the number of utterances that it cannot hold."""
 
     name: str
     rows: int
@@ -22,15 +22,15 @@ class StreamEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionEstimate:
-    """What a run from nothing would take.
+    """The resources of a run that starts without a cache.
 
     Attributes:
-        utterances: how many.
-        audio_s: seconds of speech.
-        streams: rows and bytes of each.
-        size_bytes: of the file.
-        free_bytes: of the disk that it would lie on.
-        seconds: encoding time, measured on one batch of each encoder.
+        utterances: number of utterances.
+        audio_s: duration of their speech in seconds.
+        streams: rows and bytes of each stream.
+        size_bytes: size of the cache file.
+        free_bytes: free space of the disk for that file.
+        seconds: encoding time, extrapolated from one batch of each encoder.
     """
 
     utterances: int
@@ -41,9 +41,9 @@ class ExtractionEstimate:
     seconds: float
 
 
-def estimate_extraction(ready: PlannedJob) -> ExtractionEstimate:
-    """Estimates a run; encodes one batch of medium size per encoder to see how fast it is here."""
-    plans = [stream for plan in ready.plans for stream in plan.streams()]
+def estimate_extraction(planned_job: PlannedJob) -> ExtractionEstimate:
+    """Estimates a run; encodes one batch of medium size with each encoder to measure its speed here."""
+    plans = [stream for plan in planned_job.plans for stream in plan.streams()]
     streams = [
         StreamEstimate(
             name=stream.spec.name,
@@ -53,14 +53,14 @@ def estimate_extraction(ready: PlannedJob) -> ExtractionEstimate:
         )
         for stream in plans
     ]
-    budget = ready.job.batch_budget(ready.job.options.device)
+    budget = planned_job.job.batch_budget(planned_job.job.options.device)
     return ExtractionEstimate(
-        utterances=len(ready.inputs.utterances),
-        audio_s=sum(utterance.duration_s or 0.0 for utterance in ready.inputs.utterances),
+        utterances=len(planned_job.inputs.utterances),
+        audio_s=sum(utterance.duration_s or 0.0 for utterance in planned_job.inputs.utterances),
         streams=streams,
         size_bytes=plan_bytes(plans),
-        free_bytes=free_bytes(ready.job.cache.parent),
-        seconds=sum(_seconds(plan, ready.inputs, budget) for plan in ready.plans),
+        free_bytes=free_bytes(planned_job.job.cache.parent),
+        seconds=sum(_seconds(plan, planned_job.inputs, budget) for plan in planned_job.plans),
     )
 
 
@@ -68,14 +68,14 @@ def _seconds(plan: EncoderPlan, inputs: Inputs, batch_seconds: float) -> float:
     batches = all_batches(plan, batch_seconds)
     if not batches:
         return 0.0
-    batch = batches[len(batches) // 2]  # they are sorted by length
-    found = [load_source(order_of(plan, inputs, index), plan.specs) for index in batch]
-    values = [one.value for one in found if isinstance(one, EncodeInput)]
+    batch = batches[len(batches) // 2]  # batches are sorted by length
+    loaded = [load_input(encode_request(plan, inputs, index), plan.specs) for index in batch]
+    values = [item.value for item in loaded if isinstance(item, EncodeInput)]
     if not values:
         return 0.0
     encode_split(plan.encoder, values)  # the first call is slower than all others
     started = time.monotonic()
     encode_split(plan.encoder, values)
     elapsed = time.monotonic() - started
-    total = sum(one.cost for one in plan.planned)
+    total = sum(planned.cost for planned in plan.planned)
     return elapsed * total / sum(plan.planned[index].cost for index in batch)

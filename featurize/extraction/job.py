@@ -1,6 +1,6 @@
-"""What is to be featurized and how; read, checked and planned before anything runs.
+"""Extraction jobs: corpus, encoders and options of a run, read, checked and planned before anything is computed.
 
-The encoders of a run in their order, loaded alike on every machine that takes part.
+An `EncoderSet` loads the same encoders in the same order on every machine that takes part in a run.
 """
 
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ from featurize.extraction.shard import Shard
 from featurize.runtime.device import default_batch_seconds
 
 MEL = "logmel80"
-DEMO, MANIFEST = "demo", "manifest"  # corpora of the catalog that have a rule of their own for root or cache
-PATTERN_SIGNS = frozenset("*?[")
+DEMO, MANIFEST = "demo", "manifest"  # corpora of the catalog with special defaults of root or cache
+PATTERN_SIGNS = frozenset("*?[")  # of file name patterns
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSet:
-    """Which encoders a run has.
+    """The encoders of a run.
 
     Attributes:
-        requests: as asked for.
-        options: how they run.
-        mel: log-mel beside them.
-        characters: CTC targets beside them.
+        requests: requested encoders.
+        options: options of all encoders.
+        mel: add log-mel.
+        characters: add CTC targets.
     """
 
     requests: Sequence[EncoderRequest]
@@ -45,19 +45,19 @@ class EncoderSet:
     characters: bool
 
     def load(self) -> tuple[list[Encoder[Any, Any]], list[str]]:
-        """Loads them: those of speech, then those of transcripts; and what was noticed on the way.
+        """Loads the encoders of speech, then those of transcripts; also returns notes on them.
 
         Raises:
-            MmerError: if one of them is not at hand.
+            MmerError: if an encoder is not available.
         """
         loaded = load_encoders(self.requests, self.options)
-        mel, notes = self._mel(any(encoder.specs[0].name == MEL for encoder in loaded.speech))
+        mel, notes = self._load_mel(any(encoder.specs[0].name == MEL for encoder in loaded.speech))
         characters = [character_targets(self.options)] if self.characters else []
         return [*loaded.speech, *mel, *loaded.text, *characters], [*loaded.notes, *notes]
 
-    def _mel(self, asked: bool) -> tuple[Sequence[Encoder[Any, Any]], list[str]]:
-        """Log-mel goes with every run, unless it is not wanted, already asked for, or librosa is not installed."""
-        if not self.mel or asked:
+    def _load_mel(self, requested: bool) -> tuple[Sequence[Encoder[Any, Any]], list[str]]:
+        """Loads log-mel, unless it is not wanted or already requested; returns a note if librosa is missing."""
+        if not self.mel or requested:
             return [], []
         try:
             return load_encoders(parse_requests([MEL]), self.options).speech, []
@@ -67,22 +67,22 @@ class EncoderSet:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionJob:
-    """What is to be featurized, and how.
+    """The description of one run: a corpus, its encoders, and the cache to write.
 
     Attributes:
-        corpus: name of the catalog of corpora.
+        corpus: name in the catalog of corpora.
         root: folder of the corpus, or file of a manifest.
         cache: the file to write.
-        encoders: as asked for, ``[NAME=]SOURCE[@LAYERS]``; empty for the corpus' default ones.
-        options: how encoders run.
-        audio_only: no text encoder and no targets from transcripts.
-        mel: log-mel beside the encoders.
-        batch_seconds: speech of one batch; None for what suits the device.
-        limit: how many utterances, from the first; None for all.
-        shard: only this share of the utterances; None for all.
+        encoders: requested encoders, ``[NAME=]SOURCE[@LAYERS]``; empty for the default encoders of the corpus.
+        options: options of all encoders.
+        audio_only: compute no text encoder and no targets from transcripts.
+        mel: add log-mel to the encoders.
+        batch_seconds: seconds of speech of one batch; None for a value that suits the device.
+        limit: number of utterances, counted from the first; None for all.
+        shard: compute only this shard of the utterances; None for all.
         allow_outside: recordings of a manifest may lie outside its folder.
-        replace: recompute what was computed otherwise or is damaged, and drop what left the corpus.
-        wait: for another run that writes to the file, instead of stopping.
+        replace: recompute features that were computed differently or are damaged; drop utterances that left the corpus.
+        wait: wait for another run that writes to the file instead of stopping.
     """
 
     corpus: str
@@ -100,12 +100,12 @@ class ExtractionJob:
     wait: bool = False
 
     def batch_budget(self, device: torch.device) -> float:
-        """Gives the seconds of speech of one batch on a device."""
+        """Returns the seconds of speech of one batch on a device."""
         return default_batch_seconds(device) if self.batch_seconds is None else self.batch_seconds
 
 
 class JobOptions(TypedDict, total=False):
-    """Options of `job_of`: the fields of `EncodingOptions` but its device, and some of `ExtractionJob`."""
+    """Options of `job_of`: the fields of `EncodingOptions` except its device, and some of `ExtractionJob`."""
 
     dtype: str
     precision: str
@@ -135,15 +135,16 @@ def job_of(
     device: torch.device,
     **options: Unpack[JobOptions],
 ) -> ExtractionJob:
-    """Builds a job with the usual places of caches and of the built-in corpus.
+    """Builds a job with the default locations of caches and of the built-in corpus.
 
     Args:
-        corpus: name of the catalog of corpora.
-        root: folder of the corpus, or file of a manifest; None for the built-in corpus, which is generated there.
-        cache: the file to write; None for one below ``cache/``, named after the corpus or the manifest.
+        corpus: name in the catalog of corpora.
+        root: folder of the corpus, or file of a manifest; None for the built-in corpus, which is then generated in
+            the folder of the cache.
+        cache: the file to write; None for a file in ``cache/``, named after the corpus or the manifest.
         encoders: ``[NAME=]SOURCE[@LAYERS]``; empty for the default encoders of the corpus.
         device: where encoders run.
-        options: fields of `ExtractionJob` and of `EncodingOptions`.
+        options: further fields of `ExtractionJob` and of `EncodingOptions`.
 
     Raises:
         ValueError: if the cache is a pattern of files.
@@ -159,32 +160,32 @@ def job_of(
         raise ValueError(f"cache must be one file to write, got the pattern {cache}")
     if corpus == DEMO and root is None:
         root = cache.parent / DEMO
-    given: dict[str, Any] = dict(options)
-    encoding = {name: given.pop(name) for name in EncodingOptions.__dataclass_fields__.keys() & given.keys()}
+    fields: dict[str, Any] = dict(options)
+    encoding = {name: fields.pop(name) for name in EncodingOptions.__dataclass_fields__.keys() & fields.keys()}
     return ExtractionJob(
         corpus=corpus,
         root=root,
         cache=cache,
         encoders=tuple(encoders),
         options=EncodingOptions(device=device, **encoding),
-        **given,
+        **fields,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedJob:
-    """A job read and planned: its corpus, its encoders, its inputs, and what was noticed on the way."""
+    """A job that is read and planned: its corpus, its encoders, its inputs, and notes on all of them."""
 
     job: ExtractionJob
     corpus: CorpusHeader
-    lineup: EncoderSet
+    encoder_set: EncoderSet
     inputs: Inputs
     plans: list[EncoderPlan]
     notes: list[str] = field(default_factory=list)
 
 
 def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
-    """Reads the corpus and what was asked for; the cheap half of a job, where most mistakes show.
+    """Reads the corpus and the requested encoders. It loads no weights; most mistakes show here.
 
     Raises:
         MmerError: if the corpus or an encoder is unknown, or the corpus cannot be read.
@@ -193,29 +194,31 @@ def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
     parse_requests(job.encoders)
     reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside)
     return reading, EncoderSet(
-        requests=_requests(job, reading),
+        requests=_select_encoders(job, reading),
         options=job.options,
         mel=job.mel,
-        characters=not job.audio_only and _transcribed(reading),
+        characters=not job.audio_only and _has_transcripts(reading),
     )
 
 
-def plan_job(job: ExtractionJob, reading: CorpusReading, lineup: EncoderSet) -> PlannedJob:
+def plan_job(job: ExtractionJob, reading: CorpusReading, encoder_set: EncoderSet) -> PlannedJob:
     """Loads the encoders and plans every stream.
 
     Raises:
-        MmerError: if an encoder is not at hand.
+        MmerError: if an encoder is not available.
     """
     inputs = read_inputs(reading, limit=job.limit, shard=job.shard)
-    _check_history(job, inputs, lineup)
-    encoders, notes = lineup.load()
+    _check_history(job, inputs, encoder_set)
+    encoders, notes = encoder_set.load()
     options = job.options
-    plans = [plan_encoder(one, inputs, max_seconds=options.max_seconds, chunk=options.chunk) for one in encoders]
+    plans = [
+        plan_encoder(encoder, inputs, max_seconds=options.max_seconds, chunk=options.chunk) for encoder in encoders
+    ]
     notes = [*reading.notes, *notes, *_dropped_turns(plans, inputs)]
     return PlannedJob(
         job=job,
         corpus=CorpusHeader(name=job.corpus, root=reading.root),
-        lineup=lineup,
+        encoder_set=encoder_set,
         inputs=inputs,
         plans=plans,
         notes=notes,
@@ -231,44 +234,45 @@ def ready_job(job: ExtractionJob) -> PlannedJob:
     return plan_job(job, *read_job(job))
 
 
-def _requests(job: ExtractionJob, reading: CorpusReading) -> list[EncoderRequest]:
+def _select_encoders(job: ExtractionJob, reading: CorpusReading) -> list[EncoderRequest]:
     spec = corpus_spec(job.corpus)
     if job.encoders:
         requests = parse_requests(job.encoders)
         text = [request.name for request in requests if consumes(request.source) == TRANSCRIPT]
         if job.audio_only and text:
-            raise MmerError(f"--audio-only leaves no room for the text encoder {text[0]}; drop one of the two")
-        if job.audio_only or text or not _transcribed(reading):
+            raise MmerError(f"--audio-only excludes the text encoder {text[0]}; remove one of the two")
+        if job.audio_only or text or not _has_transcripts(reading):
             return requests
-        return [*requests, *_of_modality(spec.encoders, TRANSCRIPT)]
-    if job.audio_only or not _transcribed(reading):
-        return _of_modality(spec.encoders, SPEECH)
+        return [*requests, *_requests_of(spec.encoders, TRANSCRIPT)]
+    if job.audio_only or not _has_transcripts(reading):
+        return _requests_of(spec.encoders, SPEECH)
     return parse_requests(spec.encoders)
 
 
-def _of_modality(sources: Sequence[str], modality: str) -> list[EncoderRequest]:
+def _requests_of(sources: Sequence[str], modality: str) -> list[EncoderRequest]:
     return [request for request in parse_requests(sources) if consumes(request.source) == modality]
 
 
-def _transcribed(reading: CorpusReading) -> bool:
+def _has_transcripts(reading: CorpusReading) -> bool:
     return any(utterance.text.strip() for utterance in reading.utterances)
 
 
-def _check_history(job: ExtractionJob, inputs: Inputs, lineup: EncoderSet) -> None:
-    asked = f"--history {job.options.history}"
+def _check_history(job: ExtractionJob, inputs: Inputs, encoder_set: EncoderSet) -> None:
+    option = f"--history {job.options.history}"
     if job.options.history and not inputs.dialogues:
-        raise MmerError(f"{asked} needs dialogues, and {job.corpus} has none; leave it out")
-    if job.options.history and not any(consumes(request.source) == TRANSCRIPT for request in lineup.requests):
-        raise MmerError(f"{asked} is for text encoders, and this run has none; name one, as in --encoder roberta-base")
+        raise MmerError(f"{option} needs dialogues, and {job.corpus} has none; omit the option")
+    if job.options.history and not any(consumes(request.source) == TRANSCRIPT for request in encoder_set.requests):
+        raise MmerError(f"{option} is for text encoders, and this run has none; add one, as in --encoder roberta-base")
 
 
 def _dropped_turns(plans: Sequence[EncoderPlan], inputs: Inputs) -> list[str]:
-    """Says how often the oldest turns of a history were dropped to keep a text as short as it must be."""
+    """Returns a note for each encoder that drops the oldest turns of a history to keep texts within its limit."""
     notes = []
     for plan in plans:
         history = history_of(plan.specs[0])
         turns = [len(inputs.turn(index, history).before) for index in range(len(plan.planned) if history else 0)]
-        cut = sum(one.turns < count for one, count in zip(plan.planned, turns, strict=False) if not one.failure)
+        pairs = zip(plan.planned, turns, strict=False)  # turns are empty without a history
+        cut = sum(planned.turns < count for planned, count in pairs if not planned.failure)
         if cut:
-            notes.append(f"{plan.specs[0].name}: of {cut} utterances the oldest turns of the history did not fit")
+            notes.append(f"{plan.specs[0].name}: the oldest turns of the history did not fit for {cut} utterances")
     return notes

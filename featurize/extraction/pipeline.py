@@ -1,9 +1,7 @@
-"""The pipeline: decode in threads, encode on the device, write in a thread.
+"""Extraction pipeline of one process: threads decode, the device encodes, and one thread writes.
 
-Batches are a pure function of the plan, and a batch that is only partly committed is encoded whole, so that a resumed
-run gives the values of an undisturbed one.
-
-The thread that commits rows while the device encodes the next ones.
+Batches are a pure function of the plan, and a batch that is only partly committed is encoded as a whole, so that a
+resumed run gives the values of an uninterrupted one.
 """
 
 import queue
@@ -21,26 +19,34 @@ import numpy as np
 from cache.layout import COMMITTED
 from cache.stream import SPEECH
 from cache.writer import CacheWriter, Row
-from featurize.extraction.encode import EncodeInput, EncodeRequest, FailedInput, encode_sources, load_source, order_of
+from featurize.extraction.encode import (
+    EncodeInput,
+    EncodeRequest,
+    FailedInput,
+    encode_inputs,
+    encode_request,
+    load_input,
+)
 from featurize.extraction.plan import EncoderPlan, Inputs, pack_batches
 from featurize.extraction.progress import ExtractionProgress
 from featurize.inputs.audio import DECODE_THREADS
 
-WAITING = 8  # batches that may wait to be written: bounds memory when the disk is slower than the encoder
-Failure = tuple[Sequence[str], int, str]
-AHEAD = 3  # batches decoded ahead of the encoder: enough to overlap, few enough to bound memory
-TOKENS = 2048  # of a batch of transcripts: sorted by length they need little padding on any device
+QUEUED_BATCHES = 8  # batches that may wait to be written: limits memory if the disk is slower than the encoder
+BATCHES_AHEAD = 3  # batches decoded ahead of the encoder: enough to overlap, few enough to limit memory
+TOKEN_BUDGET = 2048  # tokens of a batch of transcripts: sorted by length, they need little padding on any device
+
+Failure = tuple[Sequence[str], int, str]  # streams, utterance, reason
 
 
 class CommitThread:
-    """Writes what it is given in the order given; rows that wait together are flushed to disk together.
+    """A thread that writes rows and failures in the order of the calls; rows that wait together share one flush.
 
-    An error of the writer is raised at the next call, and when the thread is left.
+    An error of the writer is raised by the next call, or at the end of the ``with`` block.
     """
 
     def __init__(self, writer: CacheWriter) -> None:
         self.writer = writer
-        self._waiting: queue.Queue[list[Row] | Failure | None] = queue.Queue(WAITING)
+        self._waiting: queue.Queue[list[Row] | Failure | None] = queue.Queue(QUEUED_BATCHES)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="mmer-commit", daemon=True)
 
@@ -59,14 +65,14 @@ class CommitThread:
             raise self._error
 
     def put(self, rows: list[Row]) -> None:
-        """Hands over the rows of a batch."""
-        self._hand_over(rows)
+        """Queues the rows of a batch."""
+        self._enqueue(rows)
 
     def fail(self, streams: Sequence[str], index: int, reason: str) -> None:
-        """Hands over a failure."""
-        self._hand_over((streams, index, reason))
+        """Queues the failure of an utterance."""
+        self._enqueue((streams, index, reason))
 
-    def _hand_over(self, item: list[Row] | Failure) -> None:
+    def _enqueue(self, item: list[Row] | Failure) -> None:
         if self._error is not None:
             raise self._error
         self._waiting.put(item)
@@ -77,7 +83,7 @@ class CommitThread:
             if self._error is None:
                 try:
                     self._write([item for item in items if item is not None])
-                except BaseException as error:  # raised in the thread that hands over
+                except BaseException as error:  # raised again in the thread that queues
                     self._error = error
             if None in items:
                 return
@@ -113,14 +119,14 @@ def extract(
     """Encodes everything that is not committed yet.
 
     Args:
-        plans: one per encoder; they run one after another.
-        inputs: of the corpus.
-        writer: of the prepared cache.
-        batch_seconds: speech of one batch, padding included; 0 for one utterance at a time.
-        progress: told how far the run is.
+        plans: one plan per encoder; encoders run one after another.
+        inputs: inputs of the corpus.
+        writer: writer of the prepared cache.
+        batch_seconds: seconds of speech of one batch, padding included; 0 for one utterance at a time.
+        progress: receives the state of the run.
 
     Raises:
-        DiskFull: if the disk fills up; whatever was committed stays.
+        DiskFull: if the disk fills up; everything committed stays.
     """
     with CommitThread(writer) as commits, ThreadPoolExecutor(DECODE_THREADS) as threads:
         for plan in plans:
@@ -130,7 +136,7 @@ def extract(
 
 
 def pending_batches(plan: EncoderPlan, writer: CacheWriter, batch_seconds: float) -> list[list[int]]:
-    """Gives the batches that hold something not committed yet, each whole."""
+    """Selects the batches that hold an utterance not committed yet; each stays complete."""
     missing = np.zeros(len(plan.planned), dtype=bool)
     for spec in plan.specs:
         missing |= writer.states[spec.name] != COMMITTED
@@ -138,15 +144,15 @@ def pending_batches(plan: EncoderPlan, writer: CacheWriter, batch_seconds: float
 
 
 def all_batches(plan: EncoderPlan, batch_seconds: float) -> list[list[int]]:
-    """Gives the batches of everything that can be encoded, longest first."""
-    budget = batch_seconds * plan.specs[0].rate_hz if plan.consumes == SPEECH else TOKENS
-    possible = [index for index, one in enumerate(plan.planned) if not one.failure]
-    return pack_batches([one.cost for one in plan.planned], possible, budget)
+    """Builds the batches of all utterances that can be encoded, longest first."""
+    budget = batch_seconds * plan.specs[0].rate_hz if plan.consumes == SPEECH else TOKEN_BUDGET
+    possible = [index for index, planned in enumerate(plan.planned) if not planned.failure]
+    return pack_batches([planned.cost for planned in plan.planned], possible, budget)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderRun:
-    """One encoder at work, wherever its batches are encoded: orders go out, rows come back and are committed."""
+    """The run of one encoder, here or on workers: it builds requests and commits the rows that result."""
 
     plan: EncoderPlan
     inputs: Inputs
@@ -154,24 +160,25 @@ class EncoderRun:
     progress: ExtractionProgress
 
     def start(self, batches: Sequence[list[int]]) -> None:
-        """Says what is to be done."""
+        """Reports the number of utterances and their duration."""
         utterances = sum(len(batch) for batch in batches)
         self.progress.start(self.plan.specs[0].name, utterances, sum(map(self._seconds, batches)))
 
-    def order(self, index: int) -> EncodeRequest:
-        """Gives what an encoder needs to know of an utterance."""
-        return order_of(self.plan, self.inputs, index)
+    def request(self, index: int) -> EncodeRequest:
+        """Builds the request for an utterance."""
+        return encode_request(self.plan, self.inputs, index)
 
-    def finish(self, batch: Sequence[int], made: Sequence[Row | FailedInput]) -> None:
-        """Hands over what a batch gave, as far as it is missing."""
-        for one in made:
-            if isinstance(one, FailedInput):
-                names = [spec.name for spec in self.plan.specs if self._misses(spec.name, one.index)]
-                self.commits.fail(names, one.index, one.reason)
-        self.commits.put([one for one in made if isinstance(one, Row) and self._misses(one.stream, one.index)])
+    def finish(self, batch: Sequence[int], results: Sequence[Row | FailedInput]) -> None:
+        """Commits the results of a batch, except rows that are committed already."""
+        for result in results:
+            if isinstance(result, FailedInput):
+                names = [spec.name for spec in self.plan.specs if self._is_missing(spec.name, result.index)]
+                self.commits.fail(names, result.index, result.reason)
+        rows = [result for result in results if isinstance(result, Row)]
+        self.commits.put([row for row in rows if self._is_missing(row.stream, row.index)])
         self.progress.advance(len(batch), self._seconds(batch))
 
-    def _misses(self, stream: str, index: int) -> bool:
+    def _is_missing(self, stream: str, index: int) -> bool:
         return bool(self.commits.writer.states[stream][index] != COMMITTED)
 
     def _seconds(self, batch: Sequence[int]) -> float:
@@ -180,18 +187,18 @@ class EncoderRun:
 
 def _run(run: EncoderRun, batches: Sequence[list[int]], threads: ThreadPoolExecutor) -> None:
     run.start(batches)
-    for batch, found in _ahead(batches, lambda index: load_source(run.order(index), run.plan.specs), threads):
-        run.finish(batch, encode_sources(run.plan.encoder, found))
+    for batch, inputs in _load_ahead(batches, lambda index: load_input(run.request(index), run.plan.specs), threads):
+        run.finish(batch, encode_inputs(run.plan.encoder, inputs))
 
 
-def _ahead(
-    batches: Sequence[list[int]], source: Callable[[int], EncodeInput | FailedInput], threads: ThreadPoolExecutor
+def _load_ahead(
+    batches: Sequence[list[int]], load: Callable[[int], EncodeInput | FailedInput], threads: ThreadPoolExecutor
 ) -> Iterator[tuple[list[int], list[EncodeInput | FailedInput]]]:
-    """Loads a few batches ahead of the one that is asked for."""
+    """Yields each batch with its inputs, and loads a few batches ahead of it."""
     waiting: deque[tuple[list[int], list[Future[EncodeInput | FailedInput]]]] = deque()
     for batch in batches:
-        waiting.append((batch, [threads.submit(source, index) for index in batch]))
-        if len(waiting) > AHEAD:
+        waiting.append((batch, [threads.submit(load, index) for index in batch]))
+        if len(waiting) > BATCHES_AHEAD:
             first, futures = waiting.popleft()
             yield first, [future.result() for future in futures]
     for last, futures in waiting:

@@ -1,9 +1,9 @@
-"""Everything that is known before anything runs: inputs, rows of every stream, batches."""
+"""Plan of a run before anything is computed: inputs, rows of every stream, batches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from functools import cache as remembered
+from functools import cache as memoize
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from cache.utterance import Utterance
 from featurize.corpora.base import CorpusReading, check_reading
 from featurize.encoders.base import Encoder, InputPlan
 from featurize.extraction.shard import Shard
-from featurize.inputs.audio import RATE_HZ, AudioSpan, RecordingError, cut, probe
+from featurize.inputs.audio import RATE_HZ, AudioSpan, Recording, RecordingError, cut, probe
 from featurize.inputs.transcript import Dialogues, Turn, clean_text, text_digest
 
 PROBE_THREADS = 8  # probing waits for the disk, not for a core
@@ -26,14 +26,14 @@ PROBE_THREADS = 8  # probing waits for the disk, not for a core
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The utterances of a corpus and what each encoder will read of them.
+    """The utterances of a corpus with the inputs of encoders.
 
     Attributes:
         root: folder of the recordings.
-        utterances: cleaned, with their durations.
-        spans: where the sound of each lies, or why there is none.
-        remarks: what was noticed about each transcript, empty where nothing was.
-        dialogues: of the whole corpus, whatever the limit.
+        utterances: utterances with cleaned texts and their durations.
+        spans: span of audio of each utterance, or the reason why there is none.
+        remarks: remark about each transcript, empty if there is none.
+        dialogues: dialogues of the whole corpus, regardless of limit and shard.
     """
 
     root: Path
@@ -43,14 +43,14 @@ class Inputs:
     dialogues: Dialogues
 
     def turn(self, index: int, count: int) -> Turn:
-        """Gives a transcript with up to so many of the turns before it."""
+        """Returns the transcript of an utterance with up to `count` of its preceding turns."""
         utterance = self.utterances[index]
         return Turn(utterance.text, self.dialogues.before(utterance.id, count))
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderPlan:
-    """An encoder and what it will make of each utterance."""
+    """An encoder, the input that it consumes (``speech`` or ``transcript``), and its plan of every utterance."""
 
     encoder: Encoder[Any, Any]
     consumes: str
@@ -62,15 +62,16 @@ class EncoderPlan:
         return self.encoder.specs
 
     def streams(self) -> list[StreamPlan]:
-        """Gives its streams as they are to be created."""
-        failures = {index: one.failure for index, one in enumerate(self.planned) if one.failure}
+        """Builds the plan of every stream that it writes."""
+        failures = {index: planned.failure for index, planned in enumerate(self.planned) if planned.failure}
+        rows = [planned.rows or (0,) * len(self.specs) for planned in self.planned]
         return [
             StreamPlan(
                 spec=spec,
-                lengths=np.array([one.rows[place] if one.rows else 0 for one in self.planned], dtype=np.int64),
+                lengths=np.array([counts[number] for counts in rows], dtype=np.int64),
                 failures=failures,
             )
-            for place, spec in enumerate(self.specs)
+            for number, spec in enumerate(self.specs)
         ]
 
 
@@ -79,36 +80,35 @@ def read_inputs(reading: CorpusReading, *, limit: int | None = None, shard: Shar
 
     Args:
         reading: the corpus as read.
-        limit: how many utterances to take, from the first; None for all.
+        limit: number of utterances, counted from the first; None for all.
+        shard: only this shard of the utterances; None for all.
 
     Raises:
-        MmerError: if two ids are the same once undecodable characters are gone.
+        MmerError: if an id is empty or two ids are equal after undecodable characters are removed.
     """
-    cleaned = [_cleaned(utterance) for utterance in reading.utterances]
+    cleaned = [_clean_utterance(utterance) for utterance in reading.utterances]
     dialogues = Dialogues([utterance for utterance, _ in cleaned])
     cleaned = [pair for pair in cleaned[:limit] if shard is None or shard.holds(pair[0].id)]
     check_reading(replace(reading, utterances=[utterance for utterance, _ in cleaned]), "the corpus")
-    prober = remembered(_probed)
+    memoized_probe = memoize(_probe_or_reason)  # many utterances share a recording
     with ThreadPoolExecutor(PROBE_THREADS) as threads:
-        spans = list(threads.map(lambda pair: _span(reading, pair[0], prober), cleaned))
+        spans = list(threads.map(lambda pair: _span(reading, pair[0], memoized_probe), cleaned))
     utterances = [
         replace(utterance, duration_s=None if isinstance(span, str) else span.duration_s)
         for (utterance, _), span in zip(cleaned, spans, strict=True)
     ]
-    remarks = [
-        "; ".join(one for one in (reading.remarks.get(utterance.id, ""), note) if one) for utterance, note in cleaned
-    ]
+    remarks = ["; ".join(filter(None, (reading.remarks.get(utterance.id, ""), note))) for utterance, note in cleaned]
     return Inputs(root=reading.root, utterances=utterances, spans=spans, remarks=remarks, dialogues=dialogues)
 
 
 def plan_encoder(encoder: Encoder[Any, Any], inputs: Inputs, *, max_seconds: float, chunk: bool) -> EncoderPlan:
-    """Plans what an encoder will make of every utterance.
+    """Plans the rows of every utterance for one encoder.
 
     Args:
-        encoder: ready to run.
-        inputs: of the corpus.
-        max_seconds: longest utterance.
-        chunk: take longer ones too.
+        encoder: a loaded encoder.
+        inputs: inputs of the corpus.
+        max_seconds: maximum duration of an utterance.
+        chunk: accept longer utterances as well.
     """
     consumes = encoder.specs[0].consumes
     if consumes != SPEECH:
@@ -117,29 +117,30 @@ def plan_encoder(encoder: Encoder[Any, Any], inputs: Inputs, *, max_seconds: flo
         return EncoderPlan(encoder=encoder, consumes=consumes, planned=planned)
     limit = float("inf") if chunk else max_seconds
     failures = [_too_long(span, limit) for span in inputs.spans]
-    sizes = [one.samples for one in inputs.spans if isinstance(one, AudioSpan) and not _too_long(one, limit)]
-    counted = iter(encoder.plan(sizes))
-    planned = [InputPlan(failure=failure) if failure else next(counted) for failure in failures]
+    sizes = [span.samples for span in inputs.spans if isinstance(span, AudioSpan) and not _too_long(span, limit)]
+    plans = iter(encoder.plan(sizes))
+    planned = [InputPlan(failure=failure) if failure else next(plans) for failure in failures]
     return EncoderPlan(encoder=encoder, consumes=consumes, planned=planned)
 
 
 def transcript_note(plan: EncoderPlan, inputs: Inputs, index: int) -> str:
-    """Says what is noticed about a transcript: by the corpus, by cleaning it, by its encoder."""
-    return "; ".join(one for one in (inputs.remarks[index], plan.planned[index].note) if one)
+    """Returns the note on a transcript: remarks of the corpus, of the cleaning and of the encoder."""
+    return "; ".join(filter(None, (inputs.remarks[index], plan.planned[index].note)))
 
 
 def overflow_note(precision: str) -> str:
-    """Says that an utterance was encoded in float32, since it overflowed in the precision asked for."""
+    """Returns the note on an utterance encoded in float32 because it overflowed in the requested precision."""
+    # Caches hold this text, and a later run looks for it: it must not change.
     return f"in float32: {precision} overflowed"
 
 
 def pack_batches(costs: Sequence[int], indices: Sequence[int], budget: float) -> list[list[int]]:
-    """Packs utterances of similar length, longest first, a pure function of the plan.
+    """Splits utterances into batches of similar length, longest first; a pure function of the plan.
 
     Args:
         costs: rows of each utterance.
-        indices: the utterances to pack.
-        budget: rows of a batch, padding included; a longer utterance is a batch of its own.
+        indices: utterances to pack.
+        budget: maximum rows of a batch, padding included; a longer utterance is a batch of its own.
 
     Example:
         >>> pack_batches([2, 9, 3, 3], [0, 1, 2, 3], budget=6)
@@ -156,12 +157,12 @@ def pack_batches(costs: Sequence[int], indices: Sequence[int], budget: float) ->
 
 
 def speech_digest(digest: bytes, samples: int, spec: StreamSpec) -> bytes:
-    """Digests what a speech stream consumed of an utterance: the sound, and its pieces where it was cut in some.
+    """Computes the digest of a speech stream's input: the audio, and the length of pieces if it is cut into some.
 
     Args:
-        digest: of the sound as decoded.
-        samples: at 16 kHz.
-        spec: of the stream.
+        digest: digest of the decoded audio.
+        samples: number of samples at 16 kHz.
+        spec: spec of the stream.
     """
     limit_s = float(spec.limits.get("max_seconds") or 0)
     if not spec.limits.get("chunk") or samples <= int(limit_s * RATE_HZ):
@@ -170,35 +171,37 @@ def speech_digest(digest: bytes, samples: int, spec: StreamSpec) -> bytes:
 
 
 def history_of(spec: StreamSpec) -> int:
-    """Says how many turns before an utterance a stream reads at most."""
+    """Returns the maximum number of preceding turns that a stream reads."""
     return int(spec.preprocessing.get("history") or 0)
 
 
 def transcript_digest(turn: Turn, spec: StreamSpec) -> bytes:
-    """Digests what a text stream consumed: the spoken words, and for character spans the transcript around them."""
+    """Computes the digest of a text stream's input: the spoken words; for character spans, the transcript as well."""
     words = "\x1e".join(turn.words(str(spec.preprocessing["event_tags"])))  # the ASCII record separator
     return text_digest(f"{words}\0{turn.text}" if spec.role == "tokens" else words)
 
 
-def _cleaned(utterance: Utterance) -> tuple[Utterance, str]:
+def _clean_utterance(utterance: Utterance) -> tuple[Utterance, str]:
     texts = {item.name: getattr(utterance, item.name) for item in fields(utterance)}
     plain = {name: clean_text(value).text for name, value in texts.items() if isinstance(value, str)}
     if not plain["id"]:
-        raise MmerError(f"id {utterance.id!r} holds nothing but undecodable characters; give the utterance another")
+        raise MmerError(f"id {utterance.id!r} holds only undecodable characters; give the utterance another id")
     return replace(utterance, **plain), clean_text(utterance.text).note  # type: ignore[arg-type]
 
 
-def _probed(path: Path) -> Any:
+def _probe_or_reason(path: Path) -> Recording | str:
     try:
         return probe(path)
     except RecordingError as error:
         return str(error)
 
 
-def _span(reading: CorpusReading, utterance: Utterance, prober: Any) -> AudioSpan | str:
+def _span(
+    reading: CorpusReading, utterance: Utterance, probe_recording: Callable[[Path], Recording | str]
+) -> AudioSpan | str:
     if not utterance.audio:
-        return "no recording named"
-    recording = prober(reading.root / utterance.audio)
+        return "no recording given"
+    recording = probe_recording(reading.root / utterance.audio)
     if isinstance(recording, str):
         return _with_defect(recording, reading.defects.get(utterance.id))
     try:
@@ -207,15 +210,15 @@ def _span(reading: CorpusReading, utterance: Utterance, prober: Any) -> AudioSpa
         return str(error)
 
 
-def _with_defect(found: AudioSpan | str, defect: Defect | None) -> AudioSpan | str:
-    """Adds to a failure what is known of the release; fails a clip that is wrong for being long, whatever was asked."""
+def _with_defect(span: AudioSpan | str, defect: Defect | None) -> AudioSpan | str:
+    """Adds a known defect of the release to a failure, or fails a clip whose duration shows the defect."""
     if defect is None:
-        return found
-    if isinstance(found, str):
-        return found if defect.limit_s else f"{found}; {defect}"
-    if defect.limit_s and found.duration_s > defect.limit_s:
-        return f"{found.duration_s:.1f} s; {defect}"
-    return found
+        return span
+    if isinstance(span, str):
+        return span if defect.limit_s else f"{span}; {defect}"
+    if defect.limit_s and span.duration_s > defect.limit_s:
+        return f"{span.duration_s:.1f} s; {defect}"
+    return span
 
 
 def _too_long(span: AudioSpan | str, limit_s: float) -> str:

@@ -1,6 +1,7 @@
-"""Brings the cache file to the state that a run starts from: created, resumed, or rebuilt for a changed plan.
+"""Preparation of the cache file for a run: created, resumed, or rebuilt for a changed plan.
 
-What stops a run before it touches an existing cache: another corpus, another key, features that would be lost.
+Before an existing cache is changed, checks stop the run for another corpus, another key of a stream, another encoder of
+the same name, and features that would be lost.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,100 +21,99 @@ from cache.version import mmer_version
 from cache.writer import CacheWriter
 from featurize.extraction.plan import EncoderPlan, Inputs, overflow_note, transcript_note
 from featurize.extraction.progress import ExtractionProgress
-from featurize.extraction.staleness import changed_rows, damaged_rows, digest_recordings, lost_features
+from featurize.extraction.staleness import digest_recordings, find_changed_rows, find_damaged_rows, find_lost_features
 
 
 def check_same_corpus(cache: FeatureCache, corpus: str, inputs: Inputs) -> None:
-    """Refuses a cache of another corpus, or of other utterances altogether.
+    """Checks that the cache holds the same corpus and at least one of its utterances.
 
     Raises:
-        MmerError: in either case.
+        MmerError: if it does not.
     """
     held = cache.layout.header["corpus"].get("name")
     if held != corpus:
-        raise MmerError(f"{cache.path} holds the corpus {held}, not {corpus}; name another file by --cache")
+        raise MmerError(f"{cache.path} holds the corpus {held}, not {corpus}; choose another file with --cache")
     if not {utterance.id for utterance in inputs.utterances} & set(cache.ids):
         raise MmerError(
             f"{cache.path} holds {len(cache)} other utterances (first: {cache.ids[0]}) and none of {inputs.root}; "
-            "name another file by --cache"
+            "choose another file with --cache"
         )
 
 
 def check_same_keys(cache: FeatureCache, streams: Sequence[StreamPlan]) -> None:
-    """Refuses to mix rows of two keys in one stream.
+    """Checks that the streams of a run have the keys of those in the cache: one stream never mixes rows of two keys.
 
     Raises:
-        MmerError: with the fields that differ, and another name.
+        MmerError: if a key differs; the message lists the fields that differ and proposes another name.
     """
     for stream in streams:
         name = stream.spec.name
         if name in cache.streams and cache.streams[name].key != stream.spec.key:
             changed = "; ".join(cache.streams[name].spec.differences(stream.spec))
             raise MmerError(
-                f"{name} of {cache.path} was computed otherwise ({changed}); --replace recomputes it"
+                f"{name} of {cache.path} was computed differently ({changed}); pass --replace to recompute it"
                 f"{_another_name(stream.spec)}"
             )
 
 
 def check_same_encoders(cache: FeatureCache, streams: Sequence[StreamPlan]) -> None:
-    """Refuses to keep streams of two encoders under one name, by which the weights that heads start from are kept.
+    """Checks that all streams under the name of an encoder belong to it: start weights are stored by that name.
 
     Raises:
-        MmerError: with the stream of the other encoder, and another name.
+        MmerError: if a stream belongs to another encoder; the message proposes another name.
     """
     for stream in streams:
-        for name in others_of(cache, stream.spec):
+        for name in streams_of_other_encoders(cache, stream.spec):
             raise MmerError(
-                f"{name} of {cache.path} is of another encoder called {stream.spec.encoder}; --replace drops it"
-                f"{_another_name(stream.spec)}"
+                f"{name} of {cache.path} belongs to another encoder called {stream.spec.encoder}; "
+                f"pass --replace to drop it{_another_name(stream.spec)}"
             )
 
 
-def others_of(cache: FeatureCache, spec: StreamSpec) -> list[str]:
-    """Names the streams of a file that another encoder made under the name of this one."""
-    held = [
-        one.spec for one in cache.streams.values() if one.spec.encoder == spec.encoder and one.spec.role == spec.role
-    ]
-    return [one.name for one in held if encoder_of(one) != encoder_of(spec)]
+def streams_of_other_encoders(cache: FeatureCache, spec: StreamSpec) -> list[str]:
+    """Lists the streams of a cache that another encoder computed under the same name."""
+    held = [stream.spec for stream in cache.streams.values()]
+    same_name = [other for other in held if other.encoder == spec.encoder and other.role == spec.role]
+    return [other.name for other in same_name if encoder_identity(other) != encoder_identity(spec)]
 
 
-def refuse_lost(cache: FeatureCache, lost: Mapping[str, str]) -> None:
-    """Refuses to give up features that a run would drop.
+def check_nothing_lost(cache: FeatureCache, lost: Mapping[str, str]) -> None:
+    """Checks that a run drops no features.
 
     Args:
-        cache: the file as it is.
-        lost: utterance id -> why its features would go.
+        cache: the cache before the run.
+        lost: utterance id -> reason why its features would be dropped.
 
     Raises:
-        MmerError: if there are any, with the first of them.
+        MmerError: if there are any; the message names the first utterance.
     """
     if lost:
         first, why = next(iter(lost.items()))
         raise MmerError(
             f"{cache.path} holds features of {len(lost)} utterances that this run would drop (first: {first}: {why}); "
-            "bring them back, name another file by --cache, or let them go by --replace"
+            "restore them, choose another file with --cache, or pass --replace to drop them"
         )
 
 
-def encoder_of(spec: StreamSpec) -> tuple[str, str, str]:
-    """Gives what makes two encoders one: source, revision, weights."""
+def encoder_identity(spec: StreamSpec) -> tuple[str, str, str]:
+    """Returns the identity of an encoder: source, revision, weights."""
     return spec.source, spec.revision, spec.weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusHeader:
-    """What the file says of its corpus: its name and the folder it was read from."""
+    """The entry of a cache file on its corpus: its name and the folder it was read from."""
 
     name: str
     root: Path
 
     def as_json(self) -> dict[str, str]:
-        """Gives the plain object kept in the file."""
+        """Returns the entry as a plain object for JSON."""
         return {"name": self.name, "root": str(self.root)}
 
 
 @contextmanager
-def prepared(
+def prepared_cache(
     path: Path,
     corpus: CorpusHeader,
     inputs: Inputs,
@@ -122,25 +122,25 @@ def prepared(
     replace: bool,
     progress: ExtractionProgress,
 ) -> Iterator[tuple[CacheWriter, list[str]]]:
-    """Opens the cache for the rows of a run; the caller holds `cache.writer.writing_lock`.
+    """Opens the cache for the rows of a run; the caller must hold `cache.writer.writing_lock`.
 
-    Rows whose input is no longer what the encoder consumed are pending again. Nothing is computed here.
+    Rows whose input has changed since they were encoded become pending again. No feature is computed here.
 
     Args:
-        path: the cache file, created if there is none.
-        corpus: what the file says of its corpus.
-        inputs: of the corpus as it is now.
-        plans: the encoders of this run; other streams of the file are kept.
-        replace: recompute what was computed otherwise or is damaged, and drop what left the corpus.
-        progress: told how far the look at recordings of an earlier run is.
+        path: the cache file, created if it does not exist.
+        corpus: entry of the file on its corpus.
+        inputs: current inputs of the corpus.
+        plans: plans of the encoders of this run; other streams of the file are kept.
+        replace: recompute features that were computed differently or are damaged; drop utterances that left the corpus.
+        progress: receives the progress of reading the recordings of an earlier run again.
 
     Yields:
-        A writer, and notes on what was found.
+        A writer, and notes on changes of the cache.
 
     Raises:
-        MmerError: if the file belongs to another corpus or to other utterances altogether, if a stream of the same
-            name was computed otherwise, or if recordings are gone that the file holds features of.
-        DiskFull: if there is no room for what is planned.
+        MmerError: if the file belongs to another corpus or holds none of its utterances, if a stream or an encoder of
+            the same name was computed differently, or if features of the file would be dropped.
+        DiskFull: if there is not enough space for the planned rows.
     """
     streams = [stream for plan in plans for stream in plan.streams()]
     planned = _FilePlan(path=path, corpus=corpus, inputs=inputs, plans=plans, streams=streams, replace=replace)
@@ -155,12 +155,12 @@ def prepared(
         if not replace:
             check_same_keys(cache, streams)
             check_same_encoders(cache, streams)
-        sounds = digest_recordings(cache, inputs, progress)
-        unreadable = {name: told for name, told in sounds.items() if isinstance(told, str)}
+        audio_digests = digest_recordings(cache, inputs, progress)
+        unreadable = {name: digest for name, digest in audio_digests.items() if isinstance(digest, str)}
         if not replace:
-            refuse_lost(cache, lost_features(cache, inputs, streams) | unreadable)
-        stale = _stale(planned, cache, sounds)
-        notes += [*_changed_notes(cache, stale), *_settle(planned, cache, stale)]
+            check_nothing_lost(cache, find_lost_features(cache, inputs, streams) | unreadable)
+        stale = _find_stale(planned, cache, audio_digests)
+        notes += [*_stale_notes(cache, stale), *_apply_plan(planned, cache, stale)]
     with CacheWriter(read_layout(path)) as writer:
         _fail_planned(writer, streams)
         _fail_unreadable(writer, planned, unreadable)
@@ -179,7 +179,7 @@ def _another_name(spec: StreamSpec) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _FilePlan:
-    """What the file is to hold of this run."""
+    """The content that the file must have for this run."""
 
     path: Path
     corpus: CorpusHeader
@@ -189,26 +189,28 @@ class _FilePlan:
     replace: bool
 
 
-def _stale(planned: _FilePlan, cache: FeatureCache, sounds: Mapping[str, bytes | str]) -> dict[str, set[int]]:
-    """Finds the rows that are to be computed anew: their input changed, or --replace finds them damaged."""
-    stale = changed_rows(cache, planned.inputs, planned.plans, sounds)
-    damaged = damaged_rows(cache) if planned.replace else {}
+def _find_stale(
+    planned: _FilePlan, cache: FeatureCache, audio_digests: Mapping[str, bytes | str]
+) -> dict[str, set[int]]:
+    """Finds the rows to recompute, by stream: those with a changed input and, with --replace, damaged ones."""
+    stale = find_changed_rows(cache, planned.inputs, planned.plans, audio_digests)
+    damaged = find_damaged_rows(cache) if planned.replace else {}
     return {name: rows | damaged.get(name, set()) for name, rows in stale.items()}
 
 
-def _changed_notes(cache: FeatureCache, stale: Mapping[str, set[int]]) -> list[str]:
+def _stale_notes(cache: FeatureCache, stale: Mapping[str, set[int]]) -> list[str]:
     return [
-        f"{name}: {len(rows)} utterances are no longer what was encoded (first: {cache.ids[min(rows)]})"
+        f"{name}: {len(rows)} utterances have changed since they were encoded (first: {cache.ids[min(rows)]})"
         for name, rows in stale.items()
         if rows
     ]
 
 
-def _settle(planned: _FilePlan, cache: FeatureCache, stale: Mapping[str, set[int]]) -> list[str]:
-    """Takes stale rows back, in a new file if the plan is not the one that the old was created for."""
+def _apply_plan(planned: _FilePlan, cache: FeatureCache, stale: Mapping[str, set[int]]) -> list[str]:
+    """Makes stale rows pending, in a rebuilt file if its plan differs from that of this run; returns a note on that."""
     utterances = planned.inputs.utterances
-    planned_so = all(_planned_so(cache, stream) for stream in planned.streams) and _holds_weights(planned)
-    if planned_so and list(cache.utterances) == utterances:
+    same_streams = all(_matches_plan(cache, stream) for stream in planned.streams)
+    if same_streams and _holds_weights(planned) and list(cache.utterances) == utterances:
         with CacheWriter(cache.layout) as writer:
             for name, rows in stale.items():
                 writer.reset(name, sorted(rows))
@@ -220,15 +222,15 @@ def _settle(planned: _FilePlan, cache: FeatureCache, stale: Mapping[str, set[int
 
 
 def _kept_streams(planned: _FilePlan, cache: FeatureCache) -> list[str]:
-    """Names the streams of other runs, without those of an encoder whose name another one takes over."""
-    named, taken = {stream.spec.name for stream in planned.streams}, _taken(planned, cache)
-    others = [name for name in cache.streams if name not in named]
-    return [name for name in others if cache.streams[name].spec.encoder not in taken]
+    """Lists the streams of other runs, without those of an encoder that another one of the same name replaces."""
+    current, replaced = {stream.spec.name for stream in planned.streams}, _replaced_encoders(planned, cache)
+    others = [name for name in cache.streams if name not in current]
+    return [name for name in others if cache.streams[name].spec.encoder not in replaced]
 
 
-def _taken(planned: _FilePlan, cache: FeatureCache) -> set[str]:
-    """Names the encoders of the file whose name another one takes over."""
-    return {stream.spec.encoder for stream in planned.streams if others_of(cache, stream.spec)}
+def _replaced_encoders(planned: _FilePlan, cache: FeatureCache) -> set[str]:
+    """Returns the names under which an encoder of this run replaces another encoder of the file."""
+    return {stream.spec.encoder for stream in planned.streams if streams_of_other_encoders(cache, stream.spec)}
 
 
 def _build(
@@ -249,11 +251,11 @@ def _created(old: FeatureCache | None) -> str:
 
 
 def _weights(planned: _FilePlan, others: Sequence[StreamPlan], old: FeatureCache | None) -> Weights:
-    """Joins the weights of this run to those held of the same encoders: fewer start layers take none away."""
+    """Merges the weights of this run into those of the file: fewer start layers remove none from an encoder."""
     new = _start_weights(planned.plans)
     if old is None:
         return new
-    kept = {stream.spec.encoder for stream in others} | (new.keys() - _taken(planned, old))
+    kept = {stream.spec.encoder for stream in others} | (new.keys() - _replaced_encoders(planned, old))
     held = {name: arrays for name, arrays in read_weights(planned.path).items() if name in kept}
     return {name: {**held.get(name, {}), **new.get(name, {})} for name in {**held, **new}}
 
@@ -267,64 +269,61 @@ def _holds_weights(planned: _FilePlan) -> bool:
     return all(arrays.keys() <= held.get(name, {}).keys() for name, arrays in _start_weights(planned.plans).items())
 
 
-def _planned_so(cache: FeatureCache, plan: StreamPlan) -> bool:
+def _matches_plan(cache: FeatureCache, plan: StreamPlan) -> bool:
     stream = cache.streams.get(plan.spec.name)
     return (
         stream is not None
         and stream.key == plan.spec.key
-        and _pieces(stream.spec) == _pieces(plan.spec)
+        and _piece_seconds(stream.spec) == _piece_seconds(plan.spec)
         and stream.spec.trained_on == plan.spec.trained_on
         and np.array_equal(stream.lengths, plan.lengths)
     )
 
 
-def _pieces(spec: StreamSpec) -> Scalar:
-    """Says how long the pieces of long recordings are; a limit that cuts nothing decides no value."""
+def _piece_seconds(spec: StreamSpec) -> Scalar:
+    """Returns the length of the pieces of long recordings; without chunking, the limit determines no value."""
     return spec.limits.get("max_seconds") if spec.limits.get("chunk") else None
 
 
 def _fail_planned(writer: CacheWriter, streams: Sequence[StreamPlan]) -> None:
-    """Brings the reasons of utterances that cannot be encoded up to date."""
+    """Updates the reasons of utterances that cannot be encoded."""
     for stream in streams:
         for index, reason in stream.failures.items():
             writer.fail(stream.spec.name, index, reason)
 
 
 def _refresh_notes(writer: CacheWriter, planned: _FilePlan) -> None:
-    """Brings what is noted of transcripts up to date: it may change where the cleaned text does not."""
+    """Updates the notes on transcripts: they may change even if the cleaned text does not."""
     cache = FeatureCache(planned.path)
     for plan in planned.plans:
         for spec in plan.specs if plan.consumes != SPEECH else ():
             for index in np.flatnonzero(writer.states[spec.name] == COMMITTED).tolist():
-                told = cache.stream(spec.name).reason(index)
-                note = _renewed(told, plan, planned.inputs, index)
-                if reason_bytes(note) != reason_bytes(told):
+                stored = cache.stream(spec.name).reason(index)
+                note = _updated_note(stored, plan, planned.inputs, index)
+                if reason_bytes(note) != reason_bytes(stored):
                     writer.note(spec.name, index, note)
 
 
-def _renewed(told: str, plan: EncoderPlan, inputs: Inputs, index: int) -> str:
-    """Gives a note with what is noticed about the transcript now; what encoding it showed stays."""
+def _updated_note(stored: str, plan: EncoderPlan, inputs: Inputs, index: int) -> str:
+    """Returns the current note on a transcript; a stored note that results from its encoding stays."""
     overflowed = overflow_note(plan.specs[0].precision)
-    kept = [overflowed] if overflowed in told.split("; ") else []
-    return "; ".join(one for one in (*kept, transcript_note(plan, inputs, index)) if one)
+    kept = [overflowed] if overflowed in stored.split("; ") else []
+    return "; ".join(filter(None, (*kept, transcript_note(plan, inputs, index))))
 
 
 def _fail_unreadable(writer: CacheWriter, planned: _FilePlan, unreadable: Mapping[str, str]) -> None:
-    """Says in the streams of other runs, too, why features were dropped by --replace."""
-    named = {stream.spec.name for stream in planned.streams}
-    others = [name for name, one in writer.layout.streams.items() if name not in named and _hears(one.spec)]
+    """Writes why --replace dropped features into the streams of other runs as well."""
+    current = {stream.spec.name for stream in planned.streams}
+    others = [
+        name
+        for name, stream in writer.layout.streams.items()
+        if name not in current and stream.spec.consumes == SPEECH and not stream.spec.imported
+    ]
     for index, utterance in enumerate(planned.inputs.utterances):
         for name in others if utterance.id in unreadable else ():
             writer.fail(name, index, unreadable[utterance.id])
 
 
-def _hears(spec: StreamSpec) -> bool:
-    """Tells whether a stream depends on the recordings at hand."""
-    return spec.consumes == SPEECH and not spec.imported
-
-
 def _pending_bytes(writer: CacheWriter, streams: Sequence[StreamPlan]) -> int:
-    missing = [writer.states[stream.spec.name] != COMMITTED for stream in streams]
-    return sum(
-        int(stream.lengths[where].sum()) * stream.spec.row_bytes for stream, where in zip(streams, missing, strict=True)
-    )
+    pending = [(stream, writer.states[stream.spec.name] != COMMITTED) for stream in streams]
+    return sum(int(stream.lengths[missing].sum()) * stream.spec.row_bytes for stream, missing in pending)

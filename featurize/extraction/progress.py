@@ -1,27 +1,27 @@
-"""What a run tells whoever watches it."""
+"""Progress of an extraction: the protocol for displays, and a display that shows nothing."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 
 class ExtractionProgress(Protocol):
-    """Told how far a run is."""
+    """A display of a run: it receives notes, and the start and the progress of each stage."""
 
     def note(self, notes: Sequence[str]) -> None:
-        """Something was noticed before anything runs."""
+        """Receives notes on corpus, encoders and cache."""
         ...
 
     def start(self, name: str, utterances: int, seconds: float) -> None:
-        """A part of the run begins, with so much to do."""
+        """Receives the start of a stage: its name, number of utterances and seconds of speech."""
         ...
 
     def advance(self, utterances: int, seconds: float) -> None:
-        """So much more of it is done."""
+        """Receives the utterances and seconds of speech completed since the last call."""
         ...
 
 
 class SilentProgress:
-    """Progress of a run that nothing displays."""
+    """A progress display that shows nothing."""
 
     def note(self, notes: Sequence[str]) -> None:
         """Does nothing."""

@@ -1,4 +1,4 @@
-"""Runs a job: a corpus folder in, one cache out, or one for each share of it."""
+"""Runs of a job: from a corpus folder to one cache, or to one cache per shard, and the report on it."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ from cache.layout import COMMITTED, read_layout
 from cache.writer import CacheWriter, writing_lock
 from featurize.extraction.job import ExtractionJob, PlannedJob, plan_job, read_job
 from featurize.extraction.pipeline import extract
-from featurize.extraction.prepare import prepared
+from featurize.extraction.prepare import prepared_cache
 from featurize.extraction.progress import ExtractionProgress
 from featurize.extraction.shard import all_shards, check_shards, shard_pattern
 
@@ -25,16 +25,16 @@ Extractor = Callable[[PlannedJob, CacheWriter, ExtractionProgress], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionReport:
-    """What a run left behind.
+    """The result of a run.
 
     Attributes:
-        cache: the file, or the pattern of the files of all shares.
-        streams: of this run.
-        summary: as ``mmer-cache info`` gives it.
-        noted: what was noted of committed rows.
-        notes: what was noticed about the run as a whole.
-        seconds: how long it took.
-        empty: streams of this run without a single committed utterance.
+        cache: the file, or the pattern of the files of all shards.
+        streams: names of the streams of this run.
+        summary: summary of the cache, as ``mmer-cache info`` prints it.
+        noted: notes on committed rows.
+        notes: notes on the run as a whole.
+        seconds: duration of the run.
+        empty: streams of this run without any committed utterance.
     """
 
     cache: Path
@@ -46,45 +46,46 @@ class ExtractionReport:
     empty: list[str]
 
 
-def extract_here(ready: PlannedJob, writer: CacheWriter, progress: ExtractionProgress) -> None:
-    """Encodes in this process everything that is not committed yet."""
-    budget = ready.job.batch_budget(ready.job.options.device)
-    extract(ready.plans, ready.inputs, writer, batch_seconds=budget, progress=progress)
+def extract_here(planned_job: PlannedJob, writer: CacheWriter, progress: ExtractionProgress) -> None:
+    """Encodes everything that is not committed yet in this process."""
+    budget = planned_job.job.batch_budget(planned_job.job.options.device)
+    extract(planned_job.plans, planned_job.inputs, writer, batch_seconds=budget, progress=progress)
 
 
 def run_job(job: ExtractionJob, progress: ExtractionProgress, extractor: Extractor = extract_here) -> ExtractionReport:
-    """Featurizes a corpus, or what is missing of it.
+    """Featurizes a corpus: computes the rows that its cache lacks.
 
     Args:
-        job: what to do.
-        progress: told how far the run is.
-        extractor: encodes what is missing, here or on a cluster.
+        job: description of the run.
+        progress: receives the state of the run.
+        extractor: encodes the missing rows, here or on a cluster.
 
     Raises:
-        MmerError: one line on what stopped the run; everything committed stays.
+        MmerError: if something stops the run; everything committed stays.
     """
     started = time.monotonic()
-    reading, lineup = read_job(job)
-    path = job.cache.resolve() if job.cache.is_symlink() else job.cache  # the lock belongs to the file, not to a link
-    with _lock(path, job, progress):
+    reading, encoder_set = read_job(job)
+    path = job.cache.resolve() if job.cache.is_symlink() else job.cache  # the lock belongs to the file, not to the link
+    with _write_lock(path, job, progress):
         if path.exists():
-            read_layout(path)  # a file that cannot be read stops the run before the encoders are loaded
-        ready = plan_job(job, reading, lineup)
-        with prepared(path, ready.corpus, ready.inputs, ready.plans, replace=job.replace, progress=progress) as (
+            read_layout(path)  # an unreadable file must stop the run before the encoders are loaded
+        planned_job = plan_job(job, reading, encoder_set)
+        inputs, plans = planned_job.inputs, planned_job.plans
+        with prepared_cache(path, planned_job.corpus, inputs, plans, replace=job.replace, progress=progress) as (
             writer,
             notes,
         ):
-            progress.note([*ready.notes, *notes])
-            extractor(ready, writer, progress)
-    mine = [spec.name for plan in ready.plans for spec in plan.specs]
-    return report_on(job.cache, mine, notes=[*ready.notes, *notes], seconds=time.monotonic() - started)
+            progress.note([*planned_job.notes, *notes])
+            extractor(planned_job, writer, progress)
+    streams = [spec.name for plan in plans for spec in plan.specs]
+    return build_report(job.cache, streams, notes=[*planned_job.notes, *notes], seconds=time.monotonic() - started)
 
 
 def shard_jobs(job: ExtractionJob, count: int) -> tuple[list[ExtractionJob], int]:
-    """Divides a job into one for each share of the corpus, each with a file of its own; and counts the utterances.
+    """Splits a job into one per shard, each with a file of its own; also returns the number of utterances.
 
     Raises:
-        MmerError: if there are more shares than utterances to fill them.
+        MmerError: if a shard would be empty.
     """
     reading, _ = read_job(job)
     utterances = reading.utterances[: job.limit]
@@ -93,16 +94,16 @@ def shard_jobs(job: ExtractionJob, count: int) -> tuple[list[ExtractionJob], int
 
 
 def shard_job(job: ExtractionJob, number: int, count: int) -> ExtractionJob:
-    """Returns the job of one share of the corpus, with a file of its own, as in an array of batch jobs.
+    """Returns the job of one shard, with a file of its own, for example for an array of batch jobs.
 
     Args:
-        job: of the whole corpus.
-        number: of the share, from 1 to `count`.
-        count: number of shares.
+        job: job of the whole corpus.
+        number: number of the shard, from 1 to `count`.
+        count: number of shards.
 
     Raises:
-        MmerError: if there are more shares than utterances to fill them.
-        ValueError: if there is no share of that number.
+        MmerError: if a shard would be empty.
+        ValueError: if the number is not in 1 to `count`.
     """
     if not 1 <= number <= count:
         raise ValueError(f"a shard of {count} is numbered 1 to {count}, got {number}")
@@ -110,33 +111,34 @@ def shard_job(job: ExtractionJob, number: int, count: int) -> ExtractionJob:
 
 
 def run_shards(job: ExtractionJob, count: int, progress: ExtractionProgress) -> ExtractionReport:
-    """Featurizes the shares of a corpus one after another in this process.
+    """Featurizes the shards of a corpus one after another in this process.
 
     Raises:
-        MmerError: one line on what stopped the run; everything committed stays.
+        MmerError: if something stops the run; everything committed stays.
     """
     started = time.monotonic()
-    reports = [run_job(one, progress) for one in shard_jobs(job, count)[0]]
+    jobs, _ = shard_jobs(job, count)
+    reports = [run_job(shard, progress) for shard in jobs]
     return joined_report(job, count, reports, seconds=time.monotonic() - started)
 
 
 def joined_report(
     job: ExtractionJob, count: int, reports: Sequence[ExtractionReport], *, seconds: float
 ) -> ExtractionReport:
-    """Tells what the runs over all shares left behind together."""
-    streams = dict.fromkeys(name for one in reports for name in one.streams)
-    notes = dict.fromkeys(note for one in reports for note in one.notes)
-    return report_on(shard_pattern(job.cache, count), list(streams), notes=list(notes), seconds=seconds)
+    """Builds the common report of the runs over all shards."""
+    streams = dict.fromkeys(name for report in reports for name in report.streams)
+    notes = dict.fromkeys(note for report in reports for note in report.notes)
+    return build_report(shard_pattern(job.cache, count), list(streams), notes=list(notes), seconds=seconds)
 
 
-def report_on(cache: Path, streams: Sequence[str], *, notes: Sequence[str], seconds: float) -> ExtractionReport:
-    """Looks at what a run left behind.
+def build_report(cache: Path, streams: Sequence[str], *, notes: Sequence[str], seconds: float) -> ExtractionReport:
+    """Builds the report of a run from its cache.
 
     Args:
-        cache: the file, or the pattern of several.
-        streams: those of the run.
-        notes: what was noticed about it.
-        seconds: how long it took.
+        cache: the file, or the pattern of several files.
+        streams: names of the streams of the run.
+        notes: notes on the run as a whole.
+        seconds: duration of the run.
     """
     opened = open_cache(cache)
     return ExtractionReport(
@@ -151,8 +153,8 @@ def report_on(cache: Path, streams: Sequence[str], *, notes: Sequence[str], seco
 
 
 @contextmanager
-def _lock(path: Path, job: ExtractionJob, progress: ExtractionProgress) -> Iterator[None]:
-    """Holds the right to write, at once or, where the job waits, when another run is done with the file."""
+def _write_lock(path: Path, job: ExtractionJob, progress: ExtractionProgress) -> Iterator[None]:
+    """Holds the lock of the file; if the job waits, it is acquired when another run has released it."""
     with ExitStack() as held:
         try:
             held.enter_context(writing_lock(path))

@@ -1,8 +1,8 @@
-"""Looks at the inputs again: whether recordings and transcripts are still those that were featurized."""
+"""Staleness of stored features: comparison of current recordings and transcripts with those that were encoded."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache as remembered
+from functools import cache as memoize
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +20,18 @@ from featurize.inputs.audio import DECODE_THREADS, AudioSpan, RecordingError, cu
 
 
 def current_audio_digests(root: Path) -> Callable[[Utterance, Stream], bytes | str]:
-    """Makes a function that digests what a stream would consume of an utterance now, or says why it cannot.
+    """Builds a function from utterance and stream to the digest of the current audio, or the reason why there is none.
 
     Args:
-        root: folder that the recordings' paths are relative to, or what the corpus takes for it.
+        root: folder to which the paths of recordings are relative, or another root that the corpus accepts.
 
     Raises:
         MmerError: if there is no such folder.
     """
     root = _audio_folder(root)
 
-    @remembered  # every speech stream asks for the same recording
-    def sound(audio: str, start_s: float | None, end_s: float | None) -> tuple[bytes, int] | str:
+    @memoize  # all speech streams read the same recording
+    def audio_digest(audio: str, start_s: float | None, end_s: float | None) -> tuple[bytes, int] | str:
         try:
             span = cut(probe(root / audio), start_s, end_s)
             return load(span).digest, span.samples
@@ -39,41 +39,41 @@ def current_audio_digests(root: Path) -> Callable[[Utterance, Stream], bytes | s
             return str(error)
 
     def digest_of(utterance: Utterance, stream: Stream) -> bytes | str:
-        found = sound(utterance.audio, utterance.start_s, utterance.end_s)
-        return found if isinstance(found, str) else speech_digest(*found, stream.spec)
+        result = audio_digest(utterance.audio, utterance.start_s, utterance.end_s)
+        return result if isinstance(result, str) else speech_digest(*result, stream.spec)
 
     return digest_of
 
 
 def _audio_folder(root: Path) -> Path:
     if not root.exists():
-        raise MmerError(f"no folder {root}; --audio takes what --root took")
-    if root.is_file():  # of a manifest
+        raise MmerError(f"folder {root} not found; --audio expects the same path as --root")
+    if root.is_file():  # a manifest, whose recordings lie next to it
         return root.parent
     return root / RELEASE if (root / RELEASE).is_dir() else root
 
 
-def lost_features(cache: FeatureCache, inputs: Inputs, streams: Sequence[StreamPlan]) -> dict[str, str]:
-    """Finds utterances whose features the plan of a run has no place for, and why; by id.
+def find_lost_features(cache: FeatureCache, inputs: Inputs, streams: Sequence[StreamPlan]) -> dict[str, str]:
+    """Finds utterances whose stored features a run would drop, with the reason, by id.
 
     Args:
-        cache: the file as it is.
-        inputs: of the corpus as it is now.
-        streams: of the run; other streams of the file keep what they have of the utterances that stay.
+        cache: the cache before the run.
+        inputs: current inputs of the corpus.
+        streams: streams of the run; other streams of the file keep the features of utterances that stay.
     """
-    now = {utterance.id for utterance in inputs.utterances}
-    left = _held(cache.streams.values(), cache) - now
-    gone = [name for name in cache.ids if name in left]
-    lost = dict.fromkeys(gone, "not among the utterances of this run")
-    for plan in (one for one in streams if one.spec.consumes == SPEECH):
-        held = _held([cache.streams[plan.spec.name]], cache) if plan.spec.name in cache.streams else set()
-        failing = {inputs.utterances[index].id: why for index, why in plan.failures.items()}
-        lost |= {name: why for name, why in failing.items() if name in held}
+    current = {utterance.id for utterance in inputs.utterances}
+    absent = _stored_ids(cache.streams.values(), cache) - current
+    ordered = [utterance_id for utterance_id in cache.ids if utterance_id in absent]
+    lost = dict.fromkeys(ordered, "not among the utterances of this run")
+    for plan in (stream for stream in streams if stream.spec.consumes == SPEECH):
+        stored = _stored_ids([cache.streams[plan.spec.name]], cache) if plan.spec.name in cache.streams else set()
+        failures = {inputs.utterances[index].id: reason for index, reason in plan.failures.items()}
+        lost |= {utterance_id: reason for utterance_id, reason in failures.items() if utterance_id in stored}
     return lost
 
 
-def damaged_rows(cache: FeatureCache) -> dict[str, set[int]]:
-    """Finds committed rows whose bytes are no longer those that were committed; indices by stream."""
+def find_damaged_rows(cache: FeatureCache) -> dict[str, set[int]]:
+    """Finds committed rows whose bytes have changed since they were committed; indices by stream."""
     return {
         name: {
             index
@@ -84,71 +84,75 @@ def damaged_rows(cache: FeatureCache) -> dict[str, set[int]]:
     }
 
 
-def changed_rows(
-    cache: FeatureCache, inputs: Inputs, plans: Sequence[EncoderPlan], sounds: Mapping[str, bytes | str]
+def find_changed_rows(
+    cache: FeatureCache, inputs: Inputs, plans: Sequence[EncoderPlan], audio_digests: Mapping[str, bytes | str]
 ) -> dict[str, set[int]]:
-    """Finds committed rows whose recording or transcript is no longer the one that was encoded.
+    """Finds committed rows whose recording or transcript has changed since it was encoded.
 
     Args:
-        cache: the file as it is.
-        inputs: of the corpus as it is now.
-        plans: of the streams that are planned anew; other streams have their own specs.
-        sounds: digest of each recording as it is now, or why it cannot be decoded; by utterance id.
+        cache: the cache before the run.
+        inputs: current inputs of the corpus.
+        plans: plans of the run; streams of other runs keep their own specs.
+        audio_digests: current digest of each recording, or the reason why it cannot be decoded, by utterance id.
 
     Returns:
-        Indices in the cache, by stream; utterances that left the corpus are none of them.
+        Indices in the cache, by stream; utterances that left the corpus are not among them.
     """
-    now = {utterance.id: index for index, utterance in enumerate(inputs.utterances)}
+    current = {utterance.id: index for index, utterance in enumerate(inputs.utterances)}
     planned = {spec.name: (spec, plan) for plan in plans for spec in plan.specs}
     changed: dict[str, set[int]] = {}
     for name, stream in cache.streams.items():
         spec, plan = planned.get(name, (stream.spec, None))
-        # Rows of another key go anyway, and of imported ones nobody can say from the corpus what they should be.
+        # Rows of another key are dropped anyway, and the corpus does not determine imported rows.
         if spec.key != stream.key or spec.imported:
             changed[name] = set()
             continue
-        held = [index for index in np.flatnonzero(stream.state == COMMITTED).tolist() if cache.ids[index] in now]
+        committed = np.flatnonzero(stream.state == COMMITTED).tolist()
+        indices = {index: current[cache.ids[index]] for index in committed if cache.ids[index] in current}
         changed[name] = {
             index
-            for index in held
-            if bytes(stream.input_digest[index]) not in _digests(spec, plan, inputs, now[cache.ids[index]], sounds)
+            for index, now in indices.items()
+            if bytes(stream.input_digest[index]) not in _valid_digests(spec, plan, inputs, now, audio_digests)
         }
     return changed
 
 
 def digest_recordings(cache: FeatureCache, inputs: Inputs, progress: ExtractionProgress) -> dict[str, bytes | str]:
-    """Digests every recording that the cache holds features of, or says why it cannot be read any more; by id."""
-    held = _held(_speech(cache), cache)
-    places = [index for index, utterance in enumerate(inputs.utterances) if utterance.id in held]
-    if not places:
+    """Computes the digest of every recording with stored features, or the reason why it is unreadable, by id."""
+    speech = [
+        stream for stream in cache.streams.values() if stream.spec.consumes == SPEECH and not stream.spec.imported
+    ]
+    stored = _stored_ids(speech, cache)
+    indices = [index for index, utterance in enumerate(inputs.utterances) if utterance.id in stored]
+    if not indices:
         return {}
-    seconds = [inputs.utterances[index].duration_s or 0.0 for index in places]
-    progress.start("recordings as before?", len(places), sum(seconds))
-    sounds: dict[str, bytes | str] = {}
+    seconds = [inputs.utterances[index].duration_s or 0.0 for index in indices]
+    progress.start("checking recordings", len(indices), sum(seconds))
+    digests: dict[str, bytes | str] = {}
     with ThreadPoolExecutor(DECODE_THREADS) as threads:
-        found = threads.map(lambda index: _sound_digest(inputs.spans[index]), places)
-        for index, duration_s, digest in zip(places, seconds, found, strict=True):
-            sounds[inputs.utterances[index].id] = digest
+        results = threads.map(lambda index: _audio_digest(inputs.spans[index]), indices)
+        for index, duration_s, digest in zip(indices, seconds, results, strict=True):
+            digests[inputs.utterances[index].id] = digest
             progress.advance(1, duration_s)
-    return sounds
+    return digests
 
 
-def _digests(
-    spec: StreamSpec, plan: EncoderPlan | None, inputs: Inputs, index: int, sounds: Mapping[str, bytes | str]
+def _valid_digests(
+    spec: StreamSpec, plan: EncoderPlan | None, inputs: Inputs, index: int, audio_digests: Mapping[str, bytes | str]
 ) -> set[bytes]:
-    """Gives the digests under which a committed row is still good, one unless it depends on an encoder not at hand."""
+    """Computes the input digests with which a stored row is still valid, several if its encoder is not loaded."""
     utterance, span = inputs.utterances[index], inputs.spans[index]
     if spec.consumes != SPEECH:
-        # Without its tokenizer nobody knows how many turns of the history fitted in.
+        # Without its tokenizer, the number of turns of the history that fitted is unknown.
         counts = range(history_of(spec) + 1) if plan is None else (plan.planned[index].turns,)
         return {transcript_digest(inputs.turn(index, count), spec) for count in counts}
-    sound = sounds[utterance.id]
-    if isinstance(sound, str) or isinstance(span, str):
+    digest = audio_digests[utterance.id]
+    if isinstance(digest, str) or isinstance(span, str):
         return set()
-    return {speech_digest(sound, span.samples, spec)}
+    return {speech_digest(digest, span.samples, spec)}
 
 
-def _sound_digest(span: AudioSpan | str) -> bytes | str:
+def _audio_digest(span: AudioSpan | str) -> bytes | str:
     if isinstance(span, str):
         return span
     try:
@@ -157,10 +161,5 @@ def _sound_digest(span: AudioSpan | str) -> bytes | str:
         return str(error)
 
 
-def _held(streams: Iterable[Stream], cache: FeatureCache) -> set[str]:
+def _stored_ids(streams: Iterable[Stream], cache: FeatureCache) -> set[str]:
     return {cache.ids[index] for stream in streams for index in np.flatnonzero(stream.state == COMMITTED)}
-
-
-def _speech(cache: FeatureCache) -> list[Stream]:
-    streams = cache.streams.values()
-    return [stream for stream in streams if stream.spec.consumes == SPEECH and not stream.spec.imported]

@@ -1,1 +1,1 @@
-"""Inputs of the encoders: recordings and words."""
+"""Inputs of the encoders: waveforms and transcripts."""

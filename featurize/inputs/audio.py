@@ -1,7 +1,7 @@
-"""Recordings: how long one is, and the 16 kHz mono samples of one span of it.
+"""Recordings: the length of a file, and the 16 kHz mono samples of a span of it.
 
-Decoding is soundfile's, that of videos PyAV's, resampling soxr's (HQ). A span is cut at the nearest source samples,
-then mixed down, then resampled, so that its length follows from the header alone.
+soundfile decodes audio files, PyAV decodes videos, soxr resamples (quality HQ). A span is cut at the nearest source
+samples, then mixed down, then resampled, so that its length is known before anything is decoded.
 """
 
 import os
@@ -23,28 +23,37 @@ from featurize.inputs.video import VideoError, decode_video, is_video, measure_v
 RATE_HZ = 16_000
 MIN_SAMPLES = 400  # receptive field of the wav2vec 2.0 feature encoder, 25 ms
 
-# Formats whose header gives the exact number of samples. MP3 and Ogg are counted by decoding: headers lie.
+# Formats whose header states the exact number of samples. The headers of MP3 and Ogg can be wrong: their samples are
+# counted by decoding.
 EXACT_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "AU", "CAF", "NIST", "VOC", "IRCAM"})
-DECODE_THREADS = min(8, os.cpu_count() or 2)  # decoding an utterance takes a hundredth of encoding it on one core
-UNKNOWN_TOTAL = 1 << 40  # libsndfile gives absurd totals where a streamed file has none
+DECODE_THREADS = min(8, os.cpu_count() or 2)  # on one core, decoding takes a hundredth of the time of encoding
+UNKNOWN_TOTAL = 1 << 40  # libsndfile reports absurd totals for streamed files that state none
 MP3_PADDING = 2 * 1152  # encoder delay and padding, at most two MPEG frames
-LOUDEST = 1e9  # full scale is 1, that of 32-bit integers taken for floats 2e9: beyond it squares overflow soon
+LOUDEST = 1e9  # full scale is 1; 32-bit integers read as floats reach 2e9, and larger squares overflow soon
 OGG_PAGE = 65_307  # bytes of the longest page
-BLOCK = 1 << 20
+BLOCK = 1 << 20  # samples decoded at a time when they are only counted
 
-# How libsndfile's log says that a chunk holds less than its header announces.
+# Line of libsndfile's log about a chunk that holds less than its header states.
 SHORT_OF = re.compile(r"^ *(?:data|SSND|Data Size|[Rr]iff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 Waveform = npt.NDArray[np.float32]
 
 
 class RecordingError(MmerError):
-    """One recording cannot be used; the others can."""
+    """A recording that cannot be used; the run continues with the others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recording:
-    """What a file holds: its rate, its samples per channel, whether it can be cut by seeking and is a video."""
+    """Length and kind of a recording file, read before it is decoded.
+
+    Attributes:
+        path: the file.
+        rate_hz: sample rate of the file.
+        samples: number of samples per channel.
+        seekable: True if seeking is exact to the sample.
+        video: True if PyAV decodes it.
+    """
 
     path: Path
     rate_hz: int
@@ -54,13 +63,13 @@ class Recording:
 
     @property
     def duration_s(self) -> float:
-        """Seconds of sound."""
+        """Duration in seconds."""
         return self.samples / self.rate_hz
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AudioSpan:
-    """A part of a recording, in source samples ``[start, stop)``."""
+    """A span of a recording, in source samples ``[start, stop)``."""
 
     recording: Recording
     start: int
@@ -68,18 +77,24 @@ class AudioSpan:
 
     @property
     def samples(self) -> int:
-        """Samples after resampling to 16 kHz."""
+        """Number of samples after resampling to 16 kHz."""
         return resampled_length(self.stop - self.start, self.recording.rate_hz)
 
     @property
     def duration_s(self) -> float:
-        """Seconds of sound."""
+        """Duration in seconds."""
         return (self.stop - self.start) / self.recording.rate_hz
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Loaded:
-    """The sound of a span: 16 kHz mono float32 ``(samples,)``, a digest of it as decoded, and what was noticed."""
+class LoadedAudio:
+    """The decoded audio of a span.
+
+    Attributes:
+        waveform: 16 kHz mono float32, ``(samples,)``.
+        digest: 16-byte digest of the source samples as decoded, with their rate and number of channels.
+        note: remarks about the audio, separated by semicolons; empty without remarks.
+    """
 
     waveform: Waveform
     digest: bytes
@@ -87,7 +102,7 @@ class Loaded:
 
 
 def resampled_length(samples: int, rate_hz: int) -> int:
-    """Gives the length of a resampled recording: the nearest whole number of samples, halves up.
+    """Returns the number of samples at 16 kHz, rounded to nearest, halves up.
 
     Example:
         >>> resampled_length(44_100, 44_100), resampled_length(3, 48_000), resampled_length(1, 48_000)
@@ -97,24 +112,24 @@ def resampled_length(samples: int, rate_hz: int) -> int:
 
 
 def probe(path: Path) -> Recording:
-    """Reads how long a recording is.
+    """Reads the rate and the length of a recording.
 
     Raises:
-        RecordingError: if it is missing, empty, truncated or no sound at all.
+        RecordingError: if the file is missing, empty or truncated, or holds no audio.
     """
     if not path.is_file():
         raise RecordingError("missing" if not path.exists() else "not a file")
     if not path.stat().st_size:
         raise RecordingError("empty: zero bytes")
     if is_video(path):
-        with _explained():
+        with _decoding_errors():
             rate_hz, samples = measure_video(path)
         return Recording(path=path, rate_hz=rate_hz, samples=samples, seekable=False, video=True)
-    with _opened(path) as file:
-        _refuse_unfinished(path, file.format)
+    with _open_sound_file(path) as file:
+        _check_ogg_end(path, file.format)
         exact = file.format in EXACT_FORMATS and 0 < file.frames < UNKNOWN_TOTAL
-        samples = file.frames if exact else _counted(file)
-        _refuse_truncated(file, samples)
+        samples = file.frames if exact else _count_samples(file)
+        _check_complete(file, samples)
         if not samples:
             raise RecordingError("no samples")
         return Recording(path=path, rate_hz=file.samplerate, samples=samples, seekable=exact and file.seekable())
@@ -124,7 +139,7 @@ def cut(recording: Recording, start_s: float | None, end_s: float | None) -> Aud
     """Cuts a span at the nearest source samples.
 
     Raises:
-        RecordingError: if it does not lie in the recording or holds no sample.
+        RecordingError: if the span exceeds the recording, or holds no sample at 16 kHz.
     """
     start = 0 if start_s is None else _nearest(start_s * recording.rate_hz)
     stop = recording.samples if end_s is None else _nearest(end_s * recording.rate_hz)
@@ -137,35 +152,36 @@ def cut(recording: Recording, start_s: float | None, end_s: float | None) -> Aud
     return span
 
 
-def load(span: AudioSpan) -> Loaded:
-    """Decodes, checks, mixes down and resamples a span.
+def load(span: AudioSpan) -> LoadedAudio:
+    """Loads a span: decodes, checks, mixes down and resamples it.
 
     Raises:
-        RecordingError: if it does not decode to the planned length, or holds samples that are not finite.
+        RecordingError: if it does not decode to the planned length, or holds samples that are not finite or above
+            `LOUDEST`.
     """
-    sound = _decoded(span)  # (samples, channels)
+    sound = _decode(span)  # (samples, channels)
     planned = span.stop - span.start
     if len(sound) != planned:
         raise RecordingError(f"truncated or damaged: {len(sound)} samples decoded, {planned} announced")
     if not np.isfinite(sound).all():
         raise RecordingError(f"{int(np.count_nonzero(~np.isfinite(sound)))} samples are NaN or infinite")
     if len(sound) and float(np.abs(sound).max()) > LOUDEST:
-        raise RecordingError(f"samples up to {float(np.abs(sound).max()):.3g} are no sound")
+        raise RecordingError(f"samples up to {float(np.abs(sound).max()):.3g} are not audio (full scale is 1)")
     digest = blake2b(f"{span.recording.rate_hz} {sound.shape[1]} ".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(sound).data)
-    return Loaded(waveform=_resampled(sound, span), digest=digest.digest(), note=_note(sound, span))
+    return LoadedAudio(waveform=_resample(sound, span), digest=digest.digest(), note=_note(sound, span))
 
 
 def _nearest(position: float) -> int:
     return int(np.floor(position + 0.5))
 
 
-def _decoded(span: AudioSpan) -> Waveform:
+def _decode(span: AudioSpan) -> Waveform:
     if span.recording.video:
-        with _explained():
+        with _decoding_errors():
             return decode_video(span.recording.path, span.start, span.stop)
-    with _opened(span.recording.path) as file:
-        # Seeking in MP3 and Ogg is not exact to the sample: there everything before the span is decoded too.
+    with _open_sound_file(span.recording.path) as file:
+        # Seeking in MP3 and Ogg is not exact to the sample, so everything before the span is decoded too.
         skipped = 0 if span.recording.seekable else span.start
         if span.recording.seekable and span.start:
             file.seek(span.start)
@@ -173,7 +189,7 @@ def _decoded(span: AudioSpan) -> Waveform:
         return sound[skipped:]
 
 
-def _resampled(sound: Waveform, span: AudioSpan) -> Waveform:
+def _resample(sound: Waveform, span: AudioSpan) -> Waveform:
     mono: Waveform = sound.mean(axis=1, dtype=np.float32) if sound.shape[1] > 1 else sound[:, 0]
     if span.recording.rate_hz == RATE_HZ:
         return np.ascontiguousarray(mono)
@@ -192,27 +208,27 @@ def _note(sound: Waveform, span: AudioSpan) -> str:
     return "; ".join(notes)
 
 
-def _counted(file: soundfile.SoundFile) -> int:
+def _count_samples(file: soundfile.SoundFile) -> int:
     samples = 0
     while block := len(file.read(BLOCK, dtype="float32", always_2d=True)):
         samples += block
     return samples
 
 
-def _refuse_truncated(file: soundfile.SoundFile, samples: int) -> None:
-    """Compares what the header announces with what is there.
+def _check_complete(file: soundfile.SoundFile, samples: int) -> None:
+    """Checks that the file holds what its header states.
 
-    libsndfile silently takes the shorter of the two for WAV and tells of it only in its log.
+    For WAV, libsndfile silently uses the shorter of the two lengths and reports it only in its log.
     """
-    told = SHORT_OF.search(file.extra_info)
-    if told and int(told[2]) < int(told[1]) < (1 << 31) - (1 << 12):  # more means a streamed file without a total
-        raise RecordingError(f"truncated: {told[2]} of {told[1]} bytes of sound")
+    short = SHORT_OF.search(file.extra_info)
+    if short and int(short[2]) < int(short[1]) < (1 << 31) - (1 << 12):  # more means a streamed file without a total
+        raise RecordingError(f"truncated: {short[2]} of {short[1]} bytes of sound")
     if file.format == "MP3" and file.frames < UNKNOWN_TOTAL and samples < file.frames - MP3_PADDING:
         raise RecordingError(f"truncated: {samples} of {file.frames} samples of sound")
 
 
-def _refuse_unfinished(path: Path, sound_format: str) -> None:
-    """Checks that an Ogg file ends with a whole page that says it is the last (RFC 3533, section 6)."""
+def _check_ogg_end(path: Path, sound_format: str) -> None:
+    """Checks that an Ogg file ends with a whole page that is marked as the last (RFC 3533, section 6)."""
     if sound_format != "OGG":
         return
     with path.open("rb") as handle:
@@ -224,16 +240,15 @@ def _refuse_unfinished(path: Path, sound_format: str) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Opens a recording."""
-    # by its descriptor: of a name, soundfile would believe the extension
-    with _explained(), path.open("rb") as handle, soundfile.SoundFile(handle.fileno(), closefd=False) as file:
+def _open_sound_file(path: Path) -> Iterator[soundfile.SoundFile]:
+    # By descriptor: given a name, soundfile would trust the extension.
+    with _decoding_errors(), path.open("rb") as handle, soundfile.SoundFile(handle.fileno(), closefd=False) as file:
         yield file
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Turns the errors of soundfile, PyAV and the file system into a RecordingError."""
+def _decoding_errors() -> Iterator[None]:
+    """Converts errors of soundfile, PyAV and the file system to a RecordingError."""
     try:
         yield
     except soundfile.SoundFileError as error:

@@ -1,8 +1,8 @@
-"""Transcripts: cleaned when read, stripped of event tags, and spelt in the characters of wav2vec 2.0's CTC vocabulary.
+"""Transcripts: cleaned text, its event tags, its spelling for CTC, and the dialogue history of an utterance.
 
-Event tags tell the class: of 117 IEMOCAP transcripts with ``[LAUGHTER]``, 114 are happy or excited.
-
-Dialogues: which turns come before an utterance, for encoders that read it with its history.
+Event tags reveal the class: of 117 IEMOCAP transcripts with ``[LAUGHTER]``, 114 are happy or excited. CTC targets are
+spelt in the characters of wav2vec 2.0's vocabulary. Encoders that read an utterance with its history get the preceding
+turns of the dialogue.
 """
 
 import re
@@ -22,34 +22,34 @@ STRIP, KEEP = "strip", "keep"
 EVENT_TAG_POLICIES = (STRIP, KEEP)
 EVENT_TAG = re.compile(r"\[[A-Za-z][A-Za-z _/'-]{0,39}\]")  # [LAUGHTER], [BREATHING], [door slams]
 
-# Vocabulary of facebook/wav2vec2-base-960h; the first is padding and blank, "|" stands between words.
+# Vocabulary of facebook/wav2vec2-base-960h; the first is padding and blank, "|" separates words.
 CTC_SYMBOLS = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
 _CTC_IDS = {symbol: index for index, symbol in enumerate(CTC_SYMBOLS)}
 _LETTERS = frozenset(CTC_SYMBOLS[5:])
 
 
-class Cleaned(NamedTuple):
-    """A transcript that every library can take, and what was noticed about it."""
+class CleanedText(NamedTuple):
+    """A transcript that HDF5 and tokenizers accept, and a note on what was removed or is unusual."""
 
     text: str
     note: str
 
 
-class Spoken(NamedTuple):
-    """The words of a transcript, and for each of their characters its position in the transcript as stored."""
+class SpokenText(NamedTuple):
+    """Spoken words, and the position of each character in the stored transcript, int32 ``(characters,)``."""
 
     text: str
     positions: npt.NDArray[np.int32]
 
 
-def clean_text(text: str) -> Cleaned:
-    """Removes NUL and lone surrogates, which neither HDF5 nor a tokenizer takes.
+def clean_text(text: str) -> CleanedText:
+    """Removes NUL and lone surrogates, which neither HDF5 nor tokenizers accept.
 
     Example:
         >>> clean_text("so\\0 what")
-        Cleaned(text='so what', note='1 NUL character removed')
+        CleanedText(text='so what', note='1 NUL character removed')
     """
-    plain = text.isascii()  # then it holds neither surrogates nor symbols, and need not be walked through
+    plain = text.isascii()  # ASCII holds neither surrogates nor symbols: skips the two loops
     nuls = text.count("\0")
     surrogates = 0 if plain else sum(not _storable(character) for character in text) - nuls
     cleaned = text if not nuls and not surrogates else "".join(filter(_storable, text))
@@ -60,11 +60,15 @@ def clean_text(text: str) -> Cleaned:
         *([f"holds {_counted(len(symbols), 'symbol')} such as {symbols[0]}"] if symbols else []),
         *(["empty transcript"] if not cleaned.strip() else []),
     ]
-    return Cleaned(cleaned, "; ".join(notes))
+    return CleanedText(cleaned, "; ".join(notes))
 
 
-def spoken(text: str, event_tags: str) -> Spoken:
-    """Gives the words that are spoken: event tags dropped or kept, white space collapsed.
+def spoken(text: str, event_tags: str) -> SpokenText:
+    """Returns the spoken words, with white space collapsed.
+
+    Args:
+        text: transcript as stored.
+        event_tags: ``strip`` to remove event tags, ``keep`` to keep them.
 
     Example:
         >>> spoken(" [LAUGHTER]  I  know. ", "strip").text
@@ -82,14 +86,14 @@ def spoken(text: str, event_tags: str) -> Spoken:
         positions.append(position)
     if characters and characters[-1] == " ":
         characters, positions = characters[:-1], positions[:-1]
-    return Spoken("".join(characters), np.array(positions, dtype=np.int32))
+    return SpokenText("".join(characters), np.array(positions, dtype=np.int32))
 
 
 def ctc_ids(words: str) -> npt.NDArray[np.uint8]:
-    """Spells words for CTC: upper case, letters and apostrophes kept, one delimiter between words.
+    """Returns words as CTC indices: upper-case letters, apostrophes, word delimiters.
 
     Args:
-        words: what is spoken, as `spoken` gives it.
+        words: spoken words, as `spoken` returns them.
 
     Returns:
         Indices into `CTC_SYMBOLS`, uint8 ``(characters,)``.
@@ -103,42 +107,43 @@ def ctc_ids(words: str) -> npt.NDArray[np.uint8]:
 
 
 def ctc_note(words: str) -> str:
-    """Says which letters, digits or symbols the CTC vocabulary cannot spell."""
-    lost = [one for one in _plain(words) if one not in _LETTERS and unicodedata.category(one)[0] in "LNS"]
+    """Returns a note on letters, digits or symbols outside the CTC vocabulary, or ""."""
+    candidates = (character for character in _plain(words) if character not in _LETTERS)
+    lost = [character for character in candidates if unicodedata.category(character)[0] in "LNS"]
     return f"{_counted(len(lost), 'character')} such as {lost[0]} not in the CTC vocabulary" if lost else ""
 
 
 def text_digest(text: str) -> bytes:
-    """Gives the 16-byte digest of a text."""
+    """Returns the 16-byte digest of a text."""
     return blake2b(text.encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A transcript as stored, and the transcripts of the turns before it that are spliced in, oldest first."""
+    """An utterance's transcript as stored, and those of the turns before it that its encoder reads, oldest first."""
 
     text: str
     before: tuple[str, ...] = ()
 
     def words(self, event_tags: str) -> list[str]:
-        """Gives what is spoken in each turn, the current one last; silent turns of the history are left out."""
+        """Returns the spoken words of each turn, the current last, without silent history."""
         history = [spoken(text, event_tags).text for text in self.before]
         return [*(words for words in history if words), spoken(self.text, event_tags).text]
 
     def latest(self, count: int) -> "Turn":
-        """Keeps only so many of the turns before it."""
+        """Returns this turn with at most `count` of the turns before it."""
         return Turn(self.text, self.before[len(self.before) - count :] if count else ())
 
 
 class Dialogues:
-    """The turns of every dialogue of a corpus, in their order.
+    """The transcripts of every dialogue of a corpus, in the order of the turns.
 
     Args:
-        utterances: all of the corpus; those without a turn number follow in the order of the corpus.
+        utterances: all utterances of the corpus; those without a turn number come last, in the order of the corpus.
 
     Example:
-        >>> told = [Utterance(id=name, text=name, dialogue="d", turn=turn) for turn, name in enumerate("abc")]
-        >>> Dialogues(told).before("c", 5)
+        >>> utterances = [Utterance(id=name, text=name, dialogue="d", turn=turn) for turn, name in enumerate("abc")]
+        >>> Dialogues(utterances).before("c", 5)
         ('a', 'b')
     """
 
@@ -148,21 +153,24 @@ class Dialogues:
             if utterance.dialogue:
                 groups[utterance.dialogue].append(utterance)
         self._texts: dict[str, list[str]] = {}
-        self._places: dict[str, tuple[str, int]] = {}
+        self._positions: dict[str, tuple[str, int]] = {}  # utterance id -> its dialogue and its index there
         for name, group in groups.items():
-            group.sort(key=_place)  # stable: without numbers the order of the corpus stays
+            group.sort(key=_turn_number)  # stable: without numbers, the order of the corpus is kept
             self._texts[name] = [utterance.text for utterance in group]
-            self._places.update({utterance.id: (name, place) for place, utterance in enumerate(group)})
+            self._positions.update({utterance.id: (name, index) for index, utterance in enumerate(group)})
 
     def __bool__(self) -> bool:
         return bool(self._texts)
 
     def before(self, name: str, count: int) -> tuple[str, ...]:
-        """Gives the transcripts of up to `count` turns before the utterance of that id, oldest first."""
-        if name not in self._places:
+        """Returns up to `count` transcripts before the utterance of that id, oldest first.
+
+        The result is empty if the utterance is unknown or belongs to no dialogue.
+        """
+        if name not in self._positions:
             return ()
-        dialogue, place = self._places[name]
-        return tuple(self._texts[dialogue][max(0, place - count) : place])
+        dialogue, index = self._positions[name]
+        return tuple(self._texts[dialogue][max(0, index - count) : index])
 
 
 def _storable(character: str) -> bool:
@@ -170,14 +178,14 @@ def _storable(character: str) -> bool:
 
 
 def _plain(words: str) -> str:
-    # NFKD parts accents from their letters; both typographic apostrophes count as one.
-    parted = unicodedata.normalize("NFKD", words).replace("\u2019", "'").replace("\u2018", "'").upper()
-    return "".join(character for character in parted if not unicodedata.combining(character))
+    # NFKD separates accents from their letters; both typographic apostrophes become the ASCII apostrophe.
+    decomposed = unicodedata.normalize("NFKD", words).replace("\u2019", "'").replace("\u2018", "'").upper()
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _place(utterance: Utterance) -> float:
+def _turn_number(utterance: Utterance) -> float:
     return float("inf") if utterance.turn is None else utterance.turn

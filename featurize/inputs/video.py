@@ -1,7 +1,7 @@
-"""Sound of video files by PyAV, an extra: MP4 and its relatives, Matroska, WebM.
+"""Audio track of video files (MP4 and related formats, Matroska, WebM), decoded by PyAV, an optional dependency.
 
-How long the sound is, is counted by decoding: the headers of AAC tell what went into the encoder, not what comes out.
-The demuxer is chosen by the first bytes, so that nothing else is ever taken for a video.
+The length is counted by decoding: the headers of AAC state the samples before encoding, not those after decoding. The
+demuxer is selected by the first bytes, so that no other file is mistaken for a video.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 
-# Four bytes and where they stand -> the demuxer. ISO/IEC 14496-12 starts with a box of type ftyp, older QuickTime files
-# with one of the others; Matroska and WebM start with an EBML header (RFC 8794).
+# Four bytes and their offset -> the demuxer. ISO/IEC 14496-12 files start with a box of type ftyp, older QuickTime
+# files with another of these types; Matroska and WebM start with an EBML header (RFC 8794).
 SIGNATURES: Mapping[tuple[bytes, int], str] = {
     (b"ftyp", 4): "mov",
     (b"moov", 4): "mov",
@@ -23,18 +23,18 @@ SIGNATURES: Mapping[tuple[bytes, int], str] = {
     (b"\x1aE\xdf\xa3", 0): "matroska",
 }
 BOXES = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"wide", b"free", b"skip", b"uuid"})
-SEGMENT = b"\x18\x53\x80\x67"  # the element of a Matroska file that holds all others but the header
+SEGMENT = b"\x18\x53\x80\x67"  # element of a Matroska file that holds all others except the header
 HEAD_BYTES = 4096  # far beyond the EBML header, after which the segment starts
 
 Sound = npt.NDArray[np.float32]
 
 
 class VideoError(MmerError):
-    """The sound of one video cannot be had."""
+    """The audio track of a video cannot be read."""
 
 
 def is_video(path: Path) -> bool:
-    """Tells by its first bytes whether a file is for PyAV; of one that cannot be read, that it is not."""
+    """Returns True if PyAV decodes the file, by its first bytes; False if it is unreadable."""
     try:
         with path.open("rb") as file:
             return bool(_demuxer(file.read(8)))
@@ -43,11 +43,11 @@ def is_video(path: Path) -> bool:
 
 
 def measure_video(path: Path) -> tuple[int, int]:
-    """Counts the sound of a video: its rate in Hz and its samples per channel.
+    """Returns the rate in Hz and the number of samples per channel, counted by decoding.
 
     Raises:
-        VideoError: if it is truncated or damaged, holds no sound, or PyAV is not installed.
-        OSError: if it cannot be read.
+        VideoError: if the file is truncated or damaged, has no audio track, or PyAV is not installed.
+        OSError: if the file cannot be read.
     """
     counted = [(rate_hz, len(block)) for rate_hz, block in _blocks(path)]
     if not counted:
@@ -56,36 +56,39 @@ def measure_video(path: Path) -> tuple[int, int]:
 
 
 def decode_video(path: Path, start: int, stop: int) -> Sound:
-    """Decodes the samples ``[start, stop)`` of a video, or what there is of them: ``(samples, channels)``.
+    """Loads the samples ``[start, stop)`` of a video's audio track.
+
+    Returns:
+        float32 ``(samples, channels)``; shorter if the track ends before `stop`.
 
     Raises:
-        VideoError: if it is truncated or damaged, holds no sound, or PyAV is not installed.
-        OSError: if it cannot be read.
+        VideoError: if the file is truncated or damaged, has no audio track, or PyAV is not installed.
+        OSError: if the file cannot be read.
     """
-    parts, position = [np.empty((0, 1), np.float32)], 0
+    pieces, position = [np.empty((0, 1), np.float32)], 0
     for _, block in _blocks(path):
-        parts.append(block[max(0, start - position) : max(0, stop - position)])
+        pieces.append(block[max(0, start - position) : max(0, stop - position)])
         position += len(block)
         if position >= stop:
             break
-    return np.concatenate(parts[1:] or parts)
+    return np.concatenate(pieces[1:] or pieces)
 
 
 def _demuxer(head: bytes) -> str:
-    return next((name for (mark, at), name in SIGNATURES.items() if head[at : at + 4] == mark), "")
+    return next((name for (mark, offset), name in SIGNATURES.items() if head[offset : offset + 4] == mark), "")
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, Sound]]:
-    """Decodes the first sound track from its start, block by block, with the rate in Hz."""
+    """Yields the rate in Hz and the next ``(samples, channels)`` of the first audio track."""
     try:
-        import av  # when it is needed: it is an extra, and loads a hundred libraries
+        import av  # here: it is optional and loads a hundred libraries
     except ImportError as error:
         raise VideoError("needs PyAV to be decoded: pip install av") from error
     with path.open("rb") as file:
         demuxer = _demuxer(file.read(8))
-        _refuse_truncated(file, path.stat().st_size, demuxer)
+        _check_complete(file, path.stat().st_size, demuxer)
         try:
-            # by its handle: of a name, FFmpeg may believe that it is an address
+            # By handle: FFmpeg may interpret a name as an address.
             with av.open(file, "r", format=demuxer, metadata_errors="replace") as container:
                 if not container.streams.audio:
                     raise VideoError("no sound in this video")
@@ -95,19 +98,23 @@ def _blocks(path: Path) -> Iterator[tuple[int, Sound]]:
 
 
 def _converted(frames: Iterator[Any]) -> Iterator[tuple[int, Sound]]:
-    """Gives the samples of every frame, all of one rate and number of channels."""
+    """Yields the rate and the samples of every frame.
+
+    Raises:
+        VideoError: if a frame has another rate or number of channels than the first.
+    """
     first: tuple[int, int] | None = None
     for frame in frames:
         kind = (frame.sample_rate, frame.layout.nb_channels)
         first = first or kind
         if kind != first:
-            raise VideoError(f"turns from {first[1]} channels at {first[0]} Hz to {kind[1]} at {kind[0]} Hz midway")
+            raise VideoError(f"changes from {first[1]} channels at {first[0]} Hz to {kind[1]} at {kind[0]} Hz")
         values = frame.to_ndarray()  # (channels, samples) if planar, else (1, samples * channels)
         yield kind[0], _floats(values.T if frame.format.is_planar else values.reshape(-1, kind[1]))
 
 
 def _floats(values: npt.NDArray[Any]) -> Sound:
-    """Scales integers to full scale 1, as libsndfile does; 8-bit ones are unsigned."""
+    """Converts integers to full scale 1, as libsndfile does; 8-bit integers are unsigned."""
     if values.dtype.kind == "f":
         return values.astype(np.float32)
     middle = 128 if values.dtype.kind == "u" else 0
@@ -115,23 +122,23 @@ def _floats(values: npt.NDArray[Any]) -> Sound:
     return sound
 
 
-def _refuse_truncated(file: BinaryIO, size: int, demuxer: str) -> None:
-    """Compares where the file says that it ends with where it does; FFmpeg plays what is there without a word.
+def _check_complete(file: BinaryIO, size: int, demuxer: str) -> None:
+    """Checks that the file is as long as it states; FFmpeg decodes a truncated file silently.
 
     Raises:
-        VideoError: if bytes are missing, or the index without which an MP4 cannot be played.
+        VideoError: if bytes are missing, or the index (moov) that decoding an MP4 requires.
     """
     ends = _box_ends(file, size) if demuxer == "mov" else {SEGMENT: _segment_end(file)}
     announced = max(ends.values(), default=0)
     if announced > size:
         raise VideoError(f"truncated: {size} of {announced} bytes")
     if demuxer == "mov" and b"moov" not in ends:
-        raise VideoError("cannot be decoded: no index (moov) in it; its writing was never finished")
+        raise VideoError("cannot be decoded: no index (moov) found; the file was not written to its end")
     file.seek(0)
 
 
 def _box_ends(file: BinaryIO, size: int) -> dict[bytes, int]:
-    """Walks the top-level boxes of an MP4: the type of each and where it ends."""
+    """Reads the top-level boxes of an MP4: type -> offset of the end in bytes."""
     ends: dict[bytes, int] = {}
     end = 0
     while end < size:
@@ -140,7 +147,7 @@ def _box_ends(file: BinaryIO, size: int) -> dict[bytes, int]:
         length, kind = int.from_bytes(header[:4], "big"), header[4:8]
         if length == 1:
             length = int.from_bytes(header[8:], "big")
-        if kind not in BOXES:  # something was appended to the file: no concern of ours
+        if kind not in BOXES:  # appended data that is not part of the video
             break
         end = end + length if length >= 8 else size  # a length of 0 means: to the end of the file
         ends[kind] = end
@@ -148,7 +155,7 @@ def _box_ends(file: BinaryIO, size: int) -> dict[bytes, int]:
 
 
 def _segment_end(file: BinaryIO) -> int:
-    """Finds where the segment of a Matroska file ends; 0 if it does not say, as of a live recording."""
+    """Reads the end of a Matroska file's segment; 0 if not stated, as in live recordings."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
     start = head.find(SEGMENT) + len(SEGMENT)

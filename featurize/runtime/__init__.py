@@ -1,1 +1,1 @@
-"""The machine that encoders run on: devices, memory, workers."""
+"""Hardware that encoders run on: devices, memory, dask workers."""

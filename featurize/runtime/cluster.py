@@ -1,16 +1,17 @@
-"""Workers of dask: processes of this machine, or a cluster that runs already.
+"""Dask workers: processes on this machine, or an existing cluster.
 
-A worker that dies is dask's to replace: what it had in hand goes to another one. Whatever runs there is a plain
-function of this package; mmer must be installed on every machine, in the same version, and see the recordings at the
-same paths.
+Dask replaces a worker that dies and gives its tasks to another worker. The tasks are plain functions of this package:
+the same version of mmer must be installed on every machine, and every machine must find the recordings at the same
+paths.
 """
 
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import dask
@@ -20,15 +21,15 @@ from distributed.comm import CommClosedError, parse_address, parse_host_port
 from distributed.scheduler import KilledWorker
 
 from cache.errors import MmerError
-from featurize.runtime.device import choose_device
+from featurize.runtime.device import BATCH_SECONDS, choose_device
 
 ANSWER_S = 10.0
-SCHEDULER_PORT = 8786  # of dask, where an address names none
+SCHEDULER_PORT = 8786  # dask's default, for an address without a port
 JOIN_S = 60.0  # a worker has to import torch and transformers first
-# A nanny starts a worker anew when it dies. Dask looks after it once, 15 s later, and closes it for good if it is not
-# there just then, be it for a second death.
+# A nanny restarts a worker that died. Dask checks once, 15 s later, and closes the worker for good if it is absent at
+# that moment, for example because it died a second time.
 NEVER_GIVE_UP = {"distributed.deploy.lost-worker-timeout": "1000 days"}
-AHEAD = 2  # tasks per worker thread that wait for a result: one at work, one to follow it
+AHEAD = 2  # submitted tasks per worker thread: one runs, the next is queued
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,12 +37,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """Where the work is done.
+    """Workers to start on this machine, or the cluster to connect to.
 
     Attributes:
-        count: processes to start on this machine; 0 where a scheduler is named.
-        scheduler: address of a cluster that runs already, such as ``tcp://10.0.0.1:8786``.
-        device: of each worker, as on the command line; ``cuda`` deals the GPUs of this machine out by turns.
+        count: number of processes to start on this machine; 0 if a scheduler is given.
+        scheduler: address of an existing cluster, such as ``tcp://10.0.0.1:8786``; empty if workers are started.
+        device: device of each worker, as on the command line; ``cuda`` assigns the GPUs of this machine in turn.
     """
 
     count: int = 0
@@ -50,15 +51,21 @@ class Workers:
 
     def __post_init__(self) -> None:
         if bool(self.count) == bool(self.scheduler):
-            raise ValueError(f"either start workers or name a scheduler, got {self.count} and {self.scheduler!r}")
+            raise ValueError(
+                f"expected either a count of workers or a scheduler, got {self.count} and {self.scheduler!r}"
+            )
 
 
 class Killed(Exception):
-    """A task that killed every worker which tried it."""
+    """Result of a task that killed every worker that ran it."""
 
 
 def own_device(name: str) -> torch.device:
-    """Chooses the device of the worker that asks: of several GPUs of a machine, the one of its number."""
+    """Selects the device of the calling worker; several GPUs are assigned by the worker's number.
+
+    Raises:
+        MmerError: if that device is not available on the machine of the worker.
+    """
     device = choose_device(name)
     number = str(get_worker().name)
     if device.type == "cuda" and device.index is None and number.isdigit():
@@ -67,7 +74,7 @@ def own_device(name: str) -> torch.device:
 
 
 class Cluster:
-    """A cluster at work; made by `cluster_of`."""
+    """A connected cluster with at least one worker; `cluster_of` opens it."""
 
     def __init__(self, client: Client, workers: Workers) -> None:
         self.client = client
@@ -80,48 +87,54 @@ class Cluster:
 
     @property
     def device(self) -> torch.device:
-        """The kind of device that all workers have.
+        """Type of device that all workers have.
 
         Raises:
-            MmerError: if they differ, or one of them lacks the device asked for.
+            MmerError: if the workers have different types, or one of them lacks the requested device.
         """
         found = self.client.run(_device_type, self.workers.device)
-        odd = {address: told for address, told in found.items() if told not in {"cpu", "cuda", "mps"}}
-        if odd:
-            address, why = next(iter(odd.items()))
-            raise MmerError(f"worker {address}: {why}")
+        problems = {address: kind for address, kind in found.items() if kind not in BATCH_SECONDS}
+        if problems:
+            address, problem = next(iter(problems.items()))
+            raise MmerError(f"worker {address}: {problem}")
         if len(set(found.values())) > 1:
-            told = ", ".join(f"{address} {kind}" for address, kind in sorted(found.items())[:4])
-            raise MmerError(f"the workers differ ({told}), and so would their batches; name one by --device")
+            kinds = ", ".join(f"{address} {kind}" for address, kind in sorted(found.items())[:4])
+            raise MmerError(
+                f"the workers have different devices ({kinds}), so their batches would differ; choose one with --device"
+            )
         return torch.device(next(iter(found.values())))
 
     @contextmanager
     def sharing(self, plugin: WorkerPlugin) -> Iterator[None]:
-        """Gives every worker, those to come included, a plugin, and takes it back in the end."""
+        """Registers a plugin on every worker, including later ones, and removes it at the end."""
         self.client.register_plugin(plugin)
         try:
             yield
         finally:
-            with suppress(CommClosedError, OSError):  # of a cluster that is gone
+            with suppress(CommClosedError, OSError):  # the connection may be lost already
                 self.client.unregister_worker_plugin(plugin.name)
 
     def results(
         self, task: Callable[..., Result], items: Iterable[Item], *, alone: bool = False
     ) -> Iterator[tuple[Item, Result | Killed]]:
-        """Runs a task for every item and yields each result as it comes.
+        """Runs a task for every item and yields each result as it arrives.
 
-        Only a few tasks per worker are under way at a time, so that results never pile up in memory; only one if
-        `alone`, so that whatever kills a worker is known.
+        Only a few tasks per worker are submitted at a time, so that results do not accumulate in memory.
+
+        Args:
+            task: function of an item and of the device's name on the command line; it must be importable by workers.
+            items: arguments of the tasks, read as they are submitted.
+            alone: submit one task at a time, so that the task that kills a worker is known.
 
         Raises:
-            MmerError: if a task raises one, or the scheduler is gone.
+            MmerError: if a task raises one, or the connection to the scheduler is lost.
         """
         waiting = iter(items)
         running: dict[Future, Item] = {}
         done = as_completed(loop=self.client.loop)
-        with _gone_told(self.workers), _cancelled(running):
+        with _lost_connection_explained(self.workers), _cancelling(running):
             while True:
-                for item in _take(waiting, (1 if alone else self._room()) - len(running)):
+                for item in islice(waiting, max(0, (1 if alone else self._capacity()) - len(running))):
                     future = self.client.submit(task, item, self.workers.device, pure=False)
                     running[future] = item
                     done.add(future)
@@ -131,23 +144,23 @@ class Cluster:
                 item = running.pop(future)
                 yield item, _result(future)
 
-    def _room(self) -> int:
+    def _capacity(self) -> int:
         threads: dict[str, int] = self.client.nthreads()
         return AHEAD * max(1, sum(threads.values()))
 
 
 @contextmanager
 def cluster_of(workers: Workers) -> Iterator[Cluster]:
-    """Starts workers on this machine, or joins a cluster that runs already.
+    """Starts workers on this machine, or connects to an existing cluster.
 
     Raises:
-        MmerError: if no scheduler answers, or it has no worker.
+        MmerError: if no scheduler answers, or no worker joins it in time.
     """
     with _client(workers) as client:
         try:
             client.wait_for_workers(max(1, workers.count), timeout=JOIN_S)
         except TimeoutError:
-            raise MmerError(f"no worker has joined {_where(workers)} within {JOIN_S:g} s; start some") from None
+            raise MmerError(f"no worker joined {_where(workers)} within {JOIN_S:g} s; start one or more") from None
         yield Cluster(client, workers)
 
 
@@ -165,7 +178,7 @@ def _client(workers: Workers) -> Iterator[Client]:
             n_workers=workers.count,
             threads_per_worker=1,
             memory_limit=None,  # dask would kill a worker that loads a large encoder
-            dashboard_address=":0",  # any free port: another run may stand beside this one
+            dashboard_address=":0",  # any free port: another run may use the default port
             silence_logs=logging.CRITICAL,
             env={"OMP_NUM_THREADS": threads},
         ) as cluster,
@@ -175,10 +188,10 @@ def _client(workers: Workers) -> Iterator[Client]:
 
 
 def _check_answers(address: str) -> None:
-    """Knocks at the door first: a client of dask that cannot connect takes half a minute to give up."""
-    scheme, place = parse_address(address)
+    """Checks that a server listens at the address; a dask client needs half a minute to give up."""
+    scheme, location = parse_address(address)
     try:
-        host, port = parse_host_port(place, SCHEDULER_PORT)
+        host, port = parse_host_port(location, SCHEDULER_PORT)
         if scheme in {"tcp", "tls"}:
             socket.create_connection((host, port), timeout=ANSWER_S).close()
     except (OSError, ValueError) as error:
@@ -199,25 +212,20 @@ def _device_type(name: str) -> str:
         return str(error)
 
 
-def _take(items: Iterator[Item], count: int) -> Iterator[Item]:
-    for _, item in zip(range(count), items, strict=False):
-        yield item
-
-
 def _result(future: Future) -> Any:
     try:
         return future.result()
     except KilledWorker as error:
         return Killed(str(error))
     except OSError as error:
-        if future.status != "error":  # the connection's, not the task's
+        if future.status != "error":  # the connection failed, not the task
             raise
-        raise MmerError(f"a worker failed ({error}); what is committed stays") from error
+        raise MmerError(f"a worker failed ({error}); committed results are kept") from error
 
 
 @contextmanager
-def _cancelled(running: dict[Future, Any]) -> Iterator[None]:
-    """Takes back what is under way when nobody waits for it any more."""
+def _cancelling(running: Mapping[Future, object]) -> Iterator[None]:
+    """Cancels the submitted tasks when their results are no longer awaited."""
     try:
         yield
     finally:
@@ -226,10 +234,12 @@ def _cancelled(running: dict[Future, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _gone_told(workers: Workers) -> Iterator[None]:
+def _lost_connection_explained(workers: Workers) -> Iterator[None]:
+    """Converts errors of the connection to an MmerError."""
     try:
         yield
     except (CommClosedError, OSError) as error:
         raise MmerError(
-            f"{_where(workers)} is gone ({error}); what is committed stays, and the same command goes on from there"
+            f"lost the connection to {_where(workers)} ({error}); committed results are kept, "
+            "and the same command resumes from there"
         ) from error

@@ -1,4 +1,4 @@
-"""Where encoders run, and how much speech one batch may hold there."""
+"""Devices that encoders run on, and the seconds of audio that one batch holds on each."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,16 @@ import torch
 
 from cache.errors import MmerError
 
-# On a CPU one utterance at a time is near the matmul floor and padding only costs; a GPU starves on small batches.
+# On a CPU, single utterances run near the speed of the matrix products alone, and padding only adds work. A GPU is
+# poorly used by small batches.
 BATCH_SECONDS: Mapping[str, float] = {"cpu": 0.0, "cuda": 200.0, "mps": 60.0}
 
 
 def choose_device(name: str) -> torch.device:
-    """Gives the device of that name; ``auto`` takes a GPU where there is one.
+    """Returns the device of that name; ``auto`` selects a CUDA GPU if there is one, else the CPU.
 
     Raises:
-        MmerError: if there is no such device here.
+        MmerError: if the name is invalid or this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -24,10 +25,10 @@ def choose_device(name: str) -> torch.device:
             raise NotImplementedError(device.type)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise MmerError(f"device {name!r} is not to be had here; take auto, cpu, cuda, cuda:N or mps") from error
+        raise MmerError(f"device {name!r} is not available here; choose auto, cpu, cuda, cuda:N or mps") from error
     return device
 
 
 def default_batch_seconds(device: torch.device) -> float:
-    """Gives the audio seconds of one batch that suit a device, padding included."""
+    """Returns the default seconds of audio per batch, padding included; 0 is one utterance."""
     return BATCH_SECONDS.get(device.type, 0.0)

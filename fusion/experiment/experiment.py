@@ -1,4 +1,4 @@
-"""What a run is: the head, how it is trained, on what, and by which protocol."""
+"""Experiment: the head of a run, its training, its data and its protocol; from a request to a bound experiment."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,29 +18,29 @@ from fusion.protocols.split import Filters, Split
 from fusion.recipes.catalog import Recipe, recipe
 from fusion.training.config import SEEDS, TrainConfig
 
-STREAM_AXIS = "stream."  # begins the name of an axis of streams
+STREAM_AXIS = "stream."  # prefix of the name of a grid axis of streams
 NO_AXES: Mapping[str, object] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A run as asked for.
+    """A requested run, not yet bound to streams and folds of a cache.
 
     Attributes:
         fusion: name of the head, or its import path.
-        head: its configuration.
-        training: how it is trained; its seed counts for none, `seeds` do.
-        seeds: of the models, each trained on every fold.
-        streams: role -> stream, where named.
-        labels: what ``--labels`` says, None for the default of the corpus.
-        protocol: what ``--protocol`` says, None for the default of the corpus.
-        only: column -> the values that take part, of all utterances where there is none.
-        allow_missing: score the test utterances that have features where some have none.
-        allow_leak: take encoders that have seen test speakers.
-        recipe: name of the recipe that set the fields, empty where none did.
+        head: configuration of the head.
+        training: training configuration; its seed has no effect, `seeds` replace it.
+        seeds: random seeds of the models; each is trained on every fold.
+        streams: role -> stream, for roles with a named stream.
+        labels: value of ``--labels``; None for the default of the corpus.
+        protocol: value of ``--protocol``; None for the default of the corpus.
+        only: column -> values that take part; empty for all utterances.
+        allow_missing: score the test utterances with features if others have none.
+        allow_leak: accept encoders that have seen test speakers.
+        recipe: name of the recipe that sets the fields; empty without a recipe.
 
     Raises:
-        MmerError: if a seed is negative or too great, given twice, or there is none.
+        MmerError: if there is no seed, or a seed is negative, too great or given twice.
     """
 
     fusion: str
@@ -61,17 +61,28 @@ class Experiment:
             or len(set(self.seeds)) < len(self.seeds)
             or not 0 <= min(self.seeds) <= max(self.seeds) < SEEDS
         ):
-            told = ", ".join(map(str, self.seeds)) or "none"
-            raise MmerError(f"seeds must be numbers from 0 to {SEEDS - 1} that differ from each other, got {told}")
+            seeds = ", ".join(map(str, self.seeds)) or "none"
+            raise MmerError(f"seeds must be numbers from 0 to {SEEDS - 1} that differ from each other, got {seeds}")
 
     @property
     def defaults(self) -> dict[str, dict[str, Any]]:
-        """Gives the defaults of all fields, by section as in `identity`."""
+        """The defaults of all fields, by section as in `identity`."""
         training = {name: value for name, value in asdict(TrainConfig()).items() if name != "seed"}
         return {"head": asdict(type(self.head)()), "training": training}
 
-    def identity(self, cache: AnyCache, chosen: StreamSelection, split: Split) -> dict[str, Any]:
-        """Gives all that decides the results, as plain values by section; two runs that agree in it are one."""
+    def identity(self, cache: AnyCache, selection: StreamSelection, split: Split) -> dict[str, Any]:
+        """Returns the identity of the run: all values that determine its results.
+
+        Two runs with equal identities are the same run.
+
+        Args:
+            cache: open cache.
+            selection: selected streams.
+            split: label set and folds.
+
+        Returns:
+            Plain values by section.
+        """
         training = {name: value for name, value in asdict(self.training).items() if name != "seed"}
         source = head_spec(self.fusion).source
         return {
@@ -84,31 +95,31 @@ class Experiment:
             "labels": {name: list(raws) for name, raws in split.labels.classes.items()},
             "protocol": split.protocol,
             **({"only": {column: list(values) for column, values in self.only.items()}} if self.only else {}),
-            "streams": _keyed(cache, chosen.streams),
-            "starts": _keyed(cache, chosen.starts),
+            "streams": _stream_keys(cache, selection.streams),
+            "starts": _stream_keys(cache, selection.starts),
             "folds": {fold.name: _fold_digest(cache, split, fold) for fold in split.folds},
-            "features": _features_digest(cache, chosen, split.folds),
+            "features": _features_digest(cache, selection, split.folds),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentRequest:
-    """A requested run: head or recipe, changed fields, streams and data; not yet bound to a cache.
+    """The options of a run: head or recipe, changed fields, streams and data; not yet bound to a cache.
 
     Attributes:
         fusion: name of the head; empty for the head of the recipe.
         recipe: name of the recipe; empty for none.
-        fields: fields of the head or of its training by name, as text or as values; they replace the recipe's.
-        streams: role -> stream, where several fit or another than the recipe's is wanted.
+        fields: field of the head or of its training -> value, as text or as a value; replaces that of the recipe.
+        streams: role -> stream, if several streams fit or another than the recipe's shall be read.
         labels: label set; None for that of the recipe, or the default of the corpus.
         protocol: protocol; None for that of the recipe, or the default of the corpus.
         only: column -> values; utterances with other values are left out.
         seeds: random seeds of the models.
-        allow_missing: score the test utterances that have features where some have none.
+        allow_missing: score the test utterances with features if others have none.
         allow_leak: accept encoders that have seen test speakers.
 
     Raises:
-        MmerError: if there is neither head nor recipe, one of them is unknown, or the recipe belongs to another head.
+        MmerError: if there is neither head nor recipe, one of them is unknown, or the recipe is for another head.
 
     Example:
         >>> ExperimentRequest(recipe="gcf2net-iemocap", fields={"layers": 2}).head
@@ -129,29 +140,30 @@ class ExperimentRequest:
     def __post_init__(self) -> None:
         settings = self.settings
         if not self.fusion and settings is None:
-            raise MmerError("name a head by --fusion, see --list-heads, or a --recipe")
+            raise MmerError("no head given; pass --fusion NAME (see --list-heads) or --recipe NAME")
         if settings and self.fusion not in {"", settings.fusion}:
-            told = f"recipe {settings.name} is for head {settings.fusion}, not for {self.fusion}"
-            raise MmerError(f"{told}; leave --fusion out")
+            raise MmerError(
+                f"recipe {settings.name} is for head {settings.fusion}, not for {self.fusion}; leave --fusion out"
+            )
         head_spec(self.head)
 
     @property
     def settings(self) -> Recipe | None:
-        """The settings of the recipe, None without one."""
+        """The settings of the recipe; None without a recipe."""
         return recipe(self.recipe) if self.recipe else None
 
     @property
     def head(self) -> str:
-        """Name of the head, that of the recipe where none is given."""
+        """The name of the head; that of the recipe if there is one."""
         settings = self.settings
         return settings.fusion if settings else self.fusion
 
     def experiment(self, cache: AnyCache, axes: Mapping[str, object] = NO_AXES) -> Experiment:
-        """Returns the experiment that is requested, on a cache.
+        """Builds the requested experiment for a cache.
 
         Args:
-            cache: an open cache.
-            axes: fields and ``stream.ROLE`` that a grid sets in addition.
+            cache: open cache.
+            axes: values of a grid's axes, by field or ``stream.ROLE``; they replace the requested ones.
 
         Raises:
             MmerError: if a head, a field or a stream is unknown, or a value is not allowed.
@@ -162,7 +174,7 @@ class ExperimentRequest:
         fields = {name: value for name, value in axes.items() if not name.startswith(STREAM_AXIS)}
         head, training = configure(self.head, {**base, **fields})
         named = dict(self.streams)
-        if fields:  # a role that this combination alone drops needs no stream
+        if fields:  # a role that only this combination drops needs no stream
             dropped = configure(self.head, base)[0].every_role - head.every_role
             named = {role: name for role, name in named.items() if role not in dropped}
         named |= by_axis
@@ -183,41 +195,42 @@ class ExperimentRequest:
 
 
 def changed_fields(experiment: Experiment, values: Mapping[str, object]) -> list[str]:
-    """Names the fields of a run that are not as a recipe sets them, each as ``field=value``.
+    """Returns the fields of a run that differ from those of a recipe, each as ``field=value``.
 
     Args:
         experiment: the run.
-        values: what the recipe sets, by field.
+        values: field -> value, as the recipe sets it.
 
     Raises:
-        MmerError: if the recipe is no configuration of the head.
+        MmerError: if the recipe is not a valid configuration of the head.
     """
-    asked = [asdict(one) for one in configure(experiment.fusion, values)]
-    taken = [asdict(experiment.head), {**asdict(experiment.training), "seed": asked[1]["seed"]}]
+    recipe_head, recipe_training = (asdict(config) for config in configure(experiment.fusion, values))
+    training = {**asdict(experiment.training), "seed": recipe_training["seed"]}
     return [
         f"{name}={value}"
-        for mine, theirs in zip(taken, asked, strict=True)
-        for name, value in mine.items()
-        if value != theirs[name]
+        for actual, expected in ((asdict(experiment.head), recipe_head), (training, recipe_training))
+        for name, value in actual.items()
+        if value != expected[name]
     ]
 
 
-def _keyed(cache: AnyCache, streams: Mapping[str, str]) -> dict[str, str]:
+def _stream_keys(cache: AnyCache, streams: Mapping[str, str]) -> dict[str, str]:
+    """Returns role -> name and key of its stream."""
     return {role: f"{name} {cache.stream(name).key}" for role, name in sorted(streams.items())}
 
 
-def _features_digest(cache: AnyCache, chosen: StreamSelection, folds: Sequence[Fold]) -> str:
-    """Digests the rows of all utterances that take part, whatever their order in the cache."""
-    read = np.unique(np.concatenate([part for fold in folds for part in fold.subsets.values()])).tolist()
-    read.sort(key=lambda index: cache.ids[index])
-    streams = [cache.stream(name) for _, name in sorted(chosen.streams.items())]
-    return digest_of([[int(stream.checksum[index]) for index in read] for stream in streams])
+def _features_digest(cache: AnyCache, selection: StreamSelection, folds: Sequence[Fold]) -> str:
+    """Returns a digest of the rows of all utterances that take part, in whatever order the cache has them."""
+    used = np.unique(np.concatenate([subset for fold in folds for subset in fold.subsets.values()])).tolist()
+    used.sort(key=lambda index: cache.ids[index])
+    streams = [cache.stream(name) for _, name in sorted(selection.streams.items())]
+    return digest_of([[int(stream.checksum[index]) for index in used] for stream in streams])
 
 
 def _fold_digest(cache: AnyCache, split: Split, fold: Fold) -> str:
-    """Digests which utterances are in which part, and their classes, whatever their order in the cache."""
-    parts = {
-        part: sorted((cache.ids[index], int(split.classes[index])) for index in indices.tolist())
-        for part, indices in fold.subsets.items()
+    """Returns a digest of the utterances of each subset and their classes, in whatever order the cache has them."""
+    subsets = {
+        name: sorted((cache.ids[index], int(split.classes[index])) for index in indices.tolist())
+        for name, indices in fold.subsets.items()
     }
-    return digest_of(parts)
+    return digest_of(subsets)

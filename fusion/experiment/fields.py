@@ -1,6 +1,6 @@
-"""The fields that a head and its training can be told, with their defaults and what they do, as docstrings say it.
+"""Fields of a head and of its training: list of fields, and configurations from ``FIELD=VALUE``.
 
-From field=value pairs to the configuration of a head and of its training.
+The meaning of a field is its entry in the docstring of its configuration class.
 """
 
 import inspect
@@ -15,34 +15,43 @@ from fusion.head import HeadConfig
 from fusion.heads.catalog import config_for, head_spec
 from fusion.training.config import TrainConfig
 
+TRAINING, HEAD = "training", "head"  # owners of fields
+SCORE = "score"  # name of the baseline that adds the logits of two models
+ELSEWHERE = {"seed": "--seed"}  # field of the training -> option that sets it for the whole run
+
+# The section of a docstring with the fields, and one entry of it.
 SECTION = re.compile(r"^Attributes:\n(?P<entries>(?:(?: {4}.*)?\n)*)", re.MULTILINE)
 ENTRY = re.compile(r"^ {4}(?P<names>\w+(?:, \w+)*): (?P<text>.*(?:\n {8}.*)*)", re.MULTILINE)
-TRAINING, HEAD = "training", "head"
-Field = tuple[str, object, str, str]
+
+Field = tuple[str, object, str, str]  # name, default, owner, meaning
 Value = TypeVar("Value")
-SCORE = "score"
-ELSEWHERE = {"seed": "--seed"}  # fields of the training that a run sets itself
 
 
 def list_fields(fusion: str) -> list[Field]:
-    """Gives name, default, owner (``head`` or ``training``) and meaning of every field that may be set for a head.
+    """Returns every field that can be set for a head or its training.
+
+    Args:
+        fusion: name of the head.
+
+    Returns:
+        Name, default, owner (``head`` or ``training``) and meaning of each field.
 
     Raises:
-        MmerError: if there is no such head.
+        MmerError: if the head is unknown.
     """
     spec, config = head_spec(fusion), config_for(fusion, {})
-    left_out = {*spec.fixed, *ELSEWHERE}
+    hidden = {*spec.fixed, *ELSEWHERE}
     owners = ((HEAD, config), (TRAINING, TrainConfig()))
     return [
-        (one.name, getattr(owned, one.name), owner, meanings(type(owned)).get(one.name, ""))
+        (field.name, getattr(owned, field.name), owner, meanings(type(owned)).get(field.name, ""))
         for owner, owned in owners
-        for one in fields(owned)
-        if one.name not in left_out
+        for field in fields(owned)
+        if field.name not in hidden
     ]
 
 
 def meanings(config: type[Any]) -> dict[str, str]:
-    """Gives what the fields of a configuration mean, by name; those of the classes it extends too."""
+    """Returns the meaning of each field of a configuration class, by name; inherited fields included."""
     found: dict[str, str] = {}
     for kind in reversed(config.__mro__):
         found |= dict(_entries(inspect.cleandoc(kind.__doc__ or "") + "\n"))
@@ -50,21 +59,21 @@ def meanings(config: type[Any]) -> dict[str, str]:
 
 
 def configure(fusion: str, values: Mapping[str, object]) -> tuple[HeadConfig, TrainConfig]:
-    """Builds both configurations from the fields that are to differ from their defaults.
+    """Builds the configurations of a head and of its training from the fields that differ from their defaults.
 
     Args:
         fusion: name of the head.
-        values: by field, of the head or of the training; as text or as they are.
+        values: field of the head or of the training -> value, as text or as a value of its type.
 
     Raises:
         MmerError: if the head or a field is unknown, or a value is not allowed.
     """
-    of_head = {one.name for one in fields(head_spec(fusion).config)}
-    of_training = {one.name for one in fields(TrainConfig)} - ELSEWHERE.keys()
+    of_head = {field.name for field in fields(head_spec(fusion).config)}
+    of_training = {field.name for field in fields(TrainConfig)} - ELSEWHERE.keys()
     known = of_head | of_training
     for name in values:
         if name in ELSEWHERE:
-            raise MmerError(f"{name} is no field to set; it is given by {ELSEWHERE[name]}")
+            raise MmerError(f"{name} cannot be set as a field; use {ELSEWHERE[name]}")
         if name not in known:
             raise MmerError(f"head {fusion} and its training have no field {name!r}; {nearest(name, sorted(known))}")
     head = config_for(fusion, {name: value for name, value in values.items() if name in of_head})
@@ -72,7 +81,7 @@ def configure(fusion: str, values: Mapping[str, object]) -> tuple[HeadConfig, Tr
         TrainConfig, {name: value for name, value in values.items() if name in of_training}, owner="training"
     )
     if fusion == SCORE and (training.class_weights or training.label_smoothing):
-        raise MmerError(f"head {SCORE} trains two models by their own losses; leave class weights and smoothing out")
+        raise MmerError(f"head {SCORE} does not use class_weights and label_smoothing; leave them out")
     return head, training
 
 
@@ -83,11 +92,14 @@ def parse_fields(
 
     Args:
         texts: the pairs.
-        form: what a pair looks like, for errors.
-        such_as: an example, for errors.
+        form: form of a pair, for errors.
+        such_as: example of a pair, for errors.
+
+    Returns:
+        Name -> value, both without surrounding spaces.
 
     Raises:
-        MmerError: if one is not of that form, or a name is given twice.
+        MmerError: if a pair does not have this form, or a name is given twice.
 
     Example:
         >>> parse_fields(("alpha=0.1", "layers=2"))
@@ -97,14 +109,14 @@ def parse_fields(
     for text in texts:
         name, _, value = (part.strip() for part in text.partition("="))
         if not name or not value:
-            raise MmerError(f"{text!r} is no {form}, such as {such_as}")
+            raise MmerError(f"invalid {text!r}; expected {form}, such as {such_as}")
         check_once(name, found)
         found[name] = value
     return found
 
 
 def united(first: Mapping[str, Value], *others: Mapping[str, Value]) -> dict[str, Value]:
-    """Unites values by name that are given in several places.
+    """Merges mappings whose names must all differ.
 
     Raises:
         MmerError: if a name is given twice.
@@ -122,7 +134,7 @@ def united(first: Mapping[str, Value], *others: Mapping[str, Value]) -> dict[str
 
 
 def check_once(name: str, given: Iterable[str]) -> None:
-    """Refuses a name that was given before.
+    """Checks that a name was not given before.
 
     Raises:
         MmerError: if it was.
@@ -132,6 +144,7 @@ def check_once(name: str, given: Iterable[str]) -> None:
 
 
 def _entries(text: str) -> Iterator[tuple[str, str]]:
+    """Yields name and meaning of each field in a docstring."""
     section = SECTION.search(text)
     for entry in ENTRY.finditer(section["entries"]) if section else ():
         for name in entry["names"].split(", "):

@@ -1,4 +1,4 @@
-"""A run that can start: streams, labels and folds are chosen, and everything that can be checked beforehand is."""
+"""Run plan: a run that can start, with streams, labels and folds selected and all checks passed before any training."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +18,12 @@ class RunPlan:
     """A run that can start.
 
     Attributes:
-        experiment: what was asked for.
-        cache: what it reads.
-        selection: the streams.
+        experiment: requested experiment.
+        cache: open cache that the run reads.
+        selection: selected streams.
         split: label set and folds.
-        inputs: what the head is built from.
-        identity: what decides the results, as plain values.
+        inputs: inputs to build the head from.
+        identity: identity of the run: all values that determine the results, as plain values by section.
     """
 
     experiment: Experiment
@@ -40,32 +40,32 @@ class RunPlan:
 
     @property
     def frozen(self) -> bool:
-        """Whether no encoder was fine-tuned before its features were computed."""
+        """True if no encoder was fine-tuned before its features were computed."""
         named = [*self.selection.required, *self.selection.training_only, *self.selection.indirect]
         return not any(self.cache.stream(name).spec.trained_on for name in named)
 
     @property
     def identity_without_defaults(self) -> dict[str, Any]:
-        """What decides the results, without the fields that have their defaults; names are made of its digest."""
+        """The identity without fields that have their defaults; folder names contain its digest."""
         return without_defaults(self.identity, self.experiment.defaults)
 
     @property
     def notes(self) -> list[str]:
-        """All that is to be printed beside the scores."""
+        """The lines to print with the scores: promise, features, notes on the split."""
         return [self.split.promise, self._features, *self.split.notes]
 
     @property
-    def narrowing(self) -> list[str]:
-        """The options that leave utterances of its corpus and labels out."""
+    def restrictions(self) -> list[str]:
+        """The options that leave out utterances of the corpus and the label set."""
         only = [f"--only {column}={'+'.join(values)}" for column, values in self.experiment.only.items()]
-        lacking = any(len(fold.test) < self.split.totals[fold.name] for fold in self.split.folds)
-        return [*only, *(["--allow-missing"] if lacking and self.experiment.allow_missing else [])]
+        incomplete = any(len(fold.test) < self.split.totals[fold.name] for fold in self.split.folds)
+        return [*only, *(["--allow-missing"] if incomplete and self.experiment.allow_missing else [])]
 
     @property
-    def opening(self) -> str:
-        """How epochs are chosen and tests opened by ``mmer-train``, to print."""
+    def scoring_note(self) -> str:
+        """The line to print on how ``mmer-train`` selects epochs and scores test subsets."""
         monitor = self.experiment.training.monitor
-        return f"epochs are chosen on dev, by {monitor}; each test part is opened once, for the epoch that was chosen"
+        return f"epochs are selected on dev by {monitor}; each test subset is scored once, with the selected epoch"
 
     @property
     def _features(self) -> str:
@@ -74,17 +74,21 @@ class RunPlan:
 
 
 def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
-    """Chooses streams, labels and folds, and checks every promise, before anything is trained.
+    """Selects streams, labels and folds of an experiment, and checks them before any training.
+
+    Args:
+        experiment: requested experiment.
+        cache: open cache.
 
     Raises:
-        MmerError: if a stream is missing, a promise does not hold, or the head cannot be built of what there is.
+        MmerError: if a stream is missing, a promise does not hold, or the head cannot be built from the streams.
     """
-    chosen = select_streams(cache, experiment.head, experiment.streams)
+    selection = select_streams(cache, experiment.head, experiment.streams)
     split = split_cache(
         cache,
-        streams=chosen.required,
-        training_streams=chosen.training_only,
-        other_streams=chosen.indirect,
+        streams=selection.required,
+        training_streams=selection.training_only,
+        other_streams=selection.indirect,
         labels=experiment.labels,
         protocol=experiment.protocol,
         only=experiment.only,
@@ -95,19 +99,23 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
     plan = RunPlan(
         experiment=experiment,
         cache=cache,
-        selection=chosen,
+        selection=selection,
         split=split,
-        inputs=head_inputs(cache, chosen, split.labels.names),
-        identity=experiment.identity(cache, chosen, split),
+        inputs=head_inputs(cache, selection, split.labels.names),
+        identity=experiment.identity(cache, selection, split),
     )
-    build(plan, seed=0)  # what does not fit together shows now
+    build(plan, seed=0)  # raises the error before any training if head and streams do not fit
     return plan
 
 
 def build(plan: RunPlan, *, seed: int) -> Head:
     """Builds the head of a run.
 
+    Args:
+        plan: plan of the run.
+        seed: random seed of the model.
+
     Raises:
-        MmerError: if its configuration does not suit the streams.
+        MmerError: if the configuration of the head does not fit the streams.
     """
     return build_head(plan.experiment.fusion, plan.experiment.head, plan.inputs, seed=seed)

@@ -1,6 +1,6 @@
-"""Which stream of a cache a head reads for each role, and whose weights it starts from.
+"""Stream selection: the stream that a head reads for each role, and the encoder whose weights it starts from.
 
-The mmer-featurize command that adds to a cache what a head misses.
+If a stream is missing, the error contains the ``mmer-featurize`` command that adds it.
 """
 
 import re
@@ -16,9 +16,9 @@ from fusion.data.views import view_role
 from fusion.head import AUDIO, TEXT, HeadConfig, HeadInputs, Weights
 from fusion.recipes.catalog import Recipe
 
-LANGUAGE = "language"  # JFM's language layers where they belong to another encoder than its text stream
+LANGUAGE = "language"  # role of JFM's language layers if they are of another encoder than the text stream
 
-# Role -> the encoders that give it, published and built in.
+# Role -> the encoders that compute it: a published one, and the built-in one of the demo.
 ADDED_BY: Mapping[str, tuple[str, str]] = {
     "audio": ("wav2vec2-base", "wav2vec2-tiny"),
     "codes": ("wav2vec2-base", "wav2vec2-tiny"),
@@ -29,15 +29,15 @@ ADDED_BY: Mapping[str, tuple[str, str]] = {
     "mel": ("logmel80", "logmel80"),
     "patches": ("vit-mel-base", "vit-mel-tiny"),
 }
-DEMO = "demo"  # has the built-in encoders
-SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)")  # how mmer-featurize --shards names files
-NO_NUMBERS = frozenset({"codes", "tokens", "chars"})
-VIEW = "~"  # stands in the name of a stream of augmented views
+DEMO = "demo"  # corpus with built-in encoders
+SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)")  # file name by mmer-featurize --shards
+INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
+VIEW = "~"  # in the name of a stream of augmented views
 
-# Role -> the role whose encoder it must come from, and what ends its name.
+# Role -> the role whose encoder it must be computed by, and the end of its name.
 FOLLOWS: Mapping[str, tuple[str, str]] = {"codes": (AUDIO, ".codes"), "tokens": (TEXT, ".tokens")}
 
-# Of several streams for a role, those with one of these traits come first.
+# Of several streams for a role, those with these properties are preferred, in this order.
 PREFERRED: Sequence[Callable[[StreamSpec], bool]] = (
     lambda spec: not spec.preprocessing.get("history"),
     lambda spec: spec.layers == "last",
@@ -45,24 +45,24 @@ PREFERRED: Sequence[Callable[[StreamSpec], bool]] = (
 
 
 def featurize_command_for_role(cache: AnyCache, role: str) -> str:
-    """Gives the command that adds a stream for a role."""
+    """Returns the command that adds a stream for a role to a cache."""
     return featurize_command_for_encoder(cache, ADDED_BY[role][corpus_of(cache) == DEMO])
 
 
 def featurize_command_for_encoder(cache: AnyCache, encoder: str) -> str:
-    """Gives the command that computes an encoder's streams for the utterances of a cache."""
+    """Returns the command that adds the streams of an encoder to a cache."""
     return featurize_command(cache, f"--encoder {quote(encoder)}")
 
 
 def featurize_command(cache: AnyCache, options: str) -> str:
-    """Gives the command that computes for the utterances of a cache what some options say."""
+    """Returns the ``mmer-featurize`` command for the utterances of a cache, with options."""
     root = str(cache.header["corpus"].get("root", ""))
-    told = f"--root {quote(root)} " if root else ""
-    return f"mmer-featurize {quote(corpus_of(cache))} {told}--cache {_files(cache)} {options}"
+    root_option = f"--root {quote(root)} " if root else ""
+    return f"mmer-featurize {quote(corpus_of(cache))} {root_option}--cache {_cache_options(cache)} {options}"
 
 
 def corpus_of(cache: AnyCache) -> str:
-    """Names the corpus of a cache."""
+    """Returns the name of the corpus of a cache."""
     return str(cache.header["corpus"].get("name", ""))
 
 
@@ -72,9 +72,9 @@ class StreamSelection:
 
     Attributes:
         streams: role -> name of the stream that is read for it.
-        starts: role -> name of a stream that is not read, whose encoder's weights the head starts from.
-        required: names of those that every part of a fold needs.
-        training_only: names of those that only the training part needs.
+        starts: role -> name of a stream that is not read; the head starts from the weights of its encoder.
+        required: names of the streams that every subset of a fold needs.
+        training_only: names of the streams that only the training subset needs.
     """
 
     streams: dict[str, str]
@@ -84,49 +84,52 @@ class StreamSelection:
 
     @property
     def indirect(self) -> list[str]:
-        """Names of those that come in on another way: augmented views, encoders that the head starts from."""
+        """The names of the other streams that influence training: augmented views, encoders of starting weights."""
         named = [*self.streams.values(), *self.starts.values()]
         return [name for name in named if name not in {*self.required, *self.training_only}]
 
 
-def select_streams(cache: AnyCache, config: HeadConfig, asked: Mapping[str, str]) -> StreamSelection:
-    """Chooses a stream for every role that a head reads or starts from.
+def select_streams(cache: AnyCache, config: HeadConfig, requested: Mapping[str, str]) -> StreamSelection:
+    """Selects a stream for every role that a head reads or starts from.
 
     Args:
-        cache: an open cache.
-        config: of the head.
-        asked: role -> stream, as named by the user; for ``audio`` any numbers from speech, for ``text`` from words.
+        cache: open cache.
+        config: configuration of the head.
+        requested: role -> stream that the user names; for ``audio`` any features of speech, for ``text`` of words.
 
     Raises:
-        MmerError: if there is none for a role, with the command that adds it, or more than one; or if a role is asked
-            for that the head does not read.
+        MmerError: if no stream fits a role (with the command that adds one), several fit, or a requested role is not
+            read by the head.
     """
-    later = {*config.training_roles, *config.prepare_roles} - set(config.roles)
-    _check_read(asked, [*config.roles, *sorted(later), *config.weight_roles, *config.optional_roles])
-    choice = _Choice(cache, config, asked)
+    training_roles = {*config.training_roles, *config.prepare_roles} - set(config.roles)
+    known = [*config.roles, *sorted(training_roles), *config.weight_roles, *config.optional_roles]
+    for role in requested:
+        if role not in known:
+            raise MmerError(f"the head does not read {role}, for which a stream is given; it reads {', '.join(known)}")
+    selector = _Selector(cache, config, requested)
     streams: dict[str, str] = {}
-    for role in sorted({*config.roles, *later}, key=_after):
-        streams[role] = choice.of(role, streams)
-    starts = {role: choice.of(role, streams) for role in config.weight_roles if role not in streams}
-    training = [streams[role] for role in sorted(later)]
+    for role in sorted({*config.roles, *training_roles}, key=lambda role: (role in FOLLOWS, role)):  # leaders first
+        streams[role] = selector.select(role, streams)
+    starts = {role: selector.select(role, streams) for role in config.weight_roles if role not in streams}
+    training_only = [streams[role] for role in sorted(training_roles)]
     for role in config.optional_roles:
-        if view := choice.view(role, streams):
+        if view := selector.select_view(role, streams):
             streams[role] = view
-    always = [streams[role] for role in config.roles]
-    return StreamSelection(streams=streams, starts=starts, required=always, training_only=training)
+    required = [streams[role] for role in config.roles]
+    return StreamSelection(streams=streams, starts=starts, required=required, training_only=training_only)
 
 
-def head_inputs(cache: AnyCache, chosen: StreamSelection, classes: Sequence[str]) -> HeadInputs:
-    """Gathers what a head is built from.
+def head_inputs(cache: AnyCache, selection: StreamSelection, classes: Sequence[str]) -> HeadInputs:
+    """Returns the inputs that a head is built from: classes, row shapes, layers and weights of encoders.
 
     Args:
-        cache: an open cache.
-        chosen: its streams.
+        cache: open cache.
+        selection: selected streams.
         classes: names of the classes, in the order of their indices.
     """
-    specs = {role: cache.stream(name).spec for role, name in {**chosen.starts, **chosen.streams}.items()}
-    held = cache.all_weights()
-    weights: dict[str, Weights] = {role: held[spec.encoder] for role, spec in specs.items() if spec.encoder in held}
+    specs = {role: cache.stream(name).spec for role, name in {**selection.starts, **selection.streams}.items()}
+    stored = cache.all_weights()
+    weights: dict[str, Weights] = {role: stored[spec.encoder] for role, spec in specs.items() if spec.encoder in stored}
     return HeadInputs(
         classes=tuple(classes),
         shapes={role: spec.shape for role, spec in specs.items()},
@@ -135,31 +138,31 @@ def head_inputs(cache: AnyCache, chosen: StreamSelection, classes: Sequence[str]
     )
 
 
-def streams_of(recipe: Recipe, cache: AnyCache, roles: Collection[str], asked: Mapping[str, str]) -> dict[str, str]:
-    """Gives the stream to read for each role: the one the user names, else the recipe's.
+def streams_of(recipe: Recipe, cache: AnyCache, roles: Collection[str], requested: Mapping[str, str]) -> dict[str, str]:
+    """Returns the named stream of each role: that of the user, else that of the recipe.
 
     Args:
-        recipe: of the run.
-        cache: an open cache.
-        roles: those that the head reads, or whose encoders it starts from.
-        asked: role -> stream, as named by the user.
+        recipe: recipe of the run.
+        cache: open cache.
+        roles: roles that the head reads, or whose encoders it starts from.
+        requested: role -> stream that the user names.
 
     Raises:
-        MmerError: if the cache lacks one of the recipe's, with the command that adds it.
+        MmerError: if the cache lacks a stream of the recipe; contains the command that adds it.
     """
-    wanted = {role: name for role, name in recipe.streams.items() if role in roles and role not in asked}
+    wanted = {role: name for role, name in recipe.streams.items() if role in roles and role not in requested}
     missing = {role: name for role, name in wanted.items() if name not in cache.streams}
     if missing:
         raise MmerError(
-            f"{cache.path} lacks {', '.join(missing.values())}, which recipe {recipe.name} reads; add it by "
-            f"{featurize_command(cache, recipe.featurize)}, or name another stream by "
-            f"{' and '.join(map(_flag, missing))}"
+            f"{cache.path} lacks {', '.join(missing.values())}, which recipe {recipe.name} reads; add it with "
+            f"{featurize_command(cache, recipe.featurize)}, or choose another stream with "
+            f"{' and '.join(map(_option, missing))}"
         )
-    return {**wanted, **asked}
+    return {**wanted, **requested}
 
 
-def _files(cache: AnyCache) -> str:
-    """Says where the command writes; shards are written by the name that they were cut from."""
+def _cache_options(cache: AnyCache) -> str:
+    """Returns the path to write, and for a shard the path that it was cut from and the number of shards."""
     first = cache.files[0].path
     shard = SHARD.fullmatch(first.stem)
     if len(cache.files) == 1 or shard is None:
@@ -167,92 +170,88 @@ def _files(cache: AnyCache) -> str:
     return f"{quote(str(first.with_name(shard['stem'] + first.suffix)))} --shards {shard['count']}"
 
 
-class _Choice:
-    """Chooses among the streams of a cache for one head."""
+class _Selector:
+    """Selects among the streams of a cache for one head."""
 
-    def __init__(self, cache: AnyCache, config: HeadConfig, asked: Mapping[str, str]) -> None:
-        self.cache, self.config, self.asked = cache, config, asked
+    def __init__(self, cache: AnyCache, config: HeadConfig, requested: Mapping[str, str]) -> None:
+        self.cache, self.config, self.requested = cache, config, requested
         self.weights = cache.all_weights() if config.weight_roles else {}
 
-    def of(self, role: str, streams: Mapping[str, str]) -> str:
-        """Gives the stream for a role: the one asked for, or the only one that fits."""
-        if role in self.asked:
-            return self._asked(role)
+    def select(self, role: str, streams: Mapping[str, str]) -> str:
+        """Returns the stream for a role: the requested one, or the only one that fits.
+
+        Args:
+            role: the role.
+            streams: role -> stream, as selected so far.
+        """
+        if role in self.requested:
+            return self._check_requested(role)
         names = [spec.name for spec in self._fitting(role, streams)]
         if not names:
             raise MmerError(f"{self.cache.path} has no stream for {role}, which the head needs; {self._remedy(role)}")
         if len(names) > 1:
-            raise MmerError(
-                f"{self.cache.path} has {len(names)} streams for {role}: {', '.join(names)}; choose by {_flag(role)}"
-            )
+            found = f"{self.cache.path} has {len(names)} streams for {role}: {', '.join(names)}"
+            raise MmerError(f"{found}; choose one with {_option(role)}")
         return names[0]
 
-    def view(self, role: str, streams: Mapping[str, str]) -> str:
-        """Gives the stream of augmented views for a role, empty if there is none."""
-        if role in self.asked:
-            return self._asked(role)
-        viewed = next(one for one in (AUDIO, TEXT) if view_role(one) == role)
-        start = f"{streams[viewed]}{VIEW}"
-        names = [name for name in self.cache.streams if name.startswith(start)]
+    def select_view(self, role: str, streams: Mapping[str, str]) -> str:
+        """Returns the stream of augmented views for a role; empty without such a stream."""
+        if role in self.requested:
+            return self._check_requested(role)
+        original = next(modality for modality in (AUDIO, TEXT) if view_role(modality) == role)
+        prefix = f"{streams[original]}{VIEW}"
+        names = [name for name in self.cache.streams if name.startswith(prefix)]
         if len(names) > 1:
-            told = f"{self.cache.path} has {len(names)} streams for {role}: {', '.join(names)}"
-            raise MmerError(f"{told}; one serves all epochs: choose by {_flag(role)}")
+            found = f"{self.cache.path} has {len(names)} streams for {role}: {', '.join(names)}"
+            raise MmerError(f"{found}; all epochs use one: choose it with {_option(role)}")
         return names[0] if names else ""
 
-    def _asked(self, role: str) -> str:
-        name = self.asked[role]
+    def _check_requested(self, role: str) -> str:
+        name = self.requested[role]
         if name not in self.cache.streams:
-            meant, add = nearest(name, self.cache.streams), featurize_command_for_encoder(self.cache, _encoder_of(name))
-            raise MmerError(f"{self.cache.path} has no stream {name}; {meant}; or add it by {add}")
+            command = featurize_command_for_encoder(self.cache, _encoder_of(name))
+            known = nearest(name, self.cache.streams)
+            raise MmerError(f"{self.cache.path} has no stream {name}; {known}; or add it with {command}")
         spec, kind = self.cache.stream(name).spec, role.removesuffix(".view")
         kind = TEXT if kind == LANGUAGE else kind
-        numbers = kind in {AUDIO, TEXT} and spec.role not in NO_NUMBERS and spec.consumes == ROLES[kind]
-        if not numbers and spec.role != kind:
-            raise MmerError(f"stream {name} holds {spec.role} and cannot be read as {role}; choose by {_flag(role)}")
+        is_feature = kind in {AUDIO, TEXT} and spec.role not in INTEGER_ROLES and spec.consumes == ROLES[kind]
+        if not is_feature and spec.role != kind:
+            raise MmerError(
+                f"stream {name} holds {spec.role} and cannot be read as {role}; choose another with {_option(role)}"
+            )
         return name
 
     def _fitting(self, role: str, streams: Mapping[str, str]) -> list[StreamSpec]:
-        """Lists the streams that may be taken for a role, where some are preferred those alone."""
+        """Returns the streams that fit a role; if some of them are preferred, only those."""
         if role in FOLLOWS:
             leader, ending = FOLLOWS[role]
             name = f"{self.cache.stream(streams[leader]).spec.encoder}{ending}" if leader in streams else ""
             return [self.cache.streams[name].spec] if name in self.cache.streams else []
         kind = TEXT if role == LANGUAGE else role
-        every = [stream.spec for name, stream in self.cache.streams.items() if VIEW not in name]
-        fitting = [spec for spec in every if spec.role == kind]
+        specs = [stream.spec for name, stream in self.cache.streams.items() if VIEW not in name]
+        fitting = [spec for spec in specs if spec.role == kind]
         if role in self.config.weight_roles:
-            return [spec for spec in fitting if self._starts(spec)]
+            return [spec for spec in fitting if self._has_weights(spec)]
         for preferred in PREFERRED:
             fitting = [spec for spec in fitting if preferred(spec)] or fitting
         return fitting
 
-    def _starts(self, spec: StreamSpec) -> bool:
-        """Tells whether the cache holds the layers that go on from this stream; a ViT's start from patches."""
-        start = f"layers.{spec.layers}." if spec.role == TEXT else "layers."
-        return any(name.startswith(start) for name in self.weights.get(spec.encoder, {}))
+    def _has_weights(self, spec: StreamSpec) -> bool:
+        """Checks whether the cache has the layers that follow a stream; those of a ViT start from patches."""
+        prefix = f"layers.{spec.layers}." if spec.role == TEXT else "layers."
+        return any(name.startswith(prefix) for name in self.weights.get(spec.encoder, {}))
 
     def _remedy(self, role: str) -> str:
         kind = LANGUAGE if role == TEXT and TEXT in self.config.weight_roles else role
-        add = f"add it by {featurize_command_for_role(self.cache, kind)}"
+        command = f"add it with {featurize_command_for_role(self.cache, kind)}"
         leader, _ = FOLLOWS.get(role, ("", ""))
-        return f"{add}, and choose that encoder by --{leader} NAME" if leader else add
+        return f"{command}, and choose that encoder with --{leader} NAME" if leader else command
 
 
 def _encoder_of(name: str) -> str:
-    """Says what to featurize for a stream that a user named, layers included."""
+    """Returns the encoder, layers included, that computes a stream of this name."""
     return name.partition("+")[0].removesuffix(".codes").removesuffix(".tokens")
 
 
-def _check_read(asked: Collection[str], known: Sequence[str]) -> None:
-    for role in asked:
-        if role not in known:
-            raise MmerError(f"the head reads no {role}, for which a stream is named; it reads {', '.join(known)}")
-
-
-def _after(role: str) -> tuple[bool, str]:
-    """Puts roles that follow from another one behind it."""
-    return role in FOLLOWS, role
-
-
-def _flag(role: str) -> str:
+def _option(role: str) -> str:
     return f"--{role} NAME" if role in {AUDIO, TEXT} else f"--stream {role}=NAME"

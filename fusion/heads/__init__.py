@@ -1,1 +1,1 @@
-"""The published systems and their baselines, one file each."""
+"""The published systems and their baselines, one file or folder each."""

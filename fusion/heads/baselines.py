@@ -1,13 +1,16 @@
-"""The baselines that the five papers compare with: one modality, scores added, features joined, cross-attention.
+"""Baselines of the five systems: one modality, sum of scores, concatenation, cross-attention.
 
 - `Unimodal` is the downstream model of SUPERB (Yang et al., 2021, arXiv:2105.01051): mean pooling and one linear layer
-  over frozen features, without an adapter (C-1 makes an exception of it), behind a projection where ``dim`` asks for
-  one. With `normalize` and `hidden` it is that of EmoBox (Ma et al., 2024, arXiv:2406.07162; examples/sb at bb22000).
-- `Score` adds the logits of two of them, as in LE-MER, section 3.4 (Interspeech 2023). Each learns from its own cross
-  entropy: trained on that of the sum, two linear models of pooled features are one linear model of both, `Concat`.
-- `Concat` and `CrossAttention` stand in for the fusion of JFM in its Tables 2 and 3 (2024). The paper describes
-  neither: here they pool by the mean, and cross-attention is a layer each way with a residual and a norm.
-- C-3: one modality is pooled and classified alone.
+  over frozen features. It has no adapter (an exception of C-1), and a projection in front if ``dim`` differs from the
+  width of the features. With `normalize` and `hidden` it is the downstream model of EmoBox (Ma et al., 2024,
+  arXiv:2406.07162; examples/sb at bb22000).
+- `Score` adds the logits of two unimodal models, as in section 3.4 of LE-MER (Wang et al., 2023, arXiv:2309.02106).
+  Each model learns from its own cross entropy: trained on the cross entropy of the sum, two linear models of pooled
+  features would be one linear model of both, that is `Concat`.
+- `Concat` and `CrossAttention` represent the fusion baselines of Tables 2 and 3 of JFM (Shi et al., 2024,
+  arXiv:2405.17900). The paper describes neither. Here both pool by the mean, and cross-attention is one layer in each
+  direction with a residual connection and a layer norm.
+- C-3: a single modality is pooled and classified alone.
 """
 
 from collections.abc import Mapping
@@ -24,12 +27,12 @@ from fusion.nn.layers import POOLING, Pool, input_projection
 
 ATTENTION_HEADS = 8
 OTHER = {AUDIO: TEXT, TEXT: AUDIO}
-EPS = 1e-5  # added to the variance, as in torch's layer_norm
+EPS = 1e-5  # added to the variance; the default of torch's layer_norm
 
 
 @dataclass(frozen=True, kw_only=True)
 class PooledConfig(HeadConfig):
-    """What a head that pools each modality can be told.
+    """Configuration of a head that pools each modality.
 
     Attributes:
         pooling: ``mean`` or ``max``.
@@ -45,11 +48,12 @@ class PooledConfig(HeadConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class UnimodalConfig(PooledConfig):
-    """What a model of one modality can be told.
+    """Configuration of a model of one modality.
 
     Attributes:
-        normalize: takes all features of an utterance together to mean 0 and variance 1, layer by layer.
-        hidden: width of a linear layer and ReLU over each row before pooling; 0 for none.
+        normalize: whether the features of each utterance are normalized to mean 0 and variance 1, over all rows and
+            dimensions together, for each layer of a stacked stream alone.
+        hidden: width of a linear layer with ReLU that each row passes before pooling; 0 for no such layer.
     """
 
     adapter: bool = False
@@ -60,41 +64,41 @@ class UnimodalConfig(PooledConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.normalize and self.standardize:
-            raise ValueError("normalize goes by the utterance, standardize by the training part; set one of them")
+            raise ValueError("normalize uses the utterance, standardize the training subset; set only one of them")
         if self.hidden < 0:
-            raise ValueError(f"hidden must be a width, or 0 for none, got {self.hidden}")
+            raise ValueError(f"hidden must be a width, or 0 for no hidden layer, got {self.hidden}")
         if self.modalities == BOTH:
-            raise ValueError(f"modalities must be {AUDIO} or {TEXT} for a model of one, got {BOTH!r}")
+            raise ValueError(f"modalities must be {AUDIO} or {TEXT} for a unimodal model, got {BOTH!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig(PooledConfig):
-    """What two models of one modality can be told."""
+    """Configuration of two unimodal models whose logits are added."""
 
     adapter: bool = False
 
-    def of_one(self, modality: str) -> UnimodalConfig:
-        """Gives the configuration of one of the models; its width is that of its own stream where `dim` is 0."""
+    def unimodal(self, modality: str) -> UnimodalConfig:
+        """Returns the configuration of the model of a modality; with `dim` 0, its width is that of its stream."""
         shared = {name: getattr(self, name) for name in ("dim", "adapter", "dropout", "pooling", "standardize")}
         return UnimodalConfig(**shared, modalities=modality)
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """One cross entropy for each model."""
+        """Weight 1 for the cross entropy of each model."""
         return dict.fromkeys(self.roles, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatConfig(PooledConfig):
-    """What concatenation can be told."""
+    """Configuration of the concatenation of pooled features."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossAttentionConfig(PooledConfig):
-    """What cross-attention can be told.
+    """Configuration of cross-attention.
 
     Attributes:
-        heads: of attention; 0 for 8, or the greatest number below that divides the width.
+        heads: number of attention heads; 0 for 8, or for the greatest smaller number that divides the width.
     """
 
     heads: int = 0
@@ -106,31 +110,31 @@ class CrossAttentionConfig(PooledConfig):
 
 
 class Unimodal(Head):
-    """Classifies by the pooled features of one modality."""
+    """A linear classifier of the pooled features of one modality."""
 
     config_class, stackable = UnimodalConfig, True
     config: UnimodalConfig
 
     def __init__(self, config: UnimodalConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
-        self.front = _fronts(config, inputs)[config.modalities]
+        self.front = _input_projections(config, inputs)[config.modalities]
         dim = config.width(inputs.shapes)
         self.hidden = nn.Sequential(nn.Linear(dim, config.hidden), nn.ReLU()) if config.hidden else nn.Identity()
         self.pool = Pool(config.hidden or dim, kind=config.pooling, learned=False)
         self.classifier = _classifier(config, inputs, config.hidden or dim)
 
     def forward(self, batch: Batch) -> HeadOutput:
-        """Gives logits ``(batch, classes)``."""
+        """Computes logits ``(batch, classes)``."""
         x, mask = batch.features[self.config.modalities], batch.masks[self.config.modalities]
-        rows = self.front(_normalized(x, mask) if self.config.normalize else x)
+        rows = self.front(_normalize(x, mask) if self.config.normalize else x)
         return HeadOutput(self.classifier(self.pool(self.hidden(rows), mask)))
 
 
 class Score(Head):
-    """Adds the logits of one model per modality; one whose modality is absent has no say.
+    """The sum of the logits of one model per modality; the model of an absent modality contributes 0.
 
-    In training the sum is cut off from the models: each learns from its own cross entropy, over the utterances that
-    have its modality.
+    In training the sum has no gradient: each model learns from its own cross entropy over the utterances that have its
+    modality.
     """
 
     config_class, stackable = ScoreConfig, True
@@ -138,10 +142,10 @@ class Score(Head):
 
     def __init__(self, config: ScoreConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
-        self.models = nn.ModuleDict({role: Unimodal(config.of_one(role), inputs) for role in config.roles})
+        self.models = nn.ModuleDict({role: Unimodal(config.unimodal(role), inputs) for role in config.roles})
 
     def forward(self, batch: Batch) -> HeadOutput:
-        """Gives the sum, ``(batch, classes)``, and in training the cross entropy of each model."""
+        """Computes the sum of logits, ``(batch, classes)``, and in training the cross entropy of each model."""
         present = {role: batch.masks[role].any(dim=1) for role in self.config.roles}
         scores = {role: model(batch).logits for role, model in self.models.items()}
         total = torch.stack([score * present[role][:, None] for role, score in scores.items()]).sum(dim=0)
@@ -152,50 +156,50 @@ class Score(Head):
 
 
 class Concat(Head):
-    """Classifies by the pooled features of each modality, concatenated."""
+    """A linear classifier of the pooled features of both modalities, concatenated."""
 
     config_class, stackable = ConcatConfig, True
     config: ConcatConfig
 
     def __init__(self, config: ConcatConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
-        self.fronts = _fronts(config, inputs)
+        self.fronts = _input_projections(config, inputs)
         self.pools = _pools(config, inputs)
         self.classifier = _classifier(config, inputs, len(config.roles) * config.width(inputs.shapes))
 
     def forward(self, batch: Batch) -> HeadOutput:
-        """Gives logits ``(batch, classes)``."""
+        """Computes logits ``(batch, classes)``."""
         rows = {role: front(batch.features[role]) for role, front in self.fronts.items()}
-        pooled = [self.pools[role](one, batch.masks[role]) for role, one in rows.items()]
+        pooled = [self.pools[role](x, batch.masks[role]) for role, x in rows.items()]
         return HeadOutput(self.classifier(torch.cat(pooled, dim=-1)))
 
 
 class CrossAttention(Head):
-    """Lets each modality attend to the other once, and classifies by both, pooled and concatenated."""
+    """One cross-attention layer in each direction, and a linear classifier of both pooled streams."""
 
     config_class, stackable = CrossAttentionConfig, True
     config: CrossAttentionConfig
 
     def __init__(self, config: CrossAttentionConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
-        self.fronts = _fronts(config, inputs)
+        self.fronts = _input_projections(config, inputs)
         self.pools = _pools(config, inputs)
-        asking = config.roles if config.modalities == BOTH else ()
-        self.crossings = nn.ModuleDict({role: _crossing(config, inputs) for role in asking})
+        query_roles = config.roles if config.modalities == BOTH else ()
+        self.crossings = nn.ModuleDict({role: _cross_layer(config, inputs) for role in query_roles})
         self.classifier = _classifier(config, inputs, len(config.roles) * config.width(inputs.shapes))
 
     def forward(self, batch: Batch) -> HeadOutput:
-        """Gives logits ``(batch, classes)``."""
+        """Computes logits ``(batch, classes)``."""
         rows = {role: front(batch.features[role]) for role, front in self.fronts.items()}
         crossed = {
             role: crossing(rows[role], rows[OTHER[role]], batch.masks[OTHER[role]])
             for role, crossing in self.crossings.items()
         }
-        pooled = [self.pools[role](one, batch.masks[role]) for role, one in (rows | crossed).items()]
+        pooled = [self.pools[role](x, batch.masks[role]) for role, x in (rows | crossed).items()]
         return HeadOutput(self.classifier(torch.cat(pooled, dim=-1)))
 
 
-def _fronts(config: PooledConfig, inputs: HeadInputs) -> nn.ModuleDict:
+def _input_projections(config: PooledConfig, inputs: HeadInputs) -> nn.ModuleDict:
     dim = config.width(inputs.shapes)
     return nn.ModuleDict({role: input_projection(config, inputs, role, dim=dim) for role in config.roles})
 
@@ -205,7 +209,7 @@ def _pools(config: PooledConfig, inputs: HeadInputs) -> nn.ModuleDict:
     return nn.ModuleDict({role: Pool(dim, kind=config.pooling, learned=learned) for role in config.roles})
 
 
-def _crossing(config: CrossAttentionConfig, inputs: HeadInputs) -> CrossLayer:
+def _cross_layer(config: CrossAttentionConfig, inputs: HeadInputs) -> CrossLayer:
     dim = config.width(inputs.shapes)
     return CrossLayer(dim=dim, heads=attention_heads_for(dim, config.heads, ATTENTION_HEADS), dropout=config.dropout)
 
@@ -214,8 +218,8 @@ def _classifier(config: PooledConfig, inputs: HeadInputs, width: int) -> nn.Sequ
     return nn.Sequential(Dropout(config.dropout), nn.Linear(width, len(inputs.classes)))
 
 
-def _normalized(x: Tensor, mask: Tensor) -> Tensor:
-    """Gives what torch's ``layer_norm`` over all valid rows of an utterance would, ``(batch, rows, ...)``."""
+def _normalize(x: Tensor, mask: Tensor) -> Tensor:
+    """Normalizes as torch's ``layer_norm`` over all valid rows of an utterance, ``(batch, rows, ...)``."""
     trailing = [1] * (x.dim() - 2)
     padding, count = ~mask.view(*mask.shape, *trailing), mask.sum(dim=1).clamp(min=1).view(-1, 1, *trailing)
     mean = x.masked_fill(padding, 0).mean(dim=-1, keepdim=True).sum(dim=1, keepdim=True) / count
@@ -224,7 +228,7 @@ def _normalized(x: Tensor, mask: Tensor) -> Tensor:
     return centred * (variance + EPS).rsqrt()
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
-    """Averages the cross entropy over the utterances that count; 0 if none does."""
-    each = functional.cross_entropy(logits, labels, reduction="none")
-    return (each * counted).sum() / counted.sum().clamp(min=1)
+def _cross_entropy(logits: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+    """Averages the cross entropy over the utterances where `present` is True; 0 if there is none."""
+    losses = functional.cross_entropy(logits, labels, reduction="none")
+    return (losses * present).sum() / present.sum().clamp(min=1)

@@ -1,7 +1,6 @@
-"""The heads known by name, how one is configured, and how it is built.
+"""Catalog of fusion heads: their names, papers, configurations and construction.
 
-A head that is not in the catalog is named by its import path, ``package.module:Class``; see
-`fusion.heads.import_path`.
+A head outside the catalog is named by its import path, ``package.module:Class`` (`fusion.heads.import_path`).
 """
 
 from collections.abc import Mapping
@@ -29,11 +28,11 @@ class HeadSpec:
     """One row of the catalog.
 
     Attributes:
-        head: class to build.
-        summary: what it is, in a line.
-        paper: where it was published.
-        fixed: values that make the row what it is, by field; nothing else may be asked for.
-        source: digest of the file of a head that is named by its import path; empty for a head of the catalog.
+        head: class of the head.
+        summary: description in one line.
+        paper: DOI, arXiv number or other reference of the publication.
+        fixed: fields whose value belongs to the row and cannot be changed, field -> value.
+        source: digest of the source file of a head named by its import path; empty for a head of the catalog.
     """
 
     head: type[Head]
@@ -105,41 +104,42 @@ HEADS: Mapping[str, HeadSpec] = {
 
 
 def head_spec(name: str) -> HeadSpec:
-    """Looks up a head by its name, or imports it by its path ``package.module:Class``.
+    """Returns the head of a name, imported if the name is ``package.module:Class``.
 
-    The name must come from the user. For a name that was read from a file, see `stored_head_spec`.
+    The name must come from the user. For a name that was read from a file, use `stored_head_spec`.
 
     Raises:
-        MmerError: if there is no head of that name, or the class cannot be imported or is not a usable head.
+        MmerError: if the name is unknown, or the class cannot be imported or is not a usable head.
     """
     if is_import_path(name):
         head = import_head(name)
         summary = next(iter((head.__doc__ or "").strip().splitlines()), "")
         return HeadSpec(head=head, summary=summary, paper="", source=source_digest(head))
     if name not in HEADS:
-        raise MmerError(f"unknown head {name!r}; {_meant(name)}")
+        own_head = "a head of your own is named module:Class, such as my_heads:MyHead"
+        raise MmerError(f"unknown head {name!r}; {own_head if '.' in name or ':' in name else nearest(name, HEADS)}")
     return HEADS[name]
 
 
 def stored_head_spec(name: str, *, allowed: str | None = None, source: str = "") -> HeadSpec:
-    """Looks up a head whose name was read from a run folder; runs no code that the user did not name.
+    """Returns the head of a name read from a run folder; runs no code that the user did not name.
 
-    A head of the catalog is always returned. An import path is code of somebody: it is imported only if the user named
-    the same path. After this call, `config_for` and `build_head` may be called with the name.
+    A head of the catalog is always returned. An import path may be another person's code: it is imported only if the
+    user named the same path. After this call, `config_for` and `build_head` may be called with the name.
 
     Args:
         name: ``fusion`` in run.json.
-        allowed: import path that the user named, on the command line or as an argument; None for none.
-        source: ``source`` in run.json, the digest of the file of the head; empty where it was not recorded.
+        allowed: import path that the user named, on the command line or as an argument; None if the user named none.
+        source: ``source`` in run.json, the digest of the head's source file; empty if it was not recorded.
 
     Raises:
-        MmerError: if the name is an import path that is not allowed, the file of the head has changed since the run
-            was trained, or there is no such head.
+        MmerError: if the name is an import path that is not allowed or an unknown name, or the source file of the head
+            has changed since the run was trained.
     """
     if is_import_path(name) and name != allowed:
         named = f", not {allowed}" if allowed else ""
         raise MmerError(
-            f"the run was trained with head {name}, which is code outside mmer and is imported only by request; "
+            f"the run was trained with head {name}, which is code outside mmer and is imported only on request; "
             f"if you trust it, name it: --fusion {name}{named}"
         )
     spec = head_spec(name)
@@ -151,7 +151,7 @@ def stored_head_spec(name: str, *, allowed: str | None = None, source: str = "")
 
 
 def file_name_of(name: str) -> str:
-    """Returns the name of a head as part of a file name.
+    """Returns the name of a head in the form that file names contain.
 
     Example:
         >>> file_name_of("label-guided"), file_name_of("my.heads:Gated")
@@ -161,14 +161,14 @@ def file_name_of(name: str) -> str:
 
 
 def config_for(name: str, values: Mapping[str, object]) -> HeadConfig:
-    """Builds the configuration of a head from the fields that are to differ from their defaults.
+    """Builds the configuration of a head; fields that are not given keep their defaults.
 
     Args:
-        name: of the catalog, or an import path.
-        values: by field, as text or as they are.
+        name: name in the catalog, or an import path.
+        values: field -> value, as text or as the value itself.
 
     Raises:
-        MmerError: if there is no such head or field, or a value is not allowed.
+        MmerError: if the head or a field is unknown, or a value is not allowed.
 
     Example:
         >>> config = config_for("text", {"pooling": "max", "dropout": "0.2"})
@@ -176,30 +176,32 @@ def config_for(name: str, values: Mapping[str, object]) -> HeadConfig:
         ('max', 0.2, 'text')
     """
     spec = head_spec(name)
-    for one, value in spec.fixed.items():
-        if values.get(one, value) != value:
-            raise MmerError(f"{one} of head {name} is always {value}, got {values[one]!r}")
+    for fixed, value in spec.fixed.items():
+        if values.get(fixed, value) != value:
+            raise MmerError(f"{fixed} of head {name} is always {value}, got {values[fixed]!r}")
     return configured(spec.config, {**values, **spec.fixed}, owner=f"head {name}")
 
 
 def build_head(name: str, config: HeadConfig, inputs: HeadInputs, *, seed: int) -> Head:
-    """Builds a head on the CPU, the same for the same seed; the caller's random generators stay as they are.
+    """Builds a head on the CPU; equal seeds give equal heads.
+
+    The caller's random generators keep their state.
 
     Args:
-        name: of the catalog, or an import path.
-        config: of the head's `Head.config_class`.
-        inputs: what is known of the data.
-        seed: of the weights and of all dropout.
+        name: name in the catalog, or an import path.
+        config: an instance of the head's `Head.config_class`.
+        inputs: description of the data.
+        seed: seed of the weights and of all dropout.
 
     Raises:
-        MmerError: if there is no head of that name, or the configuration does not suit the data.
-        ValueError: if the configuration is another head's.
+        MmerError: if the name is unknown, the configuration does not fit the data, or the head does not fit in memory.
+        ValueError: if the configuration belongs to another head.
     """
     spec = head_spec(name)
     if type(config) is not spec.config:
         raise ValueError(f"head {name} is configured by {spec.config.__name__}, got {type(config).__name__}")
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too, and fork none of them
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too, which are not forked here
         try:
             head = spec.head(config, inputs)
         except ValueError as error:
@@ -207,17 +209,11 @@ def build_head(name: str, config: HeadConfig, inputs: HeadInputs, *, seed: int) 
         except (RuntimeError, MemoryError, TypeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise MmerError(f"head {name} takes more memory than there is; choose a smaller dim") from error
+            raise MmerError(f"head {name} needs more memory than is available; choose a smaller dim") from error
     seed_dropout(head, seed)
     return head
 
 
 def count_parameters(head: nn.Module) -> int:
-    """Counts the parameters that are trained."""
-    return sum(part.numel() for part in head.parameters() if part.requires_grad)
-
-
-def _meant(name: str) -> str:
-    if "." in name or ":" in name:
-        return "a head of your own is named module:Class, such as my_heads:MyHead"
-    return nearest(name, HEADS)
+    """Counts the trainable parameters."""
+    return sum(parameter.numel() for parameter in head.parameters() if parameter.requires_grad)

@@ -1,25 +1,28 @@
-"""JFM with inter-class contrastive learning (Shi et al., 2024, arXiv:2405.17900, sections 2.2 to 2.5 and 3.2).
+"""JFM with inter-class contrastive learning (ICL): joint vectors through layers of a ViT and a language model.
 
-Log-mel goes through the first layers of a ViT and text through the layers of a language model that follow its hidden
-state 12; the two exchange joint vectors (`JointBlock`). The rows of CLS and of the start token are classified apart.
+Paper: Shi et al., 2024, arXiv:2405.17900, sections 2.2 to 2.5 and 3.2. Log-mel passes the first layers of a ViT. Text
+passes a feature extractor and then the layers of a language model that follow its hidden state 12. The only exchange
+between the two streams are a few learned joint vectors (section 2.3; after the prompts of PMF, Li et al., 2023,
+arXiv:2304.06306). The final row of CLS and that of the start token are classified separately.
 
-Deviations and decisions: text is the 12th hidden state of a large model, as its layers take it (J-1); the extractor
-stands before the joint blocks (J-2); bands are normalized over the training fold, kernels of colours are averaged, and
-positions are fixed (J-3); each stream stays in its own layers, against the printed indices (J-4), the ViT's first
-and those after the text's hidden state (J-5); sizes and starts of MLPs and joint vectors are PMF's (J-6, J-7); all but
-the cached text is trained (J-8); one kind of vectors (J-9); logits are averaged (J-10); the contrastive loss reads
-both final rows, normalized (J-11 to J-14); no dialogue context (J-15). One rate of dropout holds everywhere, the ViT
-included, and both passes of a layer drop alike. Vectors from an absent modality are not attended to (C-3). Fused late,
-without the blocks of the paper's section 2.3, are the start token after the extractor (J-2) and the CLS row of a whole
-ViT; the paper says no more of it.
+Where the paper is silent or contradicts itself (docs/decisions.md#jfm):
 
-Joint vectors: two streams, each in layers of its own, that exchange nothing but a few vectors.
-
-Shi et al., 2024, arXiv:2405.17900, section 2.3; after the prompts of PMF (Li et al., 2023, arXiv:2304.06306). Vectors
-that are learned go through the layer of one stream together with its rows, through an MLP to the width of the other,
-and through the other's layer together with its rows. Nothing else of a pass is kept.
-
-The feature extractor between cached rows and the layers of a head: mix, projection, Transformer layers.
+- J-1: text is the 12th hidden state of a large model, because the layers that follow need its width.
+- J-2: the extractor precedes the joint blocks.
+- J-3: mel bands are normalized over the training subset of the fold, the kernels of the three colours are averaged, and
+  positions are fixed.
+- J-4: each stream stays in its own layers, against the printed indices.
+- J-5: the blocks are the first layers of the ViT and the layers after the hidden state of the text.
+- J-6, J-7: sizes of the MLPs and the start of joint vectors are those of PMF.
+- J-8: everything is trained except the cached text features and the fixed positions.
+- J-9: there is one kind of joint vectors.
+- J-10: logits are averaged.
+- J-11 to J-14: the contrastive loss reads both final rows, normalized.
+- J-15: no dialogue context.
+- C-3: no row attends to joint vectors from an absent modality.
+- One dropout rate holds everywhere, the ViT included; the two passes of a layer use the same mask.
+- With ``fusion=late`` there are no blocks of section 2.3: text is the start token after the extractor (J-2), audio is
+  the CLS row of a complete ViT. The paper gives no other details of late fusion.
 """
 
 from collections.abc import Mapping
@@ -48,120 +51,36 @@ from fusion.nn.pretrained import (
 )
 from fusion.nn.sequences import MaskedRows
 
-SOURCES: Mapping[str, str] = {TEXT: AUDIO, AUDIO: TEXT}  # where the vectors that a stream is given come from
-SPREAD = 0.02  # PMF's standard deviation of new vectors
 MEL, PATCHES, LANGUAGE = "mel", "patches", "language"
 JOINT, LATE = "joint", "late"
 LAYER12, BASE768 = "layer12", "base768"
 FIRST, LAST = "first", "last"
 CHOICES = {"fusion": (JOINT, LATE), "text": (LAYER12, BASE768), "layers": (FIRST, LAST)}
 ICL = "icl"
-
-
-class JointVectors(nn.Module):
-    """Learned vectors that gather from one stream and come out at the width of the other.
-
-    Args:
-        length: how many.
-        source_dim: width of the stream that they gather from.
-        dim: width of the stream that they are given to.
-    """
-
-    def __init__(self, *, length: int, source_dim: int, dim: int) -> None:
-        super().__init__()
-        hidden = max(source_dim, dim) // 2
-        self.vectors = nn.Parameter(SPREAD * torch.randn(length, source_dim))
-        self.mlp = nn.Sequential(nn.Linear(source_dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
-
-    def forward(self, layer: TransformerLayer, source: MaskedRows) -> MaskedRows:
-        """Gives the vectors ``(batch, length, dim)``; none is valid where the source is absent."""
-        vectors = self.vectors.expand(len(source.rows), -1, -1)
-        valid = torch.ones_like(vectors[..., 0], dtype=torch.bool)
-        out = _passed(layer, source, MaskedRows(vectors, valid))
-        gathered = out[:, source.rows.shape[1] :]
-        return MaskedRows(self.mlp(gathered), valid & source.mask.any(dim=1, keepdim=True))
-
-
-class JointBlock(nn.Module):
-    """One layer of each stream, and the joint vectors between two.
-
-    A layer runs twice with the same weights: once for the vectors that leave its stream and once, with those that
-    reach it, for its rows.
-
-    Args:
-        layers: by modality.
-        length: of the joint vectors in each direction; without any, or alone, a layer runs once.
-    """
-
-    def __init__(self, layers: Mapping[str, TransformerLayer], *, length: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleDict(layers)
-        widths = {modality: layer.linear1.in_features for modality, layer in layers.items()}
-        joints = {
-            modality: JointVectors(length=length, source_dim=widths[SOURCES[modality]], dim=widths[modality])
-            for modality in layers
-            if length and SOURCES[modality] in layers
-        }
-        self.joints = nn.ModuleDict(joints)
-
-    def forward(self, streams: Mapping[str, MaskedRows]) -> dict[str, MaskedRows]:
-        """Gives the streams of the next block; those without a layer here stay as they are."""
-        joints = {
-            modality: vectors(self.layers[SOURCES[modality]], streams[SOURCES[modality]])
-            for modality, vectors in self.joints.items()
-        }
-        after = dict(streams)
-        for modality, layer in self.layers.items():
-            rows, mask = streams[modality]
-            out = _passed(layer, streams[modality], joints.get(modality))
-            after[modality] = MaskedRows(out[:, : rows.shape[1]], mask)
-        return after
-
-
-class Extractor(nn.Module):
-    """Takes cached rows to a width and runs post-norm Transformer layers over them.
-
-    Args:
-        shape: of one row, ``(dim,)`` or ``(layers, dim)``.
-        dim: width of what it gives.
-        layers: how many; without any, rows are only mixed and projected.
-        heads: of each layer.
-        dropout: of each layer.
-    """
-
-    def __init__(self, shape: tuple[int, ...], *, dim: int, layers: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.front = InputProjection(shape, dim=dim, adapter=False, dropout=dropout)
-        self.layers = nn.ModuleList(
-            TransformerLayer(dim=dim, heads=heads, feedforward=4 * dim, dropout=dropout) for _ in range(layers)
-        )
-
-    def forward(self, x: Tensor, mask: Tensor) -> MaskedRows:
-        """Returns rows ``(batch, rows, dim)`` from ``(batch, rows, ...)`` and bool ``(batch, rows)``."""
-        rows = self.front(x.masked_fill(~mask.view(*mask.shape, *[1] * (x.dim() - 2)), 0))
-        for layer in self.layers:
-            rows = layer(rows, mask)
-        return MaskedRows(rows, mask)
+SOURCES: Mapping[str, str] = {TEXT: AUDIO, AUDIO: TEXT}  # modality -> the other, from which its joint vectors come
+VECTOR_STD = 0.02  # standard deviation of new joint vectors, as in PMF (J-7)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JFMConfig(HeadConfig):
-    """Fields of JFM; its widths are those of the pre-trained layers, so `dim` and `adapter` stay off.
+    """Configuration of JFM; its widths are those of the pre-trained layers, so `dim` and `adapter` stay off.
 
     Attributes:
-        fusion: ``joint``; or ``late``: no blocks, text comes from the extractor, audio is CLS of the `patches` stream.
-        joint: whether streams exchange joint vectors.
-        joint_length: joint vectors of each block and direction.
-        blocks: pre-trained layers of each stream; ``late`` has none, whatever is set.
-        layers: which of the stored layers, ``first`` or ``last``.
-        freeze_layers: whether all that starts from the cache stays as it is, as in PMF.
-        text: ``layer12``; or ``base768``: rows of any width and a linear to that of the layers, whose weights
-            are then those of the role ``language``; ``late`` leaves them their width.
-        extractor_layers: layers between the cached text and the blocks.
-        extractor_heads: heads of each.
+        fusion: ``joint``; or ``late``: no joint blocks, text is the start token after the extractor, audio is the CLS
+            row of the stream `patches`.
+        joint: whether the streams exchange joint vectors.
+        joint_length: number of joint vectors of each block and direction.
+        blocks: number of pre-trained layers of each stream; ignored with ``fusion=late``, which has none.
+        layers: which of the stored layers are used, ``first`` or ``last``.
+        freeze_layers: whether all parts that start from pre-trained weights keep them, as in PMF.
+        text: ``layer12``; or ``base768``, which accepts text rows of any width and maps them by a linear layer to the
+            width of the language layers, whose weights are then those of the role ``language``. With ``fusion=late``
+            text keeps its width in both cases.
+        extractor_layers: number of layers between the cached text and the blocks.
+        extractor_heads: number of attention heads of each of these layers.
         icl: whether the inter-class contrastive loss is trained too.
-        icl_weight: its weight.
-        tau: its temperature.
+        icl_weight: weight of that loss.
+        tau: temperature of that loss.
     """
 
     per_model: ClassVar[frozenset[str]] = HeadConfig.per_model | {"icl_weight", "layers"}
@@ -185,12 +104,12 @@ class JFMConfig(HeadConfig):
         if self.dim or self.adapter:
             raise ValueError("jfm has the widths of its pre-trained layers and no adapter: dim must be 0, adapter off")
         if self.standardize:
-            raise ValueError("pre-trained layers go on from features as encoders give them: standardize must be false")
+            raise ValueError("pre-trained layers need the features of the encoder unchanged: standardize must be false")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
         if not 1 <= self.blocks <= MOST_LAYERS:
-            raise ValueError(f"blocks must be 1 to {MOST_LAYERS}, got {self.blocks}; fusion={LATE} does without")
+            raise ValueError(f"blocks must be 1 to {MOST_LAYERS}, got {self.blocks}; fusion={LATE} has no blocks")
         for name, least in (("joint_length", 1), ("extractor_layers", 0), ("extractor_heads", 1), ("icl_weight", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -199,20 +118,21 @@ class JFMConfig(HeadConfig):
 
     @property
     def depth(self) -> int:
-        """The blocks that there are."""
+        """Number of joint blocks: `blocks`, or 0 with ``fusion=late``."""
         return 0 if self.fusion == LATE else self.blocks
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Log-mel or, fused late, patches; and text."""
-        read = {AUDIO: PATCHES if self.fusion == LATE else MEL, TEXT: TEXT}
-        return tuple(role for modality, role in read.items() if self.reads(modality))
+        """Log-mel or, with ``fusion=late``, patches; and text."""
+        roles = {AUDIO: PATCHES if self.fusion == LATE else MEL, TEXT: TEXT}
+        return tuple(role for modality, role in roles.items() if self.reads(modality))
 
     @property
     def weight_roles(self) -> tuple[str, ...]:
-        """The roles whose encoders must have their start weights in the cache.
+        """Roles whose encoders must have their start weights in the cache.
 
-        Text is one of them fused late too: of several streams, that is the one which joint blocks would go on from.
+        With ``fusion=late`` text is still among them, so that of several text streams the same one is chosen as with
+        joint blocks.
         """
         language = (LANGUAGE,) if self.depth else ()
         text = language if self.text == BASE768 else (TEXT,)
@@ -220,15 +140,15 @@ class JFMConfig(HeadConfig):
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """The weight of the inter-class contrastive loss."""
+        """Weight of the inter-class contrastive loss."""
         return {ICL: self.icl_weight} if self.icl else {}
 
 
 class JFM(Head):
-    """The head; see the module.
+    """The fusion head of JFM.
 
     Raises:
-        MmerError: if start weights are missing, or text is not what its layers follow.
+        MmerError: if start weights are missing, or the text stream does not fit the language layers.
     """
 
     config_class, stackable = JFMConfig, True
@@ -238,7 +158,8 @@ class JFM(Head):
         super().__init__(config, inputs)
         self._notes: list[str] = []
         self.norm: nn.Module = nn.Identity()
-        self.roles = dict(zip([one for one in (AUDIO, TEXT) if config.reads(one)], config.roles, strict=True))
+        modalities = [modality for modality in (AUDIO, TEXT) if config.reads(modality)]
+        self.roles = dict(zip(modalities, config.roles, strict=True))
         self.entries = nn.ModuleDict()
         layers: dict[str, list[TransformerLayer]] = {}
         widths: dict[str, int] = {}
@@ -248,22 +169,25 @@ class JFM(Head):
             layers[TEXT], widths[TEXT] = self._build_text(inputs)
         length = config.joint_length if config.joint else 0
         self.blocks = nn.ModuleList(
-            JointBlock({modality: own[index] for modality, own in layers.items()}, length=length)
+            JointBlock({modality: stack[index] for modality, stack in layers.items()}, length=length)
             for index in range(config.depth)
         )
-        learned = config.modality_dropout > 0
-        self.pools = nn.ModuleDict({one: Pool(dim, kind="mean", learned=learned) for one, dim in widths.items()})
-        self.classifiers = nn.ModuleDict({one: nn.Linear(dim, len(inputs.classes)) for one, dim in widths.items()})
+        learned, classes = config.modality_dropout > 0, len(inputs.classes)
+        self.pools = nn.ModuleDict({name: Pool(dim, kind="mean", learned=learned) for name, dim in widths.items()})
+        self.classifiers = nn.ModuleDict({name: nn.Linear(dim, classes) for name, dim in widths.items()})
         if config.freeze_layers:
-            self._freeze([layer for own in layers.values() for layer in own])
+            self._freeze([layer for stack in layers.values() for layer in stack])
 
     def forward(self, batch: Batch) -> HeadOutput:
-        """Gives the mean of the logits of each modality and, in training, the contrastive loss."""
-        streams = {one: self.entries[one](batch.features[role], batch.masks[role]) for one, role in self.roles.items()}
+        """Computes the mean of the logits of each modality and, in training, the contrastive loss."""
+        streams = {
+            modality: self.entries[modality](batch.features[role], batch.masks[role])
+            for modality, role in self.roles.items()
+        }
         for block in self.blocks:
             streams = block(streams)
-        pooled = {one: self._pooled(one, stream) for one, stream in streams.items()}
-        logits = torch.stack([self.classifiers[one](vector) for one, vector in pooled.items()]).mean(dim=0)
+        pooled = {modality: self._final_row(modality, stream) for modality, stream in streams.items()}
+        logits = torch.stack([self.classifiers[modality](x) for modality, x in pooled.items()]).mean(dim=0)
         if not self.training or not self.config.loss_weights.get(ICL):
             return HeadOutput(logits)
         features = torch.cat(list(pooled.values()), dim=1)
@@ -271,29 +195,33 @@ class JFM(Head):
         return HeadOutput(logits, {ICL: loss})
 
     def prepare(self, rows: TrainingRows) -> list[str]:
-        """Learns the statistics of the mel bands; names the layers where they are not the first."""
+        """Learns the statistics of the mel bands; returns notes on the layers if they are the last ones."""
         if self._patches:
-            self._patches.fit(rows.rows(MEL, place) for place in range(len(rows)))
+            self._patches.fit(rows.rows(MEL, index) for index in range(len(rows)))
         return list(self._notes)
 
     def over_limits(self, lengths: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
-        """Tells which are longer than the stored positions (15 s) and get positions of their own."""
+        """Returns True for utterances longer than the stored positions (15 s), bool ``(n,)``.
+
+        Such an utterance gets positions that are interpolated for its own length.
+        """
         if not self._patches:
             return np.zeros(len(next(iter(lengths.values()))), dtype=np.bool_)
         return np.asarray(lengths[MEL] > PATCH * self._patches.columns)
 
     @property
     def _patches(self) -> MelPatches | None:
-        """What embeds log-mel, where that is read."""
+        """The embedding of log-mel, if the head reads log-mel."""
         return next((entry for entry in self.entries.values() if isinstance(entry, MelPatches)), None)
 
-    def _pooled(self, modality: str, stream: MaskedRows) -> Tensor:
-        """Takes the first row, CLS or the start token, ``(batch, dim)``."""
+    def _final_row(self, modality: str, stream: MaskedRows) -> Tensor:
+        """Returns the row that is classified, the first: CLS or the start token, ``(batch, dim)``."""
         first = stream.rows[:, :1]
         vector: Tensor = self.pools[modality](self.norm(first) if modality == AUDIO else first, stream.mask[:, :1])
         return vector
 
     def _build_audio(self, inputs: HeadInputs) -> tuple[list[TransformerLayer], int]:
+        """Builds the entry and the layers of audio; returns the layers and their width."""
         if self.config.fusion == LATE:
             dim = inputs.shapes[PATCHES][-1]
             self.entries[AUDIO] = Extractor(inputs.shapes[PATCHES], dim=dim, layers=0, heads=1, dropout=0)
@@ -301,7 +229,7 @@ class JFM(Head):
         if inputs.shapes[MEL] != (BANDS,):
             raise MmerError(f"jfm reads log-mel of {BANDS} bands, got rows of shape {inputs.shapes[MEL]}; use logmel80")
         weights = inputs.weights.get(PATCHES, {})
-        layers = self._start("ViT", weights, 0)
+        layers = self._start_layers("ViT", weights, 0)
         self.entries[AUDIO] = MelPatches(weights)
         dim = len(weights["cls"])
         self.norm = nn.LayerNorm(dim, eps=float(weights["norm_eps"]))
@@ -310,6 +238,7 @@ class JFM(Head):
         return layers, dim
 
     def _build_text(self, inputs: HeadInputs) -> tuple[list[TransformerLayer], int]:
+        """Builds the extractor and the layers of text; returns the layers and their width."""
         config, shape = self.config, inputs.shapes[TEXT]
         layers, dim = [], shape[-1]
         if config.depth:
@@ -317,18 +246,18 @@ class JFM(Head):
             choice, weights = inputs.layers.get(role, ""), inputs.weights.get(role, {})
             if not choice.isdecimal():
                 remedy = add_them(config.blocks)
-                raise MmerError(f"jfm goes on from one hidden state of text, got {choice or 'none'!r}; {remedy}")
-            layers = self._start("language", weights, int(choice))
+                raise MmerError(f"jfm continues from one hidden state of text, got {choice or 'none'!r}; {remedy}")
+            layers = self._start_layers("language", weights, int(choice))
             dim = layer_width(weights, int(choice))
         if config.text == LAYER12 and shape != (dim,):
-            raise MmerError(f"jfm needs text rows of shape ({dim},), got {shape}; take one hidden state of the encoder")
+            raise MmerError(f"jfm needs text rows of shape ({dim},), got {shape}; use one hidden state of the encoder")
         self.entries[TEXT] = Extractor(
             shape, dim=dim, layers=config.extractor_layers, heads=config.extractor_heads, dropout=config.dropout
         )
         return layers, dim
 
-    def _start(self, what: str, weights: Weights, first: int) -> list[TransformerLayer]:
-        """Builds the pre-trained layers of one stream, from index `first` on or the last of those stored."""
+    def _start_layers(self, what: str, weights: Weights, first: int) -> list[TransformerLayer]:
+        """Builds the pre-trained layers of one stream: those from index `first` on, or the last stored ones."""
         config = self.config
         last = config.layers == LAST
         chosen = chosen_layers(weights, what, first=first, count=config.blocks, last=last)
@@ -337,12 +266,100 @@ class JFM(Head):
         return [start_layer(weights, index, dropout=config.dropout) for index in chosen]
 
     def _freeze(self, layers: list[TransformerLayer]) -> None:
-        for part in [*layers, self.norm, *([self._patches] if self._patches else [])]:
-            part.requires_grad_(False)
+        for module in [*layers, self.norm, *([self._patches] if self._patches else [])]:
+            module.requires_grad_(False)
 
 
-def _passed(layer: nn.Module, stream: MaskedRows, joints: MaskedRows | None) -> Tensor:
-    """Runs a layer over a stream and the joint vectors behind it, ``(batch, rows + length, dim)``."""
+class JointBlock(nn.Module):
+    """One layer of each stream, and the joint vectors between two streams (section 2.3).
+
+    Each layer runs twice with the same weights: once over its own stream and the vectors that leave it, once over its
+    own stream and the vectors that arrive. Only the vectors of the first pass and the rows of the second are kept.
+
+    Args:
+        layers: one layer of each modality.
+        length: number of joint vectors of each direction; with 0, or with one modality, each layer runs once.
+    """
+
+    def __init__(self, layers: Mapping[str, TransformerLayer], *, length: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict(layers)
+        widths = {modality: layer.linear1.in_features for modality, layer in layers.items()}
+        joints = {
+            modality: JointVectors(length=length, source_dim=widths[SOURCES[modality]], dim=widths[modality])
+            for modality in layers
+            if length and SOURCES[modality] in layers
+        }
+        self.joints = nn.ModuleDict(joints)
+
+    def forward(self, streams: Mapping[str, MaskedRows]) -> dict[str, MaskedRows]:
+        """Computes the streams for the next block; a stream without a layer here stays unchanged."""
+        joints = {
+            modality: vectors(self.layers[SOURCES[modality]], streams[SOURCES[modality]])
+            for modality, vectors in self.joints.items()
+        }
+        advanced = dict(streams)
+        for modality, layer in self.layers.items():
+            rows, mask = streams[modality]
+            out = _run_layer(layer, streams[modality], joints.get(modality))
+            advanced[modality] = MaskedRows(out[:, : rows.shape[1]], mask)
+        return advanced
+
+
+class JointVectors(nn.Module):
+    """Learned vectors that collect information from one stream and enter the other at its width (section 2.3).
+
+    They pass the layer of the source stream together with its rows, and then an MLP to the width of the other stream.
+
+    Args:
+        length: number of vectors.
+        source_dim: width of the stream from which they collect information.
+        dim: width of the stream that they enter.
+    """
+
+    def __init__(self, *, length: int, source_dim: int, dim: int) -> None:
+        super().__init__()
+        hidden = max(source_dim, dim) // 2
+        self.vectors = nn.Parameter(VECTOR_STD * torch.randn(length, source_dim))
+        self.mlp = nn.Sequential(nn.Linear(source_dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+
+    def forward(self, layer: TransformerLayer, source: MaskedRows) -> MaskedRows:
+        """Computes the vectors, ``(batch, length, dim)``; none is valid if the source modality is absent."""
+        vectors = self.vectors.expand(len(source.rows), -1, -1)
+        valid = torch.ones_like(vectors[..., 0], dtype=torch.bool)
+        out = _run_layer(layer, source, MaskedRows(vectors, valid))
+        gathered = out[:, source.rows.shape[1] :]
+        return MaskedRows(self.mlp(gathered), valid & source.mask.any(dim=1, keepdim=True))
+
+
+class Extractor(nn.Module):
+    """The feature extractor before the joint blocks: layer mix, projection, post-norm Transformer layers.
+
+    Args:
+        shape: shape of one cached row, ``(dim,)`` or ``(layers, dim)``.
+        dim: width of the output.
+        layers: number of Transformer layers; with 0, rows are only mixed and projected.
+        heads: number of attention heads of each layer.
+        dropout: dropout rate of each layer.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, dim: int, layers: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.front = InputProjection(shape, dim=dim, adapter=False, dropout=dropout)
+        self.layers = nn.ModuleList(
+            TransformerLayer(dim=dim, heads=heads, feedforward=4 * dim, dropout=dropout) for _ in range(layers)
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> MaskedRows:
+        """Returns rows ``(batch, rows, dim)`` from ``(batch, rows, ...)`` and bool ``(batch, rows)``."""
+        rows = self.front(x.masked_fill(~mask.view(*mask.shape, *[1] * (x.dim() - 2)), 0))
+        for layer in self.layers:
+            rows = layer(rows, mask)
+        return MaskedRows(rows, mask)
+
+
+def _run_layer(layer: nn.Module, stream: MaskedRows, joints: MaskedRows | None) -> Tensor:
+    """Runs a layer over a stream followed by the joint vectors, ``(batch, rows + length, dim)``."""
     rows, mask = stream
     if joints is not None:
         rows, mask = torch.cat([rows, joints.rows], dim=1), torch.cat([mask, joints.mask], dim=1)

@@ -1,25 +1,25 @@
-"""Mul-TAB: self-attention in each modality, a cross-modal encoder, and a temporal-aware block (system 002).
+"""Mul-TAB: self-attention in each modality, a cross-modal encoder and a temporal-aware block.
 
 Paper: MMER-TAB (Applied Sciences 14:3276, 2024, doi:10.3390/app14083276), sections 4 and 5.3.2. The temporal-aware
-block is that of TIM-Net (Ye et al., 2023, arXiv:2211.08233) as the paper changes it.
+block is that of TIM-Net (Ye et al., 2023, arXiv:2211.08233) with the changes of the paper.
 
-Where the paper is silent or contradicts itself (systems.md 4):
+Where the paper is silent or contradicts itself (docs/decisions.md#mul-tab):
 
-- C-1: features are frozen; a residual adapter stands before each modality.
-- C-3: one modality skips the cross-modal encoder; the classifier reads its pooled vector alone.
-- M-2: self-attention is two post-norm Transformer layers per modality, with feed-forward.
-- M-3: the width stays that of the stream; both projections have kernel 1.
-- M-4: eq. 6 adds the stream of the query, the text; the printed one has another length.
-- M-5: eight heads, separate weights in each direction.
-- M-6: "regular" convolution: dilation 1, not causal, kernel 3; ``causal`` is there, with kernel 2.
-- M-7: ordinary dropout instead of TIM-Net's spatial one.
-- M-8: speech and text are joined along time, without padding between them, and averaged apart (``pooling=max`` is
-  ours, for streams that no encoder has made); with ``axis=channel``,
-  text is resampled to the length of speech and joined along features, with kernel 2. Where speech is absent, the
-  length is that of the text.
-- M-9: batch normalization sees valid rows only.
-- M-10: GELU in the feed-forward of the self-attention; the classifier is dropout and one linear layer.
-- Cross entropy is the only loss.
+- C-1: features are frozen; a residual adapter precedes each modality.
+- C-3: a single modality skips the cross-modal encoder; the classifier reads its pooled vector alone.
+- M-2: self-attention is two post-norm Transformer layers per modality, with feed-forward networks.
+- M-3: both projections keep the width of the stream and have kernel 1.
+- M-4: eq. 6 adds the query stream, the text; the printed stream has another length.
+- M-5: 8 heads, and separate weights for each direction.
+- M-6: "regular" convolutions have dilation 1, are not causal and have kernel 3; ``causal=true`` has kernel 2.
+- M-7: ordinary dropout instead of the spatial dropout of TIM-Net.
+- M-8: speech and text are joined along time without padding between them, and averaged separately. With
+  ``axis=channel``, text is resampled to the length of speech and joined along features, with kernel 2; if speech is
+  absent, the length is that of the text. ``pooling=max`` is an addition, for streams that are not the output of an
+  encoder.
+- M-9: batch normalization uses valid rows only.
+- M-10: GELU is the activation of the feed-forward networks in self-attention; the classifier is dropout and one linear
+  layer. Cross entropy is the only loss.
 """
 
 from collections.abc import Mapping
@@ -37,26 +37,27 @@ from fusion.nn.sequences import Pair, joined_in_channels, joined_in_time
 
 TIME, CHANNEL = "time", "channel"
 ATTENTION_HEADS = 8  # M-5
-SUB_BLOCKS = 3  # TAB3: TIM-Net's block has two
+SUB_BLOCKS = 3  # TAB3 of the paper; the block of TIM-Net has two
 
 
 @dataclass(frozen=True, kw_only=True)
 class MulTABConfig(HeadConfig):
-    """What Mul-TAB can be told.
+    """Configuration of Mul-TAB.
 
     Attributes:
-        heads: of self-attention and of the cross-modal encoder; 0 for 8, or the greatest number below that divides
-            the width.
-        layers: of self-attention in each modality.
-        feedforward: width within these layers; 0 for four times the head's.
-        kernel_speech: rows that the projection of speech sees, an odd number.
-        kernel_text: rows that the projection of text sees, an odd number.
-        tab: the temporal-aware block; without it the joined streams are pooled as they are.
-        self_attention: the layers of self-attention.
-        tab_kernel: rows that a convolution of the block sees; 0 for 3, or 2 where it is causal or over channels.
-        causal: convolutions of the block see no later row.
-        axis: ``time`` or ``channel``, along which speech and text are joined.
-        pooling: ``mean``, the paper's, or ``max``, over the valid rows of each modality.
+        heads: number of heads of self-attention and of the cross-modal encoder; 0 for 8, or for the greatest smaller
+            number that divides the width.
+        layers: number of self-attention layers of each modality.
+        feedforward: width of the feed-forward networks in these layers; 0 for four times the width of the head.
+        kernel_speech: kernel of the projection of speech in rows, an odd number.
+        kernel_text: kernel of the projection of text in rows, an odd number.
+        tab: whether the joined streams pass the temporal-aware block before they are pooled.
+        self_attention: whether the layers of self-attention exist.
+        tab_kernel: kernel of the convolutions of the block in rows; 0 for 3, or for 2 if they are causal or `axis` is
+            ``channel``.
+        causal: whether a convolution of the block sees no later row.
+        axis: dimension along which speech and text are joined, ``time`` or ``channel``.
+        pooling: pooling over the valid rows of each modality, ``mean`` as in the paper or ``max``.
     """
 
     heads: int = 0
@@ -77,13 +78,15 @@ class MulTABConfig(HeadConfig):
             raise ValueError(f"axis must be {TIME} or {CHANNEL}, got {self.axis!r}")
         if self.pooling not in POOLING:
             raise ValueError(f"pooling must be one of {', '.join(POOLING)}, got {self.pooling!r}")
-        if self.layers < 1 or self.heads < 0:
-            raise ValueError(f"layers must be at least 1, got {self.layers}; heads not negative, got {self.heads}")
+        if self.layers < 1:
+            raise ValueError(f"layers must be at least 1, got {self.layers}")
+        if self.heads < 0:
+            raise ValueError(f"heads must not be negative, got {self.heads}")
         for name in ("kernel_speech", "kernel_text"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
                 raise ValueError(f"{name} must be an odd number of rows, got {getattr(self, name)}")
         if self.feedforward < 0:
-            raise ValueError(f"feedforward must be a width, or 0 for four times the head's, got {self.feedforward}")
+            raise ValueError(f"feedforward must be a width, or 0 for 4 times that of the head, got {self.feedforward}")
         if self.tab_kernel < 0:
             raise ValueError(f"tab_kernel must be a number of rows, or 0 for the default, got {self.tab_kernel}")
         if self.block_kernel % 2 == 0 and not self.causal and self.axis == TIME:
@@ -91,12 +94,12 @@ class MulTABConfig(HeadConfig):
 
     @property
     def block_kernel(self) -> int:
-        """Rows that a convolution of the block sees."""
+        """Kernel of the convolutions of the temporal-aware block, in rows."""
         return self.tab_kernel or (2 if self.causal or self.axis == CHANNEL else 3)
 
     @property
     def kernels(self) -> Mapping[str, int]:
-        """Rows that the projection of each modality sees."""
+        """Kernel of the projection of each modality, in rows."""
         return {AUDIO: self.kernel_speech, TEXT: self.kernel_text}
 
 
@@ -112,8 +115,8 @@ class MulTAB(Head):
         both = config.modalities == BOTH
         learned = config.modality_dropout > 0
         self.streams = nn.ModuleDict({role: _Stream(config, inputs, role) for role in config.roles})
-        asking = config.roles if both else ()
-        self.crossings = nn.ModuleDict({role: self._crossing() for role in asking})
+        query_roles = config.roles if both else ()
+        self.crossings = nn.ModuleDict({role: self._cross_layer() for role in query_roles})
         channels = 2 * self.dim if both and config.axis == CHANNEL else self.dim
         self.block = TemporalAwareBlock(config, channels) if config.tab else None
         self.pools = nn.ModuleDict(
@@ -123,44 +126,44 @@ class MulTAB(Head):
         self.classifier = nn.Linear(len(config.roles) * self.dim, len(inputs.classes))
 
     def forward(self, batch: Batch) -> HeadOutput:
-        """Gives logits ``(batch, classes)``; there is no auxiliary loss."""
+        """Computes logits ``(batch, classes)``; there is no auxiliary loss."""
         roles = self.config.roles
         encoded = [self.streams[role](batch.features[role], batch.masks[role]) for role in roles]
         masks = [batch.masks[role] for role in roles]
         if len(roles) == 2:
             pooled = self.fuse(self.cross((encoded[0], encoded[1]), (masks[0], masks[1])), (masks[0], masks[1]))
         else:
-            pooled = self.pools[roles[0]](self._aware(encoded[0], masks[0]), masks[0])
+            pooled = self.pools[roles[0]](self._apply_block(encoded[0], masks[0]), masks[0])
         return HeadOutput(self.classifier(self.dropout(pooled)))
 
     def cross(self, streams: Pair, masks: Pair) -> Pair:
-        """Lets speech and text attend to each other, eq. 2-6; lengths stay."""
+        """Computes the cross-modal encoder of speech and text, eq. 2-6; both streams keep their shape."""
         speech, text = streams
         return self.crossings[AUDIO](speech, text, masks[1]), self.crossings[TEXT](text, speech, masks[0])
 
     def fuse(self, streams: Pair, masks: Pair) -> Tensor:
-        """Joins speech and text, eq. 7, and pools each; ``(batch, 2 dim)``, speech first."""
+        """Joins speech and text (eq. 7) and pools each of them, ``(batch, 2 * dim)``, speech first."""
         in_time = self.config.axis == TIME
         rows, segments = (joined_in_time if in_time else joined_in_channels)(streams, masks)
-        aware = self._aware(rows, segments[0] | segments[1])
-        halves = (aware, aware) if in_time else aware.chunk(2, dim=-1)
+        weighted = self._apply_block(rows, segments[0] | segments[1])
+        halves = (weighted, weighted) if in_time else weighted.chunk(2, dim=-1)
         pools = (self.pools[AUDIO], self.pools[TEXT])
-        pooled = [pool(half, own) for pool, half, own in zip(pools, halves, segments, strict=True)]
+        pooled = [pool(half, segment) for pool, half, segment in zip(pools, halves, segments, strict=True)]
         return torch.cat(pooled, dim=-1)
 
-    def _crossing(self) -> CrossLayer:
+    def _cross_layer(self) -> CrossLayer:
         return CrossLayer(
             dim=self.dim,
             heads=attention_heads_for(self.dim, self.config.heads, ATTENTION_HEADS),
             dropout=self.config.dropout,
         )
 
-    def _aware(self, x: Tensor, mask: Tensor) -> Tensor:
+    def _apply_block(self, x: Tensor, mask: Tensor) -> Tensor:
         return x if self.block is None else self.block(x, mask)
 
 
 class TemporalAwareBlock(nn.Module):
-    """Weighs each element by a map in [0.5, 1) that three convolutional sub-blocks make of its surroundings."""
+    """Three convolutional sub-blocks whose sigmoid, a map in [0.5, 1), weighs each element of the input."""
 
     def __init__(self, config: MulTABConfig, channels: int) -> None:
         super().__init__()
@@ -175,7 +178,7 @@ class TemporalAwareBlock(nn.Module):
 
 
 class MaskedConv(nn.Module):
-    """A convolution along time to which padding is silence; the number of rows stays."""
+    """A convolution along time that keeps the number of rows and reads padding as 0."""
 
     def __init__(self, channels: int, *, kernel: int, causal: bool = False) -> None:
         super().__init__()
@@ -203,7 +206,7 @@ class _SubBlock(nn.Module):
 
 
 class _Stream(nn.Module):
-    """One modality until it meets the other: front, self-attention, projection (eq. 1)."""
+    """The layers of one modality before the cross-modal encoder: input, self-attention, projection (eq. 1)."""
 
     def __init__(self, config: MulTABConfig, inputs: HeadInputs, role: str) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Protocols: who is trained on, chosen on and tested on, and what that promises; every promise is checked on each fold.
+"""Catalog of protocols: how a corpus is split into folds, and what each protocol promises; checked on every fold.
 
-The table is that of the literature: leave one session or speaker out and the six-class convention for IEMOCAP, five
-random fifths because it is published so, the publisher's split of MELD, EmoBox's folds for RAVDESS (Ma et al., 2024,
-arXiv:2406.07162). Dev is never part of test (systems.md C-2).
+The table follows the literature: leave one session or one speaker out and the six-class convention for IEMOCAP, five
+random fifths because papers use them, the published split of MELD, EmoBox's folds for RAVDESS (Ma et al., 2024,
+arXiv:2406.07162). The development subset is never part of the test subset (docs/decisions.md#c-2).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ import numpy.typing as npt
 from cache.errors import MmerError
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
-from fusion.arrays import Indices
+from fusion.arrays import ClassIds
 from fusion.protocols.folds import (
     Fold,
-    Splitting,
+    SplitFunction,
     UtteranceTable,
     by_actor_group,
     by_emobox_actors,
@@ -33,8 +33,8 @@ from fusion.protocols.leaks import (
     check_dev_speakers,
     check_dialogues,
     check_history,
-    check_parts,
     check_speakers,
+    check_subsets,
     note_dev,
     note_dialogues,
     note_share,
@@ -47,17 +47,17 @@ DIALOGUES = "dialogues"
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """One way to divide a corpus.
+    """One way to split a corpus into folds.
 
     Attributes:
-        split: makes the folds.
-        promise: what they promise, in words to print.
-        tenth_of: what dev is a tenth of, taken whole; empty where it is not.
-        checks: functions that hold each fold to it.
-        history: whether streams with the turns before may be read at all.
+        split: function that makes the folds.
+        promise: properties of every fold, in words, for printing.
+        tenth_of: unit of which dev is a tenth (``dialogues``, ``speakers``, ``utterances``); empty if dev is no tenth.
+        checks: functions that check the promise on a fold.
+        history: True if streams with dialogue history may be read.
     """
 
-    split: Splitting
+    split: SplitFunction
     promise: str
     tenth_of: str = ""
     checks: tuple[Check, ...] = ()
@@ -90,7 +90,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         tenth_of="utterances",
         history=False,
     ),
-    "official": Protocol(split=by_published_split, promise="the published split: it promises what its publisher does"),
+    "official": Protocol(split=by_published_split, promise="the published split, with the promises of its publisher"),
     "actor6": Protocol(
         split=by_emobox_actors,
         promise="EmoBox's six folds of four actors: train, dev and test share no speaker; dev is a tenth of the "
@@ -107,25 +107,28 @@ PROTOCOLS: Mapping[str, Protocol] = {
     ),
 }
 
-# Corpus -> its protocol unless one is asked for.
+# Corpus -> default protocol.
 DEFAULTS: Mapping[str, str] = {"iemocap": "session", "meld": "official", "ravdess": "actor6", "demo": "session"}
 
 
 def choose_protocol(
-    asked: str | None, corpus: str, utterances: Sequence[Utterance], classes: Indices
+    requested: str | None, corpus: str, utterances: Sequence[Utterance], classes: ClassIds
 ) -> tuple[str, list[str]]:
-    """Gives the name of the protocol to take, never ``auto``, and what to print about the choice.
+    """Selects the protocol of a run.
 
     Args:
-        asked: name of a protocol, ``auto``, or None or empty for the default of the corpus.
+        requested: name of a protocol, or ``auto``; None or empty for the default of the corpus.
         corpus: name of the corpus in the cache.
-        utterances: all of the cache.
-        classes: class index of each, -1 for those that are left out.
+        utterances: all utterances of the cache.
+        classes: class index of each, int64 ``(n,)``; -1 for utterances that are left out.
+
+    Returns:
+        The name of the protocol, never ``auto``, and notes on the choice.
 
     Raises:
-        MmerError: if there is no such protocol.
+        MmerError: if the protocol is unknown.
     """
-    name = asked or DEFAULTS.get(corpus, AUTO)
+    name = requested or DEFAULTS.get(corpus, AUTO)
     if name == AUTO:
         return _automatic(UtteranceTable.of(utterances, classes))
     _protocol(name)
@@ -133,72 +136,86 @@ def choose_protocol(
 
 
 def make_folds(
-    utterances: Sequence[Utterance], classes: Indices, protocol: str, data_seed: int, names: Sequence[str] = ()
+    utterances: Sequence[Utterance], classes: ClassIds, protocol: str, data_seed: int, names: Sequence[str] = ()
 ) -> list[Fold]:
-    """Divides the utterances of a label set, and checks on every fold what the protocol promises.
+    """Splits the utterances of a label set, and checks the promises of the protocol on every fold.
 
     Args:
-        utterances: all of the cache.
-        classes: class index of each, int64 ``(n,)``, -1 for those that are left out.
+        utterances: all utterances of the cache.
+        classes: class index of each, int64 ``(n,)``; -1 for utterances that are left out.
         protocol: name of a protocol, or ``auto``.
-        data_seed: decides every draw.
+        data_seed: random seed of all draws.
         names: names of the classes, for messages.
 
     Raises:
         MmerError: if the corpus does not fit the protocol, or a promise does not hold; names the offenders.
     """
-    members = UtteranceTable.of(utterances, classes)
+    table = UtteranceTable.of(utterances, classes)
     if protocol == AUTO:
-        protocol = _automatic(members)[0]
+        protocol = _automatic(table)[0]
     chosen = _protocol(protocol)
     names = names or [str(index) for index in range(int(classes.max()) + 1)]
-    folds = list(chosen.split(members, data_seed))
+    folds = list(chosen.split(table, data_seed))
     for fold in folds:
-        check_parts(fold)
+        check_subsets(fold)
         for check in chosen.checks:
             check(fold, utterances)
         check_classes(fold, classes, names)
     return folds
 
 
-def refuse_history(
+def check_history_streams(
     folds: Sequence[Fold], utterances: Sequence[Utterance], specs: Sequence[StreamSpec], protocol: str
 ) -> None:
-    """Refuses streams with the turns before under a protocol that divides dialogues.
+    """Checks that no stream with dialogue history is read where dialogues are split.
+
+    Args:
+        folds: folds of the protocol.
+        utterances: all utterances of the cache.
+        specs: streams that are read.
+        protocol: name of the protocol.
 
     Raises:
-        MmerError: with the streams, and the dialogue where it is the folds that divide one.
+        MmerError: if a dialogue with history is split; names the streams, and the dialogue if a fold splits one.
     """
-    told = [spec.name for spec in specs if spec.preprocessing.get("history")]
-    if told and not _protocol(protocol).history:
+    streams = [spec.name for spec in specs if spec.preprocessing.get("history")]
+    if streams and not _protocol(protocol).history:
         raise MmerError(
-            f"protocol {protocol} divides dialogues, and {', '.join(told)} holds the turns before; "
-            "take a stream without history, or another --protocol"
+            f"protocol {protocol} splits dialogues, and {', '.join(streams)} contains previous turns; "
+            "choose a stream without history, or another --protocol"
         )
     for fold in folds:
         check_history(fold, utterances, specs)
 
 
-def describe(protocol: str) -> str:
-    """Says in words what a protocol promises.
+def describe_protocol(protocol: str) -> str:
+    """Returns the name of a protocol and its promise in words.
 
     Example:
-        >>> describe("random5")
+        >>> describe_protocol("random5")
         'random5: five random fifths of the utterances: speaker-dependent, no promise'
     """
     return f"{protocol}: {_protocol(protocol).promise}"
 
 
-def notes_on(
-    folds: Sequence[Fold], utterances: Sequence[Utterance], classes: Indices, names: Sequence[str], protocol: str
+def protocol_notes(
+    folds: Sequence[Fold], utterances: Sequence[Utterance], classes: ClassIds, names: Sequence[str], protocol: str
 ) -> list[str]:
-    """Tells of speakers on both sides, of unknown ones, of unknown dialogues, and of what is odd about dev."""
-    tenth_of, notes = _protocol(protocol).tenth_of, note_dialogues(folds, utterances)
+    """Returns notes on shared and unknown speakers, on unknown dialogues, and on classes and size of dev.
+
+    Args:
+        folds: folds of the protocol.
+        utterances: all utterances of the cache.
+        classes: class index of each, int64 ``(n,)``; -1 for utterances that are left out.
+        names: names of the classes.
+        protocol: name of the protocol.
+    """
+    unit = _protocol(protocol).tenth_of
     return [
-        *(notes if tenth_of == DIALOGUES else []),
+        *(note_dialogues(folds, utterances) if unit == DIALOGUES else []),
         *(note for fold in folds for note in note_speakers(fold, utterances)),
         *(note for fold in folds for note in note_dev(fold, classes, names)),
-        *(note for fold in folds if tenth_of for note in note_share(fold)),
+        *(note for fold in folds if unit for note in note_share(fold, unit)),
     ]
 
 
@@ -209,22 +226,22 @@ def _protocol(name: str) -> Protocol:
         raise MmerError(f"unknown protocol {name!r}; known: {', '.join([*PROTOCOLS, AUTO])}") from None
 
 
-def _automatic(members: UtteranceTable) -> tuple[str, list[str]]:
-    """Takes the first protocol whose promise the columns can keep."""
-    if (members.splits != "").any():
+def _automatic(table: UtteranceTable) -> tuple[str, list[str]]:
+    """Selects the first protocol whose promise the columns can keep, and a note if there is none."""
+    if (table.splits != "").any():
         return "official", []
-    if _divides(members.sessions) and not _shared(members.sessions, members.speakers):
+    if _divides(table.sessions) and not _has_shared_speaker(table.sessions, table.speakers):
         return "session", []
-    if (members.speakers != "").all() and _divides(members.speaker_groups, at_least=3):  # one for each part
+    if (table.speakers != "").all() and _divides(table.speaker_groups, at_least=3):  # one for each subset
         return "actor5", []
-    return "random5", ["neither split, session nor speaker tells how to divide: protocol random5, speaker-dependent"]
+    return "random5", ["no usable column split, session or speaker: protocol random5 is used, speaker-dependent"]
 
 
 def _divides(values: npt.NDArray[np.str_], at_least: int = 2) -> bool:
     return bool((values != "").all()) and len(set(values)) >= at_least
 
 
-def _shared(sessions: npt.NDArray[np.str_], speakers: npt.NDArray[np.str_]) -> bool:
-    """Tells whether a known speaker is in two sessions."""
+def _has_shared_speaker(sessions: npt.NDArray[np.str_], speakers: npt.NDArray[np.str_]) -> bool:
+    """Checks whether a known speaker occurs in two sessions."""
     pairs = {(speaker, session) for speaker, session in zip(speakers, sessions, strict=True) if speaker}
     return len(pairs) > len({speaker for speaker, _ in pairs})

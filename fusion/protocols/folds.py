@@ -1,14 +1,11 @@
-"""How each protocol divides the utterances of a label set into folds; scikit-learn does the drawing.
+"""Folds: the utterances that take part, and one function for each protocol that splits them; scikit-learn draws.
 
-A fold depends on the utterances and on the data seed, never on the seed of a model. What the folds of a protocol
-promise stands in `fusion.protocols.catalog`, and is checked there on every one of them.
+A fold depends on the utterances and on the data seed, never on the seed of a model. The development subset is a tenth
+of the utterances outside test, taken as whole dialogues or speakers. `fusion.protocols.catalog` states the promises of
+each protocol and checks them on every fold.
 
-scikit-learn takes over a second to import: it is imported by the functions that draw, so that protocols can be listed
-and looked up without it.
-
-The utterances that take part in a protocol, and a fold of them.
-
-The dev part of a fold: a tenth of what is not test, taken whole dialogue by dialogue or speaker by speaker.
+scikit-learn takes over a second to import: the functions that draw import it, so that protocols can be listed and
+looked up without it.
 """
 
 import warnings
@@ -22,12 +19,11 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
-from fusion.arrays import Indices
+from fusion.arrays import ClassIds, Indices
 
-Division: TypeAlias = tuple[Indices, Indices]  # what is learnt from, what is held out
-DEV_SHARE = 10  # dev is a tenth of what is not test (systems.md C-2)
+DEV_SHARE = 10  # the development subset is a tenth of what is not test (docs/decisions.md#c-2)
 FIFTHS = 5
-LAST_SESSION = "5"  # the test session of the six-class convention (systems.md C-2)
+LAST_SESSION = "5"  # the test session of the six-class convention (docs/decisions.md#c-2)
 
 # Test actors of https://github.com/emo-box/EmoBox, data/ravdess/fold_{1..6}, at bb22000 and fdc57b0
 # (Ma et al., 2024, arXiv:2406.07162).
@@ -40,8 +36,8 @@ EMOBOX_ACTORS: Mapping[str, tuple[str, ...]] = {
     "6": ("06", "13", "17", "22"),
 }
 
-# How published splits call their parts.
-PART_NAMES: Mapping[str, str] = {
+# Name in a published split -> subset.
+SUBSET_NAMES: Mapping[str, str] = {
     "train": "train",
     "training": "train",
     "dev": "dev",
@@ -52,16 +48,18 @@ PART_NAMES: Mapping[str, str] = {
     "test": "test",
 }
 
+Division: TypeAlias = tuple[Indices, Indices]  # positions in an `UtteranceTable`: what remains, what is held out
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fold:
-    """Which utterances a model learns from, is chosen on, and is scored on.
+    """One division into training, development and test subset.
 
     Attributes:
-        name: what is left out for test, or the number of the fold.
-        train: positions among all utterances of the cache, int64 ``(n,)``, ascending.
-        dev: the same.
-        test: the same.
+        name: name of the test subset (a session, a speaker), or the number of the fold.
+        train: training subset: positions among all utterances of the cache, int64 ``(n,)``, ascending.
+        dev: development subset, likewise.
+        test: test subset, likewise.
     """
 
     name: str
@@ -71,23 +69,26 @@ class Fold:
 
     @property
     def subsets(self) -> dict[str, Indices]:
-        """The three parts by name."""
+        """The three subsets by name: ``train``, ``dev``, ``test``."""
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UtteranceTable:
-    """The utterances that take part, column by column, each ``(n,)``.
+    """The utterances that take part in a protocol, column by column, each ``(n,)``.
 
     Attributes:
         indices: positions among all utterances of the cache, int64.
         classes: class indices, int64.
-        ids: their ids.
-        speakers: their speakers, empty where unknown; sessions, dialogues and splits likewise.
+        ids: utterance ids.
+        speakers: speakers; empty where unknown.
+        sessions: sessions; empty where unknown.
+        dialogues: dialogues; empty where unknown.
+        splits: names in a published split; empty where unknown.
     """
 
     indices: Indices
-    classes: Indices
+    classes: ClassIds
     ids: npt.NDArray[np.str_]
     speakers: npt.NDArray[np.str_]
     sessions: npt.NDArray[np.str_]
@@ -95,41 +96,52 @@ class UtteranceTable:
     splits: npt.NDArray[np.str_]
 
     @classmethod
-    def of(cls, utterances: Sequence[Utterance], classes: Indices) -> "UtteranceTable":
-        """Takes the utterances whose class is not -1."""
+    def of(cls, utterances: Sequence[Utterance], classes: ClassIds) -> "UtteranceTable":
+        """Selects the utterances whose class is not -1.
+
+        Args:
+            utterances: all utterances of the cache.
+            classes: class index of each, int64 ``(n,)``.
+        """
         indices = np.flatnonzero(classes >= 0)
-        chosen = [utterances[index] for index in indices.tolist()]
+        selected = [utterances[index] for index in indices.tolist()]
         return cls(
             indices=indices,
             classes=classes[indices],
-            ids=np.array([one.id for one in chosen]),
-            speakers=np.array([one.speaker for one in chosen]),
-            sessions=np.array([one.session for one in chosen]),
-            dialogues=np.array([one.dialogue for one in chosen]),
-            splits=np.array([one.split for one in chosen]),
+            ids=np.array([utterance.id for utterance in selected]),
+            speakers=np.array([utterance.speaker for utterance in selected]),
+            sessions=np.array([utterance.session for utterance in selected]),
+            dialogues=np.array([utterance.dialogue for utterance in selected]),
+            splits=np.array([utterance.split for utterance in selected]),
         )
 
     @cached_property
     def dialogue_groups(self) -> npt.NDArray[np.str_]:
-        """The dialogue of each utterance; one without a dialogue is a group of its own."""
+        """The dialogue of each utterance; an utterance without a dialogue is a group of its own."""
         alone = np.char.add("utterance ", self.ids)  # an id alone may be the name of a dialogue
         return np.where(self.dialogues == "", alone, self.dialogues)
 
     @cached_property
     def speaker_groups(self) -> npt.NDArray[np.str_]:
-        """The first speaker of each utterance's circle: all who share a dialogue, directly or through others."""
-        speakers, who = np.unique(self.speakers, return_inverse=True)
-        where = np.unique(self.dialogue_groups, return_inverse=True)[1]
-        circle, before = who, np.full_like(who, -1)
-        while (circle != before).any():
-            before, circle = circle, _lowest(_lowest(circle, where), who)
-        return speakers[circle]
+        """The speaker group of each utterance, named by its first speaker.
 
-    def named(self, column: str) -> npt.NDArray[np.str_]:
-        """Gives a column that has at least two values and no gap.
+        A group contains all speakers who share a dialogue, directly or through others.
+        """
+        speakers, speaker_ids = np.unique(self.speakers, return_inverse=True)
+        dialogue_ids = np.unique(self.dialogue_groups, return_inverse=True)[1]
+        groups, previous = speaker_ids, np.full_like(speaker_ids, -1)
+        while (groups != previous).any():
+            previous, groups = groups, _group_minimum(_group_minimum(groups, dialogue_ids), speaker_ids)
+        return speakers[groups]
+
+    def complete_column(self, column: str) -> npt.NDArray[np.str_]:
+        """Returns a column after a check that it has no gaps and at least two values.
+
+        Args:
+            column: ``speaker`` or ``session``.
 
         Raises:
-            MmerError: if it has not.
+            MmerError: if a value is missing, or all values are equal.
         """
         values: npt.NDArray[np.str_] = getattr(self, f"{column}s")
         gaps = np.flatnonzero(values == "")
@@ -139,182 +151,209 @@ class UtteranceTable:
                 "fill the column in, or choose another --protocol"
             )
         if len(set(values)) < 2:
-            raise MmerError(f"all utterances are of {column} {values[0]}; choose another --protocol")
+            raise MmerError(f"all utterances have the same {column} ({values[0]}); choose another --protocol")
         return values
 
     def fold(self, name: str, division: Division, test: Indices) -> Fold:
-        """Makes a fold of places among the members: what is learnt from and chosen on, what is scored."""
+        """Builds a fold from positions in this table.
+
+        Args:
+            name: name of the fold.
+            division: training and development subset.
+            test: test subset.
+        """
         train, dev = division
         return Fold(name=name, train=self.indices[train], dev=self.indices[dev], test=self.indices[test])
 
 
-def split_off_dev_by_dialogue(members: UtteranceTable, rest: Indices, seed: int) -> Division:
-    """Takes a tenth of the dialogues for dev, at least one, stratified by class; returns train and dev.
-
-    An utterance without a dialogue counts as one of its own.
-    """
-    return split_off_dev_by_group(members, rest, members.dialogue_groups, seed)
+SplitFunction: TypeAlias = Callable[[UtteranceTable, int], Iterator[Fold]]  # from the utterances and the data seed
 
 
-def split_off_dev_by_speaker(members: UtteranceTable, rest: Indices, seed: int) -> Division:
-    """Takes a tenth of the speakers for dev, at least one; returns train and dev.
-
-    Speakers who share a dialogue stay together.
-
-    Raises:
-        MmerError: if there is but one, or one circle of them.
-    """
-    from sklearn.model_selection import GroupShuffleSplit
-
-    groups = members.speaker_groups[rest]
-    count = len(set(groups))
-    if count < 2:
-        there = ", ".join(sorted(set(members.speakers[rest])))
-        raise MmerError(f"too few speakers are left to train on for a dev part: {there}; choose another --protocol")
-    splitter = GroupShuffleSplit(DEV_SHARE, test_size=max(1, round(count / DEV_SHARE)), random_state=seed)
-    return _best(members.classes[rest], groups, rest, _draws(splitter, members.classes[rest], groups))
+def by_session(table: UtteranceTable, seed: int) -> Iterator[Fold]:
+    """Leaves out one session after the other; dev consists of training dialogues."""
+    for name, rest, test in _leave_one_out(table.complete_column("session")):
+        yield table.fold(name, split_off_dev_by_dialogue(table, rest, seed), test)
 
 
-def split_off_dev_by_group(members: UtteranceTable, rest: Indices, groups: npt.NDArray[np.str_], seed: int) -> Division:
-    """Takes a tenth of any groups for dev, at least one, stratified by class; returns train and dev.
-
-    Args:
-        members: the utterances that take part.
-        rest: places among them that are not test.
-        groups: what stays together, one name for each member; ids where nothing does.
-        seed: the data seed.
-
-    Raises:
-        MmerError: if there is too little to take a part of.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    groups, classes = groups[rest], members.classes[rest]
-    count = len(set(groups))
-    parts = min(DEV_SHARE, count, int(np.bincount(classes).max(initial=0)))
-    if parts < 2:
-        raise MmerError(f"too little to train on: {len(rest)} utterances in {count} dialogues, dev needs some of them")
-    # the same where every group is one utterance, and in no time for many of them
-    kind = StratifiedKFold if count == len(rest) else StratifiedGroupKFold
-    return _best(classes, groups, rest, _draws(kind(parts, shuffle=True, random_state=seed), classes, groups))
-
-
-def _draws(splitter: Any, classes: Indices, groups: npt.NDArray[np.str_] | None = None) -> list[Division]:
-    """Draws without the warning about rare classes: that a part lacks one is checked afterwards, and told."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return list(splitter.split(classes, classes, groups))
-
-
-Splitting: TypeAlias = Callable[[UtteranceTable, int], Iterator[Fold]]
-
-
-def by_session(members: UtteranceTable, seed: int) -> Iterator[Fold]:
-    """Leaves one session out after the other; dev are training dialogues."""
-    for name, rest, test in _leave_out(members.named("session")):
-        yield members.fold(name, split_off_dev_by_dialogue(members, rest, seed), test)
-
-
-def by_last_session(members: UtteranceTable, seed: int) -> Iterator[Fold]:
-    """Tests on session 5 alone; dev are training dialogues."""
-    sessions = members.named("session")
+def by_last_session(table: UtteranceTable, seed: int) -> Iterator[Fold]:
+    """Tests on session 5 only; dev consists of training dialogues."""
+    sessions = table.complete_column("session")
     if LAST_SESSION not in sessions:
-        there = ", ".join(sorted(set(sessions)))
-        raise MmerError(f"protocol session5 tests on session 5, there are {there}; choose another --protocol")
+        known = ", ".join(sorted(set(sessions)))
+        raise MmerError(f"protocol session5 tests on session 5, which is not among {known}; choose another --protocol")
     last = sessions == LAST_SESSION
-    yield members.fold(
-        LAST_SESSION, split_off_dev_by_dialogue(members, np.flatnonzero(~last), seed), np.flatnonzero(last)
-    )
+    division = split_off_dev_by_dialogue(table, np.flatnonzero(~last), seed)
+    yield table.fold(LAST_SESSION, division, np.flatnonzero(last))
 
 
-def by_speaker(members: UtteranceTable, _: int) -> Iterator[Fold]:
-    """Leaves one speaker out after the other; dev is who spoke in the same session."""
-    sessions = members.named("session")
-    for name, rest, test in _leave_out(members.named("speaker")):
+def by_speaker(table: UtteranceTable, _: int) -> Iterator[Fold]:
+    """Leaves out one speaker after the other; dev is the other speaker of the same session."""
+    sessions = table.complete_column("session")
+    for name, rest, test in _leave_one_out(table.complete_column("speaker")):
         partner = np.isin(sessions[rest], sessions[test])
-        yield members.fold(name, (rest[~partner], rest[partner]), test)
+        yield table.fold(name, (rest[~partner], rest[partner]), test)
 
 
-def by_random_fifth(members: UtteranceTable, seed: int) -> Iterator[Fold]:
-    """Draws five fifths of the utterances by class; dev is drawn from the rest in the same way."""
+def by_random_fifth(table: UtteranceTable, seed: int) -> Iterator[Fold]:
+    """Splits the utterances into five stratified fifths; dev is drawn from the others in the same way."""
     from sklearn.model_selection import StratifiedKFold
 
-    if max(np.bincount(members.classes)) < FIFTHS:
-        raise MmerError("protocol random5 needs five utterances of a class; choose another --protocol")
-    splitter = StratifiedKFold(FIFTHS, shuffle=True, random_state=seed)
-    for number, (rest, test) in enumerate(_draws(splitter, members.classes), start=1):
-        yield members.fold(str(number), split_off_dev_by_group(members, rest, members.ids, seed), test)
-
-
-def by_published_split(members: UtteranceTable, seed: int) -> Iterator[Fold]:
-    """Takes the published split; where it has no dev, dev are training dialogues."""
-    parts = np.array([PART_NAMES.get(split.lower(), "") for split in members.splits])
-    odd = np.flatnonzero(parts == "")
-    if len(odd):
+    if (most := max(np.bincount(table.classes))) < FIFTHS:
         raise MmerError(
-            f"{len(odd)} of {len(parts)} utterances are in no published split (first: {members.ids[odd[0]]}, split "
-            f"{str(members.splits[odd[0]])!r}); allowed: {', '.join(PART_NAMES)}; or choose another --protocol"
+            f"protocol random5 needs a class with at least {FIFTHS} utterances, the largest has {most}; "
+            "choose another --protocol"
         )
-    train, dev, test = (np.flatnonzero(parts == part) for part in ("train", "dev", "test"))
-    yield members.fold("official", (train, dev) if len(dev) else split_off_dev_by_dialogue(members, train, seed), test)
+    splitter = StratifiedKFold(FIFTHS, shuffle=True, random_state=seed)
+    for number, (rest, test) in enumerate(_draws(splitter, table.classes), start=1):
+        yield table.fold(str(number), split_off_dev_by_group(table, rest, table.ids, seed), test)
 
 
-def by_emobox_actors(members: UtteranceTable, seed: int) -> Iterator[Fold]:
-    """Takes EmoBox's six folds of four actors; dev are training actors."""
+def by_published_split(table: UtteranceTable, seed: int) -> Iterator[Fold]:
+    """Selects the published split; if it has no dev, dev consists of training dialogues."""
+    subsets = np.array([SUBSET_NAMES.get(split.lower(), "") for split in table.splits])
+    unknown = np.flatnonzero(subsets == "")
+    if len(unknown):
+        raise MmerError(
+            f"{len(unknown)} of {len(subsets)} utterances have no known split (first: {table.ids[unknown[0]]}, split "
+            f"{str(table.splits[unknown[0]])!r}); allowed: {', '.join(SUBSET_NAMES)}; or choose another --protocol"
+        )
+    train, dev, test = (np.flatnonzero(subsets == subset) for subset in ("train", "dev", "test"))
+    yield table.fold("official", (train, dev) if len(dev) else split_off_dev_by_dialogue(table, train, seed), test)
+
+
+def by_emobox_actors(table: UtteranceTable, seed: int) -> Iterator[Fold]:
+    """Selects EmoBox's six folds of four actors; dev consists of training actors."""
     fold_of = {actor: name for name, actors in EMOBOX_ACTORS.items() for actor in actors}
-    unknown = sorted(set(members.speakers) - fold_of.keys())
+    unknown = sorted(set(table.speakers) - fold_of.keys())
     if unknown:
         raise MmerError(
-            f"protocol actor6 is for actors 01 to 24 of RAVDESS, there is {str(unknown[0])!r}; "
-            "take actor5 for other speakers"
+            f"protocol actor6 expects actors 01 to 24 of RAVDESS, got {str(unknown[0])!r}; "
+            "choose actor5 for other speakers"
         )
-    for name, rest, test in _leave_out(np.array([fold_of[actor] for actor in members.named("speaker")])):
-        yield members.fold(name, split_off_dev_by_speaker(members, rest, seed), test)
+    for name, rest, test in _leave_one_out(np.array([fold_of[actor] for actor in table.complete_column("speaker")])):
+        yield table.fold(name, split_off_dev_by_speaker(table, rest, seed), test)
 
 
-def by_actor_group(members: UtteranceTable, seed: int) -> Iterator[Fold]:
-    """Tests on five groups of speakers, as equal in size as can be; dev are training speakers.
+def by_actor_group(table: UtteranceTable, seed: int) -> Iterator[Fold]:
+    """Tests on five groups of speakers of similar size; dev consists of training speakers.
 
     Speakers who share a dialogue stay together.
     """
     from sklearn.model_selection import GroupKFold
 
-    members.named("speaker")
-    circles = members.speaker_groups
-    count = len(set(circles))
+    table.complete_column("speaker")
+    groups = table.speaker_groups
+    count = len(set(groups))
     if count < 3:
         raise MmerError(
-            f"protocol actor5 needs a group of speakers for each of train, dev and test; of those who share no "
-            f"dialogue there are {count}; choose another --protocol"
+            "protocol actor5 needs at least 3 groups of speakers without a common dialogue, for train, dev and test, "
+            f"got {count}; choose another --protocol"
         )
     splitter = GroupKFold(min(FIFTHS, count))
-    for number, (rest, test) in enumerate(splitter.split(circles, groups=circles), start=1):
-        yield members.fold(str(number), split_off_dev_by_speaker(members, rest, seed), test)
+    for number, (rest, test) in enumerate(splitter.split(groups, groups=groups), start=1):
+        yield table.fold(str(number), split_off_dev_by_speaker(table, rest, seed), test)
 
 
-def _lowest(values: Indices, groups: Indices) -> Indices:
-    """Gives the lowest value of each place's group, ``(n,)``."""
-    lowest = np.full(groups.max() + 1, values.max())
-    np.minimum.at(lowest, groups, values)
-    return lowest[groups]
+def split_off_dev_by_dialogue(table: UtteranceTable, rest: Indices, seed: int) -> Division:
+    """Splits off a tenth of the dialogues as dev, at least one, stratified by class.
+
+    An utterance without a dialogue counts as a dialogue of its own. Arguments and result are those of
+    `split_off_dev_by_group`.
+    """
+    return split_off_dev_by_group(table, rest, table.dialogue_groups, seed)
 
 
-def _best(classes: Indices, groups: npt.NDArray[np.str_], rest: Indices, draws: Sequence[Division]) -> Division:
-    """Takes the draw with most classes in train, then in dev, then the one nearest to a tenth of the groups."""
-    tenth = len(set(groups)) / DEV_SHARE
+def split_off_dev_by_speaker(table: UtteranceTable, rest: Indices, seed: int) -> Division:
+    """Splits off a tenth of the speakers as dev, at least one.
 
-    def worth(division: Division) -> tuple[int, int, float]:
-        train, dev = division
-        return len(set(classes[train])), len(set(classes[dev])), -abs(len(set(groups[dev])) - tenth)
+    Speakers who share a dialogue stay together.
 
-    train, dev = max((division for division in draws if len(division[1])), key=worth)
-    return rest[train], rest[dev]
+    Args:
+        table: utterances that take part.
+        rest: positions in the table outside the test subset, int64 ``(n,)``.
+        seed: data seed.
+
+    Returns:
+        Positions of the training and of the development subset.
+
+    Raises:
+        MmerError: if there is only one speaker, or one group of speakers.
+    """
+    from sklearn.model_selection import GroupShuffleSplit
+
+    groups = table.speaker_groups[rest]
+    count = len(set(groups))
+    if count < 2:
+        speakers = ", ".join(sorted(set(table.speakers[rest])))
+        raise MmerError(
+            f"too few speakers outside test ({speakers}); expected at least two without a common dialogue, for train "
+            "and dev; choose another --protocol"
+        )
+    splitter = GroupShuffleSplit(DEV_SHARE, test_size=max(1, round(count / DEV_SHARE)), random_state=seed)
+    return _best_draw(table.classes[rest], groups, rest, _draws(splitter, table.classes[rest], groups))
 
 
-def _leave_out(groups: npt.NDArray[np.str_]) -> Iterator[tuple[str, Indices, Indices]]:
+def split_off_dev_by_group(table: UtteranceTable, rest: Indices, groups: npt.NDArray[np.str_], seed: int) -> Division:
+    """Splits off a tenth of the groups as dev, at least one, stratified by class.
+
+    Args:
+        table: utterances that take part.
+        rest: positions in the table outside the test subset, int64 ``(n,)``.
+        groups: group of each utterance of the table, whose members stay together; the ids if nothing stays together.
+        seed: data seed.
+
+    Returns:
+        Positions of the training and of the development subset.
+
+    Raises:
+        MmerError: if there are too few groups or utterances to split.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    groups, classes = groups[rest], table.classes[rest]
+    count = len(set(groups))
+    splits = min(DEV_SHARE, count, int(np.bincount(classes).max(initial=0)))
+    if splits < 2:
+        raise MmerError(
+            f"too few utterances outside test ({len(rest)} in {count} dialogues); expected at least two dialogues and "
+            "two utterances of a class, for train and dev; choose another --protocol"
+        )
+    # equal to StratifiedGroupKFold if every group is one utterance, and much faster for many groups
+    kind = StratifiedKFold if count == len(rest) else StratifiedGroupKFold
+    return _best_draw(classes, groups, rest, _draws(kind(splits, shuffle=True, random_state=seed), classes, groups))
+
+
+def _leave_one_out(groups: npt.NDArray[np.str_]) -> Iterator[tuple[str, Indices, Indices]]:
+    """Yields the name of each group, the positions of the others and those of the group."""
     from sklearn.model_selection import LeaveOneGroupOut
 
     if len(set(groups)) < 2:
-        raise MmerError(f"there is nothing but fold {groups[0]}, so nothing to train on; choose another --protocol")
+        raise MmerError(f"all utterances are in test of fold {groups[0]}, none for train; choose another --protocol")
     for rest, test in LeaveOneGroupOut().split(groups, groups=groups):
         yield str(groups[test[0]]), rest, test
+
+
+def _draws(splitter: Any, classes: ClassIds, groups: npt.NDArray[np.str_] | None = None) -> list[Division]:
+    """Draws without scikit-learn's warning about rare classes: a check and a note of each fold follow later."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return list(splitter.split(classes, classes, groups))
+
+
+def _best_draw(classes: ClassIds, groups: npt.NDArray[np.str_], rest: Indices, draws: Sequence[Division]) -> Division:
+    """Selects the draw with most classes in train, then in dev, then the size nearest to a tenth of the groups."""
+    tenth = len(set(groups)) / DEV_SHARE
+
+    def rank(division: Division) -> tuple[int, int, float]:
+        train, dev = division
+        return len(set(classes[train])), len(set(classes[dev])), -abs(len(set(groups[dev])) - tenth)
+
+    train, dev = max((division for division in draws if len(division[1])), key=rank)
+    return rest[train], rest[dev]
+
+
+def _group_minimum(values: Indices, groups: Indices) -> Indices:
+    """Returns the lowest value in the group of each element, int64 ``(n,)``."""
+    lowest = np.full(groups.max() + 1, values.max())
+    np.minimum.at(lowest, groups, values)
+    return lowest[groups]

@@ -1,19 +1,19 @@
-"""Label sets: which raw labels of a corpus make up which class, and what is left out.
+"""Label sets: classes over the raw labels of a corpus; utterances with other labels are left out.
 
-iemocap4 merges happy and excited, as all five papers do (systems.md 1.5); iemocap6 is the six-class convention of C-2.
+iemocap4 merges happy and excited (docs/decisions.md#class-counts); iemocap6 is the six-class convention (C-2).
 meld7 and meld3 are the emotions and the sentiments of Poria et al., 2019, arXiv:1810.02508.
-ravdess8 is the speech part alone: two of its emotions were never sung (Livingstone and Russo, 2018).
+ravdess8 has the channel of speech only: two of its emotions were never sung (Livingstone and Russo, 2018).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
+from fusion.arrays import ClassIds
 
 LEFT_OUT = -1  # the class of an utterance that is not part of the label set
 
@@ -23,11 +23,11 @@ class LabelSet:
     """Classes over the raw labels of a corpus.
 
     Attributes:
-        name: what ``--labels`` calls it; the definition itself for a custom one.
-        classes: class -> its raw labels; the order is that of the class indices.
-        corpus: the corpus it is made for, empty for any.
-        column: the column of the utterances that holds the raw labels.
-        channels: the channels that take part, empty for all.
+        name: name for ``--labels``; the definition itself for a custom set.
+        classes: class -> its raw labels, in the order of the class indices.
+        corpus: corpus of the set; empty for any.
+        column: column of the utterances with the raw labels.
+        channels: channels that take part; empty for all.
     """
 
     name: str
@@ -38,11 +38,11 @@ class LabelSet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of their indices."""
+        """The names of the classes, in the order of their indices."""
         return tuple(self.classes)
 
     def raw(self, utterance: Utterance) -> str:
-        """Gives the raw label of an utterance; empty if it has none, or is of a channel that takes no part."""
+        """Returns the raw label of an utterance; empty without a label, or if its channel is left out."""
         if self.channels and utterance.channel not in self.channels:
             return ""
         return str(getattr(utterance, self.column))
@@ -70,33 +70,34 @@ LABEL_SETS: Mapping[str, LabelSet] = {
         name="ravdess8",
         corpus="ravdess",
         classes=_as_published("neutral calm happy sad angry fearful disgust surprised"),
-        channels=("speech", ""),  # packs of other toolkits name no channel and hold no song
+        channels=("speech", ""),  # packs of other toolkits have no channel and no song
     ),
 }
 
-# Corpus -> its label set unless one is asked for; all others take every raw label for a class.
+# Corpus -> default label set; for other corpora, every raw label is a class.
 DEFAULTS: Mapping[str, str] = {"iemocap": "iemocap4", "meld": "meld7", "ravdess": "ravdess8"}
 
 
-def choose_labels(asked: str | None, corpus: str, utterances: Sequence[Utterance]) -> LabelSet:
-    """Gives the label set that ``--labels`` names or defines, or the default of the corpus.
+def choose_labels(requested: str | None, corpus: str, utterances: Sequence[Utterance]) -> LabelSet:
+    """Selects the label set of a run.
 
     Args:
-        asked: name of a set, a definition such as ``happy=hap+exc,sad=sad``, or None or empty for the default.
+        requested: name of a set, or a definition such as ``happy=hap+exc,sad=sad``; None or empty for the default of
+            the corpus.
         corpus: name of the corpus in the cache.
-        utterances: those of the cache; for a corpus without a default, their raw labels are the classes.
+        utterances: all utterances of the cache; without a default, their raw labels are the classes.
 
     Raises:
-        MmerError: if the name is unknown, the definition cannot be read, or no utterance has a label.
+        MmerError: if the name is unknown, the definition is invalid, or the utterances have fewer than two labels.
     """
-    name = asked or DEFAULTS.get(corpus, "")
+    name = requested or DEFAULTS.get(corpus, "")
     if not name:
-        return _every_label(corpus, utterances)
+        return _published_labels(corpus, utterances)
     if "=" in name:
         return parse_labels(name)
     if name not in LABEL_SETS:
         known = ", ".join(LABEL_SETS)
-        raise MmerError(f"unknown label set {name!r}; known: {known}, or define one: --labels happy=hap+exc,sad=sad")
+        raise MmerError(f"unknown label set {name!r}; known: {known}; or define a set: --labels happy=hap+exc,sad=sad")
     return LABEL_SETS[name]
 
 
@@ -104,10 +105,11 @@ def parse_labels(definition: str) -> LabelSet:
     """Reads a custom label set.
 
     Args:
-        definition: classes parted by commas, each ``class=raw+raw``.
+        definition: classes separated by commas, each ``class=raw+raw``.
 
     Raises:
-        MmerError: if a class has no name or no raw label, stands there twice, or shares a raw label with another.
+        MmerError: if a class has no name or no raw label, is defined twice, or shares a raw label with another class;
+            or if there is only one class.
 
     Example:
         >>> dict(parse_labels("happy=hap+exc,sad=sad").classes)
@@ -116,64 +118,58 @@ def parse_labels(definition: str) -> LabelSet:
     classes: dict[str, tuple[str, ...]] = {}
     for item in definition.split(","):
         name, _, raws = (part.strip() for part in item.partition("="))
-        members = tuple(raw.strip() for raw in raws.split("+"))
-        if not name or not all(members):
-            raise MmerError(f"--labels: {item.strip()!r} is no class; write class=raw+raw, such as happy=hap+exc")
+        labels = tuple(raw.strip() for raw in raws.split("+"))
+        if not name or not all(labels):
+            raise MmerError(f"--labels: invalid class {item.strip()!r}; expected class=raw+raw, such as happy=hap+exc")
         if name in classes:
-            raise MmerError(f"--labels: the class {name} is defined twice; write all its raw labels once, with +")
-        classes[name] = members
-    twice = _repeated(raw for members in classes.values() for raw in members)
-    if twice:
-        raise MmerError(f"--labels: raw label {', '.join(twice)} stands there twice; a label belongs to one class")
+            raise MmerError(f"--labels: class {name} is defined twice; define it once, with + between its raw labels")
+        classes[name] = labels
+    counts = Counter(raw for labels in classes.values() for raw in labels)
+    repeated = [raw for raw, count in counts.items() if count > 1]
+    if repeated:
+        raise MmerError(f"--labels: raw label {', '.join(repeated)} is listed twice; a label belongs to one class")
     if len(classes) < 2:
-        raise MmerError(f"--labels: {definition!r} is one class; a classifier needs at least two")
+        raise MmerError(f"--labels: {definition!r} defines one class; expected at least two")
     return LabelSet(name=definition, classes=classes)
 
 
-def classes_of(utterances: Sequence[Utterance], labels: LabelSet) -> npt.NDArray[np.int64]:
-    """Gives the class index of each utterance, int64 ``(n,)``; -1 for those that are left out.
+def classes_of(utterances: Sequence[Utterance], labels: LabelSet) -> ClassIds:
+    """Returns the class index of each utterance, int64 ``(n,)``; -1 for utterances that are left out.
 
     Raises:
-        MmerError: if the set leaves no utterance, a class has none, or a raw label of a custom set is nowhere.
+        MmerError: if no utterance is left, a class has no utterance, or a raw label of a custom set does not occur.
     """
-    raws = [labels.raw(one) for one in utterances]
+    raws = [labels.raw(utterance) for utterance in utterances]
     index_of = {raw: index for index, members in enumerate(labels.classes.values()) for raw in members}
     classes = np.array([index_of.get(raw, LEFT_OUT) for raw in raws], dtype=np.int64)
     if not (classes >= 0).any():
-        raise MmerError(f"label set {labels.name} leaves no utterance; {_there_are(raws, labels)}")
+        raise MmerError(f"label set {labels.name} leaves no utterance; {_found_text(raws, labels)}")
     if labels.name not in LABEL_SETS:
-        _check_known(raws, labels)
+        unknown = [raw for raw in index_of if raw not in raws]
+        if unknown:
+            raise MmerError(f"--labels: raw label {', '.join(unknown)} not found; {_found_text(raws, labels)}")
     empty = [name for index, name in enumerate(labels.names) if not (classes == index).any()]
     if empty:
-        told = f"label set {labels.name}: no utterance of class {', '.join(empty)}; {_there_are(raws, labels)}"
-        raise MmerError(f"{told}; leave it out by --labels class=raw,...")
+        raise MmerError(
+            f"label set {labels.name}: no utterance of class {', '.join(empty)}; {_found_text(raws, labels)}; "
+            "define a set without it: --labels class=raw,..."
+        )
     return classes
 
 
-def _every_label(corpus: str, utterances: Sequence[Utterance]) -> LabelSet:
-    names = sorted({one.label for one in utterances} - {""})
+def _published_labels(corpus: str, utterances: Sequence[Utterance]) -> LabelSet:
+    names = sorted({utterance.label for utterance in utterances} - {""})
     if len(names) < 2:
         found = f"only {names[0]!r}" if names else "none"
-        raise MmerError(f"the utterances of {corpus} need labels of at least two kinds, there is {found}")
+        raise MmerError(f"the utterances of {corpus} need at least two different labels, got {found}")
     return LabelSet(name="as published", classes={name: (name,) for name in names}, corpus=corpus)
 
 
-def _check_known(raws: Sequence[str], labels: LabelSet) -> None:
-    there = set(raws)
-    unknown = [raw for members in labels.classes.values() for raw in members if raw not in there]
-    if unknown:
-        raise MmerError(f"--labels: no utterance has the raw label {', '.join(unknown)}; {_there_are(raws, labels)}")
-
-
-def _repeated(names: Iterable[str]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]
-
-
-def _there_are(raws: Sequence[str], labels: LabelSet) -> str:
-    """Names what raw labels there are, the most frequent first."""
+def _found_text(raws: Sequence[str], labels: LabelSet) -> str:
+    """Returns a text with the raw labels of utterances and their counts, most frequent first."""
     counts = Counter(raws)
     without = counts.pop("", 0)
     found = [f"{raw} ({count})" for raw, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     where = f" of the {'/'.join(filter(None, labels.channels))} channel" if labels.channels else ""
-    none = [f"{without} utterances without a {labels.column}{where}"] if without else []
-    return f"there are: {', '.join([*found, *none]) or 'no utterances'}"
+    unlabelled = [f"{without} utterances without a {labels.column}{where}"] if without else []
+    return f"found: {', '.join([*found, *unlabelled]) or 'no utterances'}"

@@ -1,13 +1,12 @@
-"""What must not be on both sides of a split: speakers, dialogues, and whatever an encoder has seen or read.
+"""Leakage checks: speakers, dialogues and training data of encoders must not be on both sides of a split.
 
-The functions named ``check_…`` raise an `MmerError` that names the fold and the offenders; those named ``note_…`` give
-a line for what is worth printing and no reason to stop.
+The functions named ``check_...`` raise an `MmerError` that names the fold and the offenders. The functions named
+``note_...`` return notes: facts worth printing that are not errors.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -16,212 +15,244 @@ from cache.joined import AnyStream
 from cache.layout import COMMITTED
 from cache.stream import SPEECH, TRANSCRIPT, StreamSpec
 from cache.utterance import Utterance
-from fusion.arrays import Indices
+from fusion.arrays import ClassIds, Indices
 from fusion.protocols.folds import Fold
 
-NAMED = 5  # how many offenders a message spells out
-SENTENCE = 5  # words: shorter ones are said by chance (21.9% of IEMOCAP are said in another session, 8.1% so long)
+NAMED = 5  # offenders that a message names
+
+# Words of a transcript that count as a sentence. Shorter ones repeat by chance: 21.9% of IEMOCAP's transcripts occur in
+# another session, 8.1% of this length.
+SENTENCE = 5
 WORD, EVENT = re.compile(r"\w+(?:'\w+)*"), re.compile(r"\[[^\]]*\]")
-LEAST_DEV, MOST_DEV = 0.05, 0.2  # shares of what is not test that pass for a tenth
+LEAST_DEV, MOST_DEV = 0.05, 0.2  # shares of the utterances outside test that count as about a tenth
+PAIRS = (("test", "train"), ("test", "dev"), ("dev", "train"))
 
 Check = Callable[[Fold, Sequence[Utterance]], None]
 
 
 def check_speakers(fold: Fold, utterances: Sequence[Utterance]) -> None:
-    """Refuses a speaker of test who is in train or dev too."""
-    _check_apart(fold, utterances, "speaker", "test", ("train", "dev"))
+    """Checks that test shares no speaker with train or dev."""
+    _check_disjoint(fold, utterances, "speaker", "test", ("train", "dev"))
 
 
 def check_dev_speakers(fold: Fold, utterances: Sequence[Utterance]) -> None:
-    """Refuses a speaker of dev who is in train too."""
-    _check_apart(fold, utterances, "speaker", "dev", ("train",))
+    """Checks that dev shares no speaker with train."""
+    _check_disjoint(fold, utterances, "speaker", "dev", ("train",))
 
 
 def check_dialogues(fold: Fold, utterances: Sequence[Utterance]) -> None:
-    """Refuses a dialogue that train and dev share."""
-    _check_apart(fold, utterances, "dialogue", "dev", ("train",))
+    """Checks that dev shares no dialogue with train."""
+    _check_disjoint(fold, utterances, "dialogue", "dev", ("train",))
 
 
-def check_parts(fold: Fold) -> None:
-    """Refuses a fold with an empty part, or with an utterance in two of them."""
-    for name, part in fold.subsets.items():
-        if not len(part):
+def check_subsets(fold: Fold) -> None:
+    """Checks that no subset is empty and no utterance is in two subsets."""
+    for name, subset in fold.subsets.items():
+        if not len(subset):
             raise MmerError(f"fold {fold.name} has no {name} utterance; choose another --protocol")
-    every = np.concatenate(list(fold.subsets.values()))
-    if len(np.unique(every)) < len(every):
-        raise MmerError(f"fold {fold.name} has an utterance in two of its parts")
+    indices = np.concatenate(list(fold.subsets.values()))
+    if len(np.unique(indices)) < len(indices):
+        raise MmerError(f"fold {fold.name} has an utterance in two subsets")
 
 
-def check_classes(fold: Fold, classes: Indices, names: Sequence[str]) -> None:
-    """Refuses a fold whose train or test lacks a class."""
-    for part in ("train", "test"):
-        counts = np.bincount(classes[fold.subsets[part]], minlength=len(names))
+def check_classes(fold: Fold, classes: ClassIds, names: Sequence[str]) -> None:
+    """Checks that train and test have utterances of every class."""
+    for subset in ("train", "test"):
+        counts = np.bincount(classes[fold.subsets[subset]], minlength=len(names))
         missing = [name for name, count in zip(names, counts, strict=True) if not count]
         if missing:
             raise MmerError(
-                f"fold {fold.name} has no {part} utterance of class {_some(missing)}; "
+                f"fold {fold.name} has no {subset} utterance of class {_listed(missing)}; "
                 "choose another --protocol, or --labels without it"
             )
 
 
 def check_history(fold: Fold, utterances: Sequence[Utterance], specs: Sequence[StreamSpec]) -> None:
-    """Refuses streams that were read with their history where a dialogue has turns in two parts of the fold."""
-    told = [spec.name for spec in specs if spec.preprocessing.get("history")]
-    if not told:
+    """Checks that no dialogue is in two subsets if a stream with dialogue history is read."""
+    streams = [spec.name for spec in specs if spec.preprocessing.get("history")]
+    if not streams:
         return
-    parts = {name: _values(utterances, part, "dialogue") for name, part in fold.subsets.items()}
-    for one, other in (("test", "train"), ("test", "dev"), ("dev", "train")):
-        shared = parts[one].keys() & parts[other].keys()
+    dialogues = {name: _values(utterances, subset, "dialogue") for name, subset in fold.subsets.items()}
+    for first, second in PAIRS:
+        shared = dialogues[first].keys() & dialogues[second].keys()
         if shared:
             raise MmerError(
-                f"fold {fold.name}: {_some(told)} holds the turns before, and {one} and {other} share dialogue "
-                f"{_some(shared)}; take a stream without history, or another --protocol"
+                f"fold {fold.name}: {_listed(streams)} contains previous turns, and {first} and {second} share "
+                f"dialogue {_listed(shared)}; choose a stream without history, or another --protocol"
             )
 
 
 def check_encoders(
     fold: Fold, utterances: Sequence[Utterance], specs: Sequence[StreamSpec], corpus: str, *, allow_leak: bool = False
 ) -> list[str]:
-    """Refuses streams whose encoder was trained on speakers or dialogues of the test part.
+    """Checks that no encoder was trained on speakers or dialogues of the test subset.
 
-    Speakers whom the fold itself has in train are no matter of the encoder, so where it names its dialogues too, those
-    alone decide about them (the published split of MELD). An encoder that names no speakers has seen them all.
+    An encoder that names neither speakers nor dialogues counts as trained on all of them. If test speakers are in train
+    of the fold itself and the encoder names its dialogues, the dialogues alone decide about these speakers (the
+    published split of MELD).
 
     Args:
         fold: one fold.
-        utterances: all of the cache.
-        specs: of the streams that are read.
-        corpus: name of the corpus; an encoder of another corpus has seen nobody.
-        allow_leak: give what was found as notes to print, instead of an error.
+        utterances: all utterances of the cache.
+        specs: streams that are read.
+        corpus: name of the corpus; an encoder that was trained on another corpus passes.
+        allow_leak: return the findings as notes instead of raising an error.
+
+    Returns:
+        Notes on leaking encoders; empty unless `allow_leak` is set.
 
     Raises:
-        MmerError: with the stream and whom it has seen.
+        MmerError: if an encoder leaks; names the stream and the speakers or dialogues.
     """
     found = [
         f"fold {fold.name}: the encoder of {spec.name} {seen}"
         for spec in specs
-        if (seen := _seen(fold, utterances, spec.trained_on, corpus))
+        if (seen := _seen_in_test(fold, utterances, spec.trained_on, corpus))
     ]
     if found and not allow_leak:
-        raise MmerError(f"{found[0]}; take an encoder that has not, or --allow-leak")
+        raise MmerError(f"{found[0]}; choose another encoder, or pass --allow-leak")
     return found
 
 
 def note_speakers(fold: Fold, utterances: Sequence[Utterance]) -> list[str]:
-    """Tells of speakers that test shares with train or dev, and of utterances whose speaker nobody knows."""
+    """Returns notes on speakers that test shares with train or dev, and on utterances without a speaker."""
     test = _values(utterances, fold.test, "speaker")
     shared = test.keys() & _values(utterances, np.concatenate([fold.train, fold.dev]), "speaker").keys()
     notes = [f"fold {fold.name}: {len(shared)} of {len(test)} test speakers are in train or dev"] if shared else []
-    unknown = sum(not utterances[index].speaker for part in fold.subsets.values() for index in part.tolist())
+    unknown = sum(not utterances[index].speaker for subset in fold.subsets.values() for index in subset.tolist())
     if unknown:
-        notes.append(f"fold {fold.name}: {unknown} utterances name no speaker, who may be on both sides")
+        notes.append(f"fold {fold.name}: {unknown} utterances have no speaker; subsets may share speakers")
     return notes
 
 
 def note_dialogues(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> list[str]:
-    """Tells of utterances whose dialogue nobody knows, so that train and dev may share it."""
-    used = np.unique(np.concatenate([part for fold in folds for part in fold.subsets.values()])).tolist()
+    """Returns a note on utterances without a dialogue, since train and dev may share their dialogues."""
+    used = np.unique(np.concatenate([subset for fold in folds for subset in fold.subsets.values()])).tolist()
     unknown = sum(not utterances[index].dialogue for index in used)
     if not unknown:
         return []
-    return [f"{unknown} of {len(used)} utterances name no dialogue: of these, dev is drawn one by one"]
+    return [f"{unknown} of {len(used)} utterances have no dialogue: each counts as a dialogue of its own for dev"]
 
 
-def note_dev(fold: Fold, classes: Indices, names: Sequence[str]) -> list[str]:
-    """Tells of classes that dev lacks; its UA is the mean over the others."""
+def note_dev(fold: Fold, classes: ClassIds, names: Sequence[str]) -> list[str]:
+    """Returns a note on classes without a dev utterance; UA on dev is then the mean over the other classes."""
     counts = np.bincount(classes[fold.dev], minlength=len(names))
     missing = [name for name, count in zip(names, counts, strict=True) if not count]
-    return [f"fold {fold.name}: dev has no utterance of class {_some(missing)}"] if missing else []
+    return [f"fold {fold.name}: dev has no utterance of class {_listed(missing)}"] if missing else []
 
 
-def note_share(fold: Fold) -> list[str]:
-    """Tells where dev, which should be a tenth, is much more or less of what is not test."""
+def note_share(fold: Fold, unit: str) -> list[str]:
+    """Returns a note if dev is much more or less than a tenth of the utterances outside test.
+
+    Args:
+        fold: one fold.
+        unit: unit that dev consists of, such as ``dialogues``.
+    """
     share = len(fold.dev) / (len(fold.train) + len(fold.dev))
-    told = f"fold {fold.name}: dev is {share:.0%} of what is not test, since what it is taken of is so large or small"
-    return [] if LEAST_DEV <= share <= MOST_DEV else [told]
+    if LEAST_DEV <= share <= MOST_DEV:
+        return []
+    share_text = f"dev is {share:.0%} of the utterances outside test, not about a tenth"
+    return [f"fold {fold.name}: {share_text}, because it consists of whole {unit}"]
 
 
 def note_twins(fold: Fold, ids: Sequence[str], streams: Sequence[AnyStream]) -> list[str]:
-    """Tells of identical recordings on both sides of a split, by what the first speech stream consumed."""
-    stream = next((one for one in streams if one.spec.consumes == SPEECH), None)
+    """Returns notes on identical recordings in two subsets, by the input digests of the first speech stream.
+
+    Args:
+        fold: one fold.
+        ids: ids of all utterances of the cache.
+        streams: streams that are read.
+    """
+    stream = next((stream for stream in streams if stream.spec.consumes == SPEECH), None)
     if stream is None:
         return []
-    digests = {name: _digests(stream, part) for name, part in fold.subsets.items()}
+    digests = {name: _digests(stream, subset) for name, subset in fold.subsets.items()}
     notes = []
-    for one, other in (("test", "train"), ("test", "dev"), ("dev", "train")):
+    for first, second in PAIRS:
         twins = [
-            f"{ids[index]} = {ids[digests[other][digest]]}"
-            for digest, index in digests[one].items()
-            if digest in digests[other]
+            f"{ids[index]} = {ids[digests[second][digest]]}"
+            for digest, index in digests[first].items()
+            if digest in digests[second]
         ]
         if twins:
-            notes.append(f"fold {fold.name}: recordings of {one} that are in {other} too: {_some(twins)}")
+            notes.append(f"fold {fold.name}: identical recordings in {first} and {second}: {_listed(twins)}")
     return notes
 
 
 def note_transcripts(fold: Fold, utterances: Sequence[Utterance], specs: Sequence[StreamSpec]) -> list[str]:
-    """Tells how much of test says, in five words or more, what train or dev says too, where text is read."""
+    """Returns a note on test transcripts that also occur in train or dev, if transcripts are read.
+
+    Only transcripts of `SENTENCE` words or more count.
+    """
     if not any(spec.consumes == TRANSCRIPT for spec in specs):
         return []
-    known = {_said(utterances[index].text) for part in (fold.train, fold.dev) for index in part.tolist()}
-    test = [_said(utterances[index].text) for index in fold.test.tolist()]
-    shared = sum(said in known and len(said) >= SENTENCE for said in test)
-    told = f"fold {fold.name}: {shared} of {len(test)} test utterances have a transcript of {SENTENCE} words or more"
-    return [f"{told} that train or dev has too"] if shared else []
+    known = {_words(utterances[index].text) for subset in (fold.train, fold.dev) for index in subset.tolist()}
+    test = [_words(utterances[index].text) for index in fold.test.tolist()]
+    shared = sum(words in known and len(words) >= SENTENCE for words in test)
+    if not shared:
+        return []
+    return [
+        f"fold {fold.name}: {shared} of {len(test)} test utterances have a transcript of {SENTENCE} words or more "
+        "that train or dev has too"
+    ]
 
 
-def _check_apart(fold: Fold, utterances: Sequence[Utterance], column: str, one: str, others: Sequence[str]) -> None:
-    mine = _values(utterances, fold.subsets[one], column)
+def _check_disjoint(
+    fold: Fold, utterances: Sequence[Utterance], column: str, subset: str, others: Sequence[str]
+) -> None:
+    values = _values(utterances, fold.subsets[subset], column)
     for other in others:
-        theirs = _values(utterances, fold.subsets[other], column)
-        shared = sorted(mine.keys() & theirs.keys())
+        other_values = _values(utterances, fold.subsets[other], column)
+        shared = sorted(values.keys() & other_values.keys())
         if shared:
             first = shared[0]
             raise MmerError(
-                f"fold {fold.name}: {one} shares {column} {_some(shared)} with {other} "
-                f"({utterances[mine[first]].id}, {utterances[theirs[first]].id}); choose another --protocol"
+                f"fold {fold.name}: {subset} shares {column} {_listed(shared)} with {other} "
+                f"({utterances[values[first]].id}, {utterances[other_values[first]].id}); choose another --protocol"
             )
 
 
-def _values(utterances: Sequence[Utterance], part: Indices, column: str) -> dict[str, int]:
-    """Returns each known value of a column with one utterance that has it."""
-    values = {str(getattr(utterances[index], column)): index for index in part.tolist()}
+def _values(utterances: Sequence[Utterance], subset: Indices, column: str) -> dict[str, int]:
+    """Returns each known value of a column with the position of an utterance that has it."""
+    values = {str(getattr(utterances[index], column)): index for index in subset.tolist()}
     values.pop("", None)
     return values
 
 
-def _seen(fold: Fold, utterances: Sequence[Utterance], told: Mapping[str, object], corpus: str) -> str:
-    """Says what of the test part an encoder was trained on; empty if nothing."""
-    if not told or str(told.get("corpus") or corpus).casefold() != corpus.casefold():
+def _seen_in_test(fold: Fold, utterances: Sequence[Utterance], trained_on: Mapping[str, object], corpus: str) -> str:
+    """Returns a phrase on speakers or dialogues of test that an encoder was trained on; empty if there are none."""
+    if not trained_on or str(trained_on.get("corpus") or corpus).casefold() != corpus.casefold():
         return ""
-    speakers, dialogues = _names(told.get("speakers")), _names(told.get("dialogues"))
+    speakers, dialogues = _name_set(trained_on.get("speakers")), _name_set(trained_on.get("dialogues"))
     if not speakers and not dialogues:
-        return f"was trained on {corpus}, nobody says on which speakers"
+        return f"was trained on unknown speakers of {corpus}"
     test = _values(utterances, fold.test, "dialogue")
     if shared := dialogues & test.keys():
-        return f"has seen dialogue {_some(shared)} of test"
+        return f"has seen dialogue {_listed(shared)} of test"
     shared = speakers & _values(utterances, fold.test, "speaker").keys()
     if dialogues and test:
         shared -= _values(utterances, fold.train, "speaker").keys()
-    return f"has seen speaker {_some(shared)} of test" if shared else ""
+    return f"has seen speaker {_listed(shared)} of test" if shared else ""
 
 
-def _names(told: Any) -> set[str]:
-    return {str(name) for name in told} if isinstance(told, list | tuple | set) else set()
+def _name_set(names: object) -> set[str]:
+    return {str(name) for name in names} if isinstance(names, list | tuple | set) else set()
 
 
-@lru_cache(1 << 17)  # of every fold and every combination of a grid
-def _said(text: str) -> tuple[str, ...]:
-    """Gives the words of a transcript without event tags, in lower case."""
+@lru_cache(1 << 17)  # enough for all transcripts; every fold and combination of a grid calls it again
+def _words(text: str) -> tuple[str, ...]:
+    """Returns the words of a transcript in lower case, without event tags."""
     return tuple(WORD.findall(EVENT.sub(" ", text).lower().replace("\u2019", "'")))
 
 
-def _digests(stream: AnyStream, part: Indices) -> dict[bytes, int]:
+def _digests(stream: AnyStream, subset: Indices) -> dict[bytes, int]:
+    """Returns the input digest of each committed utterance of a subset, with its position."""
     state, digests = stream.state, stream.input_digest
-    return {bytes(digests[index]): index for index in part.tolist() if state[index] == COMMITTED}
+    return {bytes(digests[index]): index for index in subset.tolist() if state[index] == COMMITTED}
 
 
-def _some(names: Sequence[str] | set[str]) -> str:
+def _listed(names: Sequence[str] | set[str]) -> str:
+    """Formats the first names in sorted order, and the number of the others."""
     ordered = sorted(names)
     more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
     return ", ".join(ordered[:NAMED]) + more

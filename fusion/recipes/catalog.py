@@ -1,11 +1,10 @@
-"""The papers' own settings: which head, how it is trained and what it reads.
+"""Catalog of recipes: the settings of published systems (head, training, protocol, labels) and the streams they read.
 
-``NAME`` sets architecture and loss weights as printed, and trains on frozen features as systems.md 1.6 does.
-``NAME:paper`` adds the printed optimizer, rate, batch and epochs, which were meant for training end to end; what is not
-printed stays. Printed epochs are all trained, without early stopping; a printed Adam is torch's, without weight decay;
-a batch that was accumulated is one batch here (B-11). What was published stands in `fusion.recipes.published`.
-
-One recipe: the settings of a published system, and the streams that it reads.
+``NAME`` sets architecture and loss weights as printed, and trains on frozen features
+(docs/decisions.md#training-of-frozen-heads). ``NAME:paper`` adds the printed optimizer, learning rate, batch size and
+epochs, which were meant for training end to end; values that are not printed stay. If epochs are printed, all of them
+are trained, without early stopping. A printed Adam is torch's, without weight decay. An accumulated batch is one batch
+here (B-11). `fusion.recipes.published` contains the published figures.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from fusion.head import TEXT
 from fusion.recipes.published import PUBLISHED, Published
 
 PAPER = ":paper"
-ALWAYS_MADE = "logmel80"  # mmer-featurize adds it to every cache
+ALWAYS_COMPUTED = "logmel80"  # mmer-featurize adds this stream to every cache
 COLUMNS = ("recipe", "fusion", "corpus", "protocol", "labels", "published", f"NAME{PAPER} sets")
 ADAM: Mapping[str, object] = {"optimizer": "adam", "weight_decay": 0.0}
 HUNDRED_EPOCHS: Mapping[str, object] = {"epochs": 100, "patience": 100}
@@ -28,32 +27,32 @@ EMOBOX = {**PROBE, "normalize": True, "hidden": 128}  # as in its README; its co
 EMOBOX_TRAINING: Mapping[str, object] = {
     **ADAM,
     **HUNDRED_EPOCHS,
-    "lr": 1e-4,  # this and the batch as in its README
+    "lr": 1e-4,  # learning rate and batch size as in its README
     "batch_size": 32,
-    "schedule": "linear",  # as in its configuration, which changes the rate by the epoch, upwards for ten of them
+    "schedule": "linear",  # as in its configuration, which changes the rate per epoch, with a warm-up of ten epochs
     "warmup": 0.1,
 }
 
-# downstream/emotion/config.yaml of s3prl at 01b17a8: 30,000 steps of 32 utterances, 241 epochs of a fold of ours
+# downstream/emotion/config.yaml of s3prl at 01b17a8: 30,000 steps of 32 utterances, 241 epochs of a fold of mmer
 S3PRL: Mapping[str, object] = {**ADAM, "lr": 1e-4, "batch_size": 32, "epochs": 241, "patience": 241, "monitor": "wa"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One system on one corpus.
+    """The settings of one published system on one corpus.
 
     Attributes:
-        name: what ``--recipe`` calls it.
+        name: name for ``--recipe``.
         fusion: name of the head.
-        corpus: the corpus it was published on.
-        protocol: the protocol to take; the paper's own is told in words by `published`.
-        labels: the label set to take.
-        head: fields of the head's configuration.
+        corpus: corpus of the published figures.
+        protocol: name of the protocol; `published` describes that of the paper.
+        labels: name of the label set.
+        head: fields of the configuration of the head.
         training: fields of `fusion.training.config.TrainConfig`.
-        paper_head: what ``:paper`` adds to `head`.
-        paper_training: what ``:paper`` adds to `training`.
-        streams: role -> stream to read for it, unless the user names another.
-        options: what ``mmer-featurize`` needs beside the encoders.
+        paper_head: fields that ``:paper`` adds to `head`.
+        paper_training: fields that ``:paper`` adds to `training`.
+        streams: role -> stream to read, unless the user names another.
+        options: options that ``mmer-featurize`` needs in addition to the encoders.
     """
 
     name: str
@@ -75,18 +74,18 @@ class Recipe:
 
     @property
     def published(self) -> Published:
-        """What was published, and how it was measured."""
+        """The published figures and their protocol."""
         return PUBLISHED[self.name.removesuffix(PAPER)]
 
     @property
     def featurize(self) -> str:
-        """The arguments by which ``mmer-featurize`` computes the streams."""
-        encoders = [name.partition("+")[0] for name in self.streams.values() if name != ALWAYS_MADE]
+        """The arguments of ``mmer-featurize`` that compute the streams."""
+        encoders = [name.partition("+")[0] for name in self.streams.values() if name != ALWAYS_COMPUTED]
         options = self.options if TEXT in self.streams else "--audio-only"
         return " ".join([*(f"--encoder {name}" for name in encoders), options]).rstrip()
 
     def as_printed(self) -> "Recipe":
-        """Gives the recipe with the paper's own training."""
+        """Returns the recipe ``NAME:paper``, with the printed training."""
         head, training = {**self.head, **self.paper_head}, {**self.training, **self.paper_training}
         return replace(self, name=f"{self.name}{PAPER}", head=head, training=training)
 
@@ -167,7 +166,7 @@ RECIPES: Mapping[str, Recipe] = {
         protocol="session",
         labels="iemocap4",
         head={"blocks": 2, "joint_length": 4, "extractor_layers": 2, "extractor_heads": 8},
-        training={"monitor": "ua", "lr": 1e-4},  # it trains pre-trained layers
+        training={"monitor": "ua", "lr": 1e-4},  # lower than the default: pre-trained layers are trained
         paper_training={**ADAM, "lr": 1e-4, "batch_size": 32},
         streams=MEL_ROBERTA,
     ),
@@ -201,7 +200,8 @@ RECIPES: Mapping[str, Recipe] = {
         protocol="session",
         labels="iemocap4",
         head={**PROBE, "dim": 256},  # the projector of s3prl
-        training={"monitor": "ua", "lr": 1e-3},  # one linear layer takes the greatest rate of systems.md 1.6
+        # one linear layer takes the greatest rate of the range (docs/decisions.md#training-of-frozen-heads)
+        training={"monitor": "ua", "lr": 1e-3},
         paper_training=S3PRL,
         streams={"audio": "wav2vec2-base@all"},
     ),
@@ -234,7 +234,7 @@ def recipe(name: str) -> Recipe:
     """Looks a recipe up by ``NAME`` or ``NAME:paper``.
 
     Raises:
-        MmerError: if there is none of that name.
+        MmerError: if the recipe is unknown.
 
     Example:
         >>> recipe("multab-meld:paper").training["lr"]
@@ -247,20 +247,25 @@ def recipe(name: str) -> Recipe:
 
 
 def list_recipes() -> list[tuple[str, ...]]:
-    """Gives the names of the columns and a row for each recipe."""
+    """Returns the names of the columns, followed by a row for each recipe."""
     rows = [
-        (one.name, one.fusion, one.corpus, one.protocol, one.labels, _headline(one.published), _settings(one))
-        for one in RECIPES.values()
+        (
+            settings.name,
+            settings.fusion,
+            settings.corpus,
+            settings.protocol,
+            settings.labels,
+            _headline(settings.published),
+            ", ".join(f"{name}={value}" for name, value in {**settings.paper_head, **settings.paper_training}.items()),
+        )
+        for settings in RECIPES.values()
     ]
     return [COLUMNS, *rows]
 
 
 def _headline(published: Published) -> str:
+    """Returns the scores of the system itself with their status."""
     if not published.figures:
         return "differences only"
     first = published.figures[0]
     return f"{', '.join(f'{name} {score:.4f}' for name, score in first.scores.items())} ({first.status})"
-
-
-def _settings(one: Recipe) -> str:
-    return ", ".join(f"{name}={value}" for name, value in {**one.paper_head, **one.paper_training}.items())

@@ -1,13 +1,13 @@
-"""What a run of a recipe obtained, beside what the paper published."""
+"""Comparison of a run of a recipe with the published figures, as lines to print."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from fusion.evaluation.metrics import METRICS
-from fusion.protocols.catalog import describe
+from fusion.protocols.catalog import describe_protocol
 from fusion.recipes.catalog import Recipe
 from fusion.recipes.published import Figure, Published
 
-THIS_ONE = ", the variant run here"
+VARIANT_MARK = ", the variant run here"
 
 
 def compare_with_published(
@@ -22,74 +22,89 @@ def compare_with_published(
     streams: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
 ) -> list[str]:
-    """Puts what was obtained beside what was published, both protocols and the audit; judges neither.
+    """Formats the scores of a run next to the published figures, with both protocols and the notes.
+
+    The comparison states differences and does not judge them.
 
     Args:
-        recipe: of the run.
+        recipe: recipe of the run.
         obtained: scores by name, as fractions.
-        protocol: that of the run, never ``auto``.
-        labels: name of its label set.
-        frozen: whether the encoders stayed as they were.
-        corpus: of the run, if it is not that of the recipe.
-        changed: the fields that the run sets otherwise, each as ``field=value``.
-        streams: role -> stream of the run, if they are not those of the recipe.
-        only: what narrows its utterances, each as the option that does.
+        protocol: name of the protocol of the run, never ``auto``.
+        labels: name of the label set of the run.
+        frozen: True if no encoder was fine-tuned.
+        corpus: corpus of the run; empty for that of the recipe.
+        changed: fields that differ from the recipe, each as ``field=value``.
+        streams: role -> stream of the run; None for those of the recipe.
+        only: options that leave out utterances.
 
     Returns:
         Lines to print.
     """
-    features = "frozen features" if frozen else "encoders trained too"
+    features = "frozen features" if frozen else "fine-tuned encoders"
     published = recipe.published
     variant = published.matching_variant(changed, recipe.streams if streams is None else streams)
     run = f"{corpus or recipe.corpus}, {features}, protocol {protocol}, labels {labels}"
-    otherwise = [*changed, *_elsewhere(recipe, protocol, labels, streams or {}), *only]
-    run += f", NOT the recipe: {', '.join(otherwise)}" if otherwise else ""
+    differences = [*changed, *_changed_data(recipe, protocol, labels, streams or {}), *only]
+    run += f", NOT the recipe: {', '.join(differences)}" if differences else ""
     run += f", published as {variant.what!r}" if variant else ""
     rows = [
         ("", *METRICS, ""),
         ("obtained", *_cells(obtained), run),
         *(
-            (f"published: {one.what}", *_cells(one.scores), one.status + (THIS_ONE if one is variant else ""))
-            for one in published.figures
+            (
+                f"published: {figure.what}",
+                *_cells(figure.scores),
+                figure.status + (VARIANT_MARK if figure is variant else ""),
+            )
+            for figure in published.figures
         ),
     ]
     return [
         *_aligned(rows),
         *_origin(published),
-        f"protocol here: {describe(protocol)}",
+        f"protocol of this run: {describe_protocol(protocol)}",
         *(f"note: {note}" for note in published.notes),
     ]
 
 
-def published_table(recipe: Recipe, tell: Callable[[Mapping[str, object]], str]) -> list[str]:
-    """Gives what a paper published of its system and of its variants.
+def published_table(recipe: Recipe, format_fields: Callable[[Mapping[str, object]], str]) -> list[str]:
+    """Formats the published figures of a system and of its variants.
 
     Args:
-        recipe: of the system.
-        tell: writes the fields that make a variant.
+        recipe: recipe of the system.
+        format_fields: function that formats the fields of a variant.
+
+    Returns:
+        Lines to print.
     """
     published = recipe.published
     rows = [
-        (f"published: {one.what}", *_cells(one.scores), f"{one.status}: {_variant(one, tell)}")
-        for one in published.figures
+        (
+            f"published: {figure.what}",
+            *_cells(figure.scores),
+            f"{figure.status}: {_configuration(figure, format_fields)}",
+        )
+        for figure in published.figures
     ]
     return [*_aligned([("", *METRICS, ""), *rows]), *_origin(published)]
 
 
-def _elsewhere(recipe: Recipe, protocol: str, labels: str, streams: Mapping[str, str]) -> list[str]:
-    """Says what a run reads, divides or tells apart in another way than the recipe."""
-    asked = {"protocol": (recipe.protocol, protocol), "labels": (recipe.labels, labels)}
-    asked |= {role: (own, streams.get(role, own)) for role, own in recipe.streams.items()}
-    return [f"{name}={mine}" for name, (theirs, mine) in asked.items() if mine != theirs]
+def _changed_data(recipe: Recipe, protocol: str, labels: str, streams: Mapping[str, str]) -> list[str]:
+    """Returns protocol, labels and streams of a run that differ from the recipe, each as ``name=value``."""
+    pairs = {"protocol": (recipe.protocol, protocol), "labels": (recipe.labels, labels)}
+    pairs |= {role: (stream, streams.get(role, stream)) for role, stream in recipe.streams.items()}
+    return [f"{name}={actual}" for name, (expected, actual) in pairs.items() if actual != expected]
 
 
-def _variant(figure: Figure, tell: Callable[[Mapping[str, object]], str]) -> str:
-    """Says what a figure is of, in our own words."""
-    return f"head {figure.head}" if figure.head else tell(figure.change) if figure.change else "the recipe"
+def _configuration(figure: Figure, format_fields: Callable[[Mapping[str, object]], str]) -> str:
+    """Returns a text with the configuration of mmer that a figure corresponds to."""
+    if figure.head:
+        return f"head {figure.head}"
+    return format_fields(figure.change) if figure.change else "the recipe"
 
 
 def _origin(published: Published) -> list[str]:
-    return [f"published by: {published.paper}", f"its protocol: {published.protocol}"]
+    return [f"paper: {published.paper}", f"protocol of the paper: {published.protocol}"]
 
 
 def _cells(scores: Mapping[str, float]) -> list[str]:
@@ -97,6 +112,6 @@ def _cells(scores: Mapping[str, float]) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Sets the first column to the left, scores to the right."""
+    """Formats rows as lines: the first column to the left, scores to the right."""
     width = max(len(row[0]) for row in rows)
     return ["  ".join([row[0].ljust(width), *(cell.rjust(6) for cell in row[1:-1]), row[-1]]).rstrip() for row in rows]

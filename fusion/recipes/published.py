@@ -1,10 +1,8 @@
-"""What the papers and the reference probes printed, under which protocol, and what is odd about it.
+"""Published figures of the papers and of the reference probes, with their protocols and with notes for a comparison.
 
-Figures and audits are those of systems.md 2.9, 3.10, 4.8, 5.6 and 6.7; `WA` is accuracy and `UA` mean recall,
-whatever a paper calls them. The probes: SUPERB (Yang et al., 2021, arXiv:2105.01051; s3prl, downstream/emotion) and
+docs/decisions.md#published-figures describes how figures are derived. `WA` is accuracy and `UA` is mean recall,
+whatever a paper calls them. The probes are SUPERB (Yang et al., 2021, arXiv:2105.01051; s3prl, downstream/emotion) and
 EmoBox (Ma et al., 2024, arXiv:2406.07162; WA as in emo-box.github.io, leaderboard1.html at 3f14667).
-
-A published result, how it came about, and what is to be known before one compares with it.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,20 +21,22 @@ SUPERB = "SUPERB (Yang et al., 2021, arXiv:2105.01051)"
 EMOBOX = "EmoBox (Ma et al., 2024, arXiv:2406.07162)"
 MAYBE_EXCHANGED = "WA and UA may be exchanged: the code of this family (MMER) stores accuracy under the name UA"
 EXCHANGED = "WA and UA are very probably exchanged in print, as in the code it derives from (MMER)"
-LOST_TABLES = "its tables are images or missing in our copy: only what its text says is known"
-ALL_DATA = "the final model was trained on all data, which leaves no held-out part"
-BATCH_16 = "printed is a batch of 4 accumulated 4 times; trained here as one of 16, since N-pair needs negatives (B-11)"
-UNKNOWN_WEIGHTS = "alpha, beta and the learning rate are not given: alpha = beta = 0.1 is where ours start (B-9)"
+LOST_TABLES = "its tables are images or missing in the available copy; only the numbers in its text are known"
+ALL_DATA = "the final model was trained on all data, so that no held-out data are left"
+BATCH_16 = "the paper accumulates 4 batches of 4; here one batch has 16, since N-pair loss needs negatives (B-11)"
+UNKNOWN_WEIGHTS = "alpha, beta and the learning rate are not given; here alpha = beta = 0.1 (B-9)"
 TEST_EPOCH = "the epoch was chosen on test"
 ENCODER_960H = "the paper names wav2vec2-base-960h; here it is wav2vec2-base, as for the other systems"
-NO_CONTEXT = "utterances stand alone: no context or speaker module is described (J-15)"
-OUR_ICL = "the total loss and tau are not printed: weight 1 and tau 0.07 are ours (J-12, J-14)"
-EMOBOX_WIDTH = "the hidden layer has 128 in its README, 256 in its configuration; which was reported is not said"
-EMOBOX_NAMES = (
-    "its scoring code (examples/sb at bb22000) exchanges the names UA and WA; its tables, where they can be told "
-    "apart, do not"
+NO_CONTEXT = "each utterance is classified alone: the paper describes no context or speaker module (J-15)"
+ICL_VALUES = "the total loss and tau are not printed; weight 1 and tau 0.07 are decisions of mmer (J-12, J-14)"
+EMOBOX_WIDTH = (
+    "the hidden layer has 128 units in its README, 256 in its configuration; the reported width is not stated"
 )
-EMOBOX_EPOCHS = "its code scores every epoch on test; which of them was reported is not said"
+EMOBOX_NAMES = (
+    "its scoring code (examples/sb at bb22000) exchanges the names UA and WA; its tables do not, as far as this can be "
+    "checked"
+)
+EMOBOX_EPOCHS = "its code scores every epoch on test; the reported epoch is not stated"
 TEXT_PLAIN: Mapping[str, object] = {"modalities": "text", "text_labels": "off"}
 TEXT_RANDOM: Mapping[str, object] = {"modalities": "text", "text_labels": "random"}
 TEXT_WORDS: Mapping[str, object] = {"modalities": "text", "text_labels": "label-word"}
@@ -47,18 +47,18 @@ SPEECH_TEXT: Mapping[str, object] = {"modalities": "audio", "tonal_labels": "tex
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One published result; scores are fractions, None where there is none.
+    """One published result; scores are fractions, None if not published.
 
     Attributes:
-        what: the system or the variant that reached it.
-        status: ``printed``; ``derived`` by arithmetic from what is printed; ``second-hand``: the source was not seen.
+        what: system or variant with these scores.
+        status: ``printed``; ``derived`` by arithmetic from printed values; ``second-hand`` if the source was not seen.
         wa: accuracy.
         ua: mean recall.
         wf1: weighted F1.
         mf1: macro F1.
-        change: fields of the head that make this variant of the recipe, empty for the system itself.
-        head: the head, where it is another one.
-        streams: role -> stream that this variant reads in place of the recipe's.
+        change: fields of the head that turn the recipe into this variant; empty for the system itself.
+        head: name of the head; empty for that of the recipe.
+        streams: role -> stream that this variant reads instead of the recipe's.
     """
 
     what: str
@@ -80,19 +80,19 @@ class Figure:
 
     @property
     def scores(self) -> dict[str, float]:
-        """The scores that there are, by name."""
+        """The published scores by name."""
         return {name: score for name in METRICS if (score := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What is published of one system on one corpus.
+    """The published results of one system on one corpus.
 
     Attributes:
-        paper: who, when and where.
-        protocol: how it was measured, in words.
-        figures: the results, that of the system itself first.
-        notes: what to know before comparing, a line each.
+        paper: name of the system, authors or journal, year and link.
+        protocol: protocol of the paper, in words.
+        figures: results; that of the system itself is first.
+        notes: facts to know for a comparison, one line each.
     """
 
     paper: str
@@ -101,48 +101,50 @@ class Published:
     notes: tuple[str, ...] = ()
 
     def matching_variant(self, changed: Collection[str], streams: Mapping[str, str]) -> Figure | None:
-        """Finds the variant that a run of the recipe is.
+        """Returns the published variant that a run of the recipe corresponds to.
 
         Args:
-            changed: the fields that the run sets otherwise, each as ``field=value``.
-            streams: role -> stream that it reads.
+            changed: fields that differ from the recipe, each as ``field=value``.
+            streams: role -> stream that the run reads.
 
         Returns:
-            The one of the same head whose changes are exactly these. Of several, the one that names most of the
-            streams, then the first.
+            The variant of the same head with exactly these changes; of several, the one that names most of the streams,
+            then the first. None if there is no such variant.
         """
-        fitting = [
-            one
-            for one in self.figures
-            if one.change and not one.head and {f"{name}={value}" for name, value in one.change.items()} == set(changed)
+        matching = [
+            figure
+            for figure in self.figures
+            if figure.change
+            and not figure.head
+            and {f"{name}={value}" for name, value in figure.change.items()} == set(changed)
+            and figure.streams.items() <= streams.items()
         ]
-        fitting = [one for one in fitting if one.streams.items() <= streams.items()]
-        return max(fitting, key=lambda one: len(one.streams), default=None)
+        return max(matching, key=lambda figure: len(figure.streams), default=None)
 
 
 PUBLISHED: Mapping[str, Published] = {
     "gcf2net-iemocap": Published(
         paper=GCF2NET,
-        protocol="random 80/20, five folds, speaker-dependent; 4 classes; encoders fine-tuned, but for wav2vec's CNN",
+        protocol="random 80/20, five folds, speaker-dependent; 4 classes; encoders fine-tuned, except wav2vec's CNN",
         figures=(
             Figure(what="GCF2-Net", status=DERIVED, wa=0.8201, ua=0.8280),
             Figure(what="audio alone", status=DERIVED, wa=0.7866, ua=0.7976, change={"modalities": "audio"}),
             Figure(what="no global-aware block", status=DERIVED, wa=0.8092, ua=0.8173, change={"global_aware": False}),
         ),
         notes=(
-            "speaker-dependent folds; --protocol random5 is the one most like them",
-            "printed are differences; the score they refer to is inferred from LE-MER's Table 2 (medium confidence)",
+            "speaker-dependent folds; --protocol random5 is the most similar protocol",
+            "the paper prints differences; their reference is inferred from LE-MER's Table 2 (medium confidence)",
             LOST_TABLES,
             MAYBE_EXCHANGED,
         ),
     ),
     "gcf2net-meld": Published(
         paper=GCF2NET,
-        protocol="'predefined training/validation', which part is test is not said; 7 classes; encoders fine-tuned",
+        protocol="'predefined training/validation', the test subset is not stated; 7 classes; encoders fine-tuned",
         notes=(
-            "no absolute score on MELD is known; printed are differences, in points:",
-            "to audio alone WA +6.25, W-F1 +6.63; to no global-aware block +1.63, +1.75; to no CTC +1.67, +1.53",
-            "to M2FNet WA +1.90 and W-F1 +1.10 (introduction) or +0.77 (section 4.5), which contradict each other",
+            "no absolute score on MELD is known; the paper prints differences, in points:",
+            "over audio alone WA +6.25, W-F1 +6.63; over no global-aware block +1.63, +1.75; over no CTC +1.67, +1.53",
+            "over M2FNet WA +1.90 and W-F1 +1.10 (introduction) or +0.77 (section 4.5), which contradict each other",
             "its recalls 89.94, 11.03 and 10.88 cannot come from the official test set, unless they are averages",
             MAYBE_EXCHANGED,
         ),
@@ -159,19 +161,19 @@ PUBLISHED: Mapping[str, Published] = {
         notes=(
             ALL_DATA,
             UNKNOWN_WEIGHTS,
-            "the same drop is printed for no CPC and ECL and for no augmentation: a suspicious duplicate",
+            "the printed drop is the same without CPC and ECL and without augmentation: a suspicious duplicate",
             BATCH_16,
             MAYBE_EXCHANGED,
         ),
     ),
     "bimodal-ravdess": Published(
         paper=BIMODAL,
-        protocol="five folds by actor, then a final model on all data; audio alone at test; encoders fine-tuned",
+        protocol="five folds by actor, then a final model on all data; audio only at test; encoders fine-tuned",
         figures=(Figure(what="bi-modal bi-task", status=PRINTED, wa=0.835, ua=0.824),),
         notes=(
             ALL_DATA,
             UNKNOWN_WEIGHTS,
-            "text is two fixed sentences: audio alone, which attends to itself, without CPC (B-10)",
+            "the text is one of two fixed sentences: audio only, with self-attention and without CPC (B-10)",
             BATCH_16,
             MAYBE_EXCHANGED,
         ),
@@ -187,7 +189,7 @@ PUBLISHED: Mapping[str, Published] = {
         ),
         notes=(
             "the headline is session 2 alone, though its Table 3 labels it 5-fold; the mean of the folds is WA 78.76",
-            f"{EXCHANGED}: 83.85 is no accuracy of 1023 utterances, 81.92 is 838 of them; the mean may be a UA too",
+            f"{EXCHANGED}: 83.85 cannot be an accuracy of 1023 utterances, 81.92 is 838 of them; the mean may be UA",
             TEST_EPOCH,
             ENCODER_960H,
         ),
@@ -203,15 +205,15 @@ PUBLISHED: Mapping[str, Published] = {
             Figure(what="no MHSA, in its Table 2", status=PRINTED, wa=0.594, change={"self_attention": False}),
         ),
         notes=(
-            "its tables call these UA; with the recalls it prints no UA above 56.2 is possible, so they are accuracies",
-            "the score stands as 62.7, 63.6 and 63.9 in the same paper",
+            "its tables call these UA, but its printed recalls allow no UA above 56.2, so they are accuracies",
+            "the paper prints the score as 62.7, 63.6 and 63.9",
             TEST_EPOCH,
             ENCODER_960H,
         ),
     ),
     "jfm-iemocap": Published(
         paper=JFM,
-        protocol="not stated; 4 classes in its text and confusion matrix, 6 in the systems beside it; end to end",
+        protocol="not stated; 4 classes in its text and confusion matrix, 6 in the compared systems; end to end",
         figures=(
             Figure(what="JFM", status=PRINTED, wa=0.6877, wf1=0.6866),
             Figure(what="text alone", status=PRINTED, wa=0.6483, wf1=0.6423, change={"modalities": "text"}),
@@ -223,10 +225,10 @@ PUBLISHED: Mapping[str, Published] = {
             Figure(what="concatenation", status=DERIVED, wa=0.6612, wf1=0.6593, head="concat"),
         ),
         notes=(
-            "4 or 6 classes is not known: report both, the other by --protocol session5 --labels iemocap6 (J-16)",
+            "4 or 6 classes is not known; report both, 6 with --protocol session5 --labels iemocap6 (J-16)",
             NO_CONTEXT,
-            OUR_ICL,
-            "the drop of 2.73 'accuracy' that its text gives for concatenation is that of W-F1 in its table",
+            ICL_VALUES,
+            "its text gives a drop of 2.73 in 'accuracy' for concatenation, which its table gives for W-F1",
         ),
     ),
     "jfm-meld": Published(
@@ -244,13 +246,13 @@ PUBLISHED: Mapping[str, Published] = {
         ),
         notes=(
             NO_CONTEXT,
-            OUR_ICL,
-            "its text claims +4.50 WA to SCFA for text alone, its table says +3.50",
+            ICL_VALUES,
+            "its text claims +4.50 WA over SCFA for text alone, its table has +3.50",
         ),
     ),
     "lemer-iemocap": Published(
         paper=LEMER,
-        protocol="leave one session out, five folds; 4 classes, 5531 utterances; ten turns before; encoders fine-tuned",
+        protocol="leave one session out, five folds; 4 classes, 5531 utterances; history of 10; encoders fine-tuned",
         figures=(
             Figure(what="LE-MER", status=PRINTED, wa=0.8240, ua=0.8311),
             Figure(what="constraint C2", status=PRINTED, wa=0.8239, ua=0.8275, change={"constraint": "C2"}),
@@ -276,11 +278,11 @@ PUBLISHED: Mapping[str, Published] = {
             Figure(what="the same, pre-trained once", status=PRINTED, wa=0.7392, ua=0.7448, change=SPEECH_PLAIN),
         ),
         notes=(
-            "history is worth WA +10.12 and UA +10.72 points to its text alone, label embeddings +0.65 and +0.54",
-            "report the score without history too, by --text bert-base",
-            "its speech encoder is an in-house conformer over log-mel, pre-trained again on the training set, worth WA "
-            "+1.81 and UA +1.96 points to speech alone; here it is wav2vec2-base (L-1)",
-            "the printed rates, 1e-6 and 5e-6, and 8000 steps of warm-up are those of its encoders",
+            "history is worth WA +10.12 and UA +10.72 points for text alone, label embeddings +0.65 and +0.54",
+            "report the score without history too, with --text bert-base",
+            "its speech encoder is an in-house conformer over log-mel, pre-trained again on the training set (worth WA "
+            "+1.81 and UA +1.96 points for speech alone); here it is wav2vec2-base (L-1)",
+            "the printed rates, 1e-6 and 5e-6, and 8000 steps of warm-up are for its encoders",
         ),
     ),
     "superb-iemocap": Published(
@@ -288,8 +290,8 @@ PUBLISHED: Mapping[str, Published] = {
         protocol="leave one session out, five folds, dev a random fifth of the rest; 4 classes; frozen features",
         figures=(Figure(what="wav2vec2-base, weighted layers", status=PRINTED, wa=0.6343),),
         notes=(
-            "its dev shares speakers and dialogues with its training part, and it chose the rate for each encoder",
-            "the model card superb/wav2vec2-base-superb-er files 0.6343 under session 1",
+            "its dev shares speakers and dialogues with train, and its learning rate was selected for each encoder",
+            "the model card superb/wav2vec2-base-superb-er lists 0.6343 for session 1",
         ),
     ),
     "emobox-iemocap": Published(
@@ -306,7 +308,7 @@ PUBLISHED: Mapping[str, Published] = {
             Figure(what="wav2vec2-base, last layer", status=SECOND_HAND, ua=0.54),
         ),
         notes=(
-            "its leaderboard gives WA alone; the UA is as this project was told, and was not found in a source",
+            "its leaderboard has WA only; the UA was reported to this project and was not found in a source",
             EMOBOX_WIDTH,
             EMOBOX_NAMES,
             EMOBOX_EPOCHS,

@@ -138,7 +138,7 @@ def train_run(
         if replace:
             folder.clear()
         cross_validate(plan, folder, device=device, watcher=progress, resident_share=resident_share, stopping=stopping)
-        notes = [*plan.notes, plan.opening]
+        notes = [*plan.notes, plan.scoring_note]
         results = collect(folder, cache, plan.identity, notes=notes, published=_published(plan))
     seconds, peak_bytes = cost_of(folder, plan.identity)
     return TrainedRun(
@@ -205,7 +205,7 @@ def comparison_lines(plan: RunPlan, results: Plain) -> list[str]:
         corpus=corpus_of(plan.cache),
         changed=changed_fields(experiment, settings.fields),
         streams=plan.selection.streams,
-        only=plan.narrowing,
+        only=plan.restrictions,
     )
 
 

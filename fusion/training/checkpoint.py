@@ -1,9 +1,10 @@
-"""The state of an unfinished training in one file, so that a killed run goes on as if nothing had happened.
+"""Checkpoint of a training: its state and its identity in one file.
 
-Tensors are safetensors and everything else is JSON in their metadata: nothing is unpickled. The file is written under
-another name and renamed, so that a kill leaves the old state or the new one.
+A resumed training ends with the same weights as an uninterrupted one. A checkpoint can be resumed only if its identity
+matches: configuration, head, utterances and streams, as plain values.
 
-What decides a training, as plain values: a checkpoint must agree with it to be gone on from.
+Tensors are stored as safetensors, everything else as JSON in the metadata of that file; nothing is unpickled. The file
+is written under another name and renamed, so that a kill leaves either the old state or the new one.
 """
 
 import json
@@ -26,46 +27,58 @@ from fusion.fingerprint import Plain, filled
 from fusion.head import Head
 from fusion.training.config import TrainConfig
 
-HEAD, BEST, OPTIMIZER = "head", "best", "optimizer"
-METADATA = "mmer"
+HEAD, BEST, OPTIMIZER = "head", "best", "optimizer"  # sections of tensors
+METADATA = "mmer"  # key of the JSON text in the metadata
+FAILURE = "stopped"  # key of `TrainingState.failure` in a file
 
 
 def training_identity(
     head: Head, source: BatchSource, train: Indices, dev: Indices, config: TrainConfig
 ) -> dict[str, dict[str, Any]]:
-    """Describes a training by section and name: its configuration, the head, the utterances, the streams.
+    """Returns the identity of a training: configuration, head, utterances and streams.
 
-    The device is not part of it: a run may go on elsewhere, where it is bit-equal no more.
+    The device does not belong to it: a training may be resumed on another device, where results are no longer
+    bit-equal.
+
+    Args:
+        head: built and prepared head.
+        source: source of its features.
+        train: utterances of the training subset, int64 ``(n,)``.
+        dev: utterances of the development subset, int64 ``(n,)``.
+        config: training configuration.
+
+    Returns:
+        Plain values by section (``training``, ``head``, ``data``, ``streams``) and name.
     """
     shapes = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
-    parts = {
-        part: [(source.ids[index], int(source.labels[index])) for index in indices.tolist()]
-        for part, indices in {"train": train, "dev": dev}.items()
+    subsets = {
+        subset: [(source.ids[index], int(source.labels[index])) for index in indices.tolist()]
+        for subset, indices in {"train": train, "dev": dev}.items()
     }
     streams = dict(source.identity(head.training_reads))
     rows = {role: source.lengths(train, [role]).tolist() for role in streams}
     return {
         "training": asdict(config),
         "head": {"name": type(head).__name__, **asdict(head.config), "shapes": _digest(shapes)},
-        "data": {**{part: _digest(named) for part, named in parts.items()}, "rows": _digest(rows)},
+        "data": {**{subset: _digest(members) for subset, members in subsets.items()}, "rows": _digest(rows)},
         "streams": streams,
     }
 
 
 def training_defaults(head: Head) -> dict[str, dict[str, Any]]:
-    """Gives the defaults of all fields that `training_identity` names, by section and name."""
+    """Returns the defaults of the fields in `training_identity`, by section and name."""
     return {"training": asdict(TrainConfig()), "head": asdict(type(head.config)())}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochScores:
-    """What one epoch gave.
+    """Losses and development scores of one epoch.
 
     Attributes:
-        epoch: counted from 1.
-        losses: mean over the batches of the epoch, by name; ``total`` is what was minimized.
-        dev: ``wa``, ``ua``, ``wf1``, ``mf1`` and ``loss`` of the dev part after it; a file that an older version wrote
-            lacks ``mf1``.
+        epoch: number of the epoch, counted from 1.
+        losses: mean of each loss over the batches of the epoch, by name; ``total`` is the minimized loss.
+        dev: ``wa``, ``ua``, ``wf1``, ``mf1`` and ``loss`` on the development subset after the epoch; files of older
+            versions have no ``mf1``.
     """
 
     epoch: int
@@ -75,19 +88,19 @@ class EpochScores:
 
 @dataclass(kw_only=True)
 class TrainingState:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes:
-        epoch: epochs that are complete.
-        batch: batches of the next epoch that are done.
-        step: all batches that are done.
-        best_epoch: the epoch with the best dev score, counted from 1; 0 before the first.
-        sums: of the next epoch, sum and count of each loss so far.
-        curves: of the complete epochs.
-        scaler: state of the gradient scaler of float16.
-        seconds: spent so far.
-        finished: whether nothing is left to do.
-        failure: why it cannot go on, empty if it can.
+        epoch: number of complete epochs.
+        batch: number of finished batches of the next epoch.
+        step: number of finished batches of all epochs.
+        best_epoch: epoch with the best development score, counted from 1; 0 before the first.
+        sums: sum and count of each loss over the finished batches of the next epoch, by name.
+        curves: losses and scores of the complete epochs.
+        scaler: state of the gradient scaler for float16.
+        seconds: training time so far.
+        finished: True if the training is complete.
+        failure: reason why the training cannot continue; empty if it can.
     """
 
     epoch: int = 0
@@ -104,12 +117,12 @@ class TrainingState:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a file holds.
+    """The content of a checkpoint file.
 
     Attributes:
-        config: what decides the training, as plain values by section and name.
-        progress: how far it is.
-        tensors: by section (``head``, ``best``, ``optimizer``) and name; a finished training keeps ``best`` alone.
+        config: identity of the training, plain values by section and name (see `training_identity`).
+        progress: progress of the training.
+        tensors: tensors by section (``head``, ``best``, ``optimizer``) and name; a finished training has only ``best``.
     """
 
     config: Mapping[str, Plain]
@@ -117,78 +130,91 @@ class Checkpoint:
     tensors: Mapping[str, Mapping[str, Tensor]]
 
     def save(self, path: Path) -> None:
-        """Writes it to a file, in place of what was there.
+        """Writes the checkpoint to a file and replaces an existing one.
 
         Raises:
-            DiskFull: if there is no room.
+            DiskFull: if the disk is full.
             MmerError: if the file cannot be written.
         """
-        tensors = {
-            f"{section}.{name}": tensor.detach().to("cpu", copy=True).contiguous()  # copies, since some share memory
-            for section, named in self.tensors.items()
-            for name, tensor in named.items()
+        flat = {
+            f"{section}.{name}": tensor.detach().to("cpu", copy=True).contiguous()  # safetensors refuses shared memory
+            for section, tensors in self.tensors.items()
+            for name, tensor in tensors.items()
         }
-        written = json.dumps({"config": self.config, "progress": asdict(self.progress)}, allow_nan=False)
+        text = json.dumps({"config": self.config, "progress": _to_plain(self.progress)}, allow_nan=False)
         with replacing(path, shared=False) as fresh:
-            save_file(tensors, fresh, metadata={METADATA: written})
+            save_file(flat, fresh, metadata={METADATA: text})
 
     def check(self, config: Mapping[str, Plain], path: Path, defaults: Mapping[str, Plain]) -> None:
-        """Checks that a training of this configuration may go on from it.
+        """Checks that a training with this identity may resume the checkpoint.
 
         Args:
-            config: of that training.
-            path: of the file, for the error.
-            defaults: of fields by section, for a file that was begun before there was such a field.
+            config: identity of that training.
+            path: path of the file, for the error.
+            defaults: defaults of fields by section; they stand for fields that did not exist when the file was written.
 
         Raises:
-            MmerError: if it was begun with another, naming what differs.
+            MmerError: if the identities differ; names each difference.
         """
-        mine, theirs = _flat(json.loads(json.dumps(config))), _flat(filled(self.config, defaults))
-        names = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+        requested = _flatten(json.loads(json.dumps(config)))  # as JSON stores it: a tuple becomes a list
+        stored = _flatten(filled(self.config, defaults))
+        names = sorted(name for name in requested.keys() | stored.keys() if requested.get(name) != stored.get(name))
         if names:
-            told = "; ".join(f"{name} is {mine.get(name)}, was {theirs.get(name)}" for name in names)
-            raise MmerError(f"{path} was begun with another configuration ({told}); train in a new folder or delete it")
+            differences = "; ".join(
+                f"{name}: {stored.get(name)} there, {requested.get(name)} requested" for name in names
+            )
+            raise MmerError(
+                f"{path} belongs to a different training ({differences}); train in a new folder or delete the file"
+            )
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Reads a file that `Checkpoint.save` wrote.
 
     Raises:
-        MmerError: if it cannot be read.
+        MmerError: if the file cannot be read.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            written = json.loads(file.metadata()[METADATA])
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
-        progress = TrainingState(**written["progress"])
+            content = json.loads(file.metadata()[METADATA])
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
+        stored = content["progress"]
+        progress = TrainingState(failure=stored.pop(FAILURE), **stored)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise MmerError(f"{path} is no checkpoint that can be read ({error}); delete it to train anew") from error
-    progress.curves = [EpochScores(**one) for one in written["progress"]["curves"]]
+        raise MmerError(f"{path} is not a readable checkpoint ({error}); delete it to train again") from error
+    progress.curves = [EpochScores(**scores) for scores in stored["curves"]]
     sections: dict[str, dict[str, Tensor]] = {HEAD: {}, BEST: {}, OPTIMIZER: {}}
     for name, tensor in tensors.items():
         section, _, inner = name.partition(".")
         sections[section][inner] = tensor
-    return Checkpoint(config=written["config"], progress=progress, tensors=sections)
+    return Checkpoint(config=content["config"], progress=progress, tensors=sections)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Gives the state of an optimizer as tensors by place and name."""
+    """Returns the state of an optimizer as tensors, by ``INDEX.NAME`` of a parameter and its moment."""
     states = optimizer.state_dict()["state"]
-    return {f"{place}.{name}": tensor for place, state in states.items() for name, tensor in state.items()}
+    return {f"{index}.{name}": tensor for index, state in states.items() for name, tensor in state.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Puts what `optimizer_tensors` gave into an optimizer of the same parameters."""
+    """Loads the result of `optimizer_tensors` into an optimizer of the same parameters."""
     states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        place, _, inner = name.partition(".")
-        states.setdefault(int(place), {})[inner] = tensor
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        states.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _to_plain(state: TrainingState) -> dict[str, Any]:
+    """Returns a state as plain values under the keys of the file."""
+    plain = asdict(state)
+    plain[FAILURE] = plain.pop("failure")
+    return plain
 
 
 def _digest(values: object) -> str:
     return blake2b(json.dumps(values).encode(), digest_size=16).hexdigest()
 
 
-def _flat(config: Mapping[str, Plain]) -> dict[str, Any]:
-    return {f"{section} {name}": value for section, named in config.items() for name, value in named.items()}
+def _flatten(config: Mapping[str, Plain]) -> dict[str, Any]:
+    return {f"{section}.{name}": value for section, fields in config.items() for name, value in fields.items()}

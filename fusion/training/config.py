@@ -1,7 +1,4 @@
-"""How a head is trained.
-
-The learning rate of every step: it rises in a line during the warm-up, and then takes a course.
-"""
+"""Training configuration, and the learning-rate schedule: linear warm-up, then a constant, linear or cosine shape."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,7 +9,7 @@ import torch
 from fusion.evaluation.task import MONITORS
 from fusion.training.steps import OPTIMIZERS
 
-# Course -> share of the rate that is left when a share of the steps after the warm-up is done.
+# Shape -> factor of the learning rate, from the share of the steps after the warm-up that are done.
 SCHEDULES: Mapping[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "linear": lambda done: 1.0 - done,
@@ -23,18 +20,18 @@ PRECISIONS: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-SEEDS = 2**32  # scikit-learn draws by no greater ones
+SEEDS = 2**32  # seeds are smaller: scikit-learn accepts no greater ones
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The rates of one training.
+    """The learning-rate schedule of one training.
 
     Attributes:
-        lr: the greatest rate.
-        shape: what the rate does after the warm-up, of `SCHEDULES`.
-        warmup_steps: of the warm-up.
-        steps: of the whole training, if nothing stops it early.
+        lr: maximum learning rate.
+        shape: shape of the schedule after the warm-up, a key of `SCHEDULES`.
+        warmup_steps: number of steps of the linear warm-up.
+        steps: number of steps of the whole training without early stopping.
     """
 
     lr: float
@@ -43,10 +40,10 @@ class Schedule:
     steps: int
 
     def rate(self, step: int) -> float:
-        """Gives the rate of a step, counted from 0.
+        """Returns the learning rate of a step, counted from 0.
 
         Example:
-            >>> linear = Schedule(lr=0.4, course="linear", warmup_steps=2, steps=6)
+            >>> linear = Schedule(lr=0.4, shape="linear", warmup_steps=2, steps=6)
             >>> [round(linear.rate(step), 3) for step in range(6)]
             [0.2, 0.4, 0.4, 0.3, 0.2, 0.1]
         """
@@ -57,24 +54,26 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a head is trained; the defaults are those of systems.md 1.6.
+    """The configuration of a training; docs/decisions.md#training-of-frozen-heads gives the reasons of the defaults.
 
     Attributes:
-        epochs: at most.
-        batch_size: utterances of a batch.
-        lr: greatest learning rate, reached by the warm-up.
-        schedule: ``constant`` after the warm-up, or down to 0 by the last of all epochs, ``linear`` or ``cosine``.
+        epochs: maximum number of epochs; early stopping may end sooner.
+        batch_size: number of utterances in a batch.
+        lr: maximum learning rate, reached at the end of the warm-up.
+        schedule: learning-rate schedule after the warm-up: ``constant``, or ``linear`` or ``cosine`` down to 0 at the
+            maximum number of epochs.
         optimizer: ``adamw`` or ``adam``.
-        weight_decay: of matrices; norms, biases and other vectors do not decay. ``adam`` adds it as L2 to the gradient.
-        warmup: share of all steps over which the rate rises in a line.
-        clip: greatest norm of the gradient; 0 for none.
-        patience: epochs without a better dev score after which training stops.
-        monitor: the dev score that decides: ``wf1``, ``ua``, ``wa``, ``mf1`` or ``loss``.
-        class_weights: whether rare classes of the training part weigh more.
-        label_smoothing: of the cross entropy.
-        precision: ``float32``, or ``bfloat16`` or ``float16`` for what may be computed so; scoring is float32.
-        seed: of the model: dropout, modality dropout.
-        data_seed: of random folds, of dev parts and of the order of batches.
+        weight_decay: weight decay of matrices; norms, biases and other vectors do not decay. ``adam`` adds it as L2 to
+            the gradient.
+        warmup: share of all steps in which the learning rate rises linearly, in [0, 1).
+        clip: maximum norm of the gradient; 0 for no clipping.
+        patience: number of epochs without a better development score before early stopping.
+        monitor: development score that selects the epoch: ``wf1``, ``ua``, ``wa``, ``mf1`` or ``loss``.
+        class_weights: weight each class in the loss by its inverse frequency in the training subset.
+        label_smoothing: label smoothing of the cross entropy, in [0, 1).
+        precision: precision of training: ``float32``, or mixed with ``bfloat16`` or ``float16``; scoring is in float32.
+        seed: random seed of the model: dropout and modality dropout.
+        data_seed: random seed of folds, development subsets and the order of batches.
     """
 
     epochs: int = 100

@@ -1,4 +1,4 @@
-"""Ctrl-C, and the SIGTERM of a batch system, put off until nothing is lost by them."""
+"""Deferred interrupts: the first Ctrl-C or SIGTERM of a batch system takes effect after the current batch."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-STDERR = 2
-TOLD = b"\nstopping after this batch, to go on from there; once more stops at once\n"
+STDERR = 2  # file descriptor
+MESSAGE = b"\nstopping after this batch; the same command resumes; repeat the signal to stop at once\n"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 StopRequested = Callable[[], bool]
@@ -16,35 +16,40 @@ StopRequested = Callable[[], bool]
 
 @contextmanager
 def deferred_interrupts() -> Iterator[StopRequested]:
-    """Takes the first signal for a wish to stop, which what it gives tells from then on; the second acts as ever.
+    """Records the first signal as a request to stop; restores the handlers for the second.
 
-    Signals reach the main thread alone, so in another nothing changes.
+    Signals reach the main thread only; in another thread nothing changes.
+
+    Yields:
+        A function that returns True after the first signal.
     """
-    asked = False
+    requested = False
 
-    def stopping() -> bool:
-        return asked
+    def stop_requested() -> bool:
+        return requested
 
     if threading.current_thread() is not threading.main_thread():
-        yield stopping
+        yield stop_requested
         return
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        with suppress(OSError):  # nobody may be there to read it
-            os.write(STDERR, TOLD)  # no print: the signal may have come in the midst of one
-        for one, handler in before.items():
-            signal.signal(one, handler)
+    def request(number: int, frame: FrameType | None) -> None:
+        nonlocal requested
+        requested = True
+        with suppress(OSError):  # stderr may be closed
+            os.write(STDERR, MESSAGE)  # not print: the signal may arrive inside one
+        restore()
 
-    before = {one: signal.signal(one, ask) for one in SIGNALS}
+    def restore() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    handlers = {number: signal.signal(number, request) for number in SIGNALS}
     try:
-        yield stopping
+        yield stop_requested
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        restore()
 
 
 def never_stop() -> bool:
-    """Says that nobody wants to stop."""
+    """Returns False: no stop is requested."""
     return False

@@ -1,9 +1,11 @@
-"""Trains one head on one fold: warm-up, clipping, early stopping on dev, and a state that survives a kill.
+"""Training loop: trains one head on one fold, with early stopping and a checkpoint that can be resumed.
 
-Nothing here is ever given the test subset of a fold; `fusion.training.evaluate.predict_probabilities` is for that.
-Everything random follows from the two seeds and the step, and nothing from global generators.
+The code of this module never receives the test subset of a fold (docs/decisions.md#c-2);
+`fusion.training.evaluate.predict_probabilities` scores it. All random draws depend on the two seeds and the step only,
+never on global generators.
 
-The course of a training, whichever engine runs it: its batches, its rates, its best epoch and its end.
+The stacked trainer of grids shares `epoch_batches`, `schedule_of` and `record_epoch`: batches, learning rate, best
+epoch and stopping are the same for every engine.
 """
 
 import time
@@ -24,8 +26,19 @@ from fusion.data.memory import peak_memory, watch_peak
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.head import Batch, Head
 from fusion.nn.dropout import seed_dropout, set_step
-from fusion.training import checkpoint as kept
-from fusion.training.checkpoint import Checkpoint, EpochScores, TrainingState, training_defaults, training_identity
+from fusion.training.checkpoint import (
+    BEST,
+    HEAD,
+    OPTIMIZER,
+    Checkpoint,
+    EpochScores,
+    TrainingState,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    training_defaults,
+    training_identity,
+)
 from fusion.training.config import PRECISIONS, Schedule, TrainConfig
 from fusion.training.evaluate import dev_scores, is_better, predict_logits
 from fusion.training.interrupt import StopRequested, never_stop
@@ -39,25 +52,27 @@ from fusion.training.steps import (
     total_loss,
 )
 
-__all__ = ["TrainConfig", "TrainedModel", "train_fold"]
-SAVE_EVERY_S = 60.0  # what a kill costs at most, and rare enough that writing takes no part of the time
+SAVE_EVERY_S = 60.0  # the most that a kill loses; the time to write a checkpoint is negligible
 
 
-def epoch_batches(train: Indices, costs: Indices, config: TrainConfig, *, epoch: int) -> list[Indices]:
-    """Gives the utterances of each batch of an epoch.
+def epoch_batches(train: Indices, lengths: Indices, config: TrainConfig, *, epoch: int) -> list[Indices]:
+    """Returns the utterances of each batch of an epoch.
 
     Args:
-        train: the utterances to learn from, ``(n,)``.
-        costs: how long each of them is, ``(n,)``.
-        config: of the training; its batch size and data seed count.
-        epoch: counted from 1.
+        train: utterances of the training subset, int64 ``(n,)``.
+        lengths: length of each of them in rows, int64 ``(n,)``.
+        config: training configuration; its batch size and data seed matter.
+        epoch: number of the epoch, counted from 1.
+
+    Returns:
+        Positions among all utterances of the cache, int64 ``(batch,)`` for each batch.
     """
-    places = training_batches(costs, batch_size=config.batch_size, data_seed=config.data_seed, epoch=epoch)
-    return [train[batch] for batch in places]
+    batches = training_batches(lengths, batch_size=config.batch_size, data_seed=config.data_seed, epoch=epoch)
+    return [train[batch] for batch in batches]
 
 
 def schedule_of(config: TrainConfig, batches: int) -> Schedule:
-    """Gives the learning rate of every step, where an epoch has so many batches."""
+    """Returns the learning-rate schedule of a training with so many batches in an epoch."""
     steps = config.epochs * batches
     return Schedule(lr=config.lr, shape=config.schedule, warmup_steps=round(config.warmup * steps), steps=steps)
 
@@ -65,28 +80,38 @@ def schedule_of(config: TrainConfig, batches: int) -> Schedule:
 def record_epoch(
     progress: TrainingState, scores: EpochScores, config: TrainConfig, task: Task = CLASSIFICATION
 ) -> bool:
-    """Adds an epoch to those that are complete, and sees whether it was the last; tells whether it is the best."""
+    """Records a complete epoch, and applies early stopping.
+
+    Args:
+        progress: progress of the training; updated in place.
+        scores: losses and scores of the epoch.
+        config: training configuration; its epochs, patience and monitor matter.
+        task: task that compares scores.
+
+    Returns:
+        True if the epoch is the best so far.
+    """
     progress.curves.append(scores)
     progress.epoch, progress.batch, progress.sums = scores.epoch, 0, {}
     best = progress.curves[max(0, progress.best_epoch - 1)]
     better = not progress.best_epoch or is_better(scores.dev, best.dev, config.monitor, task)
     if better:
         progress.best_epoch = scores.epoch
-    waited = scores.epoch - progress.best_epoch
-    progress.finished = scores.epoch >= config.epochs or waited >= config.patience
+    without_gain = scores.epoch - progress.best_epoch
+    progress.finished = scores.epoch >= config.epochs or without_gain >= config.patience
     return better
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedModel:
-    """What training gave.
+    """A trained model: weights of the best epoch, curves and cost.
 
     Attributes:
-        best_epoch: the epoch with the best dev score, counted from 1.
-        curves: of every epoch.
-        weights: of the best epoch, on the CPU, by name.
-        seconds: spent in training, over all runs that it took.
-        peak_bytes: of tensors on a GPU, of the whole process on a CPU.
+        best_epoch: epoch with the best development score, counted from 1.
+        curves: losses and scores of every epoch.
+        weights: weights of the best epoch, on the CPU, by name.
+        seconds: training time, over all resumed runs.
+        peak_bytes: peak memory: of tensors on a GPU, of the whole process on a CPU.
     """
 
     best_epoch: int
@@ -97,7 +122,7 @@ class TrainedModel:
 
     @property
     def dev(self) -> Mapping[str, float]:
-        """The dev scores of the best epoch."""
+        """The development scores of the best epoch."""
         return self.curves[self.best_epoch - 1].dev
 
 
@@ -114,23 +139,24 @@ def train_fold(
     on_epoch: Callable[[EpochScores], None] | None = None,
     stopping: StopRequested = never_stop,
 ) -> TrainedModel:
-    """Trains a head on one part of a fold and chooses the epoch on another; the head ends with those weights.
+    """Trains a head and selects its best epoch; the head ends with the weights of that epoch.
 
     Args:
-        head: built and prepared; it moves to the device of the source.
-        source: of the features.
-        train: the utterances to learn from.
-        dev: the utterances to choose on.
-        config: how.
-        task: task with the loss and the dev scores.
-        checkpoint: file for the state; one that is there is gone on from.
-        save_every_s: how often the state is written, at most; 0 for after every batch. The end is always written.
-        on_epoch: told of every epoch.
-        stopping: asked after every batch whether to write the state and stop.
+        head: built and prepared head; it moves to the device of the source.
+        source: source of the features.
+        train: utterances of the training subset, int64 ``(n,)``.
+        dev: utterances of the development subset, int64 ``(n,)``.
+        config: training configuration.
+        task: task that defines loss and scores.
+        checkpoint: file of the checkpoint; an existing one is resumed.
+        save_every_s: minimum number of seconds between two writes of the checkpoint; 0 writes it after every batch. The
+            end of the training is always written.
+        on_epoch: called after every epoch.
+        stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
 
     Raises:
-        KeyboardInterrupt: if it was told to stop.
-        MmerError: if a loss is not finite, with batch and epoch; or if the checkpoint is of another configuration or
+        KeyboardInterrupt: if `stopping` returned True.
+        MmerError: if a loss is not finite (names batch and epoch), or the checkpoint belongs to a different training or
             cannot be read or written.
     """
     watch_peak(source.device)
@@ -154,7 +180,7 @@ def train_fold(
 
 
 class _Training:
-    """One training under way."""
+    """A training in progress."""
 
     def __init__(
         self,
@@ -175,52 +201,57 @@ class _Training:
         seed_dropout(head, config.seed)
         self.optimizer = build_optimizer(head, name=config.optimizer, lr=config.lr, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(source.device.type, enabled=config.precision == "float16")
-        self.by_class: Tensor | None = None
-        self.costs = source.lengths(train, head.training_reads)
-        self.schedule = schedule_of(config, len(self._groups(1)))
-        self.described = training_identity(head, source, train, dev, config)
+        self.by_class: Tensor | None = None  # known after the first forward pass, which shows the number of classes
+        self.lengths = source.lengths(train, head.training_reads)
+        self.schedule = schedule_of(config, len(self._batches(1)))
+        self.identity = training_identity(head, source, train, dev, config)
         self.progress, self.best = TrainingState(), dict[str, Tensor]()
-        self.counted = self.saved = time.monotonic()
+        self.timed = self.saved = time.monotonic()
 
     def resume(self, path: Path) -> None:
-        """Goes on from a file, unless it says that there is no going on."""
-        found = kept.load_checkpoint(path)
-        found.check(self.described, path, training_defaults(self.head))
-        if found.progress.failure:
-            raise MmerError(f"{found.progress.failure}; delete {path} to train it anew")
-        self.progress, self.best = found.progress, dict(found.tensors[kept.BEST])
-        if not found.progress.finished:
-            self.head.load_state_dict(found.tensors[kept.HEAD])
-            kept.restore_optimizer(self.optimizer, found.tensors[kept.OPTIMIZER])
-            self.scaler.load_state_dict(found.progress.scaler)
+        """Loads a checkpoint.
+
+        Raises:
+            MmerError: if it cannot be read, belongs to a different training, or that training has failed.
+        """
+        checkpoint = load_checkpoint(path)
+        checkpoint.check(self.identity, path, training_defaults(self.head))
+        progress = checkpoint.progress
+        if progress.failure:
+            raise MmerError(f"{progress.failure}; delete {path} to train the model again")
+        self.progress, self.best = progress, dict(checkpoint.tensors[BEST])
+        if not progress.finished:
+            self.head.load_state_dict(checkpoint.tensors[HEAD])
+            restore_optimizer(self.optimizer, checkpoint.tensors[OPTIMIZER])
+            self.scaler.load_state_dict(progress.scaler)
 
     def epoch(self) -> EpochScores:
-        """Trains on all batches that are left of an epoch, scores dev, and keeps the weights if they are the best."""
+        """Trains the rest of an epoch, scores the development subset and keeps the best weights."""
         record = LossRecord(self.progress.epoch + 1, self.progress.sums)
         try:
             self._train(record)
             record.flush()
-            scores = self._scored(record)
+            scores = self._score_dev(record)
         except LossNotFinite as error:
-            raise self._stopped(error) from error
+            raise self._record_failure(error) from error
         self._finish_epoch(scores)
         return scores
 
     def _train(self, record: LossRecord) -> None:
         self.head.train()
-        groups = self._groups(self.progress.epoch + 1)[self.progress.batch :]
-        with closing(self.source.batches(groups, self.head.training_reads)) as batches:
+        remaining = self._batches(self.progress.epoch + 1)[self.progress.batch :]
+        with closing(self.source.batches(remaining, self.head.training_reads)) as batches:
             for batch in batches:
                 losses = self._step(batch)
                 self.progress.step += 1
                 self.progress.batch += 1
                 record.add(self.progress.batch, losses)
-                stopping = self.stopping()
-                if stopping or time.monotonic() - self.saved >= self.save_every_s:
+                stop_requested = self.stopping()
+                if stop_requested or time.monotonic() - self.saved >= self.save_every_s:
                     record.flush()
                     self.progress.sums = record.sums
                     self._save()
-                if stopping:
+                if stop_requested:
                     raise KeyboardInterrupt
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
@@ -234,11 +265,10 @@ class _Training:
         if config.class_weights and self.by_class is None:
             weights = self.task.balance(self.source.labels[self.train], output.logits.shape[1])
             self.by_class = weights.to(output.logits.device)
-        by_loss = self.head.config.loss_weights
         losses = total_loss(
             output,
             batch.labels,
-            by_loss,
+            self.head.config.loss_weights,
             by_class=self.by_class,
             smoothing=config.label_smoothing,
             task=self.task,
@@ -246,7 +276,7 @@ class _Training:
         optimizer_step(losses[TOTAL], self.head, self.optimizer, self.scaler, clip=config.clip)
         return losses
 
-    def _scored(self, record: LossRecord) -> EpochScores:
+    def _score_dev(self, record: LossRecord) -> EpochScores:
         logits = predict_logits(self.head, self.source, self.dev)
         if not logits.isfinite().all():
             raise LossNotFinite(f"the logits of dev are not finite after epoch {record.epoch}")
@@ -259,30 +289,29 @@ class _Training:
         if self.progress.finished or time.monotonic() - self.saved >= self.save_every_s:
             self._save()
 
-    def _stopped(self, error: LossNotFinite) -> MmerError:
-        """Keeps the last good weights, those of the best epoch, and says where."""
+    def _record_failure(self, error: LossNotFinite) -> MmerError:
+        """Writes the failure and the weights of the best epoch, the last good ones; returns the error to raise."""
         best = self.progress.best_epoch
         bad = find_nonfinite_feature(self.source, np.concatenate([self.train, self.dev]), self.head.training_reads)
         self.progress.failure = explain_divergence(error, self.config, bad)
         if self.path is not None:
-            where = f"the weights of epoch {best} are in {self.path}" if best else "no weights are kept"
-            self.progress.failure += f"; {where}"
+            kept = f"the weights of epoch {best} are in {self.path}" if best else "no weights are kept"
+            self.progress.failure += f"; {kept}"
         self._save()
         return MmerError(self.progress.failure)
 
     def _save(self) -> None:
         now = time.monotonic()
-        self.progress.seconds += now - self.counted
-        self.counted = self.saved = now
+        self.progress.seconds += now - self.timed
+        self.timed = self.saved = now
         if self.path is None:
             return
-        tensors = {kept.BEST: self.best}
+        tensors = {BEST: self.best}
         if not self.progress.finished and not self.progress.failure:
-            tensors[kept.HEAD] = self.head.state_dict()
-            tensors[kept.OPTIMIZER] = kept.optimizer_tensors(self.optimizer)
+            tensors[HEAD] = self.head.state_dict()
+            tensors[OPTIMIZER] = optimizer_tensors(self.optimizer)
             self.progress.scaler = self.scaler.state_dict()
-        Checkpoint(config=self.described, progress=self.progress, tensors=tensors).save(self.path)
+        Checkpoint(config=self.identity, progress=self.progress, tensors=tensors).save(self.path)
 
-    def _groups(self, epoch: int) -> list[Indices]:
-        """Gives the utterances of each batch of an epoch."""
-        return epoch_batches(self.train, self.costs, self.config, epoch=epoch)
+    def _batches(self, epoch: int) -> list[Indices]:
+        return epoch_batches(self.train, self.lengths, self.config, epoch=epoch)

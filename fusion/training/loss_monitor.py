@@ -1,6 +1,7 @@
-"""Keeps the losses of an epoch without making the device wait at every batch, and notices one that is not finite.
+"""Loss monitor: sums the losses of an epoch, detects a loss that is not finite, and explains it.
 
-Why a training stopped: features that are no numbers, or a rate that is too high.
+Losses stay on the device and are checked every `LOOK_EVERY` batches, because each check makes a GPU wait. A loss
+that is not finite results from features that are not finite or from a learning rate that is too high.
 """
 
 import math
@@ -17,8 +18,8 @@ from fusion.data.features import BatchSource
 from fusion.training.config import TrainConfig
 from fusion.training.evaluate import SCORING_BATCH
 
-Sums = dict[str, tuple[float, int]]
-LOOK_EVERY = 50  # batches: each look makes a GPU wait
+Sums = dict[str, tuple[float, int]]  # loss name -> sum and count
+LOOK_EVERY = 50  # batches
 
 
 class LossNotFinite(MmerError):
@@ -26,12 +27,12 @@ class LossNotFinite(MmerError):
 
 
 def explain_divergence(error: LossNotFinite, config: TrainConfig, bad: str) -> str:
-    """Says why a loss is not finite, and the way out.
+    """Returns a message that explains why a loss is not finite, with a remedy.
 
     Args:
-        error: that stopped a training.
-        config: of the training.
-        bad: what `find_nonfinite_feature` says of what was trained and scored on.
+        error: error that stopped the training.
+        config: configuration of the training.
+        bad: result of `find_nonfinite_feature` for the training and development subsets.
     """
     if bad:
         return f"{error}; {bad}"
@@ -40,7 +41,16 @@ def explain_divergence(error: LossNotFinite, config: TrainConfig, bad: str) -> s
 
 
 def find_nonfinite_feature(source: BatchSource, indices: Indices, roles: Collection[str]) -> str:
-    """Names the first utterance with a feature that is not finite, and its stream; empty if there is none."""
+    """Returns a message that names the first utterance with a feature that is not finite, and its stream.
+
+    Args:
+        source: source of the features.
+        indices: utterances to check, int64 ``(n,)``.
+        roles: roles to check.
+
+    Returns:
+        The message; empty if all features are finite.
+    """
     groups = [indices[group] for group in scoring_batches(source.lengths(indices, roles), batch_size=SCORING_BATCH)]
     for group, batch in zip(groups, source.batches(groups, roles), strict=True):
         for role, rows in batch.features.items():
@@ -54,49 +64,53 @@ class LossRecord:
     """The losses of one epoch.
 
     Args:
-        epoch: counted from 1, for messages.
-        sums: sum and count of each loss over the batches that were looked at before, by name.
+        epoch: number of the epoch, counted from 1, for messages.
+        sums: sum and count of each loss over the batches that were checked before a resume, by name.
     """
 
     def __init__(self, epoch: int, sums: Sums) -> None:
         self.epoch = epoch
         self.sums = dict(sums)
-        self._waiting: list[tuple[int, Mapping[str, Tensor]]] = []
+        self._pending: list[tuple[int, Mapping[str, Tensor]]] = []
 
     @property
     def means(self) -> dict[str, float]:
-        """Mean of each loss over the batches that had it, as far as they were looked at."""
+        """Mean of each loss over the checked batches that have it."""
         return {name: total / count for name, (total, count) in self.sums.items()}
 
     def add(self, batch: int, losses: Mapping[str, Tensor]) -> None:
-        """Notes the losses of a batch, scalars by name; looks at them now and then.
+        """Adds the losses of a batch; checks the pending losses every `LOOK_EVERY` batches.
+
+        Args:
+            batch: number of the batch, counted from 1.
+            losses: scalars by name.
 
         Raises:
-            LossNotFinite: if one of those looked at is infinite or not a number, naming batch and epoch.
+            LossNotFinite: if a checked loss is infinite or not a number; names batch and epoch.
         """
-        self._waiting.append((batch, {name: loss.detach() for name, loss in losses.items()}))
-        if len(self._waiting) >= LOOK_EVERY:
+        self._pending.append((batch, {name: loss.detach() for name, loss in losses.items()}))
+        if len(self._pending) >= LOOK_EVERY:
             self.flush()
 
     def flush(self) -> None:
-        """Adds all that was noted to the sums.
+        """Checks the pending losses and adds them to the sums.
 
         Raises:
-            LossNotFinite: if a loss is infinite or not a number, naming batch and epoch.
+            LossNotFinite: if a loss is infinite or not a number; names batch and epoch.
         """
-        if not self._waiting:
+        if not self._pending:
             return
-        noted = [(batch, name) for batch, losses in self._waiting for name in losses]
-        values = torch.stack([loss.float() for _, losses in self._waiting for loss in losses.values()]).tolist()
-        self._waiting.clear()
-        for (batch, name), value in zip(noted, values, strict=True):
+        keys = [(batch, name) for batch, losses in self._pending for name in losses]
+        values = torch.stack([loss.float() for _, losses in self._pending for loss in losses.values()]).tolist()
+        self._pending.clear()
+        for (batch, name), value in zip(keys, values, strict=True):
             self.count(batch, name, value)
 
     def count(self, batch: int, name: str, value: float) -> None:
         """Adds one loss of a batch to its sum.
 
         Raises:
-            LossNotFinite: if it is infinite or not a number, naming batch and epoch.
+            LossNotFinite: if the loss is infinite or not a number; names batch and epoch.
         """
         if not math.isfinite(value):
             raise LossNotFinite(f"the loss {name} is {value} in batch {batch} of epoch {self.epoch}")

@@ -1,4 +1,4 @@
-"""What one step of training is made of: the loss, the modalities taken away, the optimizer and its rate."""
+"""One training step: modality dropout, total loss, optimizer, learning rate and gradient clipping."""
 
 from collections.abc import Mapping
 
@@ -12,22 +12,29 @@ from fusion.head import AUDIO, TEXT, Batch, HeadOutput
 
 OPTIMIZERS: Mapping[str, type[torch.optim.Adam]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 TOTAL = "total"
-TARGETS = frozenset({"chars"})  # what a loss compares with is no input, and stays when its modality is taken away
-MODALITY_DROPOUT = 0xD20  # keeps these draws apart from those of batches
+TARGETS = frozenset({"chars"})  # roles that are targets of a loss; modality dropout keeps them
+MODALITY_DROPOUT = 0xD20  # part of the random seed: separates these draws from those of batches
 
 
 def build_optimizer(head: nn.Module, *, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Builds ``adamw``, which decays weights apart from their gradient, or ``adam``, which adds L2 to it.
+    """Builds the optimizer of the trainable parameters.
 
-    Norms, biases and other vectors do not decay. Fused: on a CPU 5 times as fast as the default for 40 matrices 768
-    wide, 20 times for 64 wide.
+    ``adamw`` decays weights separately from the gradient, ``adam`` adds L2 to the gradient. Norms, biases and other
+    vectors do not decay. The optimizer is fused: on a CPU this is 5 times as fast as the default for 40 matrices of
+    width 768, and 20 times for width 64.
+
+    Args:
+        head: head to train.
+        name: ``adamw`` or ``adam``.
+        lr: learning rate.
+        weight_decay: weight decay of matrices.
     """
     trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [one for one in trained if one.ndim > 1], "weight_decay": weight_decay},
-        {"params": [one for one in trained if one.ndim <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    fused = all(one.device.type in {"cpu", "cuda"} for one in trained)
+    fused = all(parameter.device.type in {"cpu", "cuda"} for parameter in trained)
     return OPTIMIZERS[name]([group for group in groups if group["params"]], lr=lr, fused=fused)
 
 
@@ -46,18 +53,19 @@ def total_loss(
     smoothing: float = 0.0,
     task: Task = CLASSIFICATION,
 ) -> dict[str, Tensor]:
-    """Gives what the loss is made of, and last the one to minimize.
+    """Computes the loss to minimize and its terms.
 
     Args:
-        output: of a head.
-        labels: int64 ``(batch,)``.
-        weights: of the auxiliary losses; the main loss has weight 1.
+        output: output of a head.
+        labels: class of each utterance, int64 ``(batch,)``.
+        weights: weights of the auxiliary losses by name; the main loss has weight 1.
         by_class: weight of each class in the main loss, ``(classes,)``.
-        smoothing: of the labels.
+        smoothing: label smoothing in [0, 1).
         task: task that defines the main loss.
 
     Returns:
-        Scalars by name: the main loss, such as ``cross_entropy``, the auxiliary ones, unweighted, and ``total``.
+        Scalars by name: the main loss such as ``cross_entropy``, the unweighted auxiliary losses, and last ``total``,
+        the loss to minimize.
     """
     main = task.loss(output.logits, labels, weights=by_class, smoothing=smoothing)
     total = main
@@ -69,7 +77,15 @@ def total_loss(
 def optimizer_step(
     loss: Tensor, head: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, clip: float
 ) -> None:
-    """Takes one step down a loss, the norm of its gradient clipped; 0 for no clipping."""
+    """Updates the parameters by one step on a loss.
+
+    Args:
+        loss: scalar to minimize.
+        head: head to train.
+        optimizer: optimizer of its parameters.
+        scaler: gradient scaler of float16.
+        clip: maximum norm of the gradient; 0 for no clipping.
+    """
     optimizer.zero_grad()
     torch.autograd.backward(scaler.scale(loss))
     if clip:
@@ -80,15 +96,16 @@ def optimizer_step(
 
 
 def modality_dropout(batch: Batch, rate: float, *, seed: int, step: int) -> Batch:
-    """Takes one of two modalities away from some utterances (C-3 of systems.md), drawn from (seed, step) alone.
+    """Removes one of two modalities from random utterances of a batch (docs/decisions.md#c-3).
 
-    An utterance that has only one keeps it. Targets of losses, such as characters, stay.
+    The draws depend on (seed, step) only. An utterance with a single modality keeps it. Targets of losses, such as
+    characters, stay.
 
     Args:
-        batch: of training.
-        rate: how often.
-        seed: of the model.
-        step: of training.
+        batch: training batch.
+        rate: probability that an utterance loses a modality, in [0, 1).
+        seed: random seed of the model.
+        step: number of the training step.
     """
     if not rate:
         return batch
@@ -97,15 +114,15 @@ def modality_dropout(batch: Batch, rate: float, *, seed: int, step: int) -> Batc
         return batch
     both = _present(batch, roles[AUDIO]) & _present(batch, roles[TEXT])
     draws = np.random.default_rng([seed, step, MODALITY_DROPOUT]).random((2, len(batch)))
-    chosen, audio = torch.from_numpy(np.stack([draws[0] < rate, draws[1] < 0.5])).to(both.device)
-    for modality, absent in ((AUDIO, both & chosen & audio), (TEXT, both & chosen & ~audio)):
+    dropped, drops_audio = torch.from_numpy(np.stack([draws[0] < rate, draws[1] < 0.5])).to(both.device)
+    for modality, absent in ((AUDIO, both & dropped & drops_audio), (TEXT, both & dropped & ~drops_audio)):
         for role in roles[modality]:
             batch = batch.without(role, absent)
     return batch
 
 
 def _modality(role: str) -> str:
-    """Tells to which modality a role belongs, views included; targets to none."""
+    """Returns the modality of a role or of its augmented view; empty for a target."""
     kind = role.partition(".")[0]
     if kind in TARGETS:
         return ""

@@ -27,8 +27,9 @@ def found(case: Case = CASE, layout: Placement = STACK, **steps: Sequence[float]
     """What was measured, by the seconds of the usual practice, of one after another and of a stack."""
     names = {"usual": USUAL, "alone": RESIDENT, "stack": str(STACK)}
     every = {names[arm]: [taken(one) for one in seconds] for arm, seconds in steps.items()}
-    trial = Calibration(placement=layout, rates={ALONE: 1.0, layout: 2.0})
-    return Found(case=case, taken=every, trial=trial, trial_s=1.0)
+    return Found(
+        case=case, taken=every, trial=Calibration(placement=layout, rates={ALONE: 1.0, layout: 2.0}), trial_s=1.0
+    )
 
 
 def test_all_of_our_arms_train_the_same_models(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_a_sound_cache_has_no_problem(toy: tuple[Path, StreamPlan]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "value", "id", "told"),
+    ("name", "row", "value", "id", "message"),
     [
         ("values", 4, b"\xff", "b", "checksum differs"),
         ("checksum", 0, b"\xff", "a", "checksum differs"),
@@ -34,12 +34,12 @@ def test_a_sound_cache_has_no_problem(toy: tuple[Path, StreamPlan]) -> None:
     ],
 )
 def test_damage_is_found_and_named(  # noqa: PLR0917 - one argument per column
-    toy: tuple[Path, StreamPlan], name: str, row: int, value: bytes, id: str, told: str
+    toy: tuple[Path, StreamPlan], name: str, row: int, value: bytes, id: str, message: str
 ) -> None:
     poke(toy[0], name, row, value)
     (problem,) = verify(FeatureCache(toy[0]))
     assert (problem.stream, problem.id) == ("enc", id)
-    assert told in problem.problem
+    assert message in problem.problem
 
 
 def test_nan_is_found_even_with_a_right_checksum(toy: tuple[Path, StreamPlan]) -> None:
@@ -59,16 +59,16 @@ def _swapped_offsets(file: h5py.File) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"), [(_other_key, "does not belong to its spec"), (_swapped_offsets, "do not divide 10 rows")]
+    ("damage", "message"), [(_other_key, "does not belong to its spec"), (_swapped_offsets, "do not divide 10 rows")]
 )
 def test_damage_of_a_whole_stream_is_found(
-    toy: tuple[Path, StreamPlan], damage: Callable[[h5py.File], None], told: str
+    toy: tuple[Path, StreamPlan], damage: Callable[[h5py.File], None], message: str
 ) -> None:
     with h5py.File(toy[0], "r+") as file:
         damage(file)
     (problem,) = verify(FeatureCache(toy[0]))
     assert (problem.stream, problem.id) == ("enc", "")
-    assert told in problem.problem
+    assert message in problem.problem
 
 
 def test_changed_and_missing_recordings_are_found(toy: tuple[Path, StreamPlan]) -> None:
@@ -79,7 +79,7 @@ def test_changed_and_missing_recordings_are_found(toy: tuple[Path, StreamPlan]) 
         "d": "missing",
     }
     found = verify_recordings(cache, lambda utterance, stream: digests[utterance.id])
-    assert [(one.id, one.problem) for one in found] == [
+    assert [(problem.id, problem.problem) for problem in found] == [
         ("b", "the recording is not the one that was featurized"),
         ("d", "missing"),
     ]

@@ -36,10 +36,10 @@ def test_what_is_neutral_in_emotion_is_neutral_in_sentiment() -> None:
         assert MELD_SENTIMENTS[split]["positive"] >= emotions["joy"]
 
 
-@pytest.mark.parametrize("defect", [one for clips in BROKEN_CLIPS.values() for one in clips.values()], ids=str)
+@pytest.mark.parametrize("defect", [defect for clips in BROKEN_CLIPS.values() for defect in clips.values()], ids=str)
 def test_a_defect_leaves_room_for_the_reason_of_the_failure(defect: Defect) -> None:
-    told = f"truncated: 123456789 of 123456789 bytes; {defect}"
-    assert reason_bytes(told).decode() == told
+    message = f"truncated: 123456789 of 123456789 bytes; {defect}"
+    assert reason_bytes(message).decode() == message
     assert "issue" in defect.source
 
 

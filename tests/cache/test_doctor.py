@@ -8,7 +8,7 @@ from cache.store import FeatureCache
 from cache.utterance import Utterance
 from tests.support.toys import commit, plan_for
 
-# systems.md 1.5, happy and excited apart in any way
+# published counts (docs/decisions.md#class-counts); happy and excited are divided arbitrarily
 IEMOCAP = {
     "1": {"ang": 229, "hap": 135, "exc": 143, "neu": 384, "sad": 194, "xxx": 7},
     "2": {"ang": 137, "hap": 117, "exc": 210, "neu": 362, "sad": 197},
@@ -27,10 +27,10 @@ def examined(tmp_path: Path, corpus: str, utterances: list[Utterance]) -> dict[s
 
 def iemocap() -> list[Utterance]:
     return [
-        Utterance(id=f"{session}-{label}-{place}", session=session, label=label)
+        Utterance(id=f"{session}-{label}-{index}", session=session, label=label)
         for session, labels in IEMOCAP.items()
         for label, count in labels.items()
-        for place in range(count)
+        for index in range(count)
     ]
 
 
@@ -39,12 +39,16 @@ def test_iemocap_as_published_does_not_differ(tmp_path: Path) -> None:
     assert found["four classes (ang, hap + exc, neu, sad)"].found == 5531
     assert found["session 3, four classes"].found == 1151
     assert found["session 5, hap"].found == 442
-    assert [name for name, one in found.items() if one.differs] == ["turns", "committed in enc"]
+    assert [name for name, finding in found.items() if finding.differs] == ["turns", "committed in enc"]
 
 
 def test_a_lost_turn_of_iemocap_shows_in_its_session_and_class(tmp_path: Path) -> None:
     found = examined(tmp_path, "iemocap", iemocap()[1:])
-    differing = {name: one.found for name, one in found.items() if one.differs and name.startswith(("session", "four"))}
+    differing = {
+        name: finding.found
+        for name, finding in found.items()
+        if finding.differs and name.startswith(("session", "four"))
+    }
     assert differing == {
         "four classes (ang, hap + exc, neu, sad)": 5530,
         "session 1, four classes": 1084,
@@ -56,16 +60,16 @@ def ravdess(actors: int = 24) -> list[Utterance]:
     labels = ["calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
     per_actor = [*repeat("neutral", 4), *chain.from_iterable(repeat(label, 8) for label in labels)]
     return [
-        Utterance(id=f"{actor}-{place}", speaker=f"{actor:02}", label=label, channel="speech", duration_s=3.5)
+        Utterance(id=f"{actor}-{index}", speaker=f"{actor:02}", label=label, channel="speech", duration_s=3.5)
         for actor in range(1, actors + 1)
-        for place, label in enumerate(per_actor)
+        for index, label in enumerate(per_actor)
     ]
 
 
 def test_ravdess_as_published_does_not_differ(tmp_path: Path) -> None:
     found = examined(tmp_path, "ravdess", ravdess())
     assert found["speech recordings"] == Finding("speech recordings", 1440, 1440)
-    assert [name for name, one in found.items() if one.differs] == ["committed in enc"]
+    assert [name for name, finding in found.items() if finding.differs] == ["committed in enc"]
 
 
 def test_an_actor_with_too_few_recordings_is_named(tmp_path: Path) -> None:
@@ -74,7 +78,7 @@ def test_an_actor_with_too_few_recordings_is_named(tmp_path: Path) -> None:
     assert found["speech recordings"].detail == "actor 24 has 59"
 
 
-MELD = [  # dialogues, emotions (systems.md 1.5) and sentiments of each split
+MELD = [  # dialogues, emotions and sentiments of each published split
     ("train", 1038, [4710, 1205, 268, 683, 1743, 271, 1109], [4710, 2334, 2945]),
     ("dev", 114, [470, 150, 40, 111, 163, 22, 153], [470, 233, 406]),
     ("test", 280, [1256, 281, 50, 208, 402, 68, 345], [1256, 521, 833]),
@@ -86,10 +90,10 @@ SENTIMENTS = ("neutral", "positive", "negative")
 def meld() -> list[Utterance]:
     return [
         Utterance(
-            id=f"{split}_{place}", split=split, dialogue=f"{split}_dia{place % dialogues}", label=label, sentiment=mood
+            id=f"{split}_{index}", split=split, dialogue=f"{split}_dia{index % dialogues}", label=label, sentiment=mood
         )
         for split, dialogues, emotions, moods in MELD
-        for place, (label, mood) in enumerate(
+        for index, (label, mood) in enumerate(
             zip(
                 chain.from_iterable(map(repeat, EMOTIONS, emotions)),
                 chain.from_iterable(map(repeat, SENTIMENTS, moods)),
@@ -103,12 +107,12 @@ def test_meld_as_published_does_not_differ(tmp_path: Path) -> None:
     found = examined(tmp_path, "meld", meld())
     assert [found[f"{split}, utterances"].found for split in ("train", "dev", "test")] == [9989, 1109, 2610]
     assert found["train, dialogues"].detail.startswith("the paper prints 1,039")
-    assert [name for name, one in found.items() if one.differs] == ["committed in enc"]
+    assert [name for name, finding in found.items() if finding.differs] == ["committed in enc"]
 
 
 def test_a_lost_turn_of_meld_shows_in_its_split_emotion_and_sentiment(tmp_path: Path) -> None:
     found = examined(tmp_path, "meld", meld()[:-1])
-    assert {name: one.found for name, one in found.items() if one.differs} == {
+    assert {name: finding.found for name, finding in found.items() if finding.differs} == {
         "utterances": 13_707,
         "test, utterances": 2609,
         "test, anger": 344,
@@ -143,13 +147,15 @@ def test_other_corpora_are_counted_without_a_verdict(tmp_path: Path) -> None:
     assert (found["label x"].found, found["label (no label)"].found) == (1, 1)
     assert found["longer than 30 s"].detail == "a 31.0 s"
     assert found["shorter than 0.4 s"].detail == "b 0.10 s"
-    assert not any(one.differs for name, one in found.items() if name != "committed in enc")
+    assert not any(finding.differs for name, finding in found.items() if name != "committed in enc")
 
 
 def test_twin_recordings_are_named(toy: tuple[Path, StreamPlan]) -> None:
     path, plan = toy
     commit(path, plan, [0])
-    assert not [one for one in examine(FeatureCache(path)) if one.what.startswith("groups") and one.found]
+    assert not [
+        finding for finding in examine(FeatureCache(path)) if finding.what.startswith("groups") and finding.found
+    ]
     from cache.layout import read_layout
 
     region = read_layout(path).streams["enc"].regions["input_digest"]
@@ -158,5 +164,5 @@ def test_twin_recordings_are_named(toy: tuple[Path, StreamPlan]) -> None:
         digest = file.read(16)
         file.seek(region.offset + 3 * 16)
         file.write(digest)
-    (twins,) = [one for one in examine(FeatureCache(path)) if one.what.startswith("groups")]
+    (twins,) = [finding for finding in examine(FeatureCache(path)) if finding.what.startswith("groups")]
     assert (twins.found, twins.detail) == (1, "a = d")

@@ -31,12 +31,12 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
 def test_no_room_is_told_whoever_says_it(tmp_path: Path, number: int) -> None:
     spelt_out = SafetensorError(f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})")
     for error in (OSError(number, os.strerror(number)), spelt_out):
-        with pytest.raises(DiskFull, match="no room left while writing to"), writable(tmp_path):
+        with pytest.raises(DiskFull, match="no space left while writing to"), writable(tmp_path):
             raise error
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError("of no number"), "of no number"),
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), "Permission denied"),
@@ -46,7 +46,7 @@ def test_no_room_is_told_whoever_says_it(tmp_path: Path, number: int) -> None:
         ),
     ],
 )
-def test_anything_else_is_told_with_its_reason(tmp_path: Path, error: Exception, told: str) -> None:
-    expected = rf"cannot write to .* \({told}\); name a writable place by --out$"
+def test_anything_else_is_told_with_its_reason(tmp_path: Path, error: Exception, message: str) -> None:
+    expected = rf"cannot write to .* \({message}\); choose a writable folder with --out$"
     with pytest.raises(MmerError, match=expected), writable(tmp_path):
         raise error

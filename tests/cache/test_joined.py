@@ -114,7 +114,7 @@ def test_no_match_is_one_line(tmp_path: Path) -> None:
 
 def test_an_utterance_in_two_files_is_refused(shards: JoinedCache, tmp_path: Path) -> None:
     write_piece(tmp_path / "whole.h5", tmp_path / "shard-3.h5", "c")
-    with pytest.raises(MmerError, match=r"shard-3\.h5: utterance c is in .*shard-0\.h5 too; .* mmer-cache merge"):
+    with pytest.raises(MmerError, match=r"shard-3\.h5: utterance c is also in .*shard-0\.h5; .* mmer-cache merge"):
         open_cache(tmp_path / "shard-*.h5")
 
 
@@ -132,14 +132,14 @@ def test_another_key_is_refused_with_the_field(tmp_path: Path) -> None:
     plan = plan_for([1])
     create(tmp_path / "a.h5", utterances_named("a"), [plan])
     create(tmp_path / "b.h5", utterances_named("b"), [replace(plan, spec=replace(plan.spec, layers="12"))])
-    with pytest.raises(MmerError, match=r"b\.h5: enc was computed otherwise than in .*a\.h5 \(layers last -> 12\)"):
+    with pytest.raises(MmerError, match=r"b\.h5: enc was computed differently from .*a\.h5 \(layers last -> 12\)"):
         open_cache(tmp_path / "[ab].h5")
 
 
 def test_another_corpus_is_refused(shards: JoinedCache, tmp_path: Path) -> None:
     with h5py.File(tmp_path / "shard-1.h5", "r+") as file:
         file.attrs["corpus"] = '{"name": "iemocap"}'
-    with pytest.raises(MmerError, match=r"shard-1\.h5 holds the corpus iemocap, .*shard-0\.h5 the corpus toy"):
+    with pytest.raises(MmerError, match=r"shard-1\.h5 holds the corpus iemocap, .*shard-0\.h5 holds the corpus toy"):
         open_cache(tmp_path / "shard-*.h5")
 
 
@@ -155,10 +155,10 @@ def test_what_is_not_committed_is_never_read(tmp_path: Path) -> None:
     commit(tmp_path / "b.h5", plan, [0])
     stream = open_cache(tmp_path / "[ab].h5").stream("enc")
     assert stream.read(2).shape == (2, 4)
-    for index, told in ((0, "a has no enc .not computed yet"), (3, "d has no enc .zero bytes")):
-        with pytest.raises(MmerError, match=told):
+    for index, message in ((0, "a has no enc .not computed yet"), (3, "d has no enc .zero bytes")):
+        with pytest.raises(MmerError, match=message):
             stream.read(index)
-        with pytest.raises(MmerError, match=told):
+        with pytest.raises(MmerError, match=message):
             stream.pack([2, index])
 
 
@@ -192,7 +192,7 @@ def test_more_files_than_may_be_open_are_one_line(shards: JoinedCache) -> None:
 
 def test_utterances_stand_in_the_order_of_the_files(shards: JoinedCache) -> None:
     assert shards.ids == ["a", "c", "b", "e", "d", "f"]
-    assert [one.id for one in shards.utterances] == shards.ids
+    assert [utterance.id for utterance in shards.utterances] == shards.ids
     assert set(shards.ids) <= set(NAMES)
     assert shards.header["corpus"]["name"] == "toy"
 

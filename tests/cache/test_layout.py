@@ -98,17 +98,17 @@ def test_no_cache_at_all_names_the_command_that_makes_one(tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", [b"", b"not HDF5 at all", bytes(5000)])
 def test_a_file_that_is_no_hdf5_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.h5").write_bytes(content)
-    with pytest.raises(CacheUnreadable, match="no cache that can be read"):
+    with pytest.raises(CacheUnreadable, match="not a readable cache"):
         read_layout(tmp_path / "a.h5")
 
 
 def test_another_hdf5_file_is_refused(tmp_path: Path) -> None:
     h5py.File(tmp_path / "a.h5", "w").close()
-    with pytest.raises(CacheUnreadable, match="no mmer cache"):
+    with pytest.raises(CacheUnreadable, match="not an mmer cache"):
         read_layout(tmp_path / "a.h5")
 
 
-@pytest.mark.parametrize(("version", "way_out"), [(2, "upgrade mmer"), (0, "featurize anew")])
+@pytest.mark.parametrize(("version", "way_out"), [(2, "upgrade mmer"), (0, "run mmer-featurize again")])
 def test_another_format_version_is_refused(toy: tuple[Path, StreamPlan], version: int, way_out: str) -> None:
     with h5py.File(toy[0], "r+") as file:
         file.attrs["format_version"] = version
@@ -119,7 +119,7 @@ def test_another_format_version_is_refused(toy: tuple[Path, StreamPlan], version
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.99])
 def test_a_truncated_copy_is_refused(toy: tuple[Path, StreamPlan], share: float) -> None:
     os.truncate(toy[0], int(toy[0].stat().st_size * share))
-    with pytest.raises(CacheUnreadable, match=r"truncated|no cache that can be read|damaged"):
+    with pytest.raises(CacheUnreadable, match=r"truncated|not a readable cache|damaged"):
         read_layout(toy[0])
 
 

@@ -36,7 +36,9 @@ def test_merged_shards_hold_exactly_what_the_whole_held(tmp_path_factory: pytest
     merged = merge_caches(folder / "out.h5", [folder / "shard-*.h5"])
     out = FeatureCache(folder / "out.h5")
     assert everything(out) == everything(whole)
-    assert {one.id: one for one in out.utterances} == {one.id: one for one in whole.utterances}
+    assert {utterance.id: utterance for utterance in out.utterances} == {
+        utterance.id: utterance for utterance in whole.utterances
+    }
     assert out.ids == [name for shard in shards for name in FeatureCache(shard).ids]
     assert {name: stream.spec for name, stream in out.streams.items()} == {
         name: stream.spec for name, stream in whole.streams.items()
@@ -92,17 +94,18 @@ def test_what_two_files_committed_alike_is_taken_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "told"), [("input_digest", "is of another input than in"), ("checksum", "is other rows than in")]
+    ("column", "message"),
+    [("input_digest", "was computed from another input than in"), ("checksum", "has other rows than in")],
 )
 def test_two_committed_rows_that_differ_are_refused(
-    toy: tuple[Path, StreamPlan], tmp_path: Path, column: str, told: str
+    toy: tuple[Path, StreamPlan], tmp_path: Path, column: str, message: str
 ) -> None:
     shutil.copy(toy[0], tmp_path / "b.h5")
     region = read_layout(toy[0]).streams["enc"].regions[column]
     with toy[0].open("rb+") as file:
         file.seek(region.offset + region.row_bytes)
         file.write(b"\xff")
-    with pytest.raises(MmerError, match=rf"b\.h5: enc of utterance b {told} .*toy\.h5"):
+    with pytest.raises(MmerError, match=rf"b\.h5: enc of utterance b {message} .*toy\.h5"):
         merge_caches(tmp_path / "out.h5", [toy[0], tmp_path / "b.h5"])
     assert not (tmp_path / "out.h5").exists()
 
@@ -139,8 +142,10 @@ def test_an_utterance_that_two_files_describe_differently_is_refused(
     create(tmp_path / "a.h5", utterances, [plan_for([1, 1])])
     changed = replace(utterances[1], **{field: value})  # type: ignore[arg-type]
     create(tmp_path / "b.h5", [changed], [plan_for([1])])
-    told = rf"b\.h5: {field} of utterance b is {value!r}, in .*a\.h5 {getattr(utterances[1], field)!r}; featurize both"
-    with pytest.raises(MmerError, match=told):
+    message = (
+        rf"b\.h5: {field} of utterance b is {value!r}, but {getattr(utterances[1], field)!r} in .*a\.h5; featurize both"
+    )
+    with pytest.raises(MmerError, match=message):
         merge_caches(tmp_path / "out.h5", [tmp_path / "a.h5", tmp_path / "b.h5"])
 
 
@@ -156,7 +161,7 @@ def test_a_stream_computed_in_two_ways_is_refused_with_the_field(tmp_path: Path)
     plan = plan_for([1])
     create(tmp_path / "a.h5", utterances_named("a"), [plan])
     create(tmp_path / "b.h5", utterances_named("b"), [replace(plan, spec=replace(plan.spec, precision="bfloat16"))])
-    with pytest.raises(MmerError, match=r"enc was computed otherwise than in .* \(precision float32 -> bfloat16\)"):
+    with pytest.raises(MmerError, match=r"enc was computed differently from .* \(precision float32 -> bfloat16\)"):
         merge_caches(tmp_path / "out.h5", [tmp_path / "a.h5", tmp_path / "b.h5"])
 
 
@@ -167,7 +172,7 @@ def test_weights_are_united_and_contradictions_refused(tmp_path: Path) -> None:
     merge_caches(tmp_path / "out.h5", [tmp_path / "a.h5", tmp_path / "b.h5"])
     united = read_weights(tmp_path / "out.h5")
     assert {encoder: sorted(arrays) for encoder, arrays in united.items()} == {"enc": ["v", "w"], "other": ["w"]}
-    with pytest.raises(MmerError, match=r"c\.h5: weight w of enc is not that of the files before it"):
+    with pytest.raises(MmerError, match=r"c\.h5: weight w of enc differs from that of the files before it"):
         merge_caches(tmp_path / "out.h5", [tmp_path / "[abc].h5"], replace=True)
 
 
@@ -175,7 +180,7 @@ def test_an_existing_file_stays_unless_it_may_go(toy: tuple[Path, StreamPlan], t
     out = tmp_path / "out.h5"
     create(out, utterances_named("x"), [plan_for([1])])
     before = out.read_bytes()
-    with pytest.raises(MmerError, match=r"out\.h5 is there already; .* --replace"):
+    with pytest.raises(MmerError, match=r"out\.h5 already exists; .* --replace"):
         merge_caches(out, [toy[0]])
     assert out.read_bytes() == before
     merge_caches(out, [toy[0]], replace=True)

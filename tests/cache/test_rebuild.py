@@ -53,7 +53,7 @@ def test_leftovers_of_killed_runs_are_swept(toy: tuple[Path, StreamPlan]) -> Non
     leftover.write_bytes(b"half a file")
     create(path, utterances_named("a"), [plan_for([3])])
     assert not leftover.exists()
-    assert {one.name for one in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
+    assert {file.name for file in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
 
 
 def test_a_failed_rebuild_leaves_the_old_file_whole(toy: tuple[Path, StreamPlan]) -> None:

@@ -59,10 +59,10 @@ def test_what_is_not_committed_is_never_read(tmp_path: Path, index: int) -> None
     plan = plan_for([3, 5, 0], failures={2: "zero bytes"})
     create(tmp_path / "a.h5", utterances_named("abc"), [plan])
     stream = FeatureCache(tmp_path / "a.h5").stream("enc")
-    told = {2: "c has no enc .zero bytes.", 0: "a has no enc .not computed yet."}[index]
-    with pytest.raises(MmerError, match=told):
+    message = {2: "c has no enc .zero bytes.", 0: "a has no enc .not computed yet."}[index]
+    with pytest.raises(MmerError, match=message):
         stream.read(index)
-    with pytest.raises(MmerError, match=told):
+    with pytest.raises(MmerError, match=message):
         stream.pack([index])
 
 

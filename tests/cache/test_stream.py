@@ -84,7 +84,7 @@ def test_role_says_what_is_consumed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "message"),
     [
         ("name", "a/b", "no slash"),
         ("name", "", "non-empty"),
@@ -92,6 +92,6 @@ def test_role_says_what_is_consumed() -> None:
         ("shape", (0,), "positive"),
     ],
 )
-def test_impossible_specs_are_refused(field: str, value: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_impossible_specs_are_refused(field: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         replace(SPEC, **{field: value})

@@ -10,7 +10,7 @@ def test_every_field_has_a_column_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"id": ""}, "needs an id"),
         ({"id": "a", "start_s": -1.0}, "not be negative, got -1.0"),
@@ -19,6 +19,6 @@ def test_every_field_has_a_column_of_its_own() -> None:
         ({"id": "a", "turn": -1}, "turn of a"),
     ],
 )
-def test_impossible_utterances_are_refused(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_impossible_utterances_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Utterance(**fields)

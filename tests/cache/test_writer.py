@@ -25,7 +25,7 @@ def unwritable() -> Path:
     """A folder that not even root can write to."""
     folder = Path("/sys/kernel")
     if not folder.is_dir():
-        pytest.skip("needs /sys, a folder that nobody can write to")
+        pytest.skip("needs /sys, a folder that no user can write to")
     return folder / "mmer.h5"
 
 
@@ -74,14 +74,14 @@ def test_a_full_disk_leaves_what_was_committed(tmp_path: Path) -> None:
     with CacheWriter(read_layout(path)) as writer:
         resource.setrlimit(resource.RLIMIT_FSIZE, (values.offset + 1500 * values.row_bytes, hard))
         try:
-            with pytest.raises(DiskFull, match="what is committed stays readable"):
+            with pytest.raises(DiskFull, match="committed rows stay readable"):
                 writer.commit([row(plan, 1)])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     stream = FeatureCache(path).stream("enc")
     assert stream.state.tolist() == [COMMITTED, PENDING, PENDING]
     assert rows_checksum(stream.stored(0)) == stream.checksum[0]
-    commit(path, plan, [1, 2])  # with room again, the run goes on
+    commit(path, plan, [1, 2])  # with room again, the run continues
     assert FeatureCache(path).stream("enc").state.tolist() == [COMMITTED] * 3
 
 

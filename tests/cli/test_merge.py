@@ -40,7 +40,7 @@ def test_merge_replaces_only_what_it_may(whole: Path, tmp_path: Path) -> None:
     assert run(tmp_path / "out.h5", whole).exit_code == 0
     result = run(tmp_path / "out.h5", whole)
     assert result.exit_code == 1
-    assert "out.h5 is there already; name another file, or let it go by --replace" in result.stderr
+    assert "out.h5 already exists; choose another file, or pass --replace to overwrite it" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert run(tmp_path / "out.h5", whole, "--replace").exit_code == 0
 
@@ -52,7 +52,7 @@ def test_merge_tells_of_damaged_rows(whole: Path, tmp_path: Path) -> None:
         file.write(b"\xff\xff")
     result = run(tmp_path / "out.h5", whole)
     assert result.exit_code == 0
-    assert "1 damaged rows of utterances were left out; mmer-featurize computes them anew" in result.stderr
+    assert "1 damaged rows of utterances were left out; mmer-featurize computes them again" in result.stderr
 
 
 @pytest.mark.parametrize(("name", "told"), [("none.h5", "no cache at "), ("none-*.h5", "no cache matches ")])

@@ -44,7 +44,7 @@ def test_features_of_others_join_a_cache(toy: tuple[Path, StreamPlan], tmp_path:
     folder = write_emotion2vec(tmp_path / "feats", {name: frames(3) for name in "dcbax"})
     stopped = run(packs.import_pack, folder, toy[0])
     assert (stopped.exit_code, len(stopped.stderr.splitlines())) == (1, 1)
-    assert "(first: x); leave them out by --partial" in stopped.stderr
+    assert "(first: x); leave them out with --partial" in stopped.stderr
     added = run(packs.import_pack, folder, toy[0], "--partial", "--stream", "e2v=emotion2vec", "--role", "text")
     assert added.exit_code == 0, added.output
     assert "left out: 1 utterances that" in added.stdout
@@ -65,11 +65,11 @@ def test_nothing_is_replaced_unless_asked_for(toy: tuple[Path, StreamPlan], tmp_
     for number in (0, 1):
         write_emotion2vec(tmp_path / str(number), {name: frames(3, seed=number) for name in "abcd"})
     assert run(packs.import_pack, tmp_path / "0", toy[0]).exit_code == 0
-    assert "--replace takes the pack's" in run(packs.import_pack, tmp_path / "1", toy[0]).stderr
+    assert "--replace imports that of the pack" in run(packs.import_pack, tmp_path / "1", toy[0]).stderr
     assert run(packs.import_pack, tmp_path / "1", toy[0], "--replace").exit_code == 0
     np.testing.assert_array_equal(FeatureCache(toy[0]).stream("emotion2vec").read(2), frames(3, seed=1))
     assert run(packs.export, toy[0], tmp_path / "pack").exit_code == 0
-    assert "--replace writes it anew" in run(packs.export, toy[0], tmp_path / "pack").stderr
+    assert "pass --replace to overwrite it" in run(packs.export, toy[0], tmp_path / "pack").stderr
     assert run(packs.export, toy[0], tmp_path / "pack", "--replace").exit_code == 0
 
 

@@ -38,8 +38,9 @@ RESULTS = """
 import json
 import sys
 from cli.options import print_table
-from fusion.run.results import HEADER, score_table
-print_table(HEADER, score_table(json.load(sys.stdin)))
+from fusion.run.results import score_header, score_table
+results = json.load(sys.stdin)
+print_table(score_header(results), score_table(results))
 """
 
 

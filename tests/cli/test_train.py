@@ -36,7 +36,7 @@ def test_json_is_the_object_of_the_contract_and_nothing_else(trainable: Path, he
     assert result.stdout.count("\n") == 1
     assert list(told) == [*KEYS, "recall", "notes"]
     assert told["notes"][1] == "frozen features of voice"
-    assert told["notes"][-2].startswith("epochs are chosen on dev, by wf1; each test part is opened once")
+    assert told["notes"][-2].startswith("epochs are selected on dev by wf1; each test subset is scored once")
     assert list(told["folds"][0])[: len(FOLD_KEYS)] == FOLD_KEYS
     assert json.loads((here / told["run"] / "results.json").read_text()) == told
     assert "note: frozen features of voice\n" in result.stderr

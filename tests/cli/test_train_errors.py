@@ -29,13 +29,13 @@ def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> Non
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ([], "name a head by --fusion, see --list-heads, or a --recipe"),
+        ([], "no head given; pass --fusion NAME (see --list-heads) or --recipe NAME"),
         (["--fusion", "rescma"], "unknown head 'rescma'; did you mean rescmfa?"),
         (["--fusion", "resnet50"], "unknown head 'resnet50'; "),
         ([*AUDIO, "--set", "droput=0.2"], "have no field 'droput'; did you mean dropout?"),
-        ([*AUDIO, "--set", "dropout"], "'dropout' is no FIELD=VALUE, such as --set alpha=0.1"),
+        ([*AUDIO, "--set", "dropout"], "invalid 'dropout'; expected FIELD=VALUE, such as --set alpha=0.1"),
         ([*AUDIO, "--set", "lr=1", "--lr", "0.1"], "lr is given twice; give it once"),
-        ([*AUDIO, "--set", "seed=1"], "seed is no field to set; it is given by --seed"),
+        ([*AUDIO, "--set", "seed=1"], "seed cannot be set as a field; use --seed"),
         ([*AUDIO, "--modality-dropout", "2"], "modality_dropout must lie in [0, 1), got 2.0"),
         ([*AUDIO, "--modality-dropout", "0.2"], "modality_dropout takes one of two modalities, there is audio alone"),
         (
@@ -45,29 +45,32 @@ def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> Non
         ([*AUDIO, "--seed", "-1"], "seeds must be numbers from 0 to 4294967295"),
         ([*AUDIO, "--data-seed", "-1"], "data_seed must be at least 0, got -1"),
         (["--recipe", "gcf2net-iemcap"], "unknown recipe 'gcf2net-iemcap'; did you mean gcf2net-iemocap"),
-        (["--recipe", "superb-iemocap"], "lacks wav2vec2-base@all, which recipe superb-iemocap reads; add it by mmer-"),
+        (
+            ["--recipe", "superb-iemocap"],
+            "lacks wav2vec2-base@all, which recipe superb-iemocap reads; add it with mmer-",
+        ),
         ([*AUDIO, "--protocol", "sesion"], "unknown protocol 'sesion'; known: session, speaker"),
         ([*AUDIO, "--protocol", "official"], "choose another --protocol"),
         ([*AUDIO, "--labels", "iemocap3"], "unknown label set 'iemocap3'; known: iemocap4"),
-        ([*AUDIO, "--labels", "meld7"], "label set meld7 leaves no utterance; there are: angry (18)"),
-        ([*AUDIO, "--labels", "iemocap6"], "no utterance of class hap, exc, ang, neu, fru; there are: "),
-        ([*AUDIO, "--labels", "a=ang,b=hap"], "label set a=ang,b=hap leaves no utterance; there are: "),
+        ([*AUDIO, "--labels", "meld7"], "label set meld7 leaves no utterance; found: angry (18)"),
+        ([*AUDIO, "--labels", "iemocap6"], "no utterance of class hap, exc, ang, neu, fru; found: "),
+        ([*AUDIO, "--labels", "a=ang,b=hap"], "label set a=ang,b=hap leaves no utterance; found: "),
         ([*AUDIO, "--audio", "vioce"], "no stream vioce; did you mean voice"),
-        ([*AUDIO, "--stream", "x=voice"], "the head reads no x, for which a stream is named; it reads audio"),
+        ([*AUDIO, "--stream", "x=voice"], "the head does not read x, for which a stream is given; it reads audio"),
         ([*AUDIO, "--audio", "voice", "--stream", "audio=voice"], "audio is given twice"),
         ([*AUDIO, "--json", "--latex"], "--json prints one object alone; leave one of them out"),
         ([*AUDIO, "--seed", "4294967296"], "seeds must be numbers from 0 to 4294967295"),
         ([*AUDIO, "--data-seed", "4294967296"], "data_seed must be below 4294967296, got 4294967296"),
         (
             [*AUDIO, "--set", "dim=10000000000000000"],
-            "head audio takes more memory than there is; choose a smaller dim",
+            "head audio needs more memory than is available; choose a smaller dim",
         ),
         (
             [*AUDIO, "--set", "dim=4611686018427387904"],
-            "head audio takes more memory than there is; choose a smaller dim",
+            "head audio needs more memory than is available; choose a smaller dim",
         ),
-        ([*AUDIO, "--set", "dim=99999999999999999999"], "head audio takes more memory than there is; choose a sm"),
-        ([*AUDIO, "--device", "cuda:77"], "device 'cuda:77' is not to be had here"),
+        ([*AUDIO, "--set", "dim=99999999999999999999"], "head audio needs more memory than is available; cho"),
+        ([*AUDIO, "--device", "cuda:77"], "device 'cuda:77' is not available here"),
         ([*AUDIO, "--out", "/proc/nowhere/x"], "cannot write to /proc/nowhere/x"),
         (["--fusion", "rescmfa", "--set", "heads=5"], "head rescmfa: "),
         (
@@ -95,7 +98,7 @@ def test_a_cache_that_is_not_there_is_one_line(name: str, told: str) -> None:
         (
             {"without": ["voice"]},
             [],
-            "no stream for audio, which the head needs; add it by mmer-featurize toy --root 'a b'",
+            "no stream for audio, which the head needs; add it with mmer-featurize toy --root 'a b'",
         ),
         (
             {"failing": {"voice": 5}},
@@ -105,7 +108,7 @@ def test_a_cache_that_is_not_there_is_one_line(name: str, told: str) -> None:
         (
             {"trained_on": {"corpus": "toy", "speakers": ["2M"]}},
             [],
-            "fold 2: the encoder of voice has seen speaker 2M of test; take an encoder that has not, or --allow-leak",
+            "fold 2: the encoder of voice has seen speaker 2M of test; choose another encoder, or pass --allow-leak",
         ),
     ],
 )
@@ -162,5 +165,5 @@ def test_the_cache_has_no_labels_to_train_on(tmp_path: Path) -> None:
 
     every = [replace(one, label="") for one in utterances(samples(72))]
     cache = write_cache(tmp_path / "a.h5", utterances=every)
-    assert "need labels of at least two kinds, there is none" in stopped(train_by_command(cache, *AUDIO))
+    assert "need at least two different labels, got none" in stopped(train_by_command(cache, *AUDIO))
     assert len(open_cache(cache)) == 72

@@ -102,7 +102,7 @@ def test_it_stands_beside_the_plain_stream_of_the_same_encoder(dialogue: Path, t
 
 def test_turns_that_did_not_fit_are_counted(dialogue: Path, tmp_path: Path) -> None:
     report = featurized(dialogue, tmp_path / "a.h5", **HISTORY, max_tokens=6)
-    assert report.notes == [f"{STREAMS[0]}: of 3 utterances the oldest turns of the history did not fit"]
+    assert report.notes == [f"{STREAMS[0]}: the oldest turns of the history did not fit for 3 utterances"]
 
 
 def test_a_corpus_without_dialogues_has_no_history(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.support.voices import computed_anew, contents, featurized
 
 def test_another_key_stops_the_run_and_says_what_changed(corpus: Path, cache: Path) -> None:
     before = contents(cache)
-    with pytest.raises(MmerError, match=r"computed otherwise \(dtype float16 -> int8\); --replace .*wav2vec2-tiny-2="):
+    with pytest.raises(MmerError, match=r"differently \(dtype float16 -> int8\); pass --replace .*wav2vec2-tiny-2="):
         featurized(corpus, cache, dtype="int8")
     assert contents(cache) == before
     featurized(corpus, cache, dtype="int8", replace=True)
@@ -43,7 +43,7 @@ def test_the_name_proposed_is_one_of_the_encoder(corpus: Path, cache: Path) -> N
             key = file[f"streams/{name}"].attrs["key"]
             file[f"streams/{name}"].attrs["key"] = "0" * 32
         with pytest.raises(
-            MmerError, match=f"{name} of .*--replace recomputes it{'.*' + proposed if proposed else '$'}"
+            MmerError, match=f"{name} of .*pass --replace to recompute it{'.*' + proposed if proposed else '$'}"
         ):
             featurized(corpus, cache)
         with h5py.File(cache, "r+") as file:
@@ -88,7 +88,7 @@ def test_two_encoders_never_share_the_name_that_weights_are_kept_by(corpus: Path
     cache = tmp_path / "a.h5"
     how: Mapping[str, Any] = {"mel": False, "audio_only": True}
     featurized(corpus, cache, encoders=(one,), start_layers=4, **how)
-    with pytest.raises(MmerError, match=r"vit of .* is of another encoder called vit; --replace drops it.*vit-2="):
+    with pytest.raises(MmerError, match=r"vit of .* belongs to another encoder called vit; pass --replace .*vit-2="):
         featurized(corpus, cache, encoders=(f"{other}@2",), **how)
     featurized(corpus, cache, encoders=(f"{other}@2",), replace=True, **how)
     fresh = tmp_path / "b.h5"

@@ -25,7 +25,7 @@ from tests.support.voices import (
 def test_recordings_that_vanish_do_not_take_their_features_along(corpus: Path, cache: Path) -> None:
     before = contents(cache)
     (corpus.parent / "b.wav").unlink()
-    told = r"features of 1 utterances that this run would drop \(first: b: missing\); bring them back, .* --replace"
+    told = r"features of 1 utterances that this run would drop \(first: b: missing\); restore them, .* --replace"
     with pytest.raises(MmerError, match=told):
         featurized(corpus, cache)
     (corpus.parent / "b.wav").write_bytes((corpus.parent / "a.wav").read_bytes()[:2000])
@@ -101,6 +101,6 @@ def test_a_cache_of_another_corpus_is_left_alone(corpus: Path, cache: Path) -> N
 
 def test_a_cache_of_other_utterances_altogether_is_left_alone(cache: Path, tmp_path: Path) -> None:
     before = contents(cache)
-    with pytest.raises(MmerError, match=r"holds 6 other utterances \(first: a\) and none of .*; name another file"):
+    with pytest.raises(MmerError, match=r"holds 6 other utterances \(first: a\) and none of .*; choose another file"):
         featurized(write_voices(tmp_path / "other", "xyz"), cache)
     assert contents(cache) == before

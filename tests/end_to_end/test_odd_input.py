@@ -117,7 +117,7 @@ FAILED: dict[str, tuple[Write, str]] = {
     "not audio": (lambda path: path.write_text("hello"), "cannot be decoded"),  # type: ignore[dict-item]
     "a folder": (Path.mkdir, "not a file"),
     "NaN": (with_nan, "1 samples are NaN or infinite"),
-    "no sound": (too_loud, "samples up to 3e+38 are no sound"),
+    "no sound": (too_loud, "samples up to 3e+38 are not audio"),
     "too long": (sound(1.1, samplerate=RATE_HZ), "1.1 s, longer than --max-seconds 1"),
 }
 
@@ -146,7 +146,7 @@ def test_a_transcript_over_the_limit_fails_or_is_truncated(tmp_path: Path) -> No
     sound(samplerate=RATE_HZ)(tmp_path / "b.wav")
     result = run(manifest)
     assert result.exit_code == 0
-    assert "602 tokens, the encoder takes 512; --truncate cuts" in result.stdout
+    assert "602 tokens, the encoder allows 512; pass --truncate to cut" in result.stdout
     result = run(manifest, "--truncate", "--cache", str(tmp_path / "b.h5"))
     assert "truncated from 602 to 512 tokens" in result.stdout
 

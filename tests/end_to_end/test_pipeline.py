@@ -208,7 +208,7 @@ def test_defaults_follow_the_corpus(corpus: Path, tmp_path: Path) -> None:
     assert names(encoders=("hubert-base",)) == ["hubert-base", "roberta-base"]
     assert names(encoders=("hubert-base",), audio_only=True) == ["hubert-base"]
     assert names(encoders=(), audio_only=True) == ["wav2vec2-base"]
-    with pytest.raises(MmerError, match="--audio-only leaves no room for the text encoder bert-base"):
+    with pytest.raises(MmerError, match="--audio-only excludes the text encoder bert-base"):
         names(encoders=("bert-base",), audio_only=True)
     write_corpus(corpus.parent, [{"id": "a", "text": ""}])
     assert names(encoders=()) == ["wav2vec2-base"]

@@ -46,7 +46,7 @@ def test_codes_that_no_encoder_has_stop_the_run(tmp_path: Path) -> None:
 def test_a_folder_in_place_of_the_cache_stops_the_run(tmp_path: Path) -> None:
     manifest = write_voices(tmp_path, "a")
     (tmp_path / "folder").mkdir()
-    assert "is a folder; name a file by --cache" in stopped(run(manifest, "--cache", str(tmp_path / "folder")))
+    assert "is a folder; choose a file with --cache" in stopped(run(manifest, "--cache", str(tmp_path / "folder")))
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.wav", "corpus.csv", "folder"]
 
 
@@ -87,7 +87,7 @@ def test_a_cache_of_a_newer_version_stops_the_run(committed: Path) -> None:
 def test_a_file_that_is_no_cache_is_not_overwritten(tmp_path: Path) -> None:
     manifest = write_voices(tmp_path, "a")
     (tmp_path / "a.h5").write_text("my thesis")
-    assert "no cache that can be read" in stopped(run(manifest))
+    assert "not a readable cache" in stopped(run(manifest))
     assert (tmp_path / "a.h5").read_text() == "my thesis"
 
 
@@ -116,7 +116,7 @@ def test_a_plan_that_the_disk_cannot_hold_stops_the_run(committed: Path, monkeyp
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))
     before = (committed.parent / "a.h5").read_bytes()
     line = stopped(run(committed, "--encoder", "mfcc39"))
-    assert "GB free; free some, name another place by --cache, or store less by --dtype int8" in line
+    assert "GB free; free some, choose another folder with --cache, or store less with --dtype int8" in line
     assert (committed.parent / "a.h5").read_bytes() == before
 
 
@@ -143,7 +143,7 @@ def test_a_disk_that_fills_up_keeps_what_was_committed(tmp_path: Path) -> None:
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=False
     )
     assert found.returncode == 1, found.stderr
-    assert "no room left while writing" in found.stderr
+    assert "no space left while writing" in found.stderr
     assert "Traceback" not in found.stderr
     cache = FeatureCache(tmp_path / "a.h5")
     committed = sum(int((stream.state == 1).sum()) for stream in cache.streams.values())

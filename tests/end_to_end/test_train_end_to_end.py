@@ -95,7 +95,7 @@ def test_an_interrupt_leaves_a_state_that_is_gone_on_from(
         os.kill(process.pid, signal.SIGTERM)
         told, progress = process.communicate(timeout=60)
     assert (process.returncode, told) == (1, "")
-    assert progress.endswith("interrupted; what is committed stays, and the same command goes on from there\n")
+    assert progress.endswith("interrupted; what is committed stays; run the same command again to resume\n")
     assert load_checkpoint(tmp_path / "stopped" / "run" / "0-seed0" / "state.safetensors").progress.step > 0
     for name in ("stopped", "whole"):
         monkeypatch.chdir(tmp_path / name)

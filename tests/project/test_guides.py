@@ -13,7 +13,7 @@ import torch
 from cache.audit import summarize
 from cache.store import FeatureCache
 from featurize.corpora import catalog
-from featurize.encoders.base import SpeechInput
+from featurize.encoders.base import WaveformEncoder
 from featurize.encoders.options import EncodingOptions
 from featurize.extraction.job import ExtractionJob
 from featurize.extraction.run import run_job
@@ -70,7 +70,9 @@ def test_the_corpus_of_the_guide_is_read_and_featurized(tmp_path: Path, monkeypa
 
 def test_the_encoder_of_the_guide_encodes_what_it_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     (source,) = python_blocks("add-an-encoder.md")
-    encoder: SpeechInput = module_of("featurize.encoders.energy", source, monkeypatch).LogEnergy()
+    encoder: WaveformEncoder = module_of("featurize.encoders.energy", source, monkeypatch).LogEnergy(
+        name="energy", dtype="float32", versions={}, limits={}
+    )
     waveforms = [tone(0.3), np.zeros(100, dtype=np.float32)]
     rows = encoder.encode(waveforms)
     planned = encoder.plan([len(waveform) for waveform in waveforms])

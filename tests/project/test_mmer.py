@@ -95,11 +95,11 @@ def test_a_run_is_that_of_the_command(trainable: Path, here: Path, capfd: pytest
     ("changes", "told"),
     [
         ({"droput": 0.2}, "head audio and its training have no field 'droput'; did you mean dropout"),
-        ({"seed": 1}, "seed is no field to set"),
+        ({"seed": 1}, "seed cannot be set as a field"),
         ({"epochs": 2, "fields": {"epochs": 3}}, "epochs is given twice; give it once"),
-        ({"only": {"sesion": "1"}}, "--only takes no column 'sesion'"),
+        ({"only": {"sesion": "1"}}, "--only: unknown column 'sesion'"),
         ({"recipe": "gcf2net-iemocap"}, "recipe gcf2net-iemocap is for head rescmfa, not for audio"),
-        ({"fusion": ""}, "name a head"),
+        ({"fusion": ""}, "no head given"),
         ({"seeds": ()}, "seeds must be numbers"),
     ],
 )

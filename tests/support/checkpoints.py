@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
 
-from featurize.encoders.base import SpeechInput
+from featurize.encoders.base import WaveformEncoder
 from featurize.encoders.catalog import parse_requests
 from featurize.encoders.huggingface import load_speech, open_checkpoint, weights_digest
 from featurize.encoders.load import Encoders, load_encoders
@@ -55,7 +55,7 @@ def loaded(source: Path | str, **options: Any) -> Encoders:
     return load_encoders(parse_requests([str(source)]), EncodingOptions(device=CPU, **options))
 
 
-def speech_of(source: Path | str, **options: Any) -> SpeechInput:
+def speech_of(source: Path | str, **options: Any) -> WaveformEncoder:
     (encoder,) = loaded(source, **options).speech
     return encoder
 

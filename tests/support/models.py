@@ -229,7 +229,7 @@ def text_encoder(
     event_tags: str = STRIP,
     truncate: bool = False,
     history: int = 0,
-    longest: int | None = None,
+    max_tokens: int | None = None,
     precision: torch.dtype = torch.float32,
 ) -> TextEncoder:
     return TextEncoder(
@@ -241,7 +241,7 @@ def text_encoder(
         event_tags=event_tags,
         truncate=truncate,
         history=history,
-        longest=longest,
+        max_tokens=max_tokens,
         device=CPU,
         precision=precision,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from featurize.inputs.audio import RATE_HZ, Loaded, cut, load, probe
+from featurize.inputs.audio import RATE_HZ, LoadedAudio, cut, load, probe
 
 RATES_HZ = (8000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000)
 Sound = npt.NDArray[np.float32]
@@ -24,5 +24,5 @@ def written(path: Path, sound: Sound, rate_hz: int = RATE_HZ, **how: Any) -> Pat
     return path
 
 
-def load_whole(path: Path) -> Loaded:
+def load_whole(path: Path) -> LoadedAudio:
     return load(cut(probe(path), None, None))

@@ -21,8 +21,9 @@ from fusion.head import AUDIO, TEXT, Batch, Head, HeadConfig, HeadInputs, HeadOu
 from fusion.nn.dropout import Dropout
 from fusion.nn.layers import Pool, input_projection
 from fusion.training.checkpoint import EpochScores
+from fusion.training.config import TrainConfig
 from fusion.training.interrupt import never_stop
-from fusion.training.loop import TrainConfig, TrainedModel, train_fold
+from fusion.training.loop import TrainedModel, train_fold
 from tests.support.toys import create, utterances_named
 
 COUNT, CLASSES = 40, 3

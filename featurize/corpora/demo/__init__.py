@@ -1,1 +1,1 @@
-"""The built-in corpus: what its voices say and how they sound."""
+"""The built-in demo corpus: its script and its synthetic voices."""

@@ -1,11 +1,11 @@
-"""Demo: ten synthetic speakers in five sessions, 320 utterances, written by numpy in a few seconds.
+"""Demo corpus: ten synthetic speakers in five sessions, 320 utterances, synthesized by numpy in a few seconds.
 
-Source: made here, no download. What is said stands in `script`, how it sounds in `voice`.
-Writes: ROOT/Session{1..5}/*.wav (16 kHz, mono, 16 bit), then ROOT/demo.csv, a sample of the `manifest` format.
+Source: synthesized here, no download. The module `script` defines the text, the module `voice` the sound.
+Writes: ROOT/Session{1..5}/*.wav (16 kHz, mono, 16 bit), then ROOT/demo.csv, an example of the `manifest` format.
 Labels: angry, happy, sad, calm, 80 each. Folds: the session, "1" to "5". Ratings: drawn around the label's quadrant.
 
-Sound tells arousal, words tell valence, only both together tell the emotion. Accuracy of a linear probe (standardized,
-logistic regression) on the mean over time, five folds by session:
+Sound reveals arousal, words reveal valence, and only both together reveal the emotion. Accuracy of a linear probe
+(standardized features, logistic regression) on the mean over time, five folds by session:
 
     =========================================  =======  =======  ============
     input                                      arousal  valence  four classes
@@ -18,8 +18,8 @@ logistic regression) on the mean over time, five folds by session:
     letters per second                            0.88     0.51          0.43
     =========================================  =======  =======  ============
 
-A linear classifier tells the letter of a held-out session's wav2vec2-tiny frame with an accuracy of 0.39 (most frequent
-letter: 0.17). Utterances last 0.76 to 5.89 s, 859 s in all.
+A linear classifier predicts the letter of a wav2vec2-tiny frame of a held-out session with an accuracy of 0.39 (most
+frequent letter: 0.17). Utterances last 0.76 to 5.89 s, 859 s in total.
 """
 
 import csv
@@ -51,7 +51,7 @@ FIELDS = (
     "valence",
     "activation",
 )
-# Higher pitch goes with a shorter vocal tract, as in people; no two speakers share either.
+# Higher pitch accompanies a shorter vocal tract, as in people; both differ between all speakers.
 VOICES: Mapping[str, Voice] = {
     "Ses01F": Voice(pitch_hz=205, tract=0.94),
     "Ses01M": Voice(pitch_hz=112, tract=1.06),
@@ -64,21 +64,21 @@ VOICES: Mapping[str, Voice] = {
     "Ses05F": Voice(pitch_hz=214, tract=0.93),
     "Ses05M": Voice(pitch_hz=106, tract=1.07),
 }
-RATING_NOISE = 0.4  # points of the scale; a few ratings cross its middle, as real ones do
+RATING_NOISE = 0.4  # points of the scale; a few ratings cross its middle, as real ratings do
 RATINGS_SEED, SOUND_SEED = 2, 3
 
 
 def read_demo(root: Path) -> CorpusReading:
-    """Reads the demo corpus and synthesizes it first unless it is already there.
+    """Reads the demo corpus; synthesizes it first if it does not exist.
 
     Args:
-        root: folder of the corpus; created if needed. A synthesis that was killed is done again.
+        root: folder of the corpus; created if needed. An interrupted synthesis is repeated.
 
     Returns:
-        The 320 utterances, the same ones at every call.
+        The 320 utterances, identical at every call.
 
     Raises:
-        MmerError: if the folder holds another ``demo.csv``, or cannot be written.
+        MmerError: if the folder holds a different ``demo.csv``, or cannot be written.
     """
     utterances = [_utterance(index, line) for index, line in enumerate(write_script())]
     manifest = _manifest(utterances)
@@ -87,12 +87,14 @@ def read_demo(root: Path) -> CorpusReading:
             _synthesize(root, utterances, manifest)
     except OSError as error:
         reason = error.strerror or error
-        raise MmerError(f"cannot write the demo corpus to {root}: {reason}; name another folder by --root") from error
+        raise MmerError(
+            f"cannot write the demo corpus to {root}: {reason}; choose another folder with --root"
+        ) from error
     return CorpusReading(root=root, utterances=utterances)
 
 
 def _utterance(index: int, line: Line) -> Utterance:
-    """Gives a turn of the script its names and its ratings."""
+    """Returns the utterance of a turn of the script, with its ids and its ratings."""
     speaker = f"Ses{line.session:02d}{line.sex}"
     name = f"{speaker}_d{line.dialogue:02d}_{line.turn:03d}"
     noise = np.random.Generator(np.random.PCG64([RATINGS_SEED, index])).normal(scale=RATING_NOISE, size=2)
@@ -114,7 +116,7 @@ def _utterance(index: int, line: Line) -> Utterance:
 
 
 def _manifest(utterances: Sequence[Utterance]) -> str:
-    """Writes the utterances as a table in the format of the `manifest` corpus."""
+    """Returns the utterances as CSV text in the format of the `manifest` corpus."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(FIELDS)
@@ -123,28 +125,31 @@ def _manifest(utterances: Sequence[Utterance]) -> str:
 
 
 def _is_complete(root: Path, utterances: Sequence[Utterance], manifest: str) -> bool:
-    """Tells whether everything is there; the manifest is written last, so it vouches for a finished synthesis.
+    """Returns True if the manifest and all recordings exist; the manifest is written last.
 
     Raises:
-        MmerError: if the manifest is another one, which somebody may have edited.
+        MmerError: if the manifest has other content, since a user may have edited it.
     """
     path = root / MANIFEST
     if not path.is_file():
         return False
     if path.read_text(encoding="utf-8", errors="replace") != manifest:
-        raise MmerError(f"{path} is not the table of this demo; name another folder by --root, or move it away")
+        raise MmerError(f"{path} is not the table of this demo; choose another folder with --root, or move the file")
     return all((root / utterance.audio).is_file() for utterance in utterances)
 
 
 def _synthesize(root: Path, utterances: Sequence[Utterance], manifest: str) -> None:
     for index, utterance in enumerate(utterances):
-        _put(root / utterance.audio, _recording(index, utterance))
-    _put(root / MANIFEST, manifest.encode())
+        _write_file(root / utterance.audio, _recording(index, utterance))
+    _write_file(root / MANIFEST, manifest.encode())
 
 
 def _recording(index: int, utterance: Utterance) -> bytes:
-    """Synthesizes an utterance, excited as far as its activation is rated above the middle, as a WAV file."""
-    import soundfile  # here: corpora can be listed without it
+    """Returns an utterance as the bytes of a WAV file.
+
+    The arousal of the voice is the rated activation, mapped from 1..5 to -1..1.
+    """
+    import soundfile  # here: listing the corpora does not need it
 
     generator = np.random.Generator(np.random.PCG64([SOUND_SEED, index]))
     assert utterance.activation is not None
@@ -155,8 +160,8 @@ def _recording(index: int, utterance: Utterance) -> bytes:
     return wav.getvalue()
 
 
-def _put(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name and renames it, so that it is never seen half written."""
+def _write_file(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name and renames it, so that it is complete whenever it exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)

@@ -1,8 +1,8 @@
-"""What the demo corpus says: who speaks, in which emotion, with which words.
+"""Script of the demo corpus: the speaker, the emotion and the words of every turn.
 
-Every wording is said once in each of the four emotions, only its charged words change with the valence. So arousal,
-template, sentence length and neutral words are balanced by construction, and because the two words of a pair are
-anagrams, so are the letters: nothing but the order of letters inside the charged words tells the valence.
+Every wording occurs once in each of the four emotions; only its charged words change with the valence. Arousal,
+template, sentence length and neutral words are therefore balanced by construction. The two words of a pair are
+anagrams, so the letters are balanced too: only the order of the letters in the charged words reveals the valence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ EMOTIONS: Mapping[str, tuple[float, float]] = {
     "calm": (2.0, 4.0),
 }
 
-# (pleasant, unpleasant), each the letters of the other in another order; all of them can follow "the".
+# (pleasant, unpleasant) anagrams; each word can follow "the".
 PAIRS: Sequence[tuple[str, str]] = (
     ("garden", "danger"),
     ("hearts", "haters"),
@@ -37,7 +37,7 @@ PAIRS: Sequence[tuple[str, str]] = (
     ("gifted", "fidget"),
 )
 
-# Each half has as many slots as there are pairs: a session says every pair in two wordings, none holds a pair twice.
+# Each half has as many slots as there are pairs: every pair occurs in two wordings of a session, never twice in one.
 TEMPLATES: Sequence[str] = (
     "only the {0}",
     "{who} saw the {0}",
@@ -64,10 +64,10 @@ FILLERS: Mapping[str, Sequence[str]] = {
 }
 
 SESSIONS = 5
-SEXES = "FM"  # of the two speakers of a session
+SEXES = "FM"  # sexes of the two speakers of a session
 STYLES = ("scripted", "improvised")
-DIALOGUES = 8  # of a session
-TURNS = 8  # of a dialogue: each speaker shows each emotion once
+DIALOGUES = 8  # per session
+TURNS = 8  # per dialogue: each speaker expresses each emotion once
 SCRIPT_SEED = 1
 
 
@@ -76,12 +76,12 @@ class Line:
     """One turn of the script.
 
     Attributes:
-        session: from 1.
-        sex: ``F`` or ``M``, the speaker of the session.
-        dialogue: of the session, from 1.
-        turn: of the dialogue, from 0.
-        style: ``scripted`` or ``improvised``, one dialogue after the other; they sound alike.
-        label: one of ``EMOTIONS``.
+        session: number of the session, from 1.
+        sex: ``F`` or ``M``; identifies the speaker in the session.
+        dialogue: number of the dialogue in the session, from 1.
+        turn: index of the turn in the dialogue, from 0.
+        style: ``scripted`` or ``improvised``, alternating by dialogue; it does not affect the sound.
+        label: a key of ``EMOTIONS``.
         text: lower-case words, separated by single spaces.
     """
 
@@ -95,13 +95,13 @@ class Line:
 
 
 def write_script() -> list[Line]:
-    """Lays down all turns of the corpus, the same ones at every call."""
+    """Returns all turns of the corpus, identical at every call."""
     generator = np.random.Generator(np.random.PCG64(SCRIPT_SEED))
     return [line for session in range(1, SESSIONS + 1) for line in _session_lines(session, generator)]
 
 
 def script_words() -> list[str]:
-    """Lists every word that the corpus can say, in alphabetical order."""
+    """Returns every word that can occur in the corpus, in alphabetical order."""
     phrases = [*TEMPLATES, *(filler for choices in FILLERS.values() for filler in choices)]
     neutral = {word for phrase in phrases for word in phrase.split() if not word.startswith("{")}
     return sorted(neutral.union(*PAIRS))
@@ -109,7 +109,7 @@ def script_words() -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Wording:
-    """A sentence but for its valence."""
+    """A sentence without its valence: template, neutral words and pairs of charged words."""
 
     template: str
     fillers: Mapping[str, str]
@@ -121,19 +121,19 @@ class _Wording:
 
 
 def _session_lines(session: int, generator: np.random.Generator) -> list[Line]:
-    """Deals every wording in every emotion to the turns of a session."""
+    """Assigns every wording in every emotion to a turn of a session."""
     wordings = _session_wordings(generator)
     decks = {label: generator.permutation(len(wordings)) for label in EMOTIONS}
     lines = []
     for dialogue in range(DIALOGUES):
         orders = [generator.permutation(list(EMOTIONS)) for _ in SEXES]
         for turn in range(TURNS):
-            side = (dialogue + turn) % 2
-            label = str(orders[side][turn // 2])
-            wording = wordings[decks[label][2 * dialogue + side]]
+            speaker = (dialogue + turn) % 2
+            label = str(orders[speaker][turn // 2])
+            wording = wordings[decks[label][2 * dialogue + speaker]]
             line = Line(
                 session=session,
-                sex=SEXES[side],
+                sex=SEXES[speaker],
                 dialogue=dialogue + 1,
                 turn=turn,
                 style=STYLES[dialogue % 2],
@@ -145,13 +145,13 @@ def _session_lines(session: int, generator: np.random.Generator) -> list[Line]:
 
 
 def _session_wordings(generator: np.random.Generator) -> list[_Wording]:
-    """Fills every template once, with each pair in exactly two places."""
+    """Fills every template once, with each pair in exactly two slots."""
     deck = np.concatenate([generator.permutation(len(PAIRS)) for _ in range(2)])
-    wordings, dealt = [], 0
+    wordings, used = [], 0
     for template in TEMPLATES:
         slots = sum(f"{{{slot}}}" in template for slot in range(3))
         fillers = {name: choices[int(generator.integers(len(choices)))] for name, choices in FILLERS.items()}
-        pairs = [PAIRS[card] for card in deck[dealt : dealt + slots]]
+        pairs = [PAIRS[index] for index in deck[used : used + slots]]
         wordings.append(_Wording(template=template, fillers=fillers, pairs=pairs))
-        dealt += slots
+        used += slots
     return wordings

@@ -1,8 +1,8 @@
-"""A small formant synthesizer: words and arousal in, speech-like sound out.
+"""Formant synthesizer: speech-like sound from words and arousal.
 
-A letter is a sound of its own: up to three resonances, hummed, hissed or both. Arousal moves what it moves in people
-(Scherer, 2003, doi:10.1016/S0167-6393(02)00084-5): pitch height and range, speaking rate, pauses and spectral tilt.
-Loudness, the strongest cue of all, is taken out: every utterance has the same RMS.
+Each letter has its own sound: up to three resonances, excited by a hum, a hiss or both. Arousal changes what it changes
+in people (Scherer, 2003, doi:10.1016/S0167-6393(02)00084-5): pitch height and range, speaking rate, pauses and spectral
+tilt. Loudness, the strongest cue of all, is removed: every utterance has the same RMS.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ Spectra = npt.NDArray[np.complex128]
 Sound = tuple[float, float, float, float, float, float]
 
 # Letter -> three resonances in Hz (0 for none), amplitude of hum and of hiss, duration in ms. Vowels follow the men of
-# Peterson and Barney (1952, doi:10.1121/1.1906875); consonants are placed apart from each other rather than true.
+# Peterson and Barney (1952, doi:10.1121/1.1906875); consonants are chosen to be distinct, not realistic.
 SOUNDS: Mapping[str, Sound] = {
     "a": (730, 1090, 2440, 1.0, 0.0, 85),
     "b": (200, 900, 2100, 0.5, 0.1, 50),
@@ -56,10 +56,10 @@ WINDOW, HOP = 320, 80  # samples: 20 ms windows every 5 ms, so that a 50 ms cons
 
 @dataclass(frozen=True, kw_only=True)
 class Voice:
-    """What makes a speaker sound like nobody else.
+    """Characteristics of a speaker's voice.
 
     Attributes:
-        pitch_hz: median pitch when neither excited nor tired.
+        pitch_hz: median pitch at an arousal of 0.
         tract: length of the vocal tract relative to the average; resonances are divided by it.
     """
 
@@ -74,7 +74,7 @@ def speak(text: str, *, voice: Voice, arousal: float, generator: np.random.Gener
         text: words of lower-case Latin letters, separated by spaces; at least one letter.
         voice: the speaker.
         arousal: from -1 (tired) to 1 (excited).
-        generator: source of everything that varies from one utterance to the next.
+        generator: source of all variation between utterances.
 
     Returns:
         The waveform at 16 kHz, ``(samples,)``, with an RMS of ``RMS``.
@@ -90,7 +90,7 @@ def speak(text: str, *, voice: Voice, arousal: float, generator: np.random.Gener
 
 
 def _frame_sounds(text: str, arousal: float, generator: np.random.Generator) -> Floats:
-    """Lays the sounds of a text on a grid of frames, ``(frames, 5)``: resonances in Hz, hum, hiss."""
+    """Returns the sound of every frame, ``(frames, 5)``: three resonances in Hz, hum, hiss."""
     table = np.array([GAP, *(SOUNDS.get(letter, GAP) for letter in text), GAP], dtype=np.float64)
     silent = ~table[:, 3:5].any(axis=1)
     pauses = 2.0 ** (-0.8 * arousal) * generator.uniform(0.7, 1.4, len(table))
@@ -101,7 +101,10 @@ def _frame_sounds(text: str, arousal: float, generator: np.random.Generator) -> 
 
 
 def _pitch_contour(frames: int, arousal: float, generator: np.random.Generator) -> Floats:
-    """Draws the melody of an utterance as a factor on the speaker's pitch, ``(frames,)``; exponents are octaves."""
+    """Draws the pitch contour as a factor of the speaker's pitch, ``(frames,)``.
+
+    Exponents of 2 are octaves.
+    """
     seconds = np.arange(frames) * (HOP / RATE_HZ)
     accents = np.sin(2 * np.pi * (generator.uniform(1.2, 2.0) * seconds + generator.uniform()))
     height = 0.3 * arousal + generator.normal(scale=0.06)
@@ -112,7 +115,7 @@ def _pitch_contour(frames: int, arousal: float, generator: np.random.Generator) 
 
 
 def _pulses(pitch_hz: Floats) -> Floats:
-    """Turns a pitch for every frame into a buzz of flat spectrum, ``(frames * HOP,)``."""
+    """Returns a buzz of flat spectrum, ``(frames * HOP,)``, from the pitch of every frame."""
     samples_hz = np.repeat(pitch_hz, HOP)
     phase = np.cumsum(2 * np.pi * samples_hz / RATE_HZ)
     harmonics = np.floor(0.45 * RATE_HZ / samples_hz)
@@ -124,16 +127,16 @@ def _pulses(pitch_hz: Floats) -> Floats:
 
 
 def _resonances(centres_hz: Floats) -> Floats:
-    """Draws the resonances of every frame as magnitudes, ``(frames, 3)`` in Hz to ``(frames, bins)``."""
+    """Computes spectral magnitudes ``(frames, bins)`` from resonances ``(frames, 3)`` in Hz."""
     centres_hz = centres_hz[:, :, None]  # (frames, 3, 1)
-    widths_hz = 50 + 0.06 * centres_hz  # as in speech, high resonances are the wider ones
+    widths_hz = 50 + 0.06 * centres_hz  # as in speech, higher resonances are wider
     peaks = (centres_hz > 0) / (1 + ((_bins_hz() - centres_hz) / widths_hz) ** 2)
     magnitudes: Floats = peaks.sum(axis=1)
     return magnitudes
 
 
 def _tilt(arousal: float) -> Floats:
-    """Gives the fall of the hum towards high frequencies as magnitudes, ``(bins,)``: a tired voice is dull."""
+    """Computes the spectral tilt of the hum, ``(bins,)``: low arousal makes the voice dull."""
     slope = -1.0 + 0.5 * arousal  # in powers of frequency above the corner at 300 Hz
     magnitudes: Floats = (1 + _bins_hz() / 300) ** slope
     return magnitudes
@@ -144,24 +147,24 @@ def _bins_hz() -> Floats:
 
 
 def _spectra(wave: Floats) -> Spectra:
-    """Cuts a wave into overlapping windows and transforms them, ``(frames * HOP,)`` to ``(frames, bins)``."""
+    """Computes the spectra ``(frames, bins)`` of overlapping windows of ``(frames * HOP,)``."""
     padded = np.pad(wave, (0, WINDOW - HOP))
     windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
     return np.fft.rfft(windows * _taper())
 
 
 def _overlap_add(spectra: Spectra) -> Floats:
-    """Puts windows back together, ``(frames, bins)`` to ``(frames * HOP + WINDOW - HOP,)``."""
+    """Computes the wave ``(frames * HOP + WINDOW - HOP,)`` from spectra ``(frames, bins)``."""
     windows = np.fft.irfft(spectra, WINDOW) * _taper()
-    parts = WINDOW // HOP
-    blocks = np.zeros((len(windows) + parts - 1, HOP))
-    for part in range(parts):
-        blocks[part : part + len(windows)] += windows[:, part * HOP : (part + 1) * HOP]
+    hops = WINDOW // HOP
+    blocks = np.zeros((len(windows) + hops - 1, HOP))
+    for hop in range(hops):
+        blocks[hop : hop + len(windows)] += windows[:, hop * HOP : (hop + 1) * HOP]
     return blocks.ravel()
 
 
 def _taper() -> Floats:
-    """Gives a window whose squares add up to a constant at this hop, ``(WINDOW,)``."""
+    """Returns a window ``(WINDOW,)`` whose squares sum to a constant at this hop."""
     taper: Floats = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
     return taper
 

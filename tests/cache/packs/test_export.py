@@ -57,16 +57,16 @@ def test_names_of_files_are_safe_and_differ(tmp_path: Path) -> None:
 def test_nothing_is_overwritten_unless_it_is_a_pack_and_asked_for(toy: tuple[Path, StreamPlan], tmp_path: Path) -> None:
     cache = open_cache(toy[0])
     export_pack(cache, tmp_path / "pack")
-    with pytest.raises(MmerError, match="holds a feature pack already; --replace"):
+    with pytest.raises(MmerError, match="already holds a feature pack; choose another folder, or pass --replace"):
         export_pack(cache, tmp_path / "pack", layout="packed")
     export_pack(cache, tmp_path / "pack", layout="packed", replace=True)
     assert json.loads((tmp_path / "pack" / "pack.json").read_text())["layout"] == "packed"
     assert not list(tmp_path.rglob("00000*.npy"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    for place in (tmp_path / "mine", toy[0]):
-        with pytest.raises(MmerError, match="is there and is no feature pack of mmer"):
-            export_pack(cache, place, replace=True)
+    for folder in (tmp_path / "mine", toy[0]):
+        with pytest.raises(MmerError, match="already exists and is not a feature pack of mmer"):
+            export_pack(cache, folder, replace=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
@@ -89,12 +89,12 @@ def test_a_failed_export_leaves_the_older_pack_whole(
         export_pack(open_cache(toy[0]), tmp_path / "out" / "pack", replace=True)
     assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
     monkeypatch.setattr("cache.packs.export.free_bytes", lambda folder: 5)
-    with pytest.raises(DiskFull, match=r"0.00 GB needed in .*fewer streams by --stream"):
+    with pytest.raises(DiskFull, match=r"0.00 GB needed in .*fewer streams with --stream"):
         export_pack(open_cache(toy[0]), tmp_path / "out" / "pack", replace=True)
 
 
 def test_what_cannot_be_had_or_written_is_one_line(toy: tuple[Path, StreamPlan], tmp_path: Path) -> None:
     with pytest.raises(MmerError, match="no stream nope; it has: enc"):
         export_pack(open_cache(toy[0]), tmp_path / "pack", streams=["nope"])
-    with pytest.raises(MmerError, match=r"cannot write .*pack \(Not a directory\); name another folder"):
+    with pytest.raises(MmerError, match=r"cannot write .*pack \(Not a directory\); choose another folder"):
         export_pack(open_cache(toy[0]), toy[0] / "pack")

@@ -20,13 +20,13 @@ from tests.support.toys import commit, create, plan_for, utterances_named
 
 
 def foreign(folder: Path, names: str, *, seed: int = 0) -> Pack:
-    """Features of each letter, as many rows as its place in the alphabet."""
+    """Features of each letter, as many rows as its position in the alphabet."""
     arrays = {name: frames(ord(name) - 96, seed=seed) for name in names}
     return open_pack(write_emotion2vec(folder, arrays))
 
 
 def own(folder: Path, names: str, committed: list[int], *, weights: str = "w") -> Pack:
-    """A pack of ours of a stream ``enc``, with two rows of each letter."""
+    """A pack of mmer with one stream ``enc``, two rows for each letter."""
     folder.mkdir()
     plan = plan_for([2] * len(names))
     plan = replace(plan, spec=replace(plan.spec, weights=weights))
@@ -37,7 +37,7 @@ def own(folder: Path, names: str, committed: list[int], *, weights: str = "w") -
 
 
 def started(folder: Path, arrays: dict[str, npt.NDArray[Any]], *, name: str = "enc", **changed: str) -> Pack:
-    """A pack of ours of one utterance, with weights that heads start from."""
+    """A pack of mmer with one utterance and weights that initialize heads."""
     folder.mkdir()
     plan = plan_for([2], name=name)
     plan = replace(plan, spec=replace(plan.spec, **changed))  # type: ignore[arg-type]
@@ -70,10 +70,10 @@ def test_utterances_that_the_file_lacks_stop_it_unless_left_out(toy: tuple[Path,
     before = toy[0].read_bytes()
     pack = foreign(tmp_path / "feats", "daxy")
     with pytest.raises(
-        MmerError, match=r"does not know 2 of 4 utterances of .*first: x\); leave them out by --partial"
+        MmerError, match=r"does not contain 2 of 4 utterances of .*first: x\); leave them out with --partial"
     ):
         import_pack(pack, toy[0])
-    with pytest.raises(MmerError, match=r"does not know 2 of 2 .*name the file of its corpus"):
+    with pytest.raises(MmerError, match=r"does not contain 2 of 2 .*choose the file of its corpus"):
         import_pack(foreign(tmp_path / "others", "xy"), toy[0], partial=True)
     assert toy[0].read_bytes() == before
     assert import_pack(pack, toy[0], partial=True).left_out == ["x", "y"]
@@ -84,8 +84,8 @@ def test_another_key_under_one_name_is_refused_or_replaced(toy: tuple[Path, Stre
     import_pack(foreign(tmp_path / "one", "abcd"), toy[0])
     other = foreign(tmp_path / "two", "abcd", seed=1)
     before = toy[0].read_bytes()
-    told = r"computed otherwise \(preprocessing.values .*--replace .*--stream emotion2vec-2=emotion2vec keeps both"
-    with pytest.raises(MmerError, match=told):
+    message = r"computed differently \(preprocessing.values .*--replace .*--stream emotion2vec-2=emotion2vec keeps both"
+    with pytest.raises(MmerError, match=message):
         import_pack(other, toy[0])
     assert toy[0].read_bytes() == before
     import_pack(other, toy[0], streams=["emotion2vec-2=emotion2vec"])
@@ -110,7 +110,7 @@ def test_a_stream_of_the_same_key_is_completed(tmp_path: Path) -> None:
     done = import_pack(own(tmp_path / "two", "cba", [0, 1, 2]), path)
     assert done.written == {"enc": 2}
     assert FeatureCache(path).stream("enc").state.tolist() == [COMMITTED] * 3
-    digests = [bytes(one) for one in FeatureCache(path).stream("enc").input_digest]
+    digests = [bytes(digest) for digest in FeatureCache(path).stream("enc").input_digest]
     assert [digest[14] for digest in digests] == [0, 1, 0]  # a of the first pack, b and c of the second
     assert FeatureCache(path).weights("enc")["w"].tolist() == [1, 1]
 
@@ -132,13 +132,13 @@ def test_weights_of_another_encoder_are_not_mixed(toy: tuple[Path, StreamPlan], 
 
 @pytest.mark.parametrize("counts", [(5, 2), (2, 5)])
 def test_start_layers_of_another_amount_are_united(tmp_path: Path, counts: tuple[int, int]) -> None:
-    for place, count in enumerate(counts):
-        layers = {f"l{one}": np.full(2, one) for one in range(count)}
-        import_pack(started(tmp_path / str(place), {"heads": np.ones(1), **layers}), tmp_path / "out.h5")
+    for number, count in enumerate(counts):
+        layers = {f"l{layer}": np.full(2, layer) for layer in range(count)}
+        import_pack(started(tmp_path / str(number), {"heads": np.ones(1), **layers}), tmp_path / "out.h5")
     held = FeatureCache(tmp_path / "out.h5").weights("enc")
     assert {name: values.tolist() for name, values in held.items()} == {
         "heads": [1],
-        **{f"l{one}": [one, one] for one in range(5)},
+        **{f"l{layer}": [layer, layer] for layer in range(5)},
     }
 
 
@@ -182,15 +182,15 @@ def test_a_replaced_stream_takes_its_weights_along(toy: tuple[Path, StreamPlan],
 
 def test_names_of_streams_are_checked(tmp_path: Path) -> None:
     pack = foreign(tmp_path / "feats", "ab")
-    for asked, told in [
+    for requested, message in [
         (["nope"], "has no stream nope; it has: emotion2vec"),
         (["new=nope"], "has no stream nope"),
         (["a/b=emotion2vec"], "--stream a/b=emotion2vec: .*hold no slash"),
         (["=emotion2vec"], "must be non-empty"),
-        (["emotion2vec", "emotion2vec=emotion2vec"], "two streams would be called emotion2vec"),
+        (["emotion2vec", "emotion2vec=emotion2vec"], "two streams would have the name emotion2vec"),
     ]:
-        with pytest.raises(MmerError, match=told):
-            import_pack(pack, tmp_path / "a.h5", streams=asked)
+        with pytest.raises(MmerError, match=message):
+            import_pack(pack, tmp_path / "a.h5", streams=requested)
     assert not (tmp_path / "a.h5").exists()
 
 
@@ -198,7 +198,7 @@ def test_the_file_is_one_of_this_corpus_and_nobody_writes_to_it(toy: tuple[Path,
     pack = foreign(tmp_path / "feats", "abcd")
     with pytest.raises(MmerError, match="holds the corpus toy, not iemocap"):
         import_pack(pack, toy[0], corpus="iemocap")
-    with pytest.raises(MmerError, match="is a pattern of files; import into one file"):
+    with pytest.raises(MmerError, match="is a pattern of files; import into a single file"):
         import_pack(pack, tmp_path / "a-*.h5")
     with writing_lock(toy[0]), pytest.raises(CacheBusy, match="another run is writing"):
         import_pack(pack, toy[0])

@@ -29,7 +29,7 @@ def pack_of(path: Path, layout: str) -> Path:
 
 
 def refused(pack: Path) -> str:
-    """Why an import stops, whatever it stops at; there is no file afterwards."""
+    """Returns the error of an import, after a check that it wrote no file."""
     with pytest.raises(MmerError) as error:
         import_pack(open_pack(pack), pack.parent / "new.h5")
     assert not (pack.parent / "new.h5").exists()
@@ -67,22 +67,22 @@ def _truncated(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (_shape, r"enc of b has shape \(5, 3\), not \(5, 4\)"),
         (_rows, r"enc of b has shape \(4, 4\), not \(5, 4\)"),
         (_type, "enc of b is float32, not int8"),
-        (_pickle, "000001-b.npy is no .npy array of plain numbers .*pickles are never loaded"),
-        (_truncated, "000001-b.npy is no .npy array"),
+        (_pickle, "000001-b.npy is not a .npy array of plain numbers .*pickles are never loaded"),
+        (_truncated, "000001-b.npy is not a .npy array"),
         (Path.unlink, "no file .*000001-b.npy"),
         (lambda file: put(file, np.load(file)[::-1]), "enc of b is not what was exported: its checksum differs"),
-        (lambda file: file.write_bytes(b""), "000001-b.npy is no .npy array"),
+        (lambda file: file.write_bytes(b""), "000001-b.npy is not a .npy array"),
     ],
 )
-def test_damaged_arrays_are_named(tmp_path: Path, damage: Callable[[Path], None], told: str) -> None:
+def test_damaged_arrays_are_named(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
     pack = pack_of(tmp_path, "npy")
     damage(stream(pack, "000001-b.npy"))
-    assert re.search(told, refused(pack))
+    assert re.search(message, refused(pack))
 
 
 def test_scales_must_be_one_per_row(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_packed_counts_must_agree(tmp_path: Path) -> None:
     pack = pack_of(tmp_path, "packed")
     values, lengths = stream(pack, "values.npy"), stream(pack, "lengths.npy")
     put(lengths, np.array([3, 4, 3]))
-    assert "does not give the 3 lengths of rows.jsonl" in refused(pack)
+    assert "does not match the 3 lengths of rows.jsonl" in refused(pack)
     put(lengths, np.array([3, 5, 2]))
     put(values, np.load(values)[:-1])
     assert "sums to 10 rows, values.npy has (9, 4)" in refused(pack)
@@ -133,27 +133,27 @@ def _twice_a(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "told"),
+    ("file", "change", "message"),
     [
         ("rows.jsonl", _lacking_b, "do not list the same ids .first: b"),
-        ("rows.jsonl", _twice_a, "id a comes twice"),
+        ("rows.jsonl", _twice_a, "duplicate id a"),
         ("rows.jsonl", lambda record: {**record, "rows": "3"}, "line 1: field rows must be int, got '3'"),
         ("rows.jsonl", lambda record: {**record, "state": "done"}, "state must be one of pending, committed, failed"),
         ("rows.jsonl", lambda record: {**record, "checksum": "7"}, "must be 32 and 16 hexadecimal digits"),
         ("utterances.jsonl", _lacking_b, "has 2 utterances of 3"),
-        ("utterances.jsonl", _twice_a, "id a comes twice"),
+        ("utterances.jsonl", _twice_a, "duplicate id a"),
         ("utterances.jsonl", lambda record: {**record, "label": 7}, "line 1: label must be text, got 7"),
         ("utterances.jsonl", lambda record: {**record, "text": "\ud800"}, "line 1: text must be text"),
         ("utterances.jsonl", lambda record: {**record, "turn": -1}, "turn of a must not be negative"),
     ],
 )
 def test_lines_that_cannot_be_are_told_with_their_place(
-    tmp_path: Path, file: str, change: Callable[[dict[str, Any]], dict[str, Any] | None], told: str
+    tmp_path: Path, file: str, change: Callable[[dict[str, Any]], dict[str, Any] | None], message: str
 ) -> None:
     pack = pack_of(tmp_path, "npy")
     (path,) = pack.rglob(file)
     rewrite(path, change)
-    assert re.search(told, refused(pack))
+    assert re.search(message, refused(pack))
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"a"', "\x00"])
@@ -184,7 +184,7 @@ def test_a_spec_must_have_its_key(tmp_path: Path) -> None:
     assert "stream enc: its spec is of enc with the key" in refused(pack)
     streams[0]["spec"]["role"] = "smell"
     _manifest(pack, streams=streams)
-    assert "is not described as it must be (role of enc must be one of" in refused(pack)
+    assert "has an invalid description (role of enc must be one of" in refused(pack)
 
 
 def test_weights_that_cannot_be_read_are_named(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_weights_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 
 def test_a_pack_of_ours_describes_itself(tmp_path: Path) -> None:
-    with pytest.raises(MmerError, match="leave --role and --metadata away"):
+    with pytest.raises(MmerError, match="omit --role and --metadata"):
         open_pack(pack_of(tmp_path, "npy"), ImportOptions(role="text"))
 
 
@@ -205,7 +205,7 @@ def test_what_is_no_pack_says_what_would_be_one(tmp_path: Path, toy: tuple[Path,
     with pytest.raises(MmerError, match=r"no folder .*nope"):
         open_pack(tmp_path / "nope")
     with pytest.raises(
-        MmerError, match=r"of no layout that mmer knows: npy \(pack.json of mmer-cache export\); packed"
+        MmerError, match=r"has an unknown layout; known: npy \(pack.json of mmer-cache export\); packed"
     ):
         open_pack(toy[0].parent)
     with pytest.raises(MmerError, match=r"has no pack.json; mmer-cache export writes one"):

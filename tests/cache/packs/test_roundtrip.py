@@ -60,7 +60,7 @@ rows = st.tuples(
 
 @st.composite
 def streams(draw: st.DrawFn, count: int) -> list[tuple[StreamPlan, list[tuple[str, int, str]]]]:
-    made = []
+    result = []
     for name in draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True)):
         dtype = draw(st.sampled_from(sorted(DTYPES)))
         spec = StreamSpec(
@@ -76,8 +76,8 @@ def streams(draw: st.DrawFn, count: int) -> list[tuple[StreamPlan, list[tuple[st
         what = draw(st.lists(rows, min_size=count, max_size=count))
         failures = {index: note or "why" for index, (state, _, note) in enumerate(what) if state == "failed"}
         lengths = np.array([length for _, length, _ in what], dtype=np.int64)
-        made.append((StreamPlan(spec=spec, lengths=lengths, failures=failures), what))
-    return made
+        result.append((StreamPlan(spec=spec, lengths=lengths, failures=failures), what))
+    return result
 
 
 @st.composite
@@ -114,10 +114,10 @@ def fill(path: Path, plan: StreamPlan, what: list[tuple[str, int, str]]) -> None
 @settings(max_examples=15, deadline=None)
 def test_nothing_is_lost_on_the_way(tmp_path_factory: pytest.TempPathFactory, layout: str, corpus) -> None:  # type: ignore[no-untyped-def]
     folder = tmp_path_factory.mktemp("packs")
-    utterances, made = corpus
-    weights = {plan.spec.encoder: {"w": np.arange(3.0), "deep.b": np.array(2, np.float32)} for plan, _ in made[:1]}
-    create(folder / "a.h5", utterances, [plan for plan, _ in made], **weights)
-    for plan, what in made:
+    utterances, result = corpus
+    weights = {plan.spec.encoder: {"w": np.arange(3.0), "deep.b": np.array(2, np.float32)} for plan, _ in result[:1]}
+    create(folder / "a.h5", utterances, [plan for plan, _ in result], **weights)
+    for plan, what in result:
         fill(folder / "a.h5", plan, what)
     export_pack(open_cache(folder / "a.h5"), folder / "pack", layout=layout)
     done = import_pack(open_pack(folder / "pack"), folder / "b.h5")
@@ -133,11 +133,11 @@ def test_shard_files_leave_as_one_pack(tmp_path: Path) -> None:
         commit(tmp_path / name, plan, [0, 1])
     export_pack(open_cache(tmp_path / "a-*.h5"), tmp_path / "pack", layout="packed")
     import_pack(open_pack(tmp_path / "pack"), tmp_path / "b.h5")
-    joined, one = open_cache(tmp_path / "a-*.h5"), FeatureCache(tmp_path / "b.h5")
-    assert one.ids == joined.ids == ["a", "b", "c", "d"]
+    joined, single = open_cache(tmp_path / "a-*.h5"), FeatureCache(tmp_path / "b.h5")
+    assert single.ids == joined.ids == ["a", "b", "c", "d"]
     for index in range(4):
-        np.testing.assert_array_equal(one.stream("enc").read(index), joined.stream("enc").read(index))
-    assert one.weights("enc")["w"].tolist() == [1, 1]
+        np.testing.assert_array_equal(single.stream("enc").read(index), joined.stream("enc").read(index))
+    assert single.weights("enc")["w"].tolist() == [1, 1]
 
 
 def test_shards_of_safetensors_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

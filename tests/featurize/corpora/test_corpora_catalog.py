@@ -46,7 +46,7 @@ def test_the_demo_may_be_given_a_folder_that_does_not_exist_yet(
 
 def test_only_the_manifest_takes_recordings_from_outside(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text(MANIFEST)
-    with pytest.raises(MmerError, match="--allow-outside takes it"):
+    with pytest.raises(MmerError, match="pass --allow-outside to accept it"):
         read_corpus("manifest", tmp_path / "table.csv")
     assert read_corpus("manifest", tmp_path / "table.csv", allow_outside=True).utterances[0].audio == "../a.wav"
     with pytest.raises(MmerError, match="--allow-outside is for the corpus manifest, not for ravdess"):

@@ -29,28 +29,28 @@ def featurized(corpus: str, root: Path, path: Path) -> FeatureCache:
 
 
 def test_iemocap_with_its_oddities_becomes_a_cache(iemocap_root: Path) -> None:
-    for place, utterance in enumerate(read_iemocap(iemocap_root).utterances):
+    for index, utterance in enumerate(read_iemocap(iemocap_root).utterances):
         recording = iemocap_root / utterance.audio
         recording.parent.mkdir(parents=True, exist_ok=True)
         if utterance.id != "Ses05M_script01_1b_F000":
-            soundfile.write(recording, tone(0.3 + 0.1 * place), RATE_HZ)
+            soundfile.write(recording, tone(0.3 + 0.1 * index), RATE_HZ)
     cache = featurized("iemocap", iemocap_root, iemocap_root / "iemocap.h5")
-    assert [(one["id"], one["reason"]) for one in summarize(cache)["failures"]] == [
+    assert [(failure["id"], failure["reason"]) for failure in summarize(cache)["failures"]] == [
         ("Ses05M_script01_1b_F000", "missing")
     ] * 2  # frames and codes
     index = cache.ids.index("Ses01F_impro01_F000")
     assert cache.utterances[index].text == "Excuse me. [LAUGHTER]"
     tokens, text = cache.stream("roberta-tiny.tokens").read(index), cache.utterances[index].text
     assert [text[start:end] for _, start, end in tokens[1:-1]][-1] == "."  # the event tag is not among them
-    assert next(one for one in examine(cache) if one.what == "turns").differs
+    assert next(finding for finding in examine(cache) if finding.what == "turns").differs
 
 
 def test_the_whole_real_ravdess_becomes_a_cache(ravdess_root: Path, tmp_path: Path) -> None:
     cache = featurized("ravdess", ravdess_root, tmp_path / "ravdess.h5")
-    assert {one["committed"] for one in summarize(cache)["streams"].values()} == {1440}
+    assert {stream["committed"] for stream in summarize(cache)["streams"].values()} == {1440}
     assert summarize(cache)["failures"] == []
     findings = examine(cache)
-    assert [one.what for one in findings if one.differs] == []
-    (twins,) = [one for one in findings if one.what == "groups of identical recordings"]
+    assert [finding.what for finding in findings if finding.differs] == []
+    (twins,) = [finding for finding in findings if finding.what == "groups of identical recordings"]
     assert twins.found == 1
     assert all(name.endswith("-07") for name in twins.detail.split(" = "))

@@ -110,7 +110,7 @@ def test_spaces_around_column_names_and_whole_floats_are_tolerated(tmp_path: Pat
 def test_a_missing_column_is_named_with_those_found(tmp_path: Path) -> None:
     path = written(tmp_path, csv_of("u1,a.wav,hi,x", header="id,audio,text,emotion"))
     message = (
-        "missing columns label, speaker, session; found id, audio, text, emotion; add them, their cells may be empty"
+        "missing columns label, speaker, session; found id, audio, text, emotion; add them; their cells may be empty"
     )
     with pytest.raises(MmerError, match=message):
         read_manifest(path)
@@ -136,7 +136,7 @@ def test_a_column_that_occurs_twice_is_refused(tmp_path: Path) -> None:
         ("valence", "nan", "valence must be a finite number"),
         ("start_s", "-1", "start_s of u2 must not be negative"),
         ("end_s", "0", "end_s of u2 must lie after start_s"),
-        ("turn", "1.5", "turn must be a whole number from 0 or empty, got '1.5'"),
+        ("turn", "1.5", "turn must be a whole number of at least 0 or empty, got '1.5'"),
         ("turn", "-1", "turn must be a whole number"),
         ("turn", "1e300", "turn must be a whole number"),
     ],
@@ -178,7 +178,7 @@ def test_an_open_quote_does_not_swallow_the_rest_of_the_table(tmp_path: Path) ->
     [
         ('{"id": "u2"', "not readable as JSON: Expecting ',' delimiter$"),
         ("[" * 100_000, "not readable as JSON"),
-        ('["u2"]', "expected one JSON object a line, got a list"),
+        ('["u2"]', "expected one JSON object per line, got a list"),
         (json_row(text=["a"]), "text must be a text or a number, got"),
         (json_row(label=True), "label must be a text or a number, got true"),
         (json_row(valence=float("nan")), "valence must be a finite number"),
@@ -237,7 +237,7 @@ def test_links_count_as_the_place_where_they_lie(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "content"), [("t.csv", ""), ("t.csv", f"{HEADER}\n"), ("t.jsonl", "\n\n")])
 def test_a_manifest_without_an_utterance_is_refused(tmp_path: Path, name: str, content: str) -> None:
-    with pytest.raises(MmerError, match="no utterance in it; it needs the columns id, audio"):
+    with pytest.raises(MmerError, match="no utterance found; expected the columns id, audio"):
         read_manifest(written(tmp_path, content, name))
 
 

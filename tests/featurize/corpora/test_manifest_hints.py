@@ -1,4 +1,4 @@
-"""What a spreadsheet commonly does to a table, and the hint that its owner gets."""
+"""Common changes that spreadsheets make to a table, and the hint in the error."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ HEADER = "id,audio,text,label,speaker,session"
         (HEADER.replace(",", "\t").encode(), "separate columns by commas in .csv and by tabs in .tsv"),
         (HEADER.upper().encode(), "write their names in lower case"),
         (HEADER.encode("utf-16"), "is in UTF-16; save it as UTF-8"),
-        (f"{HEADER}\nu1,a.wav,hi,fröhlich,s,1\n".encode("latin-1"), "line 2: label holds bytes that are no UTF-8"),
+        (f"{HEADER}\nu1,a.wav,hi,fröhlich,s,1\n".encode("latin-1"), "line 2: label holds bytes that are not UTF-8"),
     ],
 )
 def test_a_table_saved_otherwise_is_refused_with_a_way_out(tmp_path: Path, content: bytes, hint: str) -> None:

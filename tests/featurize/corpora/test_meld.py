@@ -25,12 +25,12 @@ def clip(root: Path, *names: str) -> None:
 
 
 def audio_of(root: Path) -> dict[str, str]:
-    return {one.id: one.audio for one in read_meld(root).utterances}
+    return {utterance.id: utterance.audio for utterance in read_meld(root).utterances}
 
 
 def test_rows_become_utterances_by_split(root: Path) -> None:
     utterances = read_corpus("meld", root).utterances
-    assert [one.id for one in utterances] == [
+    assert [utterance.id for utterance in utterances] == [
         "train_dia0_utt0",
         "train_dia0_utt1",
         "train_dia0_utt4",
@@ -55,7 +55,7 @@ def test_rows_become_utterances_by_split(root: Path) -> None:
 
 
 def test_leftovers_of_cp1252_become_the_characters_they_were(root: Path) -> None:
-    texts = {one.id: one.text for one in read_meld(root).utterances}
+    texts = {utterance.id: utterance.text for utterance in read_meld(root).utterances}
     assert texts["train_dia0_utt0"] == "also I was the point person on my company\u2019s transition"
     assert texts["train_dia0_utt1"] == "You must\u2019ve had your hands full…"
     assert texts["dev_dia0_utt0"] == "Oh my God, he\u2019s lost it."
@@ -77,7 +77,7 @@ def test_every_leftover_is_repaired_or_stays_for_the_cleaning(tmp_path: Path, by
 def test_rows_that_cannot_be_read_or_stand_there_twice_are_told(root: Path) -> None:
     notes = read_meld(root).notes
     assert "2 rows of train_sent_emo.csv cannot be read (first: line 5)" in notes
-    assert "1 rows of test_sent_emo.csv stand there twice: taken once" in notes
+    assert "1 rows of test_sent_emo.csv are duplicates and are read once" in notes
     assert "4 rows of train found, the release has 9989" in notes
 
 
@@ -91,17 +91,17 @@ def test_two_rows_that_contradict_each_other_stop_the_reading(root: Path) -> Non
 def test_a_split_without_a_table_is_left_out_and_told(root: Path) -> None:
     (root / "dev_sent_emo.csv").unlink()
     reading = read_meld(root)
-    assert {one.split for one in reading.utterances} == {"train", "test"}
+    assert {utterance.split for utterance in reading.utterances} == {"train", "test"}
     assert f"no dev_sent_emo.csv in {root} or below: dev is left out" in reading.notes
 
 
 def test_the_table_nearest_to_the_root_is_read_and_another_one_is_told(root: Path) -> None:
     shutil.copytree(root, root / "data" / "MELD")
-    assert not [note for note in read_meld(root).notes if "another one" in note]
+    assert not [note for note in read_meld(root).notes if "has other content" in note]
     (root / "data" / "MELD" / "dev_sent_emo.csv").write_bytes(HEADER + ROW % (7, 0))
     reading = read_meld(root)
-    assert "dev_sent_emo.csv is read, data/MELD/dev_sent_emo.csv is another one" in reading.notes
-    assert "dev_dia7_utt0" not in {one.id for one in reading.utterances}
+    assert "dev_sent_emo.csv is read; data/MELD/dev_sent_emo.csv has other content and is ignored" in reading.notes
+    assert "dev_dia7_utt0" not in {utterance.id for utterance in reading.utterances}
 
 
 def without_tables(root: Path) -> None:
@@ -126,8 +126,8 @@ def folder_for_a_table(root: Path) -> None:
     ("damage", "message"),
     [
         (without_tables, "no train_sent_emo.csv, dev_sent_emo.csv or test_sent_emo.csv in .*; expected: "),
-        (without_a_column, "dev_sent_emo.csv has no column Emotion; the tables of the release have"),
-        (open_quote, r"cannot read .*dev_sent_emo.csv: field larger than .* at line \d+; take that of the release"),
+        (without_a_column, "dev_sent_emo.csv lacks the columns Emotion; use the table of the release"),
+        (open_quote, r"cannot read .*dev_sent_emo.csv: field larger than .* at line \d+; use the table of the release"),
         (folder_for_a_table, "cannot read .*dev_sent_emo.csv: Is a directory"),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_table_that_cannot_be_used_stops_the_reading(
 
 def test_the_broken_clips_of_the_release_go_along(root: Path) -> None:
     reading = read_meld(root)
-    assert set(reading.defects) <= {one.id for one in reading.utterances}
+    assert set(reading.defects) <= {utterance.id for utterance in reading.utterances}
     assert "issue 39" in str(reading.defects["train_dia125_utt3"])
 
 
@@ -151,5 +151,5 @@ def test_a_clip_that_is_not_there_is_named_where_it_would_be(root: Path) -> None
     assert audio_of(root)["train_dia0_utt0"] == "train/train_splits/dia0_utt0.mp4"
     assert audio_of(root)["dev_dia110_utt7"] == "dev_wav/dia110_utt7.wav"
     assert [note for note in read_meld(root).notes if note.startswith("no clip")] == [
-        "no clip of test found, its turns have text alone"
+        "no clip of test found: its turns have text only"
     ]

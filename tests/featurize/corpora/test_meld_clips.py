@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import MmerError
-from featurize.corpora.meld import ClipName, find_clips, places_of
+from featurize.corpora.meld import ClipName, example_clips, find_clips
 
 
 def found(root: Path, *names: str) -> tuple[dict[ClipName, Path], list[str]]:
@@ -72,7 +72,7 @@ def test_two_sets_of_one_kind_stop_the_reading(tmp_path: Path) -> None:
 
 def test_the_first_clip_of_a_split_tells_where_others_would_be(tmp_path: Path) -> None:
     clips, _ = found(tmp_path, "test_wav/dia10_utt0.wav", "test_wav/dia9_utt3.wav", "train/dia0_utt0.flac")
-    assert places_of(clips) == {
+    assert example_clips(clips) == {
         "train": Path("train/dia0_utt0.flac"),
         "dev": Path("dev_splits_complete/dia0_utt0.mp4"),
         "test": Path("test_wav/dia9_utt3.wav"),

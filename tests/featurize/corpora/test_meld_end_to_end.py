@@ -51,7 +51,11 @@ def test_the_cache_is_whole_and_of_these_recordings(cache: FeatureCache, root: P
 
 
 def test_broken_clips_are_in_the_ledger_with_what_is_known_of_them(cache: FeatureCache) -> None:
-    reasons = {one["id"]: one["reason"] for one in summarize(cache)["failures"] if one["stream"] == "wav2vec2-tiny"}
+    reasons = {
+        failure["id"]: failure["reason"]
+        for failure in summarize(cache)["failures"]
+        if failure["stream"] == "wav2vec2-tiny"
+    }
     truncated = reasons.pop("train_dia125_utt3")
     assert truncated.startswith("truncated: 2000 of ")
     assert truncated.endswith(f"bytes; {CORRUPT}")
@@ -65,8 +69,8 @@ def test_broken_clips_are_in_the_ledger_with_what_is_known_of_them(cache: Featur
 def test_every_transcript_is_encoded_whatever_its_clip(cache: FeatureCache) -> None:
     assert summarize(cache)["streams"]["roberta-tiny"]["committed"] == 9
     assert cache.utterances[0].text == "also I was the point person on my company\u2019s transition"
-    assert [one.split for one in cache.utterances] == ["train"] * 4 + ["dev"] * 2 + ["test"] * 3
-    assert [one.turn for one in cache.utterances[:3]] == [0, 1, 2]
+    assert [utterance.split for utterance in cache.utterances] == ["train"] * 4 + ["dev"] * 2 + ["test"] * 3
+    assert [utterance.turn for utterance in cache.utterances[:3]] == [0, 1, 2]
 
 
 def test_stereo_and_surround_at_48_khz_have_the_frames_of_their_length(cache: FeatureCache) -> None:
@@ -82,12 +86,12 @@ def test_what_is_odd_about_the_folder_is_noted(report: ExtractionReport) -> None
     assert [note for note in report.notes if note.startswith("skipped")] == [
         "skipped 1 clips that are another cut of a test clip "
         f"(first: {FOLDERS['test']}/final_videos_testdia0_utt0.mp4)",
-        f"skipped 1 clips that no row is of (first: {FOLDERS['dev']}/dia66_utt9.mp4)",
+        f"skipped 1 clips without a row in the tables (first: {FOLDERS['dev']}/dia66_utt9.mp4)",
     ]
 
 
 def test_the_doctor_names_the_broken_clips_and_does_not_expect_them(cache: FeatureCache) -> None:
-    found = {one.what: one for one in examine(cache)}
+    found = {finding.what: finding for finding in examine(cache)}
     assert found["known broken clips without features"].found == 3
     assert (found["committed in logmel80"].found, found["committed in logmel80"].expected) == (5, 6)
     assert found["train, utterances"].differs
@@ -99,6 +103,6 @@ def test_clips_converted_to_wav_are_taken_and_a_repaired_one_with_them(root: Pat
     for name, seconds in {"dia0_utt0": 0.5, "dia38_utt4": 3.0}.items():
         written(tmp_path / "test_audio" / f"{name}.wav", tone(seconds)[:, None])
     cache = FeatureCache(featurized(tmp_path, tmp_path / "meld.h5").cache)
-    durations = {one.id: one.duration_s for one in cache.utterances}
+    durations = {utterance.id: utterance.duration_s for utterance in cache.utterances}
     assert (durations["test_dia0_utt0"], durations["test_dia38_utt4"]) == (0.5, 3.0)
-    assert "test_dia38_utt4" not in {one["id"] for one in summarize(cache)["failures"]}
+    assert "test_dia38_utt4" not in {failure["id"] for failure in summarize(cache)["failures"]}

@@ -64,11 +64,11 @@ def test_files_that_are_no_recordings_are_skipped_and_told(tmp_path: Path) -> No
     ]
 
 
-@pytest.mark.parametrize("place", range(7))
+@pytest.mark.parametrize("field", range(7))
 @pytest.mark.parametrize("code", ["00", "99"])
-def test_an_impossible_code_is_refused_in_every_place(tmp_path: Path, place: int, code: str) -> None:
+def test_an_impossible_code_is_refused_in_every_field(tmp_path: Path, field: int, code: str) -> None:
     codes = ["03", "01", "01", "01", "01", "01", "01"]
-    codes[place] = code
+    codes[field] = code
     reading = read_ravdess(make_tree(tmp_path, "03-01-01-01-01-01-01.wav", f"{'-'.join(codes)}.wav"))
     assert len(reading.utterances) == 1
     assert reading.notes == [f"skipped 1 files with an impossible code: {'-'.join(codes)}.wav"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from featurize.encoders.base import SpeechInput, Waveform
+from featurize.encoders.base import Waveform, WaveformEncoder
 from featurize.encoders.catalog import parse_requests
 from featurize.encoders.load import load_encoders
 from featurize.encoders.options import EncodingOptions
@@ -17,7 +17,7 @@ FRAMES = 12
 
 
 @cache
-def whole() -> SpeechInput:
+def whole() -> WaveformEncoder:
     options = EncodingOptions(device=torch.device("cpu"))
     (encoder,) = load_encoders(parse_requests(["wav2vec2-tiny", "wav2vec2-tiny@0,2"]), options).speech
     return encoder
@@ -86,7 +86,7 @@ def test_pieces_are_not_the_whole() -> None:
 def test_streams_and_starting_weights_are_those_of_the_encoder() -> None:
     assert chunked().specs == whole().specs
     assert chunked().start_weights is whole().start_weights
-    assert chunked().whole is whole()
+    assert chunked().encoder is whole()
 
 
 @pytest.mark.parametrize("max_samples", [0, 79, 80, 399])

@@ -96,7 +96,7 @@ def test_one_source_may_have_two_names() -> None:
     ],
 )
 def test_two_sources_of_one_name_are_refused_and_another_name_proposed(texts: list[str], proposal: str) -> None:
-    with pytest.raises(MmerError, match=f"would both be called .*; name one of them, as in --encoder {proposal}$"):
+    with pytest.raises(MmerError, match=f"would both be called .*; rename one of them, as in --encoder {proposal}$"):
         parse_requests(texts)
 
 
@@ -111,7 +111,7 @@ def test_a_name_that_another_stream_will_have_is_refused(texts: list[str]) -> No
 
 @pytest.mark.parametrize("texts", [["bert-base", "bert-base"], ["bert-base@4", "x/y", "bert-base@4"]])
 def test_the_same_asked_for_twice_is_refused(texts: list[str]) -> None:
-    with pytest.raises(MmerError, match=f"encoder {texts[0]} is asked for twice"):
+    with pytest.raises(MmerError, match=f"encoder {texts[0]} is requested twice"):
         parse_requests(texts)
 
 

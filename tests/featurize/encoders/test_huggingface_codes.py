@@ -27,7 +27,7 @@ def test_a_checkpoint_without_a_quantizer_has_no_codes(
     assert found.speech[0].start_weights == {}
     assert found.notes == ["mini has no quantizer: no codes"]
     assert loaded(folder, codes=False).notes == []
-    with pytest.raises(MmerError, match=r"mini has no quantizer, so no codes; take a pre-training checkpoint"):
+    with pytest.raises(MmerError, match=r"mini has no quantizer, so no codes; use a pre-training checkpoint"):
         loaded(folder, codes=True)
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, DebertaV2Config, DebertaV2Model
 
 from cache.errors import MmerError
-from featurize.encoders.base import TextInput
+from featurize.encoders.base import TranscriptEncoder
 from featurize.encoders.huggingface import load_text, open_checkpoint, weights_digest
 from tests.support.checkpoints import loaded, without
 from tests.support.models import DEBERTA_SIZE, TEXT_POSITIONS, lively, turns
@@ -53,7 +53,7 @@ def deberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def text_of(folder: Path) -> TextInput:
+def text_of(folder: Path) -> TranscriptEncoder:
     (encoder,) = loaded(folder).text
     return encoder
 
@@ -97,7 +97,7 @@ def test_it_takes_as_many_tokens_as_it_was_trained_with(deberta: Path) -> None:
     assert AutoTokenizer.from_pretrained(deberta).model_max_length > 10**9
     fits, beyond = text_of(deberta).plan(turns("the " * (TEXT_POSITIONS - 2), "the " * (TEXT_POSITIONS - 1)))
     assert fits.rows == (TEXT_POSITIONS, TEXT_POSITIONS)
-    assert beyond.failure == f"{TEXT_POSITIONS + 1} tokens, the encoder takes {TEXT_POSITIONS}; --truncate cuts"
+    assert beyond.failure == f"{TEXT_POSITIONS + 1} tokens, the encoder allows {TEXT_POSITIONS}; pass --truncate to cut"
 
 
 def lack(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
@@ -109,7 +109,7 @@ def test_without_what_reads_the_tokenizer_one_line_names_the_extra(
     deberta: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     lack(monkeypatch, package)
-    with pytest.raises(MmerError, match=rf"which needs {package}; pip install sentencepiece protobuf"):
+    with pytest.raises(MmerError, match=rf"which needs {package}; run `pip install sentencepiece protobuf`"):
         loaded(deberta)
 
 

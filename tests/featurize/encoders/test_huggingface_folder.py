@@ -62,7 +62,7 @@ def test_a_checkpoint_that_does_not_say_how_it_normalizes_is_noted(wav2vec2: Pat
     (copy / "preprocessor_config.json").unlink()
     found = loaded(copy)
     assert found.speech[0].specs[0].preprocessing["normalize"] is True
-    assert found.notes == ["mini has no preprocessor_config.json: utterances are normalized, as is the default"]
+    assert found.notes == ["mini has no preprocessor_config.json: utterances are normalized, which is the default"]
 
 
 def test_a_damaged_preprocessor_config_is_an_error_and_not_the_default(wav2vec2: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_loaded_gives_one_line(
 def test_an_unsupported_family_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "whisper"}))
     known = "wav2vec2, hubert, wavlm, wav2vec2-conformer, data2vec-audio, vit, roberta, bert, distilbert, deberta-v2"
-    with pytest.raises(MmerError, match=f"family whisper; mmer takes {known}$"):
+    with pytest.raises(MmerError, match=f"model type whisper; supported: {known}$"):
         loaded(tmp_path)
 
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from cache.errors import MmerError
-from featurize.encoders.base import TextInput
+from featurize.encoders.base import TranscriptEncoder
 from featurize.encoders.huggingface import load_text, open_checkpoint
 from tests.support.checkpoints import WEIGHTS, altered, changed, loaded, without
 from tests.support.models import DISTILBERT_SIZE, TEXT_SIZE, WORDS, turns, word_pieces
@@ -45,7 +45,7 @@ def text_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "mini"
 
 
-def text_of(source: Path | str, **options: Any) -> TextInput:
+def text_of(source: Path | str, **options: Any) -> TranscriptEncoder:
     (encoder,) = loaded(source, **options).text
     return encoder
 

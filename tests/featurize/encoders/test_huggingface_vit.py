@@ -101,11 +101,11 @@ def test_a_checkpoint_that_lacks_weights_is_refused(vit: tuple[Path, Any], tmp_p
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"patch_size": 32}, r"images of 64 x 64 into patches of 32 x 32; mmer takes square .* patches of 16 x 16"),
-        ({"patch_size": [16, 8]}, r"patches of 16 x 8; mmer takes"),
+        ({"patch_size": 32}, r"images of 64 x 64 into patches of 32 x 32; mmer supports square .* patches of 16 x 16"),
+        ({"patch_size": [16, 8]}, r"patches of 16 x 8; mmer supports"),
         ({"image_size": [64, 128]}, r"images of 64 x 128 into"),
         ({"image_size": 72}, r"images of 72 x 72 into"),
-        ({"num_channels": 2}, r"reads 2 channels; mmer takes 1, or 3 for RGB"),
+        ({"num_channels": 2}, r"reads 2 channels; mmer supports 1, or 3 for RGB"),
     ],
 )
 def test_other_images_are_refused(vit: tuple[Path, Any], tmp_path: Path, change: dict[str, Any], told: str) -> None:

@@ -4,18 +4,25 @@ import torch
 from torch import nn
 
 from featurize.encoders.tiny import build_vit_mel_tiny
-from featurize.encoders.vit_mel import COLUMNS, columns_of, patch_kernel, patch_pixels, patch_positions, position_grid
+from featurize.encoders.vit_mel import (
+    COLUMNS,
+    count_columns,
+    patch_kernel,
+    patch_pixels,
+    patch_positions,
+    position_grid,
+)
 from tests.support.images import VIT_SIDE, vit_model
 
 
 @pytest.mark.parametrize(("frames", "columns"), [(1, 1), (16, 1), (17, 2), (1501, COLUMNS), (1505, COLUMNS + 1)])
 def test_every_frame_has_a_column(frames: int, columns: int) -> None:
-    assert columns_of(frames) == columns
+    assert count_columns(frames) == columns
     assert patch_pixels(torch.ones(frames, 80)).shape == (5 * columns, 256)
 
 
 def test_fifteen_seconds_are_as_many_columns_as_there_are_positions() -> None:
-    assert columns_of(1 + 15 * 100) == COLUMNS
+    assert count_columns(1 + 15 * 100) == COLUMNS
 
 
 def test_patches_come_column_by_column_from_the_lowest_band_up() -> None:

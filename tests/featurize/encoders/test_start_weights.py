@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel, ViTConfig, ViTModel
 
 from cache.rows import Rows
-from featurize.encoders.base import SpeechInput, TextInput
+from featurize.encoders.base import TranscriptEncoder, WaveformEncoder
 from featurize.encoders.layers import parse_layers
 from featurize.encoders.start_weights import Weights, text_start_weights, vit_start_weights
-from featurize.encoders.text import layers_of
+from featurize.encoders.text import text_layers
 from featurize.encoders.vit_mel import patch_pixels
 from tests.support.checkpoints import loaded
 from tests.support.images import VIT_SIDE
@@ -62,15 +62,15 @@ def lively_text(model: Any, configuration: Any, **more: Any) -> Any:
 
 def started(model: Any, *layers: str, count: int = 2) -> tuple[Weights, str]:
     choices = [parse_layers(text, layers=DEPTH, encoder="a") for text in layers]
-    return text_start_weights(model, layers_of(model), choices, count)
+    return text_start_weights(model, text_layers(model), choices, count)
 
 
-def text_of(source: str, **options: Any) -> TextInput:
+def text_of(source: str, **options: Any) -> TranscriptEncoder:
     (encoder,) = loaded(source, **options).text
     return encoder
 
 
-def mel_of(source: str, **options: Any) -> SpeechInput:
+def mel_of(source: str, **options: Any) -> WaveformEncoder:
     (encoder,) = loaded(source, **options).speech
     return encoder
 
@@ -205,11 +205,11 @@ def test_fewer_layers_than_asked_for_are_noted(source: str, count: int, told: st
 
 def test_another_activation_than_torchs_gives_no_layers_and_a_note() -> None:
     bert = lively_text(BertModel, BertConfig, hidden_act="relu")
-    assert started(bert, "1") == ({}, "computes with relu, not gelu: no start layers")
+    assert started(bert, "1") == ({}, "uses the activation relu, not gelu: no start layers")
     config = ViTConfig(**LAYER_SIZE, num_hidden_layers=1, image_size=64, hidden_act="gelu_new")
     weights, note = vit_start_weights(ViTModel(config), 1)
     assert set(weights) == BEFORE
-    assert note == "computes with gelu_new, not gelu: no start layers"
+    assert note == "uses the activation gelu_new, not gelu: no start layers"
 
 
 def test_how_many_were_asked_for_is_recorded_and_in_no_key() -> None:

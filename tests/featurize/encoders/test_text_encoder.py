@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from featurize.encoders.text import layers_of
+from featurize.encoders.text import text_layers
 from featurize.extraction.parity import TOLERANCE, deviation, reference_text
 from featurize.inputs.transcript import STRIP, spoken
 from tests.support.models import (
@@ -42,7 +42,7 @@ def test_hidden_layers_are_those_of_hugging_face(family: str) -> None:
         assert worst(rows[:-1], chosen_of(output)) <= TOLERANCE
     assert [spec.name for spec in encoder.specs] == ["a@1", "a@0,2", "a@all", "a@mean1-2", "a", "a.tokens"]
     assert [spec.shape for spec in encoder.specs] == [(32,), (2, 32), (3, 32), (32,), (32,), (3,)]
-    assert len(layers_of(text_model(family))) == TEXT_LAYERS
+    assert len(text_layers(text_model(family))) == TEXT_LAYERS
 
 
 @pytest.mark.parametrize("text", ["", "  ", "[LAUGHTER]", " [LAUGHTER] [BREATHING]\n"])

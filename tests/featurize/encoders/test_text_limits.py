@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from featurize.encoders.text import max_tokens
+from featurize.encoders.text import max_model_tokens
 from featurize.encoders.tiny import build_roberta_tiny_tokenizer
 from tests.support.models import TEXT_FAMILIES, TEXT_POSITIONS, text_encoder, text_model, text_tokenizer, turns
 
@@ -11,7 +11,7 @@ from tests.support.models import TEXT_FAMILIES, TEXT_POSITIONS, text_encoder, te
 )
 def test_an_encoder_takes_as_many_tokens_as_it_has_positions(family: str, limit: int) -> None:
     encoder = text_encoder(family)
-    assert encoder.max_tokens == max_tokens(text_model(family), text_tokenizer(family)) == limit
+    assert encoder.max_tokens == max_model_tokens(text_model(family), text_tokenizer(family)) == limit
     fits, beyond = ("the " * count for count in (limit - 2, limit - 1))
     assert len(encoder.encode(turns(fits))[0][0]) == limit
     ids = torch.tensor([text_tokenizer(family)(beyond)["input_ids"]])
@@ -22,7 +22,7 @@ def test_an_encoder_takes_as_many_tokens_as_it_has_positions(family: str, limit:
 def test_a_tokenizer_may_take_less_than_its_model() -> None:
     tokenizer = build_roberta_tiny_tokenizer()
     tokenizer.model_max_length = 12
-    assert max_tokens(text_model("roberta"), tokenizer) == 12
+    assert max_model_tokens(text_model("roberta"), tokenizer) == 12
 
 
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
@@ -30,7 +30,7 @@ def test_a_transcript_that_is_too_long_fails_with_both_numbers(family: str) -> N
     limit = text_encoder(family).max_tokens
     fits, long = text_encoder(family).plan(turns("the " * (limit - 2), "the " * (limit + 3)))
     assert (fits.rows, fits.failure) == ((limit, limit), "")
-    assert long.failure == f"{limit + 5} tokens, the encoder takes {limit}; --truncate cuts"
+    assert long.failure == f"{limit + 5} tokens, the encoder allows {limit}; pass --truncate to cut"
     assert long.rows == ()
 
 

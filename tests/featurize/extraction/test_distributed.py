@@ -210,11 +210,13 @@ def test_a_worker_with_other_weights_stops_the_run(
     sharing = cluster.sharing
 
     def other_precision(shelf: EncoderCache) -> Any:
-        lineup = shelf._lineup
-        return sharing(EncoderCache(shelf.name, replace(lineup, options=replace(lineup.options, precision="bfloat16"))))
+        encoder_set = shelf._encoder_set
+        return sharing(
+            EncoderCache(shelf.name, replace(encoder_set, options=replace(encoder_set.options, precision="bfloat16")))
+        )
 
     monkeypatch.setattr(cluster, "sharing", other_precision)
-    with pytest.raises(MmerError, match=r"worker \S+ has another wav2vec2-tiny \(precision float32 -> bfloat16\)"):
+    with pytest.raises(MmerError, match=r"worker \S+ has a different wav2vec2-tiny \(precision float32 -> bfloat16\)"):
         run_on(cluster, voices, tmp_path / "a.h5", Silent(), **SPEECH)
 
 

@@ -14,7 +14,7 @@ from cache.stream import StreamSpec
 from cache.writer import CacheWriter, Row, writing_lock
 from featurize.encoders.base import InputPlan
 from featurize.extraction.encode import encode_split
-from featurize.extraction.pipeline import WAITING, CommitThread
+from featurize.extraction.pipeline import QUEUED_BATCHES, CommitThread
 from tests.support.toys import create, plan_for, utterances_named
 
 Values = Sequence[npt.NDArray[np.float32]]
@@ -122,7 +122,7 @@ def test_everything_handed_over_is_written_when_the_thread_is_left(writer: Cache
             commits.put([row(index, index), row(index + 1, index + 1)])
         commits.fail(["enc"], 28, "missing")
         commits.put([])
-    assert WAITING < 14
+    assert QUEUED_BATCHES < 14
     states = writer.states["enc"].tolist()
     assert states == [COMMITTED] * 28 + [FAILED, 0]
     assert [values_in(writer, index) for index in range(28)] == list(range(28))

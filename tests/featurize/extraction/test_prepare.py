@@ -11,7 +11,7 @@ from featurize.encoders.catalog import parse_requests
 from featurize.encoders.load import load_encoders
 from featurize.encoders.options import EncodingOptions
 from featurize.encoders.tiny import build_roberta_tiny, build_roberta_tiny_tokenizer
-from featurize.extraction.encode import EncodeInput, encode_sources
+from featurize.extraction.encode import EncodeInput, encode_inputs
 from featurize.inputs.transcript import Turn
 from tests.support.voices import computed_anew, contents, featurized, write_corpus, write_voices
 
@@ -63,6 +63,6 @@ def test_a_long_note_of_the_transcript_does_not_cut_off_what_encoding_showed(ove
     options = EncodingOptions(device=torch.device("cpu"), precision="float16")
     (encoder,) = load_encoders(parse_requests([f"big={overflowing}"]), options).text
     source = EncodeInput(index=0, value=Turn("so nice"), digests=(bytes(16), bytes(16)), note="x" * REASON_BYTES)
-    for row in encode_sources(encoder, [source]):
+    for row in encode_inputs(encoder, [source]):
         assert isinstance(row, Row)
         assert row.note.startswith(f"{OVERFLOWED}; x")

@@ -37,7 +37,9 @@ def test_files_are_named_so_that_one_pattern_finds_them_in_order() -> None:
 
 
 def test_more_shards_than_can_be_filled_are_refused() -> None:
-    with pytest.raises(MmerError, match=r"--shards 50 leaves \d+ shards without one of the 20 utterances; take fewer"):
+    with pytest.raises(
+        MmerError, match=r"--shards 50 leaves \d+ shards without any of the 20 utterances; choose fewer shards"
+    ):
         check_shards([Utterance(id=str(number)) for number in range(20)], 50)
     check_shards([Utterance(id=str(number)) for number in range(20)], 2)
 

@@ -27,13 +27,13 @@ def test_the_digest_is_that_of_the_span(tmp_path: Path) -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(place=st.integers(0, 499), channel=st.integers(0, 1))
-def test_the_digest_changes_with_any_sample(place: int, channel: int) -> None:
+@given(index=st.integers(0, 499), channel=st.integers(0, 1))
+def test_the_digest_changes_with_any_sample(index: int, channel: int) -> None:
     sound = noise(500, 2)
     changed = sound.copy()
-    changed[place, channel] += 1 / (1 << 15)
+    changed[index, channel] += 1 / (1 << 15)
     with TemporaryDirectory() as folder_name:
-        found = [load_whole(written(Path(folder_name) / "a.wav", one)).digest for one in (sound, changed)]
+        found = [load_whole(written(Path(folder_name) / "a.wav", samples)).digest for samples in (sound, changed)]
     assert found[0] != found[1]
 
 

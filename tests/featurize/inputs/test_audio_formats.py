@@ -99,9 +99,9 @@ def test_lossy_formats_are_counted_by_decoding(tmp_path: Path, name: str, how: d
 def mp3_announcing(path: Path, factor: float, more: int) -> tuple[int, int]:
     """Writes an MP3 with a wrong number of frames in its header; gives the samples announced and decoded."""
     data = bytearray(written(path, noise(22_050), 22_050).read_bytes())
-    place = data.index(b"Xing") + 8  # the tag and its flags stand before the number
-    frames = int(int.from_bytes(data[place : place + 4], "big") * factor) + more
-    data[place : place + 4] = frames.to_bytes(4, "big")
+    offset = data.index(b"Xing") + 8  # the tag and its flags stand before the number
+    frames = int(int.from_bytes(data[offset : offset + 4], "big") * factor) + more
+    data[offset : offset + 4] = frames.to_bytes(4, "big")
     path.write_bytes(bytes(data))
     with soundfile.SoundFile(path) as file:
         return file.frames, len(file.read())

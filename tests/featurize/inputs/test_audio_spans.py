@@ -23,11 +23,11 @@ def test_bad_samples_outside_the_span_do_no_harm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start_s", "end_s", "told"),
+    ("start_s", "end_s", "seconds"),
     [(0.5, 1.01, "0.5 to 1.01 s"), (1.0, None, "1 s on"), (2.0, 3.0, "2 to 3 s"), (None, 1.1, "0 to 1.1 s")],
 )
-def test_a_span_outside_the_recording_fails(start_s: float | None, end_s: float | None, told: str) -> None:
-    with pytest.raises(RecordingError, match=f"span {told} does not lie in the recording of 1.000 s"):
+def test_a_span_outside_the_recording_fails(start_s: float | None, end_s: float | None, seconds: str) -> None:
+    with pytest.raises(RecordingError, match=f"span {seconds} does not lie in the recording of 1.000 s"):
         cut(recording(16_000, 16_000), start_s, end_s)
 
 

@@ -15,11 +15,11 @@ def dialogue(names: Sequence[str], *, turns: Sequence[int | None], dialogue: str
 
 
 def test_the_turns_before_come_oldest_first_and_no_more_than_asked_for() -> None:
-    told = Dialogues(dialogue("abcd", turns=[0, 1, 2, 3]))
-    assert told.before("d", 2) == ("text b", "text c")
-    assert told.before("d", 9) == ("text a", "text b", "text c")
-    assert told.before("a", 9) == ()
-    assert told.before("d", 0) == ()
+    dialogues = Dialogues(dialogue("abcd", turns=[0, 1, 2, 3]))
+    assert dialogues.before("d", 2) == ("text b", "text c")
+    assert dialogues.before("d", 9) == ("text a", "text b", "text c")
+    assert dialogues.before("a", 9) == ()
+    assert dialogues.before("d", 0) == ()
 
 
 def test_turns_are_ordered_by_their_numbers_and_without_them_as_in_the_corpus() -> None:
@@ -29,9 +29,11 @@ def test_turns_are_ordered_by_their_numbers_and_without_them_as_in_the_corpus() 
 
 
 def test_nothing_is_taken_from_another_dialogue_or_from_none() -> None:
-    told = Dialogues([*dialogue("ab", turns=[0, 1]), *dialogue("cd", turns=[0, 1], dialogue="e"), Utterance(id="x")])
-    assert told.before("d", 9) == ("text c",)
-    assert told.before("x", 9) == told.before("unknown", 9) == ()
+    dialogues = Dialogues(
+        [*dialogue("ab", turns=[0, 1]), *dialogue("cd", turns=[0, 1], dialogue="e"), Utterance(id="x")]
+    )
+    assert dialogues.before("d", 9) == ("text c",)
+    assert dialogues.before("x", 9) == dialogues.before("unknown", 9) == ()
 
 
 def test_a_corpus_without_dialogues_has_none() -> None:
@@ -41,10 +43,10 @@ def test_a_corpus_without_dialogues_has_none() -> None:
 
 @given(st.permutations(range(8)), st.integers(0, 9))
 def test_the_order_of_the_corpus_does_not_matter_where_turns_are_numbered(order: list[int], count: int) -> None:
-    told = Dialogues(dialogue([str(turn) for turn in order], turns=order))
+    dialogues = Dialogues(dialogue([str(turn) for turn in order], turns=order))
     expected = tuple(f"text {turn}" for turn in range(8))
     for turn in order:
-        assert told.before(str(turn), count) == expected[max(0, turn - count) : turn]
+        assert dialogues.before(str(turn), count) == expected[max(0, turn - count) : turn]
 
 
 def test_what_is_spoken_leaves_out_silent_turns_of_the_history_only() -> None:

@@ -70,7 +70,7 @@ def test_a_cleaned_transcript_can_be_stored_and_is_clean(text: str) -> None:
     assert cleaned.encode().decode() == cleaned
     assert "\0" not in cleaned
     assert clean_text(cleaned).text == cleaned
-    assert [one for one in text if one in set(cleaned)] == list(cleaned)
+    assert [character for character in text if character in set(cleaned)] == list(cleaned)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,6 @@ def test_what_ctc_cannot_spell_is_noted(words: str, note: str) -> None:
 
 
 @given(st.text(), st.text())
-def test_texts_have_equal_digests_only_if_they_are_equal(one: str, other: str) -> None:
-    assert len(text_digest(one)) == 16
-    assert (text_digest(one) == text_digest(other)) == (one == other)
+def test_texts_have_equal_digests_only_if_they_are_equal(text: str, other: str) -> None:
+    assert len(text_digest(text)) == 16
+    assert (text_digest(text) == text_digest(other)) == (text == other)

@@ -1,4 +1,4 @@
-"""Workers of a real cluster: what becomes of tasks and workers that die."""
+"""Workers of a real cluster: tasks that fail, and workers that die."""
 
 import os
 import signal
@@ -15,23 +15,23 @@ from featurize.runtime.cluster import Cluster, Killed, Workers, cluster_of
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    at_once = {"distributed.deploy.lost-worker-timeout": "10ms"}  # dask's own patience with a worker that died
-    with dask.config.set(at_once), cluster_of(Workers(count=2, device="cpu")) as made:
-        yield made
+    at_once = {"distributed.deploy.lost-worker-timeout": "10ms"}  # instead of dask's 15 s
+    with dask.config.set(at_once), cluster_of(Workers(count=2, device="cpu")) as cluster:
+        yield cluster
 
 
-def die(place: int, device: str) -> int:
-    if place == 3:
+def die(number: int, device: str) -> int:
+    if number == 3:
         os._exit(1)
     time.sleep(0.05)
-    return place
+    return number
 
 
-def find_no_file(place: int, device: str) -> int:
-    raise FileNotFoundError(f"no file {place}")
+def find_no_file(number: int, device: str) -> int:
+    raise FileNotFoundError(f"no file {number}")
 
 
-def test_every_worker_that_dies_is_started_anew(cluster: Cluster) -> None:
+def test_every_worker_that_dies_is_started_again(cluster: Cluster) -> None:
     before = cluster.client.run(os.getpid)  # by address, which a new worker does not share
     os.kill(next(iter(before.values())), signal.SIGKILL)
     deadline = time.monotonic() + 60
@@ -41,24 +41,24 @@ def test_every_worker_that_dies_is_started_anew(cluster: Cluster) -> None:
 
 
 def test_what_a_task_lacks_is_not_taken_for_a_lost_scheduler(cluster: Cluster) -> None:
-    with pytest.raises(MmerError, match=r"a worker failed \(no file 1\); what is committed stays"):
+    with pytest.raises(MmerError, match=r"a worker failed \(no file 1\); committed results are kept"):
         list(cluster.results(find_no_file, [1]))
 
 
-def test_no_scheduler_at_an_address_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_scheduler_at_an_address_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featurize.runtime.cluster.ANSWER_S", 0.5)
-    told = r"no dask scheduler answers at tcp://127.0.0.1:9 \(.*\); start one by `dask scheduler`"
-    with pytest.raises(MmerError, match=told), cluster_of(Workers(scheduler="tcp://127.0.0.1:9")):
+    message = r"no dask scheduler answers at tcp://127.0.0.1:9 \(.*\); start one by `dask scheduler`"
+    with pytest.raises(MmerError, match=message), cluster_of(Workers(scheduler="tcp://127.0.0.1:9")):
         pass
 
 
 @pytest.mark.parametrize("how", [{}, {"count": 2, "scheduler": "tcp://a:1"}])
 def test_workers_are_started_or_joined_and_not_both(how: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="either start workers or name a scheduler"):
+    with pytest.raises(ValueError, match="expected either a count of workers or a scheduler"):
         Workers(**how)
 
 
-def test_a_task_that_only_waited_beside_a_killer_is_told_apart(cluster: Cluster) -> None:
+def test_a_task_that_only_waited_next_to_a_killer_is_distinguished(cluster: Cluster) -> None:
     found = dict(cluster.results(die, [1, 2, 3, 4, 5]))
     suspected = [item for item, result in found.items() if isinstance(result, Killed)]
     assert 3 in suspected

@@ -133,12 +133,13 @@ def test_a_resample_without_a_class_has_the_ua_of_the_classes_it_contains() -> N
 def test_the_batch_size_changes_neither_interval_nor_memory_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     run, other = predicted(clusters=16), predicted(clusters=16, seed=1)
     interval, found = bootstrap_interval(run), compare(run, other)
-    monkeypatch.setattr("fusion.statistics.BATCH_VALUES", 16 * 7)  # 7 resamples at once, and 5 in the last batch
+    # 7 resamples at once, and 5 in the last batch
+    monkeypatch.setattr("fusion.evaluation.statistics.BATCH_VALUES", 16 * 7)
     for name, ends in bootstrap_interval(run).items():
         assert ends == pytest.approx(interval[name])
     assert compare(run, other).p == pytest.approx(found.p, abs=0.05)
     own = replace(run, clusters=run.ids)  # 1,440 clusters
-    monkeypatch.setattr("fusion.statistics.BATCH_VALUES", 1440 * 10)
+    monkeypatch.setattr("fusion.evaluation.statistics.BATCH_VALUES", 1440 * 10)
     tracemalloc.start()
     bootstrap_interval(own)
     peak = tracemalloc.get_traced_memory()[1]

@@ -21,13 +21,13 @@ def spec(name: str, role: str, **changes: Any) -> StreamSpec:
 
 
 def cache_of(folder: Path, *specs: StreamSpec, **weights: Any) -> AnyCache:
-    plans = [StreamPlan(spec=one, lengths=np.array([2]), failures={}) for one in specs]
+    plans = [StreamPlan(spec=item, lengths=np.array([2]), failures={}) for item in specs]
     create(folder / "a.h5", utterances_named("a"), plans, **weights)
     return open_cache(folder / "a.h5")
 
 
-def chosen(cache: AnyCache, fusion: str, asked: dict[str, str] | None = None, **values: object) -> StreamSelection:
-    return select_streams(cache, config_for(fusion, values), asked or {})
+def chosen(cache: AnyCache, fusion: str, requested: dict[str, str] | None = None, **values: object) -> StreamSelection:
+    return select_streams(cache, config_for(fusion, values), requested or {})
 
 
 @pytest.mark.parametrize("fusion", HEADS)
@@ -61,7 +61,7 @@ def test_a_lone_stream_with_history_is_taken(tmp_path: Path) -> None:
 
 def test_two_streams_that_fit_alike_are_an_error_that_names_the_flag(tmp_path: Path) -> None:
     cache = cache_of(tmp_path, spec("voice", "audio"), spec("other", "audio"))
-    with pytest.raises(MmerError, match=r"has 2 streams for audio: other, voice; choose by --audio NAME"):
+    with pytest.raises(MmerError, match=r"has 2 streams for audio: other, voice; choose one with --audio NAME"):
         chosen(cache, "audio")
     assert chosen(cache, "audio", {"audio": "other"}).streams == {"audio": "other"}
 
@@ -77,7 +77,9 @@ def test_codes_and_tokens_follow_the_encoder_that_is_read(tmp_path: Path) -> Non
     )
     found = chosen(cache, "label-guided", {"audio": "voice"})
     assert (found.streams["codes"], found.streams["tokens"]) == ("voice.codes", "words.tokens")
-    with pytest.raises(MmerError, match=r"no stream for codes.*wav2vec2-base, and choose that encoder by --audio NAME"):
+    with pytest.raises(
+        MmerError, match=r"no stream for codes.*wav2vec2-base, and choose that encoder with --audio NAME"
+    ):
         chosen(cache, "label-guided", {"audio": "other"})
 
 
@@ -97,7 +99,7 @@ def test_a_missing_stream_is_told_with_the_command_that_adds_it(
 ) -> None:
     path = write_cache(tmp_path / "a b.h5", without=[gone])
     add = f"mmer-featurize toy --root 'a b' --cache '{path}' --encoder {encoder}"
-    with pytest.raises(MmerError, match=re.escape(f"; add it by {add}")):
+    with pytest.raises(MmerError, match=re.escape(f"; add it with {add}")):
         chosen(open_cache(path), fusion)
 
 
@@ -108,7 +110,7 @@ def test_the_demo_is_told_of_built_in_encoders(tmp_path: Path) -> None:
 
 
 def test_a_named_stream_that_is_missing_is_told_with_its_neighbours(trainable: Path) -> None:
-    with pytest.raises(MmerError, match=r"no stream vioce; did you mean voice.*or add it by .* --encoder vioce$"):
+    with pytest.raises(MmerError, match=r"no stream vioce; did you mean voice.*or add it with .* --encoder vioce$"):
         chosen(open_cache(trainable), "audio", {"audio": "vioce"})
 
 
@@ -125,7 +127,7 @@ def test_audio_may_be_any_numbers_from_speech(trainable: Path) -> None:
 
 
 def test_a_role_that_the_head_does_not_read_cannot_be_named(trainable: Path) -> None:
-    with pytest.raises(MmerError, match=r"reads no text, for which a stream is named; it reads audio$"):
+    with pytest.raises(MmerError, match=r"does not read text, for which a stream is given; it reads audio$"):
         chosen(open_cache(trainable), "audio", {"text": "words@4"})
 
 
@@ -144,7 +146,7 @@ def test_a_head_starts_from_the_encoder_that_is_named(tmp_path: Path, trainable:
         tmp_path, *streams, replace(streams[2], name="vit2"), vit=weights["vit"], vit2=weights["vit"],
         words=weights["words"],
     )  # fmt: skip
-    with pytest.raises(MmerError, match=r"2 streams for patches: vit, vit2; choose by --stream patches=NAME"):
+    with pytest.raises(MmerError, match=r"2 streams for patches: vit, vit2; choose one with --stream patches=NAME"):
         chosen(cache, "jfm")
     found = chosen(cache, "jfm", {"patches": "vit2"})
     assert found.starts == {"patches": "vit2"}
@@ -155,7 +157,7 @@ def test_a_head_starts_from_the_encoder_that_is_named(tmp_path: Path, trainable:
 def test_no_encoder_that_has_seen_test_speakers_gets_in_by_a_side_door(tmp_path: Path, fusion: str, role: str) -> None:
     seen = {"corpus": "toy", "speakers": ["2M"]}
     path = write_cache(tmp_path / "a.h5", trained=role, trained_on=seen, views=True)
-    with pytest.raises(MmerError, match=r"has seen speaker 2M of test; take an encoder that has not, or --allow-leak"):
+    with pytest.raises(MmerError, match=r"has seen speaker 2M of test; choose another encoder, or pass --allow-leak"):
         plan(path, fusion)
     allowed = plan(path, fusion, allow_leak=True)
     assert not allowed.frozen

@@ -38,8 +38,8 @@ def test_one_modality_is_the_mean_of_its_rows_and_a_linear_layer() -> None:
     head, batch = build_head("text", UnimodalConfig(modalities="text"), head_inputs(), seed=0), batch_of(3)
     linear = [module for module in head.modules() if isinstance(module, nn.Linear)]
     assert len(linear) == 1
-    for place, logits in enumerate(head.eval()(batch).logits):
-        rows = batch.features["text"][place, batch.masks["text"][place]]
+    for index, logits in enumerate(head.eval()(batch).logits):
+        rows = batch.features["text"][index, batch.masks["text"][index]]
         torch.testing.assert_close(logits, linear[0](rows.mean(dim=0)))
 
 
@@ -54,8 +54,8 @@ def test_normalized_and_hidden_it_is_the_probe_of_emobox(pooling: str, stacked: 
     mix: nn.Module | None = head.front.get_submodule("mix") if stacked else None
     hidden, classifier = (module for module in head.modules() if isinstance(module, nn.Linear))
     logits = head.eval()(collate(chosen, extra=9, noise=1e3)).logits
-    for one, found in zip(chosen, logits, strict=True):
-        rows = one.rows["audio"] * 5 + 2  # norms away
+    for utterance, found in zip(chosen, logits, strict=True):
+        rows = utterance.rows["audio"] * 5 + 2  # norms away
         layers = [nn.functional.layer_norm(layer, layer.shape) for layer in (rows.unbind(dim=1) if stacked else [rows])]
         kept = mix(torch.stack(layers, dim=1)[None])[0] if mix else layers[0]
         inner = hidden(kept).relu()
@@ -77,7 +77,7 @@ def test_an_absent_modality_is_finite_through_the_probe_of_emobox(absent: list[i
     logits = head.train()(batch.without("audio", gone)).logits
     logits.sum().backward()  # type: ignore[no-untyped-call]
     assert logits.isfinite().all()
-    assert all(one.grad is None or one.grad.isfinite().all() for one in head.parameters())
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in head.parameters())
 
 
 def test_scores_are_the_sum_of_two_models() -> None:
@@ -99,10 +99,10 @@ def test_each_model_of_a_score_learns_as_it_does_alone() -> None:
         alone = build_head(role, UnimodalConfig(dropout=0.0, modalities=role), inputs, seed=1)
         alone.load_state_dict(model.state_dict())
         nn.functional.cross_entropy(alone.train()(batch).logits, batch.labels).backward()  # type: ignore[no-untyped-call]
-        for mine, its in zip(model.parameters(), alone.parameters(), strict=True):
-            assert mine.grad is not None
-            assert its.grad is not None
-            torch.testing.assert_close(mine.grad, its.grad)
+        for actual, expected in zip(model.parameters(), alone.parameters(), strict=True):
+            assert actual.grad is not None
+            assert expected.grad is not None
+            torch.testing.assert_close(actual.grad, expected.grad)
 
 
 def test_a_score_without_one_modality_is_that_of_the_other() -> None:
@@ -116,24 +116,24 @@ def test_a_score_without_one_modality_is_that_of_the_other() -> None:
 def test_cross_attention_reads_the_other_modality_for_each_row() -> None:
     head, batch = build_head("cross-attention", CrossAttentionConfig(), head_inputs(), seed=0), batch_of(2)
     assert isinstance(head, CrossAttention)
-    asked: dict[str, tuple[int, int]] = {}
+    shapes: dict[str, tuple[int, int]] = {}
     for role, crossing in head.crossings.items():
         crossing.register_forward_hook(
-            lambda _, given, __, role=role: asked.update({role: (given[0].shape[1], given[1].shape[1])})
+            lambda _, given, __, role=role: shapes.update({role: (given[0].shape[1], given[1].shape[1])})
         )
     head.eval()(batch)
     frames, tokens = batch.features["audio"].shape[1], batch.features["text"].shape[1]
-    assert asked == {"audio": (frames, tokens), "text": (tokens, frames)}
+    assert shapes == {"audio": (frames, tokens), "text": (tokens, frames)}
 
 
 def test_what_is_not_allowed_is_said() -> None:
-    with pytest.raises(ValueError, match="modalities must be audio or text for a model of one, got 'both'"):
+    with pytest.raises(ValueError, match="modalities must be audio or text for a unimodal model, got 'both'"):
         UnimodalConfig(modalities="both")
     with pytest.raises(ValueError, match="pooling must be one of mean, max, got 'sum'"):
         ConcatConfig(pooling="sum")
     with pytest.raises(ValueError, match="heads must not be negative, got -1"):
         CrossAttentionConfig(heads=-1)
-    with pytest.raises(ValueError, match="hidden must be a width, or 0 for none, got -1"):
+    with pytest.raises(ValueError, match="hidden must be a width, or 0 for no hidden layer, got -1"):
         UnimodalConfig(hidden=-1)
-    with pytest.raises(ValueError, match="normalize goes by the utterance, standardize by the training part; set one"):
+    with pytest.raises(ValueError, match="normalize uses the utterance, standardize the training subset; set only"):
         UnimodalConfig(normalize=True, standardize=True)

@@ -50,7 +50,7 @@ def noisy(batch: Batch, role: str) -> Batch:
 def test_padding_changes_nothing(form: dict[str, Any], dtype: torch.dtype) -> None:
     head, utterances = head_of(**form).to(dtype), samples(4)
     together = scored(head, collate(utterances, extra={"audio": 60, "text": 25}, noise=1e3, dtype=dtype))
-    apart = torch.cat([scored(head, collate([one], dtype=dtype)) for one in utterances])
+    apart = torch.cat([scored(head, collate([utterance], dtype=dtype)) for utterance in utterances])
     torch.testing.assert_close(together, apart, atol=1e-5 if dtype == torch.float32 else 1e-12, rtol=0)
 
 
@@ -78,7 +78,9 @@ def test_every_parameter_gets_a_gradient(form: dict[str, Any], dtype: torch.dtyp
     output = head(batch)
     loss = nn.functional.cross_entropy(output.logits, batch.labels)
     (loss + sum(head.config.loss_weights[name] * value for name, value in output.losses.items())).backward()  # type: ignore[no-untyped-call]
-    without = [name for name, one in head.named_parameters() if one.grad is None or not one.grad.any()]
+    without = [
+        name for name, parameter in head.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     assert without == []
 
 
@@ -88,7 +90,9 @@ def test_each_loss_alone_reaches_the_adapters_and_what_it_shares(form: dict[str,
     for name in head(batch).losses:
         head.zero_grad()
         head(batch).losses[name].backward()  # type: ignore[no-untyped-call]
-        reached = {key for key, one in head.named_parameters() if one.grad is not None and one.grad.any()}
+        reached = {
+            key for key, parameter in head.named_parameters() if parameter.grad is not None and parameter.grad.any()
+        }
         assert {key for key, _ in head.named_parameters() if key.startswith("fronts.")} <= reached
         shared = ("blocks.", "gru.") if name == "ecl" else ("blocks.ccb1.", "gru.")
         assert {key for key, _ in head.named_parameters() if key.startswith(shared) and "reverse" not in key} <= reached
@@ -115,14 +119,14 @@ def test_an_utterance_with_no_row_at_all_breaks_nothing(form: dict[str, Any]) ->
     assert scored(head, batch).isfinite().all()
     output = head.train()(batch)
     (output.logits.sum() + sum(output.losses.values())).backward()  # type: ignore[no-untyped-call]
-    assert all(one.grad is None or one.grad.isfinite().all() for one in head.parameters())
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in head.parameters())
 
 
 def test_sizes_at_full_width() -> None:
     inputs = HeadInputs(classes=CLASSES, shapes=dict.fromkeys(("audio", "text", "audio.view", "text.view"), (768,)))
     with torch.device("meta"):
         head = Bimodal(BimodalConfig(), inputs)
-    sizes = {name: sum(one.numel() for one in part.parameters()) for name, part in head.named_children()}
+    sizes = {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in head.named_children()}
     assert sizes["blocks"] == 2 * 7_087_872
     assert sizes["gru"] == 2_658_816
     assert sizes["classifier"] == 6_148
@@ -135,18 +139,18 @@ def test_sizes_at_full_width() -> None:
 def test_each_block_keeps_the_rows_of_the_stream_that_asks() -> None:
     head, batch = head_of(), batch_of(3)
     rows = {role: front(batch.features[role]) for role, front in head.fronts.items()}
-    (first, _), (second, _) = head.coded(rows, batch.masks)
+    (first, _), (second, _) = head.encode_blocks(rows, batch.masks)
     assert first.shape[:2] == batch.masks["audio"].shape
     assert second.shape[:2] == batch.masks["text"].shape
-    asked = head.blocks["ccb1"](rows["audio"], batch.masks["text"], rows["text"])
-    torch.testing.assert_close(first, asked)
+    expected = head.blocks["ccb1"](rows["audio"], batch.masks["text"], rows["text"])
+    torch.testing.assert_close(first, expected)
 
 
 def test_contexts_have_heard_no_later_frame() -> None:
     head, batch = head_of().eval(), batch_of(2)
     later = torch.arange(batch.masks["audio"].shape[1]) > 7
     changed = replaced(batch, "audio", batch.features["audio"] + 3.0 * later[:, None])
-    before, after = (states_of(head, one)[:, :8] for one in (batch, changed))
+    before, after = (states_of(head, inputs)[:, :8] for inputs in (batch, changed))
     assert head.coding is not None
     torch.testing.assert_close(head.coding.contexts(after), head.coding.contexts(before), atol=1e-6, rtol=0)
     assert (after - before).abs().max() > 1e-3  # the backward half has
@@ -154,7 +158,7 @@ def test_contexts_have_heard_no_later_frame() -> None:
 
 def states_of(head: Bimodal, batch: Batch) -> Tensor:
     rows = {role: front(batch.features[role]) for role, front in head.fronts.items()}
-    states: Tensor = head.gru(head.coded(rows, batch.masks))[0]
+    states: Tensor = head.gru(head.encode_blocks(rows, batch.masks))[0]
     return states
 
 
@@ -162,7 +166,7 @@ def test_the_classifier_reads_pooled_audio_first() -> None:
     head, batch = head_of().eval(), batch_of(2)
     assert head.classifier.weight.shape == (len(CLASSES), 2 * 24)
     rows = head.fronts["audio"](batch.features["audio"])
-    pooled = torch.stack([own[mask].amax(dim=0) for own, mask in zip(rows, batch.masks["audio"], strict=True)])
+    pooled = torch.stack([x[mask].amax(dim=0) for x, mask in zip(rows, batch.masks["audio"], strict=True)])
     half = pooled @ head.classifier.weight[:, :24].T
     whole = scored(head, batch)
     with torch.no_grad():
@@ -174,7 +178,7 @@ def test_attention_pooling_averages_where_all_scores_are_equal() -> None:
     head, batch = head_of(pooling="attn").eval(), batch_of(2)
     nn.init.zeros_(head.pool_rows.score.weight)  # type: ignore[union-attr, arg-type]
     features, mask = batch.features["audio"], batch.masks["audio"]
-    expected = torch.stack([own[valid].mean(dim=0) for own, valid in zip(features, mask, strict=True)])
+    expected = torch.stack([x[valid].mean(dim=0) for x, valid in zip(features, mask, strict=True)])
     torch.testing.assert_close(head.pool_rows(features, mask), expected)
 
 
@@ -184,7 +188,7 @@ def test_of_one_modality_a_block_attends_to_itself(modality: str, block: str) ->
     assert list(head.blocks) == [block]
     assert head.coding is None
     x, mask = head.fronts[modality](batch.features[modality]), batch.masks[modality]
-    ((coded, valid),) = head.coded({modality: x}, batch.masks)
+    ((coded, valid),) = head.encode_blocks({modality: x}, batch.masks)
     torch.testing.assert_close(coded, head.blocks[block](x, mask))
     assert torch.equal(valid, mask)
 

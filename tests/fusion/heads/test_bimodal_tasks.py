@@ -15,8 +15,8 @@ from fusion.nn.dropout import seed_dropout
 from tests.support.heads import ToyRows, batch_of, head_inputs, samples
 
 VIEWS = ("audio.view", "text.view")
-OFF = "ECL is off: no stream for {}; positive=class does without"
-OFF_BY_CHOICE = "ECL is off: no augmentation; positive=class does without"
+OFF = "ECL is off: no stream for {}; positive=class needs no views"
+OFF_BY_CHOICE = "ECL is off: no augmentation; positive=class needs no views"
 
 
 def head_of(inputs: HeadInputs | None = None, **fields: Any) -> Bimodal:
@@ -40,7 +40,7 @@ def embedded(head: Bimodal, batch: Batch) -> Tensor:
     """Computes the embedding of ECL in a pass of its own."""
     assert head.projection is not None
     rows = {role: front(batch.features[role]) for role, front in head.fronts.items()}
-    states, mask = head.gru(head.coded(rows, batch.masks))
+    states, mask = head.gru(head.encode_blocks(rows, batch.masks))
     pooled = head.pool_rows(rows["audio"], batch.masks["audio"]), head.pool_states(states, mask)
     return functional.normalize(head.projection(torch.cat(pooled, dim=1)), dim=1)
 
@@ -123,15 +123,15 @@ def test_with_positives_of_the_class_ecl_is_equation_3(augmentation: bool, views
 
 
 @pytest.mark.parametrize(
-    ("missing", "fields", "told"),
+    ("missing", "fields", "notes"),
     [
         (VIEWS, {}, [OFF.format("audio.view or text.view")]),
-        (VIEWS[:1], {}, ["the views of ECL repeat what has no stream for audio.view"]),
+        (VIEWS[:1], {}, ["no stream for audio.view; the views of ECL use the original rows instead"]),
         (VIEWS, {"beta": 0.0}, []),
         (VIEWS, {"augmentation": False}, [OFF_BY_CHOICE]),
         ((), {"augmentation": False}, [OFF_BY_CHOICE]),
         ((), {"augmentation": False, "beta": 0.0}, []),
-        ((), {"ccb1": False}, ["CPC is off: it takes both modalities and ccb1"]),
+        ((), {"ccb1": False}, ["CPC is off: it needs both modalities and ccb1"]),
         (
             VIEWS,
             {"modalities": "audio", "alpha": 0.0},
@@ -139,10 +139,10 @@ def test_with_positives_of_the_class_ecl_is_equation_3(augmentation: bool, views
         ),
     ],
 )
-def test_what_is_off_is_told(missing: tuple[str, ...], fields: dict[str, Any], told: list[str]) -> None:
+def test_what_is_off_is_told(missing: tuple[str, ...], fields: dict[str, Any], notes: list[str]) -> None:
     head = head_of(inputs_without(*missing), **fields)
-    assert head.prepare(ToyRows(samples(2))) == told
-    off = fields.get("beta") == 0 or any("ECL is off" in note for note in told)
+    assert head.prepare(ToyRows(samples(2))) == notes
+    off = fields.get("beta") == 0 or any("ECL is off" in note for note in notes)
     assert (head.projection is None) == off
 
 
@@ -155,22 +155,22 @@ def test_cpc_needs_utterances_of_two_frames_more_than_its_steps() -> None:
 def test_views_of_another_encoder_are_refused() -> None:
     inputs = head_inputs()
     odd = replace(inputs, shapes={**inputs.shapes, "text.view": (7,)})
-    with pytest.raises(ValueError, match=r"text.view have shape \(7,\), those for text \(24,\); views need the same"):
+    with pytest.raises(ValueError, match=r"text.view have shape \(7,\), those for text \(24,\); views must be"):
         head_of(odd)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"pooling": "mean"}, "pooling must be one of max, attn, got 'mean'"),
         ({"positive": "self"}, "positive must be one of view, class, got 'self'"),
         ({"alpha": -1.0}, "alpha must not be negative"),
         ({"cpc_steps": 0}, "cpc_steps must be at least 1"),
         ({"tau": 0.0}, "tau must be above 0"),
-        ({"ccb1": False, "ccb2": False}, "nothing reaches the BiGRU of modalities='both'; switch ccb1 or ccb2 on"),
-        ({"ccb1": False, "modalities": "audio"}, "nothing reaches .* switch ccb1 on"),
+        ({"ccb1": False, "ccb2": False}, "the BiGRU of modalities='both' has no input; switch on ccb1 or ccb2"),
+        ({"ccb1": False, "modalities": "audio"}, "the BiGRU .* has no input; switch on ccb1"),
     ],
 )
-def test_a_wrong_field_is_told_with_what_is_allowed(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_wrong_field_is_told_with_what_is_allowed(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         BimodalConfig(**fields)

@@ -1,4 +1,4 @@
-"""Defaults, numbers of attention heads and places of dropout, as systems.md decides them where papers are silent."""
+"""Defaults, numbers of attention heads and places of dropout where papers are silent (docs/decisions.md)."""
 
 import re
 from collections.abc import Mapping
@@ -106,38 +106,42 @@ FIELDS: Mapping[str, Mapping[str, object]] = {
     "score": {"adapter": False, "pooling": "mean"},
 }
 
-# At full width; jfm has those of its pre-trained layers beside the eight of its extractor.
+# At full width; jfm has those of its pre-trained layers and 8 in its extractor.
 ATTENTION = {"rescmfa": {12}, "bimodal": {12}, "tab": {8}, "jfm": {8, 12, 16}, "cross-attention": {8}}
 
-# Where training drops, layers and blocks of a kind together; spread over an attention or over rows.
+# Sites of dropout in training; layers and blocks of a kind count as one site.
 ADAPTERS = {"fronts.audio.adapter.dropout", "fronts.text.adapter.dropout"}
 LAYER = {"self_attn.dropout", "dropouts"}
 SITES: Mapping[str, set[str]] = {
     "rescmfa": {
         *ADAPTERS,
         *(
-            f"layers.{one}.{place}"
-            for one in ("audio_text", "text_audio")
-            for place in ("attention.dropout", "dropout")
+            f"layers.{direction}.{site}"
+            for direction in ("audio_text", "text_audio")
+            for site in ("attention.dropout", "dropout")
         ),
         "dropout",  # G-9
-        "ctc_dropout",  # systems.md 2.6
+        "ctc_dropout",  # G-11
     },
-    "bimodal": {*ADAPTERS, *(f"blocks.{one}.{place}" for one in ("ccb1", "ccb2") for place in LAYER)},
+    "bimodal": {*ADAPTERS, *(f"blocks.{block}.{site}" for block in ("ccb1", "ccb2") for site in LAYER)},
     "tab": {
-        *(f"streams.{one}.front.adapter.dropout" for one in ("audio", "text")),
-        *(f"streams.{one}.layers.{place}" for one in ("audio", "text") for place in LAYER),
-        *(f"crossings.{one}.attention.dropout" for one in ("audio", "text")),
+        *(f"streams.{modality}.front.adapter.dropout" for modality in ("audio", "text")),
+        *(f"streams.{modality}.layers.{site}" for modality in ("audio", "text") for site in LAYER),
+        *(f"crossings.{modality}.attention.dropout" for modality in ("audio", "text")),
         "block.blocks.dropout",  # M-7
         "dropout",  # M-10
     },
     "jfm": {
-        *(f"{part}.{place}" for part in ("entries.text.layers", "blocks.layers.text") for place in LAYER),
-        *(f"blocks.layers.audio.{place}" for place in LAYER),
+        *(f"{part}.{site}" for part in ("entries.text.layers", "blocks.layers.text") for site in LAYER),
+        *(f"blocks.layers.audio.{site}" for site in LAYER),
     },
     "label-guided": {*ADAPTERS, "dropout"},
     "concat": {*ADAPTERS, "classifier"},
-    "cross-attention": {*ADAPTERS, *(f"crossings.{one}.attention.dropout" for one in ("audio", "text")), "classifier"},
+    "cross-attention": {
+        *ADAPTERS,
+        *(f"crossings.{modality}.attention.dropout" for modality in ("audio", "text")),
+        "classifier",
+    },
     "audio": {"classifier"},
     "text": {"classifier"},
     "score": {"models.audio.classifier", "models.text.classifier"},
@@ -164,7 +168,7 @@ def test_training_drops_in_every_place_and_in_no_other(name: str, modalities: st
     for path, module in head.named_modules():
         if isinstance(module, Dropout):
             module.register_forward_hook(
-                lambda own, given, out, path=path: dropped.add(path) if not out.equal(given[0]) else None
+                lambda _, given, out, path=path: dropped.add(path) if not out.equal(given[0]) else None
             )
     head.train()(read_by(head.config, batch_of(12), training=True))
     assert {re.sub(r"\.\d+", "", path) for path in dropped} == SITES[name]

@@ -1,4 +1,4 @@
-"""What every head of the catalog must do, X-1 to X-7 of systems.md 1.7; X-8 is in `tests/fusion/run`."""
+"""Properties of every head, X-1 to X-7 (docs/decisions.md#properties-of-every-head); X-8 is in `tests/fusion/run`."""
 
 from dataclasses import asdict
 
@@ -25,13 +25,13 @@ from tests.support.every_head import (
 from tests.support.full_size import LARGE, SPEECH, full_size_inputs
 from tests.support.heads import batch_of, collate, head_inputs, replaced, samples
 
-# Parameters at full size with all defaults, four classes, by the closed forms of systems.md.
+# Parameters at full size with all defaults and four classes (docs/decisions.md#parameter-counts).
 SIZES = {
-    "rescmfa": 32_230_032,  # 2.8
-    "bimodal": 18_611_716 + 196_864 + 1_182_720 + 2_365_440,  # 3.9: CPC and adapters are added
-    "tab": 39_581_956 + 2_365_440,  # 4.6
-    "jfm": 68_462_862 - 3 * (1_024 + 768 + 2),  # 5.7, which is for seven classes
-    "label-guided": 589_824 + 6_148 + 3_072 + 1_024 + 2_365_440,  # 6.8, the projection of frames frozen
+    "rescmfa": 32_230_032,
+    "bimodal": 18_611_716 + 196_864 + 1_182_720 + 2_365_440,  # CPC and adapters are added
+    "tab": 39_581_956 + 2_365_440,  # adapters are added
+    "jfm": 68_462_862 - 3 * (1_024 + 768 + 2),  # the first number is for seven classes
+    "label-guided": 589_824 + 6_148 + 3_072 + 1_024 + 2_365_440,  # the projection of frames is frozen
     "concat": 1_536 * 4 + 4 + 2_365_440,
     "cross-attention": 2 * (4 * 768 * 768 + 4 * 768 + 2 * 768) + 1_536 * 4 + 4 + 2_365_440,
     "audio": 768 * 4 + 4,
@@ -49,7 +49,7 @@ def test_x1_padding_of_any_kind_changes_no_logit(
     total(head, batch_of(8))  # batch norms have seen something
     head.to(dtype)
     chosen = samples(5)
-    alone = torch.cat([predicted(head, collate([one], dtype=dtype)) for one in chosen])
+    alone = torch.cat([predicted(head, collate([utterance], dtype=dtype)) for utterance in chosen])
     extra = dict.fromkeys([*MODALITIES["audio"]], 50) | dict.fromkeys([*MODALITIES["text"], "chars"], 20)
     padded = predicted(head, collate(chosen, extra=extra | {"mel": 100}, noise=1e3, dtype=dtype))
     assert (padded - alone).abs().max() <= tolerance
@@ -58,19 +58,19 @@ def test_x1_padding_of_any_kind_changes_no_logit(
 @pytest.mark.parametrize(("name", "modalities"), CASES)
 def test_x1_padding_changes_no_loss_of_training(name: str, modalities: str) -> None:
     chosen = samples(8)
-    told = [losses(made(name, modalities, dropout=0.0), collate(chosen, extra=50, noise=noise)) for noise in (0, 1e3)]
+    padded = [losses(made(name, modalities, dropout=0.0), collate(chosen, extra=50, noise=noise)) for noise in (0, 1e3)]
     tight = losses(made(name, modalities, dropout=0.0), collate(chosen))
     for loss in set(tight) - {"cpc"}:  # its negatives are drawn by place in the padded batch
-        torch.testing.assert_close(told[1][loss], tight[loss], atol=1e-5, rtol=1e-5)
-    assert told[0].keys() == told[1].keys() == tight.keys()
-    torch.testing.assert_close(told[1], told[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(padded[1][loss], tight[loss], atol=1e-5, rtol=1e-5)
+    assert padded[0].keys() == padded[1].keys() == tight.keys()
+    torch.testing.assert_close(padded[1], padded[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "modalities"), CASES)
 def test_x2_the_order_of_a_batch_is_that_of_its_logits(name: str, modalities: str) -> None:
     head, chosen = made(name, modalities), samples(5)
     order = [3, 0, 4, 1, 2]
-    shuffled = predicted(head, collate([chosen[place] for place in order]))
+    shuffled = predicted(head, collate([chosen[index] for index in order]))
     torch.testing.assert_close(shuffled, predicted(head, collate(chosen))[order], atol=1e-5, rtol=0)
 
 
@@ -95,10 +95,10 @@ def test_x4_every_parameter_gets_a_gradient(name: str, modalities: str) -> None:
 @pytest.mark.parametrize(("name", "modalities"), CASES)
 def test_x4_each_auxiliary_loss_alone_reaches_what_the_logits_come_from(name: str, modalities: str) -> None:
     head, batch = made(name, modalities, adapter=name != "jfm"), batch_of(12)
-    assert set(losses(head, batch)) - {""} == {one for one, weight in head.config.loss_weights.items() if weight}
+    assert set(losses(head, batch)) - {""} == {name for name, weight in head.config.loss_weights.items() if weight}
     logits = head.eval()(read_by(head.config, batch, training=False)).logits
     behind = backward(head, functional.cross_entropy(logits, batch.labels))
-    shared = {one for one in behind if ".adapter." in one} if adapters(head) else behind
+    shared = {name for name in behind if ".adapter." in name} if adapters(head) else behind
     for auxiliary in set(losses(head, batch)) - {""}:
         assert backward(head, losses(head, batch)[auxiliary]) & shared, auxiliary
 
@@ -138,7 +138,7 @@ def test_x7_a_seed_decides_every_bit(name: str, modalities: str) -> None:
         assert torch.equal(torch.random.get_rng_state(), before)
         weights.append(head.state_dict())
     assert weights[0].keys() == weights[1].keys()
-    assert all(torch.equal(one, weights[1][key]) for key, one in weights[0].items())
+    assert all(torch.equal(values, weights[1][key]) for key, values in weights[0].items())
 
 
 @pytest.mark.parametrize("modality_dropout", [0.0, 0.3])
@@ -168,7 +168,7 @@ def test_a_batch_may_lack_a_modality_altogether(name: str, modality: str) -> Non
 
 @pytest.mark.parametrize(("name", "modalities"), DEFAULTS)
 def test_streams_may_be_stacked_and_of_different_widths(name: str, modalities: str) -> None:
-    text = (48,) if name == "jfm" else (3, 48)  # the layers of jfm go on from one hidden state
+    text = (48,) if name == "jfm" else (3, 48)  # the layers of jfm continue from one hidden state
     inputs = head_inputs(audio=(2, 24), text=text)
     head = made(name, modalities, inputs=inputs)
     assert backward(head, total(head, batch_of(12, inputs))) == trainable(head)

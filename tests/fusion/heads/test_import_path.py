@@ -67,7 +67,7 @@ def test_a_package_is_named_with_dots(tmp_path: Path) -> None:
         (f"{IMPORTS}{CONFIG}    x: int\n{OWN}", "field x of C has no default; give it one"),
         (
             f"{IMPORTS}{CONFIG}    lr: float = 0.1\n{OWN}",
-            "field lr of C has the name of a field of the training; choose another name",
+            "field lr of C has the name of a training field; choose another name",
         ),
         ("import torch\n1 / 0\n", "{folder}/my_head.py, line 2: ZeroDivisionError: division by zero"),
         ("import no_such_thing\n", "{folder}/my_head.py, line 1: No module named 'no_such_thing'"),

@@ -44,8 +44,8 @@ def noisy(batch: Batch, role: str) -> Batch:
     return replaced(batch, role, batch.features[role] + torch.randn(batch.features[role].shape))
 
 
-def absent(batch: Batch, role: str, place: int) -> Batch:
-    return batch.without(role, torch.arange(len(batch)) == place)
+def absent(batch: Batch, role: str, index: int) -> Batch:
+    return batch.without(role, torch.arange(len(batch)) == index)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -55,7 +55,7 @@ def test_padding_changes_nothing(form: dict[str, Any], dtype: torch.dtype) -> No
     head.prepare(ToyRows(utterances))
     extra = {"mel": 60, "text": 20, "patches": 50}
     together = scored(head, collate(utterances, extra=extra, noise=1e3, dtype=dtype))
-    apart = torch.cat([scored(head, collate([one], dtype=dtype)) for one in utterances])
+    apart = torch.cat([scored(head, collate([utterance], dtype=dtype)) for utterance in utterances])
     torch.testing.assert_close(together, apart, atol=1e-5 if dtype == torch.float32 else 1e-12, rtol=0)
 
 
@@ -63,14 +63,14 @@ def test_padding_beyond_the_positions_changes_nothing() -> None:
     head, utterances = head_of(), samples(3)
     long = replace(utterances[1], rows={**utterances[1].rows, "mel": torch.randn(16 * 94 + 1, 80)})
     together = scored(head, collate([utterances[0], long, utterances[2]], extra=90, noise=1e3))
-    apart = torch.cat([scored(head, collate([one])) for one in (utterances[0], long, utterances[2])])
+    apart = torch.cat([scored(head, collate([utterance])) for utterance in (utterances[0], long, utterances[2])])
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_order_of_a_batch_is_that_of_its_logits(form: dict[str, Any]) -> None:
     head, utterances, order = head_of(**form), samples(4), [2, 0, 3, 1]
-    permuted = scored(head, collate([utterances[place] for place in order]))
+    permuted = scored(head, collate([utterances[index] for index in order]))
     torch.testing.assert_close(permuted, scored(head, collate(utterances))[order], atol=1e-6, rtol=0)
 
 
@@ -87,21 +87,25 @@ def test_each_modality_counts_unless_it_is_switched_off(form: dict[str, Any]) ->
 def test_every_parameter_learns(form: dict[str, Any]) -> None:
     head = head_of(**form)
     torch.autograd.backward(loss_of(head, batch_of(6)))
-    silent = [name for name, one in head.named_parameters() if one.grad is None or not one.grad.any()]
+    silent = [name for name, parameter in head.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert silent == []
 
 
 def test_the_contrastive_loss_alone_reaches_all_before_the_classifiers() -> None:
     head = head_of()
     torch.autograd.backward(head.train()(batch_of(6)).losses["icl"])
-    silent = {name.split(".")[0] for name, one in head.named_parameters() if one.grad is None or not one.grad.any()}
+    silent = {
+        name.split(".")[0]
+        for name, parameter in head.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    }
     assert silent == {"classifiers"}
 
 
 def test_the_contrastive_loss_reads_both_final_rows() -> None:
     head, batch, seen = head_of(tau=0.3).train(), batch_of(6), {}
     for modality, classifier in head.classifiers.items():
-        classifier.register_forward_pre_hook(lambda _, given, one=modality: seen.update({one: given[0]}))
+        classifier.register_forward_pre_hook(lambda _, given, modality=modality: seen.update({modality: given[0]}))
     output = head(batch)
     both = torch.cat([seen["audio"], seen["text"]], dim=1)
     assert both.shape == (6, PATCH + TEXT)
@@ -143,7 +147,7 @@ def test_an_absent_modality_leaves_what_the_other_gives_alone(role: str, other: 
     head, batch = head_of(), batch_of(3)
     without = scored(head, absent(batch, role, 1))
     alone = head_of(modalities=other).eval()
-    alone.load_state_dict({name: one for name, one in head.state_dict().items() if name in alone.state_dict()})
+    alone.load_state_dict({name: values for name, values in head.state_dict().items() if name in alone.state_dict()})
     (silent,) = {"audio", "text"} - {other}
     with torch.inference_mode():
         expected = (alone(batch).logits[1] + head.get_parameter(f"classifiers.{silent}.bias")) / 2
@@ -154,11 +158,13 @@ def test_an_absent_modality_leaves_what_the_other_gives_alone(role: str, other: 
 @pytest.mark.parametrize("role", ["mel", "text"])
 def test_a_batch_without_a_single_row_of_a_modality_is_finite(role: str) -> None:
     head: Any = head_of(modality_dropout=0.3)
-    utterances = [replace(one, rows={**one.rows, role: one.rows[role][:0]}) for one in samples(4)]
+    utterances = [
+        replace(utterance, rows={**utterance.rows, role: utterance.rows[role][:0]}) for utterance in samples(4)
+    ]
     loss = loss_of(head, collate(utterances))
     torch.autograd.backward(loss)
     assert torch.isfinite(loss)
-    assert all(torch.isfinite(one.grad).all() for one in head.parameters() if one.grad is not None)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in head.parameters() if parameter.grad is not None)
     vector = head.pools["audio" if role == "mel" else "text"].absent
     assert vector.grad is not None
     assert vector.grad.any()
@@ -167,7 +173,7 @@ def test_a_batch_without_a_single_row_of_a_modality_is_finite(role: str) -> None
 def test_preparing_learns_the_bands_of_the_training_fold() -> None:
     head, utterances = head_of(), samples(5)
     assert head.prepare(ToyRows(utterances)) == []
-    mean, deviation = band_statistics(one.rows["mel"].numpy() for one in utterances)
+    mean, deviation = band_statistics(utterance.rows["mel"].numpy() for utterance in utterances)
     np.testing.assert_allclose(head.state_dict()["entries.audio.mean"], mean, atol=1e-6)
     np.testing.assert_allclose(head.state_dict()["entries.audio.deviation"], deviation, atol=1e-6)
     assert head_of(**LATE).prepare(ToyRows(utterances)) == []

@@ -28,7 +28,7 @@ def full_size(**fields: Any) -> JFM:
 
 
 def size(head: JFM, *, learns: bool = False) -> int:
-    return sum(one.numel() for one in head.parameters() if one.requires_grad or not learns)
+    return sum(parameter.numel() for parameter in head.parameters() if parameter.requires_grad or not learns)
 
 
 def closed_form(*, blocks: int, length: int, classes: int, extractor: int = 2) -> int:
@@ -73,7 +73,7 @@ def spec(name: str, role: str) -> StreamSpec:
 @pytest.mark.parametrize("values", [{}, {"fusion": "late"}, {"fusion": "late", "modalities": "text"}])
 def test_late_fusion_reads_the_text_that_joint_fusion_reads(tmp_path: Path, values: dict[str, Any]) -> None:
     roles = {"words": "text", "words@4": "text", "logmel80": "mel", "vit": "patches"}
-    plans = [StreamPlan(spec=spec(*one), lengths=np.array([2]), failures={}) for one in roles.items()]
+    plans = [StreamPlan(spec=spec(*pair), lengths=np.array([2]), failures={}) for pair in roles.items()]
     weights = {encoder: dict(head_inputs().weights[role]) for encoder, role in (("words", "text"), ("vit", "patches"))}
     create(tmp_path / "a.h5", utterances_named("a"), plans, **weights)
     assert select_streams(open_cache(tmp_path / "a.h5"), JFMConfig(**values), {}).streams["text"] == "words@4"
@@ -110,7 +110,7 @@ def test_each_form_reads_its_own_streams_and_weights(
         weights={role: held[role] for role in weights},
         layers={"text": "4", "language": "4"},
     )
-    utterances = [replace(one, rows={role: one.rows[role] for role in roles}) for one in samples(2)]
+    utterances = [replace(utterance, rows={role: utterance.rows[role] for role in roles}) for utterance in samples(2)]
     assert JFM(config, known).eval()(collate(utterances)).logits.shape == (2, 4)
 
 
@@ -142,7 +142,7 @@ def test_first_or_last_of_the_stored_layers_are_taken(layers: str, numbers: tupl
 
 
 @pytest.mark.parametrize(
-    ("changes", "fields", "told"),
+    ("changes", "fields", "message"),
     [
         ({"weights": {}}, {}, f"2 ViT layers are needed from layer 0 on, the cache holds 0; {COMMAND} 2` to add them"),
         ({"weights": {}}, {"modalities": "text"}, "2 language layers are needed from layer 4 on, the cache holds 0;"),
@@ -155,22 +155,22 @@ def test_first_or_last_of_the_stored_layers_are_taken(layers: str, numbers: tupl
         ({"shapes": {"mel": (39,), "text": (TEXT,)}}, {}, "log-mel of 80 bands, got rows of shape (39,)"),
     ],
 )
-def test_what_the_cache_lacks_is_one_line(changes: dict[str, Any], fields: dict[str, Any], told: str) -> None:
+def test_what_the_cache_lacks_is_one_line(changes: dict[str, Any], fields: dict[str, Any], message: str) -> None:
     with pytest.raises(MmerError) as caught:
         JFM(JFMConfig(**fields), replace(head_inputs(), **changes))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"dim": 64}, "dim must be 0"),
         ({"adapter": True}, "adapter off"),
         ({"fusion": "early"}, "fusion must be joint or late, got 'early'"),
         ({"text": "large"}, "text must be layer12 or base768"),
         ({"layers": "all"}, "layers must be first or last"),
-        ({"blocks": 0}, "blocks must be 1 to 12, got 0; fusion=late does without"),
+        ({"blocks": 0}, "blocks must be 1 to 12, got 0; fusion=late has no blocks"),
         ({"blocks": 13}, "blocks must be 1 to 12, got 13"),
         ({"joint_length": 0}, "joint_length must be at least 1"),
         ({"extractor_layers": -1}, "extractor_layers must be at least 0"),
@@ -179,6 +179,6 @@ def test_what_the_cache_lacks_is_one_line(changes: dict[str, Any], fields: dict[
         ({"dropout": 1.0}, "dropout must lie in"),
     ],
 )
-def test_fields_out_of_range_say_what_is_allowed(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_fields_out_of_range_say_what_is_allowed(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         JFMConfig(**fields)

@@ -23,10 +23,13 @@ def block_of(length: int = LENGTH, seed: int = 0) -> JointBlock:
 
 
 def streams_of(seed: int = 1) -> dict[str, MaskedRows]:
-    made = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     sizes = {"audio": (11, SPEECH), "text": (7, TEXT)}
     mask = {"audio": torch.tensor([[True] * 11, [True] * 6 + [False] * 5]), "text": torch.ones(2, 7, dtype=torch.bool)}
-    return {one: MaskedRows(torch.randn(2, *size, generator=made), mask[one]) for one, size in sizes.items()}
+    return {
+        modality: MaskedRows(torch.randn(2, *size, generator=generator), mask[modality])
+        for modality, size in sizes.items()
+    }
 
 
 def changed(streams: dict[str, MaskedRows], modality: str) -> dict[str, MaskedRows]:
@@ -52,16 +55,16 @@ def test_vectors_from_an_absent_stream_are_not_attended_to(moved: str, other: st
     torch.testing.assert_close(block(streams)[other].rows * valid, alone * valid, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("one", "other"), [("audio", "text"), ("text", "audio")])
-def test_both_streams_go_on_from_the_same_place(one: str, other: str) -> None:  # T003-3
+@pytest.mark.parametrize(("modality", "other"), [("audio", "text"), ("text", "audio")])
+def test_both_streams_go_on_from_the_same_place(modality: str, other: str) -> None:  # T003-3
     second: Any = block_of(seed=1)
     middle = block_of()(streams_of())
-    joints = second.joints[one](second.layers[other], middle[other])
-    extended = torch.cat([middle[one].rows, joints.rows], dim=1)
-    mask = torch.cat([middle[one].mask, joints.mask], dim=1)
-    found = second(middle)[one].rows
-    torch.testing.assert_close(found, second.layers[one](extended, mask)[:, : middle[one].rows.shape[1]])
-    from_next = second({**middle, other: second(middle)[other]})[one].rows
+    joints = second.joints[modality](second.layers[other], middle[other])
+    extended = torch.cat([middle[modality].rows, joints.rows], dim=1)
+    mask = torch.cat([middle[modality].mask, joints.mask], dim=1)
+    found = second(middle)[modality].rows
+    torch.testing.assert_close(found, second.layers[modality](extended, mask)[:, : middle[modality].rows.shape[1]])
+    from_next = second({**middle, other: second(middle)[other]})[modality].rows
     assert not torch.allclose(found, from_next, atol=1e-3)
 
 
@@ -79,7 +82,7 @@ def test_streams_keep_their_rows_and_widths_over_blocks() -> None:
     streams = streams_of()
     for seed in range(2):
         streams = block_of(seed=seed)(streams)
-    assert {one: stream.rows.shape for one, stream in streams.items()} == {
+    assert {modality: stream.rows.shape for modality, stream in streams.items()} == {
         "audio": (2, 11, SPEECH),
         "text": (2, 7, TEXT),
     }
@@ -89,7 +92,7 @@ def test_layers_run_twice_with_the_same_weights() -> None:
     block = block_of()
     calls = {"audio": 0, "text": 0}
     for modality, layer in block.layers.items():
-        layer.register_forward_hook(lambda *_, one=modality: calls.update({one: calls[one] + 1}))
+        layer.register_forward_hook(lambda *_, modality=modality: calls.update({modality: calls[modality] + 1}))
     block(streams_of())
     assert calls == {"audio": 2, "text": 2}
     assert len({id(parameter) for parameter in block.parameters()}) == 2 * 12 + 2 * (1 + 4)
@@ -99,8 +102,8 @@ def test_vectors_of_the_two_directions_are_distinct_and_both_learn() -> None:
     block: Any = block_of()
     loss = sum(stream.rows.square().sum() for stream in block(streams_of()).values())
     torch.autograd.backward(loss)
-    vectors = {one: joints.vectors for one, joints in block.joints.items()}
-    assert {one: tuple(vector.shape) for one, vector in vectors.items()} == {
+    vectors = {modality: joints.vectors for modality, joints in block.joints.items()}
+    assert {modality: tuple(vector.shape) for modality, vector in vectors.items()} == {
         "text": (LENGTH, SPEECH),
         "audio": (LENGTH, TEXT),
     }
@@ -121,7 +124,7 @@ def test_joint_vectors_have_no_order() -> None:
 def test_vectors_and_mlp_have_the_sizes_of_pmf() -> None:
     torch.manual_seed(0)
     joints: Any = JointVectors(length=4, source_dim=768, dim=1024)
-    assert [tuple(joints.mlp[place].weight.shape) for place in (0, 2)] == [(512, 768), (1024, 512)]
+    assert [tuple(joints.mlp[index].weight.shape) for index in (0, 2)] == [(512, 768), (1024, 512)]
     assert joints.vectors.std().item() == pytest.approx(0.02, rel=0.05)
 
 

@@ -109,7 +109,7 @@ def test_a_width_that_12_does_not_divide_gets_fewer_heads_and_a_wrong_number_is_
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"residual": "none"}, "residual must be one of block, module, got 'none'"),
         ({"gate": "relu"}, "gate must be one of identity, tanh, got 'relu'"),
@@ -120,8 +120,8 @@ def test_a_width_that_12_does_not_divide_gets_fewer_heads_and_a_wrong_number_is_
         ({"dropout": 1.0}, "dropout must lie in"),
     ],
 )
-def test_a_bad_choice_is_told(fields: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_a_bad_choice_is_told(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         ResCMFAConfig(**fields)
 
 
@@ -142,17 +142,17 @@ class Rows:
     def __len__(self) -> int:
         return 5
 
-    def text(self, place: int) -> str:
-        raise AssertionError(place)
+    def text(self, index: int) -> str:
+        raise AssertionError(index)
 
-    def rows(self, role: str, place: int) -> np.ndarray[Any, Any]:
-        values = alone(example(), place).features[role][0].numpy()
+    def rows(self, role: str, index: int) -> np.ndarray[Any, Any]:
+        values = alone(example(), index).features[role][0].numpy()
         return values.astype(np.uint8 if role == "chars" else np.float16)
 
 
 def test_preparing_counts_what_the_ctc_loss_leaves_out() -> None:
-    told = "2 of 5 training utterances are left out of the CTC loss: without a transcript, or with more characters"
-    assert [note.startswith(told) for note in head_of().prepare(Rows())] == [True]
+    expected = "2 of 5 training utterances are left out of the CTC loss: no transcript, or more characters than frames"
+    assert [note.startswith(expected) for note in head_of().prepare(Rows())] == [True]
     assert head_of(alpha=0).prepare(Rows()) == []
 
 

@@ -1,4 +1,4 @@
-"""What every head must hold (systems.md 1.7), for each form of GCF2-Net."""
+"""Properties of every head (docs/decisions.md#properties-of-every-head), for each form of GCF2-Net."""
 
 from dataclasses import replace
 from typing import Any

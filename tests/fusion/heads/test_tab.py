@@ -45,9 +45,9 @@ def test_parameters_are_as_many_as_the_closed_form_says(values: dict[str, object
 
 def test_self_attention_is_two_post_norm_layers_of_four_times_the_width() -> None:  # M-2
     with torch.device("meta"):
-        layers = [one for one in MulTAB(MulTABConfig(), BASE).modules() if isinstance(one, TransformerLayer)]
-    told = [(one.norm_first, one.linear1.out_features, one.self_attn.heads) for one in layers]
-    assert told == [(False, 3072, 8)] * 4
+        layers = [layer for layer in MulTAB(MulTABConfig(), BASE).modules() if isinstance(layer, TransformerLayer)]
+    shapes = [(layer.norm_first, layer.linear1.out_features, layer.self_attn.heads) for layer in layers]
+    assert shapes == [(False, 3072, 8)] * 4
 
 
 def test_without_weights_the_map_is_one_half() -> None:

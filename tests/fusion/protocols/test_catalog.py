@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from cache.errors import MmerError
 from cache.utterance import Utterance
 from fusion.arrays import Indices
-from fusion.protocols.catalog import PROTOCOLS, choose_protocol, describe, make_folds, notes_on
+from fusion.protocols.catalog import PROTOCOLS, choose_protocol, describe_protocol, make_folds, protocol_notes
 from fusion.protocols.folds import EMOBOX_ACTORS, Fold
 from tests.support.rosters import actors, by_label, dyads, four_classes, show, without
 
 
-def values(utterances: Sequence[Utterance], part: Indices, column: str) -> set[str]:
-    return {getattr(utterances[index], column) for index in part.tolist()}
+def values(utterances: Sequence[Utterance], subset: Indices, column: str) -> set[str]:
+    return {getattr(utterances[index], column) for index in subset.tolist()}
 
 
 def listed(folds: Sequence[Fold]) -> list[list[list[int]]]:
-    return [[part.tolist() for part in fold.subsets.values()] for fold in folds]
+    return [[subset.tolist() for subset in fold.subsets.values()] for fold in folds]
 
 
 def test_session_leaves_each_session_out_and_takes_a_tenth_of_the_dialogues_for_dev() -> None:
@@ -75,7 +75,7 @@ def test_session5_tests_on_the_last_session_alone() -> None:
     utterances = dyads()
     (fold,) = make_folds(utterances, four_classes(utterances), "session5", 0)
     assert values(utterances, fold.test, "session") == {"5"}
-    with pytest.raises(MmerError, match="tests on session 5, there are 1, 2, 3"):
+    with pytest.raises(MmerError, match="tests on session 5, which is not among 1, 2, 3; choose another"):
         make_folds(dyads(3), four_classes(dyads(3)), "session5", 0)
 
 
@@ -95,7 +95,7 @@ def test_actor6_is_the_split_of_emobox() -> None:
     for fold in folds:
         assert len(values(utterances, fold.dev, "speaker")) == 2
         assert not values(utterances, fold.dev, "speaker") & values(utterances, fold.train, "speaker")
-    with pytest.raises(MmerError, match="there is '25'; take actor5 for other speakers"):
+    with pytest.raises(MmerError, match="got '25'; choose actor5 for other speakers"):
         make_folds(actors(25), by_label(actors(25)), "actor6", 0)
 
 
@@ -107,21 +107,24 @@ def test_actor5_makes_five_groups_and_keeps_who_talk_to_each_other_together() ->
     for fold in make_folds(talking, four_classes(talking), "actor5", 0):
         assert len(values(talking, fold.test, "session")) == 1
         assert len(values(talking, fold.dev, "session")) == 1
-    with pytest.raises(MmerError, match="who share no dialogue there are 2"):
+    with pytest.raises(MmerError, match="without a common dialogue, for train, dev and test, got 2; choose"):
         make_folds(dyads(2), four_classes(dyads(2)), "actor5", 0)
 
 
 def test_official_takes_the_published_parts_whoever_speaks_in_them() -> None:
     utterances = show()
     (fold,) = make_folds(utterances, by_label(utterances), "official", 0)
-    for name, part in fold.subsets.items():
-        assert values(utterances, part, "split") == {name}
-    notes = notes_on([fold], utterances, by_label(utterances), ("joy", "neutral"), "official")
+    for name, subset in fold.subsets.items():
+        assert values(utterances, subset, "split") == {name}
+    notes = protocol_notes([fold], utterances, by_label(utterances), ("joy", "neutral"), "official")
     assert notes == ["fold official: 2 of 2 test speakers are in train or dev"]
 
 
 def test_a_published_split_without_dev_takes_training_dialogues() -> None:
-    utterances = [replace(one, split={"train": "Training"}.get(one.split, "test")) for one in show(("train", "test"))]
+    utterances = [
+        replace(utterance, split={"train": "Training"}.get(utterance.split, "test"))
+        for utterance in show(("train", "test"))
+    ]
     (fold,) = make_folds(utterances, by_label(utterances), "official", 0)
     assert values(utterances, fold.dev, "split") == {"Training"}
     assert len(values(utterances, fold.dev, "dialogue")) == 1
@@ -131,7 +134,7 @@ def test_a_published_split_without_dev_takes_training_dialogues() -> None:
 def test_an_utterance_outside_the_published_split_is_told() -> None:
     utterances = show()
     utterances[3] = replace(utterances[3], split="held-out")
-    with pytest.raises(MmerError, match=r"1 of 48 .* no published split \(first: train_dia0_utt3, split 'held-out'\)"):
+    with pytest.raises(MmerError, match=r"1 of 48 .* no known split \(first: train_dia0_utt3, split 'held-out'\)"):
         make_folds(utterances, by_label(utterances), "official", 0)
 
 
@@ -153,7 +156,7 @@ def test_auto_takes_split_then_sessions_then_speakers_then_chance() -> None:
         assert listed(make_folds(utterances, classes, "auto", 0)) == listed(make_folds(utterances, classes, name, 0))
         return name
 
-    crossing = [replace(one, session=str(place % 2)) for place, one in enumerate(actors())]
+    crossing = [replace(utterance, session=str(index % 2)) for index, utterance in enumerate(actors())]
     assert chosen(show()) == "official"
     assert chosen(without("split", dyads())) == "session"
     assert chosen(without("session", dyads())) == "actor5"
@@ -166,54 +169,68 @@ def test_auto_takes_split_then_sessions_then_speakers_then_chance() -> None:
 def test_a_promise_that_does_not_hold_names_fold_speaker_and_utterances() -> None:
     utterances = dyads()
     utterances[0] = replace(utterances[0], speaker="Ses05M")
-    told = r"fold 1: test shares speaker Ses05M with train \(Ses01_d0_0, Ses05_d\d_\d+\); choose another --protocol"
-    with pytest.raises(MmerError, match=told):
+    message = r"fold 1: test shares speaker Ses05M with train \(Ses01_d0_0, Ses05_d\d_\d+\); choose another --protocol"
+    with pytest.raises(MmerError, match=message):
         make_folds(utterances, four_classes(utterances), "session", 0)
 
 
 def test_a_fold_without_a_class_is_told_by_the_name_of_the_class() -> None:
-    utterances = [one for one in dyads() if (one.session, one.label) != ("3", "sad")]
+    utterances = [item for item in dyads() if (item.session, item.label) != ("3", "sad")]
     with pytest.raises(MmerError, match="fold 3 has no test utterance of class sad"):
         make_folds(utterances, four_classes(utterances), "session", 0, ("ang", "hap", "neu", "sad"))
-    alone = [one for one in dyads() if one.label != "sad" or one.session == "2"]
+    alone = [item for item in dyads() if item.label != "sad" or item.session == "2"]
     with pytest.raises(MmerError, match="fold 1 has no test utterance of class 3"):
         make_folds(alone, four_classes(alone), "session", 0)
 
 
 @pytest.mark.parametrize(
-    ("protocol", "column", "told"),
+    ("protocol", "column", "message"),
     [
         ("session", "session", "360 of 360 utterances have no session"),
         ("speaker", "speaker", "have no speaker"),
         ("nope", "split", "unknown protocol 'nope'; known: session, speaker, session5, random5, official, actor6"),
     ],
 )
-def test_a_corpus_that_does_not_fit_is_told(protocol: str, column: str, told: str) -> None:
+def test_a_corpus_that_does_not_fit_is_told(protocol: str, column: str, message: str) -> None:
     utterances = without(column, dyads())
-    with pytest.raises(MmerError, match=told):
+    with pytest.raises(MmerError, match=message):
         make_folds(utterances, by_label(utterances), protocol, 0)
 
 
 def test_one_dialogue_cannot_be_both_train_and_dev() -> None:
     utterances = dyads(sessions=2, dialogues=1)
-    with pytest.raises(MmerError, match="too little to train on: 10 utterances in 1 dialogues"):
+    with pytest.raises(
+        MmerError, match=r"too few utterances outside test \(10 in 1 dialogues\); expected at least two"
+    ):
         make_folds(utterances, four_classes(utterances), "session", 0)
 
 
 def test_promises_are_told_in_words() -> None:
-    assert describe("random5").endswith("speaker-dependent, no promise")
-    assert all(describe(name).startswith(f"{name}: ") for name in PROTOCOLS)
+    assert describe_protocol("random5").endswith("speaker-dependent, no promise")
+    assert all(describe_protocol(name).startswith(f"{name}: ") for name in PROTOCOLS)
 
 
 @pytest.mark.parametrize(
-    ("protocol", "utterances", "told"),
+    ("protocol", "utterances", "message"),
     [
-        ("session", [replace(one, session="7") for one in dyads()], "all utterances are of session 7"),
-        ("actor6", [one for one in actors() if one.speaker in {"01", "11"}], "nothing but fold 1, so nothing to train"),
-        ("actor6", [one for one in actors() if one.speaker in {"01", "04"}], "too few speakers .* for a dev part: 04"),
-        ("random5", actors(2, takes=1), "random5 needs five utterances of a class"),
+        (
+            "session",
+            [replace(utterance, session="7") for utterance in dyads()],
+            r"all utterances have the same session \(7\)",
+        ),
+        (
+            "actor6",
+            [item for item in actors() if item.speaker in {"01", "11"}],
+            "are in test of fold 1, none for train",
+        ),
+        (
+            "actor6",
+            [item for item in actors() if item.speaker in {"01", "04"}],
+            r"too few speakers outside test \(04\)",
+        ),
+        ("random5", actors(2, takes=1), "needs a class with at least 5 utterances, the largest has 2"),
     ],
 )
-def test_a_corpus_that_is_too_small_is_told(protocol: str, utterances: list[Utterance], told: str) -> None:
-    with pytest.raises(MmerError, match=told):
+def test_a_corpus_that_is_too_small_is_told(protocol: str, utterances: list[Utterance], message: str) -> None:
+    with pytest.raises(MmerError, match=message):
         make_folds(utterances, by_label(utterances), protocol, 0)

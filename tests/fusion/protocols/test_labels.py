@@ -9,7 +9,7 @@ from tests.support.rosters import dyads, show
 
 
 def labelled(*labels: str) -> list[Utterance]:
-    return [Utterance(id=f"u{place}", label=label) for place, label in enumerate(labels)]
+    return [Utterance(id=f"u{index}", label=label) for index, label in enumerate(labels)]
 
 
 def test_iemocap4_merges_happy_and_excited_and_leaves_the_rest_out() -> None:
@@ -31,9 +31,9 @@ def test_the_larger_sets_of_iemocap_keep_happy_and_excited_apart(name: str, name
     chosen = choose_labels(name, "iemocap", utterances)
     assert chosen.names == names
     classes = classes_of(utterances, chosen)
-    assert {one.label: index for one, index in zip(utterances, classes.tolist(), strict=True) if index >= 0} == {
-        label: index for index, label in enumerate(names)
-    }
+    assert {
+        utterance.label: index for utterance, index in zip(utterances, classes.tolist(), strict=True) if index >= 0
+    } == {label: index for index, label in enumerate(names)}
 
 
 def test_meld3_reads_the_sentiment_and_not_the_emotion() -> None:
@@ -61,9 +61,7 @@ def test_other_corpora_take_every_raw_label_in_sorted_order() -> None:
 
 @pytest.mark.parametrize("labels", [[], ["", ""], ["sad", "sad", ""]])
 def test_other_corpora_need_two_labels(labels: list[str]) -> None:
-    with pytest.raises(
-        MmerError, match=r"the utterances of mine need labels of at least two kinds, there is (none|only)"
-    ):
+    with pytest.raises(MmerError, match=r"the utterances of mine need at least two different labels, got (none|only)"):
         choose_labels(None, "mine", labelled(*labels))
 
 
@@ -76,27 +74,27 @@ def test_a_custom_set_merges_what_it_says() -> None:
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 3), min_size=2))
 def test_every_raw_label_of_a_definition_gets_the_class_it_stands_in(sizes: dict[str, int]) -> None:
-    members = {name: [f"{name}{place}" for place in range(size)] for name, size in sizes.items()}
+    members = {name: [f"{name}{number}" for number in range(size)] for name, size in sizes.items()}
     parsed = parse_labels(",".join(f"{name}={'+'.join(raws)}" for name, raws in members.items()))
     utterances = labelled(*(raw for raws in members.values() for raw in raws))
-    expected = [place for place, raws in enumerate(members.values()) for _ in raws]
+    expected = [index for index, raws in enumerate(members.values()) for _ in raws]
     assert classes_of(utterances, parsed).tolist() == expected
 
 
 @pytest.mark.parametrize(
-    ("definition", "told"),
+    ("definition", "message"),
     [
-        ("happy=hap,sad", "'sad' is no class; write class=raw"),
-        ("happy=hap,=sad", "'=sad' is no class"),
-        ("happy=hap+,low=sad", r"'happy=hap\+' is no class"),
-        ("happy=hap,", "'' is no class"),
-        ("a=hap,a=sad", "the class a is defined twice"),
-        ("a=hap+exc,b=exc", "raw label exc stands there twice"),
-        ("a=hap+exc", "is one class; a classifier needs at least two"),
+        ("happy=hap,sad", "invalid class 'sad'; expected class=raw"),
+        ("happy=hap,=sad", "invalid class '=sad'"),
+        ("happy=hap+,low=sad", r"invalid class 'happy=hap\+'"),
+        ("happy=hap,", "invalid class ''"),
+        ("a=hap,a=sad", "class a is defined twice"),
+        ("a=hap+exc,b=exc", "raw label exc is listed twice"),
+        ("a=hap+exc", "defines one class; expected at least two"),
     ],
 )
-def test_a_definition_that_cannot_be_meant_is_told(definition: str, told: str) -> None:
-    with pytest.raises(MmerError, match=told):
+def test_a_definition_that_cannot_be_meant_is_told(definition: str, message: str) -> None:
+    with pytest.raises(MmerError, match=message):
         parse_labels(definition)
 
 
@@ -106,23 +104,23 @@ def test_an_unknown_set_is_told_with_those_there_are() -> None:
 
 
 def test_a_set_that_leaves_no_utterance_names_the_labels_there_are() -> None:
-    told = r"label set meld7 leaves no utterance; there are: hap \(2\), exc \(1\), 1 utterances without a label"
-    with pytest.raises(MmerError, match=told):
+    message = r"label set meld7 leaves no utterance; found: hap \(2\), exc \(1\), 1 utterances without a label"
+    with pytest.raises(MmerError, match=message):
         classes_of(labelled("hap", "exc", "hap", ""), LABEL_SETS["meld7"])
 
 
 def test_sentiments_of_an_older_cache_are_missed_by_name() -> None:
-    with pytest.raises(MmerError, match="leaves no utterance; there are: 2 utterances without a sentiment"):
+    with pytest.raises(MmerError, match="leaves no utterance; found: 2 utterances without a sentiment"):
         classes_of(labelled("joy", "anger"), LABEL_SETS["meld3"])
 
 
 def test_a_class_without_an_utterance_is_an_error_and_not_an_empty_class() -> None:
-    with pytest.raises(MmerError, match=r"iemocap4: no utterance of class neu, sad; there are: ang \(1\), exc \(1\)"):
+    with pytest.raises(MmerError, match=r"iemocap4: no utterance of class neu, sad; found: ang \(1\), exc \(1\)"):
         classes_of(labelled("ang", "exc"), LABEL_SETS["iemocap4"])
 
 
 def test_a_misspelt_raw_label_of_a_custom_set_is_told() -> None:
-    with pytest.raises(MmerError, match=r"no utterance has the raw label excited; there are: hap \(1\), sad \(1\)"):
+    with pytest.raises(MmerError, match=r"raw label excited not found; found: hap \(1\), sad \(1\)"):
         classes_of(labelled("hap", "sad"), parse_labels("happy=hap+excited,sad=sad"))
 
 

@@ -10,15 +10,15 @@ from cache.layout import create_file, read_layout
 from cache.store import FeatureCache
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
-from fusion.protocols.catalog import make_folds, refuse_history
+from fusion.protocols.catalog import check_history_streams, make_folds
 from fusion.protocols.folds import Fold
 from fusion.protocols.leaks import (
     check_classes,
     check_dev_speakers,
     check_dialogues,
     check_encoders,
-    check_parts,
     check_speakers,
+    check_subsets,
     note_transcripts,
     note_twins,
 )
@@ -40,10 +40,10 @@ def spec(name: str = "enc", history: int = 0, seen: Mapping[str, object] | None 
 
 
 def turns(speaker: str = " " * 6, dialogue: str = " " * 6) -> list[Utterance]:
-    """Six utterances, two for each part; each letter is the speaker or the dialogue of one of them."""
+    """Returns six utterances, two for each subset; each letter is the speaker or the dialogue of one of them."""
     return [
-        Utterance(id=f"u{place}", speaker=speaker[place].strip(), dialogue=dialogue[place].strip())
-        for place in range(6)
+        Utterance(id=f"u{index}", speaker=speaker[index].strip(), dialogue=dialogue[index].strip())
+        for index in range(6)
     ]
 
 
@@ -70,9 +70,9 @@ def test_train_and_dev_may_share_neither_speaker_nor_dialogue_where_that_is_prom
 
 def test_a_part_may_be_neither_empty_nor_overlap() -> None:
     with pytest.raises(MmerError, match="fold 1 has no dev utterance"):
-        check_parts(fold_of([0], [], [1]))
-    with pytest.raises(MmerError, match="fold 1 has an utterance in two of its parts"):
-        check_parts(fold_of([0, 1], [2], [1]))
+        check_subsets(fold_of([0], [], [1]))
+    with pytest.raises(MmerError, match="fold 1 has an utterance in two subsets"):
+        check_subsets(fold_of([0, 1], [2], [1]))
 
 
 def test_train_and_test_need_every_class_and_dev_does_not() -> None:
@@ -85,23 +85,23 @@ def test_train_and_test_need_every_class_and_dev_does_not() -> None:
 def test_history_is_refused_under_random5_and_where_dialogues_cross() -> None:
     utterances = dyads()
     classes = four_classes(utterances)
-    told = [spec("plain"), spec("words+history4", history=4)]
+    specs = [spec("plain"), spec("words+history4", history=4)]
     for protocol in ("session", "session5", "actor5"):
-        refuse_history(make_folds(utterances, classes, protocol, 0), utterances, told, protocol)
+        check_history_streams(make_folds(utterances, classes, protocol, 0), utterances, specs, protocol)
     for protocol, match in (
-        ("random5", "protocol random5 divides dialogues, and words.history4"),
+        ("random5", "protocol random5 splits dialogues, and words.history4 contains previous turns"),
         ("speaker", "share"),
     ):
         folds = make_folds(utterances, classes, protocol, 0)
-        refuse_history(folds, utterances, told[:1], protocol)
+        check_history_streams(folds, utterances, specs[:1], protocol)
         with pytest.raises(MmerError, match=match):
-            refuse_history(folds, utterances, told, protocol)
+            check_history_streams(folds, utterances, specs, protocol)
 
 
 def test_history_passes_under_speaker_where_everybody_speaks_alone() -> None:
-    utterances = [replace(one, dialogue=f"{one.dialogue}{one.speaker}") for one in dyads()]
+    utterances = [replace(turn, dialogue=f"{turn.dialogue}{turn.speaker}") for turn in dyads()]
     folds = make_folds(utterances, four_classes(utterances), "speaker", 0)
-    refuse_history(folds, utterances, [spec(history=4)], "speaker")
+    check_history_streams(folds, utterances, [spec(history=4)], "speaker")
 
 
 SEEN = {"corpus": "iemocap", "speakers": ["Ses01F", "Ses01M"], "dialogues": ["Ses01_d0"]}
@@ -111,26 +111,26 @@ def test_an_encoder_that_has_seen_test_speakers_is_refused_unless_allowed() -> N
     utterances = dyads()
     first, second = make_folds(utterances, four_classes(utterances), "session", 0)[:2]
     specs = [spec("frozen"), spec("tuned", seen=SEEN)]
-    told = "fold 1: the encoder of tuned has seen dialogue Ses01_d0 of test"
-    with pytest.raises(MmerError, match=f"{told}; take an encoder that has not, or --allow-leak"):
+    message = "fold 1: the encoder of tuned has seen dialogue Ses01_d0 of test"
+    with pytest.raises(MmerError, match=f"{message}; choose another encoder, or pass --allow-leak"):
         check_encoders(first, utterances, specs, "iemocap")
-    assert check_encoders(first, utterances, specs, "iemocap", allow_leak=True) == [told]
+    assert check_encoders(first, utterances, specs, "iemocap", allow_leak=True) == [message]
     assert check_encoders(second, utterances, specs, "iemocap") == []
     assert check_encoders(first, utterances, specs, "meld") == []
 
 
 @pytest.mark.parametrize(
-    ("trained_on", "told"),
+    ("trained_on", "message"),
     [
         ({"speakers": ["Ses01M"], "dialogues": []}, "has seen speaker Ses01M of test"),
         ({"speakers": ["Ses01M"], "dialogues": ["elsewhere"]}, "has seen speaker Ses01M of test"),
-        ({"corpus": "IEMOCAP"}, "nobody says on which speakers"),
+        ({"corpus": "IEMOCAP"}, "was trained on unknown speakers of iemocap"),
     ],
 )
-def test_speakers_alone_are_enough_and_silence_is_no_excuse(trained_on: dict[str, object], told: str) -> None:
+def test_speakers_alone_are_enough_and_silence_is_no_excuse(trained_on: dict[str, object], message: str) -> None:
     utterances = dyads()
     fold = make_folds(utterances, four_classes(utterances), "session", 0)[0]
-    with pytest.raises(MmerError, match=told):
+    with pytest.raises(MmerError, match=message):
         check_encoders(fold, utterances, [spec(seen=trained_on)], "iemocap")
 
 
@@ -146,21 +146,23 @@ def test_speakers_that_the_publisher_shares_do_not_condemn_an_encoder_that_names
 
 
 def written(path: Path, utterances: list[Utterance], failed: dict[int, str], corpus: str) -> FeatureCache:
-    """A cache with a speech stream ``enc``; utterances count as committed unless they failed."""
-    plan = plan_for([0 if place in failed else 1 for place in range(len(utterances))], failures=failed)
+    """Writes a cache with a speech stream ``enc``; utterances count as committed unless they failed."""
+    plan = plan_for([0 if index in failed else 1 for index in range(len(utterances))], failures=failed)
     header = {"mmer_version": "0", "created": "2026", "corpus": {"name": corpus, "root": "."}}
     create_file(path, header=header, utterances=utterances, plans=[plan], weights={})
-    commit(path, plan, [place for place in range(len(utterances)) if place not in failed])
+    commit(path, plan, [index for index in range(len(utterances)) if index not in failed])
     return FeatureCache(path)
 
 
 def test_a_gap_in_test_is_an_error_and_with_allow_missing_a_denominator(tmp_path: Path) -> None:
     cache = written(tmp_path / "a.h5", turns("aabbcc"), {1: "too long", 5: "zero bytes"}, "mine")
-    told = r"fold 1: 1 of 2 test utterances have no features \(u5: no enc, zero bytes\); run mmer-featurize again, or"
-    with pytest.raises(MmerError, match=told):
+    message = (
+        r"fold 1: 1 of 2 test utterances have no features \(u5: no enc, zero bytes\); run mmer-featurize again, or"
+    )
+    with pytest.raises(MmerError, match=message):
         drop_uncovered(FOLD, cache, ["enc"])
     covered = drop_uncovered(FOLD, cache, ["enc"], allow_missing=True)
-    assert [part.tolist() for part in covered.fold.subsets.values()] == [[0], [2, 3], [4]]
+    assert [subset.tolist() for subset in covered.fold.subsets.values()] == [[0], [2, 3], [4]]
     assert (covered.scored, covered.total) == (1, 2)
     assert covered.denominator == "fold 1: scored on 1 of 2 test utterances"
     assert covered.notes == [
@@ -172,7 +174,7 @@ def test_a_gap_in_test_is_an_error_and_with_allow_missing_a_denominator(tmp_path
 def test_a_stream_of_training_only_is_not_asked_of_dev_and_test(tmp_path: Path) -> None:
     cache = written(tmp_path / "a.h5", turns("aabbcc"), {1: "no letters", 3: "no letters", 5: "no letters"}, "x")
     covered = drop_uncovered(FOLD, cache, [], training_streams=["enc"])
-    assert [part.tolist() for part in covered.fold.subsets.values()] == [[0], [2, 3], [4, 5]]
+    assert [subset.tolist() for subset in covered.fold.subsets.values()] == [[0], [2, 3], [4, 5]]
 
 
 def test_published_broken_clips_need_no_flag_but_show_in_the_denominator(tmp_path: Path) -> None:
@@ -191,11 +193,11 @@ def test_identical_recordings_on_both_sides_are_noted(tmp_path: Path) -> None:
     twins = {0: "calm-0-01", len(utterances) - 1: "sad-1-24"}
     region = read_layout(cache.path).streams["enc"].regions["input_digest"]
     with cache.path.open("rb+") as file:
-        for place in twins:
-            file.seek(region.offset + 16 * place)
+        for index in twins:
+            file.seek(region.offset + 16 * index)
             file.write(b"the same samples")
     notes = split_cache(cache, streams=["enc"], labels="c=calm,h=happy,s=sad").notes
-    assert notes[0] == "fold 1: recordings of test that are in train too: calm-0-01 = sad-1-24"
+    assert notes[0] == "fold 1: identical recordings in test and train: calm-0-01 = sad-1-24"
     assert note_twins(FOLD, cache.ids, []) == []
 
 
@@ -211,7 +213,7 @@ def test_what_train_and_test_both_say_is_counted_where_text_is_read() -> None:
         "you don't say so often",
         "You don\u2019t say so often.",
     ]
-    utterances = [Utterance(id=str(place), text=text) for place, text in enumerate([*texts, ""])]
+    utterances = [Utterance(id=str(index), text=text) for index, text in enumerate([*texts, ""])]
     fold = Fold(name="1", train=np.array([2, 5, 7]), dev=np.array([3]), test=np.array([0, 1, 4, 6, 8, 9]))
     sound = replace(spec(), role="audio")
     assert note_transcripts(fold, utterances, [sound, spec()]) == [

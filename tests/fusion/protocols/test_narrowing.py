@@ -8,13 +8,15 @@ from cache.utterance import COLUMNS, TEXT
 from fusion.protocols.split import FILTER_COLUMNS, filter_utterances, parse_filters
 from tests.support.rosters import by_label, dyads
 
-UTTERANCES = [replace(one, style=("scripted", "improvised")[place % 2]) for place, one in enumerate(dyads(sessions=2))]
+UTTERANCES = [
+    replace(item, style=("scripted", "improvised")[index % 2]) for index, item in enumerate(dyads(sessions=2))
+]
 CLASSES = by_label(UTTERANCES)
 
 
 def test_only_the_utterances_with_one_of_the_values_take_part() -> None:
     classes, notes = filter_utterances(CLASSES, UTTERANCES, {"style": ("improvised",), "session": ("1", "2")})
-    taken = np.array([one.style == "improvised" and one.session in {"1", "2"} for one in UTTERANCES])
+    taken = np.array([item.style == "improvised" and item.session in {"1", "2"} for item in UTTERANCES])
     assert ((classes >= 0) == taken).all()
     assert (classes[taken] == CLASSES[taken]).all()
     assert notes == ["only style=improvised: 72 of 144 utterances", "only session=1+2: 72 of 72 utterances"]
@@ -27,20 +29,20 @@ def test_what_has_no_class_has_none_afterwards() -> None:
 
 
 def test_nothing_left_is_one_line_with_what_there_is() -> None:
-    with pytest.raises(MmerError, match=r"--only style=scripted leaves no utterance; there are: improvised \(36\)"):
+    with pytest.raises(MmerError, match=r"--only style=scripted leaves no utterance; found: improvised \(36\)"):
         filter_utterances(np.where(np.arange(144) % 4 == 1, CLASSES, -1), UTTERANCES, {"style": ("scripted",)})
 
 
 @pytest.mark.parametrize(
-    ("only", "told"),
+    ("only", "message"),
     [
-        ({"style": ("sung",)}, r"style=sung asks for 'sung', which no utterance has; there are: scripted \(72\), impr"),
-        ({"session": ("1", "7")}, r"session=1\+7 asks for '7', which no utterance has; there are: 1 \(72\), 2 \(72\)"),
-        ({"channel": ("speech",)}, r"there are: none \(144\)"),
+        ({"style": ("sung",)}, r"style=sung has an unknown value 'sung'; found: scripted \(72\), impr"),
+        ({"session": ("1", "7")}, r"session=1\+7 has an unknown value '7'; found: 1 \(72\), 2 \(72\)"),
+        ({"channel": ("speech",)}, r"found: none \(144\)"),
     ],
 )
-def test_a_value_that_nothing_has_is_one_line(only: dict[str, tuple[str, ...]], told: str) -> None:
-    with pytest.raises(MmerError, match=told):
+def test_a_value_that_nothing_has_is_one_line(only: dict[str, tuple[str, ...]], message: str) -> None:
+    with pytest.raises(MmerError, match=message):
         filter_utterances(CLASSES, UTTERANCES, only)
 
 
@@ -49,15 +51,15 @@ def test_the_order_of_values_and_one_named_twice_make_no_other_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "told"),
+    ("pairs", "message"),
     [
-        ({"stile": "improvised"}, "--only takes no column 'stile'; did you mean style"),
-        ({"label": "ang"}, "--only takes no column 'label'; known: speaker, session, dialogue, split, style, channel"),
-        ({"style": "a++b"}, r"--only style=a\+\+b names no value between two signs; write style=a\+b"),
+        ({"stile": "improvised"}, "--only: unknown column 'stile'; did you mean style"),
+        ({"label": "ang"}, "--only: unknown column 'label'; known: speaker, session, dialogue, split, style, channel"),
+        ({"style": "a++b"}, r"--only style=a\+\+b has an empty value; expected style=a\+b"),
     ],
 )
-def test_a_wrong_column_or_value_is_one_line(pairs: dict[str, str], told: str) -> None:
-    with pytest.raises(MmerError, match=told):
+def test_a_wrong_column_or_value_is_one_line(pairs: dict[str, str], message: str) -> None:
+    with pytest.raises(MmerError, match=message):
         parse_filters(pairs)
 
 

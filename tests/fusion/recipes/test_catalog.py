@@ -17,53 +17,53 @@ NAMES = [*PAPERS, "jfm-iemocap", "jfm-meld", "lemer-iemocap", "superb-iemocap", 
 EVERY = [name + end for name in NAMES for end in ("", ":paper")]
 
 
-def training_of(one: Recipe) -> TrainConfig:
-    return configured(TrainConfig, one.training, owner="training")
+def training_of(settings: Recipe) -> TrainConfig:
+    return configured(TrainConfig, settings.training, owner="training")
 
 
 def test_there_is_a_recipe_for_each_paper_and_corpus_and_each_reference_gate() -> None:
     assert list(RECIPES) == NAMES
-    assert [one.name for one in RECIPES.values()] == NAMES
+    assert [settings.name for settings in RECIPES.values()] == NAMES
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_the_head_and_the_trainer_accept_every_field(name: str) -> None:
-    one = recipe(name)
-    assert one.name == name
-    config = config_for(one.fusion, one.head)
-    assert {field: getattr(config, field) for field in one.head} == dict(one.head)
-    training = training_of(one)
-    assert {field: getattr(training, field) for field in one.training} == dict(one.training)
-    assert len(one.fields) == len(one.head) + len(one.training)
+    settings = recipe(name)
+    assert settings.name == name
+    config = config_for(settings.fusion, settings.head)
+    assert {field: getattr(config, field) for field in settings.head} == dict(settings.head)
+    training = training_of(settings)
+    assert {field: getattr(training, field) for field in settings.training} == dict(settings.training)
+    assert len(settings.fields) == len(settings.head) + len(settings.training)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_protocol_and_labels_exist_and_belong_to_the_corpus(name: str) -> None:
-    one = recipe(name)
-    assert one.protocol in PROTOCOLS
-    assert LABEL_SETS[one.labels].corpus == one.corpus
-    assert one.training["monitor"] == ("wf1" if one.corpus == "meld" else "ua")
+    settings = recipe(name)
+    assert settings.protocol in PROTOCOLS
+    assert LABEL_SETS[settings.labels].corpus == settings.corpus
+    assert settings.training["monitor"] == ("wf1" if settings.corpus == "meld" else "ua")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_head_reads_only_what_the_recipe_names_or_every_cache_has(name: str) -> None:
-    one = recipe(name)
-    config = config_for(one.fusion, one.head)
-    assert {*config.roles, *config.weight_roles} == set(one.streams)
-    assert {*config.training_roles, *config.prepare_roles} <= {*one.streams, "chars", "codes", "tokens"}
+    settings = recipe(name)
+    config = config_for(settings.fusion, settings.head)
+    assert {*config.roles, *config.weight_roles} == set(settings.streams)
+    assert {*config.training_roles, *config.prepare_roles} <= {*settings.streams, "chars", "codes", "tokens"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_arguments_for_featurize_are_understood_and_give_the_streams(name: str) -> None:
-    one = recipe(name)
-    with featurize.make_context("mmer-featurize", [one.corpus, *shlex.split(one.featurize)]) as context:
-        asked = context.params
-    ending = f"+history{asked['history']}" if asked["history"] else ""
-    made = {"logmel80"}
-    for request in parse_requests(asked["encoders"]):
-        made |= {request.name if layer == "last" else f"{request.name}@{layer}" for layer in request.layers}
-    assert set(one.streams.values()) <= made | {f"{stream}{ending}" for stream in made}
-    assert asked["audio_only"] == ("text" not in one.streams)
+    settings = recipe(name)
+    with featurize.make_context("mmer-featurize", [settings.corpus, *shlex.split(settings.featurize)]) as context:
+        options = context.params
+    ending = f"+history{options['history']}" if options["history"] else ""
+    computed = {"logmel80"}
+    for request in parse_requests(options["encoders"]):
+        computed |= {request.name if layer == "last" else f"{request.name}@{layer}" for layer in request.layers}
+    assert set(settings.streams.values()) <= computed | {f"{stream}{ending}" for stream in computed}
+    assert options["audio_only"] == ("text" not in settings.streams)
 
 
 def test_streams_are_asked_for_as_on_the_command_line() -> None:
@@ -80,7 +80,9 @@ def test_gcf2net_has_four_layers_on_iemocap_and_two_on_meld() -> None:  # T000-8
 
 
 def test_loss_weights_are_the_printed_ones() -> None:
-    weights = {name: dict(config_for(one.fusion, one.head).loss_weights) for name, one in RECIPES.items()}
+    weights = {
+        name: dict(config_for(settings.fusion, settings.head).loss_weights) for name, settings in RECIPES.items()
+    }
     assert weights["gcf2net-iemocap"] == weights["gcf2net-meld"] == {"ctc": 0.1}
     assert weights["bimodal-iemocap"] == {"cpc": 0.1, "ecl": 0.1}
     assert weights["bimodal-ravdess"] == {"cpc": 0.0, "ecl": 0.1}  # B-10
@@ -114,7 +116,10 @@ def test_paper_adds_the_printed_optimizer_rate_batch_and_epochs(
 
 def test_the_rate_of_emobox_decays_and_all_others_stay() -> None:
     schedules = {name: training_of(recipe(f"{name}:paper")).schedule for name in NAMES}
-    assert {name for name, one in schedules.items() if one != "constant"} == {"emobox-iemocap", "emobox-ravdess"}
+    assert {name for name, schedule in schedules.items() if schedule != "constant"} == {
+        "emobox-iemocap",
+        "emobox-ravdess",
+    }
     assert training_of(recipe("emobox-ravdess:paper")).warmup * 100 == 10
 
 
@@ -140,7 +145,7 @@ def test_only_gcf2net_changes_its_head_with_paper() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("gcf2net-iemocup", "did you mean gcf2net-iemocap"),
         ("lemer-iemocp:paper", "did you mean lemer-iemocap"),
@@ -149,8 +154,8 @@ def test_only_gcf2net_changes_its_head_with_paper() -> None:
         ("", "known: "),
     ],
 )
-def test_an_unknown_name_is_told_with_the_nearest_ones(name: str, told: str) -> None:
-    with pytest.raises(MmerError, match=f"unknown recipe '{name}'; {told}.*each also as NAME:paper"):
+def test_an_unknown_name_is_told_with_the_nearest_ones(name: str, message: str) -> None:
+    with pytest.raises(MmerError, match=f"unknown recipe '{name}'; {message}.*each also as NAME:paper"):
         recipe(name)
 
 

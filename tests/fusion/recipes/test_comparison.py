@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from fusion.protocols.catalog import describe
+from fusion.protocols.catalog import describe_protocol
 from fusion.recipes.catalog import RECIPES, recipe
 from fusion.recipes.comparison import compare_with_published
 
@@ -13,25 +13,25 @@ MARK = ", the variant run here"
 
 
 def shown(name: str, **run: Any) -> list[str]:
-    one = recipe(name)
+    settings = recipe(name)
     return compare_with_published(
-        one, SCORES, **{"protocol": one.protocol, "labels": one.labels, "frozen": True, **run}
+        settings, SCORES, **{"protocol": settings.protocol, "labels": settings.labels, "frozen": True, **run}
     )
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_all_that_was_published_stands_beside_what_was_obtained(name: str) -> None:
-    one = recipe(name)
+    settings = recipe(name)
     lines = shown(name)
     assert lines[0].split() == ["wa", "ua", "wf1", "mf1"]
     assert lines[1].split()[:5] == ["obtained", "0.7010", "0.7123", "0.6800", "0.6612"]
-    for figure, line in zip(one.published.figures, lines[2:], strict=False):
+    for figure, line in zip(settings.published.figures, lines[2:], strict=False):
         assert line.startswith(f"published: {figure.what}")
         assert line.endswith(figure.status)
         assert all(f"{score:.4f}" in line for score in figure.scores.values())
-    assert f"its protocol: {one.published.protocol}" in lines
-    assert f"protocol here: {describe(one.protocol)}" in lines
-    assert [f"note: {note}" for note in one.published.notes] == lines[-len(one.published.notes) :]
+    assert f"protocol of the paper: {settings.published.protocol}" in lines
+    assert f"protocol of this run: {describe_protocol(settings.protocol)}" in lines
+    assert [f"note: {note}" for note in settings.published.notes] == lines[-len(settings.published.notes) :]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -43,8 +43,8 @@ def test_the_run_is_told_as_it_was() -> None:
     line = shown("gcf2net-meld:paper")[1]
     assert line.endswith("meld, frozen features, protocol official, labels meld7")
     line = shown("jfm-iemocap", protocol="session5", labels="iemocap6", frozen=False, corpus="demo")[1]
-    told = "demo, encoders trained too, protocol session5, labels iemocap6"
-    assert line.endswith(f"{told}, NOT the recipe: protocol=session5, labels=iemocap6")
+    run = "demo, fine-tuned encoders, protocol session5, labels iemocap6"
+    assert line.endswith(f"{run}, NOT the recipe: protocol=session5, labels=iemocap6")
 
 
 def test_other_streams_are_not_the_recipe() -> None:

@@ -19,7 +19,7 @@ def test_a_status_must_be_known() -> None:
 
 def test_a_variant_has_the_head_and_exactly_the_changes_of_a_run() -> None:
     changes: list[dict[str, object]] = [{}, {"layers": 2}, {"layers": 2, "alpha": 0.0}, {"gate": False}]
-    figures = [Figure(what=str(one), status=PRINTED, change=one) for one in changes]
+    figures = [Figure(what=str(change), status=PRINTED, change=change) for change in changes]
     figures.append(Figure(what="elsewhere", status=PRINTED, change={"dim": 8}, head="concat"))
     published = Published(paper="a", protocol="b", figures=tuple(figures))
     runs = [[], ["layers=2"], ["alpha=0.0", "layers=2"], ["layers=3"], ["alpha=0.0"], ["gate=False"], ["dim=8"]]

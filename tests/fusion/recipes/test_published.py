@@ -4,7 +4,8 @@ from fusion.heads.catalog import config_for
 from fusion.recipes.catalog import RECIPES
 from fusion.recipes.published import DERIVED, PRINTED, PUBLISHED, SECOND_HAND
 
-# wa, ua, wf1 in points, as in systems.md 2.9, 3.10, 4.8, 5.6, 6.7, and in peers.md for the probes; and how known
+# wa, ua, wf1 in points, copied from the papers independently of the source; and their status
+# (docs/decisions.md#published-figures)
 GOLDEN: dict[str, list[tuple[float | None, float | None, float | None, str]]] = {
     "gcf2net-iemocap": [
         (82.01, 82.80, None, DERIVED),
@@ -76,8 +77,8 @@ GOLDEN: dict[str, list[tuple[float | None, float | None, float | None, str]]] = 
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_every_figure_is_that_of_the_specification(name: str) -> None:
-    found = [(one.wa, one.ua, one.wf1, one.status) for one in PUBLISHED[name].figures]
+def test_every_figure_is_the_published_one(name: str) -> None:
+    found = [(figure.wa, figure.ua, figure.wf1, figure.status) for figure in PUBLISHED[name].figures]
     expected = [
         (*(score and pytest.approx(score / 100, abs=1e-9) for score in scores), status)
         for *scores, status in GOLDEN[name]
@@ -87,25 +88,25 @@ def test_every_figure_is_that_of_the_specification(name: str) -> None:
 
 def test_every_recipe_tells_what_was_published() -> None:
     assert list(PUBLISHED) == list(GOLDEN)
-    assert {name: one.published for name, one in RECIPES.items()} == PUBLISHED
+    assert {name: settings.published for name, settings in RECIPES.items()} == PUBLISHED
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_every_variant_can_be_configured(name: str) -> None:
     recipe = RECIPES[name]
     for figure in PUBLISHED[name].figures:
-        own = {} if figure.head else recipe.head
-        config = config_for(figure.head or recipe.fusion, {**own, **figure.change})
+        fields = {} if figure.head else recipe.head
+        config = config_for(figure.head or recipe.fusion, {**fields, **figure.change})
         assert {field: getattr(config, field) for field in figure.change} == dict(figure.change)
 
 
 def test_derived_figures_follow_from_the_printed_ones() -> None:
     multab = PUBLISHED["multab-iemocap"].figures
     folds = [(78.9, 83.9, 75.1, 79.7, 76.2), (78.2, 82.9, 75.1, 79.5, 77.9), (78.6, 82.3, 76.2, 78.1, 77.6)]
-    assert [one.wa for one in multab[:3]] == [pytest.approx(sum(fold) / 500) for fold in folds]
+    assert [figure.wa for figure in multab[:3]] == [pytest.approx(sum(fold) / 500) for fold in folds]
     drops = {"jfm-iemocap": (4.67, 2.08, 1.32, 1.45, 2.65), "jfm-meld": (5.64, 1.93, 0.97, 1.69, 3.21)}
     for name, dropped in drops.items():
-        full, _, _, *variants = (one.wa or 0 for one in PUBLISHED[name].figures)
+        full, _, _, *variants = (figure.wa or 0 for figure in PUBLISHED[name].figures)
         assert [full - variant for variant in variants] == [pytest.approx(drop / 100) for drop in dropped]
     gcf2net = PUBLISHED["gcf2net-iemocap"].figures[0]
     assert gcf2net.scores == pytest.approx({"wa": 0.8036 + 0.0165, "ua": 0.8170 + 0.0110})
@@ -132,5 +133,5 @@ def test_the_audit_is_told(name: str, said: str) -> None:
 
 
 def test_a_note_is_one_line() -> None:
-    every = [note for one in PUBLISHED.values() for note in (one.protocol, *one.notes)]
+    every = [note for published in PUBLISHED.values() for note in (published.protocol, *published.notes)]
     assert not [note for note in every if "\n" in note or note.endswith(".")]

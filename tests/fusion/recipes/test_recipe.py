@@ -13,17 +13,17 @@ from fusion.recipes.catalog import recipe
 
 def holding(*streams: str) -> AnyCache:
     header = {"corpus": {"name": "iemocap", "root": "/data/IEMOCAP"}}
-    part = SimpleNamespace(path=Path("my caches/a.h5"))
-    return cast(AnyCache, SimpleNamespace(path=part.path, parts=[part], streams=dict.fromkeys(streams), header=header))
+    file = SimpleNamespace(path=Path("my caches/a.h5"))
+    return cast(AnyCache, SimpleNamespace(path=file.path, files=[file], streams=dict.fromkeys(streams), header=header))
 
 
 def test_the_recipe_names_the_streams_unless_the_user_does() -> None:
     cache = holding("wav2vec2-base", "roberta-base", "hubert-base")
-    one = recipe("gcf2net-iemocap")
+    settings = recipe("gcf2net-iemocap")
     both = ("audio", "text", "chars")
-    assert streams_of(one, cache, both, {}) == {"audio": "wav2vec2-base", "text": "roberta-base"}
-    assert streams_of(one, cache, both, {"audio": "hubert-base"})["audio"] == "hubert-base"
-    assert streams_of(one, cache, ["text"], {}) == {"text": "roberta-base"}
+    assert streams_of(settings, cache, both, {}) == {"audio": "wav2vec2-base", "text": "roberta-base"}
+    assert streams_of(settings, cache, both, {"audio": "hubert-base"})["audio"] == "hubert-base"
+    assert streams_of(settings, cache, ["text"], {}) == {"text": "roberta-base"}
 
 
 def test_a_missing_stream_is_told_with_the_command_that_adds_it() -> None:
@@ -33,12 +33,12 @@ def test_a_missing_stream_is_told_with_the_command_that_adds_it() -> None:
     )
     with pytest.raises(
         MmerError, match=re.escape("my caches/a.h5 lacks bert-base+history10, which recipe lemer-iemocap")
-    ) as told:
+    ) as error:
         streams_of(recipe("lemer-iemocap"), holding("wav2vec2-base", "bert-base"), ["audio", "text"], {})
-    assert command in str(told.value)
-    assert str(told.value).endswith("or name another stream by --text NAME")
+    assert command in str(error.value)
+    assert str(error.value).endswith("or choose another stream with --text NAME")
 
 
 def test_a_missing_encoder_to_start_from_is_told_too() -> None:
-    with pytest.raises(MmerError, match=r"lacks vit-mel-base, .* by --stream patches=NAME"):
+    with pytest.raises(MmerError, match=r"lacks vit-mel-base, .* with --stream patches=NAME"):
         streams_of(recipe("jfm-iemocap"), holding("logmel80", "roberta-large@12"), ["mel", "text", "patches"], {})

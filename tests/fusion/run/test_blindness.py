@@ -83,4 +83,4 @@ class _Spy:
 
         monkeypatch.setattr(CachedFeatures, "batches", spied)
         monkeypatch.setattr(TrainingSubset, "__init__", begun)
-        monkeypatch.setattr("fusion.run.cross_validation.score", scored)
+        monkeypatch.setattr("fusion.run.cross_validation.predict_probabilities", scored)

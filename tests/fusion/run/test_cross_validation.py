@@ -158,7 +158,7 @@ def test_logits_of_test_that_are_not_finite_are_never_scored(
     def broken(*given: Any, **more: Any) -> Any:
         return predict_probabilities(*given, **more) * float("nan")
 
-    monkeypatch.setattr("fusion.run.cross_validation.score", broken)
+    monkeypatch.setattr("fusion.run.cross_validation.predict_probabilities", broken)
     with pytest.raises(MmerError, match="the logits of test utterance u00 are not finite"):
         finish(plan(trainable, "audio"), tmp_path)
     assert not (tmp_path / "1-seed0" / "scores.json").exists()
@@ -191,7 +191,9 @@ def test_views_are_read_in_training(tmp_path: Path) -> None:
     finish(planned, tmp_path / "run")
     part = RunFolder(tmp_path / "run").model("1", 0)
     assert float(part.read_rows("curves.csv")[0]["ecl"]) > 0.1
-    assert part.read("scores.json")["notes"] == ["the views of ECL repeat what has no stream for text.view"]
+    assert part.read("scores.json")["notes"] == [
+        "no stream for text.view; the views of ECL use the original rows instead"
+    ]
 
 
 def test_utterances_that_a_head_cannot_take_in_full_are_listed(trainable: Path, tmp_path: Path) -> None:

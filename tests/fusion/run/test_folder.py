@@ -163,13 +163,15 @@ def test_a_file_that_is_not_finished_takes_no_place(tmp_path: Path) -> None:
 )
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, act: Callable[[RunFolder], object]) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(MmerError, match=r"cannot write to .*/file/run \(Not a directory\); .* by --out$"):
+    with pytest.raises(MmerError, match=r"cannot write to .*/file/run \(Not a directory\); .* with --out$"):
         act(RunFolder(tmp_path / "file" / "run"))
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     with (
-        pytest.raises(MmerError, match=r"no room left while writing to .*; free some, or name another place by --out"),
+        pytest.raises(
+            MmerError, match=r"no space left while writing to .*; free some, or choose another folder with --out"
+        ),
         RunFolder(tmp_path).replacing("x"),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

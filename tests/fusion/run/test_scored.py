@@ -191,7 +191,7 @@ def test_scores_do_not_outlive_the_weights_that_they_are_of(
     cut(part.path / "weights.safetensors")
     asked, folder = plan(trainable, "audio"), RunFolder(part.path.parent)
     with monkeypatch.context() as patched:
-        patched.setattr(crossval, "open_test", lambda *_, **__: 1 / 0)  # a kill before the test part was scored
+        patched.setattr(crossval, "score_test_subset", lambda *_, **__: 1 / 0)  # a kill before the test part was scored
         with pytest.raises(ZeroDivisionError):
             cross_validate(asked, folder, device=CPU, watcher=Told())
     assert not (part.path / "scores.json").exists()

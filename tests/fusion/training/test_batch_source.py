@@ -39,7 +39,7 @@ def learnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def memory(learnable: Path) -> MemorySource:
-    """What the cache holds, read once."""
+    """The content of the cache, held in memory."""
     cached = toy_source(learnable)
     batches = [cached.batch(np.array([index])) for index in range(COUNT)]
     return MemorySource(
@@ -52,18 +52,20 @@ def test_a_source_in_memory_trains_and_scores_as_the_cache_does(learnable: Path,
     sources: list[BatchSource] = [cached, memory]
     trained = [train_fold(head, source, TRAIN, DEV, CONFIG) for head, source in zip(heads, sources, strict=True)]
     assert_same(*trained)
-    one, other = (predict_probabilities(head, source, TEST) for head, source in zip(heads, sources, strict=True))
-    np.testing.assert_array_equal(one, other)
+    from_cache, from_memory = (
+        predict_probabilities(head, source, TEST) for head, source in zip(heads, sources, strict=True)
+    )
+    np.testing.assert_array_equal(from_cache, from_memory)
 
 
 def test_a_stack_trains_from_memory_as_from_the_cache(learnable: Path, memory: MemorySource) -> None:
     sources: list[BatchSource] = [toy_source(learnable), memory]
     configs = [CONFIG, replace(CONFIG, lr=0.003)]
     stacks = [train_stack([toy_head(), toy_head()], source, TRAIN, DEV, configs) for source in sources]
-    for one, other in zip(*stacks, strict=True):
-        assert isinstance(one, TrainedModel)
-        assert isinstance(other, TrainedModel)
-        assert_same(one, other)
+    for expected, model in zip(*stacks, strict=True):
+        assert isinstance(expected, TrainedModel)
+        assert isinstance(model, TrainedModel)
+        assert_same(expected, model)
 
 
 def test_a_training_from_memory_is_resumed_and_its_state_names_the_source(memory: MemorySource, tmp_path: Path) -> None:

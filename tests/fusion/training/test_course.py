@@ -10,17 +10,17 @@ CONFIG = TrainConfig(epochs=9, patience=2, monitor="ua", batch_size=3, warmup=0.
 
 
 def run(scores: list[float], config: TrainConfig = CONFIG) -> tuple[list[bool], TrainingState]:
-    """Adds epochs until the training is finished."""
-    progress, told = TrainingState(batch=3, sums={"a": (1.0, 1)}), []
+    """Records epochs; returns whether each was the best so far, and the progress."""
+    progress, best = TrainingState(batch=3, sums={"a": (1.0, 1)}), []
     for epoch, ua in enumerate(scores, start=1):
         assert not progress.finished
-        told.append(record_epoch(progress, EpochScores(epoch=epoch, losses={}, dev={"ua": ua, "loss": ua}), config))
-    return told, progress
+        best.append(record_epoch(progress, EpochScores(epoch=epoch, losses={}, dev={"ua": ua, "loss": ua}), config))
+    return best, progress
 
 
 def test_the_first_epoch_and_each_better_one_is_the_best() -> None:
-    told, progress = run([0.0, 0.2, 0.2, 0.3])
-    assert told == [True, True, False, True]
+    best, progress = run([0.0, 0.2, 0.2, 0.3])
+    assert best == [True, True, False, True]
     assert (progress.best_epoch, progress.epoch, progress.batch, progress.sums) == (4, 4, 0, {})
     assert not progress.finished
     assert run([0.3, 0.2, 0.2], replace(CONFIG, monitor="loss"))[0] == [True, True, False]
@@ -33,15 +33,15 @@ def test_it_is_finished_after_the_last_epoch_or_without_a_better_one() -> None:
 
 
 def test_batches_hold_every_utterance_once_and_change_with_the_epoch() -> None:
-    train, costs = np.array([5, 7, 9, 11, 20, 21, 22]), np.arange(7)
-    first, second = (epoch_batches(train, costs, CONFIG, epoch=epoch) for epoch in (1, 2))
+    train, lengths = np.array([5, 7, 9, 11, 20, 21, 22]), np.arange(7)
+    first, second = (epoch_batches(train, lengths, CONFIG, epoch=epoch) for epoch in (1, 2))
     assert sorted(np.concatenate(first).tolist()) == train.tolist()
     assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]
-    again = epoch_batches(train, costs, replace(CONFIG, seed=5), epoch=1)
+    again = epoch_batches(train, lengths, replace(CONFIG, seed=5), epoch=1)
     assert [batch.tolist() for batch in first] == [batch.tolist() for batch in again]
 
 
 def test_the_warm_up_is_a_share_of_all_steps() -> None:
-    made = schedule_of(CONFIG, 4)
-    assert (made.lr, made.shape, made.warmup_steps, made.steps) == (0.25, "constant", 18, 36)
+    schedule = schedule_of(CONFIG, 4)
+    assert (schedule.lr, schedule.shape, schedule.warmup_steps, schedule.steps) == (0.25, "constant", 18, 36)
     assert schedule_of(replace(CONFIG, warmup=0.0), 4).warmup_steps == 0

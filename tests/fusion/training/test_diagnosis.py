@@ -31,7 +31,7 @@ def test_with_sound_features_it_is_the_rate(source: CachedFeatures) -> None:
 def test_features_that_are_no_numbers_are_named(source: CachedFeatures, role: str) -> None:
     rows, starts = source._held[role]
     rows.values[starts[7]] = float("nan")
-    told = find_nonfinite_feature(source, USED, STREAMS)
-    assert told.startswith(f"features of utterance u7 in {STREAMS[role]} are not finite; see mmer-cache verify ")
-    assert explain_divergence(ERROR, CONFIG, told) == f"{ERROR}; {told}"
+    message = find_nonfinite_feature(source, USED, STREAMS)
+    assert message.startswith(f"features of utterance u7 in {STREAMS[role]} are not finite; see mmer-cache verify ")
+    assert explain_divergence(ERROR, CONFIG, message) == f"{ERROR}; {message}"
     assert find_nonfinite_feature(source, np.arange(7), STREAMS) == ""

@@ -17,29 +17,29 @@ def learnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def small(most: int, asked: list[int]) -> ToyHead:
-    """A head on a device that has room for so many utterances."""
+def small(most: int, sizes: list[int]) -> ToyHead:
+    """Builds a head that runs out of memory above a number of utterances; records the size of each batch."""
     head: Any = toy_head()
     forward = head.forward
 
     def limited(batch: Batch) -> HeadOutput:
-        asked.append(len(batch))
+        sizes.append(len(batch))
         if len(batch) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         output: HeadOutput = forward(batch)
         return output
 
     head.forward = limited
-    made: ToyHead = head
-    return made
+    limited_head: ToyHead = head
+    return limited_head
 
 
 def test_scoring_takes_smaller_batches_where_memory_does_not_suffice(learnable: Path) -> None:
-    source, indices, asked = toy_source(learnable), np.arange(20), list[int]()
-    found = predict_probabilities(small(3, asked), source, indices, batch_size=16)
+    source, indices, sizes = toy_source(learnable), np.arange(20), list[int]()
+    found = predict_probabilities(small(3, sizes), source, indices, batch_size=16)
     np.testing.assert_allclose(found, predict_probabilities(toy_head(), source, indices), atol=1e-6)
-    assert asked[:3] == [16, 8, 4]
-    assert set(asked[3:]) == {2}
+    assert sizes[:3] == [16, 8, 4]
+    assert set(sizes[3:]) == {2}
 
 
 def test_an_utterance_that_does_not_fit_alone_is_an_error(learnable: Path) -> None:

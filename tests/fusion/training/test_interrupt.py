@@ -22,9 +22,8 @@ def test_the_first_signal_is_a_wish_and_the_second_acts(
             os.kill(os.getpid(), number)
             assert stopping()
             assert seen == []
-            assert (
-                capfd.readouterr().err == "\nstopping after this batch, to go on from there; once more stops at once\n"
-            )
+            message = "\nstopping after this batch; the same command resumes; repeat the signal to stop at once\n"
+            assert capfd.readouterr().err == message
             os.kill(os.getpid(), number)
             assert seen == ["as ever"]
         os.kill(os.getpid(), number)
@@ -35,8 +34,8 @@ def test_the_first_signal_is_a_wish_and_the_second_acts(
 
 def test_a_stderr_that_nobody_reads_any_more_stops_nothing() -> None:
     code = (
-        "import os, signal, sys; from fusion.training.interrupt import interrupts_put_off\n"
-        "with interrupts_put_off() as stopping:\n"
+        "import os, signal, sys; from fusion.training.interrupt import deferred_interrupts\n"
+        "with deferred_interrupts() as stopping:\n"
         "    sys.stdin.read(); os.kill(os.getpid(), signal.SIGINT); sys.exit(7 if stopping() else 1)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
@@ -50,16 +49,16 @@ def test_a_stderr_that_nobody_reads_any_more_stops_nothing() -> None:
 
 
 def test_in_another_thread_nothing_changes() -> None:
-    before, told = [signal.getsignal(one) for one in SIGNALS], []
+    before, found = [signal.getsignal(number) for number in SIGNALS], []
 
     def work() -> None:
         with deferred_interrupts() as stopping:
-            told.append((stopping(), [signal.getsignal(one) for one in SIGNALS]))
+            found.append((stopping(), [signal.getsignal(number) for number in SIGNALS]))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert told == [(False, before)]
+    assert found == [(False, before)]
 
 
 def test_nobody_wants_to_stop() -> None:

@@ -11,8 +11,9 @@ from cache.joined import open_cache
 from fusion.data.features import CachedFeatures
 from fusion.head import AUDIO, TEXT, Batch, HeadInputs, HeadOutput
 from fusion.training.checkpoint import BEST, load_checkpoint
+from fusion.training.config import TrainConfig
 from fusion.training.evaluate import dev_scores, is_better, predict_logits, predict_probabilities
-from fusion.training.loop import TrainConfig, train_fold
+from fusion.training.loop import train_fold
 from tests.support.trainings import (
     CONFIG,
     DEV,
@@ -49,14 +50,14 @@ def test_the_same_seed_gives_bit_equal_weights_from_held_and_mapped_features(lea
 
 def test_a_head_learns_and_ends_with_the_weights_of_its_best_epoch(learnable: Path) -> None:
     head, source = toy_head(), toy_source(learnable)
-    made = train_fold(head, source, TRAIN, DEV, replace(CONFIG, epochs=30))
-    assert made.dev["wf1"] == max(scores.dev["wf1"] for scores in made.curves) > 0.6
-    assert dev_scores(predict_logits(head, source, DEV), LABELS[DEV]) == made.dev
-    assert made.curves[-1].losses["total"] < made.curves[0].losses["total"] / 2
-    assert set(made.curves[0].losses) == {"cross_entropy", "size", "total"}
-    assert not any(name.endswith("step") for name in made.weights)
-    assert made.seconds > 0
-    assert made.peak_bytes > 0
+    trained = train_fold(head, source, TRAIN, DEV, replace(CONFIG, epochs=30))
+    assert trained.dev["wf1"] == max(scores.dev["wf1"] for scores in trained.curves) > 0.6
+    assert dev_scores(predict_logits(head, source, DEV), LABELS[DEV]) == trained.dev
+    assert trained.curves[-1].losses["total"] < trained.curves[0].losses["total"] / 2
+    assert set(trained.curves[0].losses) == {"cross_entropy", "size", "total"}
+    assert not any(name.endswith("step") for name in trained.weights)
+    assert trained.seconds > 0
+    assert trained.peak_bytes > 0
 
 
 def test_scores_come_in_the_order_asked_for_and_leave_the_head_as_it_was(learnable: Path) -> None:
@@ -78,14 +79,14 @@ def test_labels_and_features_of_test_change_nothing(learnable: Path, tmp_path: P
     labels[TEST] = -1
     write_cache(tmp_path / "b.h5", without={TEXT: int(TEST[0])})
     source = CachedFeatures(open_cache(tmp_path / "b.h5"), STREAMS, labels, chosen=np.concatenate([TRAIN, DEV]))
-    made = train_fold(toy_head(), source, TRAIN, DEV, CONFIG)
-    assert_same(made, train(learnable))
+    trained = train_fold(toy_head(), source, TRAIN, DEV, CONFIG)
+    assert_same(trained, train(learnable))
 
 
 def test_training_stops_when_dev_gets_no_better(learnable: Path) -> None:
-    made = train(learnable, config=replace(CONFIG, epochs=50, lr=1e-9, patience=3))
-    assert made.best_epoch == 1
-    assert len(made.curves) == 4
+    trained = train(learnable, config=replace(CONFIG, epochs=50, lr=1e-9, patience=3))
+    assert trained.best_epoch == 1
+    assert len(trained.curves) == 4
 
 
 @pytest.mark.parametrize(("monitor", "up"), [("wf1", True), ("mf1", True), ("loss", False)])
@@ -106,15 +107,15 @@ def test_equal_dev_scores_are_no_better(monitor: str, up: bool) -> None:
     ],
 )
 def test_every_choice_trains(learnable: Path, changes: dict[str, Any]) -> None:
-    made = train(learnable, config=replace(CONFIG, **changes))
-    assert made.curves[-1].losses["total"] < made.curves[0].losses["total"]
+    trained = train(learnable, config=replace(CONFIG, **changes))
+    assert trained.curves[-1].losses["total"] < trained.curves[0].losses["total"]
 
 
 def test_modality_dropout_trains_the_vector_of_what_is_absent(learnable: Path) -> None:
     config = ToyConfig(modality_dropout=0.5)
-    made = train(learnable, head=toy_head(config))
-    assert made.weights["pool.absent"].any()
-    assert_same(made, train(learnable, head=toy_head(config)))
+    trained = train(learnable, head=toy_head(config))
+    assert trained.weights["pool.absent"].any()
+    assert_same(trained, train(learnable, head=toy_head(config)))
 
 
 class Exploding(ToyHead):
@@ -139,7 +140,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(learnab
         train(learnable, head=_exploding(), checkpoint=path, save_every_s=1e9)
     best = load_checkpoint(path).tensors[BEST]
     assert all(tensor.isfinite().all() for tensor in best.values())
-    with pytest.raises(MmerError, match=r"inf in batch 3 of epoch 2.*; delete .*state.safetensors to train it anew"):
+    with pytest.raises(
+        MmerError, match=r"inf in batch 3 of epoch 2.*; delete .*state.safetensors to train the model again"
+    ):
         train(learnable, head=_exploding(), checkpoint=path)
     with pytest.raises(MmerError, match=r"epoch 2; lower lr \(0.01\)$"):
         train(learnable, head=_exploding())

@@ -7,8 +7,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 from fusion.training.config import SCHEDULES, Schedule
 
 
-def rates(course: str, *, warmup_steps: int = 0, steps: int = 8) -> list[float]:
-    schedule = Schedule(lr=0.8, shape=course, warmup_steps=warmup_steps, steps=steps)
+def rates(shape: str, *, warmup_steps: int = 0, steps: int = 8) -> list[float]:
+    schedule = Schedule(lr=0.8, shape=shape, warmup_steps=warmup_steps, steps=steps)
     return [schedule.rate(step) for step in range(steps)]
 
 
@@ -17,12 +17,12 @@ def test_the_rate_rises_in_a_line_and_stays() -> None:
     assert rates("constant") == [0.8] * 8
 
 
-@pytest.mark.parametrize("course", ["linear", "cosine"])
-def test_the_rate_falls_as_by_torch(course: str) -> None:
+@pytest.mark.parametrize("shape", ["linear", "cosine"])
+def test_the_rate_falls_as_by_torch(shape: str) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.8)
     reference = (
         LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=8)
-        if course == "linear"
+        if shape == "linear"
         else CosineAnnealingLR(optimizer, T_max=8)
     )
     expected = []
@@ -30,14 +30,14 @@ def test_the_rate_falls_as_by_torch(course: str) -> None:
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         reference.step()
-    assert rates(course) == pytest.approx(expected)
+    assert rates(shape) == pytest.approx(expected)
 
 
-@given(course=st.sampled_from(sorted(SCHEDULES)), steps=st.integers(1, 200), warmup=st.floats(0, 0.99))
-def test_no_step_is_taken_at_no_rate_or_beyond_the_greatest(course: str, steps: int, warmup: float) -> None:
+@given(shape=st.sampled_from(sorted(SCHEDULES)), steps=st.integers(1, 200), warmup=st.floats(0, 0.99))
+def test_no_step_is_taken_at_no_rate_or_beyond_the_greatest(shape: str, steps: int, warmup: float) -> None:
     warmup_steps = round(warmup * steps)
-    made = rates(course, warmup_steps=warmup_steps, steps=steps)
-    assert all(0 < rate <= 0.8 for rate in made)
-    assert made[max(0, warmup_steps - 1)] == pytest.approx(0.8)
-    assert made[:warmup_steps] == sorted(made[:warmup_steps])
-    assert made[warmup_steps:] == sorted(made[warmup_steps:], reverse=True)
+    rising = rates(shape, warmup_steps=warmup_steps, steps=steps)
+    assert all(0 < rate <= 0.8 for rate in rising)
+    assert rising[max(0, warmup_steps - 1)] == pytest.approx(0.8)
+    assert rising[:warmup_steps] == sorted(rising[:warmup_steps])
+    assert rising[warmup_steps:] == sorted(rising[warmup_steps:], reverse=True)

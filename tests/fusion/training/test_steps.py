@@ -30,8 +30,10 @@ def test_one_of_two_modalities_goes_at_the_rate_with_all_its_roles() -> None:
 
 
 def test_modality_dropout_follows_from_seed_and_step() -> None:
-    made = [modality_dropout(_batch(50), 0.5, seed=seed, step=step) for seed, step in ((1, 2), (1, 2), (1, 3), (2, 2))]
-    first, same, *others = (_left(batch, "audio") for batch in made)
+    batches = [
+        modality_dropout(_batch(50), 0.5, seed=seed, step=step) for seed, step in ((1, 2), (1, 2), (1, 3), (2, 2))
+    ]
+    first, same, *others = (_left(batch, "audio") for batch in batches)
     assert torch.equal(first, same)
     assert not any(torch.equal(first, other) for other in others)
 
@@ -47,8 +49,8 @@ def test_the_only_modality_is_never_taken_away() -> None:
 def test_matrices_decay_and_vectors_do_not() -> None:
     head = toy_head()
     decayed, kept = build_optimizer(head, name="adamw", lr=0.1, weight_decay=0.3).param_groups
-    assert {one.ndim for one in decayed["params"]} == {2}
-    assert {one.ndim for one in kept["params"]} == {1}
+    assert {parameter.ndim for parameter in decayed["params"]} == {2}
+    assert {parameter.ndim for parameter in kept["params"]} == {1}
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
     assert len(decayed["params"]) + len(kept["params"]) == len(list(head.parameters()))
 
@@ -57,7 +59,7 @@ def test_frozen_parameters_are_left_alone() -> None:
     head = nn.Linear(2, 2)
     head.bias.requires_grad_(False)
     (group,) = build_optimizer(head, name="adam", lr=0.1, weight_decay=0).param_groups
-    assert [one is head.weight for one in group["params"]] == [True]
+    assert [parameter is head.weight for parameter in group["params"]] == [True]
 
 
 def test_the_rate_is_that_of_all_parameters() -> None:
@@ -69,11 +71,11 @@ def test_the_rate_is_that_of_all_parameters() -> None:
 def test_the_total_adds_weighted_losses_to_the_cross_entropy() -> None:
     logits, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1, 0])
     losses = {"ctc": torch.tensor(3.0), "cpc": torch.tensor(5.0)}
-    made = total_loss(HeadOutput(logits, losses), labels, {"ctc": 0.5, "cpc": 0.1, "off": 0})
+    losses_by_name = total_loss(HeadOutput(logits, losses), labels, {"ctc": 0.5, "cpc": 0.1, "off": 0})
     expected = functional.cross_entropy(logits, labels)
-    assert list(made) == ["cross_entropy", "ctc", "cpc", "total"]
-    assert made["cross_entropy"] == expected
-    torch.testing.assert_close(made["total"], expected + 2.0)
+    assert list(losses_by_name) == ["cross_entropy", "ctc", "cpc", "total"]
+    assert losses_by_name["cross_entropy"] == expected
+    torch.testing.assert_close(losses_by_name["total"], expected + 2.0)
     weights = torch.tensor([1.0, 2.0, 4.0])
     weighed = total_loss(HeadOutput(logits), labels, {}, by_class=weights, smoothing=0.1)
     torch.testing.assert_close(

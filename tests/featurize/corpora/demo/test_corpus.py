@@ -93,7 +93,7 @@ def test_a_dialogue_is_eight_turns_of_alternating_speakers_of_one_session(corpus
     for turns in dialogues.values():
         assert [turn.turn for turn in turns] == list(range(8))
         assert len({turn.session for turn in turns}) == len({turn.style for turn in turns}) == 1
-        assert all(one.speaker != other.speaker for one, other in pairwise(turns))
+        assert all(turn.speaker != following.speaker for turn, following in pairwise(turns))
 
 
 def test_recordings_are_16_khz_mono_16_bit_and_last_from_0_6_to_6_seconds(corpus: CorpusReading) -> None:
@@ -110,7 +110,7 @@ def test_recordings_are_equally_loud_and_not_clipped(waves: list[Floats]) -> Non
 
 def test_every_transcript_has_room_for_its_ctc_alignment(corpus: CorpusReading, waves: list[Floats]) -> None:
     for utterance, wave in zip(corpus.utterances, waves, strict=True):
-        repeats = sum(one == other for one, other in pairwise(utterance.text))
+        repeats = sum(letter == following for letter, following in pairwise(utterance.text))
         assert (len(wave) - 400) // 320 + 1 >= len(utterance.text) + repeats
 
 
@@ -205,7 +205,7 @@ def test_an_edited_manifest_is_refused_and_kept(tmp_path: Path) -> None:
     read_demo(tmp_path)
     edited = (tmp_path / "demo.csv").read_text().replace("happy", "joyful")
     (tmp_path / "demo.csv").write_text(edited)
-    with pytest.raises(MmerError, match="not the table of this demo; name another folder by --root"):
+    with pytest.raises(MmerError, match="not the table of this demo; choose another folder with --root"):
         read_demo(tmp_path)
     assert (tmp_path / "demo.csv").read_text() == edited
 
@@ -219,7 +219,9 @@ def test_a_root_that_cannot_be_a_folder_is_a_clean_error(tmp_path: Path) -> None
 def probe(features: Floats, corpus: CorpusReading, classes: dict[str, str]) -> float:
     """Accuracy of a linear probe, mean over the five held-out sessions."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    truth, sessions = zip(*((classes[one.label], one.session) for one in corpus.utterances), strict=True)
+    truth, sessions = zip(
+        *((classes[utterance.label], utterance.session) for utterance in corpus.utterances), strict=True
+    )
     return float(cross_val_score(classifier, features, truth, groups=sessions, cv=GroupKFold(5)).mean())
 
 

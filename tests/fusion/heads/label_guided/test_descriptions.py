@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion.heads.label_guided.descriptions import Choice, choose_items, cosine_note, overlap_note, tf_idf
+from fusion.heads.label_guided.descriptions import ItemSelection, cosine_note, overlap_note, select_items, tf_idf
 
 CLASSES = ("angry", "happy")
 SAID = [["rage", "rage", "door"], ["rage", "door"], ["joy", "door"], ["joy", "smile", "door"]]
@@ -22,9 +22,9 @@ def test_an_utterance_of_one_class_moves_the_others_by_the_rarity_of_its_words_a
     counts = np.array([[2, 1, 0], [1, 1, 0], [0, 1, 1], [0, 2, 3]])
     changed = np.array([[0, 0, 4], *counts[1:]])
     labels, rarity = np.array([0, 0, 1, 1]), []
-    for one in (counts, changed):
-        rarity.append(np.log(5 / (1 + (one > 0).sum(axis=0))))
-    before, after = (tf_idf(one, labels, 2) for one in (counts, changed))
+    for matrix in (counts, changed):
+        rarity.append(np.log(5 / (1 + (matrix > 0).sum(axis=0))))
+    before, after = (tf_idf(matrix, labels, 2) for matrix in (counts, changed))
     np.testing.assert_allclose(before[1] * rarity[1], after[1] * rarity[0])
     assert not np.allclose(before[0] * rarity[1], after[0] * rarity[0])
 
@@ -36,31 +36,31 @@ def test_with_classes_as_documents_what_all_of_them_say_scores_nothing() -> None
 
 
 def test_the_best_items_of_each_class_come_first() -> None:
-    chosen, notes = choose_items(SAID, LABELS, CLASSES, Choice(most=2, min_count=1))
+    chosen, notes = select_items(SAID, LABELS, CLASSES, ItemSelection(most=2, min_count=1))
     assert chosen == [["rage", "door"], ["joy", "smile"]]
     assert notes == []
 
 
 def test_ties_go_by_the_order_of_the_items() -> None:
-    chosen, _ = choose_items([[30, 4, 200], [7]], np.array([0, 1]), CLASSES, Choice(most=2, min_count=1))
+    chosen, _ = select_items([[30, 4, 200], [7]], np.array([0, 1]), CLASSES, ItemSelection(most=2, min_count=1))
     assert chosen == [[4, 30], [7]]
 
 
 def test_too_few_items_let_rarer_ones_count_and_that_is_told() -> None:
-    chosen, notes = choose_items(SAID, LABELS, CLASSES, Choice(most=2, min_count=2))
+    chosen, notes = select_items(SAID, LABELS, CLASSES, ItemSelection(most=2, min_count=2))
     assert chosen == [["rage", "door"], ["joy", "door"]]
     assert notes == []
-    chosen, notes = choose_items(SAID, LABELS, CLASSES, Choice(most=3, min_count=2))
+    chosen, notes = select_items(SAID, LABELS, CLASSES, ItemSelection(most=3, min_count=2))
     assert chosen == [["rage", "door"], ["joy", "smile", "door"]]
     assert notes == [
-        "angry: 2 of 3, in 2 utterances or more, not 2",
-        "happy: 3 of 3, in 1 utterances or more, not 2",
+        "angry: 2 of 3 found, each in at least 2 utterances (min_count 2)",
+        "happy: 3 of 3 found, each in at least 1 utterances (min_count 2)",
     ]
 
 
 def test_rare_items_do_not_count_where_there_are_enough_others() -> None:
     said = [*[["often"]] * 5, ["once", "once", "once"], ["other"]]
-    chosen, _ = choose_items(said, np.array([0] * 6 + [1]), CLASSES, Choice(most=1))
+    chosen, _ = select_items(said, np.array([0] * 6 + [1]), CLASSES, ItemSelection(most=1))
     assert chosen[0] == ["often"]
 
 
@@ -69,13 +69,13 @@ def test_contrast_takes_off_what_the_other_classes_say_too() -> None:
         [["both", "both", "both", "own"], ["own"], ["both", "both", "both"], ["else"]],
         np.array([0, 0, 1, 1]),
     )
-    plain, _ = choose_items(said, labels, CLASSES, Choice(most=1, min_count=1))
-    contrasted, _ = choose_items(said, labels, CLASSES, Choice(most=1, min_count=1, contrast=True))
+    plain, _ = select_items(said, labels, CLASSES, ItemSelection(most=1, min_count=1))
+    contrasted, _ = select_items(said, labels, CLASSES, ItemSelection(most=1, min_count=1, contrast=True))
     assert (plain[0], contrasted[0]) == (["both"], ["own"])
 
 
 def test_where_nothing_was_said_nothing_is_chosen() -> None:
-    assert choose_items([[], []], np.array([0, 1]), CLASSES, Choice(most=3)) == ([[], []], [])
+    assert select_items([[], []], np.array([0, 1]), CLASSES, ItemSelection(most=3)) == ([[], []], [])
 
 
 @given(documents, st.integers(1, 4), st.integers(1, 4), st.booleans(), st.sampled_from(["utterance", "class"]))
@@ -83,12 +83,12 @@ def test_a_class_is_described_by_what_it_says(
     said: list[list[str]], most: int, min_count: int, contrast: bool, idf: str
 ) -> None:
     labels = np.arange(len(said)) % 2
-    choice = Choice(most=most, min_count=min_count, contrast=contrast, idf=idf)
-    chosen, _ = choose_items(said, labels, CLASSES, choice)
+    choice = ItemSelection(most=most, min_count=min_count, contrast=contrast, idf=idf)
+    chosen, _ = select_items(said, labels, CLASSES, choice)
     for index, items in enumerate(chosen):
-        own = {one for document, label in zip(said, labels, strict=True) if label == index for one in document}
-        assert set(items) <= own
-        assert len(items) == len(set(items)) == min(most, len(own))
+        possible = {item for document, label in zip(said, labels, strict=True) if label == index for item in document}
+        assert set(items) <= possible
+        assert len(items) == len(set(items)) == min(most, len(possible))
 
 
 @given(documents, st.randoms(use_true_random=False))
@@ -96,14 +96,14 @@ def test_the_order_of_the_utterances_changes_nothing(said: list[list[str]], rand
     order = list(range(len(said)))
     random.shuffle(order)  # type: ignore[attr-defined]
     labels = np.arange(len(said)) % 2
-    shuffled = choose_items([said[place] for place in order], labels[order], CLASSES, Choice(most=3))
-    assert shuffled == choose_items(said, labels, CLASSES, Choice(most=3))
+    shuffled = select_items([said[index] for index in order], labels[order], CLASSES, ItemSelection(most=3))
+    assert shuffled == select_items(said, labels, CLASSES, ItemSelection(most=3))
 
 
 def test_descriptions_that_overlap_too_much_are_told() -> None:
     alike = [["a", "b", "c"], ["x"], ["a", "b"]]
     note = overlap_note(alike, ["angry", "happy", "sad"], "words")
-    assert note == "words: angry and sad share most, overlap 0.67 (above 0.5: hardly told apart)"
+    assert note == "words: angry and sad overlap most, Jaccard index 0.67 (above 0.5: hardly distinguishable)"
     assert overlap_note([["a"]], ["angry"], "words") == ""
 
 
@@ -113,9 +113,9 @@ def test_labels_that_point_the_same_way_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [({"most": 0}, "most must be at least 1, got 0"), ({"most": 1, "idf": "word"}, "idf must be one of utterance, cl")],
 )
-def test_a_choice_that_cannot_be_made_is_refused(values: dict[str, object], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        Choice(**values)  # type: ignore[arg-type]
+def test_a_choice_that_cannot_be_made_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ItemSelection(**values)  # type: ignore[arg-type]

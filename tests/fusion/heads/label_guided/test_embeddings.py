@@ -18,7 +18,7 @@ SPACE = 12  # where codes and contexts of the toy quantizer meet
 def without_weight(name: str) -> HeadInputs:
     inputs = head_inputs()
     return replace(
-        inputs, weights={"audio": {one: part for one, part in inputs.weights["audio"].items() if one != name}}
+        inputs, weights={"audio": {key: part for key, part in inputs.weights["audio"].items() if key != name}}
     )
 
 
@@ -41,7 +41,7 @@ def test_the_likeness_is_a_cosine_per_row_and_label() -> None:
 def test_rows_start_where_they_are_told_and_others_stay() -> None:
     labels = LabelEmbeddings(2, 3)
     second = labels.rows[1].tolist()
-    labels.start([np.array([1.0, 2.0, 3.0]), None])
+    labels.initialize([np.array([1.0, 2.0, 3.0]), None])
     assert labels.rows.tolist() == [[1, 2, 3], second]
 
 
@@ -83,17 +83,17 @@ def test_in_the_contrastive_space_labels_are_projected_codevectors() -> None:
 def test_a_lifted_label_is_projected_back_to_where_its_codes_are() -> None:
     weights, vectors = head_inputs().weights["audio"], np.random.default_rng(0).standard_normal((4, 10))
     labels = tonal_embeddings(head_inputs(), source="codebook", space="lift", trained=False)
-    labels.start(codebook_rows(vectors, weights, "lift"))
+    labels.initialize(codebook_rows(vectors, weights, "lift"))
     back = labels.vectors().detach().numpy() @ weights["project_hid.weight"].T + weights["project_hid.bias"]
     np.testing.assert_allclose(back, codebook_rows(vectors, weights, "contrastive"), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["codevectors", "project_q.weight", "project_hid.bias"])
 def test_a_cache_without_quantizer_is_told_with_the_command_that_adds_it(name: str) -> None:
-    told = f"lacks {name}; run `mmer-featurize CORPUS --encoder wav2vec2-base` or set tonal_labels=off"
-    with pytest.raises(MmerError, match=told):
+    message = f"lacks {name}; run `mmer-featurize CORPUS --encoder wav2vec2-base` or set tonal_labels=off"
+    with pytest.raises(MmerError, match=message):
         tonal_embeddings(without_weight(name), source="codebook", space="contrastive", trained=False)
-    with pytest.raises(MmerError, match=told):
+    with pytest.raises(MmerError, match=message):
         tonal_embeddings(without_weight(name), source="random", space="contrastive", trained=False)
 
 
@@ -104,5 +104,5 @@ def test_labels_at_random_need_no_quantizer_in_the_space_of_frames() -> None:
 
 def test_a_quantizer_for_frames_of_another_width_is_refused() -> None:
     inputs = replace(head_inputs(), weights={"audio": head_inputs(audio=(30,)).weights["audio"]})
-    with pytest.raises(MmerError, match="frames are 24 wide and the quantizer of their encoder takes 30"):
+    with pytest.raises(MmerError, match="frames are 24 wide, but the quantizer of their encoder expects 30"):
         tonal_embeddings(inputs, source="codebook", space="contrastive", trained=False)

@@ -61,28 +61,28 @@ def cached(path: Path, chosen: Sequence[Sample]) -> CachedFeatures:
         for role, dtype in DTYPES.items()
     }
     plans = [
-        StreamPlan(spec=spec, lengths=np.array([len(one.rows[role]) for one in chosen]), failures={})
+        StreamPlan(spec=spec, lengths=np.array([len(sample.rows[role]) for sample in chosen]), failures={})
         for role, spec in specs.items()
     ]
     utterances = [
-        Utterance(id=f"u{place}", audio="a.wav", text=one.text, label=CLASSES[one.label], speaker="s")
-        for place, one in enumerate(chosen)
+        Utterance(id=f"u{index}", audio="a.wav", text=sample.text, label=CLASSES[sample.label], speaker="s")
+        for index, sample in enumerate(chosen)
     ]
     create(path, utterances, plans, audio=quantizer_weights(24))
     rows = [
-        Row(stream=role, index=place, stored=to_stored(one.rows[role].numpy(), dtype), digest=bytes(16))
-        for place, one in enumerate(chosen)
+        Row(stream=role, index=index, stored=to_stored(sample.rows[role].numpy(), dtype), digest=bytes(16))
+        for index, sample in enumerate(chosen)
         for role, dtype in DTYPES.items()
     ]
     with writing_lock(path), CacheWriter(read_layout(path)) as writer:
         writer.commit(rows)
-    labels = np.array([one.label for one in chosen])
+    labels = np.array([sample.label for sample in chosen])
     return CachedFeatures(open_cache(path), dict(zip(DTYPES, DTYPES, strict=True)), labels)
 
 
 def test_t004_1_nothing_of_dev_and_test_reaches_the_labels(tmp_path: Path) -> None:
     train, other = samples(24), samples(24, seed=5)
-    held_out = [replace(one, label=(one.label + 1) % 4, text=f"unheard {' '.join(WORDS)}") for one in other]
+    held_out = [replace(sample, label=(sample.label + 1) % 4, text=f"unheard {' '.join(WORDS)}") for sample in other]
     prepared = []
     for name, rest in (("a.h5", other), ("b.h5", held_out[::-1])):
         source = cached(tmp_path / name, [*train, *rest])
@@ -91,15 +91,15 @@ def test_t004_1_nothing_of_dev_and_test_reaches_the_labels(tmp_path: Path) -> No
         notes = head.prepare(TrainingSubset(source, np.arange(24)))
         prepared.append((notes, rows_of(head, "text"), rows_of(head, "audio")))
     assert prepared[0][0] == prepared[1][0]
-    assert all(torch.equal(one, same) for one, same in zip(prepared[0][1:], prepared[1][1:], strict=True))
+    assert all(torch.equal(rows, same) for rows, same in zip(prepared[0][1:], prepared[1][1:], strict=True))
     assert not torch.equal(rows_of(made(), "text"), prepared[0][1])  # other training rows do
 
 
 def test_labels_start_from_the_training_rows_and_what_describes_them_is_told() -> None:
     head = LabelGuided(LabelGuidedConfig(), head_inputs())
     notes = head.prepare(ToyRows(samples(24)))
-    assert notes[0].startswith("angry by the words ")
-    described = set(notes[0].removeprefix("angry by the words ").split(", "))
+    assert notes[0].startswith("angry is described by the words ")
+    described = set(notes[0].removeprefix("angry is described by the words ").split(", "))
     assert {"rage", "storm"} <= described <= {CLASSES[0], *WORDS[0].split(), *COMMON.split()}
     assert any(note.startswith("words of angry: ") and "of 9" in note for note in notes)
     assert any(note.startswith("labels of audio: ") for note in notes)
@@ -238,6 +238,6 @@ def test_speech_without_text_is_heard_as_the_mean_of_its_frames() -> None:
 
 
 def test_a_class_that_nothing_describes_is_an_error() -> None:
-    silent = [replace(one, text="the and then" if one.label == 2 else one.text) for one in samples(12)]
+    silent = [replace(sample, text="the and then" if sample.label == 2 else sample.text) for sample in samples(12)]
     with pytest.raises(MmerError, match="no word of the training utterances can describe the class sad"):
         LabelGuided(LabelGuidedConfig(), head_inputs()).prepare(ToyRows(silent))

@@ -8,18 +8,18 @@ import pytest
 
 from cache.errors import MmerError
 from fusion.heads.label_guided.descriptions import (
-    Choice,
-    code_rows,
+    ItemSelection,
+    class_vectors_from_codes,
+    class_vectors_from_words,
+    descriptive_words,
     joint_codes,
     label_words,
     mean_codevector,
-    said_words,
-    telling_words,
-    word_rows,
+    transcript_words,
     word_vectors,
 )
 
-ANY = Choice(most=2, min_count=1)
+ANY = ItemSelection(most=2, min_count=1)
 CLASSES = ("angry", "happy")
 
 
@@ -38,14 +38,14 @@ class Rows:
     def __len__(self) -> int:
         return len(self.texts or self.codes)
 
-    def text(self, place: int) -> str:
-        return self.texts[place]
+    def text(self, index: int) -> str:
+        return self.texts[index]
 
-    def rows(self, role: str, place: int) -> npt.NDArray[Any]:
+    def rows(self, role: str, index: int) -> npt.NDArray[Any]:
         if role == "codes":
-            return np.array(self.codes[place], dtype=np.uint16)
-        tokens = spans(self.texts[place])
-        vectors = np.stack([10 * place + np.arange(len(tokens)), np.ones(len(tokens))], axis=1).astype(np.float16)
+            return np.array(self.codes[index], dtype=np.uint16)
+        tokens = spans(self.texts[index])
+        vectors = np.stack([10 * index + np.arange(len(tokens)), np.ones(len(tokens))], axis=1).astype(np.float16)
         vectors = np.stack([vectors, vectors + 2], axis=1) if self.layers else vectors
         return tokens if role == "tokens" else vectors
 
@@ -60,18 +60,18 @@ def spans(text: str) -> npt.NDArray[np.int32]:
 
 def test_a_word_is_what_its_tokens_spell() -> None:
     tokens = np.array([[0, 0, 0], [1, 0, 2], [2, 2, 6], [3, 6, 7], [4, 8, 13], [2, 0, 0]])
-    words = said_words("Unhappy! DON'T", tokens)
+    words = transcript_words("Unhappy! DON'T", tokens)
     assert [(word.text, word.rows.tolist()) for word in words] == [("unhappy", [1, 2, 3]), ("don't", [4])]
 
 
 def test_what_the_encoder_did_not_read_is_no_word() -> None:
     tokens = np.array([[0, 0, 0], [9, 0, 0], [1, 11, 14], [2, 0, 0]])  # history has no span, the end was cut off
-    assert [word.text for word in said_words("[LAUGHTER] yes forever", tokens)] == ["yes"]
+    assert [word.text for word in transcript_words("[LAUGHTER] yes forever", tokens)] == ["yes"]
 
 
 def test_stop_words_and_what_is_not_alphabetic_tell_nothing() -> None:
     text = "the rage of 1990 don't été 2nd"
-    assert telling_words(said_words(text, spans(text))) == ["rage", "été"]
+    assert descriptive_words(transcript_words(text, spans(text))) == ["rage", "été"]
 
 
 def test_short_names_of_classes_are_spelled_out() -> None:
@@ -80,7 +80,7 @@ def test_short_names_of_classes_are_spelled_out() -> None:
 
 def test_a_word_stands_where_it_was_said_on_average() -> None:
     rows = Rows(["joy to joy", "no joy"])
-    said = [said_words(rows.text(place), rows.rows("tokens", place)) for place in range(2)]
+    said = [transcript_words(rows.text(index), rows.rows("tokens", index)) for index in range(2)]
     vectors = word_vectors(["joy", "rage"], said, rows)
     assert vectors.keys() == {"joy"}
     np.testing.assert_allclose(vectors["joy"], [(1 + 3 + 12) / 3, 1])
@@ -88,28 +88,31 @@ def test_a_word_stands_where_it_was_said_on_average() -> None:
 
 def test_stacked_layers_are_averaged() -> None:
     rows = Rows(["joy"], layers=2)
-    np.testing.assert_allclose(word_vectors(["joy"], [said_words("joy", spans("joy"))], rows)["joy"], [2, 2])
+    np.testing.assert_allclose(word_vectors(["joy"], [transcript_words("joy", spans("joy"))], rows)["joy"], [2, 2])
 
 
 def test_a_class_is_the_mean_of_its_words_however_often_each_was_said() -> None:
     rows = Rows(["rage rage hate", "joy"])
-    vectors, notes = word_rows(rows, CLASSES, ANY)
+    vectors, notes = class_vectors_from_words(rows, CLASSES, ANY)
     assert vectors[0] is not None
     np.testing.assert_allclose(vectors[0], [((1 + 2) / 2 + 3) / 2, 1])
-    assert notes[:2] == ["angry by the words rage, hate", "happy by the words joy"]
+    assert notes[:2] == ["angry is described by the words rage, hate", "happy is described by the words joy"]
 
 
 def test_a_label_word_that_nobody_says_has_no_vector() -> None:
-    vectors, notes = word_rows(Rows(["so angry", "fine"]), CLASSES, None)
+    vectors, notes = class_vectors_from_words(Rows(["so angry", "fine"]), CLASSES, None)
     assert vectors[0] is not None
     np.testing.assert_allclose(vectors[0], [2, 1])
     assert vectors[1] is None
-    assert notes == ["angry by the words angry", "happy by chance: no training utterance says the word"]
+    assert notes == [
+        "angry is described by the words angry",
+        "happy starts at random: no training utterance contains its name",
+    ]
 
 
 def test_a_class_without_words_is_an_error_with_a_way_out() -> None:
     with pytest.raises(MmerError, match="no word of the training utterances can describe the class happy; set text_"):
-        word_rows(Rows(["rage", "of the"]), CLASSES, ANY)
+        class_vectors_from_words(Rows(["rage", "of the"]), CLASSES, ANY)
 
 
 def test_joint_codes_count_through_the_groups() -> None:
@@ -126,6 +129,6 @@ def test_the_vector_of_a_code_joins_the_rows_of_its_groups() -> None:
 def test_frames_describe_a_class_by_their_codevectors() -> None:
     rows = Rows([], codes=[[[0, 1], [0, 1], [2, 2]], [[1, 0], [2, 2]]])
     codevectors = np.arange(12.0).reshape(6, 2)
-    vectors, notes = code_rows(rows, CLASSES, Choice(most=1, min_count=1), codevectors)
+    vectors, notes = class_vectors_from_codes(rows, CLASSES, ItemSelection(most=1, min_count=1), codevectors)
     np.testing.assert_allclose(vectors, [[0, 1, 8, 9], [2, 3, 6, 7]])
-    assert notes == ["frames: angry and happy share most, overlap 0.00"]
+    assert notes == ["frames: angry and happy overlap most, Jaccard index 0.00"]
