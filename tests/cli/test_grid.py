@@ -107,7 +107,7 @@ def test_the_variants_of_a_paper_are_one_word(trainable: Path, here: Path) -> No
         (["--grid", "lr=0.1", "--lr", "0.2"], "lr is both an axis of the grid and set to a single value"),
         (["--grid", "seed=1,2"], "--seeds"),
         (["--seeds", "2", "--seed", "1"], "give only one of the two"),
-        (["--engine", "dask"], "--engine dask needs the --scheduler"),
+        (["--engine", "dask"], "--engine dask needs --scheduler"),
         (["--scheduler", "tcp://a:1"], "no other engine accepts it"),
         (["--search", "random:0"], "random needs a number of combinations (1 or more)"),
         (["--search", "bayes:9"], "is not a search"),
