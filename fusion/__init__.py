@@ -1,1 +1,1 @@
-"""Fusion heads and their training: reads caches, never a recording, a corpus folder or a hub."""
+"""Fusion heads and their training on caches; recordings, corpus folders and hubs are never read."""

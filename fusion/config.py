@@ -1,4 +1,4 @@
-"""Builds a configuration from ``field=value`` as it is written on a command line or in a file."""
+"""Configuration dataclasses built from ``field=value`` pairs of a command line or a file."""
 
 import difflib
 import math
@@ -26,30 +26,30 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 def configured(kind: type[Config], values: Mapping[str, object], *, owner: str) -> Config:
-    """Builds a configuration whose other fields keep their defaults.
+    """Builds a configuration from values; other fields keep their defaults.
 
     Args:
-        kind: a dataclass with fields of type bool, int, float or str, or one of them or None.
-        values: by field; text is read as what the type of the field says, anything else must be of it.
-        owner: whose configuration it is, for errors.
+        kind: dataclass with fields of type bool, int, float or str, each possibly ``| None``.
+        values: values by field; text is parsed as the type of the field, other values must have that type.
+        owner: name of the owner of the configuration, for errors.
 
     Raises:
-        MmerError: if a field is unknown, or a value is not of its type or not allowed.
+        MmerError: if a field is unknown, or a value has the wrong type or is not allowed.
     """
-    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
     types = get_type_hints(kind)
     for name in values:
         if name not in known:
             raise MmerError(f"{owner} has no field {name!r}; {nearest(name, known)}")
-    read = {name: _read(value, types[name], f"{owner}: {name}") for name, value in values.items()}
+    converted = {name: _convert(value, types[name], f"{owner}: {name}") for name, value in values.items()}
     try:
-        return kind(**read)
+        return kind(**converted)
     except ValueError as error:
         raise MmerError(f"{owner}: {error}") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Says which of the known names may have been meant, or which there are.
+    """Returns a hint for an unknown name: similar known names, or all of them.
 
     Example:
         >>> nearest("droput", ["dim", "dropout"])
@@ -57,31 +57,31 @@ def nearest(name: str, known: Iterable[str]) -> str:
         >>> nearest("x", ["dim", "dropout"])
         'known: dim, dropout'
     """
-    every = list(known)
-    near = difflib.get_close_matches(name, every, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(every)}"
+    names = list(known)
+    similar = difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(similar)}?" if similar else f"known: {', '.join(names)}"
 
 
-def _read(value: object, wanted: Any, what: str) -> object:
-    """Reads one value as the type of its field."""
-    if get_origin(wanted) in {Union, UnionType}:
+def _convert(value: object, expected: Any, what: str) -> object:
+    """Converts a value to the type of its field, which may be ``| None``."""
+    if get_origin(expected) in {Union, UnionType}:
         if value is None or value == "none":
             return None
-        wanted = next(one for one in get_args(wanted) if one is not NoneType)
-    if isinstance(value, str) and wanted is not str:
-        read = _parse(value.strip(), wanted)
+        expected = next(member for member in get_args(expected) if member is not NoneType)
+    if isinstance(value, str) and expected is not str:
+        result = _parse(value.strip(), expected)
     else:
-        read = float(value) if wanted is float and type(value) is int else value
-    if type(read) is not wanted or (isinstance(read, float) and not math.isfinite(read)):
-        raise MmerError(f"{what} must be {KINDS.get(wanted, wanted)}, got {value!r}")
-    return read
+        result = float(value) if expected is float and type(value) is int else value
+    if type(result) is not expected or (isinstance(result, float) and not math.isfinite(result)):
+        raise MmerError(f"{what} must be {KINDS.get(expected, expected)}, got {value!r}")
+    return result
 
 
-def _parse(text: str, wanted: Any) -> object:
-    """Gives the value that a text stands for, or None."""
-    if wanted is bool:
+def _parse(text: str, expected: Any) -> object:
+    """Parses text as a type; returns None if it is not of that type."""
+    if expected is bool:
         return WORDS.get(text.lower())
     try:
-        return wanted(text)
+        return expected(text)
     except (TypeError, ValueError):
         return None

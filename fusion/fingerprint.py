@@ -1,4 +1,4 @@
-"""Fingerprints of runs: short digests of plain values, with fields that have their defaults left out."""
+"""Fingerprints of runs: short digests of plain values, without the fields that have their defaults."""
 
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -8,25 +8,27 @@ from typing import Any
 Plain = Mapping[str, Any]
 
 
-def without_defaults(described: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Leaves out the fields that have their defaults, so that a field that is new in a version renames no older run.
+def without_defaults(identity: Plain, defaults: Mapping[str, Plain]) -> dict[str, Any]:
+    """Removes the fields that have their defaults.
+
+    The fingerprint of a run then stays the same when a new version adds a field.
 
     Args:
-        described: what decides the results, by section.
-        defaults: of fields, by section.
+        identity: everything that decides the results, by section.
+        defaults: default values of the fields, by section.
     """
     changed = {
-        section: {name: value for name, value in described[section].items() if fields.get(name) != value}
+        section: {name: value for name, value in identity[section].items() if fields.get(name) != value}
         for section, fields in defaults.items()
     }
-    return {**described, **changed}
+    return {**identity, **changed}
 
 
 def digest_of(value: object) -> str:
-    """Gives a short digest of plain values, 16 hexadecimal digits."""
+    """Computes a short digest of plain values, 16 hexadecimal digits."""
     return blake2b(dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def filled(described: Plain, defaults: Plain) -> dict[str, Any]:
-    """Gives fields that a description lacks their defaults, by section."""
-    return {**described, **{section: {**fields, **described.get(section, {})} for section, fields in defaults.items()}}
+def filled(identity: Plain, defaults: Plain) -> dict[str, Any]:
+    """Adds the fields that an identity lacks with their defaults, by section."""
+    return {**identity, **{section: {**fields, **identity.get(section, {})} for section, fields in defaults.items()}}

@@ -1,7 +1,4 @@
-"""The contract of a head: its configuration, what it reads, and what training asks of it.
-
-What a head is built from, what it is given, and what it gives back.
-"""
+"""The contract of a head: its configuration, its inputs, its outputs, and the methods that training calls."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fusion.arrays import ClassIds
+
 Weights = Mapping[str, npt.NDArray[Any]]
 BOTH, AUDIO, TEXT = "both", "audio", "text"
 MODALITIES = (BOTH, AUDIO, TEXT)
@@ -20,13 +19,13 @@ MODALITIES = (BOTH, AUDIO, TEXT)
 
 @dataclass(frozen=True, kw_only=True)
 class HeadInputs:
-    """What is known of the data before a head is built.
+    """Description of the data that a head is built for.
 
     Attributes:
         classes: names of the classes, in the order of their indices.
-        shapes: role -> shape of one row of the stream that is read for it, ``(dim,)`` or ``(layers, dim)``.
-        weights: role -> what the cache holds of that stream's encoder for heads to start from.
-        layers: role -> layers of that stream, as asked for after ``@``.
+        shapes: role -> shape of one row of the stream that is read for the role, ``(dim,)`` or ``(layers, dim)``.
+        weights: role -> pre-trained weights of the encoder of that stream, as stored in the cache.
+        layers: role -> layers of that stream, as written after ``@``.
     """
 
     classes: tuple[str, ...]
@@ -37,15 +36,15 @@ class HeadInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of several utterances, padded on the right to the longest of them, and to one row at least.
+    """Rows of several utterances, padded on the right to the longest of them and to at least one row.
 
-    What lies in the padding is anything at all. An utterance that lacks a modality has no valid row in it.
+    Values in the padding are undefined. An utterance that lacks a modality has no valid row of it.
 
     Attributes:
         features: role -> ``(batch, rows, ...)``; float32, int64 for codes, tokens and chars.
         masks: role -> True where a row is valid, bool ``(batch, rows)``.
         labels: class of each utterance, int64 ``(batch,)``.
-        indices: position of each utterance among all of the cache, int64 ``(batch,)``.
+        indices: index of each utterance among all utterances of the cache, int64 ``(batch,)``.
     """
 
     features: Mapping[str, Tensor]
@@ -57,11 +56,11 @@ class Batch:
         return len(self.labels)
 
     def without(self, role: str, absent: Tensor) -> "Batch":
-        """Takes a role away from the utterances where `absent` is True, bool ``(batch,)``."""
+        """Returns the batch without a role where `absent` is True, bool ``(batch,)``."""
         return replace(self, masks={**self.masks, role: self.masks[role] & ~absent[:, None]})
 
     def to(self, device: torch.device) -> "Batch":
-        """Moves everything to a device."""
+        """Moves all tensors to a device."""
         return Batch(
             features={role: values.to(device) for role, values in self.features.items()},
             masks={role: mask.to(device) for role, mask in self.masks.items()},
@@ -72,7 +71,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """What a head gives for a batch.
+    """Output of a head for one batch.
 
     Attributes:
         logits: ``(batch, classes)``.
@@ -84,36 +83,41 @@ class HeadOutput:
 
 
 class TrainingRows(Protocol):
-    """The training part of a fold, and nothing else: what `prepare` of a head may learn from."""
+    """Training subset of a fold, the only data that `Head.prepare` may learn from.
 
-    labels: npt.NDArray[np.int64]
+    Attributes:
+        labels: class of each utterance, int64 ``(n,)``.
+    """
+
+    labels: ClassIds
 
     def __len__(self) -> int:
-        """Counts the utterances."""
+        """Returns the number of utterances."""
         ...
 
-    def text(self, place: int) -> str:
-        """Gives the transcript of one of them, as stored."""
+    def text(self, index: int) -> str:
+        """Returns the transcript of one utterance of the subset, as stored."""
         ...
 
-    def rows(self, role: str, place: int) -> npt.NDArray[Any]:
-        """Gives the cached rows of one of them, ``(rows, ...)``."""
+    def rows(self, role: str, index: int) -> npt.NDArray[Any]:
+        """Returns the cached rows of one utterance of the subset, ``(rows, ...)``."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """The fields that every head has; each head's own configuration adds to them.
+    """Configuration fields common to all heads; the configuration of a head adds its own.
 
     Attributes:
-        per_model: fields in which models that are trained as one stack may differ: their values change neither a shape
-            nor what is computed, but only how losses are weighed and where weights start.
-        dim: width of the head; 0 for that of its audio stream, or of its text stream where it reads no other.
-        adapter: the residual adapter before every branch.
-        dropout: rate of all dropout.
+        per_model: fields in which models of one stack may differ: their values change neither a shape nor the
+            computation, only dropout rates, weights of losses and initial weights.
+        dim: width of the head; 0 for the width of its audio stream, or of its text stream if it reads no audio.
+        adapter: whether a residual adapter precedes every branch.
+        dropout: rate of all dropout, in [0, 1).
         modalities: ``both``, ``audio`` or ``text``.
-        modality_dropout: how often, in training, one of two modalities is taken away from an utterance.
-        standardize: takes each dimension to mean 0 and variance 1 of the fold's training part, before all else.
+        modality_dropout: probability in [0, 1) that an utterance loses one of its two modalities during training.
+        standardize: whether each dimension is first scaled to mean 0 and variance 1 over the training subset of the
+            fold.
     """
 
     per_model: ClassVar[frozenset[str]] = frozenset({"dropout"})
@@ -132,67 +136,67 @@ class HeadConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         if self.modality_dropout and self.modalities != BOTH:
-            raise ValueError(
-                f"modality_dropout takes one of two modalities, there is {self.modalities} alone; set it to 0"
-            )
+            rate, only = self.modality_dropout, self.modalities
+            raise ValueError(f"modality_dropout ({rate}) needs two modalities, got {only} only; set it to 0")
         if self.dim < 0:
-            raise ValueError(f"dim must be a width, or 0 for that of the stream, got {self.dim}")
+            raise ValueError(f"dim must be a width, or 0 for the width of the stream, got {self.dim}")
 
     def reads(self, modality: str) -> bool:
-        """Tells whether ``audio`` or ``text`` takes part."""
+        """Checks whether the head reads a modality, ``audio`` or ``text``."""
         return self.modalities in {BOTH, modality}
 
     def width(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """Gives the width of the head over streams of these row shapes."""
+        """Returns the width of the head for streams of these row shapes."""
         first = AUDIO if self.reads(AUDIO) else TEXT
         return self.dim or shapes[first][-1]
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The roles whose streams the head cannot do without, in predicting as in training."""
+        """Roles whose streams are required for prediction and training."""
         return tuple(modality for modality in (AUDIO, TEXT) if self.reads(modality))
 
     @property
     def training_roles(self) -> tuple[str, ...]:
-        """The roles that are read in training only."""
+        """Roles that are read in training only."""
         return ()
 
     @property
     def prepare_roles(self) -> tuple[str, ...]:
-        """The roles that only `Head.prepare` reads, of the training rows; their shapes are known all the same."""
+        """Roles that only `Head.prepare` reads, from training rows; `HeadInputs.shapes` includes them."""
         return ()
 
     @property
     def optional_roles(self) -> tuple[str, ...]:
-        """The roles that training reads too where the cache has a stream for them."""
+        """Roles that training reads in addition if the cache has a stream for them."""
         return ()
 
     @property
     def weight_roles(self) -> tuple[str, ...]:
-        """The roles whose encoders' weights the head starts from."""
+        """Roles with encoders whose pre-trained weights the head starts from."""
         return ()
 
     @property
     def every_role(self) -> set[str]:
-        """All roles for which a stream may be named."""
+        """All roles for which a stream may be chosen."""
         return {*self.roles, *self.training_roles, *self.prepare_roles, *self.weight_roles, *self.optional_roles}
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """The weight of each auxiliary loss by name; losses of weight 0 are not computed."""
+        """Weight of each auxiliary loss by name; losses of weight 0 are not computed."""
         return {}
 
 
 class Head(nn.Module, ABC):
-    """A fusion head: a module from padded features to logits, and in training to auxiliary losses.
+    """A fusion head: a module from padded features to logits, and in training also to auxiliary losses.
 
     A subclass sets `config_class`, calls ``super().__init__(config, inputs)``, and defines `forward`. It may narrow the
     type of its configuration by an annotation, ``config: MyConfig``.
 
     Attributes:
         config_class: class of the configuration, a frozen dataclass.
-        stackable: whether a grid may train several of these heads as one stack, by `torch.func.vmap`: the forward pass
-            depends on no value of a tensor (no ``if``, no ``.item()``), and drops by `fusion.nn.dropout.Dropout` alone.
+        stackable: whether a grid may train several of these heads as one stack by `torch.func.vmap`. The forward pass
+            then depends on no value of a tensor (no ``if``, no ``.item()``) and uses `fusion.nn.dropout.Dropout` for
+            all dropout.
         config: the configuration.
         inputs: description of the data that the head was built for.
     """
@@ -215,7 +219,7 @@ class Head(nn.Module, ABC):
         """Computes logits, and in training mode the auxiliary losses of `HeadConfig.loss_weights`."""
 
     def prepare(self, rows: TrainingRows) -> list[str]:
-        """Learns from the training subset of a fold before step 0; returns notes to print."""
+        """Learns from the training subset of a fold before step 0 and returns notes to print."""
         return []
 
     def over_limits(self, lengths: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:

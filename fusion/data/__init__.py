@@ -1,1 +1,1 @@
-"""Features of a cache as batches."""
+"""Batches of cached features."""

@@ -1,4 +1,7 @@
-"""Features of a cache as padded batches: held on the device where they fit, read ahead from the memory map if not."""
+"""Cached features as padded batches.
+
+Rows are held on the device if they fit; otherwise they are read ahead from the memory-mapped cache.
+"""
 
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -19,32 +22,33 @@ from fusion.data.memory import memory_budget
 from fusion.data.packing import PackBuffer, RowTensors, held_bytes, hold_rows, to_device
 from fusion.head import Batch
 
-AHEAD = 2  # batches packed ahead of the one that is trained on: enough to overlap, few enough to bound memory
+AHEAD = 2  # batches packed ahead of the current batch: enough to overlap with training, few enough to bound memory
 CPU = torch.device("cpu")
-RESIDENT_SHARE = 0.5  # of a device's memory: leaves as much for what training takes
+RESIDENT_SHARE = 0.5  # share of a device's memory for features: leaves as much for training
 
-Placed: TypeAlias = tuple[RowTensors, Indices]  # rows, and the first of each utterance
+RowsAndStarts: TypeAlias = tuple[RowTensors, Indices]  # rows, and the first row of each utterance
 
 
 class BatchSource(Protocol):
-    """Batches of any utterances of a corpus, wherever their rows are read from.
+    """Batches of any utterances of a corpus, independent of where their rows are stored.
 
-    Training and evaluation know nothing else of the data. An utterance is named by its index among all of the corpus.
+    Training and evaluation know nothing else about the data. An utterance is identified by its index among all
+    utterances of the corpus.
     """
 
     @property
     def ids(self) -> Sequence[str]:
-        """Identifier of every utterance, ``(n,)``."""
+        """The identifier of every utterance, ``(n,)``."""
         ...
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Class of every utterance, int64 ``(n,)``; -1 where there is none."""
+        """The class of every utterance, int64 ``(n,)``; -1 where there is none."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Device that batches are on."""
+        """The device of the batches."""
         ...
 
     def lengths(self, indices: Indices, roles: Collection[str]) -> Indices:
@@ -60,32 +64,32 @@ class BatchSource(Protocol):
         ...
 
     def identity(self, roles: Collection[str]) -> Mapping[str, str]:
-        """Returns a text for each role that differs where its rows differ: checkpoints are resumed by it."""
+        """Returns a text for each role that differs where its rows differ, for the identity of checkpoints."""
         ...
 
     def nonfinite_text(self, index: int, role: str) -> str:
-        """Returns the error text for an utterance with features that are not finite, with the way out."""
+        """Returns the error text for an utterance with features that are not finite, and the remedy."""
         ...
 
 
 class CachedFeatures:
-    """Gives batches of any utterances of a cache.
+    """Batches of any utterances of a cache.
 
     An utterance without committed rows in a stream lacks that role: its mask is False throughout.
 
     Args:
-        cache: where the streams are.
+        cache: cache with the streams.
         streams: role -> name of the stream that is read for it.
         labels: class of every utterance of the cache, int64 ``(n,)``; -1 where there is none.
-        device: where batches go.
-        chosen: the utterances that will be asked for; all if None.
-        resident_share: share of the device's memory that their rows may take to be held there; of that which is free
-            on a GPU, of all of a CPU's.
-        resident_bytes: the same in bytes, instead of a share.
+        device: device of the batches.
+        chosen: indices of the utterances that batches may contain; all if None.
+        resident_share: share of the device's memory that their rows may take to be held there, in [0, 1]; of the free
+            memory of a GPU, of the whole memory of a CPU.
+        resident_bytes: the same limit in bytes, instead of a share.
 
     Raises:
         MmerError: if the cache lacks one of the streams.
-        ValueError: if there is not one label for each utterance.
+        ValueError: if the number of labels is not the number of utterances.
     """
 
     def __init__(
@@ -100,7 +104,7 @@ class CachedFeatures:
         resident_bytes: int | None = None,
     ) -> None:
         if len(labels) != len(cache):
-            raise ValueError(f"labels must hold one class for each of {len(cache)} utterances, got {len(labels)}")
+            raise ValueError(f"labels must have one class for each of {len(cache)} utterances, got {len(labels)}")
         self.cache = cache
         self.streams = {role: cache.stream(name) for role, name in streams.items()}
         self.labels = labels
@@ -117,13 +121,13 @@ class CachedFeatures:
 
     @property
     def size_bytes(self) -> int:
-        """What the rows of the chosen utterances take on the device."""
+        """Size of the rows of the chosen utterances on the device, in bytes."""
         rows = {role: int(self.rows_by_role[role][self.chosen].sum()) for role in self.streams}
         return sum(held_bytes(self.streams[role], count) for role, count in rows.items())
 
     @property
     def ids(self) -> Sequence[str]:
-        """Identifier of every utterance of the cache, ``(n,)``."""
+        """The identifier of every utterance of the cache, ``(n,)``."""
         return self.cache.ids
 
     def describe(self) -> str:
@@ -131,59 +135,63 @@ class CachedFeatures:
         size = f"{self.size_bytes / 1e6:,.1f} MB of features"
         if self.resident:
             return f"{size} are held on {self.device}"
-        return f"{size} are read as they are needed: {self.device} has room for {self.budget / 1e6:,.1f} MB of them"
+        limit = f"at most {self.budget / 1e6:,.1f} MB may be held on {self.device}"
+        return f"{size} are read from the cache as needed ({limit})"
 
     def lengths(self, indices: Indices, roles: Collection[str] | None = None) -> Indices:
         """Returns the number of rows of each utterance, summed over roles (all if None), int64 ``(n,)``."""
-        rows: Indices = np.sum([self.rows_by_role[role][indices] for role in self._read(roles)], axis=0, dtype=np.int64)
+        by_role = [self.rows_by_role[role][indices] for role in self._selected(roles)]
+        rows: Indices = np.sum(by_role, axis=0, dtype=np.int64)
         return rows
 
     def identity(self, roles: Collection[str]) -> dict[str, str]:
         """Returns the name and the key of the stream that is read for each role."""
-        return {role: f"{self.streams[role].spec.name} {self.streams[role].key}" for role in self._read(roles)}
+        return {role: f"{self.streams[role].spec.name} {self.streams[role].key}" for role in self._selected(roles)}
 
     def nonfinite_text(self, index: int, role: str) -> str:
-        """Returns the error text for an utterance with features that are not finite, with the way out."""
+        """Returns the error text for an utterance with features that are not finite, and the remedy."""
         see = f"see mmer-cache verify {quote(str(self.cache.path))}"
         return f"features of utterance {self.ids[index]} in {self.streams[role].spec.name} are not finite; {see}"
 
     def batch(self, indices: Indices, roles: Collection[str] | None = None) -> Batch:
-        """Gives some utterances as a batch; see `batches` for many.
+        """Returns one batch of some utterances; `batches` returns many.
 
         Raises:
-            ValueError: if one of them is not among the chosen ones.
+            ValueError: if an utterance is not one of the chosen utterances.
         """
         (batch,) = self.batches([indices], roles)
         return batch
 
     def batches(self, groups: Iterable[Indices], roles: Collection[str] | None = None) -> Generator[Batch]:
-        """Gives a batch for each group of utterances, the next ones read ahead where they are not on the device.
+        """Yields a batch for each group of utterances.
+
+        Rows that are not held on the device are read ahead.
 
         Args:
-            groups: indices of the utterances of each batch, in the order wanted.
-            roles: those to read; all if None.
+            groups: indices of the utterances of each batch.
+            roles: roles to read; all if None.
 
         Raises:
-            ValueError: if an utterance is not among the chosen ones.
+            ValueError: if an utterance is not one of the chosen utterances.
         """
-        wanted = self._read(roles)
+        selected = self._selected(roles)
         if not self.resident:
-            yield from self._read_ahead(groups, wanted)
+            yield from self._read_ahead(groups, selected)
             return
         for indices in groups:
-            yield self._assembled(indices, {role: self._placed(role, indices) for role in wanted})
+            yield self._assemble(indices, {role: self._held_rows(role, indices) for role in selected})
 
-    def _read(self, roles: Collection[str] | None) -> list[str]:
+    def _selected(self, roles: Collection[str] | None) -> list[str]:
         return [role for role in self.streams if roles is None or role in roles]
 
-    def _hold(self, role: str) -> Placed:
+    def _hold(self, role: str) -> RowsAndStarts:
         lengths = self.rows_by_role[role][self.chosen]
         starts = np.full(len(self.cache), -1)
         starts[self.chosen] = _starts(lengths)
         present = self.chosen[lengths > 0]
         return hold_rows(self.streams[role], present, int(lengths.sum()), self.device), starts
 
-    def _placed(self, role: str, indices: Indices) -> Placed:
+    def _held_rows(self, role: str, indices: Indices) -> RowsAndStarts:
         rows, starts = self._held[role]
         first = starts[indices]
         if (first < 0).any():
@@ -197,35 +205,35 @@ class CachedFeatures:
             for indices, stage in zip(groups, stages, strict=False):  # stages never end
                 waiting.append((indices, stage, thread.submit(stage.pack, indices)))
                 if len(waiting) > AHEAD:
-                    yield self._unpacked(*waiting.popleft())
+                    yield self._unpack(*waiting.popleft())
             while waiting:
-                yield self._unpacked(*waiting.popleft())
+                yield self._unpack(*waiting.popleft())
 
-    def _unpacked(self, indices: Indices, stage: "_Stage", packed: Future[dict[str, Tensor]]) -> Batch:
+    def _unpack(self, indices: Indices, stage: "_Stage", packed: Future[dict[str, Tensor]]) -> Batch:
         rows = {role: to_device(tensor, self.device) for role, tensor in packed.result().items()}
-        stage.copied = _event(self.device)
+        stage.wait_for_copy = _recorded_wait(self.device)
         starts = {role: _starts(self.rows_by_role[role][indices]) for role in rows}
-        return self._assembled(indices, {role: (rows[role], starts[role]) for role in rows})
+        return self._assemble(indices, {role: (rows[role], starts[role]) for role in rows})
 
-    def _assembled(self, indices: Indices, placed: Mapping[str, Placed]) -> Batch:
-        made = {
-            role: rows.padded(starts, self.rows_by_role[role][indices]) for role, (rows, starts) in placed.items()
+    def _assemble(self, indices: Indices, rows_by_role: Mapping[str, RowsAndStarts]) -> Batch:
+        padded = {
+            role: rows.padded(starts, self.rows_by_role[role][indices]) for role, (rows, starts) in rows_by_role.items()
         }  # role -> features and mask
-        chosen = torch.from_numpy(indices).to(self.device)
+        on_device = torch.from_numpy(indices).to(self.device)
         return Batch(
-            features={role: features for role, (features, _) in made.items()},
-            masks={role: mask for role, (_, mask) in made.items()},
-            labels=self._labels[chosen],
-            indices=chosen,
+            features={role: features for role, (features, _) in padded.items()},
+            masks={role: mask for role, (_, mask) in padded.items()},
+            labels=self._labels[on_device],
+            indices=on_device,
         )
 
 
 class TrainingSubset:
-    """The training part of a fold, and nothing else: a `fusion.head.TrainingRows`.
+    """The training subset of a fold and no other data, a `fusion.head.TrainingRows`.
 
     Args:
-        source: of all utterances.
-        indices: those of the training part.
+        source: features of all utterances.
+        indices: indices of the training utterances among them.
     """
 
     def __init__(self, source: CachedFeatures, indices: Indices) -> None:
@@ -236,47 +244,47 @@ class TrainingSubset:
     def __len__(self) -> int:
         return len(self._indices)
 
-    def text(self, place: int) -> str:
-        """Gives the transcript of one of them, as stored."""
-        return self._source.cache.utterances[int(self._indices[place])].text
+    def text(self, index: int) -> str:
+        """Returns the transcript of one utterance of the subset, as stored."""
+        return self._source.cache.utterances[int(self._indices[index])].text
 
-    def rows(self, role: str, place: int) -> npt.NDArray[Any]:
-        """Gives the cached rows of one of them, ``(rows, ...)``; none where it lacks the role."""
-        index, stream = int(self._indices[place]), self._source.streams[role]
-        if not self._source.rows_by_role[role][index]:
+    def rows(self, role: str, index: int) -> npt.NDArray[Any]:
+        """Returns the cached rows of one utterance of the subset, ``(rows, ...)``; none if it lacks the role."""
+        in_cache, stream = int(self._indices[index]), self._source.streams[role]
+        if not self._source.rows_by_role[role][in_cache]:
             return np.empty((0, *stream.spec.shape), dtype=np.float32)
-        return stream.read(index)
+        return stream.read(in_cache)
 
 
 class _Stage:
-    """The packed rows of one batch on their way: buffers that are reused once they were copied to the device."""
+    """Buffers for the packed rows of one batch, reused once they were copied to the device."""
 
     def __init__(self, source: CachedFeatures, roles: Collection[str]) -> None:
         pinned = source.device.type == "cuda"
         self._buffers = {role: PackBuffer(source.streams[role], pinned=pinned) for role in roles}
         self._lengths = source.rows_by_role
-        self.copied: Callable[[], None] = _nothing
+        self.wait_for_copy: Callable[[], None] = _no_wait
 
     def pack(self, indices: Indices) -> dict[str, Tensor]:
-        """Packs the rows of a batch by role, as soon as the buffers are free again."""
-        self.copied()
+        """Packs the rows of a batch by role as soon as the buffers are free."""
+        self.wait_for_copy()
         return {role: buffer.fill(indices[self._lengths[role][indices] > 0]) for role, buffer in self._buffers.items()}
 
 
 def _starts(lengths: Indices) -> Indices:
-    """Gives the first row of each utterance, where they lie one after another."""
+    """Returns the first row of each utterance when utterances are stored one after another, int64 ``(n,)``."""
     return np.cumsum(lengths) - lengths
 
 
-def _event(device: torch.device) -> Callable[[], None]:
-    """Gives what waits until everything that a GPU was told so far is done; on a CPU it is done."""
+def _recorded_wait(device: torch.device) -> Callable[[], None]:
+    """Returns a function that waits for all work queued on a GPU so far; on a CPU there is nothing to wait for."""
     if device.type != "cuda":
-        return _nothing
+        return _no_wait
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     wait: Callable[[], None] = event.synchronize
     return wait
 
 
-def _nothing() -> None:
-    """Waits for nothing."""
+def _no_wait() -> None:
+    """Returns at once."""

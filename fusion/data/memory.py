@@ -1,4 +1,4 @@
-"""How much memory a device has to spare, how much a run took at its peak, and what it says when there is no more."""
+"""Memory of a device: the share for features, the peak of a training, and out-of-memory errors."""
 
 import os
 import resource
@@ -11,10 +11,10 @@ import torch
 
 from cache.errors import MmerError
 
-# Where the limit of a container stands, by version of cgroups; a machine without one has none of these files.
+# Memory limit of a container in cgroups 2 and 1; a machine without such a limit has none of these files.
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-# What torch says where it has no error of its own for it: on a CPU, on Apple's GPUs, in CUDA's libraries, and of a
-# size that no number of bytes holds.
+# Messages of errors for which torch has no class: on a CPU, on Apple's GPUs, in CUDA's libraries, and for a size that
+# overflows an integer.
 NO_MEMORY = (
     "not enough memory",
     "can't allocate memory",
@@ -26,7 +26,12 @@ NO_MEMORY = (
 
 
 def memory_budget(device: torch.device, share: float) -> int:
-    """Gives the bytes that features may take: a share of the memory that is free on a GPU, of all of a CPU's."""
+    """Returns the bytes that features may take on a device.
+
+    Args:
+        device: device of the features.
+        share: share in [0, 1] of the free memory of a GPU, or of the whole memory of a CPU.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * share)
@@ -35,28 +40,32 @@ def memory_budget(device: torch.device, share: float) -> int:
 
 
 def watch_peak(device: torch.device) -> None:
-    """Starts a new peak on a GPU; that of a process cannot be reset."""
+    """Resets the peak of a GPU; the peak of a process cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Gives the peak in bytes: of tensors since `watch_peak` on a GPU, of the whole process on a CPU."""
+    """Returns the peak in bytes: of tensors since `watch_peak` on a GPU, of the whole process on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there and KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS and KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tells whether an error is one of memory."""
+    """Checks whether an error means that memory ran out."""
     kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or any(sign in str(error) for sign in NO_MEMORY)
+    return isinstance(error, kinds) or any(message in str(error) for message in NO_MEMORY)
 
 
 @contextmanager
 def memory_needed(device: torch.device, way_out: str) -> Iterator[None]:
-    """Turns errors of memory into one line with a way out.
+    """Converts out-of-memory errors to one line with a remedy.
+
+    Args:
+        device: device of the memory.
+        way_out: the remedy.
 
     Raises:
         MmerError: if the device is out of memory.

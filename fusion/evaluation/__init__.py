@@ -1,1 +1,1 @@
-"""Scores of predictions, and how certain they are."""
+"""Scores of predictions and their uncertainty."""

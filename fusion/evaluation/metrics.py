@@ -1,11 +1,11 @@
-"""Scores of a classifier: WA, UA, weighted and macro F1, and the confusion matrix they follow from (systems.md 1.4).
+"""Scores of a classifier: WA, UA, weighted and macro F1, and their confusion matrix (docs/decisions.md#scores).
 
-WA is the accuracy, UA the mean recall over all classes of the label set: published code has exchanged the two names.
-A class that the truth lacks is an error and is not skipped; a class that is never guessed has precision 0.
+WA is the accuracy, UA the mean recall over all classes of the label set; some published code exchanges the two names.
+A class without a true utterance is an error and is not skipped. A class that is never guessed has precision 0.
 
-Where the truth may lack a class (development subsets, resamples of clusters), UA and both F1 are means over the classes
-that the truth holds, whether a class that it lacks is guessed or not. `sklearn.metrics.f1_score` with
-``average="macro"`` and ``labels`` of all classes would count such a class as F1 0.
+If the truth may lack a class (development subsets, resamples of clusters), UA and both F1 are means over the classes
+of the truth, even if another class is guessed. `sklearn.metrics.f1_score` with ``average="macro"`` and ``labels`` of
+all classes would count such a class as F1 0.
 """
 
 from dataclasses import asdict, dataclass
@@ -27,10 +27,10 @@ class Scores:
     """The four scores as fractions.
 
     Attributes:
-        wa: weighted accuracy, the share of utterances that are right.
-        ua: unweighted accuracy, the recall averaged over classes.
-        wf1: F1 averaged over classes by their frequency.
-        mf1: F1 averaged over classes, all of equal weight (macro F1).
+        wa: weighted accuracy, the share of utterances that are classified correctly.
+        ua: unweighted accuracy, the mean recall over classes.
+        wf1: weighted F1, the mean over classes weighted by their frequency.
+        mf1: macro F1, the mean over classes with equal weights.
     """
 
     wa: float
@@ -39,30 +39,30 @@ class Scores:
     mf1: float
 
     def as_dict(self) -> dict[str, float]:
-        """Gives the scores by name, in the order of `METRICS`."""
+        """Returns the scores by name, in the order of `METRICS`."""
         return asdict(self)
 
 
 def compute_scores(truth: ClassIds, guess: ClassIds, classes: int, *, every_class: bool = True) -> Scores:
-    """Scores guesses against the truth.
+    """Computes the scores of guesses.
 
     Args:
-        truth: class of each utterance, int64 ``(n,)``.
-        guess: what was predicted, int64 ``(n,)``.
-        classes: how many classes the label set has.
-        every_class: refuse a truth that lacks a class; a dev part may do without it, then UA and macro F1
-            are means over the classes that are there.
+        truth: true class of each utterance, int64 ``(n,)``.
+        guess: predicted class of each utterance, int64 ``(n,)``.
+        classes: number of classes in the label set.
+        every_class: raise an error if a class has no true utterance. A development subset may lack classes; UA and
+            macro F1 are then means over the classes of the truth.
 
     Raises:
         MmerError: if there is no utterance, or a class is missing.
 
     Example:
-        >>> score(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2).as_dict()["wa"]
+        >>> compute_scores(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2).as_dict()["wa"]
         0.75
     """
-    from sklearn.metrics import accuracy_score, f1_score, recall_score  # here: it takes a second to import
+    from sklearn.metrics import accuracy_score, f1_score, recall_score  # imported here, since it takes a second
 
-    present = _present(truth, classes)
+    present = np.flatnonzero(np.bincount(truth, minlength=classes)).tolist()
     if not present:
         raise MmerError("there is nothing to score: no utterance")
     if every_class and len(present) < classes:
@@ -77,13 +77,13 @@ def compute_scores(truth: ClassIds, guess: ClassIds, classes: int, *, every_clas
 
 
 def confusion(truth: ClassIds, guess: ClassIds, classes: int) -> Matrix:
-    """Counts guesses by class, int64 ``(classes, classes)``; rows are the truth, columns the guess.
+    """Counts utterances by truth (rows) and guess (columns), int64 ``(classes, classes)``.
 
     Example:
         >>> confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2).tolist()
         [[2, 1], [0, 1]]
     """
-    from sklearn.metrics import confusion_matrix  # here, as in `compute_scores`
+    from sklearn.metrics import confusion_matrix  # imported here, as in `compute_scores`
 
     matrix: Matrix = confusion_matrix(truth, guess, labels=np.arange(classes))
     return matrix
@@ -93,7 +93,7 @@ def score_confusions(matrices: Matrix) -> Matrix:
     """Scores many confusion matrices at once, as `compute_scores` would with ``every_class=False``.
 
     Args:
-        matrices: counts or weights, rows the truth, ``(..., classes, classes)``; none may be all zero.
+        matrices: counts or weights, rows are the truth, ``(..., classes, classes)``; no matrix may be all zero.
 
     Returns:
         WA, UA, weighted and macro F1, float64 ``(..., 4)``.
@@ -105,15 +105,11 @@ def score_confusions(matrices: Matrix) -> Matrix:
     f1 = _ratio(2 * right, true + guessed)
     present = (true > 0).sum(axis=-1)
     wa, ua = right.sum(axis=-1) / total, recall.sum(axis=-1) / present
-    # F1 of a class that the truth lacks is 0
+    # f1 of a class that the truth lacks is 0
     return np.stack([wa, ua, (f1 * true).sum(axis=-1) / total, f1.sum(axis=-1) / present], axis=-1)
 
 
-def _present(truth: ClassIds, classes: int) -> list[int]:
-    return np.flatnonzero(np.bincount(truth, minlength=classes)).tolist()
-
-
 def _ratio(part: Matrix, whole: Matrix) -> Matrix:
-    """Divides, with 0 where there is nothing to divide by."""
+    """Computes part / whole, 0 where whole is 0."""
     quotient: Matrix = np.divide(part, whole, out=np.zeros(np.shape(part)), where=whole > 0)
     return quotient

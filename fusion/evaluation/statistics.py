@@ -105,7 +105,7 @@ def summarize(scores: Mapping[int, Sequence[Scores]], predictions: Predictions, 
     Raises:
         ValueError: if there is no score, or the seeds have different numbers of folds.
     """
-    table = [[list(fold.as_dict().values()) for fold in folds] for folds in _even(scores)]  # (seeds, folds, 3)
+    table = [[list(fold.as_dict().values()) for fold in folds] for folds in _same_folds(scores)]  # (seeds, folds, 4)
     by_fold = np.array(table).mean(axis=0)
     spread = by_fold.std(axis=0, ddof=1).tolist() if len(by_fold) > 1 else [None] * len(METRICS)
     return Summary(
@@ -117,7 +117,7 @@ def summarize(scores: Mapping[int, Sequence[Scores]], predictions: Predictions, 
 
 
 def pooled_scores(predictions: Predictions) -> dict[str, float]:
-    """Scores all predictions together."""
+    """Computes the scores of all predictions together."""
     return _by_metric(score_confusions(cluster_confusions(predictions).sum(axis=0)))
 
 
@@ -135,7 +135,7 @@ def compare(first: Predictions, second: Predictions, *, resamples: int = RESAMPL
     """Computes the difference of two runs on the same utterances.
 
     If there are no more than `resamples` ways to exchange the clusters, the test tries each of them; otherwise it
-    tries `resamples` random ones. With n clusters no p-value is below 2 / 2**n.
+    tries `resamples` random exchanges. With n clusters no p-value is below 2 / 2**n.
 
     Raises:
         MmerError: if the runs were not scored on the same utterances with the same classes.
@@ -158,12 +158,13 @@ def cluster_confusions(predictions: Predictions) -> Matrix:
     return counts.reshape(len(names), size, size).astype(np.float64)
 
 
-def _even(scores: Mapping[int, Sequence[Scores]]) -> list[Sequence[Scores]]:
-    folds = list(scores.values())
-    sizes = {len(seed) for seed in folds}
+def _same_folds(scores: Mapping[int, Sequence[Scores]]) -> list[Sequence[Scores]]:
+    """Returns the scores of each seed after a check that all seeds have the same number of folds."""
+    by_seed = list(scores.values())
+    sizes = {len(folds) for folds in by_seed}
     if len(sizes) != 1 or 0 in sizes:
-        raise ValueError(f"every seed must have the same folds, got {sorted(sizes)} of them")
-    return folds
+        raise ValueError(f"every seed must have the same folds, got numbers of folds {sorted(sizes)}")
+    return by_seed
 
 
 def _by_metric(values: Matrix) -> dict[str, float]:
@@ -177,8 +178,8 @@ def _per_utterance(predictions: Predictions) -> Matrix:
 
 
 def _difference(pairs: Matrix) -> Matrix:
-    """Computes the scores of the first run minus the second, ``(..., 3)``, from ``(..., 2, classes, classes)``."""
-    scores = score_confusions(pairs)  # (..., 2, 3)
+    """Computes scores of the first run minus the second, ``(..., 4)``, from ``(..., 2, classes, classes)``."""
+    scores = score_confusions(pairs)  # (..., 2, 4)
     return scores[..., 0, :] - scores[..., 1, :]
 
 
@@ -189,7 +190,7 @@ def _interval(
 
     Args:
         confusions: confusion matrices of each cluster, float64 ``(clusters, ..., classes, classes)``.
-        scores_of: computes scores ``(resamples, 3)`` from sums of `confusions` over clusters ``(resamples, ...)``.
+        scores_of: computes scores ``(resamples, 4)`` from sums of `confusions` over clusters ``(resamples, ...)``.
     """
     from scipy.stats import bootstrap  # imported here, since it takes longer than most commands
 
@@ -198,7 +199,7 @@ def _interval(
         return dict.fromkeys(METRICS)
     flat = confusions.reshape(count, -1)
 
-    def statistic(drawn: npt.NDArray[np.int64], axis: int) -> Matrix:  # (batch, clusters) -> (3, batch)
+    def statistic(drawn: npt.NDArray[np.int64], axis: int) -> Matrix:  # (batch, clusters) -> (4, batch)
         cells = drawn + count * np.arange(len(drawn))[:, None]
         times = np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape)  # how often each cluster is drawn
         return scores_of((times @ flat).reshape(-1, *confusions.shape[1:])).T
@@ -210,7 +211,7 @@ def _interval(
 
 
 def _p_values(both: Matrix, resamples: int, seed: int) -> Matrix:
-    """Computes the share of exchanges whose difference is at least as large as the observed one, ``(3,)``."""
+    """Computes the share of exchanges with a difference at least as large as observed, ``(4,)``."""
     from scipy.stats import permutation_test  # imported here, since it takes longer than most commands
 
     count = len(both)
@@ -221,7 +222,7 @@ def _p_values(both: Matrix, resamples: int, seed: int) -> Matrix:
     observed = np.abs(_difference(total))
 
     def statistic(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], axis: int) -> Matrix:
-        # first is 1 where a cluster is exchanged, (..., clusters) -> (..., 3)
+        # first is 1 where a cluster is exchanged, (..., clusters) -> (..., 4)
         moved = (first @ change).reshape(*first.shape[:-1], *total.shape[1:])
         differences = np.abs(_difference(np.stack([total[0] + moved, total[1] - moved], axis=-3)))
         return np.where(np.abs(differences - observed) <= ROUNDING, observed, differences)
@@ -243,12 +244,14 @@ def _check_same(first: Predictions, second: Predictions) -> None:
         dict(zip(run.ids.tolist(), zip(run.truth.tolist(), run.clusters.tolist(), strict=True), strict=True))
         for run in (first, second)
     ]
-    alone = sorted(truths[0].keys() ^ truths[1].keys())
-    if alone:
+    unshared = sorted(truths[0].keys() ^ truths[1].keys())
+    if unshared:
         raise MmerError(
-            f"the runs were scored on different utterances: {len(alone)} are in one of them only (first: {alone[0]})"
+            f"the runs were scored on different utterances: {len(unshared)} are in only one of them "
+            f"(first: {unshared[0]}); train both with the same cache and --protocol"
         )
     if first.classes != second.classes or truths[0] != truths[1]:
         raise MmerError(
-            "the runs disagree on the truth or on the speakers; train both with the same cache and --labels"
+            "the runs have different labels or speakers for the same utterances; "
+            "train both with the same cache and --labels"
         )

@@ -2,7 +2,7 @@
 
 A task collects everything that depends on the kind of target. Training, evaluation, run folders and grids read it and
 know nothing else about targets. Today there is one task, the classification of utterances. Intervals and confusion
-matrices (`fusion.evaluation.statistics`, `fusion.run.results`) are made for classification.
+matrices (`fusion.evaluation.statistics`, `fusion.run.results`) support only classification.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from fusion.arrays import ClassIds
-from fusion.evaluation.metrics import METRICS
-from fusion.evaluation.metrics import compute_scores as score_classes
+from fusion.evaluation.metrics import METRICS, compute_scores
 
 Array: TypeAlias = npt.NDArray[Any]
 LOSS = "loss"  # name of the loss on the development subset
 ID = "id"  # first column of predictions.csv
-OUTPUT = "p_"  # its columns of the outputs of a head begin so
+OUTPUT = "p_"  # prefix of the columns with the outputs of a head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ class Score:
         name: key in JSON, CSV and options, such as ``wf1``.
         title: heading in tables, such as ``W-F1``.
         higher_is_better: whether a higher value is better.
-        in_percent: whether people read it in percent; files always hold the plain value.
+        in_percent: whether tables print it in percent; files always hold the plain value.
     """
 
     name: str
@@ -43,7 +42,7 @@ class Score:
 
     @property
     def unit(self) -> float:
-        """The factor between the plain value and the number that people read."""
+        """Factor from the plain value to the printed number."""
         return 100.0 if self.in_percent else 1.0
 
     def text(self, value: float | None) -> str:
@@ -76,7 +75,7 @@ class Evaluate(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One kind of target, with everything that follows from it.
+    """One kind of target with everything that depends on it.
 
     Attributes:
         name: name of the task.
@@ -114,11 +113,11 @@ class Task:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the scores in the order of tables."""
+        """The names of the scores in the order of tables."""
         return tuple(score.name for score in self.scores)
 
     def score(self, name: str) -> Score:
-        """Looks a score up by its name; ``loss`` is the main loss.
+        """Returns the score with a name; ``loss`` is the main loss.
 
         Raises:
             ValueError: if the task has no such score.
@@ -173,7 +172,7 @@ def _most_probable(predictions: Array) -> Array:
 
 
 def _class_scores(truth: Array, guess: Array, outputs: int, *, complete: bool = True) -> dict[str, float]:
-    return score_classes(truth, guess, outputs, every_class=complete).as_dict()
+    return compute_scores(truth, guess, outputs, every_class=complete).as_dict()
 
 
 def _class_columns(names: Sequence[str]) -> list[str]:
@@ -210,13 +209,13 @@ TASKS: Mapping[str, Task] = {task.name: task for task in (CLASSIFICATION,)}
 MONITORS: tuple[str, ...] = tuple(dict.fromkeys(name for task in TASKS.values() for name in task.monitors))
 
 
-def task_of(described: Mapping[str, Any]) -> Task:
-    """Returns the task of a run from its description; a run that names none is a classification.
+def task_of(record: Mapping[str, Any]) -> Task:
+    """Returns the task of a run from its identity or its results; classification if they name none.
 
     Raises:
         ValueError: if the task is unknown.
     """
-    name = described.get("task", CLASSIFICATION.name)
+    name = record.get("task", CLASSIFICATION.name)
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
     return TASKS[name]

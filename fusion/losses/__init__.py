@@ -1,1 +1,1 @@
-"""Auxiliary losses, each from its paper."""
+"""Auxiliary losses with their papers."""

@@ -1,9 +1,9 @@
-"""Contrastive predictive coding: tell the frames to come from others (van den Oord et al., 2018, arXiv:1807.03748).
+"""Contrastive predictive coding: separates the next frames from other frames by the state before them.
 
-Differs in that (systems.md B-5) half of the negatives are of the same utterance and half of others, and that one draw
-of them serves all anchors and steps of an utterance: where it would hit the frame to be told, the next one stands in.
-
-The parameters of contrastive predictive coding over a bidirectional GRU, and what it draws (systems.md B-5).
+Source: van den Oord et al., 2018, arXiv:1807.03748. Deviations (docs/decisions.md#b-5): half of the negatives come from
+the same utterance and half from other utterances, and one draw of negatives serves all anchors and steps of an
+utterance. If a drawn negative is the frame to be predicted, the next frame replaces it. The context is the forward half
+of the states of a bidirectional GRU.
 """
 
 import torch
@@ -14,11 +14,11 @@ from fusion.nn.dropout import Dropout
 
 
 def info_nce(positive: Tensor, negatives: Tensor) -> Tensor:
-    """Gives the cross entropy of picking the positive among all candidates.
+    """Computes the cross entropy of selecting the positive among all candidates.
 
     Args:
-        positive: scores, ``(...)``.
-        negatives: scores, ``(..., negatives)``.
+        positive: scores of the positives, ``(...)``.
+        negatives: scores of the negatives, ``(..., negatives)``.
 
     Returns:
         One loss per positive, ``(...)``.
@@ -31,67 +31,69 @@ def info_nce(positive: Tensor, negatives: Tensor) -> Tensor:
 
 
 def draw_anchors(lengths: Tensor, uniform: Tensor, *, steps: int, anchors: int) -> tuple[Tensor, Tensor]:
-    """Draws frames with `steps` frames after them, none twice.
+    """Draws anchors without replacement: frames with `steps` frames after them.
 
     Args:
-        lengths: frames of each utterance, int64 ``(batch,)``; below ``steps + 2`` an utterance is skipped.
+        lengths: number of frames of each utterance, int64 ``(batch,)``; with fewer than ``steps + 2`` it is skipped.
         uniform: random numbers in [0, 1), ``(batch, frames)``.
-        steps: how far ahead frames are told.
-        anchors: how many to draw, all that there are where there are less.
+        steps: number of frames to predict after an anchor.
+        anchors: number of anchors per utterance; all possible anchors if there are fewer.
 
     Returns:
-        Positions, int64 ``(batch, anchors)``, and which of them were drawn, bool.
+        Positions of the anchors in their utterance, int64 ``(batch, anchors)``, and a mask that is True where an anchor
+        was drawn, bool ``(batch, anchors)``.
     """
     last = lengths.where(lengths >= steps + 2, 0) - steps
-    places = torch.arange(uniform.shape[1], device=uniform.device)
-    keys = uniform.masked_fill(places >= last[:, None], -1).sort(dim=1, descending=True, stable=True)
+    positions = torch.arange(uniform.shape[1], device=uniform.device)
+    keys = uniform.masked_fill(positions >= last[:, None], -1).sort(dim=1, descending=True, stable=True)
     return keys.indices[:, :anchors], keys.values[:, :anchors] >= 0
 
 
 def draw_negatives(lengths: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws frames with equal chances: half of them of the same utterance, one frame left out, half of all others.
+    """Draws negatives with equal probability, half from the same utterance and half from all others.
 
-    A batch of one utterance gives all of them from there.
+    One frame of the same utterance is left out. In a batch of one utterance all negatives come from it.
 
     Args:
-        lengths: frames of each utterance, int64 ``(batch,)``.
+        lengths: number of frames of each utterance, int64 ``(batch,)``.
         uniform: random numbers in [0, 1), ``(batch, negatives)``.
 
     Returns:
-        Positions among the frames of all utterances; whether they are of the same utterance; and then their positions
-        in it, where those from the frame left out onwards stand for the one after them. All ``(batch, negatives)``.
+        Positions among the frames of all utterances, int64; a mask that is True for negatives from the same utterance,
+        bool; and their positions in it, int64, where positions from the frame left out on stand for the frame after
+        them. All ``(batch, negatives)``.
     """
     negatives = uniform.shape[1]
     starts = (lengths.cumsum(dim=0) - lengths)[:, None]
-    mine, others = lengths[:, None], (lengths.sum() - lengths)[:, None]
-    own = (torch.arange(negatives, device=uniform.device) < negatives // 2) | (others == 0)
-    count = torch.where(own, mine - 1, others).clamp(min=1)
+    inside, outside = lengths[:, None], (lengths.sum() - lengths)[:, None]
+    same = (torch.arange(negatives, device=uniform.device) < negatives // 2) | (outside == 0)
+    count = torch.where(same, inside - 1, outside).clamp(min=1)
     rank = (uniform * count).long().minimum(count - 1)  # a product may round up to the count
-    elsewhere = rank + mine * (rank >= starts)
-    return torch.where(own, starts + rank, elsewhere), own, rank
+    elsewhere = rank + inside * (rank >= starts)
+    return torch.where(same, starts + rank, elsewhere), same, rank
 
 
 @in_float32
 def cpc_loss(
-    predicted: Tensor, encoded: Tensor, mask: Tensor, *, places: Tensor, drawn: Tensor, uniform: Tensor
+    predicted: Tensor, encoded: Tensor, mask: Tensor, *, positions: Tensor, drawn: Tensor, uniform: Tensor
 ) -> Tensor:
-    """Averages `info_nce` over the anchors of all utterances and the steps after each.
+    """Computes the mean of `info_nce` over the anchors of all utterances and the steps after each.
 
     Args:
-        predicted: the frames 1, 2, ... after each anchor as the context tells them, ``(batch, anchors, steps, dim)``.
-        encoded: the frames as they are, ``(batch, frames, dim)``.
-        mask: where they are valid, bool ``(batch, frames)``.
-        places: positions of the anchors, int64 ``(batch, anchors)``.
-        drawn: which of the anchors count, bool ``(batch, anchors)``.
-        uniform: random numbers in [0, 1) that negatives are drawn by, ``(batch, negatives)``.
+        predicted: frames 1, 2, ... after each anchor as predicted from its context, ``(batch, anchors, steps, dim)``.
+        encoded: encoded frames, ``(batch, frames, dim)``.
+        mask: True where a frame is valid, bool ``(batch, frames)``.
+        positions: positions of the anchors, int64 ``(batch, anchors)``.
+        drawn: True for anchors that count, bool ``(batch, anchors)``.
+        uniform: random numbers in [0, 1) for the draw of negatives, ``(batch, negatives)``.
 
     Returns:
-        A scalar, 0 where no anchor counts.
+        A scalar, 0 if no anchor counts.
     """
-    frames = encoded.flatten(0, 1)[(~mask).flatten().to(torch.uint8).argsort(stable=True)]  # the valid ones first
+    frames = encoded.flatten(0, 1)[(~mask).flatten().to(torch.uint8).argsort(stable=True)]  # valid frames first
     lengths = mask.sum(dim=1)
-    ahead = torch.arange(1, predicted.shape[2] + 1, device=places.device)
-    targets = places[..., None] + ahead  # (batch, anchors, steps), within the utterance
+    ahead = torch.arange(1, predicted.shape[2] + 1, device=positions.device)
+    targets = positions[..., None] + ahead  # (batch, anchors, steps), within the utterance
     starts = (lengths.cumsum(dim=0) - lengths)[:, None, None]
     positive = (predicted * frames[(starts + targets).clamp(max=len(frames) - 1)]).sum(dim=-1)
     losses = info_nce(positive, _negative_scores(predicted, frames, lengths, targets, uniform))
@@ -100,15 +102,15 @@ def cpc_loss(
 
 
 class PredictiveCoding(nn.Module):
-    """Tells frames from the states before them.
+    """Contrastive predictive coding of frames from the states before them, with its parameters and random draws.
 
     Args:
         dim: width of a frame.
         context: width of the forward half of a state.
-        shared: width in which frames are told.
-        steps: how far ahead.
-        anchors: states to tell from, per utterance.
-        negatives: frames to tell each from.
+        shared: width in which predicted and encoded frames are compared.
+        steps: number of frames to predict after an anchor.
+        anchors: number of anchors per utterance.
+        negatives: number of negatives for each prediction.
     """
 
     def __init__(self, *, dim: int, context: int, shared: int, steps: int, anchors: int, negatives: int) -> None:
@@ -116,34 +118,35 @@ class PredictiveCoding(nn.Module):
         self.steps, self.anchors, self.negatives = steps, anchors, negatives
         self.encode = nn.Linear(dim, shared)
         self.predict = nn.Linear(context, steps * shared)
-        self.draws = Dropout(0.0)  # drops nothing: its numbers follow from seed and step
+        self.draws = Dropout(0.0)  # drops nothing: it draws numbers that depend on seed and step
 
     def forward(self, frames: Tensor, states: Tensor, mask: Tensor) -> Tensor:
         """Returns the loss, a scalar.
 
         Args:
             frames: ``(batch, frames, dim)``.
-            states: those at the valid frames first, ``(batch, rows, 2 * context)``.
-            mask: where frames are valid, bool ``(batch, frames)``.
+            states: states of the GRU, those at the valid frames first, ``(batch, rows, 2 * context)``.
+            mask: True where a frame is valid, bool ``(batch, frames)``.
         """
         numbers = self.draws.uniform(torch.empty(len(mask), mask.shape[1] + self.negatives, device=mask.device))
         keys, uniform = numbers[:, : mask.shape[1]], numbers[:, mask.shape[1] :]
-        places, drawn = draw_anchors(mask.sum(dim=1), keys, steps=self.steps, anchors=self.anchors)
-        contexts = self.contexts(states).gather(1, places[..., None].expand(-1, -1, self.predict.in_features))
+        positions, drawn = draw_anchors(mask.sum(dim=1), keys, steps=self.steps, anchors=self.anchors)
+        contexts = self.contexts(states).gather(1, positions[..., None].expand(-1, -1, self.predict.in_features))
         predicted = self.predict(contexts)  # (batch, anchors, steps * shared)
-        predicted = predicted.view(*places.shape, self.steps, -1)
-        return cpc_loss(predicted, self.encode(frames), mask, places=places, drawn=drawn, uniform=uniform)
+        predicted = predicted.view(*positions.shape, self.steps, -1)
+        return cpc_loss(predicted, self.encode(frames), mask, positions=positions, drawn=drawn, uniform=uniform)
 
     def contexts(self, states: Tensor) -> Tensor:
-        """Gives the forward half of the states: the backward half has heard the frames to be told."""
+        """Returns the forward half of the states; the backward half depends on the frames to be predicted."""
         return states[..., : self.predict.in_features]
 
 
 def _negative_scores(predicted: Tensor, frames: Tensor, lengths: Tensor, targets: Tensor, uniform: Tensor) -> Tensor:
-    """Scores drawn frames against predictions, ``(batch, anchors, steps, negatives)``."""
-    first, own, rank = draw_negatives(lengths, uniform)
-    low, high = (
-        torch.einsum("bakd,bnd->bakn", predicted, frames[at.clamp(max=len(frames) - 1)]) for at in (first, first + own)
+    """Computes scores of drawn negatives against predictions, ``(batch, anchors, steps, negatives)``."""
+    first, same, rank = draw_negatives(lengths, uniform)
+    scores, next_scores = (
+        torch.einsum("bakd,bnd->bakn", predicted, frames[index.clamp(max=len(frames) - 1)])
+        for index in (first, first + same)
     )  # (batch, anchors, steps, negatives)
-    passed = own[:, None, None] & (rank[:, None, None] >= targets[..., None])
-    return torch.where(passed, high, low)
+    shifted = same[:, None, None] & (rank[:, None, None] >= targets[..., None])
+    return torch.where(shifted, next_scores, scores)

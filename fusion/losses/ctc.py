@@ -1,7 +1,7 @@
-"""Connectionist temporal classification of characters (Graves et al., 2006, doi:10.1145/1143844.1143891).
+"""Connectionist temporal classification (CTC) of characters (Graves et al., 2006, doi:10.1145/1143844.1143891).
 
-As an auxiliary task of emotion recognition: GCF2-Net (2023, doi:10.3389/fnins.2023.1183132), section 3.4. The
-reduction is not stated there; ours is `mean`, the sum over the batch is that of MMER, its ancestor (G-10).
+CTC as an auxiliary task of emotion recognition: GCF2-Net (2023, doi:10.3389/fnins.2023.1183132), section 3.4. The paper
+does not state the reduction; `mean` is the default here, and MMER, its ancestor, sums over the batch (G-10).
 """
 
 import torch
@@ -15,15 +15,18 @@ REDUCTIONS = ("mean", "sum")
 
 
 def feasible(targets: Tensor, target_mask: Tensor, frames: Tensor) -> Tensor:
-    """Tells which utterances have characters, and frames enough for them and for a blank between equal ones.
+    """Returns True for each utterance whose characters fit into its frames.
+
+    An utterance needs at least one character, a frame for each character, and a frame for the blank between two equal
+    characters.
 
     Args:
         targets: symbols, int64 ``(batch, characters)``.
         target_mask: True where a character is valid, bool ``(batch, characters)``.
-        frames: valid frames of each utterance, int64 ``(batch,)``.
+        frames: number of valid frames of each utterance, int64 ``(batch,)``.
 
     Returns:
-        bool ``(batch,)``.
+        Bool ``(batch,)``.
 
     Example:
         >>> targets = torch.tensor([[5, 5], [5, 6], [5, 6]])
@@ -37,26 +40,26 @@ def feasible(targets: Tensor, target_mask: Tensor, frames: Tensor) -> Tensor:
 
 @in_float32
 def ctc_loss(logits: Tensor, mask: Tensor, targets: Tensor, target_mask: Tensor, *, reduction: str = "mean") -> Tensor:
-    """Gives the negative log-likelihood of the characters over the utterances that are feasible.
+    """Computes the negative log-likelihood of the characters over the feasible utterances.
 
     Args:
-        logits: of each symbol, `BLANK` among them, ``(batch, frames, symbols)``.
+        logits: logits of all symbols including `BLANK`, ``(batch, frames, symbols)``.
         mask: True where a frame is valid, bool ``(batch, frames)``.
         targets: symbols without blanks, int64 ``(batch, characters)``.
         target_mask: True where a character is valid, bool ``(batch, characters)``.
-        reduction: ``mean`` divides each loss by its characters and averages over the feasible utterances; ``sum``
-            adds them as they are.
+        reduction: ``mean`` divides each loss by its number of characters and averages over the feasible utterances;
+            ``sum`` adds the losses.
 
     Returns:
         A scalar, 0 if no utterance is feasible.
 
     Raises:
-        ValueError: if the reduction is another.
+        ValueError: if the reduction is unknown.
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
     if not logits.shape[1]:
-        return logits.sum()  # torch refuses a batch without a frame
+        return logits.sum()  # torch raises an error for a batch without frames
     kept = feasible(targets, target_mask, mask.sum(dim=1))
     losses = torch.where(kept, _per_utterance(logits, mask, targets, target_mask), 0)
     if reduction == "sum":
@@ -68,7 +71,7 @@ def _per_utterance(logits: Tensor, mask: Tensor, targets: Tensor, target_mask: T
     losses: Tensor = functional.ctc_loss(
         logits.log_softmax(dim=-1).transpose(0, 1),
         targets.masked_fill(~target_mask, BLANK),
-        mask.sum(dim=1).clamp(min=1),  # none has 0 frames; that utterance is infeasible anyway
+        mask.sum(dim=1).clamp(min=1),  # torch needs a frame; an utterance without frames is infeasible anyway
         target_mask.sum(dim=1),
         blank=BLANK,
         reduction="none",

@@ -1,12 +1,12 @@
-"""Losses are computed in float32 at least, whatever autocast does to the layers before them.
+"""Precision of losses: at least float32, even if autocast computes the layers before them in half precision.
 
-Measured for inter-class contrastive learning at temperature 0.07, 32 utterances, 1792 wide, in bfloat16: the gradient
-is off by 41% once classes are apart; by 0.7% where only the features are bfloat16.
+Measured for inter-class contrastive learning at temperature 0.07 with 32 utterances, width 1792, in bfloat16: the
+relative error of the gradient is 41% once classes are separated, and 0.7% if only the features are bfloat16.
 """
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
@@ -15,19 +15,19 @@ Arguments = ParamSpec("Arguments")
 
 
 def in_float32(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
-    """Turns autocast off in a loss, and widens the half types among its tensors."""
+    """Returns a loss that runs without autocast and converts half-precision arguments to float32."""
 
     @wraps(loss)
-    def computed(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
-        given: tuple[Any, ...] = (*args, *kwargs.values())
-        device = next(one.device for one in given if isinstance(one, Tensor))
+    def compute(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
+        values: tuple[object, ...] = (*args, *kwargs.values())
+        device = next(value.device for value in values if isinstance(value, Tensor))
         with torch.autocast(device.type, enabled=False):
-            return loss(*map(_widened, args), **{name: _widened(one) for name, one in kwargs.items()})  # type: ignore[arg-type]
+            return loss(*map(_widen, args), **{name: _widen(value) for name, value in kwargs.items()})  # type: ignore[arg-type]
 
-    return computed
+    return compute
 
 
-def _widened(value: object) -> object:
+def _widen(value: object) -> object:
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.to(torch.promote_types(value.dtype, torch.float32))
     return value

@@ -1,9 +1,8 @@
-"""Attention and Transformer layers over masked rows, with our own dropout.
+"""Attention, Transformer layers and cross-modal layers over masked rows.
 
-Parameters are named, shaped and initialized as those of torch's ``MultiheadAttention`` and ``TransformerEncoderLayer``,
-so that stored layers load into them; they are not used themselves, since their dropout draws from global generators.
-
-One direction of a cross-modal encoder without feed-forward: one stream attends to the other.
+Parameters have the names, shapes and initial values of torch's ``MultiheadAttention`` and ``TransformerEncoderLayer``,
+so that stored layers can be loaded. The classes of torch are not used, because their dropout draws from global random
+generators; these layers use `fusion.nn.dropout.Dropout`.
 """
 
 import torch
@@ -13,24 +12,29 @@ from torch.nn import functional
 from fusion.nn.dropout import Dropout
 
 
-def attention_heads_for(dim: int, asked: int, usual: int) -> int:
-    """Gives the number of heads: as asked for, or, for 0, the greatest up to the usual one that divides the width.
+def attention_heads_for(dim: int, requested: int, usual: int) -> int:
+    """Returns the number of attention heads for a width.
+
+    Args:
+        dim: width.
+        requested: number of heads; 0 for the greatest divisor of the width up to `usual`.
+        usual: default number of heads.
 
     Raises:
-        ValueError: if the number asked for does not divide the width.
+        ValueError: if the requested number does not divide the width.
 
     Example:
-        >>> heads_for(768, 0, usual=12), heads_for(64, 0, usual=12)
+        >>> attention_heads_for(768, 0, usual=12), attention_heads_for(64, 0, usual=12)
         (12, 8)
     """
     divisors = [heads for heads in range(1, dim + 1) if dim % heads == 0]
-    if asked and asked not in divisors:
-        raise ValueError(f"heads must divide the width {dim}: one of {', '.join(map(str, divisors))}, got {asked}")
-    return asked or max(heads for heads in divisors if heads <= usual)
+    if requested and requested not in divisors:
+        raise ValueError(f"heads must divide the width {dim}: one of {', '.join(map(str, divisors))}, got {requested}")
+    return requested or max(heads for heads in divisors if heads <= usual)
 
 
 class Attention(nn.Module):
-    """Multi-head attention of one stream over another or itself; over nothing it returns 0."""
+    """Multi-head attention of a stream over another or itself; 0 for an utterance without a valid key."""
 
     def __init__(self, *, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -45,7 +49,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
-        """Attends.
+        """Computes attention of queries over keys.
 
         Args:
             query: ``(batch, queries, dim)``.
@@ -61,9 +65,9 @@ class Attention(nn.Module):
             for stream, weight, bias in zip((query, key, key), weights, biases, strict=True)
         )  # (batch, heads, rows, dim of a head)
         present = key_mask.any(dim=1)
-        seen = (key_mask | ~present[:, None])[:, None, None]  # (batch, 1, 1, keys); no softmax over nothing
+        seen = (key_mask | ~present[:, None])[:, None, None]  # (batch, 1, 1, keys); a softmax over no key is NaN
         if self.training and self.dropout.active:
-            scores = (q @ k.transpose(-1, -2)).div_(q.shape[-1] ** 0.5)  # in place: they are the largest of all tensors
+            scores = (q @ k.transpose(-1, -2)).div_(q.shape[-1] ** 0.5)  # in place: the largest tensor of a head
             unseen = torch.zeros_like(seen, dtype=scores.dtype).masked_fill_(~seen, float("-inf"))
             mixed = self.dropout(scores.add_(unseen).softmax(dim=-1)) @ v
         else:
@@ -76,7 +80,7 @@ class Attention(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """A Transformer encoder layer (Vaswani et al., 2017, arXiv:1706.03762); given a memory, it attends to that."""
+    """A Transformer encoder layer with GELU (Vaswani et al., 2017, arXiv:1706.03762); may attend to a memory."""
 
     def __init__(
         self,
@@ -102,7 +106,7 @@ class TransformerLayer(nn.Module):
 
         Args:
             x: queries, ``(batch, rows, dim)``.
-            mask: True where a row that is attended to is valid: of `memory` if there is one, else of `x`.
+            mask: True where a key is valid, bool: ``(batch, keys)`` with a memory, else ``(batch, rows)``.
             memory: keys and values, ``(batch, keys, dim)``; `x` itself if None.
         """
         if self.norm_first:

@@ -1,26 +1,25 @@
-"""Dropout whose masks follow from (seed, step, site) alone, the same in every engine that trains a head.
+"""Dropout of elements and of spans of rows, with masks that depend only on (seed, step, site).
 
-A mask is a hash of each element's position, so that models trained in one stack, each with a seed and a rate of its
-own, get the very masks that they would get alone. The hash is lowbias32 (Wellons, 2018,
-https://nullprogram.com/blog/2018/07/31), in wrapping 32-bit integers.
+The masks are the same in every engine that trains a head. A mask is a hash of the position of each element, so that
+models of one stack, each with its own seed and rate, get the same masks as when each is trained separately. The hash is
+lowbias32 (Wellons, 2018, https://nullprogram.com/blog/2018/07/31), in wrapping 32-bit integers.
 
-Hides spans of rows in training, as SpecAugment does along time (Park et al., 2019, arXiv:1904.08779).
-
-On cached features a hidden row is 0. Which rows are hidden follows from (seed, step, site), as the masks of dropout do.
+Spans of rows are hidden as in SpecAugment along time (Park et al., 2019, arXiv:1904.08779). Deviation: the rows are
+cached features, and a hidden row is 0.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-STEP, SITE = 0x9E3779B1, 0x85EBCA6B  # odd constants that keep steps and sites apart
-SPAN = 10  # rows of a span, 0.2 s of wav2vec 2.0, as in its own fine-tuning (arXiv:2006.11477, appendix B)
+STEP, SITE = 0x9E3779B1, 0x85EBCA6B  # odd multipliers, so that different steps and sites have different keys
+SPAN = 10  # rows of a span, 0.2 s of wav2vec 2.0, as in its fine-tuning (arXiv:2006.11477, appendix B)
 
 
 class Dropout(nn.Module):
-    """Zeroes elements at a rate and scales the others up; eval mode passes everything.
+    """Dropout that zeroes elements at a rate and scales the others up; the identity in eval mode.
 
-    Rate, seed and step are buffers, so that they can be stacked over models; the site is set by `seed_dropout`.
+    Rate, seed and step are buffers, so that they can be stacked over models; `seed_dropout` sets the site.
     """
 
     rate: Tensor
@@ -30,7 +29,7 @@ class Dropout(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         if not 0 <= rate < 1:
-            raise ValueError(f"a dropout rate lies in [0, 1), got {rate}")
+            raise ValueError(f"dropout rate must lie in [0, 1), got {rate}")
         self.active = rate > 0
         self.site = 0
         self.register_buffer("rate", torch.tensor(rate), persistent=False)
@@ -38,18 +37,18 @@ class Dropout(nn.Module):
         self.register_buffer("step", torch.tensor(0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns ``x`` with elements dropped, of the same shape."""
+        """Returns ``x`` with dropped elements, of the same shape."""
         if not self.training or not self.active:
             return x
         scale = (1 / (1 - self.rate)).to(x.dtype)
         return x * self._kept(x).to(x.dtype).mul_(scale)
 
     def uniform(self, x: Tensor) -> Tensor:
-        """Returns numbers in [0, 1) of the shape and type of ``x``, drawn as a mask of it would be."""
+        """Returns numbers in [0, 1) of the shape and type of ``x``, from the same hash as its mask."""
         return (self._hashed(x.numel(), x.device).view(x.shape) & 0xFFFFFF).to(x.dtype) / (1 << 24)
 
     def _kept(self, x: Tensor) -> Tensor:
-        """Tells which elements stay, by 16 bits each: half a hash, and all compared as integers."""
+        """Returns True for each element that stays; 16 bits, half a hash, decide each."""
         halves = self._hashed((x.numel() + 1) // 2, x.device).view(torch.int16)[: x.numel()].view(x.shape)
         return halves >= (self.rate * (1 << 16) - (1 << 15)).round().to(torch.int16)
 
@@ -61,7 +60,7 @@ class Dropout(nn.Module):
 
 
 def seed_dropout(head: nn.Module, seed: int) -> None:
-    """Gives every dropout of a head its site and the seed of the run."""
+    """Sets the site and the seed of every dropout of a head."""
     sites = [module for module in head.modules() if isinstance(module, Dropout)]
     for site, module in enumerate(sites, start=1):
         module.site = site
@@ -69,48 +68,50 @@ def seed_dropout(head: nn.Module, seed: int) -> None:
 
 
 def set_step(head: nn.Module, step: int) -> None:
-    """Tells every dropout of a head which step of training it is."""
+    """Sets the training step of every dropout of a head."""
     for module in head.modules():
         if isinstance(module, Dropout):
             module.step.fill_(step)
 
 
 class SpanMask(nn.Module):
-    """Hides a share of the rows, in spans of ten that may overlap; eval mode passes everything.
+    """Dropout of rows in spans of ten that may overlap; the identity in eval mode.
 
     Args:
-        share: of the rows that are hidden on average, in [0, 1).
+        share: mean share of hidden rows, in [0, 1).
     """
 
     def __init__(self, share: float) -> None:
         super().__init__()
         if not 0 <= share < 1:
             raise ValueError(f"span_mask must lie in [0, 1), got {share}")
-        self.starting = 1 - (1 - share) ** (1 / SPAN)  # a row is seen if no span began at it or at nine before it
+        # Probability that a span starts at a row. A row is visible if no span starts at it or at the nine rows before.
+        self.start_probability = 1 - (1 - share) ** (1 / SPAN)
         self.draws = Dropout(0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns ``x`` with rows hidden, ``(batch, rows, ...)``."""
-        if not self.training or not self.starting:
+        """Returns ``x`` with hidden rows, ``(batch, rows, ...)``."""
+        if not self.training or not self.start_probability:
             return x
-        room = functional.pad(x.flatten(2)[..., 0], (SPAN - 1, 0))  # spans may begin before the first row
-        begun = (self.draws.uniform(room) < self.starting).cumsum(dim=1)
-        hidden = begun[:, SPAN - 1 :] > functional.pad(begun, (1, 0))[:, : x.shape[1]]
+        starts = functional.pad(x.flatten(2)[..., 0], (SPAN - 1, 0))  # spans may start before the first row
+        started = (self.draws.uniform(starts) < self.start_probability).cumsum(dim=1)
+        hidden = started[:, SPAN - 1 :] > functional.pad(started, (1, 0))[:, : x.shape[1]]
         return torch.where(hidden.view(*hidden.shape, *[1] * (x.ndim - 2)), 0.0, x)
 
 
 def _signed(value: int) -> int:
+    """Returns an integer modulo 2**32 as a signed 32-bit integer."""
     value &= 0xFFFFFFFF
     return value - (1 << 32) if value >> 31 else value
 
 
 def _wrapped(value: Tensor) -> Tensor:
-    """Cuts integers down to 32 bits."""
+    """Returns integers modulo 2**32, int32."""
     return ((value + (1 << 31)) % (1 << 32) - (1 << 31)).to(torch.int32)
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Hashes integers; in place after the first step, since memory is what it costs."""
+    """Computes the hash of int32 integers; in place after the first step, since memory traffic dominates its cost."""
     x = (x >> 16).bitwise_and_(0xFFFF).bitwise_xor_(x)
     x.mul_(_signed(0x7FEB352D))
     x = (x >> 15).bitwise_and_(0x1FFFF).bitwise_xor_(x)

@@ -1,11 +1,10 @@
-"""What every head shares: the adapter before it, the mix of stacked layers, pooling over valid rows.
+"""Layers shared by heads: input projection with standardization and adapter, masked normalization, pooling.
 
-Batch normalization whose statistics are those of valid rows only, whatever the padding (systems.md M-9).
+Batch normalization has statistics over valid rows only (docs/decisions.md#m-9).
 
-Takes features to mean 0 and variance 1 in each dimension, as the training part of a fold has them.
-
-Hand-made features need it: the first coefficient of 39 MFCCs deviates by about 190 on RAVDESS, the second differences
-of the last ones by less than 1.
+Standardization scales each dimension to mean 0 and variance 1 over the training subset of a fold. Hand-crafted features
+need it: on RAVDESS the first of 39 MFCC features has a standard deviation of about 190, the second differences of the
+last coefficients less than 1.
 """
 
 import numpy as np
@@ -15,20 +14,20 @@ from torch import Tensor, nn
 from fusion.head import HeadConfig, HeadInputs, TrainingRows
 from fusion.nn.dropout import Dropout
 
-CONSTANT = 1e-6  # a dimension that deviates less is only centred
+CONSTANT = 1e-6  # a dimension with a smaller standard deviation is centred but not scaled
 
 
 class MaskedBatchNorm(nn.Module):
-    """Normalizes each channel over the valid rows of a batch (Ioffe and Szegedy, 2015, arXiv:1502.03167).
+    """Batch normalization over valid rows (Ioffe and Szegedy, 2015, arXiv:1502.03167).
 
-    Parameters, buffers and results are those of torch's ``BatchNorm1d`` over the valid rows alone. Sums over masked
-    rows instead of a selection keep every shape fixed; running statistics are written in place, so that stacked ones
-    are updated too.
+    Parameters, buffers and results equal those of torch's ``BatchNorm1d`` over the valid rows. Sums over masked rows
+    instead of a selection keep every shape fixed. Running statistics are written in place, so that the statistics of
+    stacked models are updated too.
 
     Args:
-        dim: channels.
+        dim: number of channels.
         momentum: share of a batch in the running statistics.
-        eps: added to the variance.
+        eps: value added to the variance.
     """
 
     running_mean: Tensor
@@ -50,27 +49,27 @@ class MaskedBatchNorm(nn.Module):
         return (x - mean) * (self.weight * (variance + self.eps).rsqrt()) + self.bias
 
     def _statistics(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives mean and variance of the valid rows, and remembers them."""
+        """Computes mean and variance of the valid rows and updates the running statistics."""
         count = mask.sum()
         padding = ~mask[..., None]
         mean = x.masked_fill(padding, 0).sum(dim=(0, 1)) / count.clamp(min=1)
         squares = (x - mean).masked_fill(padding, 0).square().sum(dim=(0, 1))
-        share = self.momentum * (count > 0)  # a batch without a valid row teaches nothing
-        self._remember(self.running_mean, mean, share)
-        self._remember(self.running_var, squares / (count - 1).clamp(min=1), share)
+        share = self.momentum * (count > 0)  # a batch without a valid row changes nothing
+        self._update(self.running_mean, mean, share)
+        self._update(self.running_var, squares / (count - 1).clamp(min=1), share)
         return mean, squares / count.clamp(min=1)
 
     @staticmethod
-    def _remember(running: Tensor, seen: Tensor, share: Tensor) -> None:
-        running.add_(share * (seen.detach() - running))
+    def _update(running: Tensor, current: Tensor, share: Tensor) -> None:
+        running.add_(share * (current.detach() - running))
 
 
 class Standardize(nn.Module):
-    """The identity until `learn_scales` tells it of a training part.
+    """Scaling of each dimension to mean 0 and variance 1; the identity until `learn` reads a training subset.
 
     Args:
-        role: of the stream.
-        shape: of one row, ``(dim,)`` or ``(layers, dim)``.
+        role: role of the stream.
+        shape: shape of one row, ``(dim,)`` or ``(layers, dim)``.
     """
 
     mean: Tensor
@@ -87,31 +86,31 @@ class Standardize(nn.Module):
         return (x - self.mean) * self.scale
 
     def learn(self, rows: TrainingRows) -> None:
-        """Takes mean and deviation over all rows, summed in float64, utterance by utterance."""
+        """Computes mean and standard deviation over all rows, in float64, one utterance at a time."""
         count, mean, squares = 0, np.zeros(self.mean.shape), np.zeros(self.mean.shape)
-        for place in range(len(rows)):
-            values = rows.rows(self.role, place).astype(np.float64)
-            if len(values):  # Chan, Golub and LeVeque (1983): sums of squares would cancel
-                own, seen, count = values.mean(axis=0), count, count + len(values)
-                step = own - mean
+        for index in range(len(rows)):
+            values = rows.rows(self.role, index).astype(np.float64)
+            if len(values):  # Chan, Golub and LeVeque (1983): plain sums of squares would cancel
+                current, before, count = values.mean(axis=0), count, count + len(values)
+                step = current - mean
                 mean = mean + step * len(values) / count
-                squares = squares + ((values - own) ** 2).sum(axis=0) + step**2 * seen * len(values) / count
+                squares = squares + ((values - current) ** 2).sum(axis=0) + step**2 * before * len(values) / count
         deviation = np.sqrt(squares / max(1, count))
         self.mean.copy_(torch.from_numpy(mean))
         self.scale.copy_(torch.from_numpy(1 / np.where(deviation > CONSTANT, deviation, 1)))
 
 
 def learn_scales(head: nn.Module, rows: TrainingRows) -> None:
-    """Tells every `Standardize` of a head of the training part of its fold."""
+    """Computes the scales of every `Standardize` of a head from the training subset of a fold."""
     for module in head.modules():
         if isinstance(module, Standardize):
             module.learn(rows)
 
 
 class Adapter(nn.Module):
-    """The residual adapter that stands between frozen features and a head; the identity at step 0.
+    """The residual adapter between frozen features and a head (C-1); the identity at step 0.
 
-    Without it, a loss that reads frozen features trains nothing but itself.
+    Without it, an auxiliary loss that reads frozen features would train only its own layer.
     """
 
     def __init__(self, dim: int, dropout: float) -> None:
@@ -125,13 +124,13 @@ class Adapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns ``(batch, rows, dim)`` from the same."""
-        change = self.outer(nn.functional.gelu(self.inner(self.norm(x))))
-        adapted: Tensor = x + self.dropout(change)
+        residual = self.outer(nn.functional.gelu(self.inner(self.norm(x))))
+        adapted: Tensor = x + self.dropout(residual)
         return adapted
 
 
 class LayerMix(nn.Module):
-    """A learned weighted sum over the layers of a stacked stream (SUPERB, Yang et al., 2021, arXiv:2105.01051)."""
+    """A learned weighted sum over the layers of a stream (SUPERB, Yang et al., 2021, arXiv:2105.01051)."""
 
     def __init__(self, layers: int) -> None:
         super().__init__()
@@ -143,14 +142,14 @@ class LayerMix(nn.Module):
 
 
 class InputProjection(nn.Module):
-    """Takes the cached rows of one role to the width of a head: standardizes, mixes layers, projects, adapts.
+    """The path from cached rows of one role to the width of a head: standardize, mix layers, project, adapt.
 
     Args:
-        shape: of one row, ``(dim,)`` or ``(layers, dim)``.
-        dim: width of the head; no projection where the rows have it already.
-        adapter: whether an `Adapter` stands there.
-        dropout: of the adapter.
-        standardize: role whose training rows say how to standardize; as they are if empty.
+        shape: shape of one row, ``(dim,)`` or ``(layers, dim)``.
+        dim: width of the head; rows that have this width already are not projected.
+        adapter: whether an `Adapter` ends the path.
+        dropout: dropout rate of the adapter.
+        standardize: role whose training rows define the scales; no standardization if empty.
     """
 
     def __init__(
@@ -169,7 +168,7 @@ class InputProjection(nn.Module):
 
 
 def input_projection(config: HeadConfig, inputs: HeadInputs, role: str, *, dim: int) -> InputProjection:
-    """Builds the front that a head's configuration asks for."""
+    """Builds the input projection of a role from the configuration of a head."""
     standardize = role if config.standardize else ""
     return InputProjection(
         inputs.shapes[role], dim=dim, adapter=config.adapter, dropout=config.dropout, standardize=standardize
@@ -177,9 +176,9 @@ def input_projection(config: HeadConfig, inputs: HeadInputs, role: str, *, dim: 
 
 
 class Pool(nn.Module):
-    """Pools the valid rows of each utterance to one vector; where there are none, a vector that may be learned.
+    """Pooling of the valid rows of each utterance to one vector, with a vector for utterances without valid rows.
 
-    Heads learn it (C-3) where modality dropout shows them what is absent, and take 0 where training never would.
+    Heads learn that vector (C-3) if modality dropout is on. It is 0 otherwise, because training would never update it.
 
     Args:
         dim: width of a row.
@@ -205,18 +204,21 @@ class Pool(nn.Module):
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Averages the valid rows, ``(batch, dim)``; 0 where there are none."""
+    """Computes the mean of the valid rows, ``(batch, dim)``; 0 without a valid row."""
     total = x.masked_fill(~mask[..., None], 0).sum(dim=1)
     return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def masked_max(x: Tensor, mask: Tensor) -> Tensor:
-    """Takes the greatest of the valid rows in each dimension, ``(batch, dim)``."""
+    """Computes the maximum of the valid rows in each dimension, ``(batch, dim)``."""
     return x.masked_fill(~mask[..., None], lowest(x)).amax(dim=1)
 
 
 def lowest(x: Tensor) -> float:
-    """Gives the least number of a type, which stands for minus infinity where a softmax or a gradient follows."""
+    """Returns the least finite number of a type.
+
+    It replaces minus infinity before a softmax or where a gradient is computed.
+    """
     return torch.finfo(x.dtype).min
 
 

@@ -1,14 +1,12 @@
-"""Pre-trained Transformer layers that a head starts from, as a cache keeps them.
+"""Pre-trained weights from a cache that a head starts from: Transformer layers and the patch embedding of a ViT.
 
-They are stored as ``layers.I.NAME`` under torch's own names, beside ``heads``, ``norm_eps`` and ``norm_first``; layer I
-turns hidden state I into hidden state I + 1.
+Layers are stored as ``layers.I.NAME`` under the names of torch, together with ``heads``, ``norm_eps`` and
+``norm_first``. Layer I turns hidden state I into hidden state I + 1.
 
-Patches of a log-mel image, embedded as a pre-trained ViT embeds them, from weights in the cache.
-
-An image has 80 bands over time and is read in patches of 16 bands by 16 frames (ViT, Dosovitskiy et al., 2021,
-arXiv:2010.11929). The rows of an utterance are the CLS token, then column by column in time, the five patches of a
-column from the lowest band up. Bands are normalized with statistics of the training fold; what is padded is 0 after
-that. Positions are fixed: they follow from the pre-trained grid for any length.
+The patch embedding reads a log-mel image of 80 bands over time in patches of 16 bands by 16 frames (ViT, Dosovitskiy et
+al., 2021, arXiv:2010.11929). The rows of an utterance are the CLS token and then, column by column in time, the five
+patches of a column from the lowest band up. Bands are normalized with statistics of the training subset; padding is 0
+after normalization. Positions are not trained: they are interpolated from the pre-trained grid for any length.
 """
 
 from collections.abc import Iterable
@@ -24,15 +22,15 @@ from fusion.head import Weights
 from fusion.nn.attention import TransformerLayer
 from fusion.nn.sequences import MaskedRows
 
-MOST_LAYERS = 12  # of ViT-base, and after the middle of a large language model
+MOST_LAYERS = 12  # layers of ViT-base, and of the second half of a large language model
 ADD_THEM = "run `mmer-featurize CORPUS --encoder roberta-large@12 --encoder vit-mel-base --start-layers {}` to add them"
 PATCH, BANDS = 16, 80
 ROWS = BANDS // PATCH  # patches of a column
-LEAST_DEVIATION = 0.01  # of a unit-variance image: a band that was all but constant in training must not explode
+LEAST_DEVIATION = 0.01  # keeps a band that is nearly constant in training, in an image of variance 1, from exploding
 
 
 def layers_from(weights: Weights, first: int) -> list[int]:
-    """Gives the indices of the stored layers from one on, as far as they go without a gap.
+    """Returns the consecutive indices of stored layers from `first` on.
 
     Example:
         >>> import numpy as np
@@ -40,24 +38,27 @@ def layers_from(weights: Weights, first: int) -> list[int]:
         [4, 5]
     """
     stored = {int(name.split(".")[1]) for name in weights if name.startswith("layers.")}
-    found: list[int] = []
-    while first + len(found) in stored:
-        found.append(first + len(found))
-    return found
+    indices: list[int] = []
+    while first + len(indices) in stored:
+        indices.append(first + len(indices))
+    return indices
 
 
 def chosen_layers(weights: Weights, what: str, *, first: int, count: int, last: bool) -> list[int]:
-    """Chooses layers to start from: those from index `first` on, or the last of the stored ones that follow it.
+    """Selects the pre-trained layers that a head starts from.
 
     Args:
-        weights: what the cache holds of the encoder.
-        what: whose layers they are, for the error.
-        first: index of the first that may be used.
-        count: how many are wanted.
-        last: whether to take the last of the stored ones.
+        weights: pre-trained weights of the encoder, as stored in the cache.
+        what: kind of the layers, for the error.
+        first: index of the first layer that may be used.
+        count: number of layers.
+        last: whether to select the last of the consecutive stored layers instead of the first.
+
+    Returns:
+        Indices of the layers.
 
     Raises:
-        MmerError: if too few are stored, or none but the first where the last are asked for.
+        MmerError: if too few layers are stored, or only the first `count` layers if the last are needed.
     """
     stored = layers_from(weights, first)
     if len(stored) < count:
@@ -66,30 +67,33 @@ def chosen_layers(weights: Weights, what: str, *, first: int, count: int, last: 
             f"{add_them(MOST_LAYERS if last else count)}"
         )
     if last and len(stored) == count < MOST_LAYERS:
-        raise MmerError(f"the cache holds the first {count} {what} layers alone, not the last; {add_them(MOST_LAYERS)}")
+        needed = f"the last {count} {what} layers are needed, the cache holds only the first {count}"
+        raise MmerError(f"{needed}; {add_them(MOST_LAYERS)}")
     return stored[-count:] if last else stored[:count]
 
 
 def add_them(count: int) -> str:
-    """Names the command that adds so many layers of each encoder to a cache."""
+    """Returns a text with the command that adds a number of layers of each encoder to a cache."""
     return ADD_THEM.format(count)
 
 
 def layer_width(weights: Weights, index: int) -> int:
-    """Gives the width of the rows that a stored layer takes."""
+    """Returns the width of the input rows of a stored layer."""
     return int(weights[f"layers.{index}.norm1.weight"].shape[0])
 
 
 def start_layer(weights: Weights, index: int, *, dropout: float) -> TransformerLayer:
-    """Builds a layer that computes what the pre-trained one does.
+    """Builds a layer with the weights and the settings of a pre-trained layer.
 
     Args:
-        weights: what the cache holds of the encoder.
-        index: of the layer, among those that `layers_from` gives.
-        dropout: rate of the layer in training; the pre-trained one's is not stored.
+        weights: pre-trained weights of the encoder, as stored in the cache.
+        index: index of the layer, from `layers_from`.
+        dropout: dropout rate in training; the rate of the pre-trained layer is not stored.
     """
-    mine = f"layers.{index}."
-    state = {name.removeprefix(mine): torch.tensor(one) for name, one in weights.items() if name.startswith(mine)}
+    prefix = f"layers.{index}."
+    state = {
+        name.removeprefix(prefix): torch.tensor(values) for name, values in weights.items() if name.startswith(prefix)
+    }
     feedforward, dim = state["linear1.weight"].shape
     layer = TransformerLayer(
         dim=dim,
@@ -104,10 +108,10 @@ def start_layer(weights: Weights, index: int, *, dropout: float) -> TransformerL
 
 
 class MelPatches(nn.Module):
-    """Embeds log-mel: normalization, projection of patches, CLS and positions.
+    """Embedding of log-mel images: normalization, projection of patches, CLS token and positions.
 
     Args:
-        weights: of the ViT, as the cache holds them.
+        weights: pre-trained weights of the ViT, as stored in the cache.
     """
 
     mean: Tensor
@@ -129,24 +133,24 @@ class MelPatches(nn.Module):
 
     @property
     def columns(self) -> int:
-        """How many columns of patches the stored positions reach."""
+        """The number of columns of patches that the stored positions cover."""
         return (len(self.positions) - 1) // ROWS
 
     def fit(self, images: Iterable[npt.NDArray[Any]]) -> None:
-        """Learns mean and deviation of each band from log-mel images ``(frames, 80)``."""
+        """Computes mean and standard deviation of each band from log-mel images ``(frames, 80)``."""
         mean, deviation = band_statistics(images)
         self.mean.copy_(torch.from_numpy(mean))
         self.deviation.copy_(torch.from_numpy(deviation).clamp(min=LEAST_DEVIATION))
 
     def forward(self, mel: Tensor, mask: Tensor) -> MaskedRows:
-        """Embeds the images.
+        """Returns embedded log-mel images.
 
         Args:
-            mel: ``(batch, frames, 80)``.
+            mel: log-mel frames, ``(batch, frames, 80)``.
             mask: True where a frame is valid, bool ``(batch, frames)``.
 
         Returns:
-            Rows ``(batch, 1 + 5 * columns, dim)``; a patch is valid if one of its frames is.
+            Rows ``(batch, 1 + 5 * columns, dim)``; a patch is valid if one of its frames is valid.
         """
         normed = (mel.masked_fill(~mask[..., None], 0) - self.mean) / self.deviation
         image = normed.masked_fill(~mask[..., None], 0)
@@ -156,18 +160,19 @@ class MelPatches(nn.Module):
         rows = torch.cat([self.cls.expand(len(mel), 1, -1), self.project(pixels)], dim=1)
         patches = columns[..., None].expand(-1, -1, ROWS).flatten(start_dim=1)
         valid = torch.cat([mask.any(dim=1, keepdim=True), patches], dim=1)
-        return MaskedRows(rows + self._placed(columns), valid)
+        return MaskedRows(rows + self._batch_positions(columns), valid)
 
-    def _placed(self, valid: Tensor) -> Tensor:
-        """Gives the positions of rows, ``(1 + 5 * columns, dim)`` or one such for each utterance."""
+    def _batch_positions(self, valid: Tensor) -> Tensor:
+        """Returns the positions of rows, ``(1 + 5 * columns, dim)``, or ``(batch, 1 + 5 * columns, dim)``."""
         columns = valid.shape[1]
         if columns <= self.columns:
             return self.positions[: 1 + ROWS * columns]
-        own = [self._of_length(count) for count in valid.sum(dim=1).tolist()]
-        return torch.stack([nn.functional.pad(one, (0, 0, 0, 1 + ROWS * columns - len(one))) for one in own])
+        by_utterance = [self._utterance_positions(count) for count in valid.sum(dim=1).tolist()]
+        rows = 1 + ROWS * columns
+        return torch.stack([nn.functional.pad(x, (0, 0, 0, rows - len(x))) for x in by_utterance])
 
-    def _of_length(self, columns: int) -> Tensor:
-        """Gives the positions of one utterance, interpolated for it alone where the stored ones end too early."""
+    def _utterance_positions(self, columns: int) -> Tensor:
+        """Returns the positions of one utterance, interpolated to its length if the stored positions end before."""
         if columns <= self.columns:
             return self.positions[: 1 + ROWS * columns]
         grid = self.grid.permute(2, 0, 1)[None]  # (1, dim, side, side)
@@ -177,16 +182,16 @@ class MelPatches(nn.Module):
 
 
 def patch_pixels(image: Tensor) -> Tensor:
-    """Cuts log-mel ``(batch, 16 * columns, 80)`` into patches ``(batch, 5 * columns, 256)``, band after band."""
-    cut = image.reshape(len(image), -1, PATCH, ROWS, PATCH)  # (batch, columns, frames, rows, bands)
-    return cut.permute(0, 1, 3, 4, 2).reshape(len(image), -1, PATCH * PATCH)
+    """Splits log-mel ``(batch, 16 * columns, 80)`` into patches ``(batch, 5 * columns, 256)``, band after band."""
+    patches = image.reshape(len(image), -1, PATCH, ROWS, PATCH)  # (batch, columns, frames, rows, bands)
+    return patches.permute(0, 1, 3, 4, 2).reshape(len(image), -1, PATCH * PATCH)
 
 
 def band_statistics(images: Iterable[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Gives mean and standard deviation of each band over the frames of all images, ``(80,)`` each.
+    """Computes mean and standard deviation of each band over the frames of all images, ``(80,)`` each.
 
     Args:
-        images: ``(frames, 80)`` each; without a single frame, the mean is 0 and the deviation 1.
+        images: ``(frames, 80)`` each; without any frame the mean is 0 and the deviation 1.
     """
     frames, total, squares = 0, np.zeros(BANDS), np.zeros(BANDS)
     for image in images:

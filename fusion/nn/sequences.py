@@ -1,6 +1,7 @@
-"""A recurrent network over streams of an utterance, one after another, with no padding between them.
+"""Several streams of an utterance as one sequence: joined along time or along features, or read by a GRU.
 
-Joins two streams of different lengths into one, along time or along features (systems.md M-8).
+Two streams of different lengths are joined along time without padding between them, or along features after
+resampling (docs/decisions.md#m-8).
 """
 
 from collections.abc import Sequence
@@ -22,11 +23,11 @@ class MaskedRows(NamedTuple):
 
 
 class RaggedGRU(nn.Module):
-    """A bidirectional GRU of one layer that sees the valid rows of several streams, and nothing else.
+    """A bidirectional GRU of one layer over the valid rows of several streams, one stream after another.
 
     Args:
         dim: width of a row.
-        hidden: width of the state of either direction.
+        hidden: width of the state of each direction.
     """
 
     def __init__(self, dim: int, hidden: int) -> None:
@@ -34,29 +35,30 @@ class RaggedGRU(nn.Module):
         self.gru = nn.GRU(dim, hidden, batch_first=True, bidirectional=True)
 
     def forward(self, streams: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Reads the streams in their order.
+        """Computes the states of the streams in their order.
 
         Args:
-            streams: rows ``(batch, rows, dim)`` and bool ``(batch, rows)`` of each.
+            streams: rows ``(batch, rows, dim)`` and mask, bool ``(batch, rows)``, of each stream.
 
         Returns:
-            States ``(batch, rows of all, 2 * hidden)``, those of the forward direction first, and where they are valid.
+            States ``(batch, rows of all, 2 * hidden)``, first the half of the forward direction, and their mask, bool
+            ``(batch, rows of all)``.
         """
         rows, mask = ragged(streams)
-        lengths = mask.sum(dim=1).clamp(min=1).cpu()  # torch packs no empty sequence; the mask keeps its row out
+        lengths = mask.sum(dim=1).clamp(min=1).cpu()  # torch packs no empty sequence; the mask excludes its row
         packed = pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
         return states, mask
 
 
 def ragged(streams: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Puts the valid rows of several streams one after another, and all padding behind them.
+    """Joins the valid rows of several streams along time, with all padding at the end.
 
     Args:
-        streams: rows ``(batch, rows, dim)`` and bool ``(batch, rows)`` of each.
+        streams: rows ``(batch, rows, dim)`` and mask, bool ``(batch, rows)``, of each stream.
 
     Returns:
-        Rows ``(batch, rows of all, dim)`` and bool ``(batch, rows of all)``.
+        Rows ``(batch, rows of all, dim)`` and mask, bool ``(batch, rows of all)``.
 
     Example:
         >>> audio = torch.tensor([[[1.0], [9.0]], [[2.0], [3.0]]]), torch.tensor([[True, False], [True, True]])
@@ -72,14 +74,15 @@ def ragged(streams: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def joined_in_time(streams: Pair, masks: Pair) -> tuple[Tensor, Pair]:
-    """Puts the valid rows of two streams one after the other, without padding between them.
+    """Joins the valid rows of two streams along time, without padding between them.
 
     Args:
-        streams: two of ``(batch, rows, dim)``, each with its own number of rows.
+        streams: rows of each stream, ``(batch, rows, dim)``; numbers of rows may differ.
         masks: True where a row is valid, bool ``(batch, rows)``.
 
     Returns:
-        The rows, ``(batch, rows of both, dim)``, and where those of each stream lie, bool ``(batch, rows of both)``.
+        The rows, ``(batch, rows of both, dim)``, and for each stream a mask that is True for its rows, bool ``(batch,
+        rows of both)``.
     """
     rows, mask = ragged(list(zip(streams, masks, strict=True)))
     first = torch.arange(rows.shape[1], device=rows.device) < masks[0].sum(dim=1, keepdim=True)
@@ -87,46 +90,48 @@ def joined_in_time(streams: Pair, masks: Pair) -> tuple[Tensor, Pair]:
 
 
 def joined_in_channels(streams: Pair, masks: Pair) -> tuple[Tensor, Pair]:
-    """Resamples the second stream to the length of the first, or of itself where there is no first, and joins both.
+    """Joins two streams along features after resampling the second to the length of the first.
+
+    Where the first stream is absent, the second keeps its length.
 
     Args:
-        streams: two of ``(batch, rows, dim)``, valid rows first, each with its own number of rows.
+        streams: rows of each stream, ``(batch, rows, dim)``, valid rows first; numbers of rows may differ.
         masks: True where a row is valid, bool ``(batch, rows)``.
 
     Returns:
-        The rows, ``(batch, rows of the longer, 2 dim)``, and where each stream has some, bool ``(batch, rows of the
-        longer)``: both alike, unless one is absent.
+        The rows, ``(batch, rows of the longer, 2 * dim)``, and for each stream a mask that is True where it has rows,
+        bool ``(batch, rows of the longer)``. The masks are equal unless one stream is absent.
     """
     first, second = (stream.masked_fill(~mask[..., None], 0) for stream, mask in zip(streams, masks, strict=True))
     lengths = [mask.sum(dim=1) for mask in masks]
-    wanted = torch.where(lengths[0] > 0, lengths[0], lengths[1])
+    joined_lengths = torch.where(lengths[0] > 0, lengths[0], lengths[1])
     rows = max(first.shape[1], second.shape[1])
     padded = functional.pad(first, (0, 0, 0, rows - first.shape[1]))
-    joined = torch.cat([padded, resampled(second, lengths[1], wanted, rows)], dim=-1)
-    within = torch.arange(rows, device=first.device) < wanted[:, None]
+    joined = torch.cat([padded, resampled(second, lengths[1], joined_lengths, rows)], dim=-1)
+    within = torch.arange(rows, device=first.device) < joined_lengths[:, None]
     return joined, (within & (lengths[0] > 0)[:, None], within & (lengths[1] > 0)[:, None])
 
 
-def resampled(x: Tensor, lengths: Tensor, wanted: Tensor, rows: int) -> Tensor:
-    """Stretches the first rows of each utterance linearly, as torch's ``interpolate`` does with one utterance.
+def resampled(x: Tensor, lengths: Tensor, new_lengths: Tensor, rows: int) -> Tensor:
+    """Computes linearly resampled rows, for each utterance as torch's ``interpolate``.
 
     Args:
-        x: ``(batch, rows, dim)``.
-        lengths: how many rows of it count, int64 ``(batch,)``; where none does, the first is taken.
-        wanted: how many rows there are to be, int64 ``(batch,)``; those beyond mean nothing.
-        rows: of the result.
+        x: rows, ``(batch, rows, dim)``.
+        lengths: number of valid rows of each utterance, int64 ``(batch,)``; 0 repeats the first row.
+        new_lengths: number of rows of each utterance after resampling, int64 ``(batch,)``; later rows are undefined.
+        rows: number of rows of the result.
 
     Returns:
         ``(batch, rows, dim)``.
     """
     last = (lengths - 1).clamp(min=0)[:, None]
-    scale = (lengths / wanted.clamp(min=1))[:, None]
+    scale = (lengths / new_lengths.clamp(min=1))[:, None]
     centres = torch.arange(rows, device=x.device) + 0.5
-    at = (centres * scale - 0.5).clamp(min=0).minimum(last)  # (batch, rows)
-    low = at.floor().long()
-    share = (at - low)[..., None].to(x.dtype)
-    return _rows_at(x, low) * (1 - share) + _rows_at(x, (low + 1).minimum(last)) * share
+    position = (centres * scale - 0.5).clamp(min=0).minimum(last)  # (batch, rows)
+    low = position.floor().long()
+    share = (position - low)[..., None].to(x.dtype)
+    return _gather_rows(x, low) * (1 - share) + _gather_rows(x, (low + 1).minimum(last)) * share
 
 
-def _rows_at(x: Tensor, places: Tensor) -> Tensor:
-    return x.gather(1, places[..., None].expand(-1, -1, x.shape[-1]))
+def _gather_rows(x: Tensor, index: Tensor) -> Tensor:
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

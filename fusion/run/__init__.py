@@ -1,1 +1,1 @@
-"""Runs on disk: from a plan to results."""
+"""Runs on disk, from a plan to results."""

@@ -1,8 +1,7 @@
-"""Trains a head on every fold and seed, opens each test part once, and leaves a run folder behind.
+"""Cross-validation: trains and scores a head on every fold and seed, and writes the run folder.
 
-A head that can be trained: built, and told of the training part of its fold.
-
-The final scoring of a model: here its test part is opened, once, and nowhere else.
+A model reads the training and development subsets of its fold while it is trained. Only `score_test_subset` reads the
+test subset, once per model, after training.
 """
 
 from collections.abc import Sequence
@@ -36,22 +35,97 @@ from fusion.training.interrupt import StopRequested, never_stop
 from fusion.training.loop import SAVE_EVERY_S, TrainedModel, train_fold
 
 
+class TrainingProgress(Protocol):
+    """Progress callbacks of a run."""
+
+    def note(self, note: str) -> None:
+        """Receives a note that must be printed with the scores."""
+        ...
+
+    def start(self, fold: str, seed: int, epochs: int) -> None:
+        """Receives the start of the training of a model and its maximum number of epochs."""
+        ...
+
+    def epoch(self, scores: EpochScores) -> None:
+        """Receives the scores of an epoch."""
+        ...
+
+    def end(self, best: EpochScores) -> None:
+        """Receives the best epoch of a model that is trained and scored."""
+        ...
+
+
+def cross_validate(
+    plan: RunPlan,
+    folder: RunFolder,
+    *,
+    device: torch.device,
+    progress: TrainingProgress,
+    save_every_s: float = SAVE_EVERY_S,
+    resident_share: float = RESIDENT_SHARE,
+    stopping: StopRequested = never_stop,
+) -> None:
+    """Trains and scores all models of a run that are not finished; a model that was interrupted is resumed.
+
+    Args:
+        plan: plan of the run.
+        folder: run folder for all results; the caller holds its lock.
+        device: device that trains the head.
+        progress: receives notes, models and epochs.
+        save_every_s: least time between two checkpoints of a model, in seconds.
+        resident_share: share of the device's memory for features that are held there, in [0, 1].
+        stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
+
+    Raises:
+        KeyboardInterrupt: if `stopping` returned True.
+        MmerError: if the folder holds another run, a loss is not finite, or memory runs out.
+    """
+    for note in plan.notes:
+        progress.note(note)
+    folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
+    models = [
+        _Model(
+            plan=plan,
+            fold=fold,
+            seed=seed,
+            folder=folder.model(fold.name, seed),
+            save_every_s=save_every_s,
+            stopping=stopping,
+        )
+        for seed in plan.experiment.seeds
+        for fold in plan.split.folds
+    ]
+    unfinished = [model for model in models if not model.finished(progress)]
+    write_splits(plan, folder)
+    if not unfinished:
+        progress.note("all models are trained and scored; nothing is trained again")
+        return
+    with memory_needed(device, f"lower --resident-share ({resident_share:g})"):
+        source = _source(plan, device, resident_share)
+    progress.note(source.describe())
+    for model in unfinished:
+        if stopping():
+            raise KeyboardInterrupt
+        progress.start(model.fold.name, model.seed, plan.experiment.training.epochs)
+        progress.end(model.run(source, progress))
+
+
 def build_and_prepare_head(
     plan: RunPlan, source: CachedFeatures, train: Indices, *, seed: int
 ) -> tuple[Head, list[str]]:
-    """Builds the head of a run and lets it learn what it must know before step 0.
+    """Builds the head of a run and lets it learn from the training subset before step 0.
 
     Args:
-        plan: of the run.
-        source: of the features.
-        train: the training part of a fold.
-        seed: of the model.
+        plan: plan of the run.
+        source: features of all utterances.
+        train: indices of the training subset of a fold, int64 ``(n,)``.
+        seed: seed of the model.
 
     Returns:
         The head, and notes to print.
 
     Raises:
-        MmerError: if the configuration does not suit the streams.
+        MmerError: if the configuration does not match the streams.
     """
     head = build(plan, seed=seed)
     rows = TrainingSubset(source, train)
@@ -60,7 +134,7 @@ def build_and_prepare_head(
 
 
 def score_test_subset(
-    part: ModelFolder,
+    folder: ModelFolder,
     plan: RunPlan,
     fold: Fold,
     *,
@@ -70,107 +144,32 @@ def score_test_subset(
     seed: int,
     notes: Sequence[str],
 ) -> None:
-    """Scores a model on the test part of its fold and writes predictions, and last the scores.
+    """Scores a model on the test subset of its fold and writes predictions and then scores.
 
     Args:
-        part: folder of the model.
-        plan: of its run.
-        fold: whose test part is opened.
-        head: with the weights of the epoch that dev chose.
-        trained: what training gave.
-        source: of the features.
-        seed: of the model.
-        notes: of its head.
+        folder: folder of the model.
+        plan: plan of the run.
+        fold: fold with the test subset.
+        head: head with the weights of the epoch that was chosen on the development subset.
+        trained: result of the training.
+        source: features of all utterances.
+        seed: seed of the model.
+        notes: notes of the head.
 
     Raises:
-        MmerError: if a probability is not finite, or something cannot be written.
+        MmerError: if a probability is not finite, or a file cannot be written.
     """
     probabilities = predict_probabilities(head, source, fold.test, task=plan.task)
     names, ids = plan.inputs.classes, [plan.cache.ids[index] for index in fold.test]
     truth = [names[index] for index in plan.split.classes[fold.test]]
-    write_predictions(part, ids, truth, probabilities, names, task=plan.task)
+    write_predictions(folder, ids, truth, probabilities, names, task=plan.task)
     scores = model_scores(plan, fold, head, trained, probabilities, source=source)
     scores = {"fold": fold.name, "seed": seed, **scores, "notes": list(notes)}
-    part.write(SCORES, with_digests(part, scores, (WEIGHTS, CURVES, PREDICTIONS)))
-
-
-class TrainingProgress(Protocol):
-    """Told how far a run is."""
-
-    def note(self, note: str) -> None:
-        """Something is to be printed beside the scores."""
-        ...
-
-    def start(self, fold: str, seed: int, epochs: int) -> None:
-        """A model is being trained, for so many epochs at most."""
-        ...
-
-    def epoch(self, scores: EpochScores) -> None:
-        """An epoch is done."""
-        ...
-
-    def end(self, best: EpochScores) -> None:
-        """The model is trained and scored; this was its best epoch."""
-        ...
-
-
-def cross_validate(
-    plan: RunPlan,
-    folder: RunFolder,
-    *,
-    device: torch.device,
-    watcher: TrainingProgress,
-    save_every_s: float = SAVE_EVERY_S,
-    resident_share: float = RESIDENT_SHARE,
-    stopping: StopRequested = never_stop,
-) -> None:
-    """Trains what is not trained yet; a run that was killed goes on where it was.
-
-    Args:
-        plan: of the run.
-        folder: where it leaves everything; the caller holds its lock.
-        device: where the head is trained.
-        watcher: told how far it is.
-        save_every_s: how often the state of a model is written, at most.
-        resident_share: share of the device's memory that features may take to be held there.
-        stopping: asked after every batch whether to write the state and stop.
-
-    Raises:
-        KeyboardInterrupt: if it was told to stop.
-        MmerError: if the folder holds another run, a loss is not finite, or memory runs out.
-    """
-    for note in plan.notes:
-        watcher.note(note)
-    folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
-    models = [
-        _Model(
-            plan=plan,
-            fold=fold,
-            seed=seed,
-            part=folder.model(fold.name, seed),
-            save_every_s=save_every_s,
-            stopping=stopping,
-        )
-        for seed in plan.experiment.seeds
-        for fold in plan.split.folds
-    ]
-    left = [model for model in models if not model.finished(watcher)]
-    write_splits(plan, folder)
-    if not left:
-        watcher.note("all models are trained and scored; nothing is trained again")
-        return
-    with memory_needed(device, f"lower --resident-share ({resident_share:g})"):
-        source = _source(plan, device, resident_share)
-    watcher.note(source.describe())
-    for model in left:
-        if stopping():
-            raise KeyboardInterrupt
-        watcher.start(model.fold.name, model.seed, plan.experiment.training.epochs)
-        watcher.end(model.run(source, watcher))
+    folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, CURVES, PREDICTIONS)))
 
 
 def _source(plan: RunPlan, device: torch.device, resident_share: float) -> CachedFeatures:
-    chosen = np.unique(np.concatenate([part for fold in plan.split.folds for part in fold.subsets.values()]))
+    chosen = np.unique(np.concatenate([subset for fold in plan.split.folds for subset in fold.subsets.values()]))
     return CachedFeatures(
         plan.cache,
         plan.selection.streams,
@@ -188,44 +187,44 @@ class _Model:
     plan: RunPlan
     fold: Fold
     seed: int
-    part: ModelFolder
+    folder: ModelFolder
     save_every_s: float
     stopping: StopRequested
 
-    def finished(self, watcher: TrainingProgress) -> bool:
-        """Tells whether it is trained and scored, and all of that can be read."""
-        if not self.part.scored:
+    def finished(self, progress: TrainingProgress) -> bool:
+        """Checks whether the model is trained and scored and its files can be read."""
+        if not self.folder.scored:
             return False
-        if told := find_damage(self.part, self.plan.inputs.classes, self.plan.task):
-            watcher.note(told)
+        if damage := find_damage(self.folder, self.plan.inputs.classes, self.plan.task):
+            progress.note(damage)
             return False
-        for told in find_minor_damage(self.part):
-            watcher.note(told)
-        self.part.delete(STATE)  # of a run that was killed between its last two steps
+        for damage in find_minor_damage(self.folder):
+            progress.note(damage)
+        self.folder.delete(STATE)  # left by a run that was killed between its last two steps
         return True
 
-    def run(self, source: CachedFeatures, watcher: TrainingProgress) -> EpochScores:
-        """Trains it, chooses its epoch on dev, and scores it on test; the scores are written last.
+    def run(self, source: CachedFeatures, progress: TrainingProgress) -> EpochScores:
+        """Trains the model, chooses its epoch on the development subset, and scores it on the test subset.
 
         Returns:
-            The epoch that was chosen.
+            The chosen epoch.
         """
         plan, fold = self.plan, self.fold
         head, notes = build_and_prepare_head(plan, source, fold.train, seed=self.seed)
         for note in notes:
-            watcher.note(f"fold {fold.name}: {note}")
-        trained = self._train(head, source, watcher)
-        self.part.delete(SCORES)  # of a model that was damaged: they are of other weights
-        write_trained(self.part, trained, source.device)
-        with memory_needed(source.device, "a test utterance alone takes more than there is"):
+            progress.note(f"fold {fold.name}: {note}")
+        trained = self._train(head, source, progress)
+        self.folder.delete(SCORES)  # of a damaged model: they belong to other weights
+        write_trained(self.folder, trained, source.device)
+        with memory_needed(source.device, "a single test utterance needs more memory than there is"):
             score_test_subset(
-                self.part, plan, fold, head=head, trained=trained, source=source, seed=self.seed, notes=notes
+                self.folder, plan, fold, head=head, trained=trained, source=source, seed=self.seed, notes=notes
             )
-        self.part.delete(STATE)
+        self.folder.delete(STATE)
         return trained.curves[trained.best_epoch - 1]
 
-    def _train(self, head: Head, source: BatchSource, watcher: TrainingProgress) -> TrainedModel:
-        self.part.make()
+    def _train(self, head: Head, source: BatchSource, progress: TrainingProgress) -> TrainedModel:
+        self.folder.make()
         training = self.plan.experiment.training
         with memory_needed(source.device, f"lower --batch-size ({training.batch_size})"):
             return train_fold(
@@ -235,8 +234,8 @@ class _Model:
                 self.fold.dev,
                 replace(training, seed=self.seed),
                 task=self.plan.task,
-                checkpoint=self.part.path / STATE,
+                checkpoint=self.folder.path / STATE,
                 save_every_s=self.save_every_s,
-                on_epoch=watcher.epoch,
+                on_epoch=progress.epoch,
                 stopping=self.stopping,
             )

@@ -1,16 +1,16 @@
-"""A run folder: all that is needed to read a result, to check it, and to predict with it.
+"""Run folder: the files of one run, enough to read its results, to check them, and to predict with its models.
 
 run.json            configuration, streams with their keys and specs, label set, protocol, notes, versions
-splits.csv          label of every utterance of the cache, and its part in every fold
+splits.csv          label of every utterance of the cache, and its subset in every fold
 FOLD-seedS/         one folder for each model
-    weights.safetensors   of the best epoch
+    weights.safetensors   weights of the best epoch
     curves.csv            losses and dev scores of every epoch
-    predictions.csv       of the test part: truth, guess and the probability of every class
+    predictions.csv       test subset: truth, guess and the probability of every class
     scores.json           written last: test scores, epoch, counts, parameters, digests of the files above
-    cost.json             time, peak memory and device; the only file that no second run repeats
-    state.safetensors     while it is being trained, or where its loss was not finite
-results.json        what ``mmer-train --json`` prints
-confusion.csv, confusion.png   over all test parts and seeds, rows are the truth
+    cost.json             time, peak memory and device; the only file that differs in a repeated run
+    state.safetensors     checkpoint during training, or after a loss that was not finite
+results.json        the output of ``mmer-train --json``
+confusion.csv, confusion.png   confusion matrix over all test subsets and seeds, rows are the truth
 """
 
 import csv
@@ -34,42 +34,42 @@ RUN, SCORES, RESULTS, COST = "run.json", "scores.json", "results.json", "cost.js
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
 CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
-DECIDES = frozenset({"fusion", "seeds", "labels", "protocol", "folds"})  # what every description of a run holds
-SECTIONS = ("head", "training")  # of fields
-ELSEWHERE = "name another --out, or delete the folder"
+IDENTITY_KEYS = frozenset({"fusion", "seeds", "labels", "protocol", "folds"})  # in the identity of every run
+SECTIONS = ("head", "training")  # sections of fields in an identity
+ELSEWHERE = "choose another --out, or delete the folder"
 NO_DEFAULTS: Plain = {}
 
 
 class DamagedRun(MmerError):
-    """A file of a run folder is not there, or not what was written."""
+    """A file of a run folder is missing, or its content is not what was written."""
 
 
 class Folder:
     """A folder of JSON, CSV and binary files, each written to a temporary name and renamed.
 
     Args:
-        path: of the folder; made when something is written.
+        path: path of the folder, which is created when a file is written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def delete(self, name: str) -> None:
-        """Deletes a file, if it is there."""
+        """Deletes a file if it exists."""
         with writable(self.path):
             (self.path / name).unlink(missing_ok=True)
 
     def make(self) -> None:
-        """Makes the folder, if it is not there."""
+        """Creates the folder if it does not exist."""
         with writable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
 
     def read(self, name: str) -> Any:
-        """Reads one of the JSON files.
+        """Reads a JSON file.
 
         Raises:
-            Damaged: if it is not there, or not what was written.
-            MmerError: if it cannot be read.
+            DamagedRun: if the file is missing or is not JSON.
+            MmerError: if the file cannot be read.
         """
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
@@ -80,8 +80,8 @@ class Folder:
         """Reads a CSV file.
 
         Raises:
-            Damaged: if it is not there, or not what was written.
-            MmerError: if it cannot be read.
+            DamagedRun: if the file is missing or is not CSV.
+            MmerError: if the file cannot be read.
         """
         try:
             with (self.path / name).open(newline="", encoding="utf-8") as file:
@@ -90,11 +90,11 @@ class Folder:
             raise _unreadable(self.path / name, error) from error
 
     def digest(self, name: str) -> str:
-        """Gives the digest of a file.
+        """Computes the SHA-256 digest of a file, hexadecimal.
 
         Raises:
-            Damaged: if it is not there.
-            MmerError: if it cannot be read.
+            DamagedRun: if the file is missing.
+            MmerError: if the file cannot be read.
         """
         try:
             with (self.path / name).open("rb") as file:
@@ -103,12 +103,12 @@ class Folder:
             raise _unreadable(self.path / name, error) from error
 
     def write(self, name: str, value: object) -> None:
-        """Writes a JSON file by a rename."""
+        """Writes a JSON file to a temporary name and renames it."""
         with self.replacing(name) as path:
             path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def write_rows(self, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Writes a CSV file by a rename."""
+        """Writes a CSV file to a temporary name and renames it."""
         with self.replacing(name) as path, path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(header)
@@ -116,10 +116,10 @@ class Folder:
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
-        """Gives a temporary path that takes the place of a file once it is written."""
+        """Yields a temporary path that replaces a file after the block."""
         self.make()
-        with replacing(self.path / name) as fresh:
-            yield fresh
+        with replacing(self.path / name) as temporary:
+            yield temporary
 
 
 class ModelFolder(Folder):
@@ -129,62 +129,66 @@ class ModelFolder(Folder):
 
     @property
     def scored(self) -> bool:
-        """Whether the model was scored on its test part; the scores are written last."""
+        """True if the model was scored on its test subset; the scores are written last."""
         return (self.path / SCORES).exists()
 
 
 class RunFolder(Folder):
-    """The folder of one run, with a folder for each of its models in it."""
+    """The folder of one run, with a folder for each of its models."""
 
-    def begin(self, described: Plain, recorded: Plain, defaults: Plain = NO_DEFAULTS) -> None:
-        """Writes what the run is, or checks that the folder is of this very run.
+    def begin(self, identity: Plain, provenance: Plain, defaults: Plain = NO_DEFAULTS) -> None:
+        """Writes run.json, or checks that the folder holds the same run.
 
         Args:
-            identity: what decides the results.
-            recorded: what is kept beside it and may differ.
-            defaults: of fields by section, for a run that was begun before there was such a field.
+            identity: everything that decides the results.
+            provenance: other information to keep, which may differ when the run is resumed.
+            defaults: default values of fields by section, for a run of a version that did not have a field.
 
         Raises:
-            MmerError: if the folder holds another run, with what differs, or files of none, or cannot be written.
+            MmerError: if the folder holds a different run or files that do not belong to a run, or cannot be written.
         """
         if not (self.path / RUN).exists():
-            self._check_free(described)
-            self.write(RUN, {"format_version": FORMAT_VERSION, "decides": described, **recorded})
+            self._check_free(identity)
+            self.write(RUN, {"format_version": FORMAT_VERSION, "decides": identity, **provenance})
             return
         held = filled(self.identity, defaults)
-        if changed := _differences(held, json.loads(json.dumps(described))):
-            told = "; ".join(changed[:4])
-            raise MmerError(f"{self.path} holds another run ({told}); name another --out, or let it go by --replace")
+        if differences := _differences(held, json.loads(json.dumps(identity))):
+            raise MmerError(
+                f"{self.path} already holds a different run ({'; '.join(differences[:4])}); "
+                "choose another --out, or pass --replace to overwrite it"
+            )
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the results of the run in it.
+        """Everything that decides the results of the run in the folder.
 
         Raises:
-            MmerError: if it holds none that can be read.
+            DamagedRun: if run.json is missing or is not JSON.
+            MmerError: if run.json cannot be read, or was written by a newer version or another program.
         """
-        found = self.read(RUN)
-        found = found if isinstance(found, dict) else {}
-        version, described = found.get("format_version"), found.get("decides", {})
+        record = self.read(RUN)
+        record = record if isinstance(record, dict) else {}
+        version, identity = record.get("format_version"), record.get("decides", {})
         if isinstance(version, int) and version > FORMAT_VERSION:
-            raise MmerError(f"{self.path / RUN} is of a newer mmer; update, or {ELSEWHERE}")
-        if not isinstance(version, int) or not _is_description(described):
-            raise MmerError(f"{self.path / RUN} is not of mmer-train; name another --out")
-        return dict(described)
+            found = f"format {version}, this version reads up to {FORMAT_VERSION}"
+            raise MmerError(f"{self.path / RUN} was written by a newer mmer ({found}); upgrade mmer, or {ELSEWHERE}")
+        if not isinstance(version, int) or not _is_identity(identity):
+            raise MmerError(f"{self.path / RUN} was not written by mmer-train; choose another --out")
+        return dict(identity)
 
     def model(self, fold: str, seed: int) -> ModelFolder:
         """Returns the folder of one model."""
         return ModelFolder(self.path / f"{quote(fold, safe=' ')}-seed{seed}")
 
-    def models(self, described: Plain) -> list[ModelFolder]:
-        """Returns the folders of all models."""
-        return [self.model(fold, seed) for seed in described["seeds"] for fold in described["folds"]]
+    def models(self, identity: Plain) -> list[ModelFolder]:
+        """Returns the folders of all models of a run."""
+        return [self.model(fold, seed) for seed in identity["seeds"] for fold in identity["folds"]]
 
     def clear(self) -> None:
-        """Deletes the run in it, and nothing else.
+        """Deletes the run in the folder and no other file.
 
         Raises:
-            MmerError: if what is there cannot be read or deleted.
+            MmerError: if a file cannot be read or deleted.
         """
         if not (self.path / RUN).exists():
             return
@@ -192,15 +196,15 @@ class RunFolder(Folder):
             if model.path.exists():
                 with writable(model.path):
                     shutil.rmtree(model.path)
-        for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS, RUN):  # the run itself last, should this be killed
+        for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS, RUN):  # run.json last, in case the process is killed
             self.delete(name)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the right to train into the folder.
+        """Holds the lock of the folder.
 
         Raises:
-            MmerError: if another process does, or the folder cannot be written.
+            MmerError: if another process holds it, or the folder cannot be written.
         """
         self.make()
         lock = FileLock(self.path / ".lock", timeout=0)
@@ -208,49 +212,51 @@ class RunFolder(Folder):
             with writable(self.path):
                 lock.acquire()
         except Timeout:
-            raise MmerError(f"another process trains into {self.path}; wait for it or name another --out") from None
+            way_out = "wait until it ends, or choose another --out"
+            raise MmerError(f"another process is training into {self.path}; {way_out}") from None
         try:
             yield
         finally:
             lock.release()
 
-    def _check_free(self, described: Plain) -> None:
-        """Refuses files that a run would take the place of."""
-        mine = [self.path / name for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS)]
-        mine += [model.path / name for model in self.models(described) for name in ModelFolder.FILES]
-        if found := next((path for path in mine if path.exists()), None):
-            raise MmerError(f"{found} is in the way, and {self.path} holds no run; name another --out")
+    def _check_free(self, identity: Plain) -> None:
+        """Raises an error if the folder has files that a run would overwrite."""
+        written = [self.path / name for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS)]
+        written += [model.path / name for model in self.models(identity) for name in ModelFolder.FILES]
+        if found := next((path for path in written if path.exists()), None):
+            raise MmerError(f"{found} already exists, but {self.path} has no {RUN}; choose another --out")
 
 
-def _is_description(found: object) -> bool:
-    """Tells whether something describes a run."""
-    if not isinstance(found, dict) or not found.keys() >= DECIDES:
+def _is_identity(value: object) -> bool:
+    """Checks whether a value of run.json is the identity of a run."""
+    if not isinstance(value, dict) or not value.keys() >= IDENTITY_KEYS:
         return False
-    return all(isinstance(found.get(section, {}), dict) for section in SECTIONS)
+    return all(isinstance(value.get(section, {}), dict) for section in SECTIONS)
 
 
 def _unreadable(path: Path, error: Exception) -> MmerError:
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-        return MmerError(f"{path} cannot be read ({error.strerror}); run it again once it can")
+        return MmerError(f"{path} cannot be read ({error.strerror}); make it readable and repeat the command")
     why = error.strerror if isinstance(error, OSError) else error
-    way_out = ELSEWHERE if path.name == RUN else "the command of its run trains anew what is missing"
+    way_out = ELSEWHERE if path.name == RUN else "repeat the command of the run to train what is missing"
     return DamagedRun(f"{path} cannot be read ({why}); {way_out}")
 
 
-def _differences(held: Plain, asked: Plain, prefix: str = "") -> list[str]:
-    told = []
-    for name in {**asked, **held}:  # in the order that a run is described in
-        mine, theirs = held.get(name), asked.get(name)
-        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            told += _differences(mine, theirs, f"{prefix}{name}.")
-        elif mine != theirs:
-            told.append(_difference(prefix, name, mine, theirs))
-    return told
+def _differences(held: Plain, requested: Plain, prefix: str = "") -> list[str]:
+    """Returns a text for each difference of two identities."""
+    differences = []
+    for name in {**requested, **held}:  # in the order of an identity
+        current, expected = held.get(name), requested.get(name)
+        if isinstance(current, Mapping) and isinstance(expected, Mapping):
+            differences += _differences(current, expected, f"{prefix}{name}.")
+        elif current != expected:
+            differences.append(_difference(prefix, name, current, expected))
+    return differences
 
 
-def _difference(prefix: str, name: str, mine: object, theirs: object) -> str:
-    """Says what differs; of what is told by its digest alone, only that it does."""
+def _difference(prefix: str, name: str, held: object, requested: object) -> str:
     if prefix == "folds.":
         return f"fold {name} has other utterances or labels"
-    by_digest = {"features": "the features are others", "source": "the source file of the head has changed"}
-    return by_digest.get(prefix + name, f"{prefix}{name} {mine} -> {theirs}")
+    # an identity has only digests of these
+    by_digest = {"features": "the features have changed", "source": "the source file of the head has changed"}
+    return by_digest.get(prefix + name, f"{prefix}{name}: {held} there, {requested} requested")

@@ -1,7 +1,8 @@
-"""The baseline ``score`` over two finished runs: the sum of their logits, as in LE-MER, section 3.4 (Interspeech 2023).
+"""Late fusion, the baseline ``score``: the sum of the logits of finished runs.
 
-A run keeps probabilities. Their logarithms are its logits but for a constant per utterance, which no softmax of a sum
-sees. Where a run has several seeds, its logits are averaged over them.
+Source: LE-MER (Wang et al., Interspeech 2023, arXiv:2309.02106), section 3.4. A run stores probabilities. Their
+logarithms differ from the logits by a constant per utterance, which does not change the softmax of a sum. The logits of
+a run with several seeds are averaged over the seeds.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,143 +13,155 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
-from fusion.evaluation.metrics import compute_scores as score_guesses
+from fusion.evaluation.metrics import compute_scores
 from fusion.fingerprint import Plain, digest_of
 from fusion.run.artifacts import Row, read_predictions, read_probabilities, read_scores, with_digests, write_predictions
 from fusion.run.folder import PREDICTIONS, RUN, SCORES, ModelFolder, RunFolder
-from fusion.run.results import check_held, collect
+from fusion.run.results import check_utterances, collect_results
 
 SCORE_FUSION = "score"
-LEAST = float(np.finfo(np.float32).tiny)  # a probability that float32 rounds to 0
+MIN_PROBABILITY = float(np.finfo(np.float32).tiny)  # replaces probabilities that float32 rounds to 0
 
 Logits = dict[str, npt.NDArray[np.float64]]
 
 
 def fuse_scores(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, replace: bool = False) -> dict[str, Any]:
-    """Adds the logits of finished runs up, and leaves a run folder of the same form.
+    """Writes the late fusion of finished runs as a run folder and returns its results.
 
     Args:
-        runs: two or more, with the same classes, folds and test utterances.
-        cache: that they were trained on.
-        out: where the sum goes; one that is there already is written again.
-        replace: take the place of another run in `out`.
+        runs: two or more runs with the same classes, folds and test utterances.
+        cache: cache that they were trained on.
+        out: folder of the fusion; the same fusion is written again.
+        replace: delete another run in `out` first.
 
     Returns:
-        What ``mmer-train --json`` prints; the epoch of a sum is 0, and its training and dev utterances are those of the
-        run with the fewest.
+        The output of ``mmer-train --json``. The epoch of a fusion is 0, and its numbers of training and development
+        utterances are the smallest of the runs.
 
     Raises:
-        MmerError: if a run is not finished, or two do not belong together.
+        MmerError: if a run is not finished, or two runs do not match.
     """
     if out.path.resolve() in {run.path.resolve() for run in runs}:
-        raise MmerError(f"{out.path} is one of the runs to add up; name another --out")
-    told = [run.identity for run in runs]
-    for run, described in zip(runs[1:], told[1:], strict=True):
-        _check_alike(runs[0], told[0], run, described)
-    summed = _described(told)
-    scored, recorded = {fold: _fold(runs, told, fold) for fold in summed["folds"]}, _recorded(runs, cache)
-    check_held((row["id"] for _, rows, _ in scored.values() for row in rows), cache)
+        raise MmerError(f"{out.path} is one of the runs to fuse; choose another --out")
+    identities = [run.identity for run in runs]
+    for run, identity in zip(runs[1:], identities[1:], strict=True):
+        _check_matching(runs[0], identities[0], run, identity)
+    fused, provenance = _fused_identity(identities), _provenance(runs, cache)
+    by_fold = {fold: _fuse_fold(runs, identities, fold) for fold in fused["folds"]}
+    check_utterances((row["id"] for _, rows, _ in by_fold.values() for row in rows), cache)
     with out.locked():
         if replace:
             out.clear()
-        out.begin(summed, recorded)
-        for fold, (scores, rows, probabilities) in scored.items():
-            part = out.model(fold, 0)
+        out.begin(fused, provenance)
+        for fold, (scores, rows, probabilities) in by_fold.items():
+            model = out.model(fold, 0)
             labels = [row["label"] for row in rows]
-            write_predictions(part, [row["id"] for row in rows], labels, probabilities, list(summed["labels"]))
-            part.write(SCORES, with_digests(part, scores, (PREDICTIONS,)))
-        return collect(out, cache, summed, notes=recorded["notes"])
+            write_predictions(model, [row["id"] for row in rows], labels, probabilities, list(fused["labels"]))
+            model.write(SCORES, with_digests(model, scores, (PREDICTIONS,)))
+        return collect_results(out, cache, fused, notes=provenance["notes"])
 
 
-def _described(told: Sequence[Plain]) -> dict[str, Any]:
-    first = told[0]
+def _fused_identity(identities: Sequence[Plain]) -> dict[str, Any]:
+    first = identities[0]
     return {
         "fusion": SCORE_FUSION,
         "seeds": [0],
         "labels": first["labels"],
         "protocol": first["protocol"],
         "folds": first["folds"],
-        "runs": [f"{one['fusion']} {digest_of(one)}" for one in told],
+        "runs": [f"{identity['fusion']} {digest_of(identity)}" for identity in identities],
     }
 
 
-def _recorded(runs: Sequence[RunFolder], cache: AnyCache) -> dict[str, Any]:
+def _provenance(runs: Sequence[RunFolder], cache: AnyCache) -> dict[str, Any]:
     notes = dict.fromkeys(note for run in runs for note in run.read(RUN).get("notes", []))
-    added = f"the sum of the logits of {' and '.join(str(run.path) for run in runs)}"
+    summed = f"the sum of the logits of {' and '.join(str(run.path) for run in runs)}"
     paths = [str(run.path.absolute()) for run in runs]
-    return {"cache": str(cache.path.absolute()), "runs": paths, "notes": [added, *notes]}
+    return {"cache": str(cache.path.absolute()), "runs": paths, "notes": [summed, *notes]}
 
 
-def _check_alike(first: RunFolder, mine: Plain, other: RunFolder, theirs: Plain) -> None:
-    """Refuses runs of other classes, another protocol or other folds."""
+def _check_matching(first: RunFolder, expected: Plain, other: RunFolder, found: Plain) -> None:
+    """Checks that two runs have the same classes, protocol and folds."""
     for what in ("labels", "protocol"):
-        if mine[what] != theirs[what] or list(mine[what]) != list(theirs[what]):
+        if expected[what] != found[what] or list(expected[what]) != list(found[what]):
             raise MmerError(
-                f"{first.path} and {other.path} have other {what} ({_some(mine[what])}; {_some(theirs[what])}); "
-                "only runs that agree in labels, protocol and test utterances can be added up"
+                f"{first.path} and {other.path} have different {what} ({_text(expected[what])}; {_text(found[what])}); "
+                "only runs with the same labels, protocol and test utterances can be fused"
             )
-    if list(mine["folds"]) != list(theirs["folds"]):
+    if list(expected["folds"]) != list(found["folds"]):
         raise MmerError(
-            f"{first.path} and {other.path} have other folds ({_some(mine['folds'])}; {_some(theirs['folds'])}); "
-            "train both with the same cache and --protocol"
+            f"{first.path} and {other.path} have different folds "
+            f"({_text(expected['folds'])}; {_text(found['folds'])}); train both with the same cache and --protocol"
         )
 
 
-def _fold(
-    runs: Sequence[RunFolder], told: Sequence[Plain], fold: str
+def _text(value: str | Iterable[str]) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
+
+
+def _fuse_fold(
+    runs: Sequence[RunFolder], identities: Sequence[Plain], fold: str
 ) -> tuple[dict[str, Any], list[Row], npt.NDArray[np.float64]]:
-    """Gives the scores of a fold, the rows of its test utterances in the first run, and their new probabilities."""
-    names = list(told[0]["labels"])
-    parts = [[run.model(fold, seed) for seed in one["seeds"]] for run, one in zip(runs, told, strict=True)]
-    rows = read_predictions(parts[0][0], names)
+    """Computes the fusion of one fold.
+
+    Returns:
+        The scores, the rows of the test utterances in predictions.csv of the first run, and the fused probabilities,
+        float64 ``(n, classes)``.
+    """
+    names = list(identities[0]["labels"])
+    by_run = [
+        [run.model(fold, seed) for seed in identity["seeds"]] for run, identity in zip(runs, identities, strict=True)
+    ]
+    rows = read_predictions(by_run[0][0], names)
     truth = {row["id"]: row["label"] for row in rows}
-    for run, own in zip(runs, parts, strict=True):
-        for part in own:
-            theirs = {row["id"]: row["label"] for row in read_predictions(part, names)}
-            _check_truth(fold, truth, theirs, runs[0], run)
-    logits = [_mean([_logits(part, names) for part in own]) for own in parts]
-    probabilities = _softmax(np.stack([sum(one[name] for one in logits) for name in truth]))
+    for run, models in zip(runs, by_run, strict=True):
+        for model in models:
+            found = {row["id"]: row["label"] for row in read_predictions(model, names)}
+            _check_truth(fold, truth, found, runs[0], run)
+    logits = [_mean_logits(models, names) for models in by_run]
+    probabilities = _softmax(np.stack([sum(of_run[name] for of_run in logits) for name in truth]))
     classes = np.array([names.index(label) for label in truth.values()])
-    counted = [read_scores(part) for own in parts for part in own]
+    records = [read_scores(model) for models in by_run for model in models]
     scores = {
         "fold": fold,
         "seed": 0,
         "epoch": 0,
-        **{part: min(one[part] for one in counted) for part in ("train", "dev", "test")},
-        **score_guesses(classes, probabilities.argmax(axis=1), len(names)).as_dict(),
-        "test_of": max(one["test_of"] for one in counted),
-        "over_limits": sorted({name for one in counted for name in one["over_limits"]}),
-        "parameters": sum(read_scores(own[0])["parameters"] for own in parts),
+        **{subset: min(record[subset] for record in records) for subset in ("train", "dev", "test")},
+        **compute_scores(classes, probabilities.argmax(axis=1), len(names)).as_dict(),
+        "test_of": max(record["test_of"] for record in records),
+        "over_limits": sorted({name for record in records for name in record["over_limits"]}),
+        "parameters": sum(read_scores(models[0])["parameters"] for models in by_run),
         "notes": [],
     }
     return scores, rows, probabilities
 
 
-def _check_truth(fold: str, mine: Plain, theirs: Plain, first: RunFolder, other: RunFolder) -> None:
-    alone = sorted(mine.keys() ^ theirs.keys())
-    if alone:
+def _check_truth(fold: str, expected: Plain, found: Plain, first: RunFolder, other: RunFolder) -> None:
+    """Checks that two runs have the same test utterances and labels in a fold."""
+    unshared = sorted(expected.keys() ^ found.keys())
+    if unshared:
         raise MmerError(
-            f"fold {fold}: {len(alone)} test utterances are in one of {first.path} and {other.path} only "
-            f"(first: {alone[0]}); train both with the same cache, --protocol and --data-seed"
+            f"fold {fold}: {len(unshared)} test utterances are in only one of {first.path} and {other.path} "
+            f"(first: {unshared[0]}); train both with the same cache, --protocol and --data-seed"
         )
-    changed = [name for name in mine if mine[name] != theirs[name]]
+    changed = [name for name in expected if expected[name] != found[name]]
     if changed:
-        raise MmerError(f"{first.path} and {other.path} disagree on the label of {changed[0]}; train both again")
+        labels = f"{expected[changed[0]]}; {found[changed[0]]}"
+        raise MmerError(
+            f"{first.path} and {other.path} have different labels of {changed[0]} ({labels}); train both again"
+        )
 
 
-def _logits(part: ModelFolder, names: Sequence[str]) -> Logits:
-    return {name: np.log(np.maximum(row, LEAST)) for name, row in read_probabilities(part, names).items()}
-
-
-def _mean(logits: Sequence[Logits]) -> Logits:
-    return {name: np.mean([one[name] for one in logits], axis=0) for name in logits[0]}
+def _mean_logits(models: Sequence[ModelFolder], names: Sequence[str]) -> Logits:
+    """Returns the logits of each test utterance, averaged over the seeds of a run."""
+    by_seed = [
+        {name: np.log(np.maximum(row, MIN_PROBABILITY)) for name, row in read_probabilities(model, names).items()}
+        for model in models
+    ]
+    return {name: np.mean([logits[name] for logits in by_seed], axis=0) for name in by_seed[0]}
 
 
 def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     softmax: npt.NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
     return softmax
-
-
-def _some(names: str | Iterable[str]) -> str:
-    return names if isinstance(names, str) else ", ".join(names)

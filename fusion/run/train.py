@@ -1,4 +1,4 @@
-"""Training as one call: cross-validates a head into a run folder, and adds up finished runs."""
+"""Training as one call: cross-validates a head into a run folder, or fuses the scores of finished runs."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,22 @@ from fusion.recipes.catalog import recipe
 from fusion.recipes.comparison import compare_with_published
 from fusion.run.cross_validation import TrainingProgress, cross_validate
 from fusion.run.folder import RunFolder
-from fusion.run.results import collect, cost_of, fold_notes, latex_row, recall_line, score_header, score_table
+from fusion.run.results import (
+    collect_results,
+    fold_notes,
+    latex_row,
+    recall_line,
+    score_header,
+    score_table,
+    total_cost,
+)
 from fusion.run.score_fusion import fuse_scores
-from fusion.run.tensorboard import Board
+from fusion.run.tensorboard import TensorBoardProgress
 from fusion.training.checkpoint import EpochScores
 from fusion.training.interrupt import StopRequested, never_stop
 
-RUNS = Path("runs")  # folder of all runs without a folder of their own
-PATTERN = re.compile(r"[-_.]*[*?\[\]]+[-_.]*")  # signs of a file pattern, with the separators around them
+RUNS = Path("runs")  # folder of all runs without an explicit folder
+PATTERN = re.compile(r"[-_.]*[*?\[\]]+[-_.]*")  # wildcards of a file pattern, with the separators around them
 CPU = torch.device("cpu")
 
 
@@ -38,9 +46,10 @@ class TrainedRun:
     Attributes:
         folder: the run folder.
         results: scores of every model and over all of them, as in ``results.json``.
-        comparison: lines that compare the scores with those that the recipe's paper published; empty without a recipe.
-        seconds: time of training all models, 0 where it is not known.
-        peak_bytes: largest memory of one training, 0 where it is not known.
+        comparison: lines that compare the scores with the scores published by the recipe's paper; empty without a
+            recipe.
+        seconds: training time of all models in seconds, 0 if unknown.
+        peak_bytes: greatest peak memory of a training in bytes, 0 if unknown.
     """
 
     folder: Path
@@ -51,7 +60,7 @@ class TrainedRun:
 
     @property
     def mean(self) -> Mapping[str, float]:
-        """Scores by metric (``wa``, ``ua``, ``wf1``, ...): the mean over folds, then over seeds."""
+        """Scores by metric (``wa``, ``ua``, ``wf1``, ...), the mean over folds, then over seeds."""
         mean: Mapping[str, float] = self.results["mean"]
         return mean
 
@@ -68,12 +77,12 @@ class TrainedRun:
 
     @property
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
-        """Header and rows: each model, then mean, deviation, pooled scores and their interval."""
+        """Header and rows: each model, then mean, standard deviation, pooled scores and their interval."""
         return score_header(self.results), score_table(self.results)
 
     @property
     def notes(self) -> list[str]:
-        """Lines to read with the scores: recalls, protocol, comparison, left-out and long utterances."""
+        """Lines that accompany the scores: recalls, protocol, comparison, excluded and long utterances."""
         return [recall_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
 
     @property
@@ -83,7 +92,7 @@ class TrainedRun:
 
 
 class SilentProgress:
-    """Progress of a run that nothing displays."""
+    """Progress callbacks that do nothing."""
 
     def note(self, note: str) -> None:
         """Does nothing."""
@@ -111,19 +120,22 @@ def train_run(
     tensorboard: bool = False,
     stopping: StopRequested = never_stop,
 ) -> TrainedRun:
-    """Trains and scores a head on every fold; a run that was interrupted is resumed, a finished one read again.
+    """Trains and scores a head on every fold.
+
+    An interrupted run is resumed. The results of a finished run are read again.
 
     Args:
         experiment: head, training, data and seeds.
-        cache: an open cache.
-        out: run folder; by default one below ``runs/`` that is named after the cache, the head and the settings.
-        named_after: path or pattern that the default folder is named after, the path of the cache by default.
-        device: where the head is trained.
-        progress: notified of notes, models and epochs.
-        resident_share: share of the device's memory that features may take, in [0, 1]; the rest is read as needed.
+        cache: open cache.
+        out: run folder; by default a folder below ``runs/`` named after the cache, the head and the settings.
+        named_after: path or pattern that names the default folder, the path of the cache by default.
+        device: device that trains the head.
+        progress: receives notes, models and epochs.
+        resident_share: share of the device's memory for features that are held there, in [0, 1]; features that do not
+            fit are read as needed.
         replace: delete another run in the folder first.
         tensorboard: also write the curves for TensorBoard into the run folder.
-        stopping: called after every batch; when it returns True, the state is written and the training stops.
+        stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
 
     Raises:
         KeyboardInterrupt: if `stopping` returned True.
@@ -133,14 +145,14 @@ def train_run(
     plan = plan_run(experiment, cache)
     folder = RunFolder(out or _default_run(plan, named_after or cache.path))
     progress = progress or SilentProgress()
-    progress = Board(progress, folder) if tensorboard else progress
+    progress = TensorBoardProgress(progress, folder) if tensorboard else progress
     with folder.locked():
         if replace:
             folder.clear()
-        cross_validate(plan, folder, device=device, watcher=progress, resident_share=resident_share, stopping=stopping)
+        cross_validate(plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping)
         notes = [*plan.notes, plan.scoring_note]
-        results = collect(folder, cache, plan.identity, notes=notes, published=_published(plan))
-    seconds, peak_bytes = cost_of(folder, plan.identity)
+        results = collect_results(folder, cache, plan.identity, notes=notes, published=_published(plan))
+    seconds, peak_bytes = total_cost(folder, plan.identity)
     return TrainedRun(
         folder=folder.path,
         results=results,
@@ -151,22 +163,22 @@ def train_run(
 
 
 def fuse_runs(runs: Sequence[Path], cache: AnyCache, *, out: Path | None = None, replace: bool = False) -> TrainedRun:
-    """Adds up the logits of finished runs (late fusion) into a run folder of the same form.
+    """Computes the late fusion (sum of logits) of finished runs as a new run folder.
 
     Args:
         runs: two or more run folders with the same classes, folds and test utterances.
-        cache: the open cache that they were trained on.
-        out: run folder of the sum; by default one below ``runs/`` that is named after the runs.
+        cache: open cache that they were trained on.
+        out: run folder of the fusion; by default a folder below ``runs/`` named after the runs.
         replace: delete another run in the folder first.
 
     Raises:
-        MmerError: if there are fewer than two runs, a run is not finished, or two do not belong together.
+        MmerError: if there are fewer than two runs, a run is not finished, or two runs do not match.
     """
     if len(runs) < 2:
-        raise MmerError("--run takes finished runs, two or more, and goes with --fusion score")
+        raise MmerError(f"late fusion needs two or more finished runs, got {len(runs)}; pass each with --run")
     folder = RunFolder(out or RUNS / f"score-{'-'.join(run.name for run in runs)}")
     results = fuse_scores([RunFolder(run) for run in runs], cache, folder, replace=replace)
-    seconds, peak_bytes = cost_of(folder, folder.identity)
+    seconds, peak_bytes = total_cost(folder, folder.identity)
     return TrainedRun(folder=folder.path, results=results, seconds=seconds, peak_bytes=peak_bytes)
 
 
@@ -174,8 +186,8 @@ def default_folder(cache: Path, ending: str) -> Path:
     """Returns the folder below ``runs/`` for results on a cache.
 
     Args:
-        cache: its path, or the pattern of its files.
-        ending: of the folder's name.
+        cache: path of the cache, or pattern of its files.
+        ending: last part of the name of the folder.
 
     Example:
         >>> default_folder(Path("cache/voices-*.h5"), "audio").as_posix()
@@ -186,11 +198,11 @@ def default_folder(cache: Path, ending: str) -> Path:
 
 
 def comparison_lines(plan: RunPlan, results: Plain) -> list[str]:
-    """Compares the scores of a run with those that its recipe's paper published; empty without a recipe.
+    """Compares the scores of a run with those published by the recipe's paper; empty without a recipe.
 
     Args:
-        plan: of the run.
-        results: with ``mean`` and ``protocol``, as in ``results.json``.
+        plan: plan of the run.
+        results: results with ``mean`` and ``protocol``, as in ``results.json``.
     """
     experiment = plan.experiment
     if not experiment.recipe:

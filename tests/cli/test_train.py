@@ -71,7 +71,9 @@ def test_replace_trains_another_run_into_the_same_folder(trainable: Path, here: 
     (here / "out" / "notes.txt").write_text("mine")
     done(train_by_command(trainable, "--fusion", "audio", "--out", "out"))
     other = ["--fusion", "text", "--out", "out"]
-    assert "out holds another run (fusion audio -> text" in stopped(train_by_command(trainable, *other))
+    assert "out already holds a different run (fusion: audio there, text requested" in stopped(
+        train_by_command(trainable, *other)
+    )
     told = json.loads(done(train_by_command(trainable, *other, "--replace", "--json")))
     assert (told["fusion"], told["run"]) == ("text", "out")
     assert (here / "out" / "notes.txt").read_text() == "mine"
@@ -156,7 +158,7 @@ def test_utterances_left_out_and_too_long_ones_are_told(tmp_path: Path, here: Pa
     told = done(train_by_command(cache, *options))
     assert " 23 of 24 " in told
     assert "fold 1: 1 of 24 test utterances are left out, they have no features (u05: no voice, it is silent)" in told
-    assert " test utterances are longer than the head takes in full: u" in told
+    assert " test utterances are longer than the head can read in full: u" in told
     assert " more\n" in told
 
 

@@ -37,7 +37,10 @@ def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> Non
         ([*AUDIO, "--set", "lr=1", "--lr", "0.1"], "lr is given twice; give it once"),
         ([*AUDIO, "--set", "seed=1"], "seed cannot be set as a field; use --seed"),
         ([*AUDIO, "--modality-dropout", "2"], "modality_dropout must lie in [0, 1), got 2.0"),
-        ([*AUDIO, "--modality-dropout", "0.2"], "modality_dropout takes one of two modalities, there is audio alone"),
+        (
+            [*AUDIO, "--modality-dropout", "0.2"],
+            "modality_dropout (0.2) needs two modalities, got audio only",
+        ),
         (
             [*AUDIO, "--seed", "1", "--seed", "1"],
             "seeds must be numbers from 0 to 4294967295 that differ from each other, got 1, 1",
@@ -141,14 +144,14 @@ def test_a_loss_that_is_not_finite_is_one_line_with_batch_and_epoch(
 def test_a_folder_that_another_process_trains_into_is_one_line(trainable: Path, tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run").locked():
         told = stopped(train_by_command(trainable, *AUDIO, "--out", "run"))
-    assert told == "Error: another process trains into run; wait for it or name another --out"
+    assert told == "Error: another process is training into run; wait until it ends, or choose another --out"
 
 
 def test_replace_never_deletes_a_folder_that_is_no_run(trainable: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "run.json").write_text('{"of": "another tool"}')
     told = stopped(train_by_command(trainable, *AUDIO, "--out", "thesis", "--replace"))
-    assert "thesis/run.json is not of mmer-train; name another --out" in told
+    assert "thesis/run.json was not written by mmer-train; choose another --out" in told
     assert (tmp_path / "thesis" / "run.json").read_text() == '{"of": "another tool"}'
 
 

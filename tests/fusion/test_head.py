@@ -24,7 +24,7 @@ def test_a_modality_that_is_switched_off_is_not_read() -> None:
         ("modalities", "sound", "modalities must be one of both, audio, text, got 'sound'"),
         ("dropout", 1.0, r"dropout must lie in \[0, 1\), got 1.0"),
         ("modality_dropout", -0.1, r"modality_dropout must lie in \[0, 1\), got -0.1"),
-        ("dim", -1, "dim must be a width, or 0 for that of the stream, got -1"),
+        ("dim", -1, "dim must be a width, or 0 for the width of the stream, got -1"),
     ],
 )
 def test_impossible_fields_are_refused(field: str, value: object, told: str) -> None:
@@ -34,7 +34,7 @@ def test_impossible_fields_are_refused(field: str, value: object, told: str) -> 
 
 @pytest.mark.parametrize("modality", ["audio", "text"])
 def test_the_only_modality_cannot_be_dropped(modality: str) -> None:
-    with pytest.raises(ValueError, match=f"one of two modalities, there is {modality} alone; set it to 0"):
+    with pytest.raises(ValueError, match=f"needs two modalities, got {modality} only; set it to 0"):
         HeadConfig(modalities=modality, modality_dropout=0.1)
 
 

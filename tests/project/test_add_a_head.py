@@ -57,7 +57,7 @@ def test_a_run_goes_on_with_the_same_file_and_is_another_with_an_edited_one(trai
     with in_folder(tmp_path, my_head=EDITED):
         refused = train_by_command(trainable, *command)
     assert refused.exit_code == 1
-    assert "out holds another run (the source file of the head has changed)" in refused.stderr
+    assert "out already holds a different run (the source file of the head has changed)" in refused.stderr
 
 
 def test_runs_of_own_heads_are_added_up_without_their_code(trainable: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from fusion.experiment.fields import configure
 from fusion.experiment.plan import RunPlan, plan_run
 from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import RunFolder
-from fusion.run.results import collect
+from fusion.run.results import collect_results
 from fusion.training.checkpoint import EpochScores
 from tests.support.heads import CLASSES, TEXT_LAYER, Sample, head_inputs, samples
 
@@ -143,8 +143,8 @@ def plan(cache: Path, fusion: str, values: Mapping[str, object] | None = None, *
 def finish(planned: RunPlan, folder: Path, told: Told | None = None) -> dict[str, Any]:
     """Trains what is planned, and gathers the results."""
     run = RunFolder(folder)
-    cross_validate(planned, run, device=CPU, watcher=told or Told())
-    return collect(run, planned.cache, planned.identity)
+    cross_validate(planned, run, device=CPU, progress=told or Told())
+    return collect_results(run, planned.cache, planned.identity)
 
 
 def train_by_command(cache: Path, *options: str) -> Result:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.joined import open_cache
-from fusion.data.packing import PackBuffer, RowTensors, gather_of, hold_rows, slices_of
+from fusion.data.packing import PackBuffer, RowTensors, copy_slices, gather_rows, hold_rows
 from tests.support.toys import commit, create, plan_for, utterances_named
 
 
@@ -21,8 +21,8 @@ def test_a_gather_gives_what_slices_give(lengths: list[int], scaled: bool) -> No
     order = np.random.default_rng(total).permutation(len(counts))
     starts = (np.cumsum(counts) - counts)[order]
     sliced, mask = rows.padded(starts, counts[order])
-    assert torch.equal(gather_of(rows, starts, mask), sliced)
-    assert torch.equal(slices_of(rows, starts, counts[order], mask.shape[1]), sliced)
+    assert torch.equal(gather_rows(rows, starts, mask), sliced)
+    assert torch.equal(copy_slices(rows, starts, counts[order], mask.shape[1]), sliced)
     assert mask.sum(dim=1).tolist() == counts[order].tolist()
 
 

@@ -10,7 +10,8 @@ from cache.errors import MmerError
 from fusion.evaluation.metrics import METRICS, compute_scores, confusion, score_confusions
 
 Integers = npt.NDArray[np.int64]
-GOLDEN = np.array([[9, 1], [3, 1]])  # systems.md 1.4: asymmetric, so that an exchange of any two shows
+# asymmetric, so that an exchange of any two scores shows (docs/decisions.md#scores)
+GOLDEN = np.array([[9, 1], [3, 1]])
 
 
 def predictions_of(matrix: Integers) -> tuple[Integers, Integers]:

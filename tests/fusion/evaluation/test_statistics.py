@@ -113,7 +113,8 @@ def test_a_single_cluster_has_no_interval() -> None:
     assert bootstrap_interval(run) == nothing
     found = compare(run, replace(run, guess=run.truth))
     assert found.interval == nothing
-    assert found.p == {"wa": 1, "ua": 1, "wf1": 1}  # exchanging everything gives the same absolute difference
+    # exchanging everything gives the same absolute difference
+    assert found.p == {"wa": 1, "ua": 1, "wf1": 1, "mf1": 1}
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -121,7 +122,7 @@ def test_predictions_without_any_spread_have_an_interval_of_no_width(right: bool
     run = predicted(clusters=2)
     same = replace(run, guess=run.truth if right else (run.truth + 1) % 4)
     expected = float(right)
-    assert bootstrap_interval(same) == dict.fromkeys(("wa", "ua", "wf1"), (expected, expected))
+    assert bootstrap_interval(same) == dict.fromkeys(("wa", "ua", "wf1", "mf1"), (expected, expected))
 
 
 def test_a_resample_without_a_class_has_the_ua_of_the_classes_it_contains() -> None:
@@ -201,9 +202,9 @@ def test_a_run_of_three_seeds_compares_with_a_run_of_one() -> None:
 
 def test_runs_on_other_utterances_or_labels_are_not_compared() -> None:
     run = predicted()
-    with pytest.raises(MmerError, match=r"different utterances: 2 are in one of them only \(first: u0\)"):
+    with pytest.raises(MmerError, match=r"different utterances: 2 are in only one of them \(first: u0\)"):
         compare(run, chosen(run, np.arange(2, len(run.ids))))
-    with pytest.raises(MmerError, match="disagree on the truth"):
+    with pytest.raises(MmerError, match="have different labels or speakers"):
         compare(run, replace(run, truth=(run.truth + 1) % 4))
 
 

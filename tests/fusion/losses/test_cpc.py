@@ -22,7 +22,7 @@ def loss_of(encoded: Tensor, mask: Tensor, predicted: Tensor, *, seed: int = 0, 
     steps, anchors = predicted.shape[2], predicted.shape[1]
     places, drawn = draw_anchors(mask.sum(dim=1), numbers(len(mask), mask.shape[1], seed), steps=steps, anchors=anchors)
     uniform = numbers(len(mask), negatives, seed + 1)
-    return cpc_loss(predicted, encoded, mask, places=places, drawn=drawn, uniform=uniform)
+    return cpc_loss(predicted, encoded, mask, positions=places, drawn=drawn, uniform=uniform)
 
 
 def example(lengths: list[int], *, steps: int = 2, anchors: int = 3) -> tuple[Tensor, Tensor, Tensor]:

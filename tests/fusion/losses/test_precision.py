@@ -23,7 +23,9 @@ LOSSES: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "icl": (lambda x: supervised_contrastive_loss(x, LABELS, temperature=0.07), (32, 64)),
     "ecl": (lambda x: n_pair_loss(x, x.roll(4, 0), x, LABELS[:, None] != LABELS, tau=1.0), (32, 8)),
     "cpc": (
-        lambda x: cpc_loss(x[:, :3, None].expand(-1, -1, 2, -1), x, MASK, places=PLACES, drawn=DRAWN, uniform=UNIFORM),
+        lambda x: cpc_loss(
+            x[:, :3, None].expand(-1, -1, 2, -1), x, MASK, positions=PLACES, drawn=DRAWN, uniform=UNIFORM
+        ),
         (20, 20, 8),
     ),
     "ctc": (lambda x: ctc_loss(x, MASK, SYMBOLS, torch.ones_like(SYMBOLS, dtype=torch.bool)), (20, 20, 8)),

@@ -89,5 +89,5 @@ def test_every_dropout_of_a_head_gets_a_site_of_its_own() -> None:
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_a_rate_is_a_share(rate: float) -> None:
-    with pytest.raises(ValueError, match="a dropout rate lies in"):
+    with pytest.raises(ValueError, match="dropout rate must lie in"):
         Dropout(rate)

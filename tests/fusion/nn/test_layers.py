@@ -40,7 +40,8 @@ def test_pooling_of_another_kind_is_refused() -> None:
 def test_an_adapter_is_the_identity_at_step_0_and_as_large_as_specified() -> None:
     adapter, x = Adapter(768, 0.1).eval(), torch.randn(2, 3, 768)
     assert torch.equal(adapter(x), x)
-    assert sum(one.numel() for one in adapter.parameters()) == 2 * 590_592 + 1_536  # systems.md 2.8, two of them
+    # half of the two adapters of docs/decisions.md#parameter-counts
+    assert sum(parameter.numel() for parameter in adapter.parameters()) == 2 * 590_592 + 1_536
     nn.init.normal_(adapter.outer.weight)
     assert not torch.equal(adapter(x), x)
 

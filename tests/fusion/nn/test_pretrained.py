@@ -94,7 +94,9 @@ def test_too_few_layers_are_an_error_that_names_the_command(last: bool, asked: i
 
 def test_the_last_layers_are_refused_where_the_first_are_all_that_there_are() -> None:
     weights = layer_weights(8, [0, 1], heads=2, norm_first=True)
-    with pytest.raises(MmerError, match=r"^the cache holds the first 2 ViT layers alone, not the last; run `mmer-"):
+    with pytest.raises(
+        MmerError, match=r"^the last 2 ViT layers are needed, the cache holds only the first 2; run `mmer-"
+    ):
         chosen_layers(weights, "ViT", first=0, count=2, last=True)
 
 

@@ -143,7 +143,7 @@ HUGE = 10**12
         (_damage, r"weights.safetensors is not the file that was written; delete .*2-seed0 and repeat the command of"),
         (_cut, r"cannot read .*weights.safetensors \(.*\); delete .*2-seed0 and repeat the command of the run$"),
         (_pickle, r"cannot read .*weights.safetensors \(.*\); delete .*2-seed0 and repeat the command of the run$"),
-        (_unscore, r"scores.json cannot be read \(No such file or directory\); the command of its run trains"),
+        (_unscore, r"scores.json cannot be read \(No such file or directory\); repeat the command of the run"),
         (
             _change("decides", "head", "dim", to=8),
             r"does not fit the head, 6 weights differ \(attention.bilinear: expected",
@@ -159,15 +159,21 @@ HUGE = 10**12
         (_change("decides", "fusion", to="other"), r"cannot be built as .*run.json records it \(unknown head 'other'"),
         (_change("decides", "fusion", to="os:abort"), r"trained with head os:abort, which is code outside mmer"),
         (_remove("decides", "head"), r"run.json is a late fusion of other runs and has no weights; load the models of"),
-        (_remove("inputs"), r"run.json does not record what its head was built from; train the run anew with --replac"),
-        (_remove("inputs", "weights"), r"was built from weights that .*run.json does not record.*; train the run anew"),
+        (
+            _remove("inputs"),
+            r"run.json does not record what its head was built from; train the run again with --",
+        ),
+        (
+            _remove("inputs", "weights"),
+            r"was built from weights that .*run.json does not record.*; train the run again",
+        ),
         (_remove("inputs", "shapes", "codes"), r"cannot be built as .*run.json records it \(no shape of codes\)"),
         (_change("inputs", "shapes", "audio", to=[-1]), r"run.json is damaged \(inputs: sizes must be at least 1"),
         (_change("inputs", "shapes", "audio", to=[HUGE]), r"does not fit the head|cannot be built as .*run.json"),
         (_change("inputs", "weights", "audio", "project_hid.bias", to="float99 7"), r"run.json is damaged \(inputs: "),
         (_change("inputs", "weights", "audio", "project_hid.bias", to=f"int8 {HUGE} {HUGE}"), r"run.json is damaged"),
         (_change("inputs", "weights", to=[]), r"run.json is damaged \(inputs: "),
-        (_change("decides", "folds", to=3), r"run.json is damaged \(folds and seeds\); train the run anew"),
+        (_change("decides", "folds", to=3), r"run.json is damaged \(folds and seeds\); train the run again"),
         (_change("inputs", to=[]), r"run.json is damaged \(inputs: "),
     ],
 )

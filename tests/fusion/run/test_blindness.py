@@ -1,4 +1,4 @@
-"""X-8 of systems.md: nothing but the final scoring of the chosen epoch reads the test part of a fold."""
+"""X-8 (docs/decisions.md#x-8): only the final scoring of the chosen epoch reads the test subset of a fold."""
 
 import shutil
 from collections.abc import Collection, Generator, Iterable
@@ -28,7 +28,7 @@ def test_noise_in_place_of_the_test_part_leaves_the_trained_weights_bit_identica
     spoilt = Path(shutil.copy(trainable, tmp_path / "spoilt.h5"))
     scramble(spoilt, planned.split.folds[0].test.tolist())
     for name, one in (("clean", planned), ("noise", _one_fold(plan(spoilt, fusion, {"epochs": "1"})))):
-        cross_validate(one, RunFolder(tmp_path / name), device=torch.device("cpu"), watcher=Told())
+        cross_validate(one, RunFolder(tmp_path / name), device=torch.device("cpu"), progress=Told())
     clean, noise = (RunFolder(tmp_path / name / "2-seed0") for name in ("clean", "noise"))
     for file in ("weights.safetensors", "curves.csv"):
         assert (clean.path / file).read_bytes() == (noise.path / file).read_bytes()

@@ -40,7 +40,7 @@ class Dying(Told):
 
 def killed_after(epochs: int, planned: RunPlan, folder: Path) -> None:
     with pytest.raises(Killed):
-        cross_validate(planned, RunFolder(folder), device=CPU, watcher=Dying(epochs), save_every_s=0)
+        cross_validate(planned, RunFolder(folder), device=CPU, progress=Dying(epochs), save_every_s=0)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_state_that_a_kill_left_beside_the_scores_goes(trainable: Path, undist
 
 def test_another_run_is_refused_before_anything_is_trained(trainable: Path, undisturbed: Path) -> None:
     before = files_of(undisturbed)
-    with pytest.raises(MmerError, match=r"holds another run \(seeds \[1, 2\] -> \[1\]\)"):
+    with pytest.raises(MmerError, match=r"already holds a different run \(seeds: \[1, 2\] there, \[1\] requested\)"):
         finish(plan(trainable, "concat", seeds=(1,)), undisturbed)
     assert files_of(undisturbed) == before
 

@@ -32,11 +32,13 @@ def test_a_folder_goes_on_with_the_run_it_holds_and_with_no_other(tmp_path: Path
     folder.begin({**DESCRIBED, "seeds": (0,)}, {"notes": ["b"]})
     assert folder.read(RUN)["notes"] == ["a"]
     assert folder.identity == DESCRIBED
-    with pytest.raises(MmerError, match=r"holds another run \(head.dim 0 -> 8\); name another --out, .* by --replace$"):
+    with pytest.raises(MmerError, match=r"a different run \(head.dim: 0 there, 8 requested\); choose another --out"):
         folder.begin({**DESCRIBED, "head": {"dim": 8}}, {})
 
 
-@pytest.mark.parametrize(("text", "told"), [("{", "cannot be read"), ("[1]", "is not of"), ('{"a": 1}', "is not of")])
+@pytest.mark.parametrize(
+    ("text", "told"), [("{", "cannot be read"), ("[1]", "was not written by"), ('{"a": 1}', "was not written by")]
+)
 def test_what_is_no_run_is_neither_trained_into_nor_deleted(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / RUN).write_text(text)
     with pytest.raises(MmerError, match=f"run.json {told}"):
@@ -55,7 +57,7 @@ def test_files_of_no_run_are_not_taken_the_place_of(tmp_path: Path, name: str, r
     folder = RunFolder(tmp_path)
     if replace:
         folder.clear()
-    with pytest.raises(MmerError, match=f"{name} is in the way, and .* holds no run; name another --out"):
+    with pytest.raises(MmerError, match=f"{name} already exists, but .* has no run.json; choose another --out"):
         folder.begin(DESCRIBED, {})
     assert mine.read_text() == "precious"
     assert not (tmp_path / RUN).exists()
@@ -73,17 +75,17 @@ NO_RUNS = [
 def test_a_file_that_is_no_run_is_refused(tmp_path: Path, found: object) -> None:
     folder = RunFolder(tmp_path)
     folder.write(RUN, found)
-    with pytest.raises(MmerError, match=r"run.json is not of mmer-train; name another --out"):
+    with pytest.raises(MmerError, match=r"run.json was not written by mmer-train; choose another --out"):
         folder.begin(DESCRIBED, {})
 
 
 def test_a_run_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write(RUN, {"format_version": FORMAT_VERSION + 1, "renamed": DESCRIBED})
-    with pytest.raises(MmerError, match=r"run.json is of a newer mmer; update, or name another --out"):
+    with pytest.raises(MmerError, match=r"run.json was written by a newer mmer \(format 2, .* up to 1\); upgrade"):
         folder.begin(DESCRIBED, {})
     folder.write(RUN, {"format_version": FORMAT_VERSION + 1, "decides": DESCRIBED})
-    with pytest.raises(MmerError, match=r"run.json is of a newer mmer; update, or name another --out"):
+    with pytest.raises(MmerError, match=r"run.json was written by a newer mmer \(format 2, .* up to 1\); upgrade"):
         folder.begin(DESCRIBED, {})
 
 
@@ -91,14 +93,14 @@ def test_a_field_that_is_new_in_this_version_had_its_default(tmp_path: Path) -> 
     folder, newer = RunFolder(tmp_path), {**DESCRIBED, "head": {"dim": 0, "depth": 3}}
     folder.begin(DESCRIBED, {})
     folder.begin(newer, {}, {"head": {"dim": 9, "depth": 3}})
-    with pytest.raises(MmerError, match=r"holds another run \(head.depth 3 -> 4\)"):
+    with pytest.raises(MmerError, match=r"holds a different run \(head.depth: 3 there, 4 requested\)"):
         folder.begin({**newer, "head": {"dim": 0, "depth": 4}}, {}, {"head": {"dim": 9, "depth": 3}})
 
 
 def test_what_is_known_by_a_digest_alone_is_told_in_words(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.begin({**DESCRIBED, "features": "a"}, {})
-    told = r"holds another run \(fold a/b has other utterances or labels; the features are others\)"
+    told = r"holds a different run \(fold a/b has other utterances or labels; the features have changed\)"
     with pytest.raises(MmerError, match=told):
         folder.begin({**DESCRIBED, "features": "b", "folds": {"1": "x", "a/b": "z"}}, {})
 
@@ -189,7 +191,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(tmp_path: 
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(MmerError, match="another process trains into"), RunFolder(tmp_path).locked():
+        with pytest.raises(MmerError, match="another process is training into"), RunFolder(tmp_path).locked():
             pass
         other.kill()
     with RunFolder(tmp_path).locked():

@@ -11,7 +11,7 @@ from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.run.artifacts import read_probabilities
 from fusion.run.folder import RunFolder
-from fusion.run.results import collect, cost_of, latex_row, score_header, score_table
+from fusion.run.results import collect_results, latex_row, score_header, score_table, total_cost
 from tests.support.runs import finish, plan
 
 KEYS = ["fusion", "cache", "protocol", "labels", "run", "folds", "mean", "std", "interval", "pooled"]
@@ -93,7 +93,7 @@ def test_an_interval_over_few_speakers_is_noted(run: tuple[dict[str, Any], RunFo
 def test_a_single_fold_has_no_spread(run: tuple[dict[str, Any], RunFolder], trainable: Path, tmp_path: Path) -> None:
     folder = RunFolder(Path(shutil.copytree(run[1].path, tmp_path / "run")))
     described = folder.identity
-    alone = collect(folder, open_cache(trainable), {**described, "folds": ["1"], "seeds": [1]})
+    alone = collect_results(folder, open_cache(trainable), {**described, "folds": ["1"], "seeds": [1]})
     assert json.dumps(alone["std"]) == '{"wa": null, "ua": null, "wf1": null, "mf1": null}'
     assert [row[-1] for row in score_table(alone)][-3] == "-"
     assert r"\pm" not in latex_row(alone)
@@ -101,7 +101,7 @@ def test_a_single_fold_has_no_spread(run: tuple[dict[str, Any], RunFolder], trai
 
 def test_what_training_took_is_told_apart_from_the_results(run: tuple[dict[str, Any], RunFolder]) -> None:
     results, folder = run
-    seconds, peak_bytes = cost_of(folder, folder.identity)
+    seconds, peak_bytes = total_cost(folder, folder.identity)
     assert seconds > 0
     assert peak_bytes > 1e6
     assert not {"seconds", "peak_bytes"} & results["folds"][0].keys()
@@ -111,10 +111,10 @@ def test_what_training_took_is_told_apart_from_the_results(run: tuple[dict[str, 
 def test_a_run_that_is_not_finished_has_no_results(run: tuple[dict[str, Any], RunFolder], trainable: Path) -> None:
     folder = run[1]
     described = {**folder.identity, "seeds": [1, 9]}
-    with pytest.raises(MmerError, match=r"1-seed9/scores.json cannot be read .*the command of its run"):
-        collect(folder, open_cache(trainable), described)
+    with pytest.raises(MmerError, match=r"1-seed9/scores.json cannot be read .*; repeat the command of the run"):
+        collect_results(folder, open_cache(trainable), described)
 
 
 def test_the_cache_of_another_corpus_is_refused(run: tuple[dict[str, Any], RunFolder], toy: tuple[Path, Any]) -> None:
-    with pytest.raises(MmerError, match="does not hold utterance u00 of this run"):
-        collect(run[1], open_cache(toy[0]), run[1].identity)
+    with pytest.raises(MmerError, match="has no utterance u00 of this run"):
+        collect_results(run[1], open_cache(toy[0]), run[1].identity)

@@ -57,18 +57,18 @@ def test_the_folder_is_of_the_same_form_and_may_be_written_again(
 def test_another_sum_takes_its_place_only_when_told(runs: list[RunFolder], trainable: Path, tmp_path: Path) -> None:
     cache, out = open_cache(trainable), RunFolder(tmp_path / "sum")
     fuse_scores(runs, cache, out)
-    with pytest.raises(MmerError, match="holds another run"):
+    with pytest.raises(MmerError, match="holds a different run"):
         fuse_scores([runs[0], runs[0]], cache, out)
     fuse_scores([runs[0], runs[0]], cache, out, replace=True)
-    with pytest.raises(MmerError, match="is one of the runs to add up; name another --out"):
+    with pytest.raises(MmerError, match="is one of the runs to fuse; choose another --out"):
         fuse_scores(runs, cache, runs[0], replace=True)
 
 
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"labels": "loud=angry+happy,low=sad+calm"}, r"have other labels \(angry, calm, happy, sad; loud, low\)"),
-        ({"protocol": "random5"}, r"have other protocol \(session; random5\)"),
+        ({"labels": "loud=angry+happy,low=sad+calm"}, r"have different labels \(angry, calm, happy, sad; loud, low\)"),
+        ({"protocol": "random5"}, r"have different protocol \(session; random5\)"),
     ],
 )
 def test_runs_that_do_not_belong_together_are_refused(
@@ -85,11 +85,11 @@ def test_other_test_utterances_are_named(runs: list[RunFolder], trainable: Path,
     part = changed.model("2", 1)
     rows, scores = part.read_rows("predictions.csv"), part.read("scores.json")
     _write(part, rows[1:], scores)
-    with pytest.raises(MmerError, match=rf"fold 2: 1 test utterances are in one of .* \(first: {rows[0]['id']}\)"):
+    with pytest.raises(MmerError, match=rf"fold 2: 1 test utterances are in only one of .* \(first: {rows[0]['id']}\)"):
         fuse_scores([runs[0], changed], open_cache(trainable), RunFolder(tmp_path / "sum"))
     swapped = {"sad": "calm", "calm": "sad"}
     _write(part, [{**row, "label": swapped.get(row["label"], row["label"])} for row in rows], scores)
-    with pytest.raises(MmerError, match=r"disagree on the label of u\d\d; train both again"):
+    with pytest.raises(MmerError, match=r"different labels of u\d\d \(\w+; \w+\); train both again"):
         fuse_scores([runs[0], changed], open_cache(trainable), RunFolder(tmp_path / "sum"))
 
 
@@ -98,7 +98,7 @@ def test_a_run_that_is_none_or_not_finished_is_told(runs: list[RunFolder], train
         fuse_scores([runs[0], RunFolder(tmp_path / "nowhere")], open_cache(trainable), RunFolder(tmp_path / "sum"))
     half = RunFolder(Path(shutil.copytree(runs[1].path, tmp_path / "half")))
     half.model("3", 2).delete("scores.json")
-    with pytest.raises(MmerError, match=r"3-seed2/scores.json cannot be read .*the command of its run"):
+    with pytest.raises(MmerError, match=r"3-seed2/scores.json cannot be read .*; repeat the command of the run"):
         fuse_scores([runs[0], half], open_cache(trainable), RunFolder(tmp_path / "sum"))
 
 

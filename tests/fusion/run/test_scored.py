@@ -90,16 +90,28 @@ def swap(path: Path) -> None:
 
 DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("scores.json", cut, "scores.json cannot be read"),
-    ("scores.json", lambda path: path.write_text("{}"), r"scores.json is damaged \(something is missing\)"),
+    (
+        "scores.json",
+        lambda path: path.write_text("{}"),
+        r"scores.json is damaged \(a value is missing or has the wrong type\)",
+    ),
     ("scores.json", lambda path: path.write_text("[]"), "scores.json is damaged"),
     *(
-        ("scores.json", edited(name), r"scores.json is damaged \(it is not what was written\)")
+        ("scores.json", edited(name), r"scores.json is damaged \(it has changed since it was written\)")
         for name in ("fold", "seed", "epoch", "train", "ua", "test_of", "parameters", "over_limits", "notes")
     ),
-    ("scores.json", changed(ua=0.999), r"predictions.csv is damaged \(they do not give what scores.json says\)"),
-    ("scores.json", changed(ua=float("nan")), r"predictions.csv is damaged \(they do not give what scores.json says\)"),
+    (
+        "scores.json",
+        changed(ua=0.999),
+        r"predictions.csv is damaged \(they do not reproduce the scores",
+    ),
+    (
+        "scores.json",
+        changed(ua=float("nan")),
+        r"predictions.csv is damaged \(they do not reproduce the scores",
+    ),
     *(
-        ("scores.json", without(name), r"scores.json is damaged \(something is missing\)")
+        ("scores.json", without(name), r"scores.json is damaged \(a value is missing or has the wrong type\)")
         for name in ("notes", "over_limits", "test_of")
     ),
     ("predictions.csv", lambda path: path.write_bytes(bytes(400)), "predictions.csv (is damaged|cannot be read)"),
@@ -107,9 +119,9 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("predictions.csv", Path.unlink, "predictions.csv cannot be read"),
     ("predictions.csv", swap, r"predictions.csv is damaged \(not the columns and classes of the run\)"),
     ("predictions.csv", lose_ids, r"predictions.csv is damaged \(not the columns and classes of the run\)"),
-    ("predictions.csv", surer, r"predictions.csv is damaged \(it is not the file that scores.json is of\)"),
+    ("predictions.csv", surer, r"predictions.csv is damaged \(it has changed since scores.json was written\)"),
     ("predictions.csv", lambda path: path.write_text("x" * 200_000), r"predictions.csv cannot be read \(field larger"),
-    ("weights.safetensors", other_weights, r"weights.safetensors is damaged \(it is not the file that scores.json is"),
+    ("weights.safetensors", other_weights, r"weights.safetensors is damaged \(it has changed since scores.json"),
     ("weights.safetensors", cut, "weights.safetensors is damaged"),
     ("weights.safetensors", Path.unlink, r"weights.safetensors cannot be read \(No such file or directory"),
 ]
@@ -126,9 +138,9 @@ def test_what_is_damaged_is_told_and_trained_anew_to_the_same_bits(
     watcher, folder = Told(), part.path.parent
     before = {path.name: path.read_bytes() for path in part.path.iterdir()}
     with pytest.raises(KeyboardInterrupt):  # nothing is lost before it is trained
-        cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, watcher=watcher, stopping=lambda: True)
+        cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, progress=watcher, stopping=lambda: True)
     assert {path.name: path.read_bytes() for path in part.path.iterdir()} == before
-    cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, watcher=watcher)
+    cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, progress=watcher)
     assert [one for one in watcher.started if one[0] != "end"] == [("1", 0)]
     assert any(name in note for note in watcher.notes)
     mine, theirs = files_of(folder), files_of(run)
@@ -172,14 +184,14 @@ def test_a_score_that_an_older_version_did_not_write_follows_from_the_prediction
 
 def test_a_score_that_is_missing_from_what_was_written_is_damage(part: ModelFolder) -> None:
     without("mf1")(part.path / "scores.json")
-    with pytest.raises(MmerError, match=r"scores.json is damaged \(it is not what was written\)"):
+    with pytest.raises(MmerError, match=r"scores.json is damaged \(it has changed since it was written\)"):
         read_scores(part)
 
 
 def test_predictions_that_no_older_score_follows_from_are_damage(part: ModelFolder) -> None:
     older(part)
     surer(part.path / "predictions.csv")
-    with pytest.raises(MmerError, match=r"predictions.csv is damaged \(it is not the file that scores.json is of\)"):
+    with pytest.raises(MmerError, match=r"predictions.csv is damaged \(it has changed since scores.json was written\)"):
         read_scores(part)
     assert "predictions.csv is damaged" in find_damage(part, NAMES)
 
@@ -193,9 +205,9 @@ def test_scores_do_not_outlive_the_weights_that_they_are_of(
     with monkeypatch.context() as patched:
         patched.setattr(crossval, "score_test_subset", lambda *_, **__: 1 / 0)  # a kill before the test part was scored
         with pytest.raises(ZeroDivisionError):
-            cross_validate(asked, folder, device=CPU, watcher=Told())
+            cross_validate(asked, folder, device=CPU, progress=Told())
     assert not (part.path / "scores.json").exists()
-    cross_validate(asked, folder, device=CPU, watcher=Told())
+    cross_validate(asked, folder, device=CPU, progress=Told())
     theirs = RunFolder(run).model("1", 0).path
     for name in ("weights.safetensors", "predictions.csv", "scores.json"):
         assert (part.path / name).read_bytes() == (theirs / name).read_bytes()
@@ -205,16 +217,16 @@ def test_a_probability_that_is_none_is_told(part: ModelFolder) -> None:
     without("digests")(part.path / "scores.json")
     path = part.path / "predictions.csv"
     path.write_text(path.read_text().replace("p_sad", "p_glad"))
-    with pytest.raises(MmerError, match=r"predictions.csv is damaged \(no probability: 'p_sad'\)"):
+    with pytest.raises(MmerError, match=r"predictions.csv is damaged \(missing or invalid probability: 'p_sad'\)"):
         read_probabilities(part, NAMES)
 
 
 BESIDE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("cost.json", Path.unlink, r"cost.json cannot be read \(No such file or directory\)"),
-    ("cost.json", lambda path: path.write_text("{}"), r"cost.json is damaged \(no 'seconds'\)"),
+    ("cost.json", lambda path: path.write_text("{}"), r"cost.json is damaged \(missing or invalid value: 'seconds'\)"),
     ("cost.json", lambda path: path.write_text('{"seconds": 1, "peak_bytes": Infinity}'), "cost.json is damaged"),
     ("curves.csv", Path.unlink, r"curves.csv cannot be read \(No such file or directory\)"),
-    ("curves.csv", cut, r"curves.csv is damaged \(it is not the file that scores.json is of\)"),
+    ("curves.csv", cut, r"curves.csv is damaged \(it has changed since scores.json was written\)"),
 ]
 
 
@@ -225,9 +237,9 @@ def test_nothing_is_trained_anew_for_a_file_that_no_score_depends_on(
     name, act, told = case
     act(part.path / name)
     watcher, folder = Told(), part.path.parent
-    cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, watcher=watcher)
+    cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, progress=watcher)
     assert watcher.started == []
-    way_out = ".*; delete .*1-seed0/scores.json to train it anew"
+    way_out = ".*; delete .*1-seed0/scores.json to train the model again"
     assert any(re.search(told + way_out, note) for note in watcher.notes)
 
 
@@ -235,5 +247,5 @@ def test_nothing_is_trained_anew_for_a_file_that_no_score_depends_on(
 def test_what_cannot_be_read_just_now_is_no_damage(part: ModelFolder, name: str) -> None:
     (part.path / name).unlink()
     (part.path / name).mkdir()
-    with pytest.raises(MmerError, match=rf"{name} cannot be read \(Is a directory\); run it again once it can"):
+    with pytest.raises(MmerError, match=rf"{name} cannot be read \(Is a directory\); make it readable and repeat"):
         find_damage(part, NAMES)

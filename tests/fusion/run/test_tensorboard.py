@@ -8,7 +8,7 @@ import torch
 from cache.errors import MmerError
 from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import RunFolder
-from fusion.run.tensorboard import BOARD, Board
+from fusion.run.tensorboard import BOARD, TensorBoardProgress
 from fusion.training.checkpoint import EpochScores
 from tests.support.runs import Told, plan
 
@@ -30,7 +30,9 @@ def steps(folder: Path, name: str) -> list[int]:
 
 def test_every_epoch_of_every_model_is_written(trainable: Path, tmp_path: Path) -> None:
     folder, told = RunFolder(tmp_path), Told()
-    cross_validate(plan(trainable, "audio"), folder, device=torch.device("cpu"), watcher=Board(told, folder))
+    cross_validate(
+        plan(trainable, "audio"), folder, device=torch.device("cpu"), progress=TensorBoardProgress(told, folder)
+    )
     for number in (1, 2, 3):
         part = tmp_path / f"{number}-seed0"
         assert steps(part, "train/total") == steps(part, "dev/ua") == [1, 2]
@@ -45,7 +47,7 @@ def test_every_epoch_of_every_model_is_written(trainable: Path, tmp_path: Path) 
 def test_a_run_that_goes_on_repeats_no_epoch(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for epochs in ((1, 2, 3), (3, 4)):  # the third was lost by a kill
-        board = Board(Told(), folder)
+        board = TensorBoardProgress(Told(), folder)
         board.start("1", 0, 4)
         for epoch in epochs:
             board.epoch(EpochScores(epoch=epoch, losses={"total": 1.0}, dev={"ua": 0.5}))
@@ -57,4 +59,4 @@ def test_a_run_that_goes_on_repeats_no_epoch(tmp_path: Path) -> None:
 def test_without_the_package_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, MODULE, None)
     with pytest.raises(MmerError, match=r"^--tensorboard needs .*; pip install tensorboard$"):
-        Board(Told(), RunFolder(tmp_path))
+        TensorBoardProgress(Told(), RunFolder(tmp_path))
