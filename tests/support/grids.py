@@ -1,4 +1,4 @@
-"""Grids over the cache of `tests.support.runs`, and a watcher that keeps what it is told."""
+"""Grids over the cache of `tests.support.runs`, and a record of their progress."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 @dataclass
 class GridTold:
-    """A watcher of a grid that keeps what it is told."""
+    """Progress of a grid that keeps every call."""
 
     notes: list[str] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
