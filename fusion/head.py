@@ -91,10 +91,13 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> HeadOutput:
-        """Computes logits, and in training mode the auxiliary losses of `HeadConfig.loss_weights`."""
+        """Computes logits, and in training mode auxiliary losses.
+
+        `HeadConfig.loss_weights` names the auxiliary losses; losses of weight 0 are not computed.
+        """
 
     def prepare(self, rows: TrainingRows) -> list[str]:
-        """Learns from the training subset of a fold before step 0 and returns notes to print."""
+        """Learns from the training subset before step 0; returns notes to print."""
         return []
 
     def over_limits(self, lengths: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:

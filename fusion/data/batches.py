@@ -43,7 +43,9 @@ def training_batches(lengths: Indices, *, batch_size: int, data_seed: int, epoch
 
 
 def scoring_batches(lengths: Indices, *, batch_size: int) -> list[Indices]:
-    """Returns batches of all utterances, longest first, so that memory runs out at once or never.
+    """Returns batches of all utterances, longest first.
+
+    Memory then runs out in the first batch or never.
 
     Args:
         lengths: number of rows of each utterance, int64 ``(n,)``.
@@ -56,7 +58,7 @@ def scoring_batches(lengths: Indices, *, batch_size: int) -> list[Indices]:
 
 
 def _cut(order: Indices, batch_size: int, *, least: int) -> list[Indices]:
-    """Splits into batches; a remainder of fewer than `least` utterances joins the batch before it."""
+    """Splits into batches; a remainder below `least` joins the batch before it."""
     firsts = list(range(0, len(order), batch_size))
     if len(firsts) > 1 and len(order) - firsts[-1] < least:
         firsts.pop()

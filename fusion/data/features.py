@@ -52,11 +52,11 @@ class BatchSource(Protocol):
         ...
 
     def lengths(self, indices: Indices, roles: Collection[str]) -> Indices:
-        """Returns the number of rows of each utterance, summed over roles, int64 ``(n,)``."""
+        """Counts the rows of each utterance over roles, int64 ``(n,)``."""
         ...
 
     def batches(self, groups: Iterable[Indices], roles: Collection[str]) -> Generator[Batch]:
-        """Yields a batch for each group of indices, with the features of the given roles."""
+        """Yields a batch for each group of indices, with features of some roles."""
         ...
 
     def describe(self) -> str:
@@ -64,11 +64,14 @@ class BatchSource(Protocol):
         ...
 
     def identity(self, roles: Collection[str]) -> Mapping[str, str]:
-        """Returns a text for each role that differs where its rows differ, for the identity of checkpoints."""
+        """Returns a text for each role that differs if the rows of the role differ.
+
+        A checkpoint is resumed only with the same texts.
+        """
         ...
 
     def nonfinite_text(self, index: int, role: str) -> str:
-        """Returns the error text for an utterance with features that are not finite, and the remedy."""
+        """Returns the error text for features that are not finite."""
         ...
 
 
@@ -139,7 +142,10 @@ class CachedFeatures:
         return f"{size} are read from the cache as needed ({limit})"
 
     def lengths(self, indices: Indices, roles: Collection[str] | None = None) -> Indices:
-        """Returns the number of rows of each utterance, summed over roles (all if None), int64 ``(n,)``."""
+        """Counts the rows of each utterance over roles, int64 ``(n,)``.
+
+        All roles are counted if `roles` is None.
+        """
         by_role = [self.rows_by_role[role][indices] for role in self._selected(roles)]
         rows: Indices = np.sum(by_role, axis=0, dtype=np.int64)
         return rows
@@ -149,7 +155,7 @@ class CachedFeatures:
         return {role: f"{self.streams[role].spec.name} {self.streams[role].key}" for role in self._selected(roles)}
 
     def nonfinite_text(self, index: int, role: str) -> str:
-        """Returns the error text for an utterance with features that are not finite, and the remedy."""
+        """Returns the error text for features that are not finite."""
         see = f"see mmer-cache verify {quote(str(self.cache.path))}"
         return f"features of utterance {self.ids[index]} in {self.streams[role].spec.name} are not finite; {see}"
 
@@ -249,7 +255,10 @@ class TrainingSubset:
         return self._source.cache.utterances[int(self._indices[index])].text
 
     def rows(self, role: str, index: int) -> npt.NDArray[Any]:
-        """Returns the cached rows of one utterance of the subset, ``(rows, ...)``; none if it lacks the role."""
+        """Returns the cached rows of one utterance of the subset, ``(rows, ...)``.
+
+        The result has no rows if the utterance lacks the role.
+        """
         in_cache, stream = int(self._indices[index]), self._source.streams[role]
         if not self._source.rows_by_role[role][in_cache]:
             return np.empty((0, *stream.spec.shape), dtype=np.float32)
@@ -272,12 +281,15 @@ class _Stage:
 
 
 def _starts(lengths: Indices) -> Indices:
-    """Returns the first row of each utterance when utterances are stored one after another, int64 ``(n,)``."""
+    """Returns the first row of each utterance in packed rows, int64 ``(n,)``."""
     return np.cumsum(lengths) - lengths
 
 
 def _recorded_wait(device: torch.device) -> Callable[[], None]:
-    """Returns a function that waits for all work queued on a GPU so far; on a CPU there is nothing to wait for."""
+    """Returns a function that waits for all work queued on a GPU so far.
+
+    On a CPU the function returns at once.
+    """
     if device.type != "cuda":
         return _no_wait
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]

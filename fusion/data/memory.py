@@ -46,7 +46,10 @@ def watch_peak(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Returns the peak in bytes: of tensors since `watch_peak` on a GPU, of the whole process on a CPU."""
+    """Returns the peak memory in bytes.
+
+    On a GPU it is the peak of tensors since `watch_peak`, on a CPU the peak of the whole process.
+    """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS and KiB elsewhere

@@ -65,7 +65,10 @@ def copy_slices(rows: RowTensors, starts: Indices, lengths: Indices, width: int)
 
 
 def gather_rows(rows: RowTensors, starts: Indices, mask: Tensor) -> Tensor:
-    """Gathers the rows of a padded batch, ``(batch, width, ...)``; zeros where the mask is False."""
+    """Gathers the rows of a padded batch, ``(batch, width, ...)``.
+
+    Rows are zeros where the mask is False.
+    """
     first = torch.from_numpy(starts).to(mask.device)[:, None]
     index = torch.where(mask, first + torch.arange(mask.shape[1], device=mask.device), len(rows.values) - 1)
     batch = rows.values[index].to(rows.batch_type)
@@ -112,7 +115,10 @@ class PackBuffer:
         self._rows = self._allocate(1)
 
     def fill(self, indices: Indices) -> Tensor:
-        """Packs the rows of committed utterances, ``(rows + 1, ...)``; valid until the next call."""
+        """Packs the rows of committed utterances, ``(rows + 1, ...)``.
+
+        The result is valid until the next call; its last row is zeros.
+        """
         rows = int(self.stream.lengths[indices].sum())
         if len(self._rows) <= rows:
             self._rows = self._allocate(rows + rows // 4 + 1)  # a quarter more, so that few batches enlarge it again

@@ -43,7 +43,12 @@ def with_views(batch: Batch, roles: Sequence[str]) -> tuple[Batch, Tensor]:
 
 
 def _concatenate(originals: Tensor, views: Tensor) -> Tensor:
-    """Concatenates ``(batch, rows, ...)`` and ``(batch, other rows, ...)``, both padded to the longer."""
+    """Concatenates originals and views, both padded to the longer.
+
+    Args:
+        originals: ``(batch, rows, ...)``.
+        views: ``(batch, other rows, ...)``.
+    """
     rows = max(originals.shape[1], views.shape[1])
     padded = [functional.pad(x, (0, 0) * (x.ndim - 2) + (0, rows - x.shape[1])) for x in (originals, views)]
     return torch.cat(padded)

@@ -77,7 +77,9 @@ def compute_scores(truth: ClassIds, guess: ClassIds, classes: int, *, every_clas
 
 
 def confusion(truth: ClassIds, guess: ClassIds, classes: int) -> Matrix:
-    """Counts utterances by truth (rows) and guess (columns), int64 ``(classes, classes)``.
+    """Counts utterances by truth and guess.
+
+    Returns a matrix, int64 ``(classes, classes)``, with the truth in rows and the guess in columns.
 
     Example:
         >>> confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2).tolist()
@@ -90,7 +92,9 @@ def confusion(truth: ClassIds, guess: ClassIds, classes: int) -> Matrix:
 
 
 def score_confusions(matrices: Matrix) -> Matrix:
-    """Scores many confusion matrices at once, as `compute_scores` would with ``every_class=False``.
+    """Computes the scores of many confusion matrices at once.
+
+    Equal to `compute_scores` with ``every_class=False``.
 
     Args:
         matrices: counts or weights, rows are the truth, ``(..., classes, classes)``; no matrix may be all zero.

@@ -150,7 +150,10 @@ def compare(first: Predictions, second: Predictions, *, resamples: int = RESAMPL
 
 
 def cluster_confusions(predictions: Predictions) -> Matrix:
-    """Computes the confusion matrix of each cluster in sorted order, float64 ``(clusters, classes, classes)``."""
+    """Computes the confusion matrix of each cluster in the order of sorted names.
+
+    The result is float64 ``(clusters, classes, classes)``.
+    """
     names, cluster = np.unique(predictions.clusters, return_inverse=True)
     size = predictions.classes
     cells = (cluster * size + predictions.truth) * size + predictions.guess
@@ -159,7 +162,7 @@ def cluster_confusions(predictions: Predictions) -> Matrix:
 
 
 def _same_folds(scores: Mapping[int, Sequence[Scores]]) -> list[Sequence[Scores]]:
-    """Returns the scores of each seed after a check that all seeds have the same number of folds."""
+    """Returns the scores of each seed; all must have the same number of folds."""
     by_seed = list(scores.values())
     sizes = {len(folds) for folds in by_seed}
     if len(sizes) != 1 or 0 in sizes:
@@ -172,13 +175,23 @@ def _by_metric(values: Matrix) -> dict[str, float]:
 
 
 def _per_utterance(predictions: Predictions) -> Matrix:
-    """Computes confusion matrices in which every utterance has weight 1, whatever the number of seeds."""
+    """Computes confusion matrices of clusters with weight 1 for each utterance.
+
+    An utterance has this weight independently of the number of seeds.
+    """
     seeds = len(predictions.ids) / len(np.unique(predictions.ids))
     return cluster_confusions(predictions) / seeds
 
 
 def _difference(pairs: Matrix) -> Matrix:
-    """Computes scores of the first run minus the second, ``(..., 4)``, from ``(..., 2, classes, classes)``."""
+    """Computes the scores of the first run minus those of the second.
+
+    Args:
+        pairs: confusion matrices of both runs, ``(..., 2, classes, classes)``.
+
+    Returns:
+        Differences, float64 ``(..., 4)``.
+    """
     scores = score_confusions(pairs)  # (..., 2, 4)
     return scores[..., 0, :] - scores[..., 1, :]
 
@@ -211,7 +224,10 @@ def _interval(
 
 
 def _p_values(both: Matrix, resamples: int, seed: int) -> Matrix:
-    """Computes the share of exchanges with a difference at least as large as observed, ``(4,)``."""
+    """Computes the two-sided p-value of each score, ``(4,)``.
+
+    It is the share of exchanges whose difference is at least as large as the observed difference.
+    """
     from scipy.stats import permutation_test  # imported here, since it takes longer than most commands
 
     count = len(both)

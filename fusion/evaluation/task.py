@@ -61,7 +61,10 @@ class Loss(Protocol):
     def __call__(
         self, outputs: "Tensor", targets: "Tensor", *, weights: "Tensor | None" = None, smoothing: float = 0.0
     ) -> "Tensor":
-        """Computes a scalar from the outputs of a head, ``(batch, outputs)``, and the targets, ``(batch, ...)``."""
+        """Computes a scalar from outputs ``(batch, outputs)`` and targets.
+
+        Targets are ``(batch, ...)``.
+        """
         ...
 
 
@@ -69,7 +72,10 @@ class Evaluate(Protocol):
     """The scores of a task, computed from predictions."""
 
     def __call__(self, truth: Array, guess: Array, outputs: int, *, complete: bool = True) -> dict[str, float]:
-        """Computes the scores by name; `complete` requires that the truth covers every class."""
+        """Computes the scores by name.
+
+        `complete` requires that the truth covers every class.
+        """
         ...
 
 
@@ -128,7 +134,10 @@ class Task:
         raise ValueError(f"unknown score {name!r}; known: {', '.join((*self.names, LOSS))}")
 
     def is_better(self, value: float, best: float, monitor: str) -> bool:
-        """Checks whether a value of a score is better than another; an equal value is not."""
+        """Checks whether a value of a score is better than the best so far.
+
+        An equal value is not better.
+        """
         return value > best if self.score(monitor).higher_is_better else value < best
 
 
@@ -152,7 +161,9 @@ def cross_entropy(
 
 
 def class_weights(targets: ClassIds, classes: int) -> "Tensor":
-    """Computes the weight n / (classes * count) of each class, ``(classes,)``, as scikit-learn's ``balanced``.
+    """Computes the weight of each class, ``(classes,)``.
+
+    The weight is n / (classes * count), as ``balanced`` in scikit-learn.
 
     Args:
         targets: class of each training utterance, int64 ``(n,)``.
@@ -216,7 +227,9 @@ MONITORS: tuple[str, ...] = tuple(dict.fromkeys(name for task in TASKS.values() 
 
 
 def task_of(record: Mapping[str, Any]) -> Task:
-    """Returns the task of a run from its identity or its results; classification if they name none.
+    """Returns the task of a run from its identity or its results.
+
+    It is classification if they name no task.
 
     Raises:
         ValueError: if the task is unknown.

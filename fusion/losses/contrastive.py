@@ -69,7 +69,9 @@ def n_pair_loss(anchors: Tensor, positives: Tensor, others: Tensor, negative: Te
 
 
 def next_of_class(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the next utterance of the same class in the batch; the first utterance follows the last.
+    """Returns the next utterance of the same class in the batch.
+
+    The first utterance of the batch follows the last.
 
     Args:
         labels: classes, int64 ``(batch,)``.

@@ -50,7 +50,9 @@ def draw_anchors(lengths: Tensor, uniform: Tensor, *, steps: int, anchors: int) 
 
 
 def draw_negatives(lengths: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws negatives with equal probability, half from the same utterance and half from all others.
+    """Draws negatives: half from the same utterance, half from all others.
+
+    Frames have equal probability.
 
     One frame of the same utterance is left out. In a batch of one utterance all negatives come from it.
 
@@ -77,7 +79,7 @@ def draw_negatives(lengths: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Te
 def cpc_loss(
     predicted: Tensor, encoded: Tensor, mask: Tensor, *, positions: Tensor, drawn: Tensor, uniform: Tensor
 ) -> Tensor:
-    """Computes the mean of `info_nce` over the anchors of all utterances and the steps after each.
+    """Computes the mean of `info_nce` over all anchors and their steps.
 
     Args:
         predicted: frames 1, 2, ... after each anchor as predicted from its context, ``(batch, anchors, steps, dim)``.
@@ -137,12 +139,18 @@ class PredictiveCoding(nn.Module):
         return cpc_loss(predicted, self.encode(frames), mask, positions=positions, drawn=drawn, uniform=uniform)
 
     def contexts(self, states: Tensor) -> Tensor:
-        """Returns the forward half of the states; the backward half depends on the frames to be predicted."""
+        """Returns the forward half of the states.
+
+        The backward half depends on the frames to be predicted.
+        """
         return states[..., : self.predict.in_features]
 
 
 def _negative_scores(predicted: Tensor, frames: Tensor, lengths: Tensor, targets: Tensor, uniform: Tensor) -> Tensor:
-    """Computes scores of drawn negatives against predictions, ``(batch, anchors, steps, negatives)``."""
+    """Computes the scores of drawn negatives.
+
+    The result is ``(batch, anchors, steps, negatives)``.
+    """
     first, same, rank = draw_negatives(lengths, uniform)
     scores, next_scores = (
         torch.einsum("bakd,bnd->bakn", predicted, frames[index.clamp(max=len(frames) - 1)])

@@ -40,7 +40,9 @@ def feasible(targets: Tensor, target_mask: Tensor, frames: Tensor) -> Tensor:
 
 @in_float32
 def ctc_loss(logits: Tensor, mask: Tensor, targets: Tensor, target_mask: Tensor, *, reduction: str = "mean") -> Tensor:
-    """Computes the negative log-likelihood of the characters over the feasible utterances.
+    """Computes the negative log-likelihood of the characters.
+
+    Utterances that are not `feasible` do not take part.
 
     Args:
         logits: logits of all symbols including `BLANK`, ``(batch, frames, symbols)``.

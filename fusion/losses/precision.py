@@ -15,7 +15,10 @@ Arguments = ParamSpec("Arguments")
 
 
 def in_float32(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
-    """Returns a loss that runs without autocast and converts half-precision arguments to float32."""
+    """Returns a loss that runs without autocast, with arguments in float32.
+
+    Arguments of half precision are converted; float64 stays.
+    """
 
     @wraps(loss)
     def compute(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:

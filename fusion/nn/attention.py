@@ -124,7 +124,10 @@ class TransformerLayer(nn.Module):
 
 
 class CrossLayer(nn.Module):
-    """Adds to a stream what it finds in the other, and normalizes; over an absent one it only normalizes."""
+    """One direction of a cross-modal encoder without feed-forward: a stream attends to another.
+
+    The result is normalized. If the other stream is absent, the stream is only normalized.
+    """
 
     def __init__(self, *, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -132,6 +135,15 @@ class CrossLayer(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, query: Tensor, other: Tensor, other_mask: Tensor) -> Tensor:
-        """Returns ``(batch, queries, dim)`` from the same, ``(batch, keys, dim)`` and bool ``(batch, keys)``."""
+        """Returns the stream with the attended rows added, normalized.
+
+        Args:
+            query: ``(batch, queries, dim)``.
+            other: keys and values, ``(batch, keys, dim)``.
+            other_mask: True where a key is valid, bool ``(batch, keys)``.
+
+        Returns:
+            ``(batch, queries, dim)``.
+        """
         crossed: Tensor = self.norm(query + self.attention(query, other, other_mask))
         return crossed

@@ -44,7 +44,10 @@ class Dropout(nn.Module):
         return x * self._kept(x).to(x.dtype).mul_(scale)
 
     def uniform(self, x: Tensor) -> Tensor:
-        """Returns numbers in [0, 1) of the shape and type of ``x``, from the same hash as its mask."""
+        """Returns numbers in [0, 1) of the shape and type of ``x``.
+
+        They come from the same hash as a mask.
+        """
         return (self._hashed(x.numel(), x.device).view(x.shape) & 0xFFFFFF).to(x.dtype) / (1 << 24)
 
     def _kept(self, x: Tensor) -> Tensor:
@@ -111,7 +114,10 @@ def _wrapped(value: Tensor) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Computes the hash of int32 integers; in place after the first step, since memory traffic dominates its cost."""
+    """Computes the hash of int32 integers.
+
+    It works in place after the first step, because memory traffic dominates its cost.
+    """
     x = (x >> 16).bitwise_and_(0xFFFF).bitwise_xor_(x)
     x.mul_(_signed(0x7FEB352D))
     x = (x >> 15).bitwise_and_(0x1FFFF).bitwise_xor_(x)

@@ -49,7 +49,7 @@ class MaskedBatchNorm(nn.Module):
         return (x - mean) * (self.weight * (variance + self.eps).rsqrt()) + self.bias
 
     def _statistics(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes mean and variance of the valid rows and updates the running statistics."""
+        """Computes mean and variance of valid rows; updates running statistics."""
         count = mask.sum()
         padding = ~mask[..., None]
         mean = x.masked_fill(padding, 0).sum(dim=(0, 1)) / count.clamp(min=1)
@@ -86,7 +86,7 @@ class Standardize(nn.Module):
         return (x - self.mean) * self.scale
 
     def learn(self, rows: TrainingRows) -> None:
-        """Computes mean and standard deviation over all rows, in float64, one utterance at a time."""
+        """Computes mean and standard deviation over all rows, in float64."""
         count, mean, squares = 0, np.zeros(self.mean.shape), np.zeros(self.mean.shape)
         for index in range(len(rows)):
             values = rows.rows(self.role, index).astype(np.float64)
@@ -101,7 +101,12 @@ class Standardize(nn.Module):
 
 
 def learn_scales(head: nn.Module, rows: TrainingRows) -> None:
-    """Computes the scales of every `Standardize` of a head from the training subset of a fold."""
+    """Computes the scales of every `Standardize` of a head.
+
+    Args:
+        head: head with such modules.
+        rows: training subset of the fold.
+    """
     for module in head.modules():
         if isinstance(module, Standardize):
             module.learn(rows)
@@ -199,7 +204,7 @@ class Pool(nn.Module):
             self.register_buffer("absent", torch.zeros(dim), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Returns ``(batch, dim)`` from ``(batch, rows, dim)`` and bool ``(batch, rows)``."""
+        """Returns ``(batch, dim)`` from ``(batch, rows, dim)`` and a bool mask."""
         return torch.where(mask.any(dim=1, keepdim=True), POOLING[self.kind](x, mask), self.absent)
 
 

@@ -73,7 +73,11 @@ def chosen_layers(weights: Weights, what: str, *, first: int, count: int, last: 
 
 
 def add_them(count: int) -> str:
-    """Returns a text with the command that adds a number of layers of each encoder to a cache."""
+    """Returns a text with the command that adds layers to a cache.
+
+    Args:
+        count: number of layers of each encoder.
+    """
     return ADD_THEM.format(count)
 
 
@@ -137,7 +141,11 @@ class MelPatches(nn.Module):
         return (len(self.positions) - 1) // ROWS
 
     def fit(self, images: Iterable[npt.NDArray[Any]]) -> None:
-        """Computes mean and standard deviation of each band from log-mel images ``(frames, 80)``."""
+        """Computes mean and standard deviation of each band.
+
+        Args:
+            images: log-mel images, ``(frames, 80)`` each.
+        """
         mean, deviation = band_statistics(images)
         self.mean.copy_(torch.from_numpy(mean))
         self.deviation.copy_(torch.from_numpy(deviation).clamp(min=LEAST_DEVIATION))
@@ -163,7 +171,14 @@ class MelPatches(nn.Module):
         return MaskedRows(rows + self._batch_positions(columns), valid)
 
     def _batch_positions(self, valid: Tensor) -> Tensor:
-        """Returns the positions of rows, ``(1 + 5 * columns, dim)``, or ``(batch, 1 + 5 * columns, dim)``."""
+        """Returns the positions of the rows of a batch.
+
+        Args:
+            valid: True for valid columns, bool ``(batch, columns)``.
+
+        Returns:
+            ``(1 + 5 * columns, dim)``, or ``(batch, 1 + 5 * columns, dim)`` if the stored positions are too few.
+        """
         columns = valid.shape[1]
         if columns <= self.columns:
             return self.positions[: 1 + ROWS * columns]
@@ -172,7 +187,10 @@ class MelPatches(nn.Module):
         return torch.stack([nn.functional.pad(x, (0, 0, 0, rows - len(x))) for x in by_utterance])
 
     def _utterance_positions(self, columns: int) -> Tensor:
-        """Returns the positions of one utterance, interpolated to its length if the stored positions end before."""
+        """Returns the positions of one utterance, ``(1 + 5 * columns, dim)``.
+
+        They are interpolated to its length if the stored positions are too few.
+        """
         if columns <= self.columns:
             return self.positions[: 1 + ROWS * columns]
         grid = self.grid.permute(2, 0, 1)[None]  # (1, dim, side, side)
@@ -182,16 +200,26 @@ class MelPatches(nn.Module):
 
 
 def patch_pixels(image: Tensor) -> Tensor:
-    """Splits log-mel ``(batch, 16 * columns, 80)`` into patches ``(batch, 5 * columns, 256)``, band after band."""
+    """Splits log-mel images into patches, band after band.
+
+    Args:
+        image: ``(batch, 16 * columns, 80)``.
+
+    Returns:
+        ``(batch, 5 * columns, 256)``.
+    """
     patches = image.reshape(len(image), -1, PATCH, ROWS, PATCH)  # (batch, columns, frames, rows, bands)
     return patches.permute(0, 1, 3, 4, 2).reshape(len(image), -1, PATCH * PATCH)
 
 
 def band_statistics(images: Iterable[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Computes mean and standard deviation of each band over the frames of all images, ``(80,)`` each.
+    """Computes mean and standard deviation of each band over all frames.
 
     Args:
-        images: ``(frames, 80)`` each; without any frame the mean is 0 and the deviation 1.
+        images: log-mel images, ``(frames, 80)`` each.
+
+    Returns:
+        Mean and standard deviation, ``(80,)`` each; 0 and 1 without any frame.
     """
     frames, total, squares = 0, np.zeros(BANDS), np.zeros(BANDS)
     for image in images:

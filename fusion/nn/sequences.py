@@ -52,7 +52,7 @@ class RaggedGRU(nn.Module):
 
 
 def ragged(streams: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Joins the valid rows of several streams along time, with all padding at the end.
+    """Joins the valid rows of several streams along time, padding at the end.
 
     Args:
         streams: rows ``(batch, rows, dim)`` and mask, bool ``(batch, rows)``, of each stream.
@@ -90,7 +90,9 @@ def joined_in_time(streams: Pair, masks: Pair) -> tuple[Tensor, Pair]:
 
 
 def joined_in_channels(streams: Pair, masks: Pair) -> tuple[Tensor, Pair]:
-    """Joins two streams along features after resampling the second to the length of the first.
+    """Joins two streams along features; the second is resampled.
+
+    The second stream gets the length of the first.
 
     Where the first stream is absent, the second keeps its length.
 
@@ -113,7 +115,9 @@ def joined_in_channels(streams: Pair, masks: Pair) -> tuple[Tensor, Pair]:
 
 
 def resampled(x: Tensor, lengths: Tensor, new_lengths: Tensor, rows: int) -> Tensor:
-    """Computes linearly resampled rows, for each utterance as torch's ``interpolate``.
+    """Computes linearly resampled rows of each utterance.
+
+    The result equals torch's ``interpolate`` with one utterance.
 
     Args:
         x: rows, ``(batch, rows, dim)``.

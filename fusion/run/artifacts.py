@@ -205,7 +205,7 @@ def read_scores(folder: ModelFolder, task: Task = CLASSIFICATION) -> dict[str, A
 
 
 def read_predictions(folder: ModelFolder, names: Sequence[str], task: Task = CLASSIFICATION) -> list[Row]:
-    """Reads the test predictions of a model and checks that they reproduce its scores.
+    """Reads the test predictions of a model; they must reproduce its scores.
 
     Args:
         folder: folder of the model.
@@ -221,7 +221,10 @@ def read_predictions(folder: ModelFolder, names: Sequence[str], task: Task = CLA
 def read_probabilities(
     folder: ModelFolder, names: Sequence[str], task: Task = CLASSIFICATION
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Reads the class probabilities of each test utterance of a model; by id, float64 ``(classes,)``.
+    """Reads the class probabilities of each test utterance of a model.
+
+    Returns:
+        Probabilities by id of the utterance, float64 ``(classes,)`` each.
 
     Raises:
         DamagedRun: if the file is missing or changed, or a probability is missing.
@@ -247,7 +250,9 @@ def read_cost(folder: ModelFolder) -> tuple[float, int]:
 
 
 def find_damage(folder: ModelFolder, names: Sequence[str], task: Task = CLASSIFICATION) -> str:
-    """Returns the error text for damaged results of a trained and scored model; empty if they are intact.
+    """Returns an error text if the results of a scored model are damaged.
+
+    The text is empty if they are intact.
 
     Args:
         folder: folder of the model.
@@ -269,7 +274,7 @@ def find_damage(folder: ModelFolder, names: Sequence[str], task: Task = CLASSIFI
 
 
 def find_minor_damage(folder: ModelFolder) -> list[str]:
-    """Returns an error text for each missing or changed file that no score depends on.
+    """Returns an error text for each damaged file that no score depends on.
 
     The model is not trained again because of such a file.
     """
@@ -356,7 +361,10 @@ def read_weights(folder: ModelFolder, head: Head, *, digest: str | None, way_out
 
 
 def _inputs_record(inputs: HeadInputs) -> dict[str, Any]:
-    """Returns the inputs of a head as plain values: pre-trained weights as type and shape, single numbers as values."""
+    """Returns the inputs of a head as plain values.
+
+    Pre-trained weights are recorded as type and shape, single numbers as values.
+    """
     weights = {role: {name: _weight_record(held[name]) for name in held} for role, held in inputs.weights.items()}
     return {"shapes": dict(inputs.shapes), "layers": dict(inputs.layers), "weights": weights}
 
@@ -367,7 +375,7 @@ def _weight_record(values: npt.NDArray[Any]) -> str | float:
 
 
 def _over_limits(plan: RunPlan, head: Head, indices: Indices, source: BatchSource) -> list[str]:
-    """Returns the ids of the utterances of one subset that are longer than a head can read in full."""
+    """Returns the ids of utterances that are longer than a head can read."""
     lengths = {role: source.lengths(indices, [role]) for role in plan.experiment.head.roles}
     return [plan.cache.ids[index] for index in indices[head.over_limits(lengths)].tolist()]
 
@@ -394,7 +402,7 @@ def _read_written_scores(folder: ModelFolder, task: Task = CLASSIFICATION) -> di
 def _read_scored_predictions(
     folder: ModelFolder, names: Sequence[str], scores: Mapping[str, Any], task: Task
 ) -> tuple[list[Row], dict[str, float]]:
-    """Reads the test predictions of a model, checks them against its scores, and computes all scores."""
+    """Reads and checks the test predictions of a model; computes all scores."""
     rows: list[Row] = [*folder.read_rows(PREDICTIONS)]
     if len(rows) != scores["test"]:
         raise _damaged(folder, PREDICTIONS, f"{len(rows)} of {scores['test']} utterances")
@@ -418,7 +426,10 @@ def _read_curves(folder: ModelFolder) -> list[dict[str, str]]:
 
 
 def _check_digest(folder: ModelFolder, name: str, scores: Mapping[str, Any]) -> None:
-    """Checks that a file has not changed since its model was scored; runs of older versions have no digests."""
+    """Checks that a file has not changed since its model was scored.
+
+    Runs of older versions have no digests, and their files are not checked.
+    """
     written = scores["digests"].get(name)
     if written is not None and folder.digest(name) != written:
         raise _damaged(folder, name, f"it has changed since {SCORES} was written")
@@ -430,7 +441,10 @@ def _damaged(folder: ModelFolder, name: str, why: str) -> DamagedRun:
 
 
 def _trusted_head(identity: Plain, trusted: str | None, path: Path) -> str:
-    """Returns the name of the head of a run; an import path must be the one that the caller names."""
+    """Returns the name of the head of a run.
+
+    An import path must be the path that the caller names.
+    """
     name = identity["fusion"]
     if not isinstance(name, str) or "head" not in identity:
         raise MmerError(f"{path} is a late fusion of other runs and has no weights; load the models of those runs")
@@ -447,7 +461,9 @@ def _check_shapes(config: HeadConfig, inputs: HeadInputs) -> None:
 
 
 def _recorded_inputs(identity: Plain, record: Plain, path: Path) -> tuple[HeadInputs, bool]:
-    """Reads the inputs of a head, with zeros for the pre-trained weights, which the trained weights replace.
+    """Reads the inputs of a head.
+
+    Pre-trained weights are zeros, because the trained weights replace them.
 
     Returns:
         The inputs, and True if they are complete: older versions recorded no pre-trained weights.
@@ -475,7 +491,10 @@ def _shape(sizes: Sequence[int | str]) -> tuple[int, ...]:
 
 
 def _zeros(recorded: Mapping[str, str | float]) -> Weights:
-    """Returns arrays for the records of `_weight_record`: zeros, and single numbers with their values."""
+    """Returns arrays for the records of `_weight_record`.
+
+    They are zeros, except single numbers, which have their values.
+    """
     arrays: dict[str, npt.NDArray[Any]] = {}
     for name, record in recorded.items():
         if isinstance(record, str):

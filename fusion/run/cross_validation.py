@@ -65,7 +65,9 @@ def cross_validate(
     resident_share: float = RESIDENT_SHARE,
     stopping: StopRequested = never_stop,
 ) -> None:
-    """Trains and scores all models of a run that are not finished; a model that was interrupted is resumed.
+    """Trains and scores all models of a run that are not finished.
+
+    A model whose training was interrupted is resumed.
 
     Args:
         plan: plan of the run.
@@ -113,7 +115,7 @@ def cross_validate(
 def build_and_prepare_head(
     plan: RunPlan, source: CachedFeatures, train: Indices, *, seed: int
 ) -> tuple[Head, list[str]]:
-    """Builds the head of a run and lets it learn from the training subset before step 0.
+    """Builds the head of a run and prepares it on the training subset.
 
     Args:
         plan: plan of the run.
@@ -144,7 +146,9 @@ def score_test_subset(
     seed: int,
     notes: Sequence[str],
 ) -> None:
-    """Scores a model on the test subset of its fold and writes predictions and then scores.
+    """Scores a model on the test subset of its fold.
+
+    Predictions are written first, scores last.
 
     Args:
         folder: folder of the model.
@@ -204,7 +208,9 @@ class _Model:
         return True
 
     def run(self, source: CachedFeatures, progress: TrainingProgress) -> EpochScores:
-        """Trains the model, chooses its epoch on the development subset, and scores it on the test subset.
+        """Trains the model and scores it on the test subset.
+
+        The epoch is chosen on the development subset.
 
         Returns:
             The chosen epoch.

@@ -51,7 +51,9 @@ def collect_results(
     notes: Sequence[str] = (),
     published: Sequence[Plain] = (),
 ) -> dict[str, Any]:
-    """Computes the results of a run whose models are all scored, and writes them with the confusion matrix.
+    """Computes and writes the results of a run whose models are all scored.
+
+    The confusion matrix is written too.
 
     Args:
         folder: folder of the run.
@@ -61,7 +63,7 @@ def collect_results(
         published: figures of the recipe's paper to add to the results.
 
     Returns:
-        The output of ``mmer-train --json``.
+        The results, as ``mmer-train --json`` prints them.
 
     Raises:
         MmerError: if a model is not scored, or the cache lacks one of the utterances.
@@ -136,7 +138,10 @@ def check_utterances(ids: Iterable[str], cache: AnyCache) -> None:
 
 
 def total_cost(folder: RunFolder, identity: Plain) -> tuple[float, int]:
-    """Returns the seconds of training and the peak memory in bytes over all models with recorded costs."""
+    """Returns the training time in seconds and the peak memory in bytes.
+
+    Models without recorded costs are not counted.
+    """
     costs = []
     for model in folder.models(identity):
         with suppress(DamagedRun):
@@ -155,7 +160,10 @@ def score_header(results: Plain) -> list[str]:
 
 
 def score_table(results: Plain) -> list[list[object]]:
-    """Returns the rows below `score_header`: each model, then mean, deviation, pooled scores and their interval."""
+    """Returns the rows below `score_header`.
+
+    There is a row for each model, then mean, standard deviation, pooled scores and their interval.
+    """
     task = task_of(results)
     rows: list[list[object]] = [
         [
@@ -176,7 +184,9 @@ def score_table(results: Plain) -> list[list[object]]:
 
 
 def fold_notes(folds: Sequence[Plain]) -> Iterator[str]:
-    """Yields the notes that the head made on every fold, and a note on utterances over the limits of the head.
+    """Yields the notes of the head and a note on utterances over its limits.
+
+    Only notes that are the same for every fold are included.
 
     Args:
         folds: scores of each model, as `collect_results` returns them.
@@ -222,7 +232,9 @@ def escaped(text: str) -> str:
 
 
 def latex_row(results: Mapping[str, Any]) -> str:
-    r"""Formats one row of a LaTeX table: the head, then its scores with their standard deviation over folds.
+    r"""Formats one row of a LaTeX table.
+
+    The row has the head and its scores with their standard deviation over folds.
 
     Example:
         >>> scores = {"wa": 0.5, "ua": 0.25, "wf1": 0.4, "mf1": 0.3}
@@ -238,7 +250,9 @@ def latex_row(results: Mapping[str, Any]) -> str:
 
 
 def plot_confusion(folder: RunFolder, counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> None:
-    """Writes a figure of a confusion matrix: rows are the truth, shades are recall, numbers are utterances.
+    """Writes a figure of a confusion matrix.
+
+    Rows are the truth, shades are recall, numbers are utterances.
 
     Args:
         folder: folder of the run.
@@ -286,7 +300,10 @@ def _cell(value: Any, score: Score) -> str:
 
 
 def _over_limits(folds: Sequence[Plain], key: str) -> list[str]:
-    """Returns the utterances under a key of all folds; a late fusion of runs has only the key of the test subset."""
+    """Returns the utterances under a key of all folds.
+
+    A late fusion of runs has only the key of the test subset.
+    """
     return list(dict.fromkeys(name for scores in folds for name in scores.get(key, ())))
 
 

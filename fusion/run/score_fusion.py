@@ -26,7 +26,7 @@ Logits = dict[str, npt.NDArray[np.float64]]
 
 
 def fuse_scores(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, replace: bool = False) -> dict[str, Any]:
-    """Writes the late fusion of finished runs as a run folder and returns its results.
+    """Writes the late fusion of finished runs as a run folder.
 
     Args:
         runs: two or more runs with the same classes, folds and test utterances.
@@ -35,8 +35,8 @@ def fuse_scores(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, r
         replace: delete another run in `out` first.
 
     Returns:
-        The output of ``mmer-train --json``. The epoch of a fusion is 0, and its numbers of training and development
-        utterances are the smallest of the runs.
+        The results, as ``mmer-train --json`` prints them. The epoch of a fusion is 0, and its numbers of training and
+        development utterances are the smallest of the runs.
 
     Raises:
         MmerError: if a run is not finished, or two runs do not match.

@@ -60,7 +60,10 @@ class TrainedRun:
 
     @property
     def mean(self) -> Mapping[str, float]:
-        """Scores by metric (``wa``, ``ua``, ``wf1``, ...), the mean over folds, then over seeds."""
+        """Mean scores by metric (``wa``, ``ua``, ``wf1``, ...).
+
+        The mean is taken over folds and then over seeds.
+        """
         mean: Mapping[str, float] = self.results["mean"]
         return mean
 
@@ -77,12 +80,18 @@ class TrainedRun:
 
     @property
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
-        """Header and rows: each model, then mean, standard deviation, pooled scores and their interval."""
+        """Header and rows of the table of scores.
+
+        Rows are each model, then mean, standard deviation, pooled scores and their interval.
+        """
         return score_header(self.results), score_table(self.results)
 
     @property
     def notes(self) -> list[str]:
-        """Lines that accompany the scores: recalls, protocol, comparison, excluded and long utterances."""
+        """Lines that accompany the scores.
+
+        They are recalls, protocol, comparison, and notes on excluded and long utterances.
+        """
         return [recall_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
 
     @property
@@ -198,7 +207,9 @@ def default_folder(cache: Path, ending: str) -> Path:
 
 
 def comparison_lines(plan: RunPlan, results: Plain) -> list[str]:
-    """Compares the scores of a run with those published by the recipe's paper; empty without a recipe.
+    """Compares the scores of a run with those published by the recipe's paper.
+
+    Without a recipe there are no lines.
 
     Args:
         plan: plan of the run.
