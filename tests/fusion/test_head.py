@@ -40,7 +40,7 @@ def test_the_only_modality_cannot_be_dropped(modality: str) -> None:
 
 
 class Least(Head):
-    """What every head has at least."""
+    """A head with only the required members."""
 
     config_class = HeadConfig
 

@@ -27,7 +27,7 @@ WORDS = {
     r"\bis to be\b|\bare to be\b": "must be, will be",
     r"\blet go\b|\blet it go\b": "delete, overwrite",
     r"\bgone on from\b|\bgoes on where\b|\bgo on where\b|\bgo on from\b": "resume, continue",
-    r"\b(is|are) no (number|run|pack|cache|folder|file|speech|stream|name|corpus|audio|text|head|recipe)s?\b": "is not a",
+    r"\b(is|are) no (number|run|pack|cache|folder|file|speech|stream|name|corpus|head|recipe)s?\b": "is not a",
 }
 # File -> words that are data there: the vocabulary of the built-in tokenizer decides its weights.
 EXEMPT = {"featurize/encoders/tiny.py": {r"\btold\b"}}

@@ -22,7 +22,7 @@ TEXTS = turns("today it was the garden", "so")
 
 @cache
 def text_states(layer: int) -> tuple[list[Any], Any]:
-    """Gives hidden states of two texts and the start weights that follow them."""
+    """Returns hidden states of two texts and the weights of the layers after them."""
     (encoder,) = loaded(f"roberta-tiny@{layer}", start_layers=3).text
     return [rows[0] for rows in encoder.encode(TEXTS)], encoder.start_weights
 

@@ -1,4 +1,4 @@
-"""Standardized features: by the training part alone, in every head that may."""
+"""Standardized features: scales from the training subset only, in every head that has them."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ REFUSED = {"jfm", "label-guided"}
 
 
 class Rows:
-    """A training part of arrays."""
+    """Training rows made of arrays."""
 
     labels: npt.NDArray[np.int64]
 

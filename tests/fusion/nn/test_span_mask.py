@@ -6,7 +6,7 @@ from fusion.nn.dropout import SPAN, SpanMask, seed_dropout, set_step
 
 
 def hidden(share: float, *, rows: int = 500, seed: int = 0, step: int = 0) -> Tensor:
-    """Tells which rows are hidden, bool ``(batch, rows)``."""
+    """Returns the mask of hidden rows, bool ``(batch, rows)``."""
     mask = SpanMask(share).train()
     seed_dropout(mask, seed)
     set_step(mask, step)

@@ -55,12 +55,12 @@ def test_only_the_final_scoring_reads_the_test_part(
 
 
 def _one_fold(planned: RunPlan) -> RunPlan:
-    """Leaves the second fold of a plan; in the others, its test part is trained on."""
+    """Keeps only the second fold of a plan; the other folds train on its test subset."""
     return replace(planned, split=replace(planned.split, folds=planned.split.folds[1:2]))
 
 
 class _Spy:
-    """Keeps which utterances are read while a model is trained, and which while it is scored."""
+    """Record of the utterances that are read during training and during scoring."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened: list[tuple[str, set[int]]] = []

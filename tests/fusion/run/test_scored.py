@@ -154,7 +154,7 @@ def test_a_run_of_old_keeps_no_digests(part: ModelFolder) -> None:
 
 
 def older(part: ModelFolder) -> str:
-    """Takes macro F1 from the scores of a model, as the version before it wrote them."""
+    """Removes macro F1 from the scores of a model, as the version before wrote them."""
     scores = part.read("scores.json")
     kept = {name: value for name, value in scores.items() if name not in {"mf1", "digests"}}
     kept["dev_scores"] = {name: value for name, value in kept["dev_scores"].items() if name != "mf1"}

@@ -21,7 +21,7 @@ MEAN = {"wa": 0.5, "ua": 0.5, "wf1": 0.5}
 
 
 def told(cache: Path, *, narrowed: Mapping[str, object] | None = None, **changed: object) -> list[str]:
-    """Gives what is printed after a run of a recipe with some fields changed, on fewer utterances."""
+    """Returns the printed text of a run of a recipe with changed fields, on fewer utterances."""
     chosen = recipe("jfm-iemocap")
     head, training = configure("jfm", {**chosen.fields, **changed})
     asked: dict[str, object] = {
