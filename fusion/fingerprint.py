@@ -29,6 +29,6 @@ def digest_of(value: object) -> str:
     return blake2b(dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def filled(identity: Plain, defaults: Plain) -> dict[str, Any]:
+def with_defaults(identity: Plain, defaults: Plain) -> dict[str, Any]:
     """Adds the fields that an identity lacks with their defaults, by section."""
     return {**identity, **{section: {**fields, **identity.get(section, {})} for section, fields in defaults.items()}}

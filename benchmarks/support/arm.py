@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fusion.data.memory import peak_memory, watch_peak
+from fusion.data.memory import peak_memory, reset_peak
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux
 NEW_PEAK = "5"  # what the latter takes for it
@@ -52,7 +52,7 @@ class Peak:
         self.device, self.size_mb = device, 0.0
 
     def __enter__(self) -> "Peak":
-        watch_peak(self.device)
+        reset_peak(self.device)
         with suppress(OSError):
             RESET.write_text(NEW_PEAK)
         return self

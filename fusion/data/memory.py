@@ -39,7 +39,7 @@ def memory_budget(device: torch.device, share: float) -> int:
     return int(min(installed, *map(_limit, LIMITS)) * share)
 
 
-def watch_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
     """Resets the peak of a GPU; the peak of a process cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -48,7 +48,7 @@ def watch_peak(device: torch.device) -> None:
 def peak_memory(device: torch.device) -> int:
     """Returns the peak memory in bytes.
 
-    On a GPU it is the peak of tensors since `watch_peak`, on a CPU the peak of the whole process.
+    On a GPU it is the peak of tensors since `reset_peak`, on a CPU the peak of the whole process.
     """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))

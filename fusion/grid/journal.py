@@ -22,7 +22,7 @@ from cache.errors import MmerError
 from fusion.data.features import BatchSource
 from fusion.evaluation.task import Task
 from fusion.experiment.plan import RunPlan, build
-from fusion.fingerprint import filled
+from fusion.fingerprint import with_defaults
 from fusion.grid.combinations import Model, ModelOutcome, ModelScores
 from fusion.head import Head
 from fusion.run.artifacts import read_cost, read_probabilities, read_scores, read_weights, write_trained
@@ -187,7 +187,7 @@ def _check_same(entry: Mapping[str, Any], plan: RunPlan, path: Path) -> None:
 
     A key leaves out fields with default values, so it does not change when a new version has another default.
     """
-    identity = filled(entry["decides"], plan.experiment.defaults)
+    identity = with_defaults(entry["decides"], plan.experiment.defaults)
     changed = [name for name in plan.experiment.defaults if identity[name] != plan.identity[name]]
     if changed:
         raise MmerError(

@@ -31,7 +31,7 @@ from fusion.grid.journal import Journal
 from fusion.grid.selection import hide_unselected_tests, select_winners
 from fusion.grid.space import RANDOM, TPE, Search, Space, fields_key
 from fusion.grid.tpe import TreeSearch
-from fusion.run.results import pooled
+from fusion.run.results import pooled_predictions
 
 # Trains all models that the journal does not hold; returns the failures that are not in the journal, by key.
 Trainer = Callable[[Sequence[Model], Sources], Mapping[str, ModelOutcome]]
@@ -245,7 +245,9 @@ class GridSession:
         """Computes the 95% interval of the nested score by a clustered bootstrap of the winners' test predictions."""
         models = [model for fold, combination in winners.items() for model in self._models(combination, fold)]
         classes = list(self.combinations[0].plan.inputs.classes)
-        return bootstrap_interval(pooled([self.journal.folder(model) for model in models], self.cache, classes))
+        return bootstrap_interval(
+            pooled_predictions([self.journal.folder(model) for model in models], self.cache, classes)
+        )
 
     def _notes(self) -> list[str]:
         """Returns the notes that all models of a combination share, each with the combinations that have it."""

@@ -43,9 +43,9 @@ from fusion.nn.pretrained import (
     BANDS,
     PATCH,
     MelPatches,
-    add_them,
-    chosen_layers,
+    featurize_hint,
     layer_width,
+    select_layers,
     start_layer,
 )
 from fusion.nn.sequences import MaskedRows
@@ -155,7 +155,7 @@ class JFM(Head):
             role = LANGUAGE if config.text == BASE768 else TEXT
             choice, weights = inputs.layers.get(role, ""), inputs.weights.get(role, {})
             if not choice.isdecimal():
-                remedy = add_them(config.blocks)
+                remedy = featurize_hint(config.blocks)
                 raise MmerError(f"jfm continues from one hidden state of text, got {choice or 'none'!r}; {remedy}")
             layers = self._start_layers("language", weights, int(choice))
             dim = layer_width(weights, int(choice))
@@ -170,7 +170,7 @@ class JFM(Head):
         """Builds the pre-trained layers of one stream: those from index `first` on, or the last stored ones."""
         config = self.config
         last = config.layers == LAST
-        chosen = chosen_layers(weights, what, first=first, count=config.blocks, last=last)
+        chosen = select_layers(weights, what, first=first, count=config.blocks, last=last)
         if last:
             self._notes.append(f"last stored {what} layers: {', '.join(map(str, chosen))}")
         return [start_layer(weights, index, dropout=config.dropout) for index in chosen]

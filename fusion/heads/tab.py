@@ -32,7 +32,7 @@ from fusion.heads.configs.tab import CHANNEL, TIME, MulTABConfig
 from fusion.nn.attention import CrossLayer, TransformerLayer, attention_heads_for
 from fusion.nn.dropout import Dropout
 from fusion.nn.layers import MaskedBatchNorm, Pool, input_projection
-from fusion.nn.sequences import Pair, joined_in_channels, joined_in_time
+from fusion.nn.sequences import Pair, join_in_channels, join_in_time
 
 ATTENTION_HEADS = 8  # M-5
 SUB_BLOCKS = 3  # TAB3 of the paper; the block of TIM-Net has two
@@ -79,7 +79,7 @@ class MulTAB(Head):
     def fuse(self, streams: Pair, masks: Pair) -> Tensor:
         """Joins speech and text (eq. 7) and pools each of them, ``(batch, 2 * dim)``, speech first."""
         in_time = self.config.axis == TIME
-        rows, segments = (joined_in_time if in_time else joined_in_channels)(streams, masks)
+        rows, segments = (join_in_time if in_time else join_in_channels)(streams, masks)
         weighted = self._apply_block(rows, segments[0] | segments[1])
         halves = (weighted, weighted) if in_time else weighted.chunk(2, dim=-1)
         pools = (self.pools[AUDIO], self.pools[TEXT])

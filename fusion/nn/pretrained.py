@@ -44,7 +44,7 @@ def layers_from(weights: Weights, first: int) -> list[int]:
     return indices
 
 
-def chosen_layers(weights: Weights, what: str, *, first: int, count: int, last: bool) -> list[int]:
+def select_layers(weights: Weights, what: str, *, first: int, count: int, last: bool) -> list[int]:
     """Selects the pre-trained layers that a head starts from.
 
     Args:
@@ -64,15 +64,15 @@ def chosen_layers(weights: Weights, what: str, *, first: int, count: int, last: 
     if len(stored) < count:
         raise MmerError(
             f"{count} {what} layers are needed from layer {first} on, the cache holds {len(stored)}; "
-            f"{add_them(MOST_LAYERS if last else count)}"
+            f"{featurize_hint(MOST_LAYERS if last else count)}"
         )
     if last and len(stored) == count < MOST_LAYERS:
         needed = f"the last {count} {what} layers are needed, the cache holds only the first {count}"
-        raise MmerError(f"{needed}; {add_them(MOST_LAYERS)}")
+        raise MmerError(f"{needed}; {featurize_hint(MOST_LAYERS)}")
     return stored[-count:] if last else stored[:count]
 
 
-def add_them(count: int) -> str:
+def featurize_hint(count: int) -> str:
     """Returns a text with the command that adds layers to a cache.
 
     Args:

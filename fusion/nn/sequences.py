@@ -73,7 +73,7 @@ def ragged(streams: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return rows.gather(1, order[..., None].expand_as(rows)), mask.gather(1, order)
 
 
-def joined_in_time(streams: Pair, masks: Pair) -> tuple[Tensor, Pair]:
+def join_in_time(streams: Pair, masks: Pair) -> tuple[Tensor, Pair]:
     """Joins the valid rows of two streams along time, without padding between them.
 
     Args:
@@ -89,7 +89,7 @@ def joined_in_time(streams: Pair, masks: Pair) -> tuple[Tensor, Pair]:
     return rows, (first, mask & ~first)
 
 
-def joined_in_channels(streams: Pair, masks: Pair) -> tuple[Tensor, Pair]:
+def join_in_channels(streams: Pair, masks: Pair) -> tuple[Tensor, Pair]:
     """Joins two streams along features; the second is resampled.
 
     The second stream gets the length of the first.

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from cache.errors import MmerError
 from cache.files import replacing, writable
-from fusion.fingerprint import Plain, filled
+from fusion.fingerprint import Plain, with_defaults
 
 FORMAT_VERSION = 1
 RUN, SCORES, RESULTS, COST = "run.json", "scores.json", "results.json", "cost.json"
@@ -151,7 +151,7 @@ class RunFolder(Folder):
             self._check_free(identity)
             self.write(RUN, {"format_version": FORMAT_VERSION, "decides": identity, **provenance})
             return
-        held = filled(self.identity, defaults)
+        held = with_defaults(self.identity, defaults)
         if differences := _differences(held, json.loads(json.dumps(identity))):
             raise MmerError(
                 f"{self.path} already holds a different run ({'; '.join(differences[:4])}); "

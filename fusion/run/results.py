@@ -71,7 +71,7 @@ def collect_results(
     models, task = folder.models(identity), task_of(identity)
     folds = [{name: value for name, value in read_scores(model, task).items() if name != "digests"} for model in models]
     names = list(identity["labels"])
-    predictions = pooled(models, cache, names)
+    predictions = pooled_predictions(models, cache, names)
     by_seed: dict[int, list[Scores]] = defaultdict(list)
     for fold in folds:
         by_seed[fold["seed"]].append(Scores(**{metric: fold[metric] for metric in METRICS}))
@@ -100,7 +100,7 @@ def collect_results(
     return results
 
 
-def pooled(models: Sequence[ModelFolder], cache: AnyCache, names: Sequence[str]) -> Predictions:
+def pooled_predictions(models: Sequence[ModelFolder], cache: AnyCache, names: Sequence[str]) -> Predictions:
     """Reads the test predictions of all models of a run.
 
     Args:
@@ -221,11 +221,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
-def escaped(text: str) -> str:
+def escape_latex(text: str) -> str:
     r"""Returns text with special characters escaped for LaTeX.
 
     Example:
-        >>> escaped("global_aware=false, 50%")
+        >>> escape_latex("global_aware=false, 50%")
         'global\\_aware=false, 50\\%'
     """
     return text.translate(SPECIAL)
@@ -246,7 +246,7 @@ def latex_row(results: Mapping[str, Any]) -> str:
         spread = results["std"].get(score.name)
         deviation = "" if spread is None else rf" $\pm$ {score.text(spread)}"
         cells.append(score.text(results["mean"].get(score.name)) + deviation)
-    return " & ".join([escaped(str(results["fusion"])), *cells]) + r" \\"
+    return " & ".join([escape_latex(str(results["fusion"])), *cells]) + r" \\"
 
 
 def plot_confusion(folder: RunFolder, counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> None:

@@ -23,7 +23,7 @@ from cache.errors import MmerError
 from cache.files import replacing
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource
-from fusion.fingerprint import Plain, filled
+from fusion.fingerprint import Plain, with_defaults
 from fusion.head import Head
 from fusion.training.config import TrainConfig
 
@@ -157,7 +157,7 @@ class Checkpoint:
             MmerError: if the identities differ; names each difference.
         """
         requested = _flatten(json.loads(json.dumps(config)))  # as JSON stores it: a tuple becomes a list
-        stored = _flatten(filled(self.config, defaults))
+        stored = _flatten(with_defaults(self.config, defaults))
         names = sorted(name for name in requested.keys() | stored.keys() if requested.get(name) != stored.get(name))
         if names:
             differences = "; ".join(

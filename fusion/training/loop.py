@@ -22,7 +22,7 @@ from cache.errors import MmerError
 from fusion.arrays import Indices
 from fusion.data.batches import training_batches
 from fusion.data.features import BatchSource
-from fusion.data.memory import peak_memory, watch_peak
+from fusion.data.memory import peak_memory, reset_peak
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.head import Batch, Head
 from fusion.nn.dropout import seed_dropout, set_step
@@ -160,7 +160,7 @@ def train_fold(
         MmerError: if a loss is not finite (names batch and epoch), or the checkpoint belongs to a different training or
             cannot be read or written.
     """
-    watch_peak(source.device)
+    reset_peak(source.device)
     training = _Training(
         head, source, train, dev, config, task=task, path=checkpoint, save_every_s=save_every_s, stopping=stopping
     )

@@ -8,7 +8,7 @@ from fusion.grid.combinations import FieldValues, fields_text, value_text
 from fusion.grid.report.tables import ALL_TESTS, MISSING, failure_text, spread_text
 from fusion.grid.selection import UNSET, Ranked, Spread
 from fusion.run.folder import Folder
-from fusion.run.results import SIGNS, escaped
+from fusion.run.results import SIGNS, escape_latex
 
 ABLATION_MD, ABLATION_TEX = "ablation.md", "ablation.tex"
 BASE = "base"
@@ -128,12 +128,12 @@ def as_latex(table: Ablation) -> str:
     groups = [*table.shown, f"Δ {table.compared}"]
     names = [score.title for _ in groups for score in table.task.scores]
     spans = [rf"\multicolumn{{{len(table.task.scores)}}}{{c}}{{{group}}}" for group in groups]
-    rows = [[escaped(_name(row, table, "{}")), *_cells(row, table, r"\textbf{{{}}}")] for row in table.rows]
+    rows = [[escape_latex(_name(row, table, "{}")), *_cells(row, table, r"\textbf{{{}}}")] for row in table.rows]
     head, *body = (rf"{' & '.join(line)} \\" for line in (["", *spans], ["change", *names], *rows))
     lines = [
         r"\begin{table}",
         r"\centering\small",
-        rf"\caption{{{escaped(' '.join(table.caption))}}}",
+        rf"\caption{{{escape_latex(' '.join(table.caption))}}}",
         rf"\begin{{tabular}}{{l{'r' * len(names)}}}",
         *(r"\toprule", head, body[0], r"\midrule", *body[1:], r"\bottomrule"),
         r"\end{tabular}",

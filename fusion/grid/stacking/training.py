@@ -19,7 +19,7 @@ from torch.func import vmap
 from cache.errors import MmerError
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource
-from fusion.data.memory import peak_memory, watch_peak
+from fusion.data.memory import peak_memory, reset_peak
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.grid.stacking.stack import HeadStack
 from fusion.head import Batch, Head, HeadOutput
@@ -172,7 +172,7 @@ def train_stack(
         In the order of the heads, the trained model; or the error of a model whose loss is not finite, and its head is
         unchanged. The time of the stack is divided among its models; the peak memory is that of the stack.
     """
-    watch_peak(source.device)
+    reset_peak(source.device)
     members = [
         _Member(index=index, head=head, config=config)
         for index, (head, config) in enumerate(zip(heads, configs, strict=True))

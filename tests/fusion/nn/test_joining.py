@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from fusion.nn.sequences import joined_in_channels, joined_in_time, resampled
+from fusion.nn.sequences import join_in_channels, join_in_time, resampled
 from tests.support.heads import batch_of
 
 
@@ -12,7 +12,7 @@ def test_streams_follow_one_another_without_padding_between_them() -> None:
     batch = batch_of(4)
     streams = (batch.features["audio"], batch.features["text"])
     masks = (batch.masks["audio"], batch.masks["text"])
-    rows, segments = joined_in_time(streams, masks)
+    rows, segments = join_in_time(streams, masks)
     for place in range(4):
         own = [stream[place, mask[place]] for stream, mask in zip(streams, masks, strict=True)]
         assert torch.equal(rows[place, : sum(map(len, own))], torch.cat(own))
@@ -35,7 +35,7 @@ def test_in_channels_an_absent_stream_is_zero_and_has_no_rows(absent: int) -> No
     streams = (batch.features["audio"], batch.features["text"])
     masks = [batch.masks["audio"].clone(), batch.masks["text"].clone()]
     masks[absent][1] = False
-    rows, segments = joined_in_channels(streams, (masks[0], masks[1]))
+    rows, segments = join_in_channels(streams, (masks[0], masks[1]))
     there = 1 - absent
     assert rows.shape[-1] == 48
     assert segments[there][1].sum() == masks[there][1].sum()

@@ -12,7 +12,7 @@ from fusion.head import Batch
 from fusion.head_config import HeadInputs
 from fusion.heads.configs.jfm import JFMConfig
 from fusion.heads.jfm import JFM
-from fusion.nn.pretrained import chosen_layers, layer_width, layers_from, start_layer
+from fusion.nn.pretrained import layer_width, layers_from, select_layers, start_layer
 from tests.support.checkpoints import loaded
 from tests.support.heads import layer_weights
 from tests.support.models import turns, waveforms
@@ -81,8 +81,8 @@ def test_jfm_without_joints_and_extractor_is_both_encoders() -> None:
 def test_layers_are_counted_from_where_they_go_on_up_to_a_gap() -> None:
     weights = layer_weights(8, [4, 5, 6, 12, 13], heads=2, norm_first=False)
     assert [layers_from(weights, first) for first in (4, 6, 7, 12)] == [[4, 5, 6], [6], [], [12, 13]]
-    assert chosen_layers(weights, "language", first=4, count=2, last=False) == [4, 5]
-    assert chosen_layers(weights, "language", first=4, count=2, last=True) == [5, 6]
+    assert select_layers(weights, "language", first=4, count=2, last=False) == [4, 5]
+    assert select_layers(weights, "language", first=4, count=2, last=True) == [5, 6]
     assert layer_width(weights, 12) == 8
 
 
@@ -91,7 +91,7 @@ def test_too_few_layers_are_an_error_that_names_the_command(last: bool, asked: i
     weights = layer_weights(8, [12, 13], heads=2, norm_first=False)
     command = f"mmer-featurize CORPUS --encoder roberta-large@12 --encoder vit-mel-base --start-layers {asked}"
     with pytest.raises(MmerError, match=f"^3 language layers .* from layer 12 on, the cache holds 2; run `{command}`"):
-        chosen_layers(weights, "language", first=12, count=3, last=last)
+        select_layers(weights, "language", first=12, count=3, last=last)
 
 
 def test_the_last_layers_are_refused_where_the_first_are_all_that_there_are() -> None:
@@ -99,12 +99,12 @@ def test_the_last_layers_are_refused_where_the_first_are_all_that_there_are() ->
     with pytest.raises(
         MmerError, match=r"^the last 2 ViT layers are needed, the cache holds only the first 2; run `mmer-"
     ):
-        chosen_layers(weights, "ViT", first=0, count=2, last=True)
+        select_layers(weights, "ViT", first=0, count=2, last=True)
 
 
 def test_all_layers_of_a_base_encoder_are_its_last_too() -> None:
     weights = layer_weights(8, range(12), heads=2, norm_first=True)
-    assert chosen_layers(weights, "ViT", first=0, count=12, last=True) == list(range(12))
+    assert select_layers(weights, "ViT", first=0, count=12, last=True) == list(range(12))
 
 
 def test_a_layer_keeps_its_order_of_norms_and_their_epsilon() -> None:

@@ -2,19 +2,19 @@ import re
 
 from fusion.grid.report.tables import latex_rows
 from fusion.grid.selection import nested_scores
-from fusion.run.results import escaped
+from fusion.run.results import escape_latex
 from tests.support.scored import grid, opened, ranked
 
 WON = {"1": 1, "2": 0}
 
 
 def test_every_sign_that_latex_reads_is_escaped() -> None:
-    told = escaped(r"a_b & 5% of {x}~^$#\ <|> ±")
+    told = escape_latex(r"a_b & 5% of {x}~^$#\ <|> ±")
     assert told == (
         r"a\_b \& 5\% of \{x\}\textasciitilde{}\textasciicircum{}\$\#\textbackslash{} "
         r"\textless{}\textbar{}\textgreater{} $\pm$"
     )
-    assert escaped("lr=0.001 both") == "lr=0.001 both"
+    assert escape_latex("lr=0.001 both") == "lr=0.001 both"
 
 
 def test_the_nested_score_comes_first_and_incomplete_combinations_do_not_come() -> None:
