@@ -308,8 +308,8 @@ def load(run: str | Path, *, fold: str, seed: int = 0, head: str | None = None) 
     Raises:
         MmerError: if there is no such model, or its files are damaged.
     """
-    from fusion.run.artifacts import load_model
     from fusion.run.folder import RunFolder
+    from fusion.run.load import load_model
 
     return load_model(RunFolder(Path(run)), fold, seed, head)
 

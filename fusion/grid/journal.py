@@ -25,9 +25,10 @@ from fusion.experiment.plan import RunPlan, build
 from fusion.fingerprint import with_defaults
 from fusion.grid.combinations import Model, ModelOutcome, ModelScores
 from fusion.head import Head
-from fusion.run.artifacts import read_cost, read_probabilities, read_scores, read_weights, write_trained
+from fusion.run.artifacts import read_cost, read_probabilities, read_scores, write_trained
 from fusion.run.cross_validation import score_test_subset
 from fusion.run.folder import WEIGHTS, DamagedRun, ModelFolder
+from fusion.run.load import read_weights
 from fusion.training.checkpoint import EpochScores
 from fusion.training.loop import TrainedModel
 

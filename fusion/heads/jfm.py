@@ -39,15 +39,7 @@ from fusion.heads.configs.jfm import BASE768, ICL, LANGUAGE, LAST, LATE, LAYER12
 from fusion.losses.contrastive import supervised_contrastive_loss
 from fusion.nn.attention import TransformerLayer
 from fusion.nn.layers import InputProjection, Pool
-from fusion.nn.pretrained import (
-    BANDS,
-    PATCH,
-    MelPatches,
-    featurize_hint,
-    layer_width,
-    select_layers,
-    start_layer,
-)
+from fusion.nn.pretrained import BANDS, PATCH, MelPatches, featurize_hint, layer_width, select_layers, start_layer
 from fusion.nn.sequences import MaskedRows
 
 SOURCES: Mapping[str, str] = {TEXT: AUDIO, AUDIO: TEXT}  # modality -> the other, from which its joint vectors come

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from cache.errors import MmerError
 from cache.version import mmer_version
@@ -23,17 +22,15 @@ from fusion.arrays import Indices
 from fusion.data.features import BatchSource
 from fusion.evaluation.task import CLASSIFICATION, ID, OUTPUT, Task
 from fusion.experiment.plan import RunPlan
-from fusion.fingerprint import Plain, digest_of
+from fusion.fingerprint import digest_of
 from fusion.head import Head
-from fusion.head_config import HeadConfig, HeadInputs, Weights
-from fusion.heads.build import build_head, count_parameters
-from fusion.heads.catalog import config_for, is_import_path, stored_head_spec
+from fusion.head_config import HeadInputs
+from fusion.heads.build import count_parameters
 from fusion.protocols.folds import Fold
 from fusion.run.folder import (
     COST,
     CURVES,
     PREDICTIONS,
-    RUN,
     SCORES,
     SPLITS,
     WEIGHTS,
@@ -54,7 +51,6 @@ NUMBERS = ("seed", "epoch", "train", "dev", "test", "test_of", "parameters")
 LISTS = ("over_limits", "notes")
 WRONG_COLUMNS = "not the columns and classes of the run"
 ROUNDING = 1e-9  # greatest difference of scores after JSON
-TRAIN_AGAIN = "train the run again with --replace"
 
 
 def provenance(plan: RunPlan) -> dict[str, Any]:
@@ -287,79 +283,6 @@ def find_minor_damage(folder: ModelFolder) -> list[str]:
     return texts
 
 
-def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) -> Head:
-    """Loads the trained head of one model, on the CPU and in eval mode.
-
-    No code of the run folder is executed: the head is in the catalog, or is the class that the caller names.
-
-    Args:
-        run: folder of the run.
-        fold: name of the fold of the model.
-        seed: seed of the model.
-        head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
-
-    Raises:
-        DamagedRun: if the weights are not the weights that were scored.
-        MmerError: if the run has no such model, names a head that the caller does not name, or was written by a version
-            that did not record the inputs of the head; or if the weights do not fit the head.
-    """
-    identity, path = run.identity, run.path / RUN
-    name = _trusted_head(identity, head, path)
-    folds, seeds = identity["folds"], identity["seeds"]
-    if not isinstance(folds, dict) or not isinstance(seeds, list):
-        raise MmerError(f"{path} is damaged (folds and seeds); {TRAIN_AGAIN}")
-    if fold not in folds or seed not in seeds:
-        known = f"folds: {', '.join(folds)}; seeds: {', '.join(map(str, seeds))}"
-        raise MmerError(f"{run.path} has no model of fold {fold} and seed {seed}; {known}")
-    inputs, complete = _recorded_inputs(identity, run.read(RUN), path)
-    model = run.model(fold, seed)
-    digest = read_scores(model)["digests"].get(WEIGHTS)
-    why = f"cannot be built as {path} records it"
-    try:
-        config = config_for(name, identity["head"])
-        _check_shapes(config, inputs)
-        why = why if complete else f"was built from weights that {path} does not record"
-        # A head of the catalog is first built without memory; an imported head may compute while it is built.
-        with torch.device("cpu" if is_import_path(name) else "meta"):
-            expected = build_head(name, config, inputs, seed=seed)
-    except (MmerError, KeyError, OverflowError, RuntimeError) as error:
-        raise MmerError(f"head {name} {why} ({error}); {TRAIN_AGAIN}") from error
-    way_out = f"delete {model.path} and repeat the command of the run"
-    weights = read_weights(model, expected, digest=digest, way_out=way_out)
-    trained = build_head(name, config, inputs, seed=seed)
-    trained.load_state_dict(weights)
-    return trained.eval()
-
-
-def read_weights(folder: ModelFolder, head: Head, *, digest: str | None, way_out: str) -> dict[str, Tensor]:
-    """Reads the weights of a trained model, on the CPU.
-
-    Args:
-        folder: folder of the model.
-        head: head that the weights must fit; may be on the meta device.
-        digest: digest of the file when it was written, None if it was not recorded.
-        way_out: remedy for a damaged file, for the error.
-
-    Raises:
-        DamagedRun: if the file cannot be read or is not the file that was written.
-        MmerError: if the weights do not fit the head.
-    """
-    path = folder.path / WEIGHTS
-    try:
-        weights: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise DamagedRun(f"cannot read {path} ({error}); {way_out}") from error
-    if digest not in {None, folder.digest(WEIGHTS)}:
-        raise DamagedRun(f"{path} is not the file that was written; {way_out}")
-    expected = {name: _form(tensor) for name, tensor in head.state_dict().items()}
-    found = {name: _form(tensor) for name, tensor in weights.items()}
-    names = sorted(name for name in expected | found if expected.get(name) != found.get(name))
-    if names:
-        first = f"{names[0]}: expected {expected.get(names[0], 'none')}, got {found.get(names[0], 'none')}"
-        raise MmerError(f"{path} does not fit the head, {len(names)} weights differ ({first}); {way_out}")
-    return weights
-
-
 def _inputs_record(inputs: HeadInputs) -> dict[str, Any]:
     """Returns the inputs of a head as plain values.
 
@@ -438,72 +361,3 @@ def _check_digest(folder: ModelFolder, name: str, scores: Mapping[str, Any]) -> 
 def _damaged(folder: ModelFolder, name: str, why: str) -> DamagedRun:
     way_out = "repeat the command of the run to train the model again"
     return DamagedRun(f"{folder.path / name} is damaged ({why}); {way_out}")
-
-
-def _trusted_head(identity: Plain, trusted: str | None, path: Path) -> str:
-    """Returns the name of the head of a run.
-
-    An import path must be the path that the caller names.
-    """
-    name = identity["fusion"]
-    if not isinstance(name, str) or "head" not in identity:
-        raise MmerError(f"{path} is a late fusion of other runs and has no weights; load the models of those runs")
-    source = identity.get("source", "")
-    if is_import_path(name):
-        stored_head_spec(name, allowed=trusted, source=source if isinstance(source, str) else "")
-    return name
-
-
-def _check_shapes(config: HeadConfig, inputs: HeadInputs) -> None:
-    needed = {*config.roles, *config.training_roles, *config.prepare_roles, *config.weight_roles}
-    if missing := sorted(needed - inputs.shapes.keys()):
-        raise MmerError(f"no shape of {', '.join(missing)}")
-
-
-def _recorded_inputs(identity: Plain, record: Plain, path: Path) -> tuple[HeadInputs, bool]:
-    """Reads the inputs of a head.
-
-    Pre-trained weights are zeros, because the trained weights replace them.
-
-    Returns:
-        The inputs, and True if they are complete: older versions recorded no pre-trained weights.
-    """
-    inputs = record.get("inputs")
-    if inputs is None:
-        raise MmerError(f"{path} does not record what its head was built from; {TRAIN_AGAIN}")
-    try:
-        recorded = HeadInputs(
-            classes=tuple(identity["labels"]),
-            shapes={role: _shape(shape) for role, shape in inputs["shapes"].items()},
-            layers={role: str(layers) for role, layers in inputs["layers"].items()},
-            weights={role: _zeros(held) for role, held in inputs.get("weights", {}).items()},
-        )
-    except (AttributeError, KeyError, TypeError, ValueError, MemoryError) as error:
-        raise MmerError(f"{path} is damaged (inputs: {error}); {TRAIN_AGAIN}") from error
-    return recorded, "weights" in inputs
-
-
-def _shape(sizes: Sequence[int | str]) -> tuple[int, ...]:
-    shape = tuple(map(int, sizes))
-    if any(size < 1 for size in shape):
-        raise ValueError(f"sizes must be at least 1, got {shape}")
-    return shape
-
-
-def _zeros(recorded: Mapping[str, str | float]) -> Weights:
-    """Returns arrays for the records of `_weight_record`.
-
-    They are zeros, except single numbers, which have their values.
-    """
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for name, record in recorded.items():
-        if isinstance(record, str):
-            kind, *sizes = record.split()
-            arrays[name] = np.zeros(_shape(sizes), dtype=np.dtype(kind))
-        else:
-            arrays[name] = np.array(record)
-    return arrays
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

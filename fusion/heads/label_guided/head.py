@@ -33,12 +33,7 @@ from torch import Tensor, nn
 
 from fusion.head import Batch, Head, HeadOutput
 from fusion.head_config import AUDIO, BOTH, TEXT, HeadInputs, TrainingRows
-from fusion.heads.configs.label_guided import (
-    LABEL_WORD,
-    LOSSES,
-    RAW,
-    LabelGuidedConfig,
-)
+from fusion.heads.configs.label_guided import LABEL_WORD, LOSSES, RAW, LabelGuidedConfig
 from fusion.heads.label_guided.attention import (
     LabelAttention,
     attention_gap,

@@ -11,8 +11,9 @@ from safetensors.numpy import load_file, save_file
 from cache.errors import MmerError
 from fusion.grid.combinations import ModelOutcome
 from fusion.grid.journal import ENTRY, Journal
-from fusion.run.artifacts import load_model, with_digests
+from fusion.run.artifacts import with_digests
 from fusion.run.folder import PREDICTIONS, SCORES, WEIGHTS, RunFolder
+from fusion.run.load import load_model
 from fusion.training.evaluate import predict_probabilities
 from tests.support.grids import CPU, models, planned, sources, trained
 from tests.support.runs import finish

@@ -13,8 +13,9 @@ from cache.joined import open_cache
 from fusion.data.features import CachedFeatures
 from fusion.experiment.plan import RunPlan
 from fusion.heads.catalog import HEADS
-from fusion.run.artifacts import OVER_LIMITS, load_model, read_probabilities
+from fusion.run.artifacts import OVER_LIMITS, read_probabilities
 from fusion.run.folder import RUN, SCORES, WEIGHTS, RunFolder
+from fusion.run.load import load_model
 from fusion.training.evaluate import predict_probabilities
 from tests.support.runs import finish, plan, write_cache
 
