@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
@@ -190,13 +190,10 @@ def featurize(
     """
     with clean_errors():
         _check_usage(workers, scheduler, shard, shards)
-        root = root or _root_of_environment(corpus)
-        _check_names(corpus, root, encoders, allow_outside=options["allow_outside"])
-        _prepare_process()
-        from featurize.extraction.job import job_of
-
-        encoding, planning = _places(workers, scheduler, device)
-        job = job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
+        _set_environment()
+        root = _checked_root(corpus, root, encoders, allow_outside=options["allow_outside"])
+        encoding, planning = _devices(workers, scheduler, device)
+        job = _job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
         job = _shard_of(job, shard, shards)
         if parity_check:
             check_parity(job, parity_check, as_json)
@@ -283,26 +280,37 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _check_names(corpus: str, root: Path | None, encoders: Sequence[str], *, allow_outside: bool) -> None:
-    """Checks names and paths before torch is imported, so that a wrong one is answered at once."""
+def _set_environment() -> None:
+    """Sets what libraries read while they load; called before numpy and torch are imported."""
+    # The matrix products of log-mel are so small that a second thread gains nothing and waiting for it costs much. It
+    # also changes the last bits of their values.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    tune_process()
+
+
+def _checked_root(corpus: str, root: Path | None, encoders: Sequence[str], *, allow_outside: bool) -> Path | None:
+    """Returns the root of the corpus; checks names and paths before torch is imported, so that errors come at once."""
     from featurize.corpora.catalog import check_root
     from featurize.encoders.catalog import parse_requests
 
     parse_requests(encoders)
+    root = root or _root_of_environment(corpus)
     check_root(corpus, root, allow_outside=allow_outside)
+    return root
 
 
-def _prepare_process() -> None:
-    # The matrix products of log-mel are so small that a second thread gains nothing and waiting for it costs much.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    tune_process()
+def _job_of(corpus: str, **options: Any) -> "ExtractionJob":
+    """Builds the job of the command, with the messages of transformers switched off."""
     import transformers
+
+    from featurize.extraction.job import job_of
 
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    return job_of(corpus, **options)
 
 
-def _places(count: int | None, scheduler: str | None, device: str) -> "tuple[Workers | None, torch.device]":
+def _devices(count: int | None, scheduler: str | None, device: str) -> "tuple[Workers | None, torch.device]":
     """Returns the workers that encode, None for this process, and the device of this process, which plans."""
     from featurize.runtime.device import choose_device
 

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -44,6 +45,16 @@ class GridOptions(ExperimentOptions):
     seed_count: int | None
     seeds: tuple[int, ...]
     report_all_tests: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Machine:
+    """Device, engine, workers and memory that a grid is trained with, as the options name them."""
+
+    device: str
+    engine: str
+    scheduler: str | None
+    share: float
 
 
 @click.command()
@@ -146,17 +157,8 @@ def grid(
 
         opened = open_cache(cache)  # before torch is imported, so that a wrong path is answered at once
         tune_process()
-        found = _trained(
-            _request(options),
-            opened,
-            cache,
-            out=out,
-            device=device,
-            engine=engine,
-            scheduler=scheduler,
-            share=resident_share,
-            dry_run=dry_run,
-        )
+        machine = _Machine(device=device, engine=engine, scheduler=scheduler, share=resident_share)
+        found = _trained(_request(options), opened, cache, out=out, machine=machine, dry_run=dry_run)
     print_found(found, as_json=as_json, latex=latex)
 
 
@@ -213,29 +215,26 @@ def _trained(
     cache: Path,
     *,
     out: Path | None,
-    device: str,
-    engine: str,
-    scheduler: str | None,
-    share: float,
+    machine: "_Machine",
     dry_run: bool,
 ) -> "GridRun | GridEstimate":
     from cli.progress import GridBar
     from featurize.runtime.device import choose_device
     from fusion.grid.run import estimate_grid, run_grid
 
-    chosen = choose_device(device)
-    with GridBar() as bar, _cluster(scheduler, device) as cluster:
+    device, share = choose_device(machine.device), machine.share
+    with GridBar() as bar, _cluster(machine.scheduler, machine.device) as cluster:
         if dry_run:
             return estimate_grid(
-                request, opened, out=out, named_after=cache, device=chosen, progress=bar, resident_share=share
+                request, opened, out=out, named_after=cache, device=device, progress=bar, resident_share=share
             )
         return run_grid(
             request,
             opened,
             out=out,
             named_after=cache,
-            device=chosen,
-            engine=engine,
+            device=device,
+            engine=machine.engine,
             cluster=cluster,
             progress=bar,
             resident_share=share,

@@ -1,5 +1,6 @@
 """Help, lists and errors before work are answered without the libraries that only work needs."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,23 @@ def test_a_wrong_setting_imports_no_library_of_the_work(command: str, trainable:
     assert ended.returncode == 1
     assert SETTINGS[command] in ended.stderr
     assert imported == set()
+
+
+def test_threads_of_matrix_products_are_set_before_numpy_is_imported(tmp_path: Path) -> None:
+    code = """
+import builtins, os, sys
+original = builtins.__import__
+def watched(name, *rest, **more):
+    if name.partition(".")[0] == "numpy" and "numpy" not in sys.modules:
+        print("threads", os.environ.get("OPENBLAS_NUM_THREADS"), file=sys.stderr)
+    return original(name, *rest, **more)
+builtins.__import__ = watched
+from cli.extract import featurize
+featurize(["demo", "--root", "corpus", "--encoder", "none"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert "threads 1" in ended.stderr.splitlines()
+    assert "threads None" not in ended.stderr

@@ -130,7 +130,7 @@ def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -
     assert "the sum of the logits of audio and text" in lines
     assert "frozen features of voice" in lines
     assert lines[-1] == "runs/score-audio-text: 200 parameters"
-    assert "leave epochs out" in stopped(CliRunner().invoke(train, [*both, "--epochs", "3"]))
+    assert "leave out: epochs" in stopped(CliRunner().invoke(train, [*both, "--epochs", "3"]))
     assert "two or more" in stopped(CliRunner().invoke(train, both[:-2]))
 
 

@@ -61,7 +61,7 @@ def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> Non
         ([*AUDIO, "--audio", "vioce"], "no stream vioce; did you mean voice"),
         ([*AUDIO, "--stream", "x=voice"], "the head does not read x, for which a stream is given; it reads audio"),
         ([*AUDIO, "--audio", "voice", "--stream", "audio=voice"], "audio is given twice"),
-        ([*AUDIO, "--json", "--latex"], "--json prints one object alone; leave one of them out"),
+        ([*AUDIO, "--json", "--latex"], "--json prints one object only); leave one of them out"),
         ([*AUDIO, "--seed", "4294967296"], "seeds must be numbers from 0 to 4294967295"),
         ([*AUDIO, "--data-seed", "4294967296"], "data_seed must be below 4294967296, got 4294967296"),
         (

@@ -22,7 +22,7 @@ STOPS: dict[str, tuple[list[dict[str, str]], list[str], str]] = {
     "duplicate id": ([{"id": "a"}, {"id": "a", "audio": "b.wav"}], [], "duplicate id a"),
     "unknown encoder": ([{"id": "a"}], ["--encoder", "wav2vec2-tyny"], "did you mean wav2vec2-tiny"),
     "path outside": ([{"id": "a", "audio": "../a.wav"}], [], "--allow-outside"),
-    "no such device": ([{"id": "a"}], ["--device", "quantum"], "take auto, cpu, cuda"),
+    "no such device": ([{"id": "a"}], ["--device", "quantum"], "choose auto, cpu, cuda"),
     "no such folder": ([{"id": "a"}], ["--encoder", "./nope"], "unknown encoder './nope'"),
     "bad layers": ([{"id": "a"}], ["--encoder", "x=wav2vec2-tiny@99"], "hidden states 0 to 4"),
 }

@@ -21,7 +21,8 @@ ROOMS = {
         ["featurize.extraction"],
     ],
     "fusion": [
-        ["fusion.arrays", "fusion.head_config"],
+        ["fusion.arrays"],
+        ["fusion.head_config"],
         ["fusion.head", "fusion.config", "fusion.fingerprint", "fusion.evaluation"],
         ["fusion.data", "fusion.nn", "fusion.protocols"],
         ["fusion.losses", "fusion.training", "fusion.recipes"],

@@ -23,7 +23,7 @@ def test_every_field_that_can_be_set_is_listed_with_its_meaning(name: str) -> No
 def test_fields_that_share_a_line_share_its_meaning() -> None:
     found = meanings(LabelGuidedConfig)
     assert found["words"] == found["frames"] == "number of words and of joint codes that describe a class."
-    assert found["dropout"] == "rate of all dropout."
+    assert found["dropout"] == "rate of all dropout, in [0, 1)."
     assert found["constraint"].endswith("C1 has no such loss.")
 
 
