@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,23 @@ def found(case: Case = CASE, layout: Placement = STACK, **steps: Sequence[float]
     )
 
 
-def test_all_of_our_arms_train_the_same_models(tmp_path: Path) -> None:
-    write_caches(tmp_path, CASE)
-    ours = Ours(tmp_path, CASE)
+@dataclass(frozen=True)
+class Written:
+    """The caches of a case, and the indices of the usual batches and of dev."""
+
+    folder: Path
+    groups: list[list[int]]
+    dev: list[int]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    folder = tmp_path_factory.mktemp("caches")
+    return Written(folder, *write_caches(folder, CASE))
+
+
+def test_all_of_our_arms_train_the_same_models(written: Written) -> None:
+    ours = Ours(written.folder, CASE)
     layouts = [ALONE, Placement(1, 2), STACK, Placement(2, 2)]
     arms = {str(one): [ours.resident(one)] for one in layouts} | {"reloaded": [ours.reloaded()]}
     assert [one.models for (one,) in arms.values()] == [1, 2, 4, 4, 1]
@@ -44,21 +59,18 @@ def test_all_of_our_arms_train_the_same_models(tmp_path: Path) -> None:
     assert measured.gap() < 1e-5
 
 
-def test_arms_train_on_as_many_rows_as_their_batches_have(tmp_path: Path) -> None:
+def test_arms_train_on_as_many_rows_as_their_batches_have(written: Written) -> None:
     rows = frames_and_tokens(UTTERANCES)
-    groups, dev = write_caches(tmp_path, CASE)
     drawn = {arm: list(itertools.chain(*batches)) for arm, batches in draw_groups(CASE.batches).items()}
-    assert Usual(tmp_path, CASE, groups, dev)().rows == rows[:, drawn[USUAL]].sum()
-    ours = Ours(tmp_path, CASE)
+    assert Usual(written.folder, CASE, written.groups, written.dev)().rows == rows[:, drawn[USUAL]].sum()
+    ours = Ours(written.folder, CASE)
     assert ours.resident(ALONE).rows == rows[:, drawn[OURS]].sum()
     assert len(ours.models[0].fold.train) == BATCH
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_combinations_differ_and_can_share_a_stack(tmp_path: Path, plain: bool) -> None:
-    case = Case(width=8, combinations=6, plain=plain, batches=1, device="cpu")
-    write_caches(tmp_path, case)
-    ours = Ours(tmp_path, case)
+def test_combinations_differ_and_can_share_a_stack(written: Written, plain: bool) -> None:
+    ours = Ours(written.folder, replace(CASE, combinations=6, plain=plain))  # over the same caches
     assert len({model.key for model in ours.models}) == 6
     assert Placement(6, 1) in ours.layouts()
 
