@@ -56,8 +56,8 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     "views",
     multiple=True,
     metavar="lsa|cbca[:K]",
-    help="Augmented views for training, streams NAME~lsa and NAME~cbca1 to K: speech with its noise suppressed; K texts "
-    "with one word replaced by a language model, 1 to 20 (default 5). Repeatable.  [default: none]",
+    help="Augmented views for training: lsa for speech with less noise (stream NAME~lsa), cbca for K texts with one "
+    "word replaced (NAME~cbca1 to K, 1 to 20, 5 without a number); repeatable.  [default: none]",
 )
 @click.option("--audio-only", is_flag=True, help="Compute neither text streams nor CTC targets.")
 @click.option("--mel/--no-mel", default=True, show_default=True, help="Also compute log-mel (stream logmel80).")

@@ -114,10 +114,7 @@ def plan_encoder(encoder: Encoder[Any, Any], inputs: Inputs, *, max_seconds: flo
     spec = encoder.specs[0]
     limit = float("inf") if chunk else max_seconds
     count = len(inputs.utterances)
-    if spec.consumes == SPEECH:
-        failures = [_too_long(span, limit) for span in inputs.spans]
-    else:
-        failures = [""] * count
+    failures = [_too_long(span, limit) for span in inputs.spans] if spec.consumes == SPEECH else [""] * count
     if spec.view:
         failures = [missing_view_reason(inputs.utterances[index]) or failures[index] for index in range(count)]
     possible = [index for index in range(count) if not failures[index]]

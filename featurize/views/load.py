@@ -10,8 +10,8 @@ from featurize.encoders.huggingface import config_digest, load_masked_lm, open_c
 from featurize.encoders.load import Encoders, consumes
 from featurize.encoders.text import TextEncoder
 from featurize.encoders.tiny import build_roberta_tiny_lm
-from featurize.views.cbca import CbcaView, WordFiller
 from featurize.views.catalog import LSA, ViewRequest, missing_encoder
+from featurize.views.cbca import CbcaView, WordFiller
 from featurize.views.lsa import LsaView
 
 
