@@ -70,6 +70,9 @@ def test_streams_are_asked_for_as_on_the_command_line() -> None:
     assert recipe("gcf2net-meld").featurize == "--encoder wav2vec2-base --encoder roberta-base"
     assert recipe("jfm-meld").featurize == "--encoder vit-mel-base --encoder roberta-large@12"
     assert recipe("superb-iemocap").featurize == "--encoder wav2vec2-base@all --audio-only"
+    bimodal = "--encoder wav2vec2-base --encoder distilbert-base --view lsa --view cbca:5"
+    assert recipe("bimodal-iemocap").featurize == bimodal
+    assert recipe("bimodal-ravdess").featurize == "--encoder wav2vec2-base --view lsa --audio-only"
     lemer = "--encoder wav2vec2-base --encoder bert-base --history 10 --max-tokens 150"
     assert recipe("lemer-iemocap").featurize == lemer
 
