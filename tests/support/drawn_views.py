@@ -59,7 +59,7 @@ def _length(view: int, index: int) -> int:
     return rows_of_view(view, index) if view >= 0 else 3 + index % 4
 
 
-def _values(view: int, index: int, shape: tuple[int, ...], stored: str) -> np.ndarray:  # type: ignore[type-arg]
+def _values(view: int, index: int, shape: tuple[int, ...], stored: str) -> np.ndarray:
     if stored == "uint8":
         return np.full(shape, index, dtype=np.uint8)
     if view >= 0:
@@ -72,7 +72,7 @@ def views_source(path: Path | str, *, resident_bytes: int | None = None) -> Cach
     return CachedFeatures(cache, {**STREAMS, **VIEW_STREAMS}, _labels(cache.ids), resident_bytes=resident_bytes)
 
 
-def _labels(ids: Sequence[str]) -> np.ndarray:  # type: ignore[type-arg]
+def _labels(ids: Sequence[str]) -> np.ndarray:
     return np.array([int(name[1:]) % 3 for name in ids])
 
 

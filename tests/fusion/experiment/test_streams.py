@@ -180,11 +180,11 @@ def test_a_head_that_needs_views_is_told_the_command_that_adds_them(tmp_path: Pa
 @pytest.mark.parametrize(
     ("views", "values", "tasks", "roles"),
     [
-        (True, {}, "cpc+augmented", {"audio", "text", "audio.view"}),
+        (True, {}, "auto", {"audio", "text", "audio.view"}),
         (False, {}, "cpc+supervised", {"audio", "text"}),
         (True, {"augmentation": False}, "cpc+supervised", {"audio", "text"}),
         (True, {"tasks": "cpc"}, "cpc", {"audio", "text"}),
-        (True, {"modalities": "audio"}, "augmented", {"audio", "audio.view"}),
+        (True, {"modalities": "audio"}, "auto", {"audio", "audio.view"}),
         (False, {"modalities": "audio"}, "supervised", {"audio"}),
     ],
 )
