@@ -21,8 +21,8 @@ class _Group:
 
     def accepts(self, plan: RunPlan) -> bool:
         """Checks whether a plan can share the features of the group."""
-        mine, others = alternatives(self.streams), alternatives(plan.selection.streams)
-        agree = all(mine.get(role, names) == names for role, names in others.items())
+        held, others = alternatives(self.streams), alternatives(plan.selection.streams)
+        agree = all(held.get(role, names) == names for role, names in others.items())
         return agree and np.array_equal(self.plans[0].split.classes, plan.split.classes)
 
     @property
