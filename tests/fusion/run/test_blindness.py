@@ -41,7 +41,12 @@ def test_noise_in_place_of_the_test_part_leaves_the_trained_weights_bit_identica
 
 @pytest.mark.parametrize(
     ("fusion", "values"),
-    [("label-guided", {}), ("label-guided", {"text_labels": "label-word"}), ("jfm", {}), ("tab", {"standardize": True})],
+    [
+        ("label-guided", {}),
+        ("label-guided", {"text_labels": "label-word"}),
+        ("jfm", {}),
+        ("tab", {"standardize": True}),
+    ],
 )
 def test_noise_in_place_of_the_development_part_leaves_the_first_epoch_bit_identical(
     trainable: Path, tmp_path: Path, fusion: str, values: dict[str, object]
