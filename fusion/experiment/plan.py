@@ -53,8 +53,8 @@ class RunPlan:
 
     @property
     def notes(self) -> list[str]:
-        """The lines to print with the scores: promise, features, notes on the split."""
-        return [self.split.promise, self._features, *self.split.notes]
+        """The lines to print with the scores: promise, features, notes on the split and on the experiment."""
+        return [self.split.promise, self._features, *self.split.notes, *self.experiment.notes]
 
     @property
     def restrictions(self) -> list[str]:
@@ -103,7 +103,7 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
         cache=cache,
         selection=selection,
         split=split,
-        inputs=head_inputs(cache, selection, split.labels.names),
+        inputs=head_inputs(cache, selection, split.labels.names, experiment.label_encoder),
         identity=experiment.identity(cache, selection, split),
     )
     build(plan, seed=0)  # raises the error before any training if head and streams do not fit
