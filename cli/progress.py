@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fusion.training.checkpoint import EpochScores
 
 SHOWN = ("ua", "wf1", "mf1")  # development scores of an epoch; an epoch of an older version may lack one
+FINAL = "final"  # name in place of a fold, as `fusion.run.folder.FINAL`
 QUIET_S = 60.0  # between two lines in a log file
 
 
@@ -80,7 +81,7 @@ class TrainingBar(_NotingBar):
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Starts the bar of a model."""
-        self._name, self._epochs = f"fold {fold}, seed {seed}", epochs
+        self._name, self._epochs = f"{'final model' if fold == FINAL else f'fold {fold}'}, seed {seed}", epochs
         self._bar = tqdm(total=epochs, desc=self._name, unit="epoch", leave=False, disable=not _terminal())
 
     def epoch(self, scores: "EpochScores") -> None:
@@ -93,7 +94,7 @@ class TrainingBar(_NotingBar):
     def end(self, best: "EpochScores") -> None:
         """Closes the bar and prints the scores of the chosen epoch."""
         self._close()
-        self._line(f"chosen epoch {best.epoch}, {_scores_text(best)}")
+        self._line(f"{'chosen' if best.dev else 'last'} epoch {best.epoch}, {_scores_text(best)}")
 
     def _line(self, text: str) -> None:
         self._printed_s = time.monotonic()
@@ -135,8 +136,8 @@ class GridBar(_NotingBar):
 
 def _scores_text(scores: "EpochScores") -> str:
     """Formats loss and development scores of an epoch."""
-    dev = ", ".join(f"dev {name} {scores.dev[name]:.3f}" for name in SHOWN if name in scores.dev)
-    return f"loss {scores.losses['total']:.3f}, {dev}"
+    dev = [f"dev {name} {scores.dev[name]:.3f}" for name in SHOWN if name in scores.dev]
+    return ", ".join([f"loss {scores.losses['total']:.3f}", *dev])
 
 
 def _interval_s() -> float:

@@ -103,7 +103,7 @@ def cross_validate(
         progress.note("all models are trained and scored; nothing is trained again")
         return
     with memory_needed(device, f"lower --resident-share ({resident_share:g})"):
-        source = _source(plan, device, resident_share)
+        source = load_source(plan, device, resident_share)
     progress.note(source.describe())
     for model in unfinished:
         if stopping():
@@ -172,16 +172,24 @@ def score_test_subset(
     folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, CURVES, PREDICTIONS)))
 
 
-def _source(plan: RunPlan, device: torch.device, resident_share: float) -> CachedFeatures:
-    chosen = np.unique(np.concatenate([subset for fold in plan.split.folds for subset in fold.subsets.values()]))
+def load_source(plan: RunPlan, device: torch.device, resident_share: float) -> CachedFeatures:
+    """Loads the features of all utterances of a run."""
     return CachedFeatures(
         plan.cache,
         plan.selection.streams,
         plan.split.classes,
         device=device,
-        chosen=chosen,
+        chosen=utterances_of(plan),
         resident_share=resident_share,
     )
+
+
+def utterances_of(plan: RunPlan) -> Indices:
+    """Returns the indices of all utterances of the protocol, int64 ``(n,)``."""
+    chosen: Indices = np.unique(
+        np.concatenate([subset for fold in plan.split.folds for subset in fold.subsets.values()])
+    )
+    return chosen
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ from fusion.head_config import HeadConfig, HeadInputs, Weights
 from fusion.heads.build import build_head
 from fusion.heads.catalog import config_for, is_import_path, stored_head_spec
 from fusion.run.artifacts import read_scores
-from fusion.run.folder import RUN, WEIGHTS, DamagedRun, ModelFolder, RunFolder
+from fusion.run.final import read_final
+from fusion.run.folder import FINAL, FINAL_JSON, RUN, WEIGHTS, DamagedRun, ModelFolder, RunFolder
 
 TRAIN_AGAIN = "train the run again with --replace"
 
@@ -30,7 +31,7 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
 
     Args:
         run: folder of the run.
-        fold: name of the fold of the model.
+        fold: name of the fold of the model; ``final`` for the model of all utterances.
         seed: seed of the model.
         head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
 
@@ -44,12 +45,14 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
     folds, seeds = identity["folds"], identity["seeds"]
     if not isinstance(folds, dict) or not isinstance(seeds, list):
         raise MmerError(f"{path} is damaged (folds and seeds); {TRAIN_AGAIN}")
-    if fold not in folds or seed not in seeds:
-        known = f"folds: {', '.join(folds)}; seeds: {', '.join(map(str, seeds))}"
-        raise MmerError(f"{run.path} has no model of fold {fold} and seed {seed}; {known}")
-    inputs, complete = _recorded_inputs(identity, run.read(RUN), path)
     model = run.model(fold, seed)
-    digest = read_scores(model)["digests"].get(WEIGHTS)
+    final = fold == FINAL and fold not in folds and (model.path / FINAL_JSON).exists()
+    if (fold not in folds and not final) or seed not in seeds:
+        known = f"folds: {', '.join(folds)}; seeds: {', '.join(map(str, seeds))}"
+        way_out = "; train the final model with --final" if fold == FINAL else ""
+        raise MmerError(f"{run.path} has no model of fold {fold} and seed {seed}; {known}{way_out}")
+    inputs, complete = _recorded_inputs(identity, run.read(RUN), path)
+    digest = (read_final(model) if final else read_scores(model))["digests"].get(WEIGHTS)
     why = f"cannot be built as {path} records it"
     try:
         config = config_for(name, identity["head"])

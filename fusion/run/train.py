@@ -19,7 +19,8 @@ from fusion.heads.catalog import file_name_of
 from fusion.recipes.catalog import recipe
 from fusion.recipes.comparison import compare_with_published
 from fusion.run.cross_validation import TrainingProgress, cross_validate
-from fusion.run.folder import RunFolder
+from fusion.run.final import FinalModel, read_final_models, train_final_models
+from fusion.run.folder import RESULTS, RunFolder
 from fusion.run.results import (
     collect_results,
     fold_notes,
@@ -48,6 +49,7 @@ class TrainedRun:
         results: scores of every model and over all of them, as in ``results.json``.
         comparison: lines that compare the scores with the scores published by the recipe's paper; empty without a
             recipe.
+        final: models of all utterances, one for each seed; empty if they were never requested.
         seconds: training time of all models in seconds, 0 if unknown.
         peak_bytes: greatest peak memory of a training in bytes, 0 if unknown.
     """
@@ -55,6 +57,7 @@ class TrainedRun:
     folder: Path
     results: dict[str, Any]
     comparison: tuple[str, ...] = ()
+    final: tuple[FinalModel, ...] = ()
     seconds: float = 0.0
     peak_bytes: int = 0
 
@@ -90,9 +93,10 @@ class TrainedRun:
     def notes(self) -> list[str]:
         """Lines that accompany the scores.
 
-        They are recalls, protocol, comparison, and notes on excluded and long utterances.
+        They are recalls, protocol, comparison, notes on excluded and long utterances, and final models.
         """
-        return [recall_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
+        lines = [recall_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
+        return [*lines, *(model.line for model in self.final)]
 
     @property
     def latex(self) -> str:
@@ -127,6 +131,7 @@ def train_run(
     resident_share: float = RESIDENT_SHARE,
     replace: bool = False,
     tensorboard: bool = False,
+    final: bool = False,
     stopping: StopRequested = never_stop,
 ) -> TrainedRun:
     """Trains and scores a head on every fold.
@@ -144,6 +149,7 @@ def train_run(
             fit are read as needed.
         replace: delete another run in the folder first.
         tensorboard: also write the curves for TensorBoard into the run folder.
+        final: then train a model for each seed on all utterances, for the median best epoch of the folds.
         stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
 
     Raises:
@@ -161,11 +167,19 @@ def train_run(
         cross_validate(plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping)
         notes = [*plan.notes, plan.scoring_note]
         results = collect_results(folder, cache, plan.identity, notes=notes, published=_published(plan))
+        if final:
+            train_final_models(
+                plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
+            )
+        if finals := tuple(read_final_models(plan, folder)):
+            results["final"] = [model.plain for model in finals]
+            folder.write(RESULTS, results)
     seconds, peak_bytes = total_cost(folder, plan.identity)
     return TrainedRun(
         folder=folder.path,
         results=results,
         comparison=tuple(comparison_lines(plan, results)),
+        final=finals,
         seconds=seconds,
         peak_bytes=peak_bytes,
     )
