@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -115,3 +115,16 @@ class Head(nn.Module, ABC):
     def training_reads(self) -> set[str]:
         """Roles that training reads."""
         return {*self.config.roles, *self.config.training_roles, *self.config.optional_roles}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that a checkpoint must share to be resumed, as plain values."""
+        return {"name": type(self).__name__, **asdict(self.config)}
+
+    def learning_rates(self, lr: float) -> list[tuple[float, list[nn.Parameter]]]:
+        """Returns the parameters that learn, by their maximum learning rate.
+
+        Args:
+            lr: learning rate of the head.
+        """
+        return [(lr, [parameter for parameter in self.parameters() if parameter.requires_grad])]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
@@ -14,6 +15,9 @@ from cache.stream import ROLES, StreamSpec
 from fusion.config import nearest
 from fusion.head_config import AUDIO, TEXT, HeadConfig, HeadInputs, Weights, view_role
 from fusion.recipes.catalog import Recipe
+
+if TYPE_CHECKING:
+    from fusion.end_to_end.learning.start import Start
 
 LANGUAGE = "language"  # role of JFM's language layers if they are of another encoder than the text stream
 
@@ -31,6 +35,7 @@ ADDED_BY: Mapping[str, tuple[str, str]] = {
 DEMO = "demo"  # corpus with built-in encoders
 SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)")  # file name by mmer-featurize --shards
 INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
+NO_STREAMS: Mapping[str, str] = {}
 VIEW = "~"  # in the name of a stream of augmented views
 
 # Role -> the role whose encoder it must be computed by, and the end of its name.
@@ -88,13 +93,16 @@ class StreamSelection:
         return [name for name in named if name not in {*self.required, *self.training_only}]
 
 
-def select_streams(cache: AnyCache, config: HeadConfig, requested: Mapping[str, str]) -> StreamSelection:
+def select_streams(
+    cache: AnyCache, config: HeadConfig, requested: Mapping[str, str], learned: Mapping[str, str] = NO_STREAMS
+) -> StreamSelection:
     """Selects a stream for every role that a head reads or starts from.
 
     Args:
         cache: open cache.
         config: configuration of the head.
         requested: role -> stream that the user names; for ``audio`` any features of speech, for ``text`` of words.
+        learned: role -> stream from which an encoder learns, instead of the stream of the role.
 
     Raises:
         MmerError: if no stream fits a role (with the command that adds one), several fit, or a requested role is not
@@ -106,9 +114,9 @@ def select_streams(cache: AnyCache, config: HeadConfig, requested: Mapping[str, 
         if role not in known:
             raise MmerError(f"the head does not read {role}, for which a stream is given; it reads {', '.join(known)}")
     selector = _Selector(cache, config, requested)
-    streams: dict[str, str] = {}
+    streams: dict[str, str] = dict(learned)
     for role in sorted({*config.roles, *training_roles}, key=lambda role: (role in FOLLOWS, role)):  # leaders first
-        streams[role] = selector.select(role, streams)
+        streams[role] = learned.get(role) or selector.select(role, streams)
     starts = {role: selector.select(role, streams) for role in config.weight_roles if role not in streams}
     training_only = [streams[role] for role in sorted(training_roles)]
     for role in config.optional_roles:
@@ -118,22 +126,27 @@ def select_streams(cache: AnyCache, config: HeadConfig, requested: Mapping[str, 
     return StreamSelection(streams=streams, starts=starts, required=required, training_only=training_only)
 
 
-def head_inputs(cache: AnyCache, selection: StreamSelection, classes: Sequence[str]) -> HeadInputs:
+def head_inputs(
+    cache: AnyCache, selection: StreamSelection, classes: Sequence[str], learned: "Mapping[str, Start]"
+) -> HeadInputs:
     """Returns the inputs that a head is built from: classes, row shapes, layers and weights of encoders.
 
     Args:
         cache: open cache.
         selection: selected streams.
         classes: names of the classes, in the order of their indices.
+        learned: role -> start of an encoder that learns; the head reads what it makes of the stream.
     """
     specs = {role: cache.stream(name).spec for role, name in {**selection.starts, **selection.streams}.items()}
     stored = cache.all_weights()
     weights: dict[str, Weights] = {role: stored[spec.encoder] for role, spec in specs.items() if spec.encoder in stored}
     return HeadInputs(
         classes=tuple(classes),
-        shapes={role: spec.shape for role, spec in specs.items()},
+        shapes={role: spec.shape for role, spec in specs.items()} | {role: learned[role].shape for role in learned},
         weights=weights,
-        layers={role: spec.layers for role, spec in specs.items()},
+        layers={role: spec.layers for role, spec in specs.items()}
+        | {role: learned[role].choice.text for role in learned},
+        tuned=frozenset(learned),
     )
 
 

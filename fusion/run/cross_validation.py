@@ -14,8 +14,10 @@ import torch
 from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, BatchSource, CachedFeatures, TrainingSubset
 from fusion.data.memory import memory_needed
-from fusion.experiment.plan import RunPlan, build
+from fusion.experiment.plan import RunPlan, build_model
+from fusion.experiment.streams import corpus_of
 from fusion.head import Head
+from fusion.head_config import TrainingRows
 from fusion.nn.layers import learn_scales
 from fusion.protocols.folds import Fold
 from fusion.run.artifacts import (
@@ -28,7 +30,7 @@ from fusion.run.artifacts import (
     write_splits,
     write_trained,
 )
-from fusion.run.folder import CURVES, PREDICTIONS, SCORES, STATE, WEIGHTS, ModelFolder, RunFolder
+from fusion.run.folder import CURVES, PREDICTIONS, SCORES, STATE, WEIGHTS, ModelFolder, RunFolder, encoder_weights
 from fusion.training.checkpoint import EpochScores
 from fusion.training.evaluate import predict_probabilities
 from fusion.training.interrupt import StopRequested, never_stop
@@ -129,8 +131,12 @@ def build_and_prepare_head(
     Raises:
         MmerError: if the configuration does not match the streams.
     """
-    head = build(plan, seed=seed)
-    rows = TrainingSubset(source, train)
+    head = build_model(plan, seed=seed)
+    rows: TrainingRows = TrainingSubset(source, train)
+    if plan.starts:
+        from fusion.end_to_end.learning.build import encoded_rows
+
+        rows = encoded_rows(head, rows, source.device)
     learn_scales(head, rows)
     return head, head.prepare(rows)
 
@@ -169,7 +175,24 @@ def score_test_subset(
     write_predictions(folder, ids, truth, probabilities, names, task=plan.task)
     scores = model_scores(plan, fold, head, trained, probabilities, source=source)
     scores = {"fold": fold.name, "seed": seed, **scores, "notes": list(notes)}
-    folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, CURVES, PREDICTIONS)))
+    encoders = [encoder_weights(role) for role in plan.starts]
+    folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, CURVES, PREDICTIONS, *encoders)))
+
+
+def keep_encoders(folder: ModelFolder, plan: RunPlan, fold: Fold, model: Head, trained: TrainedModel) -> TrainedModel:
+    """Writes the tuned encoders of a model as checkpoints of their own; without any, nothing is written.
+
+    Returns:
+        The trained model, whose weights are those of the head alone.
+    """
+    if not plan.starts:
+        return trained
+    from fusion.end_to_end.learning.save import head_weights, save_encoders, training_data
+
+    seen = [plan.cache.utterances[index] for index in np.concatenate([fold.train, fold.dev]).tolist()]
+    folder.make()
+    save_encoders(folder.path, model, training_data(corpus_of(plan.cache), seen, fold.name))  # type: ignore[arg-type]
+    return replace(trained, weights=head_weights(trained.weights))
 
 
 def _source(plan: RunPlan, device: torch.device, resident_share: float) -> CachedFeatures:
@@ -221,6 +244,7 @@ class _Model:
             progress.note(f"fold {fold.name}: {note}")
         trained = self._train(head, source, progress)
         self.folder.delete(SCORES)  # of a damaged model: they belong to other weights
+        trained = keep_encoders(self.folder, plan, fold, head, trained)
         write_trained(self.folder, trained, source.device)
         with memory_needed(source.device, "a single test utterance needs more memory than there is"):
             score_test_subset(
