@@ -49,6 +49,10 @@ class TrainingRows(Protocol):
         """Returns the transcript of one utterance of the subset, as stored."""
         ...
 
+    def length(self, role: str, index: int) -> int:
+        """Returns the number of rows of one utterance of the subset."""
+        ...
+
     def rows(self, role: str, index: int) -> npt.NDArray[Any]:
         """Returns the cached rows of one utterance of the subset, ``(rows, ...)``."""
         ...

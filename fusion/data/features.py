@@ -254,6 +254,10 @@ class TrainingSubset:
         """Returns the transcript of one utterance of the subset, as stored."""
         return self._source.cache.utterances[int(self._indices[index])].text
 
+    def length(self, role: str, index: int) -> int:
+        """Returns the number of rows of one utterance of the subset; 0 if it lacks the role."""
+        return int(self._source.rows_by_role[role][int(self._indices[index])])
+
     def rows(self, role: str, index: int) -> npt.NDArray[Any]:
         """Returns the cached rows of one utterance of the subset, ``(rows, ...)``.
 

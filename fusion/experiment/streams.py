@@ -127,7 +127,7 @@ def select_streams(
 
 
 def head_inputs(
-    cache: AnyCache, selection: StreamSelection, classes: Sequence[str], learned: "Mapping[str, Start]"
+    cache: AnyCache, selection: StreamSelection, classes: Sequence[str], learned: "Mapping[str, Start] | None" = None
 ) -> HeadInputs:
     """Returns the inputs that a head is built from: classes, row shapes, layers and weights of encoders.
 
@@ -137,6 +137,7 @@ def head_inputs(
         classes: names of the classes, in the order of their indices.
         learned: role -> start of an encoder that learns; the head reads what it makes of the stream.
     """
+    learned = learned or {}
     specs = {role: cache.stream(name).spec for role, name in {**selection.starts, **selection.streams}.items()}
     stored = cache.all_weights()
     weights: dict[str, Weights] = {role: stored[spec.encoder] for role, spec in specs.items() if spec.encoder in stored}
@@ -243,7 +244,7 @@ class _Selector:
         specs = [stream.spec for name, stream in self.cache.streams.items() if VIEW not in name]
         fitting = [spec for spec in specs if spec.role == kind]
         if role in self.config.weight_roles:
-            return [spec for spec in fitting if self._has_weights(spec)]
+            fitting = [spec for spec in fitting if self._has_weights(spec)]
         for preferred in PREFERRED:
             fitting = [spec for spec in fitting if preferred(spec)] or fitting
         return fitting

@@ -120,12 +120,16 @@ class EncodedRows:
         """Returns the transcript of one utterance of the subset, as stored."""
         return self._rows.text(index)
 
+    def length(self, role: str, index: int) -> int:
+        """Returns the number of rows of one utterance of the subset."""
+        return self._rows.length(role, index)
+
     def rows(self, role: str, index: int) -> npt.NDArray[Any]:
         """Returns the rows of one utterance of the subset that the head reads, ``(rows, ...)``."""
         stored = self._rows.rows(role, index)
         if role not in self._encoders or not len(stored):
             return stored
-        tensor = torch.from_numpy(np.ascontiguousarray(stored)).to(self._device)[None]
+        tensor = torch.from_numpy(np.array(stored)).to(self._device)[None]
         tensor = tensor.float() if tensor.is_floating_point() else tensor.long()
         encoder = self._encoders[role].eval()
         with torch.no_grad():
