@@ -111,6 +111,10 @@ class Head(nn.Module, ABC):
         """
         return np.zeros(len(next(iter(lengths.values()))), dtype=np.bool_)
 
+    def rows_before_training(self, rows: TrainingRows, device: torch.device) -> TrainingRows:
+        """Returns the training subset as `prepare` reads it; encoders in front of a head change it, on a device."""
+        return rows
+
     @property
     def training_reads(self) -> set[str]:
         """Roles that training reads."""

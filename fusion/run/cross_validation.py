@@ -17,7 +17,6 @@ from fusion.data.memory import memory_needed
 from fusion.experiment.plan import RunPlan, build_model
 from fusion.experiment.streams import corpus_of
 from fusion.head import Head
-from fusion.head_config import TrainingRows
 from fusion.nn.layers import learn_scales
 from fusion.protocols.folds import Fold
 from fusion.run.artifacts import (
@@ -132,11 +131,7 @@ def build_and_prepare_head(
         MmerError: if the configuration does not match the streams.
     """
     head = build_model(plan, seed=seed)
-    rows: TrainingRows = TrainingSubset(source, train)
-    if plan.starts:
-        from fusion.end_to_end.learning.build import encoded_rows
-
-        rows = encoded_rows(head, rows, source.device)
+    rows = head.rows_before_training(TrainingSubset(source, train), source.device)
     learn_scales(head, rows)
     return head, head.prepare(rows)
 

@@ -2,17 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-import torch
-
-from cache.errors import MmerError
 from fusion.end_to_end.learning.lora import with_adapters
-from fusion.end_to_end.learning.model import EncodedRows, TunedModel, learning_encoder
+from fusion.end_to_end.learning.model import TunedModel, learning_encoder
 from fusion.end_to_end.learning.source import NO_FOLDERS, Folders, LoadedEncoder, load_encoder
 from fusion.end_to_end.learning.start import Start
 from fusion.head import Head
-from fusion.head_config import TrainingRows
 from fusion.training.config import TrainConfig
 
 
@@ -48,22 +43,6 @@ def assemble(
     held = {role: _adapted(loaded[role], start, config.seed) for role, start in starts.items()}
     encoders = {role: learning_encoder(start, held[role].base, config) for role, start in starts.items()}
     return TunedModel(head, encoders, held, starts, config)
-
-
-def encoded_rows(model: TunedModel, rows: TrainingRows, device: torch.device) -> TrainingRows:
-    """Returns the training subset as the encoders see it before step 0, on the device that will train them.
-
-    Raises:
-        MmerError: if the encoders do not fit in the memory of the device.
-    """
-    try:
-        model.encoders.to(device)
-    except torch.OutOfMemoryError as error:
-        raise MmerError(
-            f"the encoders do not fit in the memory of {device}; tune fewer layers or another encoder"
-        ) from error
-    encoders: dict[str, Any] = dict(model.encoders.items())
-    return EncodedRows(rows, encoders, device)
 
 
 def _adapted(loaded: LoadedEncoder, start: Start, seed: int) -> LoadedEncoder:

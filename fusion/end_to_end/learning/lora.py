@@ -51,7 +51,7 @@ def with_adapters(base: nn.Module, rank: int, *, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")  # peft asks transformers the old way
         torch.default_generator.manual_seed(seed)
-        adapted: nn.Module = get_peft_model(base, config)  # type: ignore[arg-type]
+        adapted: nn.Module = get_peft_model(base, config)
     return adapted
 
 

@@ -69,6 +69,12 @@ class TunedModel(Head):
         """Learns from the training subset before step 0; returns notes to print."""
         return self.head.prepare(rows)
 
+    def rows_before_training(self, rows: TrainingRows, device: torch.device) -> TrainingRows:
+        """Returns the training subset as the encoders see it before step 0, on the device that will train them."""
+        self.encoders.to(device)
+        encoders: dict[str, Any] = dict(self.encoders.items())
+        return EncodedRows(rows, encoders, device)
+
     def over_limits(self, lengths: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
         """Returns True for each utterance that is longer than the head can read in full."""
         return self.head.over_limits(lengths)

@@ -126,7 +126,9 @@ class LearningSpeech(LearningEncoder):
         if self.family == CONFORMER and self.model.encoder.embed_positions is not None:
             positions: nn.Module = self.model.encoder.embed_positions
             return positions
-        return self.stack[0].attention if self.family == WAVLM and self.first else nn.Identity()
+        first: Any = self.stack[0]
+        attention: nn.Module = first.attention if self.family == WAVLM and self.first else nn.Identity()
+        return attention
 
     def _arguments(self, hidden: Tensor, mask: Tensor) -> Mapping[str, Any]:
         """Returns the arguments of every layer."""

@@ -1,4 +1,4 @@
-"""Encoders and a head as one model: it starts as the frozen head, learns as Hugging Face does, and resumes bit-equal."""
+"""Encoders and a head as one model: it starts as the frozen head, learns as Hugging Face does, resumes bit-equal."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_encoders_with_rate_0_leave_the_head_as_frozen_training_does(learning: P
 
 def still(encoder: nn.Module) -> None:
     """Switches off everything that the encoder draws."""
-    encoder.train = lambda mode=True: encoder  # type: ignore[method-assign,assignment]
+    encoder.train = lambda mode=True: encoder  # type: ignore[method-assign]
     encoder.eval()
     for module in encoder.modules():
         module.training = False
@@ -113,7 +113,8 @@ def test_twenty_steps_are_those_of_a_plain_loop_from_waveforms(learning: Path) -
     assert isinstance(model, TunedModel)
     still(model.encoders["audio"])
     linear = next(module for module in model.head.modules() if isinstance(module, nn.Linear))
-    plain = Plain(build_wav2vec2_tiny().wav2vec2.eval(), nn.Linear(linear.in_features, linear.out_features))
+    base: Any = build_wav2vec2_tiny().wav2vec2
+    plain = Plain(base.eval(), nn.Linear(linear.in_features, linear.out_features))
     plain.classifier.load_state_dict(linear.state_dict())
 
     def wave(index: int) -> Tensor:
@@ -177,8 +178,9 @@ def training_losses(cache: Path, fusion: str, **fields: object) -> tuple[TunedMo
 def test_the_ctc_loss_reaches_speech_and_not_text(learning: Path) -> None:
     model, losses = training_losses(learning, "rescmfa")
     assert reached(model, losses["ctc"]) == {"audio": True, "text": False}
-    last = model.encoders["audio"].layers[-1]  # type: ignore[index,union-attr]
-    assert any(bool(weight.grad.any()) for weight in last.parameters())
+    encoder: Any = model.encoders["audio"]
+    last = encoder.layers[-1]
+    assert any(weight.grad is not None and bool(weight.grad.any()) for weight in last.parameters())
 
 
 def test_the_label_losses_reach_their_encoders(learning: Path) -> None:
