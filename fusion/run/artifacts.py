@@ -20,6 +20,7 @@ from cache.errors import MmerError
 from cache.version import mmer_version
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource
+from fusion.end_to_end.learning.tune import TUNABLE
 from fusion.evaluation.task import CLASSIFICATION, ID, OUTPUT, Task
 from fusion.experiment.plan import RunPlan
 from fusion.fingerprint import digest_of
@@ -37,6 +38,7 @@ from fusion.run.folder import (
     DamagedRun,
     ModelFolder,
     RunFolder,
+    encoder_weights,
 )
 from fusion.training.loop import TrainedModel
 
@@ -49,6 +51,7 @@ LEFT_OUT = "left out"  # in splits.csv: the utterance has no class of the label 
 OVER_LIMITS = {"train": "train_over_limits", "dev": "dev_over_limits", "test": "over_limits"}
 NUMBERS = ("seed", "epoch", "train", "dev", "test", "test_of", "parameters")
 LISTS = ("over_limits", "notes")
+TUNED_WEIGHTS = tuple(encoder_weights(role) for role in TUNABLE)
 WRONG_COLUMNS = "not the columns and classes of the run"
 ROUNDING = 1e-9  # greatest difference of scores after JSON
 
@@ -260,7 +263,9 @@ def find_damage(folder: ModelFolder, names: Sequence[str], task: Task = CLASSIFI
     """
     try:
         read_probabilities(folder, names, task)
-        _check_digest(folder, WEIGHTS, _read_written_scores(folder, task))
+        scores = _read_written_scores(folder, task)
+        for weights in (WEIGHTS, *(name for name in TUNED_WEIGHTS if name in scores["digests"])):
+            _check_digest(folder, weights, scores)
         with safe_open(folder.path / WEIGHTS, framework="np"):
             return ""
     except DamagedRun as error:

@@ -174,6 +174,17 @@ def score_test_subset(
     folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, CURVES, PREDICTIONS, *encoders)))
 
 
+def memory_remedy(plan: RunPlan) -> str:
+    """Returns the options that lower the memory of a training most, for an error."""
+    training = plan.experiment.training
+    if not plan.starts:
+        return f"lower --batch-size ({training.batch_size})"
+    return (
+        f"pass --set checkpointing=true, raise --set accumulate ({training.accumulate}), or tune fewer layers, as in "
+        f"--tune {next(iter(plan.starts))}=3"
+    )
+
+
 def keep_encoders(folder: ModelFolder, plan: RunPlan, fold: Fold, model: Head, trained: TrainedModel) -> TrainedModel:
     """Writes the tuned encoders of a model as checkpoints of their own; without any, nothing is written.
 
@@ -234,7 +245,8 @@ class _Model:
             The chosen epoch.
         """
         plan, fold = self.plan, self.fold
-        head, notes = build_and_prepare_head(plan, source, fold.train, seed=self.seed)
+        with memory_needed(source.device, memory_remedy(plan)):
+            head, notes = build_and_prepare_head(plan, source, fold.train, seed=self.seed)
         for note in notes:
             progress.note(f"fold {fold.name}: {note}")
         trained = self._train(head, source, progress)
@@ -251,7 +263,7 @@ class _Model:
     def _train(self, head: Head, source: BatchSource, progress: TrainingProgress) -> TrainedModel:
         self.folder.make()
         training = self.plan.experiment.training
-        with memory_needed(source.device, f"lower --batch-size ({training.batch_size})"):
+        with memory_needed(source.device, memory_remedy(self.plan)):
             return train_fold(
                 head,
                 source,

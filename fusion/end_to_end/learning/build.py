@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from fusion.end_to_end.learning.lora import with_adapters
 from fusion.end_to_end.learning.model import TunedModel, learning_encoder
-from fusion.end_to_end.learning.source import NO_FOLDERS, Folders, LoadedEncoder, load_encoder
+from fusion.end_to_end.learning.source import NO_FOLDERS, Folders, LoadedEncoder, load_encoder, open_saved
 from fusion.end_to_end.learning.start import Start
 from fusion.head import Head
 from fusion.training.config import TrainConfig
@@ -27,6 +28,21 @@ def build_tuned(
     """
     loaded = {role: load_encoder(role, start.spec, start.weights, folders) for role, start in starts.items()}
     return assemble(head, loaded, starts, config)
+
+
+def load_tuned(head: Head, folder: Path, starts: Mapping[str, Start]) -> TunedModel:
+    """Puts the tuned encoders of a trained model in front of its head, on the CPU.
+
+    Args:
+        head: trained head.
+        folder: folder of the model, with a checkpoint for each role.
+        starts: role -> where the learning of its encoder started.
+
+    Raises:
+        MmerError: if a checkpoint is missing or incomplete.
+    """
+    loaded = {role: open_saved(role, folder / role) for role in starts}
+    return assemble(head, loaded, starts, TrainConfig())
 
 
 def assemble(

@@ -132,6 +132,15 @@ def load_encoder(role: str, spec: StreamSpec, weights: str, folders: Folders = N
     return loaded.copied()
 
 
+def open_saved(role: str, folder: Path) -> LoadedEncoder:
+    """Loads a tuned encoder from the folder of its model.
+
+    Raises:
+        MmerError: if the folder holds no complete checkpoint.
+    """
+    return _load(role, EncoderRequest(name=role, source=str(folder), layers=("last",)))
+
+
 @lru_cache(maxsize=KEPT)
 def _digested(role: str, request: EncoderRequest) -> tuple[LoadedEncoder, str]:
     loaded = _load(role, request)

@@ -1,7 +1,7 @@
 """Where learning starts: the cached stream below the layers that learn, and what the head reads above them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cache.errors import MmerError
@@ -17,6 +17,7 @@ from fusion.head_config import AUDIO, TEXT
 # Role -> roles of the streams by which its encoder is known.
 KINDS: Mapping[str, tuple[str, ...]] = {AUDIO: ("audio", "codes"), TEXT: ("text", "tokens"), PATCHES: ("patches",)}
 BEGINNING: Mapping[str, str] = {AUDIO: CONV_TEXT, TEXT: "tokenizer", PATCHES: "0"}  # layers of the first stream
+MOST_LAYERS = 1000  # more than any encoder has
 INEXACT = "int8"  # storage whose rounding is too coarse to learn from
 
 
@@ -61,6 +62,31 @@ class Start:
     def words(self) -> str:
         """What learns and from where, in words."""
         return f"{self.role} {self.spec.encoder} ({self.tune.words}, from {self.stream})"
+
+
+def recorded_start(tune: Tune, spec: StreamSpec, layers: str, shape: tuple[int, ...]) -> Start:
+    """Returns the start of a finished run from its records.
+
+    Args:
+        tune: what learned; LoRA adapters are merged into the weights of a saved encoder.
+        spec: spec of the start stream.
+        layers: layers that the head reads.
+        shape: shape of a row that the head reads.
+
+    Raises:
+        MmerError: if the layers are not valid.
+    """
+    begins = spec.layers == BEGINNING[tune.role]
+    first = (0 if tune.role == PATCHES else None) if begins else int(spec.layers)
+    return Start(
+        tune=replace(tune, rank=0),
+        spec=spec,
+        first=first,
+        choice=parse_layers(layers, layers=MOST_LAYERS, encoder=spec.encoder),
+        dim=shape[-1],
+        weights="",
+        layers=MOST_LAYERS,
+    )
 
 
 def find_start(
