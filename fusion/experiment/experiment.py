@@ -107,6 +107,11 @@ class Experiment:
             **({"only": {column: list(values) for column, values in self.only.items()}} if self.only else {}),
             "streams": _stream_keys(cache, selection.streams),
             "starts": _stream_keys(cache, selection.starts),
+            **(
+                {"by_fold": {fold: _stream_keys(cache, own) for fold, own in split.chosen.items()}}
+                if split.chosen
+                else {}
+            ),
             "folds": {fold.name: _fold_digest(cache, split, fold) for fold in split.folds},
             "features": _features_digest(cache, selection, split.folds),
         }
@@ -265,6 +270,7 @@ def _features_digest(cache: AnyCache, selection: StreamSelection, folds: Sequenc
     used = np.unique(np.concatenate([subset for fold in folds for subset in fold.subsets.values()])).tolist()
     used.sort(key=lambda index: cache.ids[index])
     streams = [cache.stream(name) for _, name in sorted(selection.streams.items())]
+    streams += [cache.stream(name) for _, names in sorted(selection.choices.items()) for name in names]
     return digest_of([[int(stream.checksum[index]) for index in used] for stream in streams])
 
 

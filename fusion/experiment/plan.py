@@ -16,8 +16,12 @@ from fusion.protocols.split import Split, split_cache
 from fusion.training.config import TUNING, TrainConfig
 
 if TYPE_CHECKING:
+    from fusion.data.features import CachedFeatures
     from fusion.end_to_end.learning.start import Start
     from fusion.head import Head
+
+
+OWN = "#"  # in the role of a stream that only some folds read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,22 @@ class RunPlan:
     def task(self) -> Task:
         """The task of the run."""
         return task_of(self.identity)
+
+    @property
+    def every_stream(self) -> dict[str, str]:
+        """Role -> stream, with a role for each stream that only some folds read."""
+        choices = self.selection.choices
+        return {**self.selection.streams, **{_own(role, name): name for role in choices for name in choices[role]}}
+
+    def of_fold(self, source: "CachedFeatures", fold: str) -> "CachedFeatures":
+        """Returns features with the streams of a fold.
+
+        Args:
+            source: features of every stream of the plan.
+            fold: name of the fold.
+        """
+        own = self.split.chosen.get(fold, {})
+        return source.with_roles({role: _own(role, name) for role, name in own.items()}) if own else source
 
     @property
     def frozen(self) -> bool:
@@ -106,6 +126,7 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
         streams=selection.required,
         training_streams=selection.training_only,
         other_streams=selection.indirect,
+        choices=selection.choices,
         labels=experiment.labels,
         protocol=experiment.protocol,
         only=experiment.only,
@@ -124,6 +145,11 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
     )
     build(plan, seed=0)  # raises the error before any training if head and streams do not fit
     return plan
+
+
+def _own(role: str, stream: str) -> str:
+    """Returns the role of a stream that only some folds read."""
+    return f"{role}{OWN}{stream}"
 
 
 def build(plan: RunPlan, *, seed: int) -> "Head":

@@ -6,6 +6,7 @@ If a stream is missing, the error contains the ``mmer-featurize`` command that a
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ DEMO = "demo"  # corpus with built-in encoders
 SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)")  # file name by mmer-featurize --shards
 INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
 NO_STREAMS: Mapping[str, str] = {}
+WILDCARDS = "*?["  # in a pattern of streams
 VIEW = "~"  # in the name of a stream of augmented views
 
 # Role -> the role whose encoder it must be computed by, and the end of its name.
@@ -79,12 +81,15 @@ class StreamSelection:
         starts: role -> name of a stream that is not read; the head starts from the weights of its encoder.
         required: names of the streams that every subset of a fold needs.
         training_only: names of the streams that only the training subset needs.
+        choices: role -> streams of encoders that were trained on different folds; each fold reads the one that has not
+            seen its test speakers, and `streams` has the first.
     """
 
     streams: dict[str, str]
     starts: dict[str, str] = field(default_factory=dict)
     required: list[str]
     training_only: list[str]
+    choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def indirect(self) -> list[str]:
@@ -123,7 +128,10 @@ def select_streams(
         if view := selector.select_view(role, streams):
             streams[role] = view
     required = [streams[role] for role in config.roles]
-    return StreamSelection(streams=streams, starts=starts, required=required, training_only=training_only)
+    choices = {role: selector.matching(role) for role in streams if selector.is_pattern(role) and role not in learned}
+    return StreamSelection(
+        streams=streams, starts=starts, required=required, training_only=training_only, choices=choices
+    )
 
 
 def head_inputs(
@@ -219,7 +227,30 @@ class _Selector:
             raise MmerError(f"{found}; all epochs use one: choose it with {_option(role)}")
         return names[0] if names else ""
 
+    def is_pattern(self, role: str) -> bool:
+        """Checks whether the user names several streams for a role by a pattern such as ``tuned*``."""
+        name = self.requested.get(role, "")
+        return name not in self.cache.streams and any(sign in name for sign in WILDCARDS)
+
+    def matching(self, role: str) -> tuple[str, ...]:
+        """Returns the streams that match the pattern of a role and fit the role; all have rows of the same shape."""
+        pattern, kind = self.requested[role], TEXT if role == LANGUAGE else role
+        specs = [stream.spec for name, stream in self.cache.streams.items() if fnmatchcase(name, pattern)]
+        fitting = [spec for spec in specs if spec.role == kind and VIEW not in spec.name]
+        for preferred in PREFERRED:
+            fitting = [spec for spec in fitting if preferred(spec)] or fitting
+        if not fitting:
+            known = ", ".join(self.cache.streams)
+            raise MmerError(f"{self.cache.path} has no stream of {role} that matches {pattern}; it has {known}")
+        shapes = {spec.shape: spec.name for spec in fitting}
+        if len(shapes) > 1:
+            names = " and ".join(shapes.values())
+            raise MmerError(f"streams that match {pattern} must have rows of one shape; {names} differ")
+        return tuple(spec.name for spec in fitting)
+
     def _check_requested(self, role: str) -> str:
+        if self.is_pattern(role):
+            return self.matching(role)[0]
         name = self.requested[role]
         if name not in self.cache.streams:
             command = featurize_command_for_encoder(self.cache, _encoder_of(name))

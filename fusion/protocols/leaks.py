@@ -114,6 +114,42 @@ def check_encoders(
     return found
 
 
+def choose_streams(
+    fold: Fold,
+    utterances: Sequence[Utterance],
+    candidates: Mapping[str, Sequence[StreamSpec]],
+    corpus: str,
+    *,
+    allow_leak: bool = False,
+) -> tuple[dict[str, str], list[str]]:
+    """Chooses, for each role, the stream whose encoder has not seen the test subset of a fold.
+
+    Of several, the one whose encoder was trained on the fold of this name is chosen, else the first.
+
+    Args:
+        fold: one fold.
+        utterances: all utterances of the cache.
+        candidates: role -> specs of its streams.
+        corpus: name of the corpus.
+        allow_leak: choose the first stream, with a note, if all encoders have seen test speakers.
+
+    Returns:
+        Stream by role, and notes on leaking encoders.
+
+    Raises:
+        MmerError: if all encoders of a role have seen test speakers or dialogues.
+    """
+    chosen, notes = {}, []
+    for role, specs in candidates.items():
+        seen = {spec.name: _seen_in_test(fold, utterances, spec.trained_on, corpus) for spec in specs}
+        unseen = [spec for spec in specs if not seen[spec.name]]
+        unseen.sort(key=lambda spec: str(spec.trained_on.get("fold", "")) != fold.name)  # stable: else in their order
+        if not unseen:
+            notes += check_encoders(fold, utterances, specs[:1], corpus, allow_leak=allow_leak)
+        chosen[role] = (unseen or specs)[0].name
+    return chosen, notes
+
+
 def note_speakers(fold: Fold, utterances: Sequence[Utterance]) -> list[str]:
     """Returns notes on speakers that test shares with train or dev, and on utterances without a speaker."""
     test = _values(utterances, fold.test, "speaker")

@@ -69,6 +69,7 @@ def provenance(plan: RunPlan) -> dict[str, Any]:
         "corpus": dict(plan.cache.header["corpus"]),
         "inputs": _inputs_record(plan.inputs),
         "specs": {role: json.loads(plan.cache.stream(name).spec.to_json()) for role, name in streams.items()},
+        **({"fold_specs": _fold_specs(plan)} if plan.split.chosen else {}),
         "notes": plan.notes,
         "versions": {"mmer": mmer_version(), "python": platform.python_version()}
         | {name: version(name) for name in PACKAGES},
@@ -286,6 +287,14 @@ def find_minor_damage(folder: ModelFolder) -> list[str]:
         except DamagedRun as error:
             texts.append(f"{str(error).partition(';')[0]}; delete {folder.path / SCORES} to train the model again")
     return texts
+
+
+def _fold_specs(plan: RunPlan) -> dict[str, dict[str, Any]]:
+    """Returns the spec of each stream that only one fold reads, by fold and role."""
+    return {
+        fold: {role: json.loads(plan.cache.stream(name).spec.to_json()) for role, name in streams.items()}
+        for fold, streams in plan.split.chosen.items()
+    }
 
 
 def _inputs_record(inputs: HeadInputs) -> dict[str, Any]:

@@ -170,7 +170,8 @@ def score_test_subset(
     write_predictions(folder, ids, truth, probabilities, names, task=plan.task)
     scores = model_scores(plan, fold, head, trained, probabilities, source=source)
     scores = {"fold": fold.name, "seed": seed, **scores, "notes": list(notes)}
-    encoders = [encoder_weights(role) for role in plan.starts]
+    # a grid keeps the encoders of a model among its weights
+    encoders = [name for name in map(encoder_weights, plan.starts) if (folder.path / name).exists()]
     folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, CURVES, PREDICTIONS, *encoders)))
 
 
@@ -205,7 +206,7 @@ def _source(plan: RunPlan, device: torch.device, resident_share: float) -> Cache
     chosen = np.unique(np.concatenate([subset for fold in plan.split.folds for subset in fold.subsets.values()]))
     return CachedFeatures(
         plan.cache,
-        plan.selection.streams,
+        plan.every_stream,
         plan.split.classes,
         device=device,
         chosen=chosen,
@@ -245,6 +246,7 @@ class _Model:
             The chosen epoch.
         """
         plan, fold = self.plan, self.fold
+        source = plan.of_fold(source, fold.name)
         with memory_needed(source.device, memory_remedy(plan)):
             head, notes = build_and_prepare_head(plan, source, fold.train, seed=self.seed)
         for note in notes:
