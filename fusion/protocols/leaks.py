@@ -17,6 +17,7 @@ from cache.stream import SPEECH, TRANSCRIPT, StreamSpec
 from cache.utterance import Utterance
 from fusion.arrays import ClassIds, Indices
 from fusion.protocols.folds import Fold
+from fusion.protocols.known_encoders import seen_corpora
 
 NAMED = 5  # offenders that a message names
 
@@ -107,7 +108,7 @@ def check_encoders(
     found = [
         f"fold {fold.name}: the encoder of {spec.name} {seen}"
         for spec in specs
-        if (seen := _seen_in_test(fold, utterances, spec.trained_on, corpus))
+        if (seen := _seen_in_test(fold, utterances, spec, corpus))
     ]
     if found and not allow_leak:
         raise MmerError(f"{found[0]}; choose another encoder, or pass --allow-leak")
@@ -141,7 +142,7 @@ def choose_streams(
     """
     chosen, notes = {}, []
     for role, specs in candidates.items():
-        seen = {spec.name: _seen_in_test(fold, utterances, spec.trained_on, corpus) for spec in specs}
+        seen = {spec.name: _seen_in_test(fold, utterances, spec, corpus) for spec in specs}
         unseen = [spec for spec in specs if not seen[spec.name]]
         unseen.sort(key=lambda spec: str(spec.trained_on.get("fold", "")) != fold.name)  # stable: else in their order
         if not unseen:
@@ -255,8 +256,11 @@ def _values(utterances: Sequence[Utterance], subset: Indices, column: str) -> di
     return values
 
 
-def _seen_in_test(fold: Fold, utterances: Sequence[Utterance], trained_on: Mapping[str, object], corpus: str) -> str:
+def _seen_in_test(fold: Fold, utterances: Sequence[Utterance], spec: StreamSpec, corpus: str) -> str:
     """Returns a phrase on speakers or dialogues of test that an encoder was trained on; empty if there are none."""
+    trained_on = spec.trained_on
+    if not trained_on and corpus.casefold() in seen_corpora(spec.source):
+        return f"({spec.source}) was trained on {corpus}, on speakers unknown to mmer"
     if not trained_on or str(trained_on.get("corpus") or corpus).casefold() != corpus.casefold():
         return ""
     speakers, dialogues = _name_set(trained_on.get("speakers")), _name_set(trained_on.get("dialogues"))
