@@ -221,6 +221,11 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         help="Folder with the weights of an encoder that learns, if it did not come from a hub; repeatable.",
     ),
     click.option(
+        "--root",
+        type=click.Path(path_type=Path),
+        help="Folder of the corpus, for --tune audio=wave.  [default: the one that the cache records]",
+    ),
+    click.option(
         "--epochs",
         type=int,
         callback=positive(int),
@@ -287,6 +292,7 @@ class ExperimentOptions(TypedDict):
     modality_dropout: float | None
     tunes: tuple[str, ...]
     encoders: tuple[str, ...]
+    root: Path | None
     epochs: int | None
     batch_size: int | None
     lr: float | None
@@ -337,6 +343,7 @@ def experiment_request(
         tune=options["tunes"],
         tune_all=tune_all,
         encoders={name: Path(folder) for name, folder in folders.items()},
+        root=options["root"],
     )
 
 

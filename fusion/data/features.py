@@ -134,6 +134,13 @@ class CachedFeatures:
         """The identifier of every utterance of the cache, ``(n,)``."""
         return self.cache.ids
 
+    def rows(self, role: str, index: int) -> npt.NDArray[Any]:
+        """Returns the stored rows of one utterance, ``(rows, ...)``; no rows if it lacks the role."""
+        stream = self.streams[role]
+        if not self.rows_by_role[role][index]:
+            return np.empty((0, *stream.spec.shape), dtype=np.float32)
+        return stream.read(index)
+
     def describe(self) -> str:
         """Returns a text for the user that states where the rows are."""
         size = f"{self.size_bytes / 1e6:,.1f} MB of features"
@@ -277,10 +284,7 @@ class TrainingSubset:
 
         The result has no rows if the utterance lacks the role.
         """
-        in_cache, stream = int(self._indices[index]), self._source.streams[role]
-        if not self._source.rows_by_role[role][in_cache]:
-            return np.empty((0, *stream.spec.shape), dtype=np.float32)
-        return stream.read(in_cache)
+        return self._source.rows(role, int(self._indices[index]))
 
 
 class _Stage:

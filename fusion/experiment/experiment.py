@@ -45,6 +45,7 @@ class Experiment:
         recipe: name of the recipe that sets the fields; empty without a recipe.
         tune: role -> what of its encoder learns; empty if all features are frozen.
         encoders: name of an encoder that learns -> folder with its checkpoint, if it did not come from a hub.
+        root: folder of the corpus, for an encoder that learns from the recordings; None for that of the cache.
 
     Raises:
         MmerError: if there is no seed, or a seed is negative, too great or given twice.
@@ -63,6 +64,7 @@ class Experiment:
     recipe: str = ""
     tune: Mapping[str, Tune] = field(default_factory=dict)
     encoders: Mapping[str, Path] = field(default_factory=dict)
+    root: Path | None = None
 
     def __post_init__(self) -> None:
         if (
@@ -135,6 +137,7 @@ class ExperimentRequest:
         tune: values of ``--tune``; empty for those of the recipe.
         tune_all: without values of ``--tune`` and without a recipe that has some, the encoder of every role learns.
         encoders: name of an encoder that learns -> folder with its checkpoint.
+        root: folder of the corpus, for an encoder that learns from the recordings.
 
     Raises:
         MmerError: if there is neither head nor recipe, one of them is unknown, or the recipe is for another head.
@@ -157,6 +160,7 @@ class ExperimentRequest:
     tune: tuple[str, ...] = ()
     tune_all: bool = False
     encoders: Mapping[str, Path] = field(default_factory=dict)
+    root: Path | None = None
 
     def __post_init__(self) -> None:
         parse_tunes(self.tune)
@@ -223,6 +227,7 @@ class ExperimentRequest:
             recipe=self.recipe,
             tune=tunes,
             encoders=self.encoders,
+            root=self.root,
         )
 
     def _tunes(self) -> dict[str, Tune]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
+from fusion.arrays import Indices
 from fusion.evaluation.task import Task, task_of
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.streams import StreamSelection, featurize_command, head_inputs, select_streams
@@ -16,6 +17,8 @@ from fusion.protocols.split import Split, split_cache
 from fusion.training.config import TUNING, TrainConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from fusion.data.features import CachedFeatures
     from fusion.end_to_end.learning.start import Start
     from fusion.head import Head
@@ -56,6 +59,31 @@ class RunPlan:
         """Role -> stream, with a role for each stream that only some folds read."""
         choices = self.selection.choices
         return {**self.selection.streams, **{_own(role, name): name for role in choices for name in choices[role]}}
+
+    def features(
+        self, streams: Mapping[str, str], *, device: "torch.device", chosen: Indices, resident_share: float
+    ) -> "CachedFeatures":
+        """Opens features for the run; an encoder that learns from waveforms gets the recordings.
+
+        Args:
+            streams: role -> stream; those of the run, and perhaps of others that share them.
+            device: device of the batches.
+            chosen: indices of the utterances that batches may contain.
+            resident_share: share of the device's memory for features that are held there, in [0, 1].
+
+        Raises:
+            MmerError: if a recording is missing or has changed.
+        """
+        options: dict[str, Any] = {"device": device, "chosen": chosen, "resident_share": resident_share}
+        role = next((role for role, start in self.starts.items() if start.tune.wave), "")
+        if not role:
+            from fusion.data.features import CachedFeatures
+
+            return CachedFeatures(self.cache, streams, self.split.classes, **options)
+        from fusion.end_to_end.learning.wave import WaveFeatures
+
+        root = self.experiment.root
+        return WaveFeatures(self.cache, streams, self.split.classes, role=role, root=root, **options)
 
     def of_fold(self, source: "CachedFeatures", fold: str) -> "CachedFeatures":
         """Returns features with the streams of a fold.

@@ -204,14 +204,7 @@ def keep_encoders(folder: ModelFolder, plan: RunPlan, fold: Fold, model: Head, t
 
 def _source(plan: RunPlan, device: torch.device, resident_share: float) -> CachedFeatures:
     chosen = np.unique(np.concatenate([subset for fold in plan.split.folds for subset in fold.subsets.values()]))
-    return CachedFeatures(
-        plan.cache,
-        plan.every_stream,
-        plan.split.classes,
-        device=device,
-        chosen=chosen,
-        resident_share=resident_share,
-    )
+    return plan.features(plan.every_stream, device=device, chosen=chosen, resident_share=resident_share)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,11 @@ class LearningEncoder(nn.Module, ABC):
             module.eval()
             self.frozen.append(module)
 
-    def forward(self, rows: Tensor, mask: Tensor) -> Tensor:
+    def out_mask(self, mask: Tensor) -> Tensor:
+        """Returns where a row that the head reads is valid, from the mask of the rows of the stream."""
+        return mask
+
+    def forward(self, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes a batch.
 
         Args:
@@ -93,18 +97,19 @@ class LearningEncoder(nn.Module, ABC):
             mask: True where a row is valid, bool ``(batch, rows)``; an utterance may have none.
 
         Returns:
-            ``(batch, rows, dim)``; 0 for an utterance without valid rows.
+            ``(batch, rows, dim)``, 0 for an utterance without valid rows; and its mask, bool ``(batch, rows)``.
         """
+        valid = self.out_mask(mask)
         present = mask.any(dim=1).nonzero()[:, 0]
         if not len(present):
-            return self._empty(rows, mask)
+            return self._empty(valid), valid
         pieces = present.chunk(min(self.pieces, len(present)) if self.training else 1)
         encoded = [self._piece(rows[piece], mask[piece], number, len(pieces)) for number, piece in enumerate(pieces)]
-        joined = torch.cat([nn.functional.pad(piece, _missing(piece, mask.shape[1])) for piece in encoded])
+        joined = torch.cat([nn.functional.pad(piece, _missing(piece, valid.shape[1])) for piece in encoded])
         if len(present) == len(mask):
-            return joined
+            return joined, valid
         whole = joined.new_zeros(len(mask), *joined.shape[1:])
-        return whole.index_copy(0, present, joined)
+        return whole.index_copy(0, present, joined), valid
 
     def _layer(self, layer: nn.Module, hidden: Tensor, arguments: Mapping[str, Any]) -> Tensor:
         if not self.checkpointing or not self.training or not torch.is_grad_enabled():
@@ -126,9 +131,9 @@ class LearningEncoder(nn.Module, ABC):
         with drawn_from(int(self.draws.seed), int(self.draws.step), self.draws.site, piece, device=rows.device):
             return self.encode(rows, mask)
 
-    def _empty(self, rows: Tensor, mask: Tensor) -> Tensor:
+    def _empty(self, valid: Tensor) -> Tensor:
         dim = int(self.model.config.hidden_size)
-        return torch.zeros(*mask.shape, *self.choice.row_shape(dim), device=rows.device)
+        return torch.zeros(*valid.shape, *self.choice.row_shape(dim), device=valid.device)
 
     def run(self, layers: Sequence[nn.Module], hidden: Tensor, arguments: Mapping[str, Any]) -> dict[int, Tensor]:
         """Runs layers above `first`; returns the input and every output by the index of the hidden state."""

@@ -59,11 +59,12 @@ class TunedModel(Head):
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits and auxiliary losses from the rows of start streams."""
-        features = dict(batch.features)
+        features, masks = dict(batch.features), dict(batch.masks)
         for role, encoder in self.encoders.items():
             for read in {role, view_role(role)} & features.keys():
-                features[read] = encoder(features[read], batch.masks[read]).float()
-        return self.head(replace(batch, features=features))
+                rows, masks[read] = encoder(features[read], masks[read])
+                features[read] = rows.float()
+        return self.head(replace(batch, features=features, masks=masks))
 
     def prepare(self, rows: TrainingRows) -> list[str]:
         """Learns from the training subset before step 0; returns notes to print."""
@@ -139,7 +140,7 @@ class EncodedRows:
         tensor = tensor.float() if tensor.is_floating_point() else tensor.long()
         encoder = self._encoders[role].eval()
         with torch.no_grad():
-            encoded = encoder(tensor, torch.ones(tensor.shape[:2], dtype=torch.bool, device=self._device))
+            encoded, _ = encoder(tensor, torch.ones(tensor.shape[:2], dtype=torch.bool, device=self._device))
         array: npt.NDArray[Any] = encoded[0].float().cpu().numpy()
         return array
 
@@ -151,7 +152,8 @@ def encoder_rate(config: TrainConfig, role: str) -> float:
 
 def learning_encoder(start: Start, model: Any, config: TrainConfig) -> LearningEncoder:
     """Builds the encoder that learns from a start."""
+    wave = {"wave": True} if start.tune.wave else {}
     learner: LearningEncoder = LEARNERS[start.role](
-        model, start.choice, first=start.first, pieces=config.accumulate, checkpointing=config.checkpointing
+        model, start.choice, first=start.first, pieces=config.accumulate, checkpointing=config.checkpointing, **wave
     )
     return learner

@@ -1,8 +1,8 @@
-"""Speech encoders that learn: wav2vec 2.0 and its relatives, from convolutional features or from a lower layer.
+"""Speech encoders that learn: wav2vec 2.0 and its relatives, from convolutional features, a lower layer or waveforms.
 
-The convolutions are frozen, as in the papers; the layer norm in front of the feature projection is part of the cached
-features and frozen as well. Masking of spans of frames and features (SpecAugment), dropout and layer drop are those of
-the encoder's configuration.
+From convolutional features, the convolutions are frozen, as in the papers; the layer norm in front of the feature
+projection is part of the cached features and frozen as well. From waveforms, everything learns. Masking of spans of
+frames and features (SpecAugment), dropout and layer drop are those of the encoder's configuration.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
 
 from featurize.encoders.layers import LayerChoice
-from featurize.encoders.padding import zeroed_padding
+from featurize.encoders.padding import conv_lengths, encode_waveforms, zeroed_padding
 from fusion.end_to_end.learning.encoder import LearningEncoder, Part, learnable
 
 WAVLM, CONFORMER = "wavlm", "wav2vec2-conformer"
@@ -26,15 +26,23 @@ class LearningSpeech(LearningEncoder):
         model: Hugging Face's base model.
         choice: hidden states that the head reads.
         first: number of frozen layers; None to start from convolutional features ``(batch, frames, conv_dim)``.
+        wave: start from waveforms ``(batch, samples)``, prepared as the encoder needs them.
         pieces: number of pieces in which a training batch goes through the encoder.
         checkpointing: compute activations again in the backward pass instead of keeping them.
     """
 
     def __init__(
-        self, model: Any, choice: LayerChoice, *, first: int | None, pieces: int = 1, checkpointing: bool = False
+        self,
+        model: Any,
+        choice: LayerChoice,
+        *,
+        first: int | None,
+        wave: bool = False,
+        pieces: int = 1,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(model, choice, first=first or 0, pieces=pieces, checkpointing=checkpointing)
-        encoder, self.from_conv = model.encoder, first is None
+        encoder, self.from_conv, self.from_wave = model.encoder, first is None, wave
         self.family = model.config.model_type
         self.config = model.config
         self.layers = nn.ModuleList(encoder.layers[self.first : self.top])
@@ -47,6 +55,9 @@ class LearningSpeech(LearningEncoder):
             positions = [] if self.family == CONFORMER else [encoder.pos_conv_embed]
             norms = [] if self.norm_is_last else [encoder.layer_norm]
             self.below.extend([projection.projection, *positions, *norms])
+            if wave:
+                self.convolutions = model.feature_extractor
+                self.conv_norm = getattr(model.feature_projection, "layer_norm", nn.Identity())
             if self._masks:
                 self.mask_embedding = model.masked_spec_embed
         self._dropouts = nn.ModuleList([model.feature_projection.dropout, encoder.dropout])
@@ -63,16 +74,40 @@ class LearningSpeech(LearningEncoder):
     @property
     def parts(self) -> Sequence[Part]:
         """The parameters that can learn, by the number of layers above them."""
-        below = learnable(self.below) + ([self.mask_embedding] if hasattr(self, "mask_embedding") else [])
+        convolutions = [self.convolutions, self.conv_norm] if self.from_wave else []
+        below = learnable(*convolutions, self.below) + (
+            [self.mask_embedding] if hasattr(self, "mask_embedding") else []
+        )
         count = len(self.layers)
         layers = [(count - number, learnable(layer)) for number, layer in enumerate(self.layers, start=1)]
         return [(count, below), *layers, (0, learnable(self.norm))]
 
     def encode(self, rows: Tensor, mask: Tensor) -> Tensor:
         """Computes ``(batch, frames, dim)`` from the rows of a stream."""
+        if self.from_wave:
+            rows, mask = self._convolved(rows, mask), self.out_mask(mask)
         hidden = self._embedded(rows, mask) if self.from_conv else rows
         states = self.run(list(self.layers), hidden, self._arguments(hidden, mask))
         return self.choice.select(states, self.norm(states[self.top]))
+
+    def out_mask(self, mask: Tensor) -> Tensor:
+        """Returns where a frame is valid, from the mask of samples if learning starts from waveforms."""
+        if not self.from_wave:
+            return mask
+        frames = torch.tensor([lengths[-1] for lengths in self._lengths(mask)], device=mask.device)
+        return torch.arange(max(1, int(frames.max())), device=mask.device) < frames[:, None]
+
+    def _lengths(self, mask: Tensor) -> list[list[int]]:
+        """Counts the rows of each utterance after every convolution."""
+        kernels, strides = self.config.conv_kernel, self.config.conv_stride
+        return [conv_lengths(samples, kernels, strides) for samples in mask.sum(dim=1).tolist()]
+
+    def _convolved(self, waveforms: Tensor, mask: Tensor) -> Tensor:
+        """Computes convolutional features ``(batch, frames, conv_dim)``, normed."""
+        first = [lengths[0] for lengths in self._lengths(mask)]
+        features = encode_waveforms(self.convolutions, waveforms.masked_fill(~mask, 0), first)
+        normed: Tensor = self.conv_norm(features)
+        return normed
 
     def call(self, layer: nn.Module, hidden: Tensor, arguments: Mapping[str, Any]) -> Tensor:
         """Computes the output of one layer; the convolution of a conformer layer reads no padding."""

@@ -61,7 +61,12 @@ class Start:
     @property
     def words(self) -> str:
         """What learns and from where, in words."""
-        return f"{self.role} {self.spec.encoder} ({self.tune.words}, from {self.stream})"
+        return f"{self.role} {self.spec.encoder} ({self.tune.words}, from {self.origin})"
+
+    @property
+    def origin(self) -> str:
+        """What is read: the name of the stream, or the recordings."""
+        return "the recordings" if self.tune.wave else self.stream
 
 
 def recorded_start(tune: Tune, spec: StreamSpec, layers: str, shape: tuple[int, ...]) -> Start:
@@ -76,7 +81,7 @@ def recorded_start(tune: Tune, spec: StreamSpec, layers: str, shape: tuple[int, 
     Raises:
         MmerError: if the layers are not valid.
     """
-    begins = spec.layers == BEGINNING[tune.role]
+    begins = tune.wave or spec.layers == BEGINNING[tune.role]
     first = (0 if tune.role == PATCHES else None) if begins else int(spec.layers)
     return Start(
         tune=replace(tune, rank=0),
@@ -125,10 +130,12 @@ def find_start(
             "tune all layers, or read another stream"
         )
     layers = BEGINNING[tune.role] if first is None else str(first)
+    if tune.wave:
+        layers = next((held.layers for held in known[encoder] if _has_weights(held)), layers)
     found = next((held for held in known[encoder] if held.layers == layers), None)
     if found is None:
         raise MmerError(_missing(cache, tune, spec, layers, command))
-    if found.dtype == INEXACT:
+    if found.dtype == INEXACT and not tune.wave:
         raise MmerError(
             f"stream {found.name} is stored as int8, whose rounding is too coarse to learn from; store it as float16 "
             f"or float32: {command(f'--encoder {_request(found, layers)} --dtype float16 --replace')}"

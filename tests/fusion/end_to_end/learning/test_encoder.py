@@ -61,7 +61,7 @@ def compare(encoder: LearningEncoder, rows: Sequence[Tensor], expected: Sequence
     """Checks the outputs of a batch against those of each utterance; returns the gradients of the batch."""
     encoder.model.zero_grad()
     batch, mask = padded(rows)
-    found = encoder(batch, mask)
+    found, _ = encoder(batch, mask)
     for index, wanted in enumerate(expected):
         torch.testing.assert_close(found[index, : len(wanted)], wanted.detach(), rtol=TOLERANCE, atol=TOLERANCE)
     loss = sum((found[index, : len(row)] * weighting(*row.shape)).sum() for index, row in enumerate(expected))
@@ -119,6 +119,18 @@ def test_speech_from_a_lower_layer_is_hugging_face_one_by_one(fields: tuple[str,
     compare_gradients(found, model, last)
 
 
+@pytest.mark.parametrize("fields", SPEECH, ids=str)
+def test_speech_from_waveforms_is_hugging_face_one_by_one(fields: tuple[str, str, bool]) -> None:
+    model = fresh_speech(*fields)
+    waves = waveforms(HARD_MIX)
+    _, _, last = speech_states(model, waves)
+    choice = parse_layers("last", layers=SPEECH_LAYERS, encoder="enc")
+    encoder = LearningSpeech(model, choice, first=None, wave=True).eval()
+    found = compare(encoder, [torch.from_numpy(wave) for wave in waves], last)
+    assert any(name.startswith("feature_extractor") for name in found)
+    compare_gradients(found, model, last)
+
+
 @pytest.mark.parametrize("layers", ["2", "mean1-2", "1,3"])
 def test_a_head_may_read_hidden_layers(layers: str) -> None:
     model = fresh_speech("wav2vec2", "layer", True)
@@ -127,7 +139,7 @@ def test_a_head_may_read_hidden_layers(layers: str) -> None:
     encoder = LearningSpeech(model, choice, first=None).eval()
     batch, mask = padded(conv)
     expected = [choice.select(dict(enumerate(states)), last[0]) for states in hidden]
-    found = encoder(batch, mask)
+    found, _ = encoder(batch, mask)
     for index, wanted in enumerate(expected):
         torch.testing.assert_close(found[index, : wanted.shape[1]], wanted[0], rtol=TOLERANCE, atol=TOLERANCE)
     assert len(encoder.layers) == max(choice.indices)
@@ -189,10 +201,10 @@ def test_an_utterance_without_rows_is_zero_and_changes_nothing() -> None:
     encoder = LearningSpeech(model, choice, first=None).eval()
     batch, mask = padded([conv[0], conv[1], conv[1]])
     mask[1] = False
-    found = encoder(batch, mask)
+    found, _ = encoder(batch, mask)
     assert not found[1].any()
     torch.testing.assert_close(found[2, : len(last[1])], last[1], rtol=TOLERANCE, atol=TOLERANCE)
-    assert not encoder(batch, torch.zeros_like(mask)).any()
+    assert not encoder(batch, torch.zeros_like(mask))[0].any()
 
 
 def test_draws_depend_on_seed_and_step_and_leave_the_generators_alone() -> None:
@@ -205,7 +217,7 @@ def test_draws_depend_on_seed_and_step_and_leave_the_generators_alone() -> None:
 
     def at(step: int) -> Tensor:
         encoder.draws.step.fill_(step)
-        found: Tensor = encoder(rows, mask)
+        found: Tensor = encoder(rows, mask)[0]
         return found.detach()
 
     torch.manual_seed(3)

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 
 from cache.errors import MmerError
 from cache.joined import open_cache
+from featurize.encoders.tiny import build_wav2vec2_tiny
+from fusion.end_to_end.learning.model import TunedModel
 from fusion.evaluation.task import CLASSIFICATION
 from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.plan import build_model
@@ -114,10 +117,46 @@ def test_a_stream_of_a_tuned_encoder_is_what_the_head_read(learning: Path, tmp_p
     model: Any = load_model(folder, fold.name, 0)
     batch = source_of(plan).batch(fold.test, ["audio"])
     with torch.no_grad():
-        encoded = model.encoders["audio"](batch.features["audio"], batch.masks["audio"])
+        encoded, _ = model.encoders["audio"](batch.features["audio"], batch.masks["audio"])
     for row, index in zip(encoded, fold.test.tolist(), strict=True):
         stored = stream.read(index)
         np.testing.assert_allclose(row[: len(stored)].numpy(), stored, atol=1e-5)
+
+
+def test_waveforms_give_what_their_features_give(learning: Path) -> None:
+    """From the recordings and from the features of their convolutions, the model starts with the same logits."""
+    from_wave, from_conv = (planned(learning, request("audio", tune)) for tune in ("audio=wave", "audio"))
+    fold = from_wave.split.folds[0]
+    everything = np.arange(len(from_wave.cache))
+    waves = from_wave.features(
+        from_wave.every_stream, device=torch.device("cpu"), chosen=everything, resident_share=0.5
+    )
+    found = predict_probabilities(build_model(from_wave, seed=0), waves, fold.test)
+    expected = predict_probabilities(build_model(from_conv, seed=0), source_of(from_conv), fold.test)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert (waves.lengths(everything, ["audio"]) == source_of(from_conv).lengths(everything, ["audio"])).all()
+
+
+def test_training_from_waveforms_moves_the_convolutions(learning: Path, tmp_path: Path) -> None:
+    folder = trained(learning, tmp_path / "run", request("rescmfa", "audio=wave", audio_lr=1e-3, epochs=1))
+    fold = next(iter(folder.identity["folds"]))
+    tuned = load_file(folder.model(fold, 0).path / "audio" / "model.safetensors")
+    start = build_wav2vec2_tiny().state_dict()
+    changed_names = [name for name, value in tuned.items() if not torch.equal(value, start[name])]
+    assert any("feature_extractor" in name for name in changed_names)
+    assert isinstance(load_model(folder, fold, 0), TunedModel)
+
+
+def test_a_recording_that_changed_is_refused(learning: Path, tmp_path: Path) -> None:
+    wanted = request("audio", "audio=wave", epochs=1)
+    for source in learning.parent.glob("*.wav"):
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    soundfile.write(tmp_path / "v03.wav", np.zeros(4000, np.float32), 16_000)
+    with pytest.raises(MmerError, match=r"v03.wav is not the one that .* was computed from; pass --root"):
+        trained(learning, tmp_path / "run", replace(wanted, root=tmp_path))
+    (tmp_path / "v03.wav").unlink()
+    with pytest.raises(MmerError, match=r"recording .*v03.wav: missing; pass --root with the corpus"):
+        trained(learning, tmp_path / "run2", replace(wanted, root=tmp_path))
 
 
 BAD: list[tuple[str, tuple[str, ...], dict[str, object], str]] = [
