@@ -24,7 +24,7 @@ from fusion.run.load import load_model
 from fusion.run.train import train_run
 from fusion.training.evaluate import predict_probabilities
 from tests.support.checkpoints import altered, changed, saved
-from tests.support.tuned import planned, request, source_of
+from tests.support.tuned import CPU, planned, request, source_of
 from tests.support.voices import featurized
 
 
@@ -128,9 +128,7 @@ def test_waveforms_give_what_their_features_give(learning: Path) -> None:
     from_wave, from_conv = (planned(learning, request("audio", tune)) for tune in ("audio=wave", "audio"))
     fold = from_wave.split.folds[0]
     everything = np.arange(len(from_wave.cache))
-    waves = from_wave.features(
-        from_wave.every_stream, device=torch.device("cpu"), chosen=everything, resident_share=0.5
-    )
+    waves = from_wave.features(from_wave.every_stream, device=CPU, chosen=everything, resident_share=0.5)
     found = predict_probabilities(build_model(from_wave, seed=0), waves, fold.test)
     expected = predict_probabilities(build_model(from_conv, seed=0), source_of(from_conv), fold.test)
     np.testing.assert_allclose(found, expected, atol=1e-5)
