@@ -68,6 +68,7 @@ def train(
     tensorboard: bool,
     latex: bool,
     as_json: bool,
+    tune_all: bool = False,
     **options: Unpack[ExperimentOptions],
 ) -> None:
     """Trains a fusion head on cached features and scores it on every fold.
@@ -90,7 +91,7 @@ def train(
             _check_sum(runs, seeds, final, options)
             run = _fused(runs, opened, out=out, replace=replace)
         else:
-            request = experiment_request(options, seeds=seeds)
+            request = experiment_request(options, seeds=seeds, tune_all=tune_all)
             flags = {"replace": replace, "tensorboard": tensorboard, "final": final}
             run = _trained(request, opened, cache, device, out=out, share=resident_share, **flags)
     print_run(run, as_json=as_json, latex=latex)

@@ -28,7 +28,7 @@ def current_audio_digests(root: Path) -> Callable[[Utterance, Stream], bytes | s
     Raises:
         MmerError: if there is no such folder.
     """
-    root = _audio_folder(root)
+    root = audio_folder(root)
 
     @memoize  # all speech streams read the same recording
     def audio_digest(audio: str, start_s: float | None, end_s: float | None) -> tuple[bytes, int] | str:
@@ -129,9 +129,14 @@ def digest_recordings(cache: FeatureCache, inputs: Inputs, progress: ExtractionP
     return digests
 
 
-def _audio_folder(root: Path) -> Path:
+def audio_folder(root: Path) -> Path:
+    """Returns the folder that the paths of recordings are relative to, for any root that the corpus accepts.
+
+    Raises:
+        MmerError: if there is no such folder.
+    """
     if not root.exists():
-        raise MmerError(f"folder {root} not found; --audio expects the same path as --root")
+        raise MmerError(f"folder {root} not found; pass the --root of mmer-featurize")
     if root.is_file():  # a manifest, whose recordings lie next to it
         return root.parent
     return root / RELEASE if (root / RELEASE).is_dir() else root

@@ -18,8 +18,25 @@ from fusion.data.memory import memory_needed
 from fusion.experiment.plan import RunPlan
 from fusion.heads.build import count_parameters
 from fusion.run.artifacts import read_scores, write_trained
-from fusion.run.cross_validation import TrainingProgress, build_and_prepare_head, load_source, utterances_of
-from fusion.run.folder import CURVES, FINAL, FINAL_JSON, STATE, WEIGHTS, DamagedRun, ModelFolder, RunFolder
+from fusion.run.cross_validation import (
+    TrainingProgress,
+    build_and_prepare_head,
+    keep_encoders,
+    load_source,
+    memory_remedy,
+    utterances_of,
+)
+from fusion.run.folder import (
+    CURVES,
+    FINAL,
+    FINAL_JSON,
+    STATE,
+    WEIGHTS,
+    DamagedRun,
+    ModelFolder,
+    RunFolder,
+    encoder_weights,
+)
 from fusion.training.checkpoint import EpochScores
 from fusion.training.interrupt import StopRequested, never_stop
 from fusion.training.loop import SAVE_EVERY_S, train_epochs
@@ -82,6 +99,11 @@ def train_final_models(
     """
     if any(fold.name == FINAL for fold in plan.split.folds):
         raise MmerError(f"--final needs the name {FINAL} for its model, and a fold has it; choose another --protocol")
+    if plan.selection.choices:
+        raise MmerError(
+            f"--final trains on all utterances, and {', '.join(plan.selection.choices)} has a stream for each fold; "
+            "choose a stream that all folds read"
+        )
     held = {model.seed: model for model in read_final_models(plan, folder)}
     for model in held.values():
         model.folder.delete(STATE)  # left by a run that was killed between its last two steps
@@ -135,7 +157,8 @@ def read_final(model: ModelFolder) -> dict[str, Any]:
     numbers = ("seed", "epoch", "train", "parameters")
     complete = isinstance(record, dict) and all(isinstance(record.get(name), int) for name in numbers)
     digests = record.get("digests") if complete else None
-    if not isinstance(digests, dict) or any(digests.get(name) != model.digest(name) for name in (WEIGHTS, CURVES)):
+    written = {WEIGHTS, CURVES, *digests} if isinstance(digests, dict) else set()
+    if not written or any(digests.get(name) != model.digest(name) for name in written):
         raise DamagedRun(f"{model.path} is damaged; repeat the command of the run with --final to train it again")
     return dict(record)
 
@@ -159,13 +182,15 @@ class _FinalTraining:
         stopping: StopRequested,
     ) -> EpochScores:
         """Trains the model and writes its folder; returns the losses of its last epoch."""
-        head, notes = build_and_prepare_head(self.plan, source, self.train, seed=self.seed)
+        remedy = memory_remedy(self.plan)
+        with memory_needed(source.device, remedy):
+            head, notes = build_and_prepare_head(self.plan, source, self.train, seed=self.seed)
         for note in notes:
             progress.note(f"final model: {note}")
         self.folder.make()
         self.folder.delete(FINAL_JSON)  # of a damaged model: it belongs to other weights
         training = self.plan.experiment.training
-        with memory_needed(source.device, f"lower --batch-size ({training.batch_size})"):
+        with memory_needed(source.device, remedy):
             trained = train_epochs(
                 head,
                 source,
@@ -178,9 +203,11 @@ class _FinalTraining:
                 on_epoch=progress.epoch,
                 stopping=stopping,
             )
+        trained = keep_encoders(self.folder, self.plan, FINAL, self.train, model=head, trained=trained)
         write_trained(self.folder, trained, source.device)
         counts = {"epoch": self.epochs, "train": len(self.train), "parameters": count_parameters(head)}
-        digests = {name: self.folder.digest(name) for name in (WEIGHTS, CURVES)}
+        written = (WEIGHTS, CURVES, *map(encoder_weights, self.plan.starts))
+        digests = {name: self.folder.digest(name) for name in written}
         self.folder.write(FINAL_JSON, {"seed": self.seed, **counts, "notes": notes, "digests": digests})
         self.folder.delete(STATE)
         return trained.curves[-1]

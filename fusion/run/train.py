@@ -4,17 +4,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
+from cache.stream import TRANSCRIPT
 from fusion.data.features import RESIDENT_SHARE
 from fusion.experiment.experiment import Experiment, changed_fields
 from fusion.experiment.plan import RunPlan, plan_run
-from fusion.experiment.streams import corpus_of
+from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import Plain, digest_of
+from fusion.head_config import AUDIO, TEXT
 from fusion.heads.catalog import file_name_of
 from fusion.recipes.catalog import recipe
 from fusion.recipes.comparison import compare_with_published
@@ -47,6 +50,7 @@ class TrainedRun:
     Attributes:
         folder: the run folder.
         results: scores of every model and over all of them, as in ``results.json``.
+        encoders: lines on the tuned encoders and the command that makes streams of them; empty without any.
         comparison: lines that compare the scores with the scores published by the recipe's paper; empty without a
             recipe.
         final: models of all utterances, one for each seed; empty if they were never requested.
@@ -56,6 +60,7 @@ class TrainedRun:
 
     folder: Path
     results: dict[str, Any]
+    encoders: tuple[str, ...] = ()
     comparison: tuple[str, ...] = ()
     final: tuple[FinalModel, ...] = ()
     seconds: float = 0.0
@@ -96,7 +101,7 @@ class TrainedRun:
         They are recalls, protocol, comparison, notes on excluded and long utterances, and final models.
         """
         lines = [recall_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
-        return [*lines, *(model.line for model in self.final)]
+        return [*lines, *self.encoders, *(model.line for model in self.final)]
 
     @property
     def latex(self) -> str:
@@ -180,6 +185,7 @@ def train_run(
         results=results,
         comparison=tuple(comparison_lines(plan, results)),
         final=finals,
+        encoders=tuple(encoder_lines(plan, folder)),
         seconds=seconds,
         peak_bytes=peak_bytes,
     )
@@ -244,6 +250,35 @@ def comparison_lines(plan: RunPlan, results: Plain) -> list[str]:
         streams=plan.selection.streams,
         only=plan.restrictions,
     )
+
+
+def encoder_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
+    """Returns a line on the tuned encoders of a run, with the command that makes a stream of each fold's encoder.
+
+    Args:
+        plan: plan of the run.
+        folder: folder of the run.
+    """
+    if not plan.starts:
+        return []
+    seed, single = plan.experiment.seeds[0], len(plan.starts) == 1
+    requests = [
+        f"--encoder {quote(f'{stream}={folder.model(fold.name, seed).path / role}')}"
+        for role in plan.starts
+        for fold in plan.split.folds
+        if (stream := re.sub(r"[^\w.-]", "-", f"tuned{'' if single else f'-{role}-'}{fold.name}"))
+    ]
+    specs = [start.spec for start in plan.starts.values()]
+    options = [
+        f"--{name.replace('_', '-')} {spec.preprocessing[name]}"
+        for spec in specs
+        for name in ("history", "max_tokens")
+        if spec.preprocessing.get(name)
+    ]
+    audio_only = [] if any(spec.consumes == TRANSCRIPT for spec in specs) else ["--audio-only"]
+    command = featurize_command(plan.cache, " ".join([*requests, *options, *audio_only]))
+    reads = " ".join(f"--{role} 'tuned*'" for role in plan.starts if role in {AUDIO, TEXT})
+    return [f"streams of the tuned encoders: {command}; a later run reads them with {reads}"]
 
 
 def _published(plan: RunPlan) -> list[dict[str, Any]]:
