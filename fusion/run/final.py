@@ -157,8 +157,8 @@ def read_final(model: ModelFolder) -> dict[str, Any]:
     numbers = ("seed", "epoch", "train", "parameters")
     complete = isinstance(record, dict) and all(isinstance(record.get(name), int) for name in numbers)
     digests = record.get("digests") if complete else None
-    written = {WEIGHTS, CURVES, *digests} if isinstance(digests, dict) else set()
-    if not written or any(digests.get(name) != model.digest(name) for name in written):
+    digests = digests if isinstance(digests, dict) else {}
+    if any(digests.get(name) != model.digest(name) for name in {WEIGHTS, CURVES, *digests}):
         raise DamagedRun(f"{model.path} is damaged; repeat the command of the run with --final to train it again")
     return dict(record)
 
