@@ -158,6 +158,10 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
     starts = _starts(experiment, cache)
     learned = {role: start.stream for role, start in starts.items()}
     selection = select_streams(cache, experiment.head, experiment.streams, learned)
+    head = experiment.head.bound_to(selection.streams)
+    if head != experiment.head:  # which streams it reads may follow from what the cache has
+        experiment = replace(experiment, head=head)
+        selection = select_streams(cache, head, experiment.streams, learned)
     split = split_cache(
         cache,
         streams=selection.required,

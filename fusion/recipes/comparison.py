@@ -21,6 +21,7 @@ def compare_with_published(
     changed: Sequence[str] = (),
     streams: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
+    pooled: Mapping[str, float] | None = None,
 ) -> list[str]:
     """Formats the scores of a run next to the published figures, with both protocols and the notes.
 
@@ -36,6 +37,7 @@ def compare_with_published(
         changed: fields that differ from the recipe, each as ``field=value``.
         streams: role -> stream of the run; None for those of the recipe.
         only: options that leave out utterances.
+        pooled: scores over all folds together; needed if the paper averages folds weighted by their sizes.
 
     Returns:
         Lines to print.
@@ -50,6 +52,7 @@ def compare_with_published(
     rows = [
         ("", *METRICS, ""),
         ("obtained", *_cells(obtained), run),
+        *_pooled_row(published, pooled or {}),
         *(
             (
                 f"published: {figure.what}",
@@ -87,6 +90,14 @@ def published_table(recipe: Recipe, format_fields: Callable[[Mapping[str, object
         for figure in published.figures
     ]
     return [*_aligned([("", *METRICS, ""), *rows]), *_origin(published)]
+
+
+def _pooled_row(published: Published, pooled: Mapping[str, float]) -> list[tuple[str, ...]]:
+    """Returns the row with the index of a paper that weights folds by their sizes; none for other papers."""
+    if not published.pooled or "wa" not in pooled:
+        return []
+    weighted = {"wa": pooled["wa"]}
+    return [("obtained, pooled", *_cells(weighted), "the index of the paper: folds weighted by their sizes (B-14)")]
 
 
 def _changed_data(recipe: Recipe, protocol: str, labels: str, streams: Mapping[str, str]) -> list[str]:

@@ -249,6 +249,7 @@ def comparison_lines(plan: RunPlan, results: Plain) -> list[str]:
         changed=changed_fields(experiment, settings.fields),
         streams=plan.selection.streams,
         only=plan.restrictions,
+        pooled=results.get("pooled"),
     )
 
 

@@ -18,6 +18,7 @@ from featurize.extraction.staleness import audio_folder
 from featurize.inputs.audio import DECODE_THREADS, MIN_SAMPLES, RecordingError, cut, load, probe
 from fusion.arrays import Indices
 from fusion.data.features import CachedFeatures
+from fusion.data.views import ViewDraw
 from fusion.head import Batch
 
 Waveform = npt.NDArray[np.float32]
@@ -88,9 +89,11 @@ class WaveFeatures(CachedFeatures):
             return super().rows(role, index)
         return self._waveforms.get(index, np.empty(0, np.float32))
 
-    def batches(self, groups: Iterable[Indices], roles: Collection[str] | None = None) -> Generator[Batch]:
+    def batches(
+        self, groups: Iterable[Indices], roles: Collection[str] | None = None, draw: ViewDraw | None = None
+    ) -> Generator[Batch]:
         """Yields a batch for each group of utterances."""
-        for batch in super().batches(groups, roles):
+        for batch in super().batches(groups, roles, draw):
             yield self._with_waveforms(batch) if roles is None or self.role in roles else batch
 
     def _with_waveforms(self, batch: Batch) -> Batch:

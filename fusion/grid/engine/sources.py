@@ -8,6 +8,7 @@ import torch
 
 from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, CachedFeatures
+from fusion.data.views import alternatives
 from fusion.experiment.plan import RunPlan
 
 
@@ -21,9 +22,8 @@ class _Group:
     def accepts(self, plan: RunPlan) -> bool:
         """Checks whether a plan can share the features of the group."""
         wave = [{role for role, start in held.starts.items() if start.tune.wave} for held in (self.plans[0], plan)]
-        agree = wave[0] == wave[1] and all(
-            self.streams.get(role, name) == name for role, name in plan.every_stream.items()
-        )
+        mine, others = alternatives(self.streams), alternatives(plan.every_stream)
+        agree = wave[0] == wave[1] and all(mine.get(role, names) == names for role, names in others.items())
         return agree and np.array_equal(self.plans[0].split.classes, plan.split.classes)
 
     @property
@@ -68,7 +68,7 @@ class Sources:
         group.plans.append(plan)
         loaded = self._loaded.get(index)
         if loaded is not None and not (
-            loaded.streams.keys() == group.streams.keys() and np.array_equal(loaded.chosen, group.chosen)
+            loaded.names.keys() == group.streams.keys() and np.array_equal(loaded.chosen, group.chosen)
         ):
             del self._loaded[index]
 
