@@ -271,14 +271,14 @@ def grid(
         allow_missing=allow_missing,
         allow_leak=allow_leak,
     )
+    opened, path = _opened(cache)
     request = GridRequest(
         base=base,
-        space=grid_space(base, grid=grid, ablate=ablate),
+        space=grid_space(base, grid=grid, ablate=ablate, cache=opened),
         search=parse_search(search),
         search_seed=search_seed,
         report_all_tests=report_all_tests,
     )
-    opened, path = _opened(cache)
     chosen = choose_device(device)
     with _cluster(scheduler, device) as cluster:
         return run_grid(

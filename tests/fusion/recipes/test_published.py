@@ -157,7 +157,8 @@ RECALLS = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_recall_is_the_published_one(name: str) -> None:
     found = [(label, 100 * recall) for row in PUBLISHED[name].recalls for label, recall in row.by_class.items()]
-    assert found == [(label, pytest.approx(points)) for label, points in RECALLS.get(name, [])]
+    expected: list[tuple[str, object]] = [(label, pytest.approx(points)) for label, points in RECALLS.get(name, [])]
+    assert found == expected
     assert {label for label, _ in found} <= set(LABEL_SETS[RECIPES[name].labels].classes)
 
 

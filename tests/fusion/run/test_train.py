@@ -43,14 +43,13 @@ def told(
 def test_a_run_is_marked_as_a_published_variant_only_if_its_encoder_is_that_of_the_paper(
     trainable: Path, tmp_path: Path
 ) -> None:
-    alone = {"of": "gcf2net-iemocap", "modalities": "audio"}
     papers = write_cache(tmp_path / "papers.h5", specs={"audio": WAV2VEC})
-    lines = told(papers, **alone)
+    lines = told(papers, of="gcf2net-iemocap", modalities="audio")
     assert lines[1].endswith(f"{AUDIO}, published as 'audio alone'")
     assert [line for line in lines if line.endswith(", the variant run here")] == [
         next(line for line in lines if line.startswith("published: audio alone"))
     ]
-    lines = told(trainable, **alone)
+    lines = told(trainable, of="gcf2net-iemocap", modalities="audio")
     assert lines[1].endswith(AUDIO)
     assert not [line for line in lines if line.endswith(", the variant run here")]
 
@@ -58,11 +57,10 @@ def test_a_run_is_marked_as_a_published_variant_only_if_its_encoder_is_that_of_t
 def test_an_encoder_that_was_pre_trained_again_is_like_for_like_with_the_figures_that_have_it(tmp_path: Path) -> None:
     again = {"objective": "pre-training", "source": "facebook/wav2vec2-base", "corpus": "other"}
     cache = write_cache(tmp_path / "again.h5", specs={"audio": {"trained_on": again}})
-    fields = {"modalities": "audio", "tonal_labels": "off"}
-    lines = told(cache, of="lemer-iemocap", **fields)
+    lines = told(cache, of="lemer-iemocap", modalities="audio", tonal_labels="off")
     assert "published as 'B2: B5, no labels'" in lines[1]
     once = write_cache(tmp_path / "once.h5", specs={"audio": WAV2VEC})
-    lines = told(once, of="lemer-iemocap", **fields)
+    lines = told(once, of="lemer-iemocap", modalities="audio", tonal_labels="off")
     assert "published as 'B1: B2, pre-trained once'" in lines[1]
     assert sum("not like for like: second-stage pre-training" in line for line in lines) == 9
 
