@@ -78,7 +78,19 @@ def published_table(recipe: Recipe, format_fields: Callable[[Mapping[str, object
         )
         for figure in published.figures
     ]
-    return [*_aligned([("", *METRICS, ""), *rows]), *_origin(published)]
+    return [*aligned([("", *METRICS, ""), *rows]), *_origin(published)]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Formats rows as lines: the first column to the left, scores to the right."""
+    width = max(len(row[0]) for row in rows)
+    widths = [max(6, *(len(row[column]) for row in rows)) for column in range(1, len(rows[0]) - 1)]
+    return [
+        "  ".join(
+            [row[0].ljust(width), *(cell.rjust(size) for cell, size in zip(row[1:-1], widths, strict=True)), row[-1]]
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _lines(
@@ -102,7 +114,7 @@ def _lines(
         ),
     ]
     return [
-        *_aligned(rows),
+        *aligned(rows),
         *(_recall_table(published.recalls, recall) if recall else []),
         *_origin(published),
         f"protocol of this run: {describe_protocol(run.protocol)}",
@@ -127,7 +139,7 @@ def _recall_table(printed: Sequence[Recalls], recall: Mapping[str, float]) -> li
         ("obtained", *_percents(recall, classes), ""),
         *((f"published: {row.what}", *_percents(row.by_class, classes), row.remark) for row in printed),
     ]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _percents(recall: Mapping[str, float], classes: Sequence[str]) -> list[str]:
@@ -157,15 +169,3 @@ def _origin(published: Published) -> list[str]:
 
 def _cells(scores: Mapping[str, float]) -> list[str]:
     return [f"{scores[name]:.4f}" if name in scores else "-" for name in METRICS]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Formats rows as lines: the first column to the left, scores to the right."""
-    width = max(len(row[0]) for row in rows)
-    widths = [max(6, *(len(row[column]) for row in rows)) for column in range(1, len(rows[0]) - 1)]
-    return [
-        "  ".join(
-            [row[0].ljust(width), *(cell.rjust(size) for cell, size in zip(row[1:-1], widths, strict=True)), row[-1]]
-        ).rstrip()
-        for row in rows
-    ]
