@@ -18,7 +18,7 @@ PLAIN = {"modalities": "text", "text_labels": "off"}
 
 
 def rows(base: ExperimentRequest, cache: Path | None = None) -> list[str]:
-    return [fields_text(change) for change in published_variants(base, cache and open_cache(cache)).changes]
+    return [fields_text(change) for change in published_variants(base, open_cache(cache) if cache else None).changes]
 
 
 @pytest.mark.parametrize(
