@@ -118,6 +118,7 @@ def train(
     seeds: Sequence[int] = (0,),
     allow_missing: bool = False,
     allow_leak: bool = False,
+    label_encoder: str = "",
     out: str | Path | None = None,
     device: str = "auto",
     resident_share: float = 0.5,
@@ -143,6 +144,8 @@ def train(
         seeds: random seeds of the models; each is trained on every fold.
         allow_missing: score the test utterances that have features where some have none.
         allow_leak: accept encoders that have seen test speakers.
+        label_encoder: text encoder that reads the words of each class for label embeddings; ``off`` for cached vectors
+            of the words; by default that of the text stream, if it is available.
         out: run folder; by default one below ``runs/`` that is named after the cache, the head and the settings.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         resident_share: share of the device's memory that features may take, in [0, 1].
@@ -175,6 +178,7 @@ def train(
         seeds=seeds,
         allow_missing=allow_missing,
         allow_leak=allow_leak,
+        label_encoder=label_encoder,
     )
     opened, path = _opened(cache)
     with deferred_interrupts() as stopping:
@@ -210,6 +214,7 @@ def grid(
     seeds: Sequence[int] = (0,),
     allow_missing: bool = False,
     allow_leak: bool = False,
+    label_encoder: str = "",
     out: str | Path | None = None,
     device: str = "auto",
     engine: str = "auto",
@@ -239,6 +244,8 @@ def grid(
         seeds: random seeds of the models; each combination is trained with each.
         allow_missing: score the test utterances that have features where some have none.
         allow_leak: accept encoders that have seen test speakers.
+        label_encoder: text encoder that reads the words of each class for label embeddings; ``off`` for cached vectors
+            of the words; by default that of the text stream, if it is available.
         out: folder of the journal; by default one below ``runs/`` that is named after the cache and the head.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         engine: ``auto``, ``fused`` or ``shared``: how models share the device.
@@ -270,6 +277,7 @@ def grid(
         seeds=seeds,
         allow_missing=allow_missing,
         allow_leak=allow_leak,
+        label_encoder=label_encoder,
     )
     opened, path = _opened(cache)
     request = GridRequest(
@@ -341,7 +349,9 @@ def _request(
     protocol: str | None,
     allow_missing: bool,
     allow_leak: bool,
+    label_encoder: str,
 ) -> "ExperimentRequest":
+    from fusion.end_to_end.label_encoder import LabelEncoders
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import united
     from fusion.protocols.split import parse_filters
@@ -358,6 +368,7 @@ def _request(
         seeds=tuple(seeds),
         allow_missing=allow_missing,
         allow_leak=allow_leak,
+        label_encoders=LabelEncoders(requested=label_encoder),
     )
 
 

@@ -75,6 +75,9 @@ def tune_process() -> None:
     # Waiting OpenMP threads spin, which slows a machine that other programs use too: with one of two cores busy, early
     # sleep is 1.6 times as fast (benchmarks/bench_process.py). It takes effect only if it is set before torch loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Messages of transformers while it loads a label encoder; both take effect when transformers is imported.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from featurize.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -235,6 +238,12 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         help="Value of any field of the head or its training (see --list-fields HEAD); repeatable.",
     ),
     click.option(
+        "--label-encoder",
+        metavar="ENCODER",
+        help="Text encoder that reads the words of each class for label embeddings: [NAME=]SOURCE[@LAYERS] as in "
+        "mmer-featurize, or off for cached vectors of the words.  [default: that of the text stream, if available]",
+    ),
+    click.option(
         "--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, cuda:N or mps."
     ),
     click.option(
@@ -274,6 +283,7 @@ class ExperimentOptions(TypedDict):
     lr: float | None
     data_seed: int | None
     fields: tuple[str, ...]
+    label_encoder: str | None
     allow_missing: bool
     allow_leak: bool
 
@@ -288,6 +298,7 @@ def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "
     Raises:
         MmerError: if a pair has the wrong form, a name is given twice, or the head or recipe is unknown.
     """
+    from fusion.end_to_end.label_encoder import LabelEncoders
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import parse_fields, united
     from fusion.protocols.split import parse_filters
@@ -312,6 +323,7 @@ def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "
         seeds=tuple(seeds) or (0,),
         allow_missing=options["allow_missing"],
         allow_leak=options["allow_leak"],
+        label_encoders=LabelEncoders(requested=options["label_encoder"] or ""),
     )
 
 

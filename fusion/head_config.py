@@ -1,14 +1,16 @@
 """Configuration and inputs of a head, without torch: fields, roles, shapes, and the rows it may learn from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
 from fusion.arrays import ClassIds
 
 Weights = Mapping[str, npt.NDArray[Any]]
+EncodeTexts: TypeAlias = Callable[[Sequence[str]], npt.NDArray[np.float64]]  # a vector for each text, (texts, dim)
 BOTH, AUDIO, TEXT = "both", "audio", "text"
 MODALITIES = (BOTH, AUDIO, TEXT)
 
@@ -22,12 +24,14 @@ class HeadInputs:
         shapes: role -> shape of one row of the stream that is read for the role, ``(dim,)`` or ``(layers, dim)``.
         weights: role -> pre-trained weights of the encoder of that stream, as stored in the cache.
         layers: role -> layers of that stream, as written after ``@``.
+        encode_texts: encoder of the text stream, for texts of `Head.prepare`; None if it is not available.
     """
 
     classes: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
     weights: Mapping[str, Weights] = field(default_factory=dict)
     layers: Mapping[str, str] = field(default_factory=dict)
+    encode_texts: EncodeTexts | None = None
 
 
 class TrainingRows(Protocol):
@@ -112,6 +116,11 @@ class HeadConfig:
     def prepare_roles(self) -> tuple[str, ...]:
         """Roles that only `Head.prepare` reads, from training rows; `HeadInputs.shapes` includes them."""
         return ()
+
+    @property
+    def encodes_texts(self) -> bool:
+        """True if `Head.prepare` encodes texts of its own, where `HeadInputs.encode_texts` is available."""
+        return False
 
     @property
     def optional_roles(self) -> tuple[str, ...]:

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
+from cache.stream import StreamSpec
 from fusion.experiment.fields import configure
-from fusion.experiment.streams import StreamSelection, streams_of
+from fusion.experiment.streams import StreamSelection, select_streams, streams_of
 from fusion.fingerprint import digest_of
-from fusion.head_config import HeadConfig
+from fusion.head_config import TEXT, HeadConfig
 from fusion.heads.catalog import head_spec
 from fusion.protocols.catalog import AUTO, find_protocol
 from fusion.protocols.folds import Fold
@@ -22,6 +24,32 @@ from fusion.training.config import SEEDS, TrainConfig
 
 STREAM_AXIS = "stream."  # prefix of the name of a grid axis of streams
 NO_AXES: Mapping[str, object] = {}
+
+
+class LabelEncoder(Protocol):
+    """The text encoder that reads the words of a class; a worker receives it by pickle."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Plain values that decide the vectors."""
+        ...
+
+    def __call__(self, texts: Sequence[str], /) -> npt.NDArray[np.float64]:
+        """Computes a vector for each text, float64 ``(texts, dim)``."""
+        ...
+
+
+class FindLabelEncoder(Protocol):
+    """The choice of the label encoder, which the room of encoders and heads implements."""
+
+    @property
+    def requested(self) -> str:
+        """Name of the encoder; empty for that of the text stream."""
+        ...
+
+    def find(self, spec: StreamSpec, /) -> tuple[LabelEncoder | None, str]:
+        """Returns the encoder for a text stream, None if it is not available; and a note to print."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +68,8 @@ class Experiment:
         allow_missing: score the test utterances with features if others have none.
         allow_leak: accept encoders that have seen test speakers.
         recipe: name of the recipe that sets the fields; empty without a recipe.
+        label_encoder: text encoder for the words of a class; None for vectors in the cache.
+        notes: lines to print with the scores.
 
     Raises:
         MmerError: if there is no seed, or a seed is negative, too great or given twice.
@@ -56,6 +86,8 @@ class Experiment:
     allow_missing: bool = False
     allow_leak: bool = False
     recipe: str = ""
+    label_encoder: LabelEncoder | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (
@@ -96,6 +128,7 @@ class Experiment:
             "seeds": list(self.seeds),
             "labels": {name: list(raws) for name, raws in split.labels.classes.items()},
             "protocol": split.protocol,
+            **({"label_encoder": dict(self.label_encoder.identity)} if self.label_encoder else {}),
             **({"only": {column: list(values) for column, values in self.only.items()}} if self.only else {}),
             "streams": _stream_keys(cache, selection.streams),
             "starts": _stream_keys(cache, selection.starts),
@@ -119,6 +152,7 @@ class ExperimentRequest:
         seeds: random seeds of the models.
         allow_missing: score the test utterances with features if others have none.
         allow_leak: accept encoders that have seen test speakers.
+        label_encoders: choice of the text encoder for the words of a class; None for vectors in the cache.
 
     Raises:
         MmerError: if there is neither head nor recipe, one of them is unknown, or the recipe is for another head.
@@ -138,6 +172,7 @@ class ExperimentRequest:
     seeds: tuple[int, ...] = (0,)
     allow_missing: bool = False
     allow_leak: bool = False
+    label_encoders: FindLabelEncoder | None = None
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -185,19 +220,36 @@ class ExperimentRequest:
             named = {role: name for role, name in named.items() if role not in dropped}
         named |= by_axis
         roles = {*head.roles, *head.weight_roles}
+        streams = streams_of(settings, cache, roles, named) if settings else named
+        label_encoder, note = self._find_label_encoder(cache, head, streams, required=not axes)
         return Experiment(
             fusion=self.head,
             head=head,
             training=training,
             seeds=self.seeds,
-            streams=streams_of(settings, cache, roles, named) if settings else named,
+            streams=streams,
             labels=self.labels or (settings.labels if settings else None),
             protocol=self.protocol or (settings.protocol if settings else None),
             only=self.only,
             allow_missing=self.allow_missing,
             allow_leak=self.allow_leak,
             recipe=self.recipe,
+            label_encoder=label_encoder,
+            notes=(note,) if note else (),
         )
+
+    def _find_label_encoder(
+        self, cache: AnyCache, head: HeadConfig, streams: Mapping[str, str], *, required: bool
+    ) -> tuple[LabelEncoder | None, str]:
+        """Returns the text encoder for the words of a class, if the head reads them; and a note."""
+        if self.label_encoders is None:
+            return None, ""
+        if not head.encodes_texts:
+            if required and self.label_encoders.requested:
+                raise MmerError(f"head {self.head} with these fields reads no words of classes; omit --label-encoder")
+            return None, ""
+        selection = select_streams(cache, head, streams)
+        return self.label_encoders.find(cache.stream(selection.streams[TEXT]).spec)
 
 
 def changed_fields(experiment: Experiment, values: Mapping[str, object]) -> list[str]:

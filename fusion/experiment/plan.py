@@ -53,8 +53,8 @@ class RunPlan:
 
     @property
     def notes(self) -> list[str]:
-        """The lines to print with the scores: promise, features, notes on the split."""
-        return [self.split.promise, self._features, *self.split.notes]
+        """The lines to print with the scores: promise, features, notes on the split and on the experiment."""
+        return [self.split.promise, self._features, *self.split.notes, *self.experiment.notes, *self._warmup_notes]
 
     @property
     def restrictions(self) -> list[str]:
@@ -68,6 +68,15 @@ class RunPlan:
         """The line to print on how ``mmer-train`` selects epochs and scores test subsets."""
         monitor = self.experiment.training.monitor
         return f"epochs are selected on dev by {monitor}; each test subset is scored once, with the selected epoch"
+
+    @property
+    def _warmup_notes(self) -> list[str]:
+        training = self.experiment.training
+        most = max(len(fold.train) for fold in self.split.folds)
+        steps = training.epochs * -(-most // training.batch_size)
+        if training.warmup_steps <= steps:
+            return []
+        return [f"the warm-up has {training.warmup_steps} steps, the longest training {steps}: lr is not reached"]
 
     @property
     def _features(self) -> str:
@@ -103,7 +112,7 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
         cache=cache,
         selection=selection,
         split=split,
-        inputs=head_inputs(cache, selection, split.labels.names),
+        inputs=head_inputs(cache, selection, split.labels.names, experiment.label_encoder),
         identity=experiment.identity(cache, selection, split),
     )
     build(plan, seed=0)  # raises the error before any training if head and streams do not fit

@@ -12,7 +12,7 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import ROLES, StreamSpec
 from fusion.config import nearest
-from fusion.head_config import AUDIO, TEXT, HeadConfig, HeadInputs, Weights, view_role
+from fusion.head_config import AUDIO, TEXT, EncodeTexts, HeadConfig, HeadInputs, Weights, view_role
 from fusion.recipes.catalog import Recipe
 
 LANGUAGE = "language"  # role of JFM's language layers if they are of another encoder than the text stream
@@ -118,13 +118,16 @@ def select_streams(cache: AnyCache, config: HeadConfig, requested: Mapping[str, 
     return StreamSelection(streams=streams, starts=starts, required=required, training_only=training_only)
 
 
-def head_inputs(cache: AnyCache, selection: StreamSelection, classes: Sequence[str]) -> HeadInputs:
+def head_inputs(
+    cache: AnyCache, selection: StreamSelection, classes: Sequence[str], encode_texts: EncodeTexts | None = None
+) -> HeadInputs:
     """Returns the inputs that a head is built from: classes, row shapes, layers and weights of encoders.
 
     Args:
         cache: open cache.
         selection: selected streams.
         classes: names of the classes, in the order of their indices.
+        encode_texts: encoder of the text stream, if it is available.
     """
     specs = {role: cache.stream(name).spec for role, name in {**selection.starts, **selection.streams}.items()}
     stored = cache.all_weights()
@@ -134,6 +137,7 @@ def head_inputs(cache: AnyCache, selection: StreamSelection, classes: Sequence[s
         shapes={role: spec.shape for role, spec in specs.items()},
         weights=weights,
         layers={role: spec.layers for role, spec in specs.items()},
+        encode_texts=encode_texts,
     )
 
 

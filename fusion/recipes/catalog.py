@@ -1,10 +1,10 @@
 """Catalog of recipes: the settings of published systems (head, training, protocol, labels) and the streams they read.
 
 ``NAME`` sets architecture and loss weights as printed, and trains on frozen features
-(docs/decisions.md#training-of-frozen-heads). ``NAME:paper`` adds the printed optimizer, learning rate, batch size and
-epochs, which were meant for training end to end; values that are not printed stay. If epochs are printed, all of them
-are trained, without early stopping. A printed Adam is torch's, without weight decay. An accumulated batch is one batch
-here (B-11). `fusion.recipes.published` contains the published figures.
+(docs/decisions.md#training-of-frozen-heads). ``NAME:paper`` adds the printed optimizer, learning rate, warm-up, batch
+size and epochs, which were meant for training end to end; values that are not printed stay. If epochs are printed, all
+of them are trained, without early stopping. A printed Adam is torch's, without weight decay. An accumulated batch is
+one batch here (B-11). `fusion.recipes.published` contains the published figures.
 """
 
 from collections.abc import Mapping
@@ -189,7 +189,7 @@ RECIPES: Mapping[str, Recipe] = {
         labels="iemocap4",
         head={"words": 9, "frames": 100, "mu_m": 1.0, "mu_c": 0.5, "mu_text": 0.2, "mu_speech": 0.2},
         training={"monitor": "ua"},
-        paper_training={**ADAM, "batch_size": 16},
+        paper_training={**ADAM, "batch_size": 16, "warmup_steps": 8000},  # its rates are those of its encoders
         streams={"audio": "wav2vec2-base", "text": "bert-base+history10"},
         options="--history 10 --max-tokens 150",
     ),

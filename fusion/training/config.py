@@ -60,6 +60,7 @@ class TrainConfig:
         weight_decay: weight decay of matrices; norms, biases and other vectors do not decay. ``adam`` adds it as L2 to
             the gradient.
         warmup: share of all steps in which the learning rate rises linearly, in [0, 1).
+        warmup_steps: number of steps in which the learning rate rises linearly, instead of the share; 0 for the share.
         clip: maximum norm of the gradient; 0 for no clipping.
         patience: number of epochs without a better development score before early stopping.
         monitor: development score that selects the epoch: ``wf1``, ``ua``, ``wa``, ``mf1`` or ``loss``.
@@ -77,6 +78,7 @@ class TrainConfig:
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     warmup: float = 0.05
+    warmup_steps: int = 0
     clip: float = 1.0
     patience: int = 10
     monitor: str = "wf1"
@@ -97,7 +99,7 @@ class TrainConfig:
         for name in ("seed", "data_seed"):
             if getattr(self, name) >= SEEDS:
                 raise ValueError(f"{name} must be below {SEEDS}, got {getattr(self, name)}")
-        for name in ("weight_decay", "clip"):
+        for name in ("weight_decay", "clip", "warmup_steps"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, below in {"warmup": 1, "label_smoothing": 1}.items():

@@ -73,9 +73,14 @@ def epoch_batches(train: Indices, lengths: Indices, config: TrainConfig, *, epoc
 
 
 def schedule_of(config: TrainConfig, batches: int) -> Schedule:
-    """Returns the learning-rate schedule of a training with so many batches in an epoch."""
+    """Returns the learning-rate schedule of a training with so many batches in an epoch.
+
+    A number of warm-up steps replaces the share. It does not depend on the number of epochs: of a shorter training, all
+    steps are warm-up, and the rate stays below its maximum.
+    """
     steps = config.epochs * batches
-    return Schedule(lr=config.lr, shape=config.schedule, warmup_steps=round(config.warmup * steps), steps=steps)
+    warmup_steps = config.warmup_steps or round(config.warmup * steps)
+    return Schedule(lr=config.lr, shape=config.schedule, warmup_steps=warmup_steps, steps=steps)
 
 
 def record_epoch(

@@ -82,6 +82,8 @@ def marked(lines: list[str]) -> list[str]:
     ("name", "changed", "variant"),
     [
         ("jfm-iemocap", ["fusion=late"], "late fusion"),
+        ("jfm-iemocap", ["fusion=cfa"], "cross-modal attention"),
+        ("jfm-meld", ["fusion=concat"], "concatenation"),
         ("jfm-meld:paper", ["icl=False"], "no ICL"),
         ("bimodal-iemocap", ["beta=0.0", "alpha=0.0"], "no CPC, no ECL"),
         ("bimodal-iemocap", ["tasks=cpc+supervised"], "no augmentation"),
