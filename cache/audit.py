@@ -10,7 +10,7 @@ from cache.joined import AnyCache, AnyStream
 from cache.layout import COMMITTED, FAILED, PENDING
 from cache.rows import all_finite
 from cache.store import FeatureCache, Stream
-from cache.stream import SPEECH
+from cache.stream import NO_VIEW, SPEECH
 from cache.utterance import Utterance
 from cache.writer import rows_checksum
 
@@ -31,10 +31,16 @@ def summarize(cache: AnyCache) -> dict[str, Any]:
     failures = [
         {"id": cache.ids[index], "stream": name, "reason": stream.reason(index)}
         for name, stream in cache.streams.items()
-        for index in np.flatnonzero(stream.state == FAILED).tolist()
+        for index in sorted({*np.flatnonzero(stream.state == FAILED).tolist()} - left_out(stream))
     ]
     streams = {name: _summary(stream) for name, stream in cache.streams.items()}
     return {"utterances": len(cache.utterances), "streams": streams, "failures": failures}
+
+
+def left_out(stream: AnyStream) -> set[int]:
+    """Returns the utterances that a stream of views leaves out on purpose; they are stored as failed."""
+    failed = np.flatnonzero(stream.state == FAILED).tolist() if stream.spec.view else []
+    return {index for index in failed if stream.reason(index).startswith(NO_VIEW)}
 
 
 def noted(cache: AnyCache) -> list[dict[str, str]]:
@@ -81,8 +87,12 @@ def as_json(problems: list[Problem]) -> list[dict[str, str]]:
 
 
 def count_states(stream: AnyStream) -> dict[str, int]:
-    """Counts the utterances of a stream by state."""
-    return {name: int(np.count_nonzero(stream.state == state)) for state, name in STATES.items()}
+    """Counts the utterances of a stream by state; those that a stream of views leaves out are not failed."""
+    counts = {name: int(np.count_nonzero(stream.state == state)) for state, name in STATES.items()}
+    if not stream.spec.view:
+        return counts
+    without = len(left_out(stream))
+    return {**counts, "failed": counts["failed"] - without, "left_out": without}
 
 
 def _summary(stream: AnyStream) -> dict[str, Any]:

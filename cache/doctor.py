@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cache.audit import left_out
 from cache.corpus_facts import (
     IEMOCAP_CLASSES,
     IEMOCAP_SESSIONS,
@@ -148,6 +149,11 @@ def _failed_clips(cache: AnyCache, stream: AnyStream, defects: Mapping[str, Defe
     return [cache.ids[index] for index in failed if cache.ids[index] in defects]
 
 
+def _unexpected(cache: AnyCache, stream: AnyStream, defects: Mapping[str, Defect]) -> set[str]:
+    """Returns the utterances without rows that nobody can compute or that get no view."""
+    return {*_failed_clips(cache, stream, defects), *(cache.ids[index] for index in left_out(stream))}
+
+
 def _twins(cache: AnyCache) -> list[Finding]:
     """Finds recordings with identical samples: they may be in two subsets of a split."""
     for stream in cache.streams.values():
@@ -172,12 +178,13 @@ def _durations(utterances: Sequence[Utterance]) -> list[Finding]:
 
 
 def _coverage(cache: AnyCache, defects: Mapping[str, Defect]) -> list[Finding]:
-    """Counts the committed utterances of every stream; known broken clips are not expected."""
+    """Counts the committed utterances of every stream; known broken clips and left-out views are not expected."""
     return [
         Finding(
             f"committed in {name}",
             int(np.count_nonzero(stream.state == COMMITTED)),
-            len(cache.utterances) - len(_failed_clips(cache, stream, defects)),
+            len(cache.utterances) - len(_unexpected(cache, stream, defects)),
+            f"no views of {len(left_out(stream))} utterances" if left_out(stream) else "",
         )
         for name, stream in cache.streams.items()
     ]

@@ -11,6 +11,8 @@ import numpy as np
 Scalar = str | int | float | bool | None
 
 SPEECH, TRANSCRIPT = "speech", "transcript"
+VIEW = "~"  # in the name of a stream of augmented views, before the name of the view
+NO_VIEW = "no view: "  # starts the reason of an utterance that a stream of views leaves out on purpose
 
 # Role of a stream -> what its encoder consumes. Heads request streams by role.
 ROLES: Mapping[str, str] = {
@@ -85,9 +87,15 @@ class StreamSpec:
         return "imported" in self.preprocessing
 
     @property
+    def view(self) -> str:
+        """Name of the augmentation of a stream of views, such as ``lsa``; empty for originals."""
+        return str(self.preprocessing.get("view") or "")
+
+    @property
     def encoder(self) -> str:
-        """Name of the encoder, under which its weights are stored: the stream's name without layers and kind."""
-        return re.sub(r"@[\w,-]+", "", self.name.removesuffix(".codes").removesuffix(".tokens"))
+        """Name of the encoder, under which its weights are stored: the stream's name without layers, kind and view."""
+        name = self.name.rpartition(VIEW)[0] if self.view else self.name
+        return re.sub(r"@[\w,-]+", "", name.removesuffix(".codes").removesuffix(".tokens"))
 
     @property
     def row_bytes(self) -> int:

@@ -32,6 +32,18 @@ COLUMNS: Mapping[str, str] = {
 }
 LATER_COLUMNS = frozenset({"sentiment"})  # columns that files of earlier releases lack
 
+# Name in a published split, in lower case -> subset.
+SUBSET_NAMES: Mapping[str, str] = {
+    "train": "train",
+    "training": "train",
+    "dev": "dev",
+    "development": "dev",
+    "val": "dev",
+    "valid": "dev",
+    "validation": "dev",
+    "test": "test",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:

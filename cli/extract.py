@@ -51,6 +51,14 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     help="Encoder: catalog name (see --list-encoders), hub id or folder, and hidden states after @; repeatable.  "
     "[default: those of the corpus, mostly wav2vec2-base and roberta-base]",
 )
+@click.option(
+    "--view",
+    "views",
+    multiple=True,
+    metavar="lsa|cbca[:K]",
+    help="Augmented views for training: lsa for speech with less noise (stream NAME~lsa), cbca for K texts with one "
+    "word replaced (NAME~cbca1 to K, 1 to 20, 5 without a number); repeatable.  [default: none]",
+)
 @click.option("--audio-only", is_flag=True, help="Compute neither text streams nor CTC targets.")
 @click.option("--mel/--no-mel", default=True, show_default=True, help="Also compute log-mel (stream logmel80).")
 @click.option(
@@ -191,7 +199,7 @@ def featurize(
     with clean_errors():
         _check_usage(workers, scheduler, shard, shards)
         _set_environment()
-        root = _checked_root(corpus, root, encoders, allow_outside=options["allow_outside"])
+        root = _checked_root(corpus, root, encoders, options["views"], allow_outside=options["allow_outside"])
         encoding, planning = _devices(workers, scheduler, device)
         job = _job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
         job = _shard_of(job, shard, shards)
@@ -288,12 +296,16 @@ def _set_environment() -> None:
     tune_process()
 
 
-def _checked_root(corpus: str, root: Path | None, encoders: Sequence[str], *, allow_outside: bool) -> Path | None:
+def _checked_root(
+    corpus: str, root: Path | None, encoders: Sequence[str], views: Sequence[str], *, allow_outside: bool
+) -> Path | None:
     """Returns the root of the corpus; checks names and paths before torch is imported, so that errors come at once."""
     from featurize.corpora.catalog import check_root
     from featurize.encoders.catalog import parse_requests
+    from featurize.views.catalog import parse_views
 
     parse_requests(encoders)
+    parse_views(views)
     root = root or _root_of_environment(corpus)
     check_root(corpus, root, allow_outside=allow_outside)
     return root

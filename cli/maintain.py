@@ -242,6 +242,9 @@ def print_streams(summary: dict[str, Any]) -> None:
         for name, stream in summary["streams"].items()
     ]
     print_table(header, rows)
+    for name, stream in summary["streams"].items():
+        if stream.get("left_out"):
+            click.echo(f"{name}: {stream['left_out']} utterances get no view, which is for training")
 
 
 def _dim(stream: dict[str, Any]) -> object:

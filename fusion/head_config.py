@@ -1,6 +1,7 @@
 """Configuration and inputs of a head, without torch: fields, roles, shapes, and the rows it may learn from."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -128,6 +129,19 @@ class HeadConfig:
         return ()
 
     @property
+    def needs_view(self) -> bool:
+        """Whether the cache must have a stream for at least one of the optional roles."""
+        return False
+
+    def bound_to(self, roles: Collection[str]) -> "HeadConfig":
+        """Returns the configuration for a cache, with every choice made that depends on the streams it has.
+
+        Args:
+            roles: roles for which streams are selected.
+        """
+        return self
+
+    @property
     def weight_roles(self) -> tuple[str, ...]:
         """Roles with encoders whose pre-trained weights the head starts from."""
         return ()
@@ -143,6 +157,22 @@ class HeadConfig:
         return {}
 
 
-def view_role(role: str) -> str:
-    """Returns the role of the augmented view of a role."""
-    return f"{role}.view"
+def view_role(role: str, number: int = 1) -> str:
+    """Returns the role of an augmented view of a role; of several views, the first has no number.
+
+    Example:
+        >>> view_role("text"), view_role("text", 2)
+        ('text.view', 'text.view.2')
+    """
+    return f"{role}.view" if number == 1 else f"{role}.view.{number}"
+
+
+def numbered_view(role: str) -> tuple[str, int]:
+    """Returns the role under which a head reads a stream, and the number of the view; the inverse of `view_role`.
+
+    Example:
+        >>> numbered_view("text.view.2"), numbered_view("text.view"), numbered_view("text")
+        (('text.view', 2), ('text.view', 1), ('text', 1))
+    """
+    match = re.fullmatch(r"(.+\.view)\.(\d+)", role)
+    return (match[1], int(match[2])) if match else (role, 1)

@@ -9,7 +9,7 @@ import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,18 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
+    BertForMaskedLM,
     BertModel,
     Data2VecAudioModel,
+    DebertaV2ForMaskedLM,
     DebertaV2Model,
+    DistilBertForMaskedLM,
     DistilBertModel,
     HubertModel,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    RobertaForMaskedLM,
     RobertaModel,
     ViTModel,
     Wav2Vec2ConformerForPreTraining,
@@ -60,11 +64,13 @@ class Family:
         model: class to load.
         arguments: arguments of its ``from_pretrained``, among them those that omit modules no stream reads.
         unused_module: submodule of the base model that no forward pass reads, empty if there is none.
+        masked_lm: class of the masked language model, None if the family has none.
     """
 
     model: type[PreTrainedModel]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     unused_module: str = ""
+    masked_lm: type[PreTrainedModel] | None = None
 
 
 SPEECH_FAMILIES: Mapping[str, Family] = {
@@ -78,10 +84,10 @@ SPEECH_FAMILIES: Mapping[str, Family] = {
     "data2vec-audio": Family(model=Data2VecAudioModel, arguments=_SDPA),
 }
 TEXT_FAMILIES: Mapping[str, Family] = {
-    "roberta": Family(model=RobertaModel, arguments=_NO_POOLER),
-    "bert": Family(model=BertModel, arguments=_NO_POOLER),
-    "distilbert": Family(model=DistilBertModel),
-    "deberta-v2": Family(model=DebertaV2Model),
+    "roberta": Family(model=RobertaModel, arguments=_NO_POOLER, masked_lm=RobertaForMaskedLM),
+    "bert": Family(model=BertModel, arguments=_NO_POOLER, masked_lm=BertForMaskedLM),
+    "distilbert": Family(model=DistilBertModel, masked_lm=DistilBertForMaskedLM),
+    "deberta-v2": Family(model=DebertaV2Model, masked_lm=DebertaV2ForMaskedLM),
 }
 MEL_FAMILIES: Mapping[str, Family] = {
     "vit": Family(model=ViTModel, arguments={**_NO_POOLER, **_SDPA}),
@@ -217,6 +223,25 @@ def load_text(checkpoint: HubCheckpoint) -> tuple[nn.Module, PreTrainedTokenizer
     return model, tokenizer
 
 
+def load_masked_lm(checkpoint: HubCheckpoint) -> nn.Module:
+    """Loads the masked language model of a text checkpoint in float32.
+
+    Raises:
+        MmerError: if the checkpoint has no complete language-model head.
+    """
+    family = FAMILIES[checkpoint.config.model_type]
+    assert family.masked_lm is not None  # every family of text has one
+    model, missing = _load(checkpoint, replace(family, model=family.masked_lm, arguments={}))
+    if missing:
+        raise MmerError(
+            f"{checkpoint.location} has no language-model head ({len(missing)} weights are missing, first: "
+            f"{min(missing)}), which --view cbca needs; use the checkpoint that was pre-trained with it, or leave the "
+            "view out"
+        )
+    filler: nn.Module = model
+    return filler
+
+
 def load_vit(checkpoint: HubCheckpoint) -> nn.Module:
     """Loads a ViT in float32.
 
@@ -239,8 +264,9 @@ def load_vit(checkpoint: HubCheckpoint) -> nn.Module:
     return vit
 
 
-def _load(checkpoint: HubCheckpoint) -> tuple[Any, set[str]]:
-    family = FAMILIES[checkpoint.config.model_type]
+def _load(checkpoint: HubCheckpoint, family: Family | None = None) -> tuple[Any, set[str]]:
+    """Loads the model of a checkpoint, by default of its family; also returns the names of missing weights."""
+    family = family or FAMILIES[checkpoint.config.model_type]
     with _hub_errors(checkpoint.location):
         loaded: Any = family.model.from_pretrained(
             checkpoint.location,

@@ -135,7 +135,7 @@ class TextEncoder:
         history = len(text) - len(positions)  # characters of the preceding turns, which get no span
         rows = [
             (token, *_span(positions, start - history, end - history))
-            for token, (start, end) in zip(encoded["input_ids"], _visible(text, encoded), strict=True)
+            for token, (start, end) in zip(encoded["input_ids"], visible_spans(text, encoded), strict=True)
         ]
         return np.array(rows, dtype=np.int32)
 
@@ -180,7 +180,7 @@ def text_layers(model: nn.Module) -> nn.ModuleList:
     return layers
 
 
-def _visible(text: str, encoded: BatchEncoding) -> Iterator[tuple[int, int]]:
+def visible_spans(text: str, encoded: BatchEncoding) -> Iterator[tuple[int, int]]:
     """Yields the span of each token in a text, without the preceding space, which SentencePiece includes."""
     for piece, (start, end) in zip(encoded.tokens(), encoded["offset_mapping"], strict=True):
         seen = "" if piece == SENTENCEPIECE_SPACE else text[start:end].lstrip()

@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
+    RobertaForMaskedLM,
     RobertaModel,
     ViTConfig,
     ViTModel,
@@ -105,17 +106,20 @@ def build_roberta_tiny() -> RobertaModel:
     Returns:
         The model without a pooler, in eval mode and float32; two calls give bit-equal weights.
     """
-    config = RobertaConfig(
-        vocab_size=len(_vocabulary()),
-        hidden_size=64,
-        num_hidden_layers=9,
-        num_attention_heads=4,
-        intermediate_size=128,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        layer_norm_eps=1e-5,
-    )
+    config = _roberta_tiny_config()
     return _seeded(lambda: RobertaModel(config, add_pooling_layer=False))
+
+
+def build_roberta_tiny_lm() -> RobertaForMaskedLM:
+    """Builds the masked language model over the text encoder, with a seeded head.
+
+    Returns:
+        The model with the weights of `build_roberta_tiny`, in eval mode and float32; two calls give bit-equal weights.
+    """
+    config = _roberta_tiny_config()
+    model = _seeded(lambda: RobertaForMaskedLM(config))
+    model.roberta.load_state_dict(build_roberta_tiny().state_dict())
+    return model
 
 
 def build_roberta_tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -146,6 +150,19 @@ def _vocabulary() -> dict[str, int]:
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [WORD_START + word for word in sorted({*COMMON_WORDS.split(), *script_words()})]
     return {token: index for index, token in enumerate([*FIRST_TOKENS, *symbols, *words, MASK_TOKEN])}
+
+
+def _roberta_tiny_config() -> RobertaConfig:
+    return RobertaConfig(
+        vocab_size=len(_vocabulary()),
+        hidden_size=64,
+        num_hidden_layers=9,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+    )
 
 
 def _seeded(build: Callable[[], Model]) -> Model:

@@ -3,6 +3,7 @@
 An `EncoderSet` loads the same encoders in the same order on every machine that takes part in a run.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 
 from cache.errors import MmerError
-from cache.stream import SPEECH, TRANSCRIPT
+from cache.stream import NO_VIEW, SPEECH, TRANSCRIPT
 from featurize.corpora.base import CorpusReading
 from featurize.corpora.catalog import corpus_spec, read_corpus
 from featurize.encoders.base import Encoder
@@ -22,6 +23,8 @@ from featurize.extraction.plan import EncoderPlan, Inputs, history_of, plan_enco
 from featurize.extraction.prepare import CorpusHeader
 from featurize.extraction.shard import Shard
 from featurize.runtime.device import default_batch_seconds
+from featurize.views.catalog import ViewRequest, check_views, parse_views
+from featurize.views.load import load_views
 
 MEL = "logmel80"
 DEMO, MANIFEST = "demo", "manifest"  # corpora of the catalog with special defaults of root or cache
@@ -37,12 +40,14 @@ class EncoderSet:
         options: options of all encoders.
         mel: add log-mel.
         characters: add CTC targets.
+        views: augmented views of the speech and the texts that the encoders read.
     """
 
     requests: Sequence[EncoderRequest]
     options: EncodingOptions
     mel: bool
     characters: bool
+    views: Sequence[ViewRequest] = ()
 
     def load(self) -> tuple[list[Encoder[Any, Any]], list[str]]:
         """Loads the encoders of speech, then those of transcripts; also returns notes on them.
@@ -53,7 +58,8 @@ class EncoderSet:
         loaded = load_encoders(self.requests, self.options)
         mel, notes = self._load_mel(any(encoder.specs[0].name == MEL for encoder in loaded.speech))
         characters = [character_targets(self.options)] if self.characters else []
-        return [*loaded.speech, *mel, *loaded.text, *characters], [*loaded.notes, *notes]
+        views = load_views(self.views, loaded, self.requests)
+        return [*loaded.speech, *mel, *loaded.text, *characters, *views], [*loaded.notes, *notes]
 
     def _load_mel(self, requested: bool) -> tuple[Sequence[Encoder[Any, Any]], list[str]]:
         """Loads log-mel, unless it is not wanted or already requested; returns a note if librosa is missing."""
@@ -75,6 +81,7 @@ class ExtractionJob:
         cache: the file to write.
         encoders: requested encoders, ``[NAME=]SOURCE[@LAYERS]``; empty for the default encoders of the corpus.
         options: options of all encoders.
+        views: requested views, ``lsa`` or ``cbca[:K]``.
         audio_only: compute no text encoder and no targets from transcripts.
         mel: add log-mel to the encoders.
         batch_seconds: seconds of speech of one batch; None for a value that suits the device.
@@ -90,6 +97,7 @@ class ExtractionJob:
     cache: Path
     encoders: tuple[str, ...] = ()
     options: EncodingOptions
+    views: tuple[str, ...] = ()
     audio_only: bool = False
     mel: bool = True
     batch_seconds: float | None = None
@@ -117,6 +125,7 @@ class JobOptions(TypedDict, total=False):
     max_seconds: float
     chunk: bool
     start_layers: int
+    views: tuple[str, ...]
     audio_only: bool
     mel: bool
     batch_seconds: float | None
@@ -192,12 +201,16 @@ def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
     """
     corpus_spec(job.corpus)
     parse_requests(job.encoders)
+    views = parse_views(job.views)
     reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside)
+    requests = _select_encoders(job, reading)
+    check_views(views, {consumes(request.source) for request in requests})
     return reading, EncoderSet(
-        requests=_select_encoders(job, reading),
+        requests=requests,
         options=job.options,
         mel=job.mel,
         characters=not job.audio_only and _has_transcripts(reading),
+        views=views,
     )
 
 
@@ -214,7 +227,7 @@ def plan_job(job: ExtractionJob, reading: CorpusReading, encoder_set: EncoderSet
     plans = [
         plan_encoder(encoder, inputs, max_seconds=options.max_seconds, chunk=options.chunk) for encoder in encoders
     ]
-    notes = [*reading.notes, *notes, *_dropped_turns(plans, inputs)]
+    notes = [*reading.notes, *notes, *_dropped_turns(plans, inputs), *_left_out_of_views(plans)]
     return PlannedJob(
         job=job,
         corpus=CorpusHeader(name=job.corpus, root=reading.root),
@@ -273,6 +286,17 @@ def _dropped_turns(plans: Sequence[EncoderPlan], inputs: Inputs) -> list[str]:
         turns = [len(inputs.turn(index, history).before) for index in range(len(plan.planned) if history else 0)]
         pairs = zip(plan.planned, turns, strict=False)  # turns are empty without a history
         cut = sum(planned.turns < count for planned, count in pairs if not planned.failure)
-        if cut:
+        if cut and not plan.specs[0].view:  # the note on the originals says it for their views
             notes.append(f"{plan.specs[0].name}: the oldest turns of the history did not fit for {cut} utterances")
+    return notes
+
+
+def _left_out_of_views(plans: Sequence[EncoderPlan]) -> list[str]:
+    """Returns a note for each encoder of views with the number of utterances that have none, and the reasons."""
+    notes = []
+    for plan in plans:
+        reasons = Counter(planned.failure for planned in plan.planned if planned.failure.startswith(NO_VIEW))
+        if reasons:
+            counts = ", ".join(f"{count} ({reason.removeprefix(NO_VIEW)})" for reason, count in reasons.items())
+            notes.append(f"{plan.specs[0].name}: utterances without a view: {counts}")
     return notes

@@ -20,6 +20,7 @@ from featurize.encoders.base import Encoder, InputPlan
 from featurize.extraction.shard import Shard
 from featurize.inputs.audio import RATE_HZ, AudioSpan, Recording, RecordingError, cut, probe
 from featurize.inputs.transcript import Dialogues, Turn, clean_text, text_digest
+from featurize.views.catalog import missing_view_reason
 
 PROBE_THREADS = 8  # probing waits for the disk, not for a core
 
@@ -45,7 +46,7 @@ class Inputs:
     def turn(self, index: int, count: int) -> Turn:
         """Returns the transcript of an utterance with up to `count` of its preceding turns."""
         utterance = self.utterances[index]
-        return Turn(utterance.text, self.dialogues.before(utterance.id, count))
+        return Turn(utterance.text, self.dialogues.before(utterance.id, count), utterance.id)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,17 +111,20 @@ def plan_encoder(encoder: Encoder[Any, Any], inputs: Inputs, *, max_seconds: flo
         max_seconds: maximum duration of an utterance.
         chunk: accept longer utterances as well.
     """
-    consumes = encoder.specs[0].consumes
-    if consumes != SPEECH:
-        history = history_of(encoder.specs[0])
-        planned = encoder.plan([inputs.turn(index, history) for index in range(len(inputs.utterances))])
-        return EncoderPlan(encoder=encoder, consumes=consumes, planned=planned)
+    spec = encoder.specs[0]
     limit = float("inf") if chunk else max_seconds
-    failures = [_too_long(span, limit) for span in inputs.spans]
-    sizes = [span.samples for span in inputs.spans if isinstance(span, AudioSpan) and not _too_long(span, limit)]
-    plans = iter(encoder.plan(sizes))
+    count = len(inputs.utterances)
+    failures = [_too_long(span, limit) for span in inputs.spans] if spec.consumes == SPEECH else [""] * count
+    if spec.view:
+        failures = [missing_view_reason(inputs.utterances[index]) or failures[index] for index in range(count)]
+    possible = [index for index in range(count) if not failures[index]]
+    if spec.consumes == SPEECH:
+        spans = [inputs.spans[index] for index in possible]
+        plans = iter(encoder.plan([span.samples for span in spans if isinstance(span, AudioSpan)]))
+    else:
+        plans = iter(encoder.plan([inputs.turn(index, history_of(spec)) for index in possible]))
     planned = [InputPlan(failure=failure) if failure else next(plans) for failure in failures]
-    return EncoderPlan(encoder=encoder, consumes=consumes, planned=planned)
+    return EncoderPlan(encoder=encoder, consumes=spec.consumes, planned=planned)
 
 
 def transcript_note(plan: EncoderPlan, inputs: Inputs, index: int) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from cache.audit import noted, summarize
+from cache.audit import left_out, noted, summarize
 from cache.errors import CacheBusy
-from cache.joined import open_cache
+from cache.joined import AnyStream, open_cache
 from cache.layout import COMMITTED, read_layout
 from cache.writer import CacheWriter, writing_lock
 from featurize.extraction.job import ExtractionJob, PlannedJob, plan_job, read_job
@@ -148,8 +148,13 @@ def build_report(cache: Path, streams: Sequence[str], *, notes: Sequence[str], s
         noted=noted(opened),
         notes=list(notes),
         seconds=seconds,
-        empty=[name for name in streams if not np.any(opened.streams[name].state == COMMITTED)],
+        empty=[name for name in streams if _is_empty(opened.streams[name])],
     )
+
+
+def _is_empty(stream: AnyStream) -> bool:
+    """Returns True for a stream without committed rows that leaves out some utterance for want of rows."""
+    return not np.any(stream.state == COMMITTED) and len(left_out(stream)) < len(stream)
 
 
 @contextmanager

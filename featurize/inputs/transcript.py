@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -120,10 +120,14 @@ def text_digest(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An utterance's transcript as stored, and those of the turns before it that its encoder reads, oldest first."""
+    """An utterance's transcript as stored, and those of the turns before it that its encoder reads, oldest first.
+
+    The id of the utterance decides random draws only; turns of equal texts are equal.
+    """
 
     text: str
     before: tuple[str, ...] = ()
+    id: str = field(default="", compare=False)
 
     def words(self, event_tags: str) -> list[str]:
         """Returns the spoken words of each turn, the current last, without silent history."""
@@ -132,7 +136,7 @@ class Turn:
 
     def latest(self, count: int) -> "Turn":
         """Returns this turn with at most `count` of the turns before it."""
-        return Turn(self.text, self.before[len(self.before) - count :] if count else ())
+        return replace(self, before=self.before[len(self.before) - count :] if count else ())
 
 
 class Dialogues:

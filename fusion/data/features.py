@@ -15,11 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cache.joined import AnyCache
+from cache.joined import AnyCache, AnyStream, JoinedStream
 from cache.layout import COMMITTED
 from fusion.arrays import Indices
 from fusion.data.memory import memory_budget
 from fusion.data.packing import PackBuffer, RowTensors, held_bytes, hold_rows, to_device
+from fusion.data.views import ViewDraw, alternatives
 from fusion.head import Batch
 
 AHEAD = 2  # batches packed ahead of the current batch: enough to overlap with training, few enough to bound memory
@@ -27,6 +28,7 @@ CPU = torch.device("cpu")
 RESIDENT_SHARE = 0.5  # share of a device's memory for features: leaves as much for training
 
 RowsAndStarts: TypeAlias = tuple[RowTensors, Indices]  # rows, and the first row of each utterance
+Places: TypeAlias = Mapping[str, Indices]  # role -> place of each utterance of a batch in the stream of the role
 
 
 class BatchSource(Protocol):
@@ -55,8 +57,10 @@ class BatchSource(Protocol):
         """Counts the rows of each utterance over roles, int64 ``(n,)``."""
         ...
 
-    def batches(self, groups: Iterable[Indices], roles: Collection[str]) -> Generator[Batch]:
-        """Yields a batch for each group of indices, with features of some roles."""
+    def batches(
+        self, groups: Iterable[Indices], roles: Collection[str], draw: ViewDraw | None = None
+    ) -> Generator[Batch]:
+        """Yields a batch for each group of indices, with features of some roles, and with the drawn views."""
         ...
 
     def describe(self) -> str:
@@ -82,7 +86,8 @@ class CachedFeatures:
 
     Args:
         cache: cache with the streams.
-        streams: role -> name of the stream that is read for it.
+        streams: role -> name of the stream that is read for it. Several views of a role (`view_role`) are alternatives:
+            a batch holds one of them for each utterance.
         labels: class of every utterance of the cache, int64 ``(n,)``; -1 where there is none.
         device: device of the batches.
         chosen: indices of the utterances that batches may contain; all if None.
@@ -93,6 +98,13 @@ class CachedFeatures:
     Raises:
         MmerError: if the cache lacks one of the streams.
         ValueError: if the number of labels is not the number of utterances.
+
+    Attributes:
+        names: role -> name of its stream, as given.
+        streams: role under which batches hold features -> its stream. The alternatives of a role are joined: the rows
+            of utterance ``i`` in alternative ``a`` are at the place ``a * n + i``.
+        rows_by_role: role -> number of rows of each utterance, of the longest alternative, int64 ``(n,)``.
+        rows_by_place: role -> number of rows at each place, int64 ``(alternatives * n,)``.
     """
 
     def __init__(
@@ -109,23 +121,29 @@ class CachedFeatures:
         if len(labels) != len(cache):
             raise ValueError(f"labels must have one class for each of {len(cache)} utterances, got {len(labels)}")
         self.cache = cache
-        self.streams = {role: cache.stream(name) for role, name in streams.items()}
+        self.names = dict(streams)
+        self.streams = {
+            role: _joined([cache.stream(name) for name in names]) for role, names in alternatives(streams).items()
+        }
         self.labels = labels
         self.device = device
-        self.rows_by_role: Mapping[str, Indices] = {
+        self.rows_by_place: Mapping[str, Indices] = {
             role: np.where(np.asarray(stream.state) == COMMITTED, stream.lengths, 0)
             for role, stream in self.streams.items()
+        }
+        self.rows_by_role: Mapping[str, Indices] = {
+            role: rows.reshape(-1, len(cache)).max(axis=0, initial=0) for role, rows in self.rows_by_place.items()
         }
         self.chosen = np.arange(len(cache)) if chosen is None else np.unique(chosen)
         self._labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device)
         self.budget = memory_budget(device, resident_share) if resident_bytes is None else resident_bytes
         self.resident = self.size_bytes <= self.budget
-        self._held = {role: self._hold(role) for role in streams} if self.resident else {}
+        self._held = {role: self._hold(role) for role in self.streams} if self.resident else {}
 
     @property
     def size_bytes(self) -> int:
         """Size of the rows of the chosen utterances on the device, in bytes."""
-        rows = {role: int(self.rows_by_role[role][self.chosen].sum()) for role in self.streams}
+        rows = {role: int(self.rows_by_place[role][self._all_places(role)].sum()) for role in self.streams}
         return sum(held_bytes(self.streams[role], count) for role, count in rows.items())
 
     @property
@@ -151,13 +169,19 @@ class CachedFeatures:
         return rows
 
     def identity(self, roles: Collection[str]) -> dict[str, str]:
-        """Returns the name and the key of the stream that is read for each role."""
-        return {role: f"{self.streams[role].spec.name} {self.streams[role].key}" for role in self._selected(roles)}
+        """Returns the name and the key of the stream that is read for each role, of all alternatives."""
+        return {
+            role: ", ".join(f"{stream.spec.name} {stream.key}" for stream in self._alternatives(role))
+            for role in self._selected(roles)
+        }
 
     def nonfinite_text(self, index: int, role: str) -> str:
         """Returns the error text for features that are not finite."""
         see = f"see mmer-cache verify {quote(str(self.cache.path))}"
-        return f"features of utterance {self.ids[index]} in {self.streams[role].spec.name} are not finite; {see}"
+        held = [stream for stream in self._alternatives(role) if stream.state[index] == COMMITTED]
+        bad = [stream.spec.name for stream in held if not np.isfinite(stream.read(index)).all()]
+        name = bad[0] if bad else self.streams[role].spec.name
+        return f"features of utterance {self.ids[index]} in {name} are not finite; {see}"
 
     def batch(self, indices: Indices, roles: Collection[str] | None = None) -> Batch:
         """Returns one batch of some utterances; `batches` returns many.
@@ -168,7 +192,9 @@ class CachedFeatures:
         (batch,) = self.batches([indices], roles)
         return batch
 
-    def batches(self, groups: Iterable[Indices], roles: Collection[str] | None = None) -> Generator[Batch]:
+    def batches(
+        self, groups: Iterable[Indices], roles: Collection[str] | None = None, draw: ViewDraw | None = None
+    ) -> Generator[Batch]:
         """Yields a batch for each group of utterances.
 
         Rows that are not held on the device are read ahead.
@@ -176,54 +202,77 @@ class CachedFeatures:
         Args:
             groups: indices of the utterances of each batch.
             roles: roles to read; all if None.
+            draw: draw of the views in an epoch; None for the first view that an utterance has.
 
         Raises:
             ValueError: if an utterance is not one of the chosen utterances.
         """
-        selected = self._selected(roles)
+        drawn = {role: self._drawn(role, draw) for role in self._selected(roles)}
         if not self.resident:
-            yield from self._read_ahead(groups, selected)
+            yield from self._read_ahead(groups, drawn)
             return
         for indices in groups:
-            yield self._assemble(indices, {role: self._held_rows(role, indices) for role in selected})
+            places = {role: first[indices] + indices for role, first in drawn.items()}
+            rows = {role: self._held_rows(role, indices, places[role]) for role in places}
+            yield self._assemble(indices, places, rows)
 
     def _selected(self, roles: Collection[str] | None) -> list[str]:
         return [role for role in self.streams if roles is None or role in roles]
 
+    def _alternatives(self, role: str) -> list[AnyStream]:
+        return [self.cache.stream(name) for name in alternatives(self.names)[role]]
+
+    def _drawn(self, role: str, draw: ViewDraw | None) -> Indices:
+        """Returns the first place of the alternative that is read for each utterance, int64 ``(n,)``."""
+        present = self.rows_by_place[role].reshape(-1, len(self.cache)) > 0
+        if len(present) == 1:
+            return np.zeros(len(self.cache), dtype=np.int64)
+        chosen = present.argmax(axis=0) if draw is None else draw.choose(role, present)
+        places: Indices = chosen * len(self.cache)
+        return places
+
+    def _all_places(self, role: str) -> Indices:
+        """Returns the places of the chosen utterances in all alternatives of a role, int64 ``(places,)``."""
+        firsts = np.arange(0, len(self.rows_by_place[role]), max(1, len(self.cache)))
+        return (firsts[:, None] + self.chosen).ravel()
+
     def _hold(self, role: str) -> RowsAndStarts:
-        lengths = self.rows_by_role[role][self.chosen]
-        starts = np.full(len(self.cache), -1)
-        starts[self.chosen] = _starts(lengths)
-        present = self.chosen[lengths > 0]
+        places = self._all_places(role)
+        lengths = self.rows_by_place[role][places]
+        starts = np.full(len(self.rows_by_place[role]), -1)
+        starts[places] = _starts(lengths)
+        present = places[lengths > 0]
         return hold_rows(self.streams[role], present, int(lengths.sum()), self.device), starts
 
-    def _held_rows(self, role: str, indices: Indices) -> RowsAndStarts:
+    def _held_rows(self, role: str, indices: Indices, places: Indices) -> RowsAndStarts:
         rows, starts = self._held[role]
-        first = starts[indices]
+        first = starts[places]
         if (first < 0).any():
             raise ValueError(f"utterance {indices[int(first.argmin())]} is not among the {len(self.chosen)} chosen")
         return rows, first
 
-    def _read_ahead(self, groups: Iterable[Indices], roles: Collection[str]) -> Iterator[Batch]:
-        stages = cycle([_Stage(self, roles) for _ in range(AHEAD + 1)])
-        waiting: deque[tuple[Indices, _Stage, Future[dict[str, Tensor]]]] = deque()
+    def _read_ahead(self, groups: Iterable[Indices], drawn: Mapping[str, Indices]) -> Iterator[Batch]:
+        stages = cycle([_Stage(self, drawn) for _ in range(AHEAD + 1)])
+        waiting: deque[tuple[Indices, Places, _Stage, Future[dict[str, Tensor]]]] = deque()
         with ThreadPoolExecutor(1) as thread:
             for indices, stage in zip(groups, stages, strict=False):  # stages never end
-                waiting.append((indices, stage, thread.submit(stage.pack, indices)))
+                places = {role: first[indices] + indices for role, first in drawn.items()}
+                waiting.append((indices, places, stage, thread.submit(stage.pack, places)))
                 if len(waiting) > AHEAD:
                     yield self._unpack(*waiting.popleft())
             while waiting:
                 yield self._unpack(*waiting.popleft())
 
-    def _unpack(self, indices: Indices, stage: "_Stage", packed: Future[dict[str, Tensor]]) -> Batch:
+    def _unpack(self, indices: Indices, places: Places, stage: "_Stage", packed: Future[dict[str, Tensor]]) -> Batch:
         rows = {role: to_device(tensor, self.device) for role, tensor in packed.result().items()}
         stage.wait_for_copy = _recorded_wait(self.device)
-        starts = {role: _starts(self.rows_by_role[role][indices]) for role in rows}
-        return self._assemble(indices, {role: (rows[role], starts[role]) for role in rows})
+        starts = {role: _starts(self.rows_by_place[role][places[role]]) for role in rows}
+        return self._assemble(indices, places, {role: (rows[role], starts[role]) for role in rows})
 
-    def _assemble(self, indices: Indices, rows_by_role: Mapping[str, RowsAndStarts]) -> Batch:
+    def _assemble(self, indices: Indices, places: Places, rows_by_role: Mapping[str, RowsAndStarts]) -> Batch:
         padded = {
-            role: rows.padded(starts, self.rows_by_role[role][indices]) for role, (rows, starts) in rows_by_role.items()
+            role: rows.padded(starts, self.rows_by_place[role][places[role]])
+            for role, (rows, starts) in rows_by_role.items()
         }  # role -> features and mask
         on_device = torch.from_numpy(indices).to(self.device)
         return Batch(
@@ -257,10 +306,10 @@ class TrainingSubset:
     def rows(self, role: str, index: int) -> npt.NDArray[Any]:
         """Returns the cached rows of one utterance of the subset, ``(rows, ...)``.
 
-        The result has no rows if the utterance lacks the role.
+        The result has no rows if the utterance lacks the role; of several views, it is the first.
         """
         in_cache, stream = int(self._indices[index]), self._source.streams[role]
-        if not self._source.rows_by_role[role][in_cache]:
+        if not self._source.rows_by_place[role][in_cache]:
             return np.empty((0, *stream.spec.shape), dtype=np.float32)
         return stream.read(in_cache)
 
@@ -271,13 +320,24 @@ class _Stage:
     def __init__(self, source: CachedFeatures, roles: Collection[str]) -> None:
         pinned = source.device.type == "cuda"
         self._buffers = {role: PackBuffer(source.streams[role], pinned=pinned) for role in roles}
-        self._lengths = source.rows_by_role
+        self._lengths = source.rows_by_place
         self.wait_for_copy: Callable[[], None] = _no_wait
 
-    def pack(self, indices: Indices) -> dict[str, Tensor]:
+    def pack(self, places: Places) -> dict[str, Tensor]:
         """Packs the rows of a batch by role as soon as the buffers are free."""
         self.wait_for_copy()
-        return {role: buffer.fill(indices[self._lengths[role][indices] > 0]) for role, buffer in self._buffers.items()}
+        return {
+            role: buffer.fill(places[role][self._lengths[role][places[role]] > 0])
+            for role, buffer in self._buffers.items()
+        }
+
+
+def _joined(streams: Sequence[AnyStream]) -> AnyStream:
+    """Returns one stream with the utterances of several, one stream after another."""
+    if len(streams) == 1:
+        return streams[0]
+    files = [stream.streams if isinstance(stream, JoinedStream) else [stream] for stream in streams]
+    return JoinedStream([stream for group in files for stream in group])
 
 
 def _starts(lengths: Indices) -> Indices:

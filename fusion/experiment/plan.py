@@ -1,6 +1,6 @@
 """Run plan: a run that can start, with streams, labels and folds selected and all checks passed before any training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cache.joined import AnyCache
@@ -95,6 +95,10 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
         MmerError: if a stream is missing, a promise does not hold, or the head cannot be built from the streams.
     """
     selection = select_streams(cache, experiment.head, experiment.streams)
+    head = experiment.head.bound_to(selection.streams)
+    if head != experiment.head:  # which streams it reads may follow from what the cache has
+        experiment = replace(experiment, head=head)
+        selection = select_streams(cache, head, experiment.streams)
     split = split_cache(
         cache,
         streams=selection.required,

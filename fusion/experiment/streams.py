@@ -10,7 +10,7 @@ from shlex import quote
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
-from cache.stream import ROLES, StreamSpec
+from cache.stream import ROLES, VIEW, StreamSpec
 from fusion.config import nearest
 from fusion.head_config import AUDIO, TEXT, EncodeTexts, HeadConfig, HeadInputs, Weights, view_role
 from fusion.recipes.catalog import Recipe
@@ -30,11 +30,14 @@ ADDED_BY: Mapping[str, tuple[str, str]] = {
 }
 DEMO = "demo"  # corpus with built-in encoders
 SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)")  # file name by mmer-featurize --shards
+HISTORY = re.compile(r"\+history\d+")  # in the name of a stream with preceding turns
 INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
-VIEW = "~"  # in the name of a stream of augmented views
 
 # Role -> the role whose encoder it must be computed by, and the end of its name.
 FOLLOWS: Mapping[str, tuple[str, str]] = {"codes": (AUDIO, ".codes"), "tokens": (TEXT, ".tokens")}
+
+# Modality -> option that adds augmented views of its streams.
+ADDED_VIEWS: Mapping[str, str] = {AUDIO: "--view lsa", TEXT: "--view cbca:5"}
 
 # Of several streams for a role, those with these properties are preferred, in this order.
 PREFERRED: Sequence[Callable[[StreamSpec], bool]] = (
@@ -97,8 +100,8 @@ def select_streams(cache: AnyCache, config: HeadConfig, requested: Mapping[str, 
         requested: role -> stream that the user names; for ``audio`` any features of speech, for ``text`` of words.
 
     Raises:
-        MmerError: if no stream fits a role (with the command that adds one), several fit, or a requested role is not
-            read by the head.
+        MmerError: if no stream fits a role (with the command that adds one), several fit, views differ in form, or a
+            requested role is not read by the head.
     """
     training_roles = {*config.training_roles, *config.prepare_roles} - set(config.roles)
     known = [*config.roles, *sorted(training_roles), *config.weight_roles, *config.optional_roles]
@@ -111,9 +114,12 @@ def select_streams(cache: AnyCache, config: HeadConfig, requested: Mapping[str, 
         streams[role] = selector.select(role, streams)
     starts = {role: selector.select(role, streams) for role in config.weight_roles if role not in streams}
     training_only = [streams[role] for role in sorted(training_roles)]
+    originals = dict(streams)
     for role in config.optional_roles:
-        if view := selector.select_view(role, streams):
-            streams[role] = view
+        for number, view in enumerate(selector.select_views(role, originals), start=1):
+            streams[view_role(_modality_of(role), number)] = view
+    if config.needs_view and streams.keys() == originals.keys():
+        raise MmerError(_lacks_views(cache, config, originals))
     required = [streams[role] for role in config.roles]
     return StreamSelection(streams=streams, starts=starts, required=required, training_only=training_only)
 
@@ -197,17 +203,17 @@ class _Selector:
             raise MmerError(f"{found}; choose one with {_option(role)}")
         return names[0]
 
-    def select_view(self, role: str, streams: Mapping[str, str]) -> str:
-        """Returns the stream of augmented views for a role; empty without such a stream."""
+    def select_views(self, role: str, streams: Mapping[str, str]) -> list[str]:
+        """Returns the streams of augmented views for a role, of which each epoch reads one; empty without any."""
         if role in self.requested:
-            return self._check_requested(role)
-        original = next(modality for modality in (AUDIO, TEXT) if view_role(modality) == role)
-        prefix = f"{streams[original]}{VIEW}"
-        names = [name for name in self.cache.streams if name.startswith(prefix)]
-        if len(names) > 1:
+            return [self._check_requested(role)]
+        prefix = f"{streams[_modality_of(role)]}{VIEW}"
+        names = sorted((name for name in self.cache.streams if name.startswith(prefix)), key=_with_numbers)
+        forms = {(spec.shape, spec.dtype) for spec in (self.cache.stream(name).spec for name in names)}
+        if len(forms) > 1:
             found = f"{self.cache.path} has {len(names)} streams for {role}: {', '.join(names)}"
-            raise MmerError(f"{found}; all epochs use one: choose it with {_option(role)}")
-        return names[0] if names else ""
+            raise MmerError(f"{found}; their rows differ in shape or type: choose one with {_option(role)}")
+        return names
 
     def _check_requested(self, role: str) -> str:
         name = self.requested[role]
@@ -249,6 +255,29 @@ class _Selector:
         command = f"add it with {featurize_command_for_role(self.cache, kind)}"
         leader, _ = FOLLOWS.get(role, ("", ""))
         return f"{command}, and choose that encoder with --{leader} NAME" if leader else command
+
+
+def _modality_of(role: str) -> str:
+    """Returns the role whose views a role holds."""
+    return next(modality for modality in (AUDIO, TEXT) if view_role(modality) == role)
+
+
+def _with_numbers(name: str) -> list[tuple[int, str]]:
+    """Returns a sorting key under which the view cbca10 follows cbca9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _lacks_views(cache: AnyCache, config: HeadConfig, streams: Mapping[str, str]) -> str:
+    """Returns the error text for a head that needs views which the cache does not have."""
+    names = [streams[_modality_of(role)] for role in config.optional_roles]
+    encoders = " ".join(f"--encoder {quote(_encoder_of(name))}" for name in names)
+    history = {match[0].replace("+history", " --history ") for name in names if (match := HISTORY.search(name))}
+    views = " ".join(ADDED_VIEWS[_modality_of(role)] for role in config.optional_roles)
+    command = featurize_command(cache, f"{encoders} {views}{''.join(sorted(history))}")
+    return (
+        f"{cache.path} has no augmented views of {' or '.join(names)}, which the task augmented needs; add them with "
+        f"{command}, or pass --set tasks=cpc+supervised, which needs none"
+    )
 
 
 def _encoder_of(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Bi-modal bi-task: cross-modal coding blocks, a BiGRU over both, and two auxiliary tasks.
+"""Bi-modal bi-task: cross-modal coding blocks, a BiGRU over both, and auxiliary tasks.
 
-The tasks are contrastive predictive coding (CPC) and enhanced contrastive learning (ECL) with augmented views.
+The tasks are contrastive predictive coding (CPC) and contrastive learning (N-pair loss), enhanced by augmented views.
 Paper: Applied Artificial Intelligence, 2024, https://doi.org/10.1080/08839514.2024.2356992, eq. 1-3 and Fig. 2.
 
 Where the paper is silent or contradicts itself (docs/decisions.md#bi-modal-bi-task):
@@ -16,10 +16,11 @@ Where the paper is silent or contradicts itself (docs/decisions.md#bi-modal-bi-t
   does not depend on later frames. One draw of negatives serves all anchors and steps of an utterance; the mean is over
   the anchors of a batch. Frames of wav2vec 2.0 depend on each other already, so the task is easier than the original.
 - B-6, B-7: augmented views are streams of the cache; the head does not create them.
-- B-8: projection, norm and temperature of ECL. The positive is the utterance's own view, so that there is no ECL
-  without augmentation. ``positive="class"`` is eq. 3 as printed: originals only, and the positive is the next
-  utterance of the same class in the batch.
-- B-9: the two additional losses of the paper's total are those of CPC and ECL.
+- B-8: projection, norm and temperature of the N-pair loss. Term ``augmented``: the positive is the utterance's own
+  view. Term ``supervised``: eq. 3 as printed, originals only, and the positive is the next utterance of the same class
+  in the batch.
+- B-9, B-13: the two additional losses of the paper's total are two of ``cpc``, ``supervised`` and ``augmented``;
+  without views, ``supervised`` replaces ``augmented``.
 - B-10: with audio alone, CCB1 attends to audio itself, the BiGRU reads only its rows, and CPC is off; with text alone,
   the same holds for CCB2. A block that is switched off adds no rows to the BiGRU; without CCB1, CPC is off.
 - B-12: audio is the last hidden state; another layer is another stream.
@@ -33,8 +34,8 @@ from torch.nn import functional
 
 from fusion.data.views import with_views
 from fusion.head import Batch, Head, HeadOutput
-from fusion.head_config import AUDIO, HeadInputs, TrainingRows, view_role
-from fusion.heads.configs.bimodal import BLOCKS, BimodalConfig
+from fusion.head_config import AUDIO, HeadInputs, TrainingRows, numbered_view, view_role
+from fusion.heads.configs.bimodal import AUGMENTED, BLOCKS, CPC, SUPERVISED, BimodalConfig
 from fusion.losses.contrastive import n_pair_loss, next_of_class
 from fusion.losses.cpc import PredictiveCoding
 from fusion.nn.attention import TransformerLayer, attention_heads_for
@@ -68,13 +69,13 @@ class Bimodal(Head):
         self.pool_states = _pool(2 * hidden, config.pooling, learned=learned and len(config.blocks) == 1)
         width = dim + 2 * hidden
         self.classifier = nn.Linear(width, len(inputs.classes))
-        predicts = config.loss_weights["cpc"] > 0
-        self.coding = _predictive_coding(config, dim, hidden) if predicts else None
-        contrasts = config.loss_weights["ecl"] > 0 and (bool(self.views) or not config.optional_roles)
+        weights = config.loss_weights
+        self.coding = _predictive_coding(config, dim, hidden) if weights[CPC] > 0 else None
+        contrasts = weights[SUPERVISED] > 0 or (weights[AUGMENTED] > 0 and bool(self.views))
         self.projection = nn.Sequential(nn.Linear(width, dim), nn.GELU(), nn.Linear(dim, dim)) if contrasts else None
 
     def forward(self, batch: Batch) -> HeadOutput:
-        """Computes logits ``(batch, classes)``, and in training mode the losses ``cpc`` and ``ecl``."""
+        """Computes logits ``(batch, classes)``, and in training mode the losses of the auxiliary terms."""
         count, augmented = len(batch), None
         if self.training and self.views:
             batch, augmented = with_views(batch, self.config.roles)
@@ -84,9 +85,9 @@ class Bimodal(Head):
         pair = torch.cat([self.pool_rows(rows[first], batch.masks[first]), self.pool_states(states, mask)], dim=1)
         losses = {}
         if self.training and self.coding is not None:
-            losses["cpc"] = self.coding(rows[AUDIO][:count], states[:count], batch.masks[AUDIO][:count])
+            losses[CPC] = self.coding(rows[AUDIO][:count], states[:count], batch.masks[AUDIO][:count])
         if self.training and self.projection is not None:
-            losses["ecl"] = self._ecl_loss(pair, batch.labels[:count], augmented)
+            losses |= self._contrastive_losses(pair, batch.labels[:count], augmented)
         return HeadOutput(self.classifier(pair[:count]), losses)
 
     def encode_blocks(self, rows: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -107,21 +108,27 @@ class Bimodal(Head):
         return streams
 
     def prepare(self, rows: TrainingRows) -> list[str]:
-        """Returns notes on auxiliary losses that are off and on missing views; learns nothing."""
-        notes = []
-        if self.config.alpha > 0 and self.coding is None:
+        """Returns notes on the auxiliary terms and on missing views; learns nothing."""
+        weights = {name: weight for name, weight in self.config.loss_weights.items() if weight}
+        if self.projection is None:
+            weights = {name: weight for name, weight in weights.items() if name == CPC}
+        terms = ", ".join(f"{name} (weight {weight:g})" for name, weight in weights.items())
+        notes = [f"auxiliary tasks: {terms or 'none'}"]
+        if CPC in self.config.terms and not self.config.causal:
             notes.append("CPC is off: it needs both modalities and ccb1")
-        if self.config.beta > self.config.loss_weights["ecl"]:
-            notes.append("ECL is off: no augmentation; positive=class needs no views")
-        missing = [role for role in self.config.optional_roles if role not in self.views]
-        if missing and not self.views:
-            notes.append(f"ECL is off: no stream for {' or '.join(missing)}; positive=class needs no views")
-        elif missing:
-            notes.append(f"no stream for {missing[0]}; the views of ECL use the original rows instead")
+        if self.views:
+            counts = {role: sum(numbered_view(name)[0] == role for name in self.inputs.shapes) for role in self.views}
+            notes.append("views: " + ", ".join(f"{count} for {role}" for role, count in counts.items()))
+            notes += [
+                f"no stream for {role}: the original rows are used in the views"
+                for role in self.config.optional_roles
+                if role not in self.views
+            ]
+            notes += [note for role in self.views if (note := _missing_views(rows, role))]
         return notes
 
-    def _ecl_loss(self, pair: Tensor, labels: Tensor, augmented: Tensor | None) -> Tensor:
-        """Computes the loss of ECL.
+    def _contrastive_losses(self, pair: Tensor, labels: Tensor, augmented: Tensor | None) -> dict[str, Tensor]:
+        """Computes the losses of the contrastive terms.
 
         Args:
             pair: pooled rows and states, those of the originals first, then those of their views if there are any,
@@ -130,14 +137,18 @@ class Bimodal(Head):
             augmented: True where an utterance has views, bool ``(batch,)``; None if `pair` contains no views.
         """
         assert self.projection is not None
-        embedded = functional.normalize(self.projection(pair), dim=1)
+        embedded, tau = functional.normalize(self.projection(pair), dim=1), self.config.tau
+        originals, views = embedded[: len(labels)], embedded[len(labels) :]
         differ = labels[:, None] != labels  # (batch, batch)
-        if augmented is None:
+        losses = {}
+        if self.config.loss_weights[SUPERVISED] > 0:
             positives, paired = next_of_class(labels)
-            return n_pair_loss(embedded, embedded[positives], embedded, differ & paired[:, None], tau=self.config.tau)
-        originals, views = embedded.chunk(2)
-        negative = torch.cat([differ, differ & augmented], dim=1) & augmented[:, None]
-        return n_pair_loss(originals, views, embedded, negative, tau=self.config.tau)
+            negative = differ & paired[:, None]
+            losses[SUPERVISED] = n_pair_loss(originals, originals[positives], originals, negative, tau=tau)
+        if augmented is not None:
+            negative = torch.cat([differ, differ & augmented], dim=1) & augmented[:, None]
+            losses[AUGMENTED] = n_pair_loss(originals, views, embedded, negative, tau=tau)
+        return losses
 
 
 class AttentionPool(nn.Module):
@@ -169,6 +180,12 @@ def _predictive_coding(config: BimodalConfig, dim: int, context: int) -> Predict
         anchors=config.cpc_anchors,
         negatives=config.cpc_negatives,
     )
+
+
+def _missing_views(rows: TrainingRows, role: str) -> str:
+    """Returns a note on training utterances without a view, whose term is 0; empty if each has one."""
+    missing = sum(not len(rows.rows(role, index)) for index in range(len(rows)))
+    return f"{missing} of {len(rows)} training utterances have no {role}" if missing else ""
 
 
 def _available_views(config: BimodalConfig, inputs: HeadInputs) -> tuple[str, ...]:

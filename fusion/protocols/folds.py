@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import MmerError
-from cache.utterance import Utterance
+from cache.utterance import SUBSET_NAMES, Utterance
 from fusion.arrays import ClassIds, Indices
 
 DEV_SHARE = 10  # the development subset is a tenth of what is not test (docs/decisions.md#c-2)
@@ -34,18 +34,6 @@ EMOBOX_ACTORS: Mapping[str, tuple[str, ...]] = {
     "4": ("03", "05", "07", "24"),
     "5": ("02", "15", "16", "18"),
     "6": ("06", "13", "17", "22"),
-}
-
-# Name in a published split -> subset.
-SUBSET_NAMES: Mapping[str, str] = {
-    "train": "train",
-    "training": "train",
-    "dev": "dev",
-    "development": "dev",
-    "val": "dev",
-    "valid": "dev",
-    "validation": "dev",
-    "test": "test",
 }
 
 Division: TypeAlias = tuple[Indices, Indices]  # positions in an `UtteranceTable`: what remains, what is held out

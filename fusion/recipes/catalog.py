@@ -81,8 +81,8 @@ class Recipe:
     def featurize(self) -> str:
         """The arguments of ``mmer-featurize`` that compute the streams."""
         encoders = [name.partition("+")[0] for name in self.streams.values() if name != ALWAYS_COMPUTED]
-        options = self.options if TEXT in self.streams else "--audio-only"
-        return " ".join([*(f"--encoder {name}" for name in encoders), options]).rstrip()
+        options = [self.options, "" if TEXT in self.streams else "--audio-only"]
+        return " ".join(filter(None, [*(f"--encoder {name}" for name in encoders), *options]))
 
     def as_printed(self) -> "Recipe":
         """Returns the recipe ``NAME:paper``, with the printed training."""
@@ -121,10 +121,11 @@ RECIPES: Mapping[str, Recipe] = {
         corpus="iemocap",
         protocol="session",
         labels="iemocap4",
-        head={"alpha": 0.1, "beta": 0.1},
+        head={"tasks": "cpc+augmented", "alpha": 0.1, "beta": 0.1},
         training={"monitor": "ua", "batch_size": 16},  # B-11
         paper_training={**ADAM, **HUNDRED_EPOCHS, "batch_size": 16},
         streams={"audio": "wav2vec2-base", "text": "distilbert-base"},
+        options="--view lsa --view cbca:5",
     ),
     "bimodal-ravdess": Recipe(
         name="bimodal-ravdess",
@@ -132,10 +133,11 @@ RECIPES: Mapping[str, Recipe] = {
         corpus="ravdess",
         protocol="actor5",
         labels="ravdess8",
-        head={"alpha": 0.1, "beta": 0.1, "modalities": "audio"},
+        head={"tasks": "augmented", "alpha": 0.1, "beta": 0.1, "modalities": "audio"},  # B-10: without CPC
         training={"monitor": "ua", "batch_size": 16},
         paper_training={**ADAM, **HUNDRED_EPOCHS, "batch_size": 16},
         streams={"audio": "wav2vec2-base"},
+        options="--view lsa",
     ),
     "multab-iemocap": Recipe(
         name="multab-iemocap",

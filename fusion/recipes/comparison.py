@@ -15,7 +15,12 @@ SUM = "the sum of the logits of two runs of the recipe"
 
 
 def compare_with_published(
-    recipe: Recipe, obtained: Mapping[str, float], run: RunFacts, *, recall: Mapping[str, float] | None = None
+    recipe: Recipe,
+    obtained: Mapping[str, float],
+    run: RunFacts,
+    *,
+    recall: Mapping[str, float] | None = None,
+    pooled: Mapping[str, float] | None = None,
 ) -> list[str]:
     """Formats the scores of a run next to the published figures, with both protocols and the notes.
 
@@ -26,6 +31,7 @@ def compare_with_published(
         obtained: scores by name, as fractions.
         run: facts of the run.
         recall: recall of each class by name, as fractions; None if it is not known.
+        pooled: scores over all folds together; needed if the paper averages folds weighted by their sizes.
 
     Returns:
         Lines to print.
@@ -35,7 +41,7 @@ def compare_with_published(
     text = f", NOT the recipe: {', '.join(changed)}" if changed else ""
     text += f", published as {match.figure.what!r}" if match else ""
     text += f" but for {', '.join(match.but)}" if match and match.but else ""
-    return _lines(recipe, obtained, run, text, match=match, recall=recall)
+    return _lines(recipe, obtained, run, text, match=match, recall=recall, pooled=pooled)
 
 
 def compare_sum_with_published(
@@ -101,6 +107,7 @@ def _lines(
     *,
     match: Match | None,
     recall: Mapping[str, float] | None = None,
+    pooled: Mapping[str, float] | None = None,
 ) -> list[str]:
     published = recipe.published
     features = "frozen features" if run.frozen else "fine-tuned encoders"
@@ -108,6 +115,7 @@ def _lines(
     rows = [
         ("", *METRICS, ""),
         ("obtained", *_cells(obtained), described),
+        *_pooled_row(published, pooled or {}),
         *(
             (f"published: {figure.what}", *_cells(figure.scores), _remark(published, figure, run, match))
             for figure in published.figures
@@ -120,6 +128,14 @@ def _lines(
         f"protocol of this run: {describe_protocol(run.protocol)}",
         *(f"note: {note}" for note in published.notes),
     ]
+
+
+def _pooled_row(published: Published, pooled: Mapping[str, float]) -> list[tuple[str, ...]]:
+    """Returns the row with the index of a paper that weights folds by their sizes; none for other papers."""
+    if not published.pooled or "wa" not in pooled:
+        return []
+    weighted = {"wa": pooled["wa"]}
+    return [("obtained, pooled", *_cells(weighted), "the index of the paper: folds weighted by their sizes (B-14)")]
 
 
 def _remark(published: Published, figure: Figure, run: RunFacts, match: Match | None) -> str:

@@ -28,10 +28,6 @@ SECOND_STAGE, HISTORY = "second-stage pre-training", "dialogue history"
 PRE_TRAINING = (
     "pre-training"  # value of `objective` in the record `trained_on` of an encoder that was pre-trained again
 )
-VIEW = ".view"  # end of the roles of augmented views
-TASKS, POSITIVE, CLASS = "tasks", "positive", "class"  # fields of head bimodal, and a value
-WEIGHTS = ("alpha", "beta")  # of these tasks
-WITHOUT_VIEWS = "cpc+supervised"  # tasks of head bimodal if the cache has no views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +93,6 @@ class RunFacts:
         streams: role -> stream that the run reads.
         corpus: corpus of the run; empty for that of the recipe.
         changed: fields that differ from the recipe, each as ``field=value``.
-        acts_as: these fields as the run makes use of them, see `fields_in_use`; None for `changed`.
         only: options that leave out utterances.
     """
 
@@ -107,13 +102,7 @@ class RunFacts:
     streams: Mapping[str, ReadStream]
     corpus: str = ""
     changed: Sequence[str] = ()
-    acts_as: Sequence[str] | None = None
     only: Sequence[str] = ()
-
-    @property
-    def fields(self) -> Sequence[str]:
-        """The changed fields that a figure is matched with."""
-        return self.changed if self.acts_as is None else self.acts_as
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +135,11 @@ def match_figure(published: Published, run: RunFacts) -> Match | None:
         if figure.change and not figure.head and streams_fit(published, figure, run.streams)
     ]
     for figure in variants:
-        if _texts(figure) == set(run.fields):
+        if _texts(figure) == set(run.changed):
             return Match(figure=figure)
     for figure in variants:
         open_fields = {*figure.whatever}
-        if open_fields and _without(_texts(figure), open_fields) == _without(run.fields, open_fields):
+        if open_fields and _without(_texts(figure), open_fields) == _without(run.changed, open_fields):
             return Match(figure=figure, but=tuple(text for text in run.changed if _field(text) in open_fields))
     return None
 
@@ -211,35 +200,6 @@ def differences(published: Published, figure: Figure, streams: Mapping[str, Read
     return reasons
 
 
-def fields_in_use(changed: Sequence[str], head: Mapping[str, object], roles: Collection[str]) -> list[str]:
-    """Returns the changed fields of a run as the run makes use of them.
-
-    Head ``bimodal`` has the auxiliary tasks ``cpc+supervised`` on a cache without augmented views unless the run names
-    others; before it had the field ``tasks``, these were the tasks of ``positive=class``.
-
-    Args:
-        changed: fields that differ from the recipe, each as ``field=value``.
-        head: all fields of the head.
-        roles: roles that the run reads.
-
-    Example:
-        >>> fields_in_use([], {"tasks": "auto"}, ["audio", "text"])
-        ['tasks=cpc+supervised']
-        >>> fields_in_use(["tasks=supervised+cpc"], {"tasks": "supervised+cpc"}, ["audio", "text"])
-        ['tasks=cpc+supervised']
-    """
-    if TASKS in head:
-        texts = [text for text in changed if _field(text) != TASKS]
-        if len(texts) < len(changed):
-            return [*texts, f"{TASKS}={'+'.join(sorted(str(head[TASKS]).split('+')))}"]
-        views = any(role.endswith(VIEW) for role in roles)
-        switched_off = not any(head.get(weight, 1) for weight in WEIGHTS)
-        return [*texts, *([] if views or switched_off else [f"{TASKS}={WITHOUT_VIEWS}"])]
-    if head.get(POSITIVE) == CLASS:
-        return [*(text for text in changed if _field(text) != POSITIVE), f"{TASKS}={WITHOUT_VIEWS}"]
-    return list(changed)
-
-
 def _adds_up(published: Published, figure: Figure, parts: Sequence[RunFacts]) -> bool:
     """Checks whether each part of a score fusion is exactly one of the runs."""
     expected = [part for name in figure.parts for part in published.figures if part.what.startswith(name)]
@@ -248,7 +208,7 @@ def _adds_up(published: Published, figure: Figure, parts: Sequence[RunFacts]) ->
         fitting = [
             run
             for run in remaining
-            if _texts(part) == set(run.fields) and streams_fit(published, part, run.streams, any_stage=True)
+            if _texts(part) == set(run.changed) and streams_fit(published, part, run.streams, any_stage=True)
         ]
         if not fitting:
             return False

@@ -13,7 +13,7 @@ from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
 from fusion.recipes.catalog import Recipe, recipe
 from fusion.recipes.comparison import compare_sum_with_published, compare_with_published
-from fusion.recipes.matching import ReadStream, RunFacts, differences, fields_in_use
+from fusion.recipes.matching import ReadStream, RunFacts, differences
 from fusion.run.folder import RUN, RunFolder
 
 
@@ -31,7 +31,9 @@ def compare_run(plan: RunPlan, results: Plain) -> list[str]:
         return []
     settings = recipe(experiment.recipe)
     facts = _facts(plan, results["protocol"], settings.fields)
-    return compare_with_published(settings, results["mean"], facts, recall=results.get("recall"))
+    return compare_with_published(
+        settings, results["mean"], facts, recall=results.get("recall"), pooled=results.get("pooled")
+    )
 
 
 def compare_sum(runs: Sequence[RunFolder], results: Plain, corpus: str) -> list[str]:
@@ -68,7 +70,6 @@ def _facts(plan: RunPlan, protocol: str, fields: Mapping[str, object]) -> RunFac
         protocol: name of its protocol.
         fields: fields of the recipe.
     """
-    changed = changed_fields(plan.experiment, fields)
     streams = {role: ReadStream.of(plan.cache.stream(name).spec) for role, name in plan.selection.streams.items()}
     return RunFacts(
         protocol=protocol,
@@ -76,8 +77,7 @@ def _facts(plan: RunPlan, protocol: str, fields: Mapping[str, object]) -> RunFac
         frozen=plan.frozen,
         streams=streams,
         corpus=corpus_of(plan.cache),
-        changed=changed,
-        acts_as=fields_in_use(changed, asdict(plan.experiment.head), streams),
+        changed=changed_fields(plan.experiment, fields),
         only=plan.restrictions,
     )
 

@@ -23,6 +23,7 @@ from fusion.arrays import Indices
 from fusion.data.batches import training_batches
 from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, reset_peak
+from fusion.data.views import ViewDraw
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.head import Batch, Head
 from fusion.nn.dropout import seed_dropout, set_step
@@ -245,8 +246,10 @@ class _Training:
 
     def _train(self, record: LossRecord) -> None:
         self.head.train()
-        remaining = self._batches(self.progress.epoch + 1)[self.progress.batch :]
-        with closing(self.source.batches(remaining, self.head.training_reads)) as batches:
+        epoch = self.progress.epoch + 1
+        remaining = self._batches(epoch)[self.progress.batch :]
+        draw = ViewDraw(data_seed=self.config.data_seed, epoch=epoch)
+        with closing(self.source.batches(remaining, self.head.training_reads, draw)) as batches:
             for batch in batches:
                 losses = self._step(batch)
                 self.progress.step += 1
@@ -298,7 +301,9 @@ class _Training:
     def _record_failure(self, error: LossNotFinite) -> MmerError:
         """Writes the failure and the weights of the best epoch, the last good ones; returns the error to raise."""
         best = self.progress.best_epoch
-        bad = find_nonfinite_feature(self.source, np.concatenate([self.train, self.dev]), self.head.training_reads)
+        draw = ViewDraw(data_seed=self.config.data_seed, epoch=self.progress.epoch + 1)
+        used = np.concatenate([self.train, self.dev])
+        bad = find_nonfinite_feature(self.source, used, self.head.training_reads, draw)
         self.progress.failure = explain_divergence(error, self.config, bad)
         if self.path is not None:
             kept = f"the weights of epoch {best} are in {self.path}" if best else "no weights are kept"

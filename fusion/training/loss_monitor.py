@@ -15,6 +15,7 @@ from cache.errors import MmerError
 from fusion.arrays import Indices
 from fusion.data.batches import scoring_batches
 from fusion.data.features import BatchSource
+from fusion.data.views import ViewDraw
 from fusion.training.config import TrainConfig
 from fusion.training.evaluate import SCORING_BATCH
 
@@ -40,19 +41,22 @@ def explain_divergence(error: LossNotFinite, config: TrainConfig, bad: str) -> s
     return f"{error}; lower lr ({config.lr}){half}"
 
 
-def find_nonfinite_feature(source: BatchSource, indices: Indices, roles: Collection[str]) -> str:
+def find_nonfinite_feature(
+    source: BatchSource, indices: Indices, roles: Collection[str], draw: ViewDraw | None = None
+) -> str:
     """Returns a message that names the first utterance with a feature that is not finite, and its stream.
 
     Args:
         source: source of the features.
         indices: utterances to check, int64 ``(n,)``.
         roles: roles to check.
+        draw: draw of the views in the epoch that failed.
 
     Returns:
         The message; empty if all features are finite.
     """
     groups = [indices[group] for group in scoring_batches(source.lengths(indices, roles), batch_size=SCORING_BATCH)]
-    for group, batch in zip(groups, source.batches(groups, roles), strict=True):
+    for group, batch in zip(groups, source.batches(groups, roles, draw), strict=True):
         for role, rows in batch.features.items():
             bad = np.flatnonzero(~rows.flatten(1).isfinite().all(dim=1).cpu().numpy())
             if len(bad):

@@ -18,6 +18,7 @@ ROOMS = {
     "featurize": [
         ["featurize.corpora", "featurize.inputs", "featurize.runtime"],
         ["featurize.encoders"],
+        ["featurize.views"],
         ["featurize.extraction"],
     ],
     "fusion": [

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fusion.arrays import Indices
+from fusion.data.views import ViewDraw
 from fusion.head import Batch
 
 
@@ -28,8 +29,10 @@ class MemorySource:
         """Returns the number of rows of each utterance, summed over roles."""
         return np.array([sum(len(self.rows[role][index]) for role in roles) for index in indices], dtype=np.int64)
 
-    def batches(self, groups: Iterable[Indices], roles: Collection[str]) -> Generator[Batch]:
-        """Yields a batch for each group of indices."""
+    def batches(
+        self, groups: Iterable[Indices], roles: Collection[str], draw: ViewDraw | None = None
+    ) -> Generator[Batch]:
+        """Yields a batch for each group of indices; every utterance has one view at most, so nothing is drawn."""
         for indices in groups:
             rows = {role: [self.rows[role][index] for index in indices] for role in self.rows if role in roles}
             lengths = {role: torch.tensor([len(one) for one in every]) for role, every in rows.items()}

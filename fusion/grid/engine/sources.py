@@ -8,6 +8,7 @@ import torch
 
 from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, CachedFeatures
+from fusion.data.views import alternatives
 from fusion.experiment.plan import RunPlan
 
 
@@ -20,7 +21,8 @@ class _Group:
 
     def accepts(self, plan: RunPlan) -> bool:
         """Checks whether a plan can share the features of the group."""
-        agree = all(self.streams.get(role, name) == name for role, name in plan.selection.streams.items())
+        mine, others = alternatives(self.streams), alternatives(plan.selection.streams)
+        agree = all(mine.get(role, names) == names for role, names in others.items())
         return agree and np.array_equal(self.plans[0].split.classes, plan.split.classes)
 
     @property
@@ -65,7 +67,7 @@ class Sources:
         group.plans.append(plan)
         loaded = self._loaded.get(index)
         if loaded is not None and not (
-            loaded.streams.keys() == group.streams.keys() and np.array_equal(loaded.chosen, group.chosen)
+            loaded.names.keys() == group.streams.keys() and np.array_equal(loaded.chosen, group.chosen)
         ):
             del self._loaded[index]
 

@@ -20,6 +20,7 @@ from cache.errors import MmerError
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, reset_peak
+from fusion.data.views import ViewDraw
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.grid.stacking.stack import HeadStack
 from fusion.head import Batch, Head, HeadOutput
@@ -244,7 +245,8 @@ class _StackTraining:
         self._remove_finished({}, record)
 
     def _train(self, record: StackLossRecord) -> None:
-        with closing(self.source.batches(self._groups(self.epochs + 1), self.roles)) as batches:
+        groups = self._groups(self.epochs + 1)
+        with closing(self.source.batches(groups, self.roles, self._draw)) as batches:
             for number, batch in enumerate(batches, start=1):
                 record.add(number, self._step(batch))
                 self.step += 1
@@ -318,7 +320,12 @@ class _StackTraining:
     @cached_property
     def _bad_feature(self) -> str:
         """Description of a feature that is not finite, empty if there is none; searched once."""
-        return find_nonfinite_feature(self.source, np.concatenate([self.train, self.dev]), self.roles)
+        return find_nonfinite_feature(self.source, np.concatenate([self.train, self.dev]), self.roles, self._draw)
+
+    @property
+    def _draw(self) -> ViewDraw:
+        """Draw of the views in the epoch after the finished ones."""
+        return ViewDraw(data_seed=self.config.data_seed, epoch=self.epochs + 1)
 
     def _gather(self) -> None:
         """Collects what steps need of each member in tensors, ``(models,)``."""

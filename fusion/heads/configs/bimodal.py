@@ -1,13 +1,17 @@
 """Hyperparameters of bi-modal bi-task: fields, defaults, checks, and the roles that follow from them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import ClassVar
 
 from fusion.head_config import AUDIO, BOTH, TEXT, HeadConfig, view_role
 
 BLOCKS = {"ccb1": (AUDIO, TEXT), "ccb2": (TEXT, AUDIO)}  # name -> query, key and value
 POOLING, POSITIVES = ("max", "attn"), ("view", "class")
+CPC, SUPERVISED, AUGMENTED = TERMS = ("cpc", "supervised", "augmented")
+AUTO, NONE = "auto", "none"
+TASKS = (AUTO, NONE, *("+".join(names) for count in (1, 2, 3) for names in combinations(TERMS, count)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +19,13 @@ class BimodalConfig(HeadConfig):
     """Configuration of bi-modal bi-task.
 
     Attributes:
-        alpha: weight of CPC.
-        beta: weight of ECL.
+        tasks: auxiliary terms of the loss, joined by ``+`` in this order: ``cpc`` (predictive coding), ``supervised``
+            (contrast with another utterance of the class), ``augmented`` (contrast with the augmented view of the
+            utterance); or ``none``; or ``auto`` for ``cpc+augmented`` if the cache has views and ``cpc+supervised`` if
+            not.
+        alpha: weight of ``cpc``, and of ``supervised`` in ``supervised+augmented``.
+        beta: weight of ``augmented``, and of ``supervised`` without it.
+        gamma: weight of ``supervised`` in ``cpc+supervised+augmented``.
         ccb1: whether the block exists in which audio is the query and text is key and value.
         ccb2: whether the block exists in which text is the query and audio is key and value.
         heads: number of attention heads of each block; 0 for 12, or for the greatest smaller number that divides the
@@ -28,13 +37,12 @@ class BimodalConfig(HeadConfig):
         cpc_dim: width in which CPC compares predictions with frames.
         cpc_anchors: maximum number of contexts per utterance.
         cpc_negatives: number of other frames from which each prediction must separate its frame.
-        tau: temperature of ECL.
-        positive: positive of ECL: ``view`` for the augmented view of the utterance, ``class`` for another utterance of
-            its class.
-        augmentation: whether augmented views are read; if not, the head works as on a cache without views.
+        tau: temperature of the contrastive terms.
+        positive: with ``tasks=auto``, ``class`` stands for ``tasks=cpc+supervised``.
+        augmentation: with ``tasks=auto``, whether augmented views are read if the cache has them.
     """
 
-    per_model: ClassVar[frozenset[str]] = HeadConfig.per_model | {"alpha", "beta"}
+    per_model: ClassVar[frozenset[str]] = HeadConfig.per_model | {"alpha", "beta", "gamma"}
 
     alpha: float = 0.1
     beta: float = 0.1
@@ -51,13 +59,15 @@ class BimodalConfig(HeadConfig):
     tau: float = 0.1
     positive: str = "view"
     augmentation: bool = True
+    tasks: str = AUTO
+    gamma: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, allowed in (("pooling", POOLING), ("positive", POSITIVES)):
+        for name, allowed in (("pooling", POOLING), ("positive", POSITIVES), ("tasks", TASKS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("alpha", "beta", "heads", "feedforward", "gru_dim"):
+        for name in ("alpha", "beta", "gamma", "heads", "feedforward", "gru_dim"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("cpc_steps", "cpc_dim", "cpc_anchors", "cpc_negatives"):
@@ -68,6 +78,7 @@ class BimodalConfig(HeadConfig):
         if not self.blocks:
             needed = " or ".join(name for name, (query, _) in BLOCKS.items() if self.reads(query))
             raise ValueError(f"the BiGRU of modalities={self.modalities!r} has no input; switch on {needed}")
+        self._check_tasks()
 
     @property
     def blocks(self) -> tuple[str, ...]:
@@ -75,13 +86,64 @@ class BimodalConfig(HeadConfig):
         return tuple(name for name, (query, _) in BLOCKS.items() if getattr(self, name) and self.reads(query))
 
     @property
+    def causal(self) -> bool:
+        """Whether a context exists that does not depend on later frames, which CPC needs (B-10)."""
+        return self.modalities == BOTH and self.ccb1
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The requested auxiliary terms; with ``auto``, those of a cache with views."""
+        if self.tasks == NONE:
+            return ()
+        if self.tasks != AUTO:
+            return tuple(self.tasks.split("+"))
+        if self.positive == "class":
+            return CPC, SUPERVISED
+        return (CPC, AUGMENTED) if self.augmentation else (CPC,)
+
+    @property
     def optional_roles(self) -> tuple[str, ...]:
-        """Roles of the augmented views that ECL reads if the cache has them."""
-        wanted = self.loss_weights["ecl"] > 0 and self.positive == "view"
-        return tuple(view_role(role) for role in self.roles) if wanted else ()
+        """Roles of the augmented views, if one of the terms reads them."""
+        return tuple(view_role(role) for role in self.roles) if self.loss_weights[AUGMENTED] > 0 else ()
+
+    @property
+    def needs_view(self) -> bool:
+        """Whether the requested terms need a stream of augmented views."""
+        return self.tasks != AUTO and self.loss_weights[AUGMENTED] > 0
+
+    def bound_to(self, roles: Collection[str]) -> "BimodalConfig":
+        """Returns the configuration with the terms that ``auto`` stands for on a cache.
+
+        Args:
+            roles: roles for which streams are selected.
+        """
+        if self.tasks != AUTO or self.positive == "class" or not self.beta:
+            return self
+        contrast = AUGMENTED if any(role in roles for role in self.optional_roles) else SUPERVISED
+        return replace(self, tasks=f"{CPC}+{contrast}" if self.causal else contrast)
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """Weights of ``cpc``, 0 if no context is causal, and of ``ecl``, 0 if there are no positives."""
-        causal, positive = self.modalities == BOTH and self.ccb1, self.augmentation or self.positive == "class"
-        return {"cpc": self.alpha if causal else 0.0, "ecl": self.beta if positive else 0.0}
+        """Weight of each term; 0 for a term that is not requested, and for CPC without a causal context."""
+        terms = self.terms
+        supervised = self.beta
+        if AUGMENTED in terms:
+            supervised = self.gamma if CPC in terms else self.alpha
+        weights = {CPC: self.alpha if self.causal else 0.0, SUPERVISED: supervised, AUGMENTED: self.beta}
+        return {name: weight if name in terms else 0.0 for name, weight in weights.items()}
+
+    def _check_tasks(self) -> None:
+        """Checks that the fields that name terms do not contradict each other, and that a term is left."""
+        if self.tasks == AUTO:
+            return
+        if self.positive == "class":
+            raise ValueError(
+                f"positive=class is for tasks=auto, got tasks={self.tasks}; name supervised in tasks instead"
+            )
+        if AUGMENTED in self.terms and not self.augmentation:
+            raise ValueError(f"tasks={self.tasks} reads augmented views, got augmentation=False; leave one of them out")
+        if self.tasks == CPC and not self.causal:
+            raise ValueError(
+                f"tasks={CPC} needs both modalities and ccb1, got modalities={self.modalities} and ccb1={self.ccb1}; "
+                f"choose tasks={SUPERVISED}, {AUGMENTED} or {NONE}"
+            )

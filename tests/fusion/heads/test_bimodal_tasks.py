@@ -1,4 +1,4 @@
-"""The two auxiliary tasks of the bi-modal bi-task head: when they are on, and what they are computed from."""
+"""The auxiliary tasks of the bi-modal bi-task head: when they are on, and what they are computed from."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,8 +17,7 @@ from fusion.nn.dropout import seed_dropout
 from tests.support.heads import ToyRows, batch_of, head_inputs, samples
 
 VIEWS = ("audio.view", "text.view")
-OFF = "ECL is off: no stream for {}; positive=class needs no views"
-OFF_BY_CHOICE = "ECL is off: no augmentation; positive=class needs no views"
+ALL = "cpc+supervised+augmented"
 
 
 def head_of(inputs: HeadInputs | None = None, **fields: Any) -> Bimodal:
@@ -39,7 +38,7 @@ def losses_of(head: Bimodal, batch: Batch) -> dict[str, Tensor]:
 
 
 def embedded(head: Bimodal, batch: Batch) -> Tensor:
-    """Computes the embedding of ECL in a pass of its own."""
+    """Computes the embedding of the contrastive terms in a pass of its own."""
     assert head.projection is not None
     rows = {role: front(batch.features[role]) for role, front in head.fronts.items()}
     states, mask = head.gru(head.encode_blocks(rows, batch.masks))
@@ -55,15 +54,23 @@ def view_of(batch: Batch) -> Batch:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({}, {"cpc", "ecl"}),
-        ({"alpha": 0.0}, {"ecl"}),
+        ({}, {"cpc", "augmented"}),
+        ({"alpha": 0.0}, {"augmented"}),
         ({"beta": 0.0}, {"cpc"}),
-        ({"ccb1": False}, {"ecl"}),
-        ({"ccb2": False}, {"cpc", "ecl"}),
+        ({"ccb1": False}, {"augmented"}),
+        ({"ccb2": False}, {"cpc", "augmented"}),
         ({"augmentation": False}, {"cpc"}),
-        ({"augmentation": False, "positive": "class"}, {"cpc", "ecl"}),
-        ({"modalities": "audio"}, {"ecl"}),
+        ({"augmentation": False, "positive": "class"}, {"cpc", "supervised"}),
+        ({"modalities": "audio"}, {"augmented"}),
         ({"modalities": "text", "beta": 0.0}, set()),
+        ({"tasks": "none"}, set()),
+        ({"tasks": "cpc"}, {"cpc"}),
+        ({"tasks": "supervised"}, {"supervised"}),
+        ({"tasks": "cpc+supervised"}, {"cpc", "supervised"}),
+        ({"tasks": "supervised+augmented"}, {"supervised", "augmented"}),
+        ({"tasks": ALL}, {"cpc", "supervised", "augmented"}),
+        ({"tasks": ALL, "gamma": 0.0}, {"cpc", "augmented"}),
+        ({"tasks": "cpc+augmented", "modalities": "audio"}, {"augmented"}),
     ],
 )
 def test_each_task_is_one_field(fields: dict[str, Any], expected: set[str]) -> None:
@@ -79,7 +86,7 @@ def test_views_go_through_the_very_modules_of_the_originals() -> None:
     originals, views = embedded(head, batch), embedded(head, view_of(batch))
     differ = batch.labels[:, None] != batch.labels.repeat(2)
     expected = n_pair_loss(originals, views, torch.cat([originals, views]), differ, tau=0.1)
-    torch.testing.assert_close(losses_of(head, batch)["ecl"], expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(losses_of(head, batch)["augmented"], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_views_change_neither_logits_nor_cpc() -> None:
@@ -88,7 +95,7 @@ def test_views_change_neither_logits_nor_cpc() -> None:
     with_them, without = head_of()(batch), head_of(inputs_without(*VIEWS))(bare)
     torch.testing.assert_close(with_them.logits, without.logits)
     torch.testing.assert_close(with_them.losses["cpc"], without.losses["cpc"])
-    assert "ecl" not in without.losses
+    assert "augmented" not in without.losses
 
 
 def test_an_utterance_without_a_view_has_no_term_and_its_view_is_no_negative() -> None:
@@ -98,7 +105,7 @@ def test_an_utterance_without_a_view_has_no_term_and_its_view_is_no_negative() -
     others = torch.cat([originals, views[~lacking]])
     differ = batch.labels[:, None] != torch.cat([batch.labels, batch.labels[~lacking]])
     expected = n_pair_loss(originals, views, others, differ & ~lacking[:, None], tau=0.1)
-    found = losses_of(head, batch.without("text.view", lacking))["ecl"]
+    found = losses_of(head, batch.without("text.view", lacking))["augmented"]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -114,38 +121,107 @@ def test_without_augmentation_all_is_as_on_a_cache_without_views(fields: dict[st
 
 @pytest.mark.parametrize("views", [VIEWS, ()])
 @pytest.mark.parametrize("augmentation", [True, False])
-def test_with_positives_of_the_class_ecl_is_equation_3(augmentation: bool, views: tuple[str, ...]) -> None:
+def test_with_positives_of_the_class_the_term_is_equation_3(augmentation: bool, views: tuple[str, ...]) -> None:
     head, batch = head_of(inputs_without(*views), positive="class", augmentation=augmentation), batch_of(8)
     assert head.config.optional_roles == ()
-    assert head.prepare(ToyRows(samples(2))) == []
     originals = embedded(head, batch)
     differ = batch.labels[:, None] != batch.labels  # four classes take turns: the next of a class is four further
     expected = n_pair_loss(originals, originals.roll(-4, 0), originals, differ, tau=0.1)
-    torch.testing.assert_close(losses_of(head, batch)["ecl"], expected)
+    torch.testing.assert_close(losses_of(head, batch)["supervised"], expected)
+
+
+def test_each_term_has_a_weight_of_its_own() -> None:
+    """L = CE + alpha L_SCL + beta L_ACL in every reading of the paper (B-9, B-13)."""
+    weights = {"alpha": 0.2, "beta": 0.3, "gamma": 0.4}
+    expected = {
+        "cpc+augmented": {"cpc": 0.2, "supervised": 0.0, "augmented": 0.3},
+        "cpc+supervised": {"cpc": 0.2, "supervised": 0.3, "augmented": 0.0},
+        "supervised+augmented": {"cpc": 0.0, "supervised": 0.2, "augmented": 0.3},
+        ALL: {"cpc": 0.2, "supervised": 0.4, "augmented": 0.3},
+        "augmented": {"cpc": 0.0, "supervised": 0.0, "augmented": 0.3},
+        "supervised": {"cpc": 0.0, "supervised": 0.3, "augmented": 0.0},
+        "none": {"cpc": 0.0, "supervised": 0.0, "augmented": 0.0},
+    }
+    assert {tasks: BimodalConfig(tasks=tasks, **weights).loss_weights for tasks in expected} == expected
+
+
+def test_the_terms_of_one_pass_are_those_of_each_alone() -> None:
+    batch = batch_of(8)
+    both = losses_of(head_of(tasks="supervised+augmented"), batch)
+    alone = {name: losses_of(head_of(tasks=name), batch)[name] for name in both}
+    for name, loss in both.items():
+        torch.testing.assert_close(loss, alone[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "roles", "tasks"),
+    [
+        ({}, VIEWS, "cpc+augmented"),
+        ({}, VIEWS[:1], "cpc+augmented"),
+        ({}, (), "cpc+supervised"),
+        ({"augmentation": False}, (), "cpc+supervised"),
+        ({"ccb1": False}, (), "supervised"),
+        ({"modalities": "audio"}, VIEWS[:1], "augmented"),
+        ({"modalities": "audio"}, (), "supervised"),
+        ({"modalities": "text"}, VIEWS[1:], "augmented"),
+        ({"tasks": "cpc+augmented"}, (), "cpc+augmented"),
+        ({"beta": 0.0}, VIEWS, "auto"),
+        ({"positive": "class"}, VIEWS, "auto"),
+    ],
+)
+def test_auto_stands_for_what_the_cache_allows(fields: dict[str, Any], roles: tuple[str, ...], tasks: str) -> None:
+    bound = BimodalConfig(**fields).bound_to(("audio", "text", *roles))
+    assert bound.tasks == tasks
+    assert bound == replace(BimodalConfig(**fields), tasks=tasks)
 
 
 @pytest.mark.parametrize(
     ("missing", "fields", "notes"),
     [
-        (VIEWS, {}, [OFF.format("audio.view or text.view")]),
-        (VIEWS[:1], {}, ["no stream for audio.view; the views of ECL use the original rows instead"]),
-        (VIEWS, {"beta": 0.0}, []),
-        (VIEWS, {"augmentation": False}, [OFF_BY_CHOICE]),
-        ((), {"augmentation": False}, [OFF_BY_CHOICE]),
-        ((), {"augmentation": False, "beta": 0.0}, []),
-        ((), {"ccb1": False}, ["CPC is off: it needs both modalities and ccb1"]),
+        (VIEWS, {}, ["auxiliary tasks: cpc (weight 0.1)"]),
+        (
+            VIEWS[:1],
+            {},
+            [
+                "auxiliary tasks: cpc (weight 0.1), augmented (weight 0.1)",
+                "views: 1 for text.view",
+                "no stream for audio.view: the original rows are used in the views",
+            ],
+        ),
         (
             VIEWS,
-            {"modalities": "audio", "alpha": 0.0},
-            [OFF.format("audio.view")],
+            {"tasks": "cpc+supervised", "beta": 0.5},
+            ["auxiliary tasks: cpc (weight 0.1), supervised (weight 0.5)"],
         ),
+        (VIEWS, {"alpha": 0.0, "beta": 0.0}, ["auxiliary tasks: none"]),
+        ((), {"tasks": "none"}, ["auxiliary tasks: none"]),
+        (
+            (),
+            {"ccb1": False},
+            [
+                "auxiliary tasks: augmented (weight 0.1)",
+                "CPC is off: it needs both modalities and ccb1",
+                "views: 1 for audio.view, 1 for text.view",
+            ],
+        ),
+        (VIEWS, {"modalities": "audio", "tasks": "supervised"}, ["auxiliary tasks: supervised (weight 0.1)"]),
     ],
 )
-def test_what_is_off_is_told(missing: tuple[str, ...], fields: dict[str, Any], notes: list[str]) -> None:
-    head = head_of(inputs_without(*missing), **fields)
-    assert head.prepare(ToyRows(samples(2))) == notes
-    off = fields.get("beta") == 0 or any("ECL is off" in note for note in notes)
-    assert (head.projection is None) == off
+def test_the_terms_that_run_are_noted(missing: tuple[str, ...], fields: dict[str, Any], notes: list[str]) -> None:
+    assert head_of(inputs_without(*missing), **fields).prepare(ToyRows(samples(2))) == notes
+
+
+def test_several_views_and_utterances_without_one_are_noted() -> None:
+    inputs = head_inputs()
+    several = replace(inputs, shapes={**inputs.shapes, "text.view.2": (24,), "text.view.3": (24,)})
+    chosen = [
+        replace(sample, rows={**sample.rows, "audio.view": sample.rows["audio.view"][:0]}) for sample in samples(2)
+    ]
+    notes = head_of(several).prepare(ToyRows(chosen))
+    assert notes[1:] == [
+        "views: 1 for audio.view, 3 for text.view",
+        "2 of 2 training utterances have no audio.view",
+    ]
 
 
 def test_cpc_needs_utterances_of_two_frames_more_than_its_steps() -> None:
@@ -166,6 +242,15 @@ def test_views_of_another_encoder_are_refused() -> None:
     [
         ({"pooling": "mean"}, "pooling must be one of max, attn, got 'mean'"),
         ({"positive": "self"}, "positive must be one of view, class, got 'self'"),
+        ({"tasks": "ecl"}, r"tasks must be one of auto, none, cpc, supervised, .*augmented, got 'ecl'"),
+        ({"tasks": "augmented+cpc"}, "tasks must be one of"),
+        ({"tasks": "cpc+augmented", "positive": "class"}, "positive=class is for tasks=auto, got tasks=cpc.augmented"),
+        (
+            {"tasks": "augmented", "augmentation": False},
+            "tasks=augmented reads augmented views, got augmenta",
+        ),
+        ({"tasks": "cpc", "modalities": "audio"}, "tasks=cpc needs both modalities and ccb1, got modalities=audio"),
+        ({"gamma": -1.0}, "gamma must not be negative"),
         ({"alpha": -1.0}, "alpha must not be negative"),
         ({"cpc_steps": 0}, "cpc_steps must be at least 1"),
         ({"tau": 0.0}, "tau must be above 0"),

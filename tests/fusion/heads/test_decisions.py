@@ -52,6 +52,8 @@ FIELDS: Mapping[str, Mapping[str, object]] = {
         "tau": 0.1,  # B-8
         "positive": "view",
         "augmentation": True,
+        "tasks": "auto",  # B-13
+        "gamma": 0.1,
     },
     "tab": {
         "heads": 0,  # 8, M-5

@@ -84,8 +84,8 @@ def test_loss_weights_are_the_printed_ones() -> None:
         name: dict(config_for(settings.fusion, settings.head).loss_weights) for name, settings in RECIPES.items()
     }
     assert weights["gcf2net-iemocap"] == weights["gcf2net-meld"] == {"ctc": 0.1}
-    assert weights["bimodal-iemocap"] == {"cpc": 0.1, "ecl": 0.1}
-    assert weights["bimodal-ravdess"] == {"cpc": 0.0, "ecl": 0.1}  # B-10
+    assert weights["bimodal-iemocap"] == {"cpc": 0.1, "supervised": 0.0, "augmented": 0.1}
+    assert weights["bimodal-ravdess"] == {"cpc": 0.0, "supervised": 0.0, "augmented": 0.1}  # B-10
     assert weights["jfm-iemocap"] == weights["jfm-meld"] == {"icl": 1.0}
     assert sorted(weights["lemer-iemocap"].values()) == [0.2, 0.2, 0.5]
     assert not any(weights[name] for name in ("multab-iemocap", "superb-iemocap", "emobox-ravdess"))

@@ -10,7 +10,6 @@ from fusion.recipes.matching import (
     ReadStream,
     RunFacts,
     differences,
-    fields_in_use,
     match_figure,
     streams_fit,
 )
@@ -122,23 +121,3 @@ def test_a_figure_that_was_pre_trained_once_differs_from_a_run_that_was_pre_trai
     assert differences(PAPER, FIGURES[0], again) == ["second-stage pre-training"]
     assert not streams_fit(PAPER, FIGURES[0], again)
     assert streams_fit(PAPER, FIGURES[0], again, any_stage=True)
-
-
-@pytest.mark.parametrize(
-    ("changed", "head", "roles", "expected"),
-    [
-        (["lr=1.0"], {"layers": 2}, ["audio"], ["lr=1.0"]),
-        # without the field: only positive=class trains the contrastive task on originals
-        (["augmentation=False"], {"positive": "view"}, ["audio"], ["augmentation=False"]),
-        (["positive=class"], {"positive": "class"}, ["audio"], ["tasks=cpc+supervised"]),
-        # with the field
-        ([], {"tasks": "auto"}, ["audio", "audio.view"], []),
-        ([], {"tasks": "auto"}, ["audio"], ["tasks=cpc+supervised"]),
-        (["tasks=supervised"], {"tasks": "supervised"}, ["audio"], ["tasks=supervised"]),
-        (["alpha=0.0", "beta=0.0"], {"tasks": "auto", "alpha": 0.0, "beta": 0.0}, [], ["alpha=0.0", "beta=0.0"]),
-    ],
-)
-def test_the_tasks_of_a_run_follow_from_its_fields_and_its_views(
-    changed: list[str], head: dict[str, object], roles: list[str], expected: list[str]
-) -> None:
-    assert fields_in_use(changed, head, roles) == expected
