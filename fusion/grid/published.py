@@ -9,7 +9,7 @@ from fusion.experiment.streams import featurize_command
 from fusion.grid.combinations import FieldValues
 from fusion.head_config import AUDIO, BOTH, TEXT
 from fusion.recipes.catalog import Recipe
-from fusion.recipes.matching import HISTORY, PRE_TRAINING, SECOND_STAGE, ReadStream
+from fusion.recipes.matching import HISTORY, SECOND_STAGE, ReadStream
 from fusion.recipes.published import Figure
 
 
@@ -133,7 +133,7 @@ def _second_stage_notes(settings: Recipe, base: ExperimentRequest, cache: AnyCac
         )
         notes.append(
             f"{SECOND_STAGE}: no stream of {name} has it, so {named} run without it{equal}; add one with {command} "
-            f'(FOLDER: a checkpoint whose trained_on.json has "objective": "{PRE_TRAINING}")'
+            "(FOLDER: an encoder of mmer-pretrain)"
         )
     return notes
 

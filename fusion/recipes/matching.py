@@ -25,9 +25,9 @@ CHECKPOINTS: Mapping[str, str] = {
 NAME = re.compile(r"(?P<encoder>[^@+]+)(?:@(?P<layers>[^+]+))?(?:\+history(?P<history>\d+))?")
 LAST = "last"
 SECOND_STAGE, HISTORY = "second-stage pre-training", "dialogue history"
-PRE_TRAINING = (
-    "pre-training"  # value of `objective` in the record `trained_on` of an encoder that was pre-trained again
-)
+# End of `trained` in the record `trained_on` of an encoder that mmer-pretrain has pre-trained again; `source` in the same
+# record is the checkpoint that it started from.
+PRE_TRAINED = "pre-trained"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class ReadStream:
             encoder=encoder,
             layers=spec.layers,
             history=int(spec.preprocessing.get("history") or 0),
-            second_stage=spec.trained_on.get("objective") == PRE_TRAINING,
+            second_stage=str(spec.trained_on.get("trained", "")).endswith(PRE_TRAINED),
         )
 
     def fits(self, expected: "ReadStream") -> bool:

@@ -71,7 +71,7 @@ def test_rows_that_need_another_stage_of_pre_training_are_named_with_the_command
 
 
 def test_a_stream_of_an_encoder_that_was_pre_trained_again_is_read_by_the_rows_that_have_it(tmp_path: Path) -> None:
-    again = {"objective": "pre-training", "source": "facebook/wav2vec2-base", "corpus": "other"}
+    again = {"trained": "Transformer and quantizer, pre-trained", "source": "facebook/wav2vec2-base", "corpus": "other"}
     cache = write_cache(tmp_path / "again.h5", trained_on=again)
     found = rows(ExperimentRequest(recipe=LEMER), cache)
     assert found[0] == "stream.audio=voice"

@@ -103,7 +103,11 @@ def test_an_encoder_is_its_checkpoint_whatever_its_stream_is_called() -> None:
 def test_a_spec_has_layers_history_and_the_stage_of_pre_training() -> None:
     text = spec("bert-base@9+history10", "google-bert/bert-base-uncased", layers="9", preprocessing={"history": 10})
     assert ReadStream.of(text) == ReadStream.named("bert-base@9+history10")
-    again = {"objective": "pre-training", "source": "facebook/wav2vec2-base", "corpus": "iemocap"}
+    again = {
+        "trained": "Transformer and quantizer, pre-trained",
+        "source": "facebook/wav2vec2-base",
+        "corpus": "iemocap",
+    }
     stream = ReadStream.of(spec("twice", "folder", trained_on=again))
     assert (stream.encoder, stream.second_stage) == ("wav2vec2-base", True)
     assert not ReadStream.of(spec("tuned", "folder", trained_on={"corpus": "iemocap"})).second_stage

@@ -55,7 +55,7 @@ def test_a_run_is_marked_as_a_published_variant_only_if_its_encoder_is_that_of_t
 
 
 def test_an_encoder_that_was_pre_trained_again_is_like_for_like_with_the_figures_that_have_it(tmp_path: Path) -> None:
-    again = {"objective": "pre-training", "source": "facebook/wav2vec2-base", "corpus": "other"}
+    again = {"trained": "Transformer and quantizer, pre-trained", "source": "facebook/wav2vec2-base", "corpus": "other"}
     cache = write_cache(tmp_path / "again.h5", specs={"audio": {"trained_on": again}})
     lines = told(cache, of="lemer-iemocap", modalities="audio", tonal_labels="off")
     assert "published as 'B2: B5, no labels'" in lines[1]
