@@ -25,8 +25,8 @@ CHECKPOINTS: Mapping[str, str] = {
 NAME = re.compile(r"(?P<encoder>[^@+]+)(?:@(?P<layers>[^+]+))?(?:\+history(?P<history>\d+))?")
 LAST = "last"
 SECOND_STAGE, HISTORY = "second-stage pre-training", "dialogue history"
-# End of `trained` in the record `trained_on` of an encoder that mmer-pretrain has pre-trained again; `source` in the same
-# record is the checkpoint that it started from.
+# End of `trained` in the record `trained_on` of an encoder that mmer-pretrain has pre-trained again; `source` in the
+# same record is the checkpoint that it started from.
 PRE_TRAINED = "pre-trained"
 
 
