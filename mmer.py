@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fusion.grid.run import GridRun
     from fusion.head import Batch, Head, HeadOutput
     from fusion.head_config import HeadConfig, HeadInputs
+    from fusion.run.compare import RunComparison
     from fusion.run.cross_validation import TrainingProgress
     from fusion.run.train import TrainedRun
 
@@ -33,6 +34,7 @@ __all__ = [
     "HeadConfig",
     "HeadInputs",
     "HeadOutput",
+    "compare",
     "featurize",
     "grid",
     "load",
@@ -283,14 +285,14 @@ def grid(
         allow_leak=allow_leak,
         label_encoder=label_encoder,
     )
+    opened, path = _opened(cache)
     request = GridRequest(
         base=base,
-        space=grid_space(base, grid=grid, ablate=ablate),
+        space=grid_space(base, grid=grid, ablate=ablate, cache=opened),
         search=parse_search(search),
         search_seed=search_seed,
         report_all_tests=report_all_tests,
     )
-    opened, path = _opened(cache)
     chosen = choose_device(device)
     with _cluster(scheduler, device) as cluster:
         return run_grid(
@@ -304,6 +306,25 @@ def grid(
             progress=progress,
             resident_share=resident_share,
         )
+
+
+def compare(runs: Sequence[str | Path], *, cache: str | Path | None = None) -> "RunComparison":
+    """Compares finished runs with the first of them over the same test utterances, as ``mmer-compare`` does.
+
+    Args:
+        runs: two or more run folders, such as `TrainedRun.folder`.
+        cache: path or pattern of the cache with the speakers of the utterances; that of the first run by default.
+
+    Raises:
+        MmerError: if a run is not finished, or the runs have other label sets or test utterances.
+
+    Example:
+        >>> found = compare(["runs/audio", "runs/text"])  # doctest: +SKIP
+        >>> p = found.pairs[0].difference.p["ua"]  # doctest: +SKIP
+    """
+    from fusion.run.compare import compare_runs
+
+    return compare_runs([Path(run) for run in runs], cache=Path(cache) if cache else None)
 
 
 def load(run: str | Path, *, fold: str, seed: int = 0, head: str | None = None) -> "Head":

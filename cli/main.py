@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "cli.train:train",
     "finetune": "cli.finetune:finetune",
     "grid": "cli.grid:grid",
+    "compare": "cli.compare:compare",
 }
 
 

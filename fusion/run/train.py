@@ -13,17 +13,16 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import TRANSCRIPT
 from fusion.data.features import RESIDENT_SHARE
-from fusion.experiment.experiment import Experiment, changed_fields
+from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import RunPlan, plan_run
 from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import Plain, digest_of
 from fusion.head_config import AUDIO, TEXT
 from fusion.heads.catalog import file_name_of
-from fusion.recipes.catalog import recipe
-from fusion.recipes.comparison import compare_with_published
 from fusion.run.cross_validation import TrainingProgress, cross_validate
 from fusion.run.final import FinalModel, read_final_models, train_final_models
 from fusion.run.folder import RESULTS, RunFolder
+from fusion.run.published import compare_run, compare_sum, published_figures
 from fusion.run.results import (
     collect_results,
     fold_notes,
@@ -171,7 +170,7 @@ def train_run(
             folder.clear()
         cross_validate(plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping)
         notes = [*plan.notes, plan.scoring_note]
-        results = collect_results(folder, cache, plan.identity, notes=notes, published=_published(plan))
+        results = collect_results(folder, cache, plan.identity, notes=notes, published=published_figures(plan))
         if final:
             train_final_models(
                 plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
@@ -183,7 +182,7 @@ def train_run(
     return TrainedRun(
         folder=folder.path,
         results=results,
-        comparison=tuple(comparison_lines(plan, results)),
+        comparison=tuple(compare_run(plan, results)),
         final=finals,
         encoders=tuple(encoder_lines(plan, folder)),
         seconds=seconds,
@@ -205,10 +204,17 @@ def fuse_runs(runs: Sequence[Path], cache: AnyCache, *, out: Path | None = None,
     """
     if len(runs) < 2:
         raise MmerError(f"late fusion needs two or more finished runs, got {len(runs)}; pass each with --run")
+    sources = [RunFolder(run) for run in runs]
     folder = RunFolder(out or RUNS / f"score-{'-'.join(run.name for run in runs)}")
-    results = fuse_scores([RunFolder(run) for run in runs], cache, folder, replace=replace)
+    results = fuse_scores(sources, cache, folder, replace=replace)
     seconds, peak_bytes = total_cost(folder, folder.identity)
-    return TrainedRun(folder=folder.path, results=results, seconds=seconds, peak_bytes=peak_bytes)
+    return TrainedRun(
+        folder=folder.path,
+        results=results,
+        comparison=tuple(compare_sum(sources, results, corpus_of(cache))),
+        seconds=seconds,
+        peak_bytes=peak_bytes,
+    )
 
 
 def default_folder(cache: Path, ending: str) -> Path:
@@ -224,33 +230,6 @@ def default_folder(cache: Path, ending: str) -> Path:
     """
     stem = "-".join(part for part in PATTERN.split(cache.stem) if part)
     return RUNS / f"{stem}-{ending}"
-
-
-def comparison_lines(plan: RunPlan, results: Plain) -> list[str]:
-    """Compares the scores of a run with those published by the recipe's paper.
-
-    Without a recipe there are no lines.
-
-    Args:
-        plan: plan of the run.
-        results: results with ``mean`` and ``protocol``, as in ``results.json``.
-    """
-    experiment = plan.experiment
-    if not experiment.recipe:
-        return []
-    settings = recipe(experiment.recipe)
-    return compare_with_published(
-        settings,
-        results["mean"],
-        results["protocol"],
-        plan.split.labels.name,
-        frozen=plan.frozen,
-        corpus=corpus_of(plan.cache),
-        changed=changed_fields(experiment, settings.fields),
-        streams=plan.selection.streams,
-        only=plan.restrictions,
-        pooled=results.get("pooled"),
-    )
 
 
 def encoder_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
@@ -280,12 +259,6 @@ def encoder_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
     command = featurize_command(plan.cache, " ".join([*requests, *options, *audio_only]))
     reads = " ".join(f"--{role} 'tuned*'" for role in plan.starts if role in {AUDIO, TEXT})
     return [f"streams of the tuned encoders: {command}; a later run reads them with {reads}"]
-
-
-def _published(plan: RunPlan) -> list[dict[str, Any]]:
-    """Returns the published scores of a recipe as plain values."""
-    figures = recipe(plan.experiment.recipe).published.figures if plan.experiment.recipe else ()
-    return [{"what": figure.what, "status": figure.status, **figure.scores} for figure in figures]
 
 
 def _default_run(plan: RunPlan, cache: Path) -> Path:

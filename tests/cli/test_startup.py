@@ -35,6 +35,7 @@ ANSWERS = [
     "mmer-featurize --list-corpora",
 ]
 ANSWERS += ["mmer-train --list-heads", "mmer-train --list-fields rescmfa", "mmer-train --list-recipes"]
+ANSWERS += ["mmer-train --published all"]
 USAGE = {
     "mmer-train --fusion rescmfa": "Missing option '--cache'",
     "mmer-train --cache x.h5 --lr 0": "Invalid value for '--lr'",

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from cli.compare import compare
 from cli.extract import featurize
 from cli.grid import grid
 from cli.main import mmer
@@ -29,6 +30,7 @@ COMMANDS: dict[str, click.Command] = {
     "mmer-cache": cache,
     "mmer-train": train,
     "mmer-grid": grid,
+    "mmer-compare": compare,
     "mmer": mmer,
 }
 
@@ -78,7 +80,7 @@ def test_every_option_of_a_document_is_one_of_ours(document: Path) -> None:
     verbs = [cache.get_command(click.Context(cache), name) for name in CACHE_COMMANDS]
     known = {
         option
-        for command in (featurize, train, grid, *verbs)
+        for command in (featurize, train, grid, compare, *verbs)
         if command
         for one in command.params
         for option in one.opts

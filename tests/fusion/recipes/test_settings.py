@@ -65,7 +65,9 @@ WAV2VEC_BERT = {"audio": "wav2vec2-base", "text": "bert-base+history10"}
 WAV2VEC = {"audio": "wav2vec2-base"}
 LAYERS = {"audio": "wav2vec2-base@all"}
 HISTORY = "--history 10 --max-tokens 150"
-ALONE: Mapping[str, object] = {"modalities": "audio"}
+BOTH_VIEWS = "--view lsa --view cbca:5"
+VIEWS: Mapping[str, object] = {"tasks": "cpc+augmented"}
+ALONE: Mapping[str, object] = {"modalities": "audio", "tasks": "augmented"}
 SUM: Mapping[str, object] = {"ctc_reduction": "sum"}
 PROBE: Mapping[str, object] = {"dropout": 0.0, "dim": 256}
 EMOBOX: Mapping[str, object] = {"dropout": 0.0, "normalize": True, "hidden": 128}
@@ -81,10 +83,10 @@ GOLDEN: Mapping[str, Row] = {
     "gcf2net-iemocap:paper": Row("rescmfa", *IEMOCAP, WAV2VEC_ROBERTA, SUM, {**GCF2NET, **UA}),
     "gcf2net-meld": Row("rescmfa", *MELD, WAV2VEC_ROBERTA, {"layers": 2}, {}),
     "gcf2net-meld:paper": Row("rescmfa", *MELD, WAV2VEC_ROBERTA, {"layers": 2, **SUM}, GCF2NET),
-    "bimodal-iemocap": Row("bimodal", *IEMOCAP, WAV2VEC_DISTILBERT, {}, {**UA, "batch_size": 16}),
-    "bimodal-iemocap:paper": Row("bimodal", *IEMOCAP, WAV2VEC_DISTILBERT, {}, BIMODAL),
-    "bimodal-ravdess": Row("bimodal", *RAVDESS_5, WAV2VEC, ALONE, {**UA, "batch_size": 16}),
-    "bimodal-ravdess:paper": Row("bimodal", *RAVDESS_5, WAV2VEC, ALONE, BIMODAL),
+    "bimodal-iemocap": Row("bimodal", *IEMOCAP, WAV2VEC_DISTILBERT, VIEWS, {**UA, "batch_size": 16}, BOTH_VIEWS),
+    "bimodal-iemocap:paper": Row("bimodal", *IEMOCAP, WAV2VEC_DISTILBERT, VIEWS, BIMODAL, BOTH_VIEWS),
+    "bimodal-ravdess": Row("bimodal", *RAVDESS_5, WAV2VEC, ALONE, {**UA, "batch_size": 16}, "--view lsa"),
+    "bimodal-ravdess:paper": Row("bimodal", *RAVDESS_5, WAV2VEC, ALONE, BIMODAL, "--view lsa"),
     "multab-iemocap": Row("tab", *IEMOCAP, WAV2VEC_ROBERTA, HEADS_8, UA),
     "multab-iemocap:paper": Row("tab", *IEMOCAP, WAV2VEC_ROBERTA, HEADS_8, {**MULTAB, **UA}),
     "multab-meld": Row("tab", *MELD, WAV2VEC_ROBERTA, HEADS_8, {}),
