@@ -10,6 +10,7 @@ COMMANDS = {
     "cache": "cli.maintain:cache",
     "train": "cli.train:train",
     "grid": "cli.grid:grid",
+    "pretrain": "cli.pretrain:pretrain",
 }
 
 

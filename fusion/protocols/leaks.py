@@ -220,7 +220,13 @@ def _values(utterances: Sequence[Utterance], subset: Indices, column: str) -> di
 
 
 def _seen_in_test(fold: Fold, utterances: Sequence[Utterance], trained_on: Mapping[str, object], corpus: str) -> str:
-    """Returns a phrase on speakers or dialogues of test that an encoder was trained on; empty if there are none."""
+    """Returns a phrase on speakers or dialogues of test that an encoder was trained on; empty if there are none.
+
+    A record may hold that of an earlier training of the same encoder.
+    """
+    earlier = trained_on.get("earlier")
+    if isinstance(earlier, Mapping) and (seen := _seen_in_test(fold, utterances, earlier, corpus)):
+        return seen
     if not trained_on or str(trained_on.get("corpus") or corpus).casefold() != corpus.casefold():
         return ""
     speakers, dialogues = _name_set(trained_on.get("speakers")), _name_set(trained_on.get("dialogues"))
