@@ -214,6 +214,8 @@ def _pretrained(
     share: float,
     replace: bool,
 ) -> "PretrainedRun":
+    import transformers
+
     from cli.progress import PretrainBar
     from featurize.runtime.device import choose_device
     from fusion.end_to_end.pretraining.pretrain import PretrainRequest, pretrain_encoder
@@ -221,6 +223,7 @@ def _pretrained(
     from fusion.protocols.split import parse_filters
     from fusion.training.interrupt import deferred_interrupts
 
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     filters = parse_filters(parse_fields(options.pop("only"), form="COLUMN=VALUE", such_as="--only style=improvised"))
     request = PretrainRequest(config=config, only=filters, **options)
     with PretrainBar() as bar, deferred_interrupts() as stopping:

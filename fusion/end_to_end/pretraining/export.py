@@ -23,7 +23,6 @@ from cache.errors import MmerError
 from cache.files import writable
 from cache.utterance import Utterance
 from fusion.arrays import Indices
-from fusion.end_to_end.pretraining.config import PretrainConfig
 from fusion.end_to_end.pretraining.training import PretrainedModel
 from fusion.run.folder import COST, CURVES, STATE, DamagedRun, Folder
 from fusion.training.checkpoint import EpochScores
@@ -110,7 +109,6 @@ class FoldFolder(Folder):
         trained: PretrainedModel,
         record: Mapping[str, object],
         *,
-        config: PretrainConfig,
         normalize: bool,
         device: str,
     ) -> None:
@@ -120,7 +118,6 @@ class FoldFolder(Folder):
             model: Hugging Face's model with the weights of the last step.
             trained: result of the training.
             record: content of ``trained_on.json``.
-            config: settings of the training.
             normalize: the encoder expects zero mean and unit variance per utterance.
             device: device of the training.
 

@@ -7,7 +7,7 @@ the training set of the corpus. Deviation: from cached features, the convolution
 import dataclasses
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from shlex import quote
@@ -40,7 +40,7 @@ from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import digest_of
 from fusion.protocols.folds import Fold
 from fusion.protocols.leaks import check_encoders
-from fusion.protocols.split import NO_FILTERS, Filters, Split, split_cache
+from fusion.protocols.split import Filters, Split, split_cache
 from fusion.run.folder import COST, RunFolder
 from fusion.run.train import default_folder
 from fusion.training.interrupt import StopRequested, never_stop
@@ -75,7 +75,7 @@ class PretrainRequest:
     root: Path | None = None
     protocol: str | None = None
     labels: str | None = None
-    only: Filters = NO_FILTERS
+    only: Filters = field(default_factory=dict)
     folds: tuple[str, ...] = ()
     allow_leak: bool = False
 
