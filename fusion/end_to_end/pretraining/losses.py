@@ -74,7 +74,8 @@ def draw_mask(frames: Sequence[int], *, share: float, span: int, spans: int) -> 
     """
     width = max(frames)
     valid = torch.arange(width) < torch.tensor(frames)[:, None]
-    drawn = _compute_mask_indices((len(frames), width), share, span, attention_mask=valid.long(), min_masks=spans)
+    attention: Any = valid.long()
+    drawn = _compute_mask_indices((len(frames), width), share, span, attention_mask=attention, min_masks=spans)
     # Hugging Face fills up the spans of a short utterance with a frame of the padding.
     return torch.from_numpy(drawn) & valid
 

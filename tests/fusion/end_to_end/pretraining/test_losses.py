@@ -133,7 +133,7 @@ def test_padded_frames_influence_neither_losses_nor_gradients(changes: dict[str,
         with drawn_from(5, device=CPU):
             hidden = model.transformed(normed, masked, valid, torch.float32)
             losses = pretraining_losses(model.model, hidden, normed, masked, negatives)
-        losses.loss.backward()
+        torch.autograd.backward(losses.loss)
         gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
         found.append((losses, {name: gradient.clone() for name, gradient in gradients.items()}))
     (first, first_gradients), (second, second_gradients) = found
