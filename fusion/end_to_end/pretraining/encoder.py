@@ -176,8 +176,8 @@ def _speech_stream(cache: AnyCache, request: EncoderRequest) -> AnyStream:
             f"{cache.path} has no stream of speech that recordings can be compared with; add one with "
             f"{featurize_command(cache, f'--encoder {quote(request.source)}')}"
         )
-    own = [stream for stream in streams if stream.spec.encoder == request.name and stream.spec.role == AUDIO]
-    return (own or streams)[0]
+    matching = [stream for stream in streams if stream.spec.encoder == request.name and stream.spec.role == AUDIO]
+    return (matching or streams)[0]
 
 
 def _check_weights(cache: AnyCache, spec: StreamSpec, request: EncoderRequest, loaded: SpeechCheckpoint) -> None:

@@ -139,15 +139,24 @@ def pretrain_fold(
     )
 
 
-def is_collapsed(curves: Sequence[EpochScores], codes: int) -> bool:
-    """Checks whether the perplexity of the last epoch shows that the codes collapse.
+def collapsed_perplexity(curves: Sequence[EpochScores], codes: int) -> tuple[str, float] | None:
+    """Returns the subset and the perplexity of the last epoch that show a collapse of the codes; None without one.
+
+    On the training subset the perplexity is of probabilities, which may stay high while few codes are selected; on the
+    development subset it is of the selected codes.
 
     Args:
         curves: losses of the epochs so far.
         codes: number of code vectors of all groups, the highest perplexity.
     """
-    first, last = curves[0].losses[PERPLEXITY], curves[-1].losses[PERPLEXITY]
-    return last < COLLAPSED_SHARE * codes or last < COLLAPSED_FALL * first
+    for subset in ("dev", "train"):
+        values = [(scores.dev if subset == "dev" else scores.losses).get(PERPLEXITY) for scores in curves]
+        first, last = values[0], values[-1]
+        if first is None or last is None:
+            continue
+        if last < COLLAPSED_SHARE * codes or last < COLLAPSED_FALL * first:
+            return subset, last
+    return None
 
 
 class _Training:
@@ -260,10 +269,11 @@ class _Training:
         if self.progress is None:
             return
         self.progress.epoch(scores)
-        if not self.collapsed and is_collapsed(self.state.curves, self.model.codes):
+        if not self.collapsed and (found := collapsed_perplexity(self.state.curves, self.model.codes)):
             self.collapsed = True
+            subset, perplexity = found
             self.progress.note(
-                f"code perplexity is {scores.losses[PERPLEXITY]:.1f} of {self.model.codes} in epoch {scores.epoch}: "
+                f"code perplexity on {subset} is {perplexity:.1f} of {self.model.codes} in epoch {scores.epoch}: "
                 "the codes collapse and teach little; lower --lr, or raise diversity_weight by --set"
             )
 

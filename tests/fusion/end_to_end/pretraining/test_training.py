@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from cache.errors import MmerError
-from fusion.end_to_end.pretraining.training import PERPLEXITY, is_collapsed
+from fusion.end_to_end.pretraining.training import PERPLEXITY, collapsed_perplexity
 from fusion.training.checkpoint import EpochScores
 from tests.support.pretraining import Watcher, featurize_sessions, pretrained, write_sessions
 from tests.support.processes import forked, wait_until
@@ -138,16 +138,27 @@ def test_a_loss_that_is_not_finite_is_one_line(cache: Path, tmp_path: Path) -> N
         pretrained(cache, tmp_path, config={"lr": 1e30, "warmup_steps": 0, "clip": 0.0})
 
 
-def curves(*perplexities: float) -> list[EpochScores]:
-    return [EpochScores(epoch=n, losses={PERPLEXITY: value}, dev={}) for n, value in enumerate(perplexities, start=1)]
+def curves(train: tuple[float, ...], dev: tuple[float, ...] = ()) -> list[EpochScores]:
+    values = [{PERPLEXITY: value} for value in dev] or [{} for _ in train]
+    both = enumerate(zip(train, values, strict=True), start=1)
+    return [EpochScores(epoch=number, losses={PERPLEXITY: value}, dev=held) for number, (value, held) in both]
 
 
 @pytest.mark.parametrize(
-    ("perplexities", "expected"),
-    [((200.0, 210.0), False), ((200.0, 60.0), False), ((200.0, 49.0), True), ((12.0,), True), ((30.0, 14.0), False)],
+    ("train", "dev", "expected"),
+    [
+        ((200.0, 210.0), (), None),
+        ((200.0, 60.0), (), None),
+        ((200.0, 49.0), (), ("train", 49.0)),
+        ((12.0,), (), ("train", 12.0)),
+        ((30.0, 14.0), (30.0, 14.0), None),
+        ((200.0, 300.0), (150.0, 30.0), ("dev", 30.0)),  # probabilities stay diverse, the selected codes do not
+    ],
 )
-def test_a_low_or_fallen_perplexity_is_a_collapse(perplexities: tuple[float, ...], expected: bool) -> None:
-    assert is_collapsed(curves(*perplexities), 640) is expected
+def test_a_low_or_fallen_perplexity_is_a_collapse(
+    train: tuple[float, ...], dev: tuple[float, ...], expected: tuple[str, float] | None
+) -> None:
+    assert collapsed_perplexity(curves(train, dev), 640) == expected
 
 
 def test_a_collapse_warns_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,5 +168,5 @@ def test_a_collapse_warns_once(cache: Path, tmp_path: Path, monkeypatch: pytest.
     watcher = Watcher()
     pretrained(cache, tmp_path, watcher)
     (warning,) = [note for note in watcher.notes if "collapse" in note]
-    assert warning.startswith("code perplexity is ")
+    assert warning.startswith("code perplexity on dev is ")
     assert "of 640 in epoch 1" in warning
