@@ -9,6 +9,7 @@ COMMANDS = {
     "featurize": "cli.extract:featurize",
     "cache": "cli.maintain:cache",
     "train": "cli.train:train",
+    "finetune": "cli.finetune:finetune",
     "grid": "cli.grid:grid",
     "pretrain": "cli.pretrain:pretrain",
 }

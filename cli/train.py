@@ -62,6 +62,7 @@ def train(
     tensorboard: bool,
     latex: bool,
     as_json: bool,
+    tune_all: bool = False,
     **options: Unpack[ExperimentOptions],
 ) -> None:
     """Trains a fusion head on cached features and scores it on every fold.
@@ -84,7 +85,7 @@ def train(
             _check_sum(runs, seeds, options)
             run = _fused(runs, opened, out=out, replace=replace)
         else:
-            request = experiment_request(options, seeds=seeds)
+            request = experiment_request(options, seeds=seeds, tune_all=tune_all)
             run = _trained(
                 request, opened, cache, device, out=out, share=resident_share, replace=replace, tensorboard=tensorboard
             )

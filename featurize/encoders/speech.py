@@ -244,9 +244,9 @@ def _fold_weight_norm(base: nn.Module) -> None:
 
 def _project(base: nn.Module, conv: Tensor) -> tuple[Tensor, Tensor]:
     """Computes the Transformer's input and the layer-normed convolutional features from the features."""
-    projected = base.feature_projection(conv)  # type: ignore[operator]
-    # HuBERT returns only the projected features, all others return the layer-normed ones as well
-    return projected if isinstance(projected, tuple) else (projected, conv)
+    projection: Any = base.feature_projection
+    normed = projection.layer_norm(conv) if hasattr(projection, "layer_norm") else conv  # HuBERT may have no norm
+    return projection.dropout(projection.projection(normed)), normed
 
 
 def _as_rows(output: Tensor) -> Rows:

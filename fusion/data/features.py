@@ -3,6 +3,7 @@
 Rows are held on the device if they fit; otherwise they are read ahead from the memory-mapped cache.
 """
 
+import copy
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -159,6 +160,19 @@ class CachedFeatures:
         see = f"see mmer-cache verify {quote(str(self.cache.path))}"
         return f"features of utterance {self.ids[index]} in {self.streams[role].spec.name} are not finite; {see}"
 
+    def with_roles(self, sources: Mapping[str, str]) -> "CachedFeatures":
+        """Returns the same features, in which some roles have the rows of others.
+
+        Args:
+            sources: role -> role whose rows it gets.
+        """
+        other = copy.copy(self)
+        named = {role: sources.get(role, role) for role in self.streams}
+        other.streams = {role: self.streams[held] for role, held in named.items()}
+        other.rows_by_role = {role: self.rows_by_role[held] for role, held in named.items()}
+        other._held = {role: self._held[held] for role, held in named.items()} if self.resident else {}
+        return other
+
     def batch(self, indices: Indices, roles: Collection[str] | None = None) -> Batch:
         """Returns one batch of some utterances; `batches` returns many.
 
@@ -253,6 +267,10 @@ class TrainingSubset:
     def text(self, index: int) -> str:
         """Returns the transcript of one utterance of the subset, as stored."""
         return self._source.cache.utterances[int(self._indices[index])].text
+
+    def length(self, role: str, index: int) -> int:
+        """Returns the number of rows of one utterance of the subset; 0 if it lacks the role."""
+        return int(self._source.rows_by_role[role][int(self._indices[index])])
 
     def rows(self, role: str, index: int) -> npt.NDArray[Any]:
         """Returns the cached rows of one utterance of the subset, ``(rows, ...)``.

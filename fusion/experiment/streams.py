@@ -6,8 +6,10 @@ If a stream is missing, the error contains the ``mmer-featurize`` command that a
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
@@ -15,6 +17,9 @@ from cache.stream import ROLES, StreamSpec
 from fusion.config import nearest
 from fusion.head_config import AUDIO, TEXT, HeadConfig, HeadInputs, Weights, view_role
 from fusion.recipes.catalog import Recipe
+
+if TYPE_CHECKING:
+    from fusion.end_to_end.learning.start import Start
 
 LANGUAGE = "language"  # role of JFM's language layers if they are of another encoder than the text stream
 
@@ -33,6 +38,8 @@ DEMO = "demo"  # corpus with built-in encoders
 MANIFEST, MANIFEST_SUFFIXES = "manifest", (".csv", ".tsv", ".jsonl")  # corpus that is described by a table
 SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)")  # file name by mmer-featurize --shards
 INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
+NO_STREAMS: Mapping[str, str] = {}
+WILDCARDS = "*?["  # in a pattern of streams
 VIEW = "~"  # in the name of a stream of augmented views
 
 # Role -> the role whose encoder it must be computed by, and the end of its name.
@@ -86,12 +93,15 @@ class StreamSelection:
         starts: role -> name of a stream that is not read; the head starts from the weights of its encoder.
         required: names of the streams that every subset of a fold needs.
         training_only: names of the streams that only the training subset needs.
+        choices: role -> streams of encoders that were trained on different folds; each fold reads the one that has not
+            seen its test speakers, and `streams` has the first.
     """
 
     streams: dict[str, str]
     starts: dict[str, str] = field(default_factory=dict)
     required: list[str]
     training_only: list[str]
+    choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def indirect(self) -> list[str]:
@@ -100,13 +110,16 @@ class StreamSelection:
         return [name for name in named if name not in {*self.required, *self.training_only}]
 
 
-def select_streams(cache: AnyCache, config: HeadConfig, requested: Mapping[str, str]) -> StreamSelection:
+def select_streams(
+    cache: AnyCache, config: HeadConfig, requested: Mapping[str, str], learned: Mapping[str, str] = NO_STREAMS
+) -> StreamSelection:
     """Selects a stream for every role that a head reads or starts from.
 
     Args:
         cache: open cache.
         config: configuration of the head.
         requested: role -> stream that the user names; for ``audio`` any features of speech, for ``text`` of words.
+        learned: role -> stream from which an encoder learns, instead of the stream of the role.
 
     Raises:
         MmerError: if no stream fits a role (with the command that adds one), several fit, or a requested role is not
@@ -118,34 +131,43 @@ def select_streams(cache: AnyCache, config: HeadConfig, requested: Mapping[str, 
         if role not in known:
             raise MmerError(f"the head does not read {role}, for which a stream is given; it reads {', '.join(known)}")
     selector = _Selector(cache, config, requested)
-    streams: dict[str, str] = {}
+    streams: dict[str, str] = dict(learned)
     for role in sorted({*config.roles, *training_roles}, key=lambda role: (role in FOLLOWS, role)):  # leaders first
-        streams[role] = selector.select(role, streams)
+        streams[role] = learned.get(role) or selector.select(role, streams)
     starts = {role: selector.select(role, streams) for role in config.weight_roles if role not in streams}
     training_only = [streams[role] for role in sorted(training_roles)]
     for role in config.optional_roles:
         if view := selector.select_view(role, streams):
             streams[role] = view
     required = [streams[role] for role in config.roles]
-    return StreamSelection(streams=streams, starts=starts, required=required, training_only=training_only)
+    choices = {role: selector.matching(role) for role in streams if selector.is_pattern(role) and role not in learned}
+    return StreamSelection(
+        streams=streams, starts=starts, required=required, training_only=training_only, choices=choices
+    )
 
 
-def head_inputs(cache: AnyCache, selection: StreamSelection, classes: Sequence[str]) -> HeadInputs:
+def head_inputs(
+    cache: AnyCache, selection: StreamSelection, classes: Sequence[str], learned: "Mapping[str, Start] | None" = None
+) -> HeadInputs:
     """Returns the inputs that a head is built from: classes, row shapes, layers and weights of encoders.
 
     Args:
         cache: open cache.
         selection: selected streams.
         classes: names of the classes, in the order of their indices.
+        learned: role -> start of an encoder that learns; the head reads what it makes of the stream.
     """
+    learned = learned or {}
     specs = {role: cache.stream(name).spec for role, name in {**selection.starts, **selection.streams}.items()}
     stored = cache.all_weights()
     weights: dict[str, Weights] = {role: stored[spec.encoder] for role, spec in specs.items() if spec.encoder in stored}
     return HeadInputs(
         classes=tuple(classes),
-        shapes={role: spec.shape for role, spec in specs.items()},
+        shapes={role: spec.shape for role, spec in specs.items()} | {role: learned[role].shape for role in learned},
         weights=weights,
-        layers={role: spec.layers for role, spec in specs.items()},
+        layers={role: spec.layers for role, spec in specs.items()}
+        | {role: learned[role].choice.text for role in learned},
+        tuned=frozenset(learned),
     )
 
 
@@ -217,7 +239,30 @@ class _Selector:
             raise MmerError(f"{found}; all epochs use one: choose it with {_option(role)}")
         return names[0] if names else ""
 
+    def is_pattern(self, role: str) -> bool:
+        """Checks whether the user names several streams for a role by a pattern such as ``tuned*``."""
+        name = self.requested.get(role, "")
+        return name not in self.cache.streams and any(sign in name for sign in WILDCARDS)
+
+    def matching(self, role: str) -> tuple[str, ...]:
+        """Returns the streams that match the pattern of a role and fit the role; all have rows of the same shape."""
+        pattern, kind = self.requested[role], TEXT if role == LANGUAGE else role
+        specs = [stream.spec for name, stream in self.cache.streams.items() if fnmatchcase(name, pattern)]
+        fitting = [spec for spec in specs if spec.role == kind and VIEW not in spec.name]
+        for preferred in PREFERRED:
+            fitting = [spec for spec in fitting if preferred(spec)] or fitting
+        if not fitting:
+            known = ", ".join(self.cache.streams)
+            raise MmerError(f"{self.cache.path} has no stream of {role} that matches {pattern}; it has {known}")
+        shapes = {spec.shape: spec.name for spec in fitting}
+        if len(shapes) > 1:
+            names = " and ".join(shapes.values())
+            raise MmerError(f"streams that match {pattern} must have rows of one shape; {names} differ")
+        return tuple(spec.name for spec in fitting)
+
     def _check_requested(self, role: str) -> str:
+        if self.is_pattern(role):
+            return self.matching(role)[0]
         name = self.requested[role]
         if name not in self.cache.streams:
             command = featurize_command_for_encoder(self.cache, _encoder_of(name))
@@ -242,7 +287,7 @@ class _Selector:
         specs = [stream.spec for name, stream in self.cache.streams.items() if VIEW not in name]
         fitting = [spec for spec in specs if spec.role == kind]
         if role in self.config.weight_roles:
-            return [spec for spec in fitting if self._has_weights(spec)]
+            fitting = [spec for spec in fitting if self._has_weights(spec)]
         for preferred in PREFERRED:
             fitting = [spec for spec in fitting if preferred(spec)] or fitting
         return fitting

@@ -9,6 +9,7 @@ FOLD-seedS/         one folder for each model
     scores.json           written last: test scores, epoch, counts, parameters, digests of the files above
     cost.json             time, peak memory and device; the only file that differs in a repeated run
     state.safetensors     checkpoint during training, or after a loss that was not finite
+    audio/, text/         tuned encoders as checkpoints, with the data that they were trained on
 results.json        the output of ``mmer-train --json``
 confusion.csv, confusion.png   confusion matrix over all test subsets and seeds, rows are the truth
 """
@@ -225,6 +226,11 @@ class RunFolder(Folder):
         written += [model.path / name for model in self.models(identity) for name in ModelFolder.FILES]
         if found := next((path for path in written if path.exists()), None):
             raise MmerError(f"{found} already exists, but {self.path} has no {RUN}; choose another --out")
+
+
+def encoder_weights(role: str) -> str:
+    """Returns the name of the weight file of a tuned encoder, relative to the folder of its model."""
+    return f"{role}/model.safetensors"
 
 
 def _is_identity(value: object) -> bool:

@@ -1,5 +1,6 @@
 """Trained heads, loaded from a run folder: the head as run.json records it, its weights checked by digest and shape."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cache.errors import MmerError
+from cache.stream import StreamSpec
+from fusion.end_to_end.learning.tune import parse_tunes
 from fusion.fingerprint import Plain
 from fusion.head import Head
 from fusion.head_config import HeadConfig, HeadInputs, Weights
 from fusion.heads.build import build_head
 from fusion.heads.catalog import config_for, is_import_path, stored_head_spec
 from fusion.run.artifacts import read_scores
-from fusion.run.folder import RUN, WEIGHTS, DamagedRun, ModelFolder, RunFolder
+from fusion.run.folder import RUN, WEIGHTS, DamagedRun, ModelFolder, RunFolder, encoder_weights
 
 TRAIN_AGAIN = "train the run again with --replace"
 
@@ -64,6 +67,8 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
     weights = read_weights(model, expected, digest=digest, way_out=way_out)
     trained = build_head(name, config, inputs, seed=seed)
     trained.load_state_dict(weights)
+    if identity.get("tune"):
+        trained = _with_encoders(trained, model, identity, run.read(RUN), path)
     return trained.eval()
 
 
@@ -94,6 +99,27 @@ def read_weights(folder: ModelFolder, head: Head, *, digest: str | None, way_out
         first = f"{names[0]}: expected {expected.get(names[0], 'none')}, got {found.get(names[0], 'none')}"
         raise MmerError(f"{path} does not fit the head, {len(names)} weights differ ({first}); {way_out}")
     return weights
+
+
+def _with_encoders(head: Head, model: ModelFolder, identity: Plain, record: Plain, path: Path) -> Head:
+    """Puts the tuned encoders of a model in front of its head, after a check of their digests."""
+    from fusion.end_to_end.learning.build import load_tuned  # imports transformers, which frozen features do not need
+    from fusion.end_to_end.learning.start import recorded_start
+
+    digests = read_scores(model)["digests"]
+    try:
+        tunes = parse_tunes(f"{role}={depth}" for role, depth in identity["tune"].items())
+        specs = {role: StreamSpec.from_json(json.dumps(record["specs"][role])) for role in tunes}
+        starts = {
+            role: recorded_start(tune, specs[role], head.inputs.layers[role], head.inputs.shapes[role])
+            for role, tune in tunes.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError, MmerError) as error:
+        raise MmerError(f"{path} is damaged (tuned encoders: {error}); {TRAIN_AGAIN}") from error
+    for role in starts:
+        if digests.get(encoder_weights(role)) != model.digest(encoder_weights(role)):
+            raise DamagedRun(f"{model.path / role} is not the encoder that was written; {TRAIN_AGAIN}")
+    return load_tuned(head, model.path, starts)
 
 
 def _trusted_head(identity: Plain, trusted: str | None, path: Path) -> str:
@@ -133,6 +159,7 @@ def _recorded_inputs(identity: Plain, record: Plain, path: Path) -> tuple[HeadIn
             shapes={role: _shape(shape) for role, shape in inputs["shapes"].items()},
             layers={role: str(layers) for role, layers in inputs["layers"].items()},
             weights={role: _zeros(held) for role, held in inputs.get("weights", {}).items()},
+            tuned=frozenset(identity.get("tune", {})),
         )
     except (AttributeError, KeyError, TypeError, ValueError, MemoryError) as error:
         raise MmerError(f"{path} is damaged (inputs: {error}); {TRAIN_AGAIN}") from error

@@ -4,17 +4,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
+from cache.stream import TRANSCRIPT
 from fusion.data.features import RESIDENT_SHARE
 from fusion.experiment.experiment import Experiment, changed_fields
 from fusion.experiment.plan import RunPlan, plan_run
-from fusion.experiment.streams import corpus_of
+from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import Plain, digest_of
+from fusion.head_config import AUDIO, TEXT
 from fusion.heads.catalog import file_name_of
 from fusion.recipes.catalog import recipe
 from fusion.recipes.comparison import compare_with_published
@@ -46,6 +49,7 @@ class TrainedRun:
     Attributes:
         folder: the run folder.
         results: scores of every model and over all of them, as in ``results.json``.
+        encoders: lines on the tuned encoders and the command that makes streams of them; empty without any.
         comparison: lines that compare the scores with the scores published by the recipe's paper; empty without a
             recipe.
         seconds: training time of all models in seconds, 0 if unknown.
@@ -54,6 +58,7 @@ class TrainedRun:
 
     folder: Path
     results: dict[str, Any]
+    encoders: tuple[str, ...] = ()
     comparison: tuple[str, ...] = ()
     seconds: float = 0.0
     peak_bytes: int = 0
@@ -92,7 +97,13 @@ class TrainedRun:
 
         They are recalls, protocol, comparison, and notes on excluded and long utterances.
         """
-        return [recall_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
+        return [
+            recall_line(self.results),
+            *self.results["notes"],
+            *self.comparison,
+            *fold_notes(self.folds),
+            *self.encoders,
+        ]
 
     @property
     def latex(self) -> str:
@@ -166,6 +177,7 @@ def train_run(
         folder=folder.path,
         results=results,
         comparison=tuple(comparison_lines(plan, results)),
+        encoders=tuple(encoder_lines(plan, folder)),
         seconds=seconds,
         peak_bytes=peak_bytes,
     )
@@ -230,6 +242,35 @@ def comparison_lines(plan: RunPlan, results: Plain) -> list[str]:
         streams=plan.selection.streams,
         only=plan.restrictions,
     )
+
+
+def encoder_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
+    """Returns a line on the tuned encoders of a run, with the command that makes a stream of each fold's encoder.
+
+    Args:
+        plan: plan of the run.
+        folder: folder of the run.
+    """
+    if not plan.starts:
+        return []
+    seed, single = plan.experiment.seeds[0], len(plan.starts) == 1
+    requests = [
+        f"--encoder {quote(f'{stream}={folder.model(fold.name, seed).path / role}')}"
+        for role in plan.starts
+        for fold in plan.split.folds
+        if (stream := re.sub(r"[^\w.-]", "-", f"tuned{'' if single else f'-{role}-'}{fold.name}"))
+    ]
+    specs = [start.spec for start in plan.starts.values()]
+    options = [
+        f"--{name.replace('_', '-')} {spec.preprocessing[name]}"
+        for spec in specs
+        for name in ("history", "max_tokens")
+        if spec.preprocessing.get(name)
+    ]
+    audio_only = [] if any(spec.consumes == TRANSCRIPT for spec in specs) else ["--audio-only"]
+    command = featurize_command(plan.cache, " ".join([*requests, *options, *audio_only]))
+    reads = " ".join(f"--{role} 'tuned*'" for role in plan.starts if role in {AUDIO, TEXT})
+    return [f"streams of the tuned encoders: {command}; a later run reads them with {reads}"]
 
 
 def _published(plan: RunPlan) -> list[dict[str, Any]]:

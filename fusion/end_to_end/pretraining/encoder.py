@@ -16,13 +16,12 @@ from featurize.encoders.catalog import ENCODERS, EncoderRequest, parse_requests
 from featurize.encoders.huggingface import (
     HubCheckpoint,
     SpeechCheckpoint,
-    load_speech,
     open_checkpoint,
     weights_digest,
 )
 from featurize.encoders.layers import CONV_TEXT
-from featurize.encoders.tiny import build_wav2vec2_tiny
-from fusion.end_to_end.pretraining.losses import drawn_from
+from featurize.encoders.load import load_speech_model
+from fusion.end_to_end.learning.encoder import drawn_from
 from fusion.experiment.streams import featurize_command
 
 AUDIO = "audio"  # role of the streams of such an encoder
@@ -121,14 +120,12 @@ def load_start(cache: AnyCache, request: EncoderRequest, start: str, *, seed: in
 
 def _load(request: EncoderRequest) -> tuple[HubCheckpoint | None, SpeechCheckpoint]:
     if request.source == TINY:
-        model = build_wav2vec2_tiny()
-        return None, SpeechCheckpoint(base=model.wav2vec2, pretraining=model, normalize=True, note="")
+        return load_speech_model(request)
     if request.source in ENCODERS and request.location == request.source:
         raise MmerError(f"{request.source} is not a wav2vec 2.0 encoder; pre-training needs {WITH_QUANTIZER}")
-    checkpoint = open_checkpoint(request.location)
-    if not hasattr(checkpoint.config, "conv_stride"):
+    if not hasattr(open_checkpoint(request.location).config, "conv_stride"):
         raise MmerError(f"{request.source} has no convolutions over speech; pre-training needs {WITH_QUANTIZER}")
-    return checkpoint, load_speech(checkpoint)
+    return load_speech_model(request)
 
 
 def _with_quantizer(request: EncoderRequest, loaded: SpeechCheckpoint) -> Any:

@@ -23,6 +23,7 @@ from cache.errors import MmerError
 from cache.files import writable
 from cache.utterance import Utterance
 from fusion.arrays import Indices
+from fusion.end_to_end.learning.source import LoadedEncoder
 from fusion.end_to_end.pretraining.training import PretrainedModel
 from fusion.run.folder import COST, CURVES, STATE, DamagedRun, Folder
 from fusion.training.checkpoint import EpochScores
@@ -128,9 +129,8 @@ class FoldFolder(Folder):
         unfinished = Folder(self._unfinished)
         unfinished.make()
         with writable(self.path):
-            model.save_pretrained(unfinished.path)
-            extractor: Any = Wav2Vec2FeatureExtractor(do_normalize=normalize)  # type: ignore[no-untyped-call]
-            extractor.save_pretrained(unfinished.path)
+            extractor: Any = Wav2Vec2FeatureExtractor
+            LoadedEncoder(whole=model, companion=extractor(do_normalize=normalize)).save(unfinished.path)
         unfinished.write(TRAINED_ON, record)
         self._write_curves(trained.curves)
         cost = {"seconds": round(trained.seconds, 3), "peak_bytes": trained.peak_bytes, "device": device}

@@ -5,18 +5,14 @@ and the losses equal those of ``Wav2Vec2ForPreTraining`` for the same mask and n
 losses: similarities are computed once for each pair of masked frames instead of once for each negative.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices, _sample_negative_indices
-
-DRAWS = 0x5E1F  # part of the random seed: separates these draws from those of batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,26 +34,6 @@ class PretrainingLosses:
     perplexity: Tensor
     accuracy: Tensor
     frames: int
-
-
-@contextmanager
-def drawn_from(*seed: int, device: torch.device) -> Iterator[None]:
-    """Draws all random numbers of a block from a seed; the global generators keep their state.
-
-    Hugging Face's masks and negatives come from numpy's global generator, dropout and Gumbel noise from torch's.
-    """
-    gpus = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
-    key, number = (int(word) for word in np.random.SeedSequence([DRAWS, *seed]).generate_state(2))
-    state = np.random.get_state()  # noqa: NPY002 - the generator that Hugging Face uses
-    with torch.random.fork_rng(devices=gpus):
-        torch.default_generator.manual_seed(key)
-        for gpu in gpus:
-            torch.cuda.default_generators[gpu].manual_seed(key)
-        np.random.seed(number)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(state)  # noqa: NPY002
 
 
 def draw_mask(frames: Sequence[int], *, share: float, span: int, spans: int) -> Tensor:

@@ -20,7 +20,7 @@ class _Group:
 
     def accepts(self, plan: RunPlan) -> bool:
         """Checks whether a plan can share the features of the group."""
-        agree = all(self.streams.get(role, name) == name for role, name in plan.selection.streams.items())
+        agree = all(self.streams.get(role, name) == name for role, name in plan.every_stream.items())
         return agree and np.array_equal(self.plans[0].split.classes, plan.split.classes)
 
     @property
@@ -58,10 +58,10 @@ class Sources:
         """Adds a plan; loaded features stay loaded unless the plan needs more of them."""
         index = next((index for index, group in enumerate(self._groups) if group.accepts(plan)), None)
         if index is None:
-            self._groups.append(_Group(dict(plan.selection.streams), [plan]))
+            self._groups.append(_Group(plan.every_stream, [plan]))
             return
         group = self._groups[index]
-        group.streams.update(plan.selection.streams)
+        group.streams.update(plan.every_stream)
         group.plans.append(plan)
         loaded = self._loaded.get(index)
         if loaded is not None and not (

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from transformers import Wav2Vec2ConformerConfig, Wav2Vec2ConformerForPreTraining
 
 from featurize.encoders.padding import valid_mask
+from fusion.end_to_end.learning.encoder import drawn_from
 from fusion.end_to_end.pretraining.losses import (
     PretrainingLosses,
     draw_mask,
     draw_negatives,
-    drawn_from,
     pretraining_losses,
 )
 from fusion.end_to_end.pretraining.model import PretrainingModel, SpeechBatch

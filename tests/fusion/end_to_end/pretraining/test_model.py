@@ -3,8 +3,8 @@
 import torch
 from transformers import Wav2Vec2ConformerConfig, Wav2Vec2ConformerForPreTraining
 
+from fusion.end_to_end.learning.encoder import drawn_from
 from fusion.end_to_end.pretraining.config import PretrainConfig
-from fusion.end_to_end.pretraining.losses import drawn_from
 from fusion.end_to_end.pretraining.model import PretrainingModel, SpeechBatch
 from tests.support.models import CPU
 from tests.support.pretraining import small_model
