@@ -76,7 +76,11 @@ def test_the_default_folder_is_named_after_cache_encoder_and_settings(
         ("wav2vec2-tiny", ["--set", "mask_prob=2"], "pre-training: mask_prob must lie in (0, 1], got 2.0"),
         ("wav2vec2-tiny", ["--gumbel-decay", "2"], "gumbel_decay must lie in (0, 1]"),
         ("wav2vec2-tiny", ["--fold", "9"], "protocol session has no fold 9; known: 1, 2, 3"),
-        ("wav2vec2-tiny", ["--from", "wave", "--root", "nowhere"], "(missing); pass the folder of the recordings"),
+        (
+            "wav2vec2-tiny",
+            ["--from", "wave", "--root", "nowhere"],
+            "folder nowhere not found; expected the same path",
+        ),
         ("wav2vec2-tiny", ["--only", "mood=sad"], "--only: unknown column 'mood'"),
         ("wav2vec2-tiny", ["--device", "quantum"], "choose auto, cpu, cuda"),
     ],

@@ -14,6 +14,7 @@ from cache.joined import AnyCache, AnyStream
 from featurize.encoders.padding import conv_lengths, pad_waveforms
 from featurize.encoders.speech import prepare_waveform
 from featurize.extraction.plan import speech_digest
+from featurize.extraction.staleness import audio_folder
 from featurize.inputs.audio import DECODE_THREADS, MIN_SAMPLES, AudioSpan, RecordingError, Waveform, cut, load, probe
 from fusion.arrays import Indices
 from fusion.data.features import AHEAD, CachedFeatures
@@ -85,7 +86,7 @@ class Recordings:
     Args:
         cache: open cache.
         stream: a stream of speech whose input digests the recordings must match.
-        root: folder that the paths of the cache are relative to.
+        root: folder of the corpus, or the table of a manifest.
         chosen: utterances that batches may contain, int64 ``(n,)``.
         model: configuration of the model, which determines the frames.
         normalize: zero mean and unit variance per utterance, as the checkpoint's feature extractor does.
@@ -108,7 +109,7 @@ class Recordings:
         device: torch.device,
     ) -> None:
         self.device = device
-        self._cache, self._stream, self._root = cache, stream, root
+        self._cache, self._stream, self._root = cache, stream, audio_folder(root)
         self._model, self._normalize = model, normalize
         self._spans: dict[int, AudioSpan] = {}
         self._check(chosen)

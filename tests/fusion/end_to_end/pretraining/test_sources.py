@@ -60,6 +60,11 @@ def test_a_changed_recording_is_refused(corpus: Path, tmp_path: Path) -> None:
         recordings(corpus, tmp_path)
 
 
+def test_the_table_of_a_manifest_stands_for_its_folder(corpus: Path) -> None:
+    waves = recordings(corpus, corpus.parent / "tones" / "corpus.csv")
+    assert f"3 recordings below {corpus.parent / 'tones'} are read" in waves.describe()
+
+
 def test_missing_recordings_are_counted(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(MmerError, match=r"the recording of u00 and 2 more is not .*\(missing\); pass the folder of"):
         recordings(corpus, tmp_path)
