@@ -17,7 +17,9 @@ from cache.joined import open_cache
 from cli.extract import featurize
 from featurize.encoders.huggingface import load_speech, open_checkpoint, weights_digest
 from fusion.end_to_end.pretraining.pretrain import PretrainedRun
+from fusion.experiment.experiment import ExperimentRequest
 from fusion.protocols.split import split_cache
+from fusion.run.train import train_run
 from tests.support.pretraining import Watcher, featurize_sessions, pretrained, write_sessions
 
 CONV = "wav2vec2-tiny@conv"
@@ -186,3 +188,24 @@ def test_utterances_that_are_not_in_the_label_set_take_no_part(cache: Path, tmp_
     run = pretrained(cache, tmp_path, config={"steps": 1}, only={"dialogue": ("d00", "d10", "d11", "d20", "d21")})
     assert run.folds[0].train <= 12
     assert "only dialogue=" in " ".join(run.notes) or run.folds[0].train < 16
+
+
+def test_fine_tuning_of_a_pre_trained_encoder_keeps_the_record_of_pre_training(
+    run: PretrainedRun, copy: Path, tmp_path: Path
+) -> None:
+    encoder = run.folds[0].encoder
+    root = str(open_cache(copy).header["corpus"]["root"])
+    featurize_sessions(Path(root) / "corpus.csv", copy, f"pre={encoder}", f"pre={encoder}@conv", f"pre={encoder}@3")
+    opened = open_cache(copy)
+    wanted = ExperimentRequest(
+        fusion="audio",
+        fields={"epochs": 1, "batch_size": 8},
+        streams={"audio": "pre"},
+        tune=("audio=1",),
+        encoders={"pre": encoder},
+        allow_leak=True,
+    )
+    train_run(wanted.experiment(opened), opened, out=tmp_path / "tuned")
+    record = json.loads((tmp_path / "tuned" / "1-seed0" / "audio" / "trained_on.json").read_text())
+    assert record["tuned"] == "1"
+    assert record["earlier"] == json.loads((encoder / "trained_on.json").read_text())

@@ -133,6 +133,12 @@ def test_a_number_of_steps_ends_within_an_epoch(cache: Path, tmp_path: Path) -> 
     assert len(watcher.epochs) == 2
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_trains(cache: Path, tmp_path: Path, precision: str) -> None:
+    run = pretrained(cache, tmp_path, config={"steps": 2, "precision": precision})
+    assert run.folds[0].curves[-1]["total"] == pytest.approx(5, abs=3)
+
+
 def test_a_loss_that_is_not_finite_is_one_line(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(MmerError, match=r"not finite|is nan in batch .*; lower --lr \(1e\+30\)"):
         pretrained(cache, tmp_path, config={"lr": 1e30, "warmup_steps": 0, "clip": 0.0})
