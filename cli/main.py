@@ -12,6 +12,7 @@ COMMANDS = {
     "finetune": "cli.finetune:finetune",
     "grid": "cli.grid:grid",
     "compare": "cli.compare:compare",
+    "pretrain": "cli.pretrain:pretrain",
 }
 
 

@@ -45,6 +45,22 @@ def current_audio_digests(root: Path) -> Callable[[Utterance, Stream], bytes | s
     return digest_of
 
 
+def audio_folder(root: Path) -> Path:
+    """Returns the folder to which the paths of recordings are relative.
+
+    Args:
+        root: that folder, a manifest next to the recordings, or another root that the corpus accepts.
+
+    Raises:
+        MmerError: if there is no such folder.
+    """
+    if not root.exists():
+        raise MmerError(f"folder {root} not found; expected the same path as --root of mmer-featurize")
+    if root.is_file():  # a manifest, whose recordings lie next to it
+        return root.parent
+    return root / RELEASE if (root / RELEASE).is_dir() else root
+
+
 def find_lost_features(cache: FeatureCache, inputs: Inputs, streams: Sequence[StreamPlan]) -> dict[str, str]:
     """Finds utterances whose stored features a run would drop, with the reason, by id.
 
@@ -127,19 +143,6 @@ def digest_recordings(cache: FeatureCache, inputs: Inputs, progress: ExtractionP
             digests[inputs.utterances[index].id] = digest
             progress.advance(1, duration_s)
     return digests
-
-
-def audio_folder(root: Path) -> Path:
-    """Returns the folder that the paths of recordings are relative to, for any root that the corpus accepts.
-
-    Raises:
-        MmerError: if there is no such folder.
-    """
-    if not root.exists():
-        raise MmerError(f"folder {root} not found; pass the --root of mmer-featurize")
-    if root.is_file():  # a manifest, whose recordings lie next to it
-        return root.parent
-    return root / RELEASE if (root / RELEASE).is_dir() else root
 
 
 def _valid_digests(

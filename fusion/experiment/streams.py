@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ ADDED_BY: Mapping[str, tuple[str, str]] = {
     "patches": ("vit-mel-base", "vit-mel-tiny"),
 }
 DEMO = "demo"  # corpus with built-in encoders
+MANIFEST, MANIFEST_SUFFIXES = "manifest", (".csv", ".tsv", ".jsonl")  # corpus that is described by a table
 SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)")  # file name by mmer-featurize --shards
 HISTORY = re.compile(r"\+history\d+")  # in the name of a stream with preceding turns
 INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
@@ -65,9 +67,19 @@ def featurize_command_for_encoder(cache: AnyCache, encoder: str) -> str:
 
 def featurize_command(cache: AnyCache, options: str) -> str:
     """Returns the ``mmer-featurize`` command for the utterances of a cache, with options."""
-    root = str(cache.header["corpus"].get("root", ""))
+    root = _root_of(cache)
     root_option = f"--root {quote(root)} " if root else ""
     return f"mmer-featurize {quote(corpus_of(cache))} {root_option}--cache {_cache_options(cache)} {options}"
+
+
+def _root_of(cache: AnyCache) -> str:
+    """Returns the folder of a corpus, or the file of a manifest, of which a cache records the folder."""
+    root = str(cache.header["corpus"].get("root", ""))
+    if corpus_of(cache) != MANIFEST or not root or not Path(root).is_dir():
+        return root
+    tables = sorted(path for path in Path(root).iterdir() if path.suffix.lower() in MANIFEST_SUFFIXES)
+    named = [path for path in tables if path.stem == Path(cache.path).stem]
+    return str((named or tables)[0]) if len(tables) == 1 or named else root
 
 
 def corpus_of(cache: AnyCache) -> str:

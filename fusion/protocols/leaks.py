@@ -6,6 +6,7 @@ The functions named ``check_...`` raise an `MmerError` that names the fold and t
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -257,8 +258,15 @@ def _values(utterances: Sequence[Utterance], subset: Indices, column: str) -> di
 
 
 def _seen_in_test(fold: Fold, utterances: Sequence[Utterance], spec: StreamSpec, corpus: str) -> str:
-    """Returns a phrase on speakers or dialogues of test that an encoder was trained on; empty if there are none."""
-    trained_on = spec.trained_on
+    """Returns a phrase on speakers or dialogues of test that an encoder was trained on; empty if there are none.
+
+    Its record may hold that of an earlier training.
+    """
+    trained_on, earlier = spec.trained_on, spec.trained_on.get("earlier")
+    if isinstance(earlier, Mapping) and (
+        seen := _seen_in_test(fold, utterances, replace(spec, trained_on=earlier), corpus)
+    ):
+        return seen
     if not trained_on and corpus.casefold() in seen_corpora(spec.source):
         return f"({spec.source}) was trained on {corpus}, on speakers unknown to mmer"
     if not trained_on or str(trained_on.get("corpus") or corpus).casefold() != corpus.casefold():

@@ -46,7 +46,8 @@ def save_encoders(folder: Path, model: TunedModel, trained_on: Mapping[str, Any]
         with writable(folder):
             if loaded.adapted is not None:
                 _replaced(folder / f"{role}{ADAPTERS}", partial(save_adapters, loaded.adapted))
-            record = {**trained_on, "tuned": start.tune.text, "stream": start.stream}
+            earlier = {"earlier": dict(start.spec.trained_on)} if start.spec.trained_on else {}
+            record = {**trained_on, "tuned": start.tune.text, "stream": start.stream, **earlier}
             _replaced(folder / role, partial(_write, loaded.merged(), record))
         names.append(f"{role}/{CHECKPOINT}")
     return names
