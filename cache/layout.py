@@ -6,6 +6,7 @@ file alone knows the names of groups and datasets; `cache.utterance` owns the co
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -215,12 +216,12 @@ def _create_region(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: 
 def _read_stream(group: h5py.Group) -> StreamLayout:
     spec = StreamSpec.from_json(group.attrs["spec"])
     names = ["values", *BOOKKEEPING, *(["scales"] if spec.dtype == "int8" else [])]
-    regions = {name: _region(group[name]) for name in names}
+    regions = {name: _region(h5py.h5d.open(group.id, name.encode())) for name in names}
     return StreamLayout(spec=spec, key=str(group.attrs["key"]), offsets=group["offsets"][()], regions=regions)
 
 
-def _region(dataset: h5py.Dataset) -> Region:
-    offset = dataset.id.get_offset() if dataset.size else 0
+def _region(dataset: h5py.h5d.DatasetID) -> Region:
+    offset = dataset.get_offset() if math.prod(dataset.shape) else 0
     if offset is None:
-        raise ValueError(f"{dataset.name} is not contiguous")
+        raise ValueError(f"{h5py.h5i.get_name(dataset).decode()} is not contiguous")
     return Region(int(offset), dataset.shape, dataset.dtype)
