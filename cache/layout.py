@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from cache.errors import CacheMissing, CacheUnreadable
 from cache.stream import StreamSpec
-from cache.utterance import Utterance, read_utterances, write_utterances
+from cache.utterance import Utterance, read_array, read_utterances, write_utterances
 
 FORMAT, FORMAT_VERSION = "mmer-cache", 1
 PENDING, COMMITTED, FAILED = 0, 1, 2
@@ -141,7 +141,7 @@ def read_weights(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """Reads the weights that initialize heads, by encoder and name."""
     with _reading(path) as file:
         groups = file["weights"].items() if "weights" in file else ()
-        return {encoder: {name: values[()] for name, values in group.items()} for encoder, group in groups}
+        return {encoder: {name: read_array(group, name) for name in group} for encoder, group in groups}
 
 
 def reason_bytes(reason: str) -> bytes:
@@ -217,7 +217,7 @@ def _read_stream(group: h5py.Group) -> StreamLayout:
     spec = StreamSpec.from_json(group.attrs["spec"])
     names = ["values", *BOOKKEEPING, *(["scales"] if spec.dtype == "int8" else [])]
     regions = {name: _region(h5py.h5d.open(group.id, name.encode())) for name in names}
-    return StreamLayout(spec=spec, key=str(group.attrs["key"]), offsets=group["offsets"][()], regions=regions)
+    return StreamLayout(spec=spec, key=str(group.attrs["key"]), offsets=read_array(group, "offsets"), regions=regions)
 
 
 def _region(dataset: h5py.h5d.DatasetID) -> Region:
