@@ -11,7 +11,7 @@ from fusion.arrays import Indices
 from fusion.evaluation.task import Task, task_of
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.streams import StreamSelection, featurize_command, head_inputs, select_streams
-from fusion.fingerprint import without_defaults
+from fusion.fingerprint import digest_of, without_defaults
 from fusion.head_config import HeadInputs
 from fusion.protocols.split import Split, split_cache
 from fusion.training.config import TUNING, TrainConfig
@@ -145,12 +145,44 @@ class RunPlan:
         return f"{tuned}; frozen features of {names}" if names else tuned
 
 
-def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
+class Splits:
+    """The splits of one cache that are known already, so that a grid does not split it for every combination."""
+
+    def __init__(self, cache: AnyCache) -> None:
+        self.cache = cache
+        self._known: dict[str, Split] = {}
+
+    def of(self, experiment: Experiment, selection: StreamSelection) -> Split:
+        """Returns the split of an experiment over its streams.
+
+        Raises:
+            MmerError: if a promise does not hold, a stream leaks, or test utterances have no features.
+        """
+        request: dict[str, Any] = {
+            "streams": selection.required,
+            "training_streams": selection.training_only,
+            "other_streams": selection.indirect,
+            "choices": selection.choices,
+            "labels": experiment.labels,
+            "protocol": experiment.protocol,
+            "only": dict(experiment.only),
+            "data_seed": experiment.training.data_seed,
+            "allow_missing": experiment.allow_missing,
+            "allow_leak": experiment.allow_leak,
+        }
+        key = digest_of(request)
+        if key not in self._known:
+            self._known[key] = split_cache(self.cache, **request)
+        return self._known[key]
+
+
+def plan_run(experiment: Experiment, cache: AnyCache, splits: Splits | None = None) -> RunPlan:
     """Selects streams, labels and folds of an experiment, and checks them before any training.
 
     Args:
         experiment: requested experiment.
         cache: open cache.
+        splits: splits of this cache that other plans have made; None if there are none.
 
     Raises:
         MmerError: if a stream is missing, a promise does not hold, or the head cannot be built from the streams.
@@ -162,19 +194,7 @@ def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
     if head != experiment.head:  # which streams it reads may follow from what the cache has
         experiment = replace(experiment, head=head)
         selection = select_streams(cache, head, experiment.streams, learned)
-    split = split_cache(
-        cache,
-        streams=selection.required,
-        training_streams=selection.training_only,
-        other_streams=selection.indirect,
-        choices=selection.choices,
-        labels=experiment.labels,
-        protocol=experiment.protocol,
-        only=experiment.only,
-        data_seed=experiment.training.data_seed,
-        allow_missing=experiment.allow_missing,
-        allow_leak=experiment.allow_leak,
-    )
+    split = (splits or Splits(cache)).of(experiment, selection)
     plan = RunPlan(
         experiment=experiment,
         cache=cache,
