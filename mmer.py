@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fusion.grid.run import GridRun
     from fusion.head import Batch, Head, HeadOutput
     from fusion.head_config import HeadConfig, HeadInputs
+    from fusion.run.compare import RunComparison
     from fusion.run.cross_validation import TrainingProgress
     from fusion.run.train import TrainedRun
 
@@ -33,6 +34,7 @@ __all__ = [
     "HeadConfig",
     "HeadInputs",
     "HeadOutput",
+    "compare",
     "featurize",
     "grid",
     "load",
@@ -118,11 +120,13 @@ def train(
     seeds: Sequence[int] = (0,),
     allow_missing: bool = False,
     allow_leak: bool = False,
+    label_encoder: str = "",
     out: str | Path | None = None,
     device: str = "auto",
     resident_share: float = 0.5,
     replace: bool = False,
     tensorboard: bool = False,
+    final: bool = False,
     progress: "TrainingProgress | None" = None,
     **changes: object,
 ) -> "TrainedRun":
@@ -143,11 +147,15 @@ def train(
         seeds: random seeds of the models; each is trained on every fold.
         allow_missing: score the test utterances that have features where some have none.
         allow_leak: accept encoders that have seen test speakers.
+        label_encoder: text encoder that reads the words of each class for label embeddings; ``off`` for cached vectors
+            of the words; by default that of the text stream, if it is available.
         out: run folder; by default one below ``runs/`` that is named after the cache, the head and the settings.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         resident_share: share of the device's memory that features may take, in [0, 1].
         replace: delete another run in the folder first.
         tensorboard: also write the curves for TensorBoard into the run folder.
+        final: then train a model for each seed on all utterances, for the median best epoch of the folds; it is not
+            scored, and ``load(run, fold="final")`` loads it.
         progress: notified of notes, models and epochs.
         changes: fields of head or training, such as ``epochs=20`` or ``lr=1e-3``; see ``mmer-train --list-fields``.
 
@@ -175,6 +183,7 @@ def train(
         seeds=seeds,
         allow_missing=allow_missing,
         allow_leak=allow_leak,
+        label_encoder=label_encoder,
     )
     opened, path = _opened(cache)
     with deferred_interrupts() as stopping:
@@ -188,6 +197,7 @@ def train(
             resident_share=resident_share,
             replace=replace,
             tensorboard=tensorboard,
+            final=final,
             stopping=stopping,
         )
 
@@ -210,6 +220,7 @@ def grid(
     seeds: Sequence[int] = (0,),
     allow_missing: bool = False,
     allow_leak: bool = False,
+    label_encoder: str = "",
     out: str | Path | None = None,
     device: str = "auto",
     engine: str = "auto",
@@ -239,6 +250,8 @@ def grid(
         seeds: random seeds of the models; each combination is trained with each.
         allow_missing: score the test utterances that have features where some have none.
         allow_leak: accept encoders that have seen test speakers.
+        label_encoder: text encoder that reads the words of each class for label embeddings; ``off`` for cached vectors
+            of the words; by default that of the text stream, if it is available.
         out: folder of the journal; by default one below ``runs/`` that is named after the cache and the head.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         engine: ``auto``, ``fused`` or ``shared``: how models share the device.
@@ -270,15 +283,16 @@ def grid(
         seeds=seeds,
         allow_missing=allow_missing,
         allow_leak=allow_leak,
+        label_encoder=label_encoder,
     )
+    opened, path = _opened(cache)
     request = GridRequest(
         base=base,
-        space=grid_space(base, grid=grid, ablate=ablate),
+        space=grid_space(base, grid=grid, ablate=ablate, cache=opened),
         search=parse_search(search),
         search_seed=search_seed,
         report_all_tests=report_all_tests,
     )
-    opened, path = _opened(cache)
     chosen = choose_device(device)
     with _cluster(scheduler, device) as cluster:
         return run_grid(
@@ -294,12 +308,31 @@ def grid(
         )
 
 
+def compare(runs: Sequence[str | Path], *, cache: str | Path | None = None) -> "RunComparison":
+    """Compares finished runs with the first of them over the same test utterances, as ``mmer-compare`` does.
+
+    Args:
+        runs: two or more run folders, such as `TrainedRun.folder`.
+        cache: path or pattern of the cache with the speakers of the utterances; that of the first run by default.
+
+    Raises:
+        MmerError: if a run is not finished, or the runs have other label sets or test utterances.
+
+    Example:
+        >>> found = compare(["runs/audio", "runs/text"])  # doctest: +SKIP
+        >>> p = found.pairs[0].difference.p["ua"]  # doctest: +SKIP
+    """
+    from fusion.run.compare import compare_runs
+
+    return compare_runs([Path(run) for run in runs], cache=Path(cache) if cache else None)
+
+
 def load(run: str | Path, *, fold: str, seed: int = 0, head: str | None = None) -> "Head":
     """Loads a trained head from a run folder, with its weights and in eval mode, on the CPU.
 
     Args:
         run: run folder, such as `TrainedRun.folder`.
-        fold: name of the fold that it was trained on.
+        fold: name of the fold that it was trained on; ``final`` for the model of all utterances.
         seed: random seed of the model.
         head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
 
@@ -341,7 +374,9 @@ def _request(
     protocol: str | None,
     allow_missing: bool,
     allow_leak: bool,
+    label_encoder: str,
 ) -> "ExperimentRequest":
+    from fusion.end_to_end.label_encoder import LabelEncoders
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import united
     from fusion.protocols.split import parse_filters
@@ -358,6 +393,7 @@ def _request(
         seeds=tuple(seeds),
         allow_missing=allow_missing,
         allow_leak=allow_leak,
+        label_encoders=LabelEncoders(requested=label_encoder),
     )
 
 

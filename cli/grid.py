@@ -158,7 +158,7 @@ def grid(
         opened = open_cache(cache)  # before torch is imported, so that a wrong path is answered at once
         tune_process()
         machine = _Machine(device=device, engine=engine, scheduler=scheduler, share=resident_share)
-        found = _trained(_request(options), opened, cache, out=out, machine=machine, dry_run=dry_run)
+        found = _trained(_request(options, opened), opened, cache, out=out, machine=machine, dry_run=dry_run)
     print_found(found, as_json=as_json, latex=latex)
 
 
@@ -180,14 +180,16 @@ def print_found(found: "GridRun | GridEstimate", *, as_json: bool = False, latex
         _print_run(found, latex=latex)
 
 
-def _request(options: GridOptions) -> "GridRequest":
+def _request(options: GridOptions, opened: "AnyCache") -> "GridRequest":
     from fusion.grid.space import GridRequest, grid_space, parse_search
 
     base = experiment_request(options, seeds=_seeds(options))
     return GridRequest(
         base=base,
         search=parse_search(options["search"]),
-        space=grid_space(base, grid=options["grid"], ablate=options["ablate"], grid_file=options["grid_file"]),
+        space=grid_space(
+            base, grid=options["grid"], ablate=options["ablate"], grid_file=options["grid_file"], cache=opened
+        ),
         search_seed=options["search_seed"],
         report_all_tests=options["report_all_tests"],
     )

@@ -66,6 +66,18 @@ def list_recipes(ctx: click.Context, param: click.Parameter, value: bool) -> Non
         ctx.exit()
 
 
+def list_published(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Prints published figures and ends."""
+    if value:
+        from fusion.grid.combinations import fields_text
+        from fusion.recipes.listing import list_published as lines_of
+
+        with clean_errors():
+            lines = lines_of(value, fields_text)
+        click.echo("\n".join(lines))
+        ctx.exit()
+
+
 def listing_options(command: Any) -> Any:
     """Adds the options that list heads, fields and recipes to a command."""
     listings = (
@@ -81,6 +93,14 @@ def listing_options(command: Any) -> Any:
         ),
         click.option(
             "--list-recipes", is_flag=True, help="Print the recipes and exit.", callback=list_recipes, **LISTING
+        ),
+        click.option(
+            "--published",
+            metavar="RECIPE",
+            help="Print the published figures of a recipe, or of all recipes and the other systems in the tables of "
+            "their papers (all), and exit.",
+            callback=list_published,
+            **LISTING,
         ),
     )
     for listing in reversed(listings):

@@ -75,6 +75,9 @@ def tune_process() -> None:
     # Waiting OpenMP threads spin, which slows a machine that other programs use too: with one of two cores busy, early
     # sleep is 1.6 times as fast (benchmarks/bench_process.py). It takes effect only if it is set before torch loads.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Messages of transformers while it loads a label encoder; both take effect when transformers is imported.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from featurize.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -205,6 +208,27 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         help="Probability, in [0, 1), that training drops one of two modalities of an utterance.  [default: 0]",
     ),
     click.option(
+        "--tune",
+        "tunes",
+        multiple=True,
+        metavar="ROLE[=DEPTH]",
+        help="Encoder that learns with the head: audio, text or patches; DEPTH is all, a number of top layers, "
+        "wave (from the recordings, convolutions too) or lora:RANK; repeatable; none for frozen features.  "
+        "[default: that of the recipe]",
+    ),
+    click.option(
+        "--encoder",
+        "encoders",
+        multiple=True,
+        metavar="NAME=FOLDER",
+        help="Folder with the weights of an encoder that learns, if it did not come from a hub; repeatable.",
+    ),
+    click.option(
+        "--root",
+        type=click.Path(path_type=Path),
+        help="Folder of the corpus, for --tune audio=wave.  [default: the one that the cache records]",
+    ),
+    click.option(
         "--epochs",
         type=int,
         callback=positive(int),
@@ -233,6 +257,12 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         multiple=True,
         metavar="FIELD=VALUE",
         help="Value of any field of the head or its training (see --list-fields HEAD); repeatable.",
+    ),
+    click.option(
+        "--label-encoder",
+        metavar="ENCODER",
+        help="Text encoder that reads the words of each class for label embeddings: [NAME=]SOURCE[@LAYERS] as in "
+        "mmer-featurize, or off for cached vectors of the words.  [default: that of the text stream, if available]",
     ),
     click.option(
         "--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, cuda:N or mps."
@@ -269,25 +299,33 @@ class ExperimentOptions(TypedDict):
     streams: tuple[str, ...]
     modalities: str | None
     modality_dropout: float | None
+    tunes: tuple[str, ...]
+    encoders: tuple[str, ...]
+    root: Path | None
     epochs: int | None
     batch_size: int | None
     lr: float | None
     data_seed: int | None
     fields: tuple[str, ...]
+    label_encoder: str | None
     allow_missing: bool
     allow_leak: bool
 
 
-def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "ExperimentRequest":
+def experiment_request(
+    options: ExperimentOptions, *, seeds: Sequence[int], tune_all: bool = False
+) -> "ExperimentRequest":
     """Builds the request that the options of an experiment describe.
 
     Args:
         options: values from the command line.
         seeds: random seeds of the models; empty means seed 0 only.
+        tune_all: without --tune, the encoder of every role learns.
 
     Raises:
         MmerError: if a pair has the wrong form, a name is given twice, or the head or recipe is unknown.
     """
+    from fusion.end_to_end.label_encoder import LabelEncoders
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import parse_fields, united
     from fusion.protocols.split import parse_filters
@@ -300,6 +338,7 @@ def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "
         "lr": options["lr"],
         "data_seed": options["data_seed"],
     }
+    folders = parse_fields(options["encoders"], form="NAME=FOLDER", such_as="--encoder my-encoder=folder")
     streams = {role: name for role, name in (("audio", options["audio"]), ("text", options["text"])) if name}
     return ExperimentRequest(
         fusion=options["fusion"] or "",
@@ -312,6 +351,11 @@ def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "
         seeds=tuple(seeds) or (0,),
         allow_missing=options["allow_missing"],
         allow_leak=options["allow_leak"],
+        label_encoders=LabelEncoders(requested=options["label_encoder"] or ""),
+        tune=options["tunes"],
+        tune_all=tune_all,
+        encoders={name: Path(folder) for name, folder in folders.items()},
+        root=options["root"],
     )
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from cache.errors import MmerError
+from cache.joined import AnyCache
 from fusion.experiment.experiment import ExperimentRequest
 from fusion.grid.axes import Axis, AxisReader, ValueRange
 from fusion.grid.combinations import FieldValues
-from fusion.recipes.catalog import Recipe
+from fusion.grid.published import published_variants
 
 PUBLISHED = "published"  # stands for the changes of all variants that the recipe's paper published
 GRID, RANDOM, TPE = "grid", "random", "tpe"
@@ -64,10 +65,12 @@ class Space:
     Attributes:
         products: axes to cross; the combinations of several products are united.
         changes: changes of ablations; each is applied alone to every combination.
+        remarks: lines on changes that were requested and that no combination can have.
     """
 
     products: tuple[tuple[Axis, ...], ...] = ((),)
     changes: tuple[FieldValues, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -103,15 +106,17 @@ class Space:
         bases = self._bases(search, seed)
         return list(distinct({**base, **change} for base in bases for change in ({}, *self.changes)))
 
-    def with_changes(self, changes: Iterable[FieldValues]) -> "Space":
-        """Adds changes to those of the ablations, each once."""
-        return replace(self, changes=tuple(distinct([*self.changes, *changes])))
+    def with_changes(self, changes: Iterable[FieldValues], remarks: Iterable[str] = ()) -> "Space":
+        """Adds changes to those of the ablations, each once, and remarks."""
+        distinct_changes = tuple(distinct([*self.changes, *changes]))
+        return replace(self, changes=distinct_changes, remarks=(*self.remarks, *remarks))
 
     def notes(self, search: Search) -> list[str]:
-        """Returns a note if a search requests more combinations than there are."""
+        """Returns the remarks, and a note if a search requests more combinations than there are."""
         if search.kind == GRID or self.size is None or search.count <= self.size:
-            return []
-        return [f"--search {search} requests more combinations than there are ({self.size}); all are trained"]
+            return [*self.remarks]
+        text = f"--search {search} requests more combinations than there are ({self.size}); all are trained"
+        return [*self.remarks, text]
 
     def _bases(self, search: Search, seed: int) -> Iterable[FieldValues]:
         if search.kind == GRID:
@@ -162,6 +167,7 @@ def grid_space(
     grid: Sequence[str] | Mapping[str, object] = (),
     ablate: Sequence[str | FieldValues] = (),
     grid_file: Path | None = None,
+    cache: AnyCache | None = None,
 ) -> Space:
     """Reads the space of a grid, the published variants of a recipe included.
 
@@ -170,13 +176,19 @@ def grid_space(
         grid: axes to cross, as `fusion.grid.space.read_space` reads them.
         ablate: changes, in the same forms; ``published`` stands for the variants of the recipe's paper.
         grid_file: axes in JSON.
+        cache: cache of the grid, whose streams decide what ``published`` can run.
 
     Raises:
         MmerError: if an axis or a change cannot be read, or ``published`` is given without a recipe with variants.
     """
     changes = [change for change in ablate if change != PUBLISHED]
     space = read_space(base.head, grid=grid, ablate=changes, grid_file=grid_file)
-    return space.with_changes(_published_changes(base.settings)) if len(changes) < len(ablate) else space
+    if len(changes) == len(ablate):
+        return space
+    variants = published_variants(base, cache)
+    if not variants.changes:
+        raise MmerError(f"--ablate {PUBLISHED} needs variants that a paper published; choose a --recipe with variants")
+    return space.with_changes(variants.changes, variants.notes)
 
 
 def parse_search(text: str) -> Search:
@@ -277,15 +289,6 @@ def read_space(
     ]
     reader.check_changes(changes)
     return Space(products=products, changes=tuple(changes))
-
-
-def _published_changes(settings: Recipe | None) -> list[FieldValues]:
-    """Returns the changes of a recipe's published variants."""
-    figures = settings.published.figures if settings else ()
-    changes = [figure.change for figure in figures if figure.change and not figure.head]
-    if not changes:
-        raise MmerError(f"--ablate {PUBLISHED} needs variants that a paper published; choose a --recipe with variants")
-    return changes
 
 
 def _shuffle(spaces: Sequence[FieldValues], count: int, seed: int) -> Iterable[FieldValues]:

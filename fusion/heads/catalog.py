@@ -97,13 +97,13 @@ HEADS: Mapping[str, HeadSpec] = {
         head="fusion.heads.baselines:Concat",
         config=ConcatConfig,
         summary="pooled audio and text, concatenated",
-        paper="baseline of JFM, 2024",
+        paper="baseline of mmer",
     ),
     "cross-attention": HeadSpec(
         head="fusion.heads.baselines:CrossAttention",
         config=CrossAttentionConfig,
         summary="one cross-attention each way, pooled and concatenated",
-        paper="baseline of JFM, 2024",
+        paper="baseline of mmer",
     ),
     "audio": HeadSpec(
         head="fusion.heads.baselines:Unimodal",
@@ -123,7 +123,7 @@ HEADS: Mapping[str, HeadSpec] = {
         head="fusion.heads.baselines:Score",
         config=ScoreConfig,
         summary="the sum of the logits of audio alone and text alone, each trained by itself",
-        paper="baseline of LE-MER, Interspeech 2023",
+        paper="baseline of mmer",
     ),
 }
 

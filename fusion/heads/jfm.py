@@ -21,6 +21,9 @@ Where the paper is silent or contradicts itself (docs/decisions.md#jfm):
 - J-15: no dialogue context.
 - C-3: no row attends to joint vectors from an absent modality.
 - One dropout rate holds everywhere, the ViT included; the two passes of a layer use the same mask.
+- J-17: the language layers are those of the encoder of text; the paper cites BERT for them.
+- J-18: ``fusion=cfa`` and ``fusion=concat`` are the two baselines of Table 3: they replace the joint blocks by layers
+  of the ViT alone and a fusion of their rows with those of the extractor.
 - With ``fusion=late`` there are no blocks of section 2.3: text is the start token after the extractor (J-2), audio is
   the CLS row of a complete ViT. The paper gives no other details of late fusion.
 """
@@ -35,9 +38,21 @@ from torch import Tensor, nn
 from cache.errors import MmerError
 from fusion.head import Batch, Head, HeadOutput
 from fusion.head_config import AUDIO, TEXT, HeadInputs, TrainingRows, Weights
-from fusion.heads.configs.jfm import BASE768, ICL, LANGUAGE, LAST, LATE, LAYER12, MEL, PATCHES, JFMConfig
+from fusion.heads.configs.jfm import (
+    BASE768,
+    CFA,
+    CONCAT,
+    ICL,
+    LANGUAGE,
+    LAST,
+    LATE,
+    LAYER12,
+    MEL,
+    PATCHES,
+    JFMConfig,
+)
 from fusion.losses.contrastive import supervised_contrastive_loss
-from fusion.nn.attention import TransformerLayer
+from fusion.nn.attention import CrossLayer, TransformerLayer, attention_heads_for
 from fusion.nn.layers import InputProjection, Pool
 from fusion.nn.pretrained import BANDS, PATCH, MelPatches, featurize_hint, layer_width, select_layers, start_layer
 from fusion.nn.sequences import MaskedRows
@@ -71,25 +86,33 @@ class JFM(Head):
             layers[TEXT], widths[TEXT] = self._build_text(inputs)
         length = config.joint_length if config.joint else 0
         self.blocks = nn.ModuleList(
-            JointBlock({modality: stack[index] for modality, stack in layers.items()}, length=length)
-            for index in range(config.depth)
+            JointBlock({modality: stack[index] for modality, stack in layers.items() if stack}, length=length)
+            for index in range(max(map(len, layers.values())))
         )
+        self.crossing = None
+        if config.fusion == CFA and len(widths) > 1:
+            self.crossing = CrossModalFusion(widths, heads=config.extractor_heads, dropout=config.dropout)
         learned, classes = config.modality_dropout > 0, len(inputs.classes)
         self.pools = nn.ModuleDict({name: Pool(dim, kind="mean", learned=learned) for name, dim in widths.items()})
-        self.classifiers = nn.ModuleDict({name: nn.Linear(dim, classes) for name, dim in widths.items()})
+        classified = {CONCAT: sum(widths.values())} if config.fusion == CONCAT else widths
+        self.classifiers = nn.ModuleDict({name: nn.Linear(dim, classes) for name, dim in classified.items()})
         if config.freeze_layers:
             self._freeze([layer for stack in layers.values() for layer in stack])
 
     def forward(self, batch: Batch) -> HeadOutput:
-        """Computes the mean of the logits of each modality and, in training, the contrastive loss."""
+        """Computes the mean of the logits of all classifiers and, in training, the contrastive loss."""
         streams = {
             modality: self.entries[modality](batch.features[role], batch.masks[role])
             for modality, role in self.roles.items()
         }
         for block in self.blocks:
             streams = block(streams)
+        if self.crossing is not None:
+            streams = self.crossing({modality: self._normed(modality, stream) for modality, stream in streams.items()})
         pooled = {modality: self._final_row(modality, stream) for modality, stream in streams.items()}
-        logits = torch.stack([self.classifiers[modality](x) for modality, x in pooled.items()]).mean(dim=0)
+        if self.config.fusion == CONCAT:
+            pooled = {CONCAT: torch.cat(list(pooled.values()), dim=1)}
+        logits = torch.stack([self.classifiers[name](x) for name, x in pooled.items()]).mean(dim=0)
         if not self.training or not self.config.loss_weights.get(ICL):
             return HeadOutput(logits)
         features = torch.cat(list(pooled.values()), dim=1)
@@ -118,9 +141,14 @@ class JFM(Head):
 
     def _final_row(self, modality: str, stream: MaskedRows) -> Tensor:
         """Returns the row that is classified, the first: CLS or the start token, ``(batch, dim)``."""
-        first = stream.rows[:, :1]
-        vector: Tensor = self.pools[modality](self.norm(first) if modality == AUDIO else first, stream.mask[:, :1])
+        first = MaskedRows(stream.rows[:, :1], stream.mask[:, :1])
+        rows, mask = first if self.crossing is not None else self._normed(modality, first)
+        vector: Tensor = self.pools[modality](rows, mask)
         return vector
+
+    def _normed(self, modality: str, stream: MaskedRows) -> MaskedRows:
+        """Applies the final norm of the ViT to a stream of audio; text is normalized by its last layer."""
+        return MaskedRows(self.norm(stream.rows), stream.mask) if modality == AUDIO else stream
 
     def _build_audio(self, inputs: HeadInputs) -> tuple[list[TransformerLayer], int]:
         """Builds the entry and the layers of audio; returns the layers and their width."""
@@ -143,7 +171,7 @@ class JFM(Head):
         """Builds the extractor and the layers of text; returns the layers and their width."""
         config, shape = self.config, inputs.shapes[TEXT]
         layers, dim = [], shape[-1]
-        if config.depth:
+        if config.language_layers:
             role = LANGUAGE if config.text == BASE768 else TEXT
             choice, weights = inputs.layers.get(role, ""), inputs.weights.get(role, {})
             if not choice.isdecimal():
@@ -232,6 +260,39 @@ class JointVectors(nn.Module):
         out = _run_layer(layer, source, MaskedRows(vectors, valid))
         gathered = out[:, source.rows.shape[1] :]
         return MaskedRows(self.mlp(gathered), valid & source.mask.any(dim=1, keepdim=True))
+
+
+class CrossModalFusion(nn.Module):
+    """Cross-modal fusion attention, a baseline of Table 3 (J-18): the rows of each stream attend to those of the other.
+
+    The paper prints no equation: each direction is one attention with a residual connection and a layer norm, over rows
+    that a linear layer maps to the width of the queries.
+
+    Args:
+        widths: width of each stream, by modality.
+        heads: number of attention heads; for a width that it does not divide, the greatest smaller number that does.
+        dropout: dropout rate of the attention.
+    """
+
+    def __init__(self, widths: Mapping[str, int], *, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.maps = nn.ModuleDict(
+            {modality: nn.Linear(widths[SOURCES[modality]], dim) for modality, dim in widths.items()}
+        )
+        self.layers = nn.ModuleDict(
+            {
+                modality: CrossLayer(dim=dim, heads=attention_heads_for(dim, 0, usual=heads), dropout=dropout)
+                for modality, dim in widths.items()
+            }
+        )
+
+    def forward(self, streams: Mapping[str, MaskedRows]) -> dict[str, MaskedRows]:
+        """Computes both streams from the same input; each keeps its rows and its width."""
+        crossed = {}
+        for modality, layer in self.layers.items():
+            query, other = streams[modality], streams[SOURCES[modality]]
+            crossed[modality] = MaskedRows(layer(query.rows, self.maps[modality](other.rows), other.mask), query.mask)
+        return crossed
 
 
 class Extractor(nn.Module):

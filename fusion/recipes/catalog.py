@@ -1,10 +1,10 @@
 """Catalog of recipes: the settings of published systems (head, training, protocol, labels) and the streams they read.
 
 ``NAME`` sets architecture and loss weights as printed, and trains on frozen features
-(docs/decisions.md#training-of-frozen-heads). ``NAME:paper`` adds the printed optimizer, learning rate, batch size and
-epochs, which were meant for training end to end; values that are not printed stay. If epochs are printed, all of them
-are trained, without early stopping. A printed Adam is torch's, without weight decay. An accumulated batch is one batch
-here (B-11). `fusion.recipes.published` contains the published figures.
+(docs/decisions.md#training-of-frozen-heads). ``NAME:paper`` adds the printed optimizer, learning rate, warm-up, batch
+size and epochs, which were meant for training end to end; values that are not printed stay. If epochs are printed, all
+of them are trained, without early stopping. A printed Adam is torch's, without weight decay. An accumulated batch is
+one batch here (B-11). `fusion.recipes.published` contains the published figures.
 """
 
 from collections.abc import Mapping
@@ -53,6 +53,8 @@ class Recipe:
         paper_training: fields that ``:paper`` adds to `training`.
         streams: role -> stream to read, unless the user names another.
         options: options that ``mmer-featurize`` needs in addition to the encoders.
+        tune: values of ``--tune``, if encoders learn.
+        paper_tune: values of ``--tune`` of the paper, which ``:paper`` takes.
     """
 
     name: str
@@ -66,6 +68,8 @@ class Recipe:
     paper_training: Mapping[str, object]
     streams: Mapping[str, str]
     options: str = ""
+    tune: tuple[str, ...] = ()
+    paper_tune: tuple[str, ...] = ()
 
     @property
     def fields(self) -> dict[str, object]:
@@ -87,7 +91,7 @@ class Recipe:
     def as_printed(self) -> "Recipe":
         """Returns the recipe ``NAME:paper``, with the printed training."""
         head, training = {**self.head, **self.paper_head}, {**self.training, **self.paper_training}
-        return replace(self, name=f"{self.name}{PAPER}", head=head, training=training)
+        return replace(self, name=f"{self.name}{PAPER}", head=head, training=training, tune=self.paper_tune)
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -191,7 +195,7 @@ RECIPES: Mapping[str, Recipe] = {
         labels="iemocap4",
         head={"words": 9, "frames": 100, "mu_m": 1.0, "mu_c": 0.5, "mu_text": 0.2, "mu_speech": 0.2},
         training={"monitor": "ua"},
-        paper_training={**ADAM, "batch_size": 16},
+        paper_training={**ADAM, "batch_size": 16, "warmup_steps": 8000},  # its rates are those of its encoders
         streams={"audio": "wav2vec2-base", "text": "bert-base+history10"},
         options="--history 10 --max-tokens 150",
     ),

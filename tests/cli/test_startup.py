@@ -22,6 +22,7 @@ COMMANDS = {
     "mmer-cache": "cli.maintain:cache",
     "mmer-train": "cli.train:train",
     "mmer-grid": "cli.grid:grid",
+    "mmer-pretrain": "cli.pretrain:pretrain",
 }
 ANSWERS = [
     "mmer --help",
@@ -31,13 +32,16 @@ ANSWERS = [
     "mmer-cache import --help",
     "mmer-train --help",
     "mmer-grid --help",
+    "mmer-pretrain --help",
     "mmer-featurize --list-encoders",
     "mmer-featurize --list-corpora",
 ]
 ANSWERS += ["mmer-train --list-heads", "mmer-train --list-fields rescmfa", "mmer-train --list-recipes"]
+ANSWERS += ["mmer-train --published all"]
 USAGE = {
     "mmer-train --fusion rescmfa": "Missing option '--cache'",
     "mmer-train --cache x.h5 --lr 0": "Invalid value for '--lr'",
+    "mmer-pretrain --cache x.h5": "Missing option '--encoder'",
     "mmer-grid --cache x.h5 --engine none": "Invalid value for '--engine'",
 }
 ERRORS = {
@@ -47,6 +51,7 @@ ERRORS = {
     "mmer-cache info nowhere.h5": "no cache at nowhere.h5",
     "mmer-train --fusion rescmfa --cache nowhere.h5": "no cache at nowhere.h5",
     "mmer-train --fusion rescmfa --cache text.h5": "text.h5",
+    "mmer-pretrain --encoder wav2vec2-tiny --cache nowhere.h5": "no cache at nowhere.h5",
     "mmer-grid --fusion rescmfa --cache nowhere.h5 --grid lr=1,2": "no cache at nowhere.h5",
     "mmer-grid --fusion rescmfa --cache text.h5 --grid lr=1,2": "text.h5",
 }

@@ -110,7 +110,7 @@ def test_errors_are_those_of_the_command(trainable: Path, here: Path, changes: d
 
 
 def test_a_field_whose_name_is_an_argument_is_given_in_fields(trainable: Path, here: Path) -> None:
-    with pytest.raises(MmerError, match="head jfm: fusion must be joint or late, got 'odd'"):
+    with pytest.raises(MmerError, match="head jfm: fusion must be joint or late or cfa or concat, got 'odd'"):
         mmer.train(trainable, fusion="jfm", device="cpu", fields={"fusion": "odd"})
 
 

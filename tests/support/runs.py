@@ -1,7 +1,7 @@
 """A cache that every head can be trained on, runs over it, and a watcher that keeps what it is told."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ def write_cache(path: Path, *, failing: Mapping[str, int] | None = None, **chang
             continue
         trained_on = changes.get("trained_on", {}) if role == changes.get("trained", "audio") else {}
         spec = _spec(role, name, dtype, layers, trained_on=trained_on)
+        spec = replace(spec, **changes.get("specs", {}).get(role, {}))
         lengths = np.array([len(one.rows[role]) for one in drawn])
         failures = {lacking[name]: "it is silent"} if name in lacking else {}
         lengths[list(failures)] = 0

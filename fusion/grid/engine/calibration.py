@@ -213,4 +213,4 @@ class _CalibrationRun:
         return deepcopy(self.heads[index])
 
     def _config(self, index: int) -> TrainConfig:
-        return replace(self.models[index % len(self.models)].training, epochs=1, warmup=0.0)
+        return replace(self.models[index % len(self.models)].training, epochs=1, warmup=0.0, warmup_steps=0)

@@ -8,10 +8,11 @@ from fusion.head_config import AUDIO, TEXT, HeadConfig
 
 MOST_LAYERS = 12  # as `fusion.nn.pretrained.MOST_LAYERS`
 MEL, PATCHES, LANGUAGE = "mel", "patches", "language"
-JOINT, LATE = "joint", "late"
+JOINT, LATE, CFA, CONCAT = "joint", "late", "cfa", "concat"
+JFM = "jfm"  # the name of JOINT in Table 3
 LAYER12, BASE768 = "layer12", "base768"
 FIRST, LAST = "first", "last"
-CHOICES = {"fusion": (JOINT, LATE), "text": (LAYER12, BASE768), "layers": (FIRST, LAST)}
+CHOICES = {"fusion": (JOINT, LATE, CFA, CONCAT), "text": (LAYER12, BASE768), "layers": (FIRST, LAST)}
 ICL = "icl"
 
 
@@ -20,18 +21,21 @@ class JFMConfig(HeadConfig):
     """Configuration of JFM; its widths are those of the pre-trained layers, so `dim` and `adapter` stay off.
 
     Attributes:
-        fusion: ``joint``; or ``late``: no joint blocks, text is the start token after the extractor, audio is the CLS
-            row of the stream `patches`.
+        fusion: ``joint`` (or ``jfm``) for joint blocks. Without them, text is what the extractor returns: with
+            ``late``, audio is the CLS row of the stream `patches`; with ``cfa``, the rows of both streams attend to
+            each other; with ``concat``, the final rows are concatenated and classified together.
         joint: whether the streams exchange joint vectors.
         joint_length: number of joint vectors of each block and direction.
-        blocks: number of pre-trained layers of each stream; ignored with ``fusion=late``, which has none.
+        blocks: number of pre-trained layers of each stream; those of a language model only with ``fusion=joint``, and
+            none with ``fusion=late``.
         layers: which of the stored layers are used, ``first`` or ``last``.
         freeze_layers: whether all parts that start from pre-trained weights keep them, as in PMF.
         text: ``layer12``; or ``base768``, which accepts text rows of any width and maps them by a linear layer to the
-            width of the language layers, whose weights are then those of the role ``language``. With ``fusion=late``
+            width of the language layers, whose weights are then those of the role ``language``. Without joint blocks
             text keeps its width in both cases.
         extractor_layers: number of layers between the cached text and the blocks.
-        extractor_heads: number of attention heads of each of these layers.
+        extractor_heads: number of attention heads of each of these layers, and with ``fusion=cfa`` of the attention
+            between the streams; there the greatest smaller number that divides the width of the stream.
         icl: whether the inter-class contrastive loss is trained too.
         icl_weight: weight of that loss.
         tau: temperature of that loss.
@@ -55,6 +59,8 @@ class JFMConfig(HeadConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.fusion == JFM:
+            object.__setattr__(self, "fusion", JOINT)  # one value for one computation, so that runs agree
         if self.dim or self.adapter:
             raise ValueError("jfm has the widths of its pre-trained layers and no adapter: dim must be 0, adapter off")
         if self.standardize:
@@ -71,9 +77,9 @@ class JFMConfig(HeadConfig):
             raise ValueError(f"tau must be above 0, got {self.tau}")
 
     @property
-    def depth(self) -> int:
-        """Number of joint blocks: `blocks`, or 0 with ``fusion=late``."""
-        return 0 if self.fusion == LATE else self.blocks
+    def language_layers(self) -> int:
+        """Number of layers of the language model: `blocks`, or 0 without joint blocks."""
+        return self.blocks if self.fusion == JOINT else 0
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -85,10 +91,10 @@ class JFMConfig(HeadConfig):
     def weight_roles(self) -> tuple[str, ...]:
         """Roles whose encoders must have their start weights in the cache.
 
-        With ``fusion=late`` text is still among them, so that of several text streams the same one is chosen as with
+        Without joint blocks text is still among them, so that of several text streams the same one is chosen as with
         joint blocks.
         """
-        language = (LANGUAGE,) if self.depth else ()
+        language = (LANGUAGE,) if self.language_layers else ()
         text = language if self.text == BASE768 else (TEXT,)
         return ((PATCHES,) if MEL in self.roles else ()) + (text if self.reads(TEXT) else ())
 

@@ -135,6 +135,11 @@ class LabelGuidedConfig(HeadConfig):
         return tuple(modality for modality in (AUDIO, TEXT) if uses_words[modality] and self.has_labels(modality))
 
     @property
+    def encodes_texts(self) -> bool:
+        """True if labels start from words: the words of each class pass the text encoder (L-4)."""
+        return bool(self.word_modalities)
+
+    @property
     def uses_codes(self) -> bool:
         """True if the labels of speech start from codes."""
         return self.has_labels(AUDIO) and self.tonal_labels == CODEBOOK

@@ -1,16 +1,16 @@
 """Descriptions of classes for LE-MER: words and quantizer codes, selected by TF-IDF, and the mean of their vectors.
 
-Only the training subset of a fold is read. Source: LE-MER (Wang et al., 2023, arXiv:2309.02106), section 2.2: "TF-IDF
-on the text corpus under one class". Deviations (docs/decisions.md#le-mer):
+Only the training subset of a fold is read. Source: LE-MER (Wang et al., 2023, arXiv:2309.02106), section 2.2, which
+selects the items of a class by TF-IDF over its utterances. Deviations (docs/decisions.md#le-mer):
 
 - L-3: documents of the IDF are training utterances. With classes as documents (``idf="class"``) it is 0 for every item
   that all classes contain. The term frequency is the share of an item in its class: within a class it ranks items as
   counts do, and with `contrast` it makes classes of different sizes comparable. The stop words are those of
   scikit-learn; some of them may indicate an emotion: alone, cry, never, nothing, please.
-- L-4: no text encoder is available in training that could read the words of a description. A word is therefore
-  represented by the mean of the cached contextual token vectors of its occurrences in the training utterances (in the
-  utterances themselves, not in their history), and each word of a class has the same weight. With ``label-word`` a
-  class whose name never occurs starts at random, and a note says so.
+- L-4: the words of a class, joined by spaces, pass the encoder of the text stream where it is available. Elsewhere a
+  word is represented by the mean of the cached contextual token vectors of its occurrences in the training utterances
+  (in the utterances themselves, not in their history), and each word of a class has the same weight; with
+  ``label-word`` a class whose name never occurs then starts at random, and a note says so.
 """
 
 import re
@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from fusion.arrays import ClassIds
-from fusion.head_config import TrainingRows
+from fusion.head_config import EncodeTexts, TrainingRows
 from fusion.heads.configs.label_guided import CLASS, UTTERANCE, ItemSelection
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -53,17 +53,21 @@ class Word:
 
 
 def class_vectors_from_words(
-    rows: TrainingRows, classes: Sequence[str], selection: ItemSelection | None
+    rows: TrainingRows,
+    classes: Sequence[str],
+    selection: ItemSelection | None,
+    encode: EncodeTexts | None = None,
 ) -> tuple[list[FloatArray | None], list[str]]:
-    """Computes one vector per class: the mean of the vectors of its words.
+    """Computes one vector per class: that of its words as a text, or the mean of the vectors of its words.
 
     Args:
         rows: the training subset of the fold; ``tokens`` and ``text`` are read.
         classes: names of the classes.
         selection: rules for the words; None for the words of the class name.
+        encode: text encoder; None for the vectors of the training utterances.
 
     Returns:
-        A vector ``(dim,)`` per class, None if no word of its name occurs, and notes.
+        A vector ``(dim,)`` per class, and notes; None without an encoder if no word of the name of the class occurs.
 
     Raises:
         MmerError: if no word can describe a class.
@@ -77,6 +81,9 @@ def class_vectors_from_words(
         )
         _check_described(words, classes, "word", "text_labels=random")
         notes = [f"words of {note}" for note in notes] + [overlap_note(words, classes, "words")]
+    if encode is not None:
+        texts = [" ".join(of_class) for of_class in words]
+        return list(encode(texts)), [*map(_description_note, classes, words), *notes]
     vectors = word_vectors({word for of_class in words for word in of_class}, spoken, rows)
     described = [[word for word in of_class if word in vectors] for of_class in words]
     means = [np.mean([vectors[word] for word in found], axis=0) if found else None for found in described]

@@ -107,7 +107,7 @@ class LabelGuided(Head):
         notes: list[str] = []
         if config.word_modalities:
             selection = None if config.text_labels == LABEL_WORD else config.item_selection(config.words)
-            word_vectors, notes = class_vectors_from_words(rows, classes, selection)
+            word_vectors, notes = class_vectors_from_words(rows, classes, selection, self.inputs.encode_texts)
             for role in config.word_modalities:
                 labels[role].initialize(word_vectors)
         if config.uses_codes:

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import hypothesis.strategies as st
 from hypothesis import given
@@ -34,6 +35,17 @@ def test_nothing_is_taken_from_another_dialogue_or_from_none() -> None:
     )
     assert dialogues.before("d", 9) == ("text c",)
     assert dialogues.before("x", 9) == dialogues.before("unknown", 9) == ()
+
+
+def test_the_dialogues_of_one_session_are_kept_apart() -> None:
+    utterances = [*dialogue("ab", turns=[0, 1]), *dialogue("cd", turns=[0, 1], dialogue="e"), Utterance(id="x", turn=9)]
+    dialogues = Dialogues([replace(turn, session="1") for turn in utterances])
+    assert [dialogues.before(name, 9) for name in "abcdx"] == [(), ("text a",), (), ("text c",), ()]
+
+
+def test_a_dialogue_over_two_sessions_is_one() -> None:
+    first, second = dialogue("ab", turns=[0, 1])
+    assert Dialogues([replace(first, session="1"), replace(second, session="2")]).before("b", 9) == ("text a",)
 
 
 def test_a_corpus_without_dialogues_has_none() -> None:

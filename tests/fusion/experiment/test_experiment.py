@@ -111,3 +111,11 @@ def test_a_request_names_a_head_or_a_recipe_that_agree() -> None:
         ExperimentRequest(fusion="audio", recipe="gcf2net-iemocap")
     with pytest.raises(MmerError, match="unknown recipe 'gcf2'"):
         ExperimentRequest(recipe="gcf2")
+
+
+def test_a_warm_up_that_no_training_completes_is_noted(trainable: Path) -> None:
+    longest = max(len(fold.train) for fold in plan(trainable, "text").split.folds)
+    steps = 2 * -(-longest // 16)
+    assert not [note for note in plan(trainable, "text", {"warmup_steps": steps}).notes if "warm-up" in note]
+    (note,) = [note for note in plan(trainable, "text", {"warmup_steps": 8000}).notes if "warm-up" in note]
+    assert note == f"the warm-up has 8000 steps, the longest training {steps}: lr is not reached"

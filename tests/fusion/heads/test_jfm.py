@@ -16,8 +16,19 @@ from fusion.nn.dropout import seed_dropout, set_step
 from fusion.nn.pretrained import band_statistics
 from tests.support.heads import PATCH, TEXT, ToyRows, batch_of, collate, head_inputs, replaced, samples
 
-LATE = {"fusion": "late"}
-FORMS = [{}, {"joint": False}, LATE, {"modalities": "audio"}, {"modalities": "text"}, {"blocks": 1, "layers": "last"}]
+LATE, CFA, CONCAT = ({"fusion": name} for name in ("late", "cfa", "concat"))
+FORMS = [
+    {},
+    {"joint": False},
+    LATE,
+    CFA,
+    CONCAT,
+    {"modalities": "audio"},
+    {"modalities": "text"},
+    {**CFA, "modalities": "audio"},
+    {**CONCAT, "modalities": "text"},
+    {"blocks": 1, "layers": "last"},
+]
 
 
 def head_of(**fields: Any) -> JFM:
@@ -75,7 +86,7 @@ def test_the_order_of_a_batch_is_that_of_its_logits(form: dict[str, Any]) -> Non
     torch.testing.assert_close(permuted, scored(head, collate(utterances))[order], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("form", [{}, {"joint": False}, LATE])
+@pytest.mark.parametrize("form", [{}, {"joint": False}, LATE, CFA, CONCAT])
 def test_each_modality_counts_unless_it_is_switched_off(form: dict[str, Any]) -> None:
     batch = batch_of(3)
     for modality, role in zip(("audio", "text"), JFMConfig(**form).roles, strict=True):
@@ -129,6 +140,57 @@ def test_logits_are_the_mean_of_two_classifiers() -> None:
     assert torch.equal(logits, (second + first) / 2)
     of_probabilities = (first.softmax(dim=1) + second.softmax(dim=1)) / 2
     assert not torch.allclose(logits.softmax(dim=1), of_probabilities, atol=1e-4)
+
+
+def entered(head: JFM, batch: Batch) -> dict[str, Tensor]:
+    """Computes the rows of speech after the ViT and of text after the extractor, each normalized as by its encoder."""
+    audio = head.entries["audio"](batch.features["mel"], batch.masks["mel"])
+    for block in head.blocks:
+        audio = block({"audio": audio})["audio"]
+    text = head.entries["text"](batch.features["text"], batch.masks["text"])
+    return {"audio": head.norm(audio.rows), "text": text.rows}
+
+
+def test_concatenation_classifies_the_two_final_rows_together() -> None:  # J-18
+    head, batch = head_of(**CONCAT).eval(), batch_of(5)
+    rows = entered(head, batch)
+    joined = torch.cat([rows["audio"][:, 0], rows["text"][:, 0]], dim=1)
+    assert joined.shape == (5, PATCH + TEXT)
+    torch.testing.assert_close(head(batch).logits, head.classifiers["concat"](joined))
+    loss = supervised_contrastive_loss(joined, batch.labels, temperature=0.07)
+    torch.testing.assert_close(head.train()(batch).losses["icl"], loss)
+
+
+def test_cross_modal_attention_is_that_of_torch_in_both_directions() -> None:  # J-18
+    head: Any = head_of(**CFA).eval()
+    sample = samples(1)
+    batch = collate(sample, extra=9, noise=1e3)
+    rows = entered(head, collate(sample))  # without padding, so that torch needs no mask
+    logits = []
+    for query, other, dim in (("audio", "text", PATCH), ("text", "audio", TEXT)):
+        layer = head.crossing.layers[query]
+        reference = nn.MultiheadAttention(dim, layer.attention.heads, batch_first=True).eval()
+        reference.load_state_dict(layer.attention.state_dict())
+        memory = head.crossing.maps[query](rows[other])
+        attended, _ = reference(rows[query], memory, memory)
+        final = nn.functional.layer_norm(rows[query] + attended, (dim,), layer.norm.weight, layer.norm.bias)
+        logits.append(head.classifiers[query](final[:, 0]))
+    torch.testing.assert_close(head(batch).logits, (logits[0] + logits[1]) / 2, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", [CFA, CONCAT])
+def test_the_baselines_keep_the_vit_of_the_joint_blocks_and_drop_the_language_model(form: dict[str, Any]) -> None:
+    joint: Any = head_of()
+    baseline: Any = head_of(**form)
+    assert [list(block.layers) for block in baseline.blocks] == [["audio"], ["audio"]]
+    kept = {name: x for name, x in baseline.state_dict().items() if "crossing" not in name and "classif" not in name}
+    assert {name.split(".")[0] for name in kept} == {"entries", "blocks", "norm"}
+    whole = joint.state_dict()
+    assert all(torch.equal(x, whole[name]) for name, x in kept.items() if not name.startswith("entries.text"))
+
+
+def test_jfm_is_the_name_of_the_joint_blocks_in_the_tables_of_the_paper() -> None:
+    assert JFMConfig(fusion="jfm") == JFMConfig()
 
 
 def test_streams_keep_their_rows_and_widths() -> None:

@@ -59,6 +59,27 @@ def test_late_fusion_alone_leaves_the_extractor_and_two_classifiers(fields: dict
     assert (len(head.blocks), head.prepare(ToyRows([]))) == (0, [])
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_the_baselines_of_table_3_have_the_vit_layers_the_extractor_and_their_fusion(blocks: int) -> None:
+    vision, both = 7_087_872, 256 * 768 + 768 + 768 + 2 * 768 + 2 * 12_596_224
+    assert size(full_size(fusion="concat", blocks=blocks)) == both + blocks * vision + 7 * (1024 + 768 + 1)
+    attention = {dim: 4 * dim * dim + 4 * dim + 2 * dim for dim in (768, 1024)}
+    maps = 768 * 1024 + 1024 + 1024 * 768 + 768
+    crossing = sum(attention.values()) + maps
+    assert size(full_size(fusion="cfa", blocks=blocks)) == both + blocks * vision + crossing + 7 * (1024 + 768 + 2)
+
+
+def test_the_language_layers_may_be_those_of_another_encoder_of_the_same_width() -> None:  # J-17
+    inputs = head_inputs()
+    other = layer_weights(TEXT, range(3), heads=4, norm_first=False)
+    known = replace(inputs, weights={**inputs.weights, "language": other}, layers={**inputs.layers, "language": "0"})
+    head: Any = JFM(JFMConfig(text="base768"), known)
+    assert isinstance(head.entries["text"].front.project, torch.nn.Identity)
+    for index, block in enumerate(head.blocks):
+        stored = other[f"layers.{index}.linear1.weight"]
+        np.testing.assert_array_equal(block.layers["text"].linear1.weight.detach(), stored)
+
+
 def test_late_fusion_classifies_the_start_token_after_the_extractor_as_it_is() -> None:
     head: Any = JFM(JFMConfig(fusion="late", modalities="text"), head_inputs()).eval()
     batch = batch_of(3)
@@ -96,6 +117,9 @@ def test_frozen_layers_leave_extractor_joints_and_classifiers_to_learn() -> None
         ({"fusion": "late"}, ("patches", "text"), ("text",)),
         ({"fusion": "late", "text": "base768"}, ("patches", "text"), ()),
         ({"fusion": "late", "modalities": "audio"}, ("patches",), ()),
+        ({"fusion": "cfa"}, ("mel", "text"), ("patches", "text")),
+        ({"fusion": "concat", "text": "base768"}, ("mel", "text"), ("patches",)),
+        ({"fusion": "concat", "modalities": "audio"}, ("mel",), ("patches",)),
         ({"text": "base768"}, ("mel", "text"), ("patches", "language")),
     ],
 )
@@ -168,7 +192,7 @@ def test_what_the_cache_lacks_is_one_line(changes: dict[str, Any], fields: dict[
     [
         ({"dim": 64}, "dim must be 0"),
         ({"adapter": True}, "adapter off"),
-        ({"fusion": "early"}, "fusion must be joint or late, got 'early'"),
+        ({"fusion": "early"}, "fusion must be joint or late or cfa or concat, got 'early'"),
         ({"text": "large"}, "text must be layer12 or base768"),
         ({"layers": "all"}, "layers must be first or last"),
         ({"blocks": 0}, "blocks must be 1 to 12, got 0; fusion=late has no blocks"),

@@ -9,7 +9,7 @@ from torch import nn
 from fusion.head_config import AUDIO, TEXT, HeadInputs
 from fusion.heads.configs.rescmfa import ResCMFAConfig
 from fusion.heads.rescmfa import CrossModalBlock, ResCMFA
-from tests.support.rescmfa_examples import alone, example, gradients, head_of, padded, part
+from tests.support.rescmfa_examples import alone, batch_of, example, gradients, head_of, padded, part
 
 
 def test_the_ctc_loss_alone_reaches_the_adapter_of_the_audio_and_nothing_of_the_text() -> None:
@@ -155,6 +155,16 @@ def test_preparing_counts_what_the_ctc_loss_leaves_out() -> None:
     expected = "2 of 5 training utterances are left out of the CTC loss: no transcript, or more characters than frames"
     assert [note.startswith(expected) for note in head_of().prepare(Rows())] == [True]
     assert head_of(alpha=0).prepare(Rows()) == []
+
+
+def test_the_dense_gate_has_the_slots_of_text_before_those_of_audio() -> None:  # G-8
+    head, gates = head_of().eval(), []
+    assert head.global_aware is not None
+    head.global_aware.gate.register_forward_hook(lambda module, given, gate: gates.append(gate))
+    head(batch_of([95], [45], [3]))
+    text, audio = gates[0][0].split([45, 95])
+    beyond = [(rows == 1).all(dim=-1).nonzero()[:, 0].tolist() for rows in (text, audio)]
+    assert beyond == [list(range(40, 45)), list(range(90, 95))]
 
 
 def test_utterances_beyond_the_slots_are_told() -> None:

@@ -94,6 +94,11 @@ def test_loss_weights_are_the_printed_ones() -> None:
     assert not any(weights[name] for name in ("multab-iemocap", "superb-iemocap", "emobox-ravdess"))
 
 
+def test_a_class_of_lemer_is_described_by_9_words_and_100_frames() -> None:
+    described = config_for("label-guided", recipe("lemer-iemocap").head)
+    assert (described.words, described.frames) == (9, 100)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("names", "optimizer", "lr", "batch", "epochs"),
     [

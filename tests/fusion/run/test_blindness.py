@@ -39,6 +39,32 @@ def test_noise_in_place_of_the_test_part_leaves_the_trained_weights_bit_identica
     assert clean.read_rows("predictions.csv") != noise.read_rows("predictions.csv")
 
 
+@pytest.mark.parametrize(
+    ("fusion", "values"),
+    [
+        ("label-guided", {}),
+        ("label-guided", {"text_labels": "label-word"}),
+        ("jfm", {}),
+        ("tab", {"standardize": True}),
+    ],
+)
+def test_noise_in_place_of_the_development_part_leaves_the_first_epoch_bit_identical(
+    trainable: Path, tmp_path: Path, fusion: str, values: dict[str, object]
+) -> None:
+    """What a head learns before training (labels, statistics of features) is of the training subset alone."""
+    planned = _one_fold(plan(trainable, fusion, {"epochs": 1, **values}))
+    spoilt = Path(shutil.copy(trainable, tmp_path / "spoilt.h5"))
+    scramble(spoilt, planned.split.folds[0].dev.tolist())
+    noisy = _one_fold(plan(spoilt, fusion, {"epochs": 1, **values}))
+    assert noisy.split.folds[0].train.tolist() == planned.split.folds[0].train.tolist()
+    for name, one in (("clean", planned), ("noise", noisy)):
+        cross_validate(one, RunFolder(tmp_path / name), device=torch.device("cpu"), progress=Told())
+    clean, noise = (RunFolder(tmp_path / name / "2-seed0") for name in ("clean", "noise"))
+    assert (clean.path / "weights.safetensors").read_bytes() == (noise.path / "weights.safetensors").read_bytes()
+    assert clean.read("scores.json")["notes"] == noise.read("scores.json")["notes"]
+    assert clean.read("scores.json")["dev_scores"] != noise.read("scores.json")["dev_scores"]
+
+
 @pytest.mark.parametrize("fusion", ["label-guided", "bimodal", "rescmfa"])
 def test_only_the_final_scoring_reads_the_test_part(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fusion: str

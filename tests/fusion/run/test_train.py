@@ -10,37 +10,75 @@ from fusion.experiment.experiment import Experiment, ExperimentRequest
 from fusion.experiment.fields import configure
 from fusion.experiment.plan import plan_run
 from fusion.recipes.catalog import recipe
-from fusion.run.train import comparison_lines, fuse_runs, train_run
+from fusion.run.published import compare_run
+from fusion.run.train import fuse_runs, train_run
 from tests.support.heads import samples
 from tests.support.runs import COUNT, QUICK, Told, utterances, write_cache
 
 LABELS = "angry=angry,happy=happy,sad=sad,calm=calm"
 ELSEWHERE = f"labels={LABELS}, text=words@4"
 LATE = f"labels={LABELS}, patches=vit, text=words@4"
+AUDIO = f", NOT the recipe: modalities=audio, labels={LABELS}, audio=voice"
+WAV2VEC = {"source": "facebook/wav2vec2-base"}
 MEAN = {"wa": 0.5, "ua": 0.5, "wf1": 0.5}
 
 
-def told(cache: Path, *, narrowed: Mapping[str, object] | None = None, **changed: object) -> list[str]:
+def told(
+    cache: Path, *, narrowed: Mapping[str, object] | None = None, of: str = "jfm-iemocap", **changed: object
+) -> list[str]:
     """Returns the printed text of a run of a recipe with changed fields, on fewer utterances."""
-    chosen = recipe("jfm-iemocap")
-    head, training = configure("jfm", {**chosen.fields, **changed})
+    chosen = recipe(of)
+    head, training = configure(chosen.fusion, {**chosen.fields, **changed})
     asked: dict[str, object] = {
-        "streams": {"text": "words@4"},
+        "streams": {"text": "words@4"} if "text" in head.roles else {},
         "labels": LABELS,
         "protocol": "session",
         "recipe": chosen.name,
     }
     asked |= narrowed or {}
-    experiment = Experiment(fusion="jfm", head=head, training=training, **asked)  # type: ignore[arg-type]
-    return comparison_lines(plan_run(experiment, open_cache(cache)), {"mean": MEAN, "protocol": "session"})
+    experiment = Experiment(fusion=chosen.fusion, head=head, training=training, **asked)  # type: ignore[arg-type]
+    return compare_run(plan_run(experiment, open_cache(cache)), {"mean": MEAN, "protocol": "session"})
 
 
-def test_a_run_of_a_published_variant_is_marked_after_a_recipe(trainable: Path) -> None:
-    lines = told(trainable, fusion="late")
-    assert lines[1].endswith(f", NOT the recipe: fusion=late, {LATE}, published as 'late fusion'")
+def test_a_run_is_marked_as_a_published_variant_only_if_its_encoder_is_that_of_the_paper(
+    trainable: Path, tmp_path: Path
+) -> None:
+    papers = write_cache(tmp_path / "papers.h5", specs={"audio": WAV2VEC})
+    lines = told(papers, of="gcf2net-iemocap", modalities="audio")
+    assert lines[1].endswith(f"{AUDIO}, published as 'audio alone'")
     assert [line for line in lines if line.endswith(", the variant run here")] == [
-        next(line for line in lines if line.startswith("published: late fusion"))
+        next(line for line in lines if line.startswith("published: audio alone"))
     ]
+    lines = told(trainable, of="gcf2net-iemocap", modalities="audio")
+    assert lines[1].endswith(AUDIO)
+    assert not [line for line in lines if line.endswith(", the variant run here")]
+
+
+def test_an_encoder_that_was_pre_trained_again_is_like_for_like_with_the_figures_that_have_it(tmp_path: Path) -> None:
+    again = {"trained": "Transformer and quantizer, pre-trained", "source": "facebook/wav2vec2-base", "corpus": "other"}
+    cache = write_cache(tmp_path / "again.h5", specs={"audio": {"trained_on": again}})
+    lines = told(cache, of="lemer-iemocap", modalities="audio", tonal_labels="off")
+    assert "published as 'B2: B5, no labels'" in lines[1]
+    once = write_cache(tmp_path / "once.h5", specs={"audio": WAV2VEC})
+    lines = told(once, of="lemer-iemocap", modalities="audio", tonal_labels="off")
+    assert "published as 'B1: B2, pre-trained once'" in lines[1]
+    assert sum("not like for like: second-stage pre-training" in line for line in lines) == 9
+
+
+def test_no_printed_recall_is_missing_next_to_the_obtained_ones(trainable: Path, tmp_path: Path) -> None:
+    request = ExperimentRequest(
+        recipe="gcf2net-iemocap",
+        fields={**QUICK, "epochs": 1, "dim": 8, "modalities": "audio"},
+        streams={"audio": "voice"},
+        labels="ang=angry,hap=happy,neu=calm,sad=sad",
+    )
+    run = train_run(request.experiment(open_cache(trainable)), open_cache(trainable), out=tmp_path / "run")
+    (start,) = (place for place, line in enumerate(run.comparison) if line.startswith("recall of each class"))
+    obtained = [f"{100 * recall:.2f}" for recall in run.results["recall"].values()]
+    assert run.comparison[start + 1].split() == ["obtained", *obtained]
+    assert "91.27" in run.comparison[start + 2]
+    assert "86.94" in run.comparison[start + 3]
+    assert run.results["published"][0] == {"what": "GCF2-Net", "status": "derived", "wa": 0.8201, "ua": 0.828}
 
 
 def test_other_changes_are_told_without_a_mark(trainable: Path) -> None:
@@ -126,5 +164,23 @@ def test_runs_are_fused_by_the_sum_of_their_logits(trainable: Path, tmp_path: Pa
     fused = fuse_runs(runs, cache, out=tmp_path / "sum")
     assert (fused.folder, fused.results["fusion"], fused.seconds) == (tmp_path / "sum", "score", 0)
     assert fused.parameters == 200
+    assert fused.comparison == ()
     with pytest.raises(MmerError, match="two or more"):
         fuse_runs(runs[:1], cache)
+
+
+@pytest.mark.parametrize(("history", "lines"), [(10, 1), (0, 0)])
+def test_the_sum_of_two_label_enhanced_runs_is_compared_with_the_score_fusion_of_the_paper(
+    tmp_path: Path, history: int, lines: int
+) -> None:
+    bert = {"source": "google-bert/bert-base-uncased", "layers": "last", "preprocessing": {"history": history}}
+    cache = open_cache(write_cache(tmp_path / "toy.h5", specs={"audio": WAV2VEC, "text": bert}))
+    runs = []
+    for modality, stream in (("audio", "voice"), ("text", "words@4")):
+        fields, streams = {"modalities": modality}, {modality: stream}
+        request = ExperimentRequest(recipe="lemer-iemocap", fields=fields, streams=streams, labels=LABELS)
+        runs.append(train_run(request.experiment(cache), cache, out=tmp_path / modality).folder)
+    comparison = fuse_runs(runs, cache, out=tmp_path / "sum").comparison
+    marked = [line for line in comparison if line.endswith("second-stage pre-training, the variant run here")]
+    assert [line.startswith("published: sum of the logits of A5 and B5") for line in marked] == [True] * lines
+    assert bool(comparison) == bool(lines)

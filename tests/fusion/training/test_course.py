@@ -45,3 +45,13 @@ def test_the_warm_up_is_a_share_of_all_steps() -> None:
     schedule = schedule_of(CONFIG, 4)
     assert (schedule.lr, schedule.shape, schedule.warmup_steps, schedule.steps) == (0.25, "constant", 18, 36)
     assert schedule_of(replace(CONFIG, warmup=0.0), 4).warmup_steps == 0
+
+
+def test_warm_up_steps_replace_the_share_and_do_not_depend_on_the_epochs() -> None:
+    for epochs in (5, 9):
+        assert schedule_of(replace(CONFIG, epochs=epochs, warmup_steps=7), 4).warmup_steps == 7
+
+
+def test_a_warm_up_longer_than_the_training_ends_below_the_greatest_rate() -> None:
+    schedule = schedule_of(replace(CONFIG, warmup_steps=72, schedule="linear"), 4)
+    assert [schedule.rate(step) for step in (0, 35)] == [0.25 / 72, 0.25 / 2]

@@ -160,6 +160,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(learnab
         ({"seed": -1}, "seed must be at least 0"),
         ({"warmup": 1.0}, r"warmup must lie in \[0, 1\)"),
         ({"lr": float("nan")}, "lr must be positive, got nan"),
+        ({"warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
         ({"clip": -1.0}, "clip must not be negative"),
     ],
 )

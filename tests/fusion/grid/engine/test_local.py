@@ -45,6 +45,14 @@ def test_every_engine_trains_what_mmer_train_does(
             assert found.dev == pytest.approx(fold["dev_scores"], abs=1e-4)
 
 
+def test_what_a_head_learns_before_training_is_what_it_learns_in_mmer_train(trainable: Path, tmp_path: Path) -> None:
+    every = planned(trainable, "label-guided", {"epochs": 1})
+    trained(tmp_path / "grid", every)
+    finish(every[0].plan, tmp_path / "run")
+    run = [(tmp_path / "run" / f"{fold}-seed0" / "weights.safetensors").read_bytes() for fold in "123"]
+    assert sorted(weights_of(tmp_path / "grid").values()) == sorted(run)
+
+
 def test_a_second_run_trains_nothing_and_a_new_value_only_what_is_new(trainable: Path, tmp_path: Path) -> None:
     trained(tmp_path, planned(trainable, "audio", {"lr": 0.1}))
     before = weights_of(tmp_path)

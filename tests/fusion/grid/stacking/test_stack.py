@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from fusion.grid.stacking.stack import ALIGNED, HeadStack
 from fusion.head import Batch, Head
 from fusion.nn.dropout import seed_dropout, set_step
 from fusion.training.steps import TOTAL, total_loss
-from tests.support.stacks import STACKED, TRAIN, Made, models, source_of
+from tests.support.stacks import CONFIG, SMALL, STACKED, TRAIN, Made, models, source_of
 
 CPU = torch.device("cpu")
 
@@ -56,6 +58,19 @@ def test_a_stack_gives_what_each_head_gives_alone(name: str, seeds: bool, source
         assert list(stack.state_dict(place)) == list(head.state_dict())
         for state, tensor in head.state_dict().items():  # running statistics too
             torch.testing.assert_close(stack.state_dict(place)[state], tensor)
+
+
+@pytest.mark.parametrize("fusion", ["late", "cfa", "concat"])
+def test_every_fusion_of_jfm_stacks(fusion: str, source: CachedFeatures) -> None:
+    form = {**SMALL["jfm"], "fusion": fusion}
+    models = [Made(name="jfm", fields=form, config=replace(CONFIG, seed=seed)) for seed in (0, 1)]
+    alone = [model.head(source) for model in models]
+    stack, batch = HeadStack([model.head(source) for model in models], CPU), batch_of(alone[0], source)
+    output = stack(batch)
+    for place, head in enumerate(alone):
+        expected = head(batch)
+        torch.testing.assert_close(output.logits[place], expected.logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(output.losses["icl"][place], expected.losses["icl"], atol=1e-5, rtol=1e-5)
 
 
 def in_double(batch: Batch) -> Batch:

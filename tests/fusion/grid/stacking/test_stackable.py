@@ -37,6 +37,7 @@ def test_training_fields_are_common_or_of_each_model() -> None:
         "weight_decay": 0.5,
         "schedule": "cosine",
         "warmup": 0.2,
+        "warmup_steps": 5,
         "epochs": 7,
         "patience": 2,
         "monitor": "ua",

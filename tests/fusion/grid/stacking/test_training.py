@@ -66,6 +66,7 @@ def test_losses_stay_equal_over_a_hundred_steps(source: CachedFeatures, alone: A
     [
         {"class_weights": True, "label_smoothing": 0.1, "optimizer": "adam", "monitor": "loss"},
         {"batch_size": 16, "clip": 1e-3, "warmup": 0.9},
+        {"batch_size": 16, "warmup_steps": 7},
     ],
 )
 def test_every_choice_of_training_is_kept(changes: dict[str, Any], source: CachedFeatures, alone: Alone) -> None:

@@ -219,6 +219,13 @@ def test_tokens_and_the_speech_aligned_to_them_are_pooled_by_their_greatest() ->
     torch.testing.assert_close(head(collate([sample], extra=4, noise=1e3)).logits[0], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("modality", ["text", "audio"])
+def test_one_modality_alone_is_pooled_by_the_mean_of_its_valid_rows(modality: str) -> None:  # L-11
+    head, sample = made(adapter=False, modalities=modality).eval(), samples(1)[0]
+    expected = head.classifier(sample.rows[modality].mean(dim=0))
+    torch.testing.assert_close(head(collate([sample], extra=4, noise=1e3)).logits[0], expected, atol=1e-5, rtol=1e-5)
+
+
 def test_spans_of_speech_are_hidden_in_training_alone() -> None:
     plain, masked, batch = made(), made(span_mask=0.5), batch_of(8)
     masked.load_state_dict(plain.state_dict())
