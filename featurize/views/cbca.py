@@ -73,7 +73,7 @@ class WordFiller:
         encoded = self.tokenizer(
             text, truncation=True, max_length=self.max_tokens, return_offsets_mapping=True, verbose=False
         )
-        spans = list(visible_spans(text, encoded))
+        ids, spans, special = encoded["input_ids"], list(visible_spans(text, encoded)), self.tokenizer.all_special_ids
         tags = [match.span() for match in EVENT_TAG.finditer(text)]
         found = []
         for match in WORD.finditer(text):
@@ -83,7 +83,10 @@ class WordFiller:
                 continue
             tokens = [index for index, (a, b) in enumerate(spans) if max(a, start) < min(b, end)]
             if tokens and spans[tokens[0]][0] == start and spans[tokens[-1]][1] == end:
-                found.append(MaskableWord(start=start, end=end, first=tokens[0], last=tokens[-1] + 1))
+                first = tokens[0]
+                while spans[first - 1][0] == spans[first - 1][1] and ids[first - 1] not in special:
+                    first -= 1  # a token of the space alone, before a word in pieces
+                found.append(MaskableWord(start=start, end=end, first=first, last=tokens[-1] + 1))
         return found
 
     def fill(self, text: str, word: MaskableWord, count: int) -> list[str]:

@@ -35,7 +35,7 @@ from torch.nn import functional
 from fusion.data.views import with_views
 from fusion.head import Batch, Head, HeadOutput
 from fusion.head_config import AUDIO, HeadInputs, TrainingRows, numbered_view, view_role
-from fusion.heads.configs.bimodal import AUGMENTED, BLOCKS, CPC, SUPERVISED, BimodalConfig
+from fusion.heads.configs.bimodal import AUGMENTED, BLOCKS, CPC, LOSSES, SUPERVISED, BimodalConfig
 from fusion.losses.contrastive import n_pair_loss, next_of_class
 from fusion.losses.cpc import PredictiveCoding
 from fusion.nn.attention import TransformerLayer, attention_heads_for
@@ -69,7 +69,7 @@ class Bimodal(Head):
         self.pool_states = _pool(2 * hidden, config.pooling, learned=learned and len(config.blocks) == 1)
         width = dim + 2 * hidden
         self.classifier = nn.Linear(width, len(inputs.classes))
-        weights = config.loss_weights
+        weights = config.weights
         self.coding = _predictive_coding(config, dim, hidden) if weights[CPC] > 0 else None
         contrasts = weights[SUPERVISED] > 0 or (weights[AUGMENTED] > 0 and bool(self.views))
         self.projection = nn.Sequential(nn.Linear(width, dim), nn.GELU(), nn.Linear(dim, dim)) if contrasts else None
@@ -85,7 +85,7 @@ class Bimodal(Head):
         pair = torch.cat([self.pool_rows(rows[first], batch.masks[first]), self.pool_states(states, mask)], dim=1)
         losses = {}
         if self.training and self.coding is not None:
-            losses[CPC] = self.coding(rows[AUDIO][:count], states[:count], batch.masks[AUDIO][:count])
+            losses[LOSSES[CPC]] = self.coding(rows[AUDIO][:count], states[:count], batch.masks[AUDIO][:count])
         if self.training and self.projection is not None:
             losses |= self._contrastive_losses(pair, batch.labels[:count], augmented)
         return HeadOutput(self.classifier(pair[:count]), losses)
@@ -109,7 +109,7 @@ class Bimodal(Head):
 
     def prepare(self, rows: TrainingRows) -> list[str]:
         """Returns notes on the auxiliary terms and on missing views; learns nothing."""
-        weights = {name: weight for name, weight in self.config.loss_weights.items() if weight}
+        weights = {name: weight for name, weight in self.config.weights.items() if weight}
         if self.projection is None:
             weights = {name: weight for name, weight in weights.items() if name == CPC}
         terms = ", ".join(f"{name} (weight {weight:g})" for name, weight in weights.items())
@@ -141,13 +141,13 @@ class Bimodal(Head):
         originals, views = embedded[: len(labels)], embedded[len(labels) :]
         differ = labels[:, None] != labels  # (batch, batch)
         losses = {}
-        if self.config.loss_weights[SUPERVISED] > 0:
+        if self.config.weights[SUPERVISED] > 0:
             positives, paired = next_of_class(labels)
             negative = differ & paired[:, None]
-            losses[SUPERVISED] = n_pair_loss(originals, originals[positives], originals, negative, tau=tau)
+            losses[LOSSES[SUPERVISED]] = n_pair_loss(originals, originals[positives], originals, negative, tau=tau)
         if augmented is not None:
             negative = torch.cat([differ, differ & augmented], dim=1) & augmented[:, None]
-            losses[AUGMENTED] = n_pair_loss(originals, views, embedded, negative, tau=tau)
+            losses[LOSSES[AUGMENTED]] = n_pair_loss(originals, views, embedded, negative, tau=tau)
         return losses
 
 

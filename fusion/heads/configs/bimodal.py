@@ -10,6 +10,7 @@ from fusion.head_config import AUDIO, BOTH, TEXT, HeadConfig, view_role
 BLOCKS = {"ccb1": (AUDIO, TEXT), "ccb2": (TEXT, AUDIO)}  # name -> query, key and value
 POOLING, POSITIVES = ("max", "attn"), ("view", "class")
 CPC, SUPERVISED, AUGMENTED = TERMS = ("cpc", "supervised", "augmented")
+LOSSES: Mapping[str, str] = {CPC: "cpc", SUPERVISED: "supervised", AUGMENTED: "ecl"}  # term -> name of its loss
 AUTO, NONE = "auto", "none"
 TASKS = (AUTO, NONE, *("+".join(names) for count in (1, 2, 3) for names in combinations(TERMS, count)))
 
@@ -104,26 +105,33 @@ class BimodalConfig(HeadConfig):
     @property
     def optional_roles(self) -> tuple[str, ...]:
         """Roles of the augmented views, if one of the terms reads them."""
-        return tuple(view_role(role) for role in self.roles) if self.loss_weights[AUGMENTED] > 0 else ()
+        return tuple(view_role(role) for role in self.roles) if self.weights[AUGMENTED] > 0 else ()
 
     @property
     def needs_view(self) -> bool:
         """Whether the requested terms need a stream of augmented views."""
-        return self.tasks != AUTO and self.loss_weights[AUGMENTED] > 0
+        return self.tasks != AUTO and self.weights[AUGMENTED] > 0
 
     def bound_to(self, roles: Collection[str]) -> "BimodalConfig":
-        """Returns the configuration with the terms that ``auto`` stands for on a cache.
+        """Returns the configuration with the terms that ``auto`` stands for on a cache without views.
+
+        On a cache with views it stays as it is: earlier versions trained the same there.
 
         Args:
             roles: roles for which streams are selected.
         """
-        if self.tasks != AUTO or self.positive == "class" or not self.beta:
+        has_views = any(role in roles for role in self.optional_roles)
+        if self.tasks != AUTO or self.positive == "class" or not self.beta or has_views:
             return self
-        contrast = AUGMENTED if any(role in roles for role in self.optional_roles) else SUPERVISED
-        return replace(self, tasks=f"{CPC}+{contrast}" if self.causal else contrast)
+        return replace(self, tasks=f"{CPC}+{SUPERVISED}" if self.causal else SUPERVISED)
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
+        """Weight of the loss of each term."""
+        return {LOSSES[name]: weight for name, weight in self.weights.items()}
+
+    @property
+    def weights(self) -> Mapping[str, float]:
         """Weight of each term; 0 for a term that is not requested, and for CPC without a causal context."""
         terms = self.terms
         supervised = self.beta

@@ -139,6 +139,64 @@ def test_views_are_read_where_the_cache_has_them(tmp_path: Path) -> None:
     assert found.training_only == []
 
 
+def test_all_views_of_a_stream_are_alternatives_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    texts = [spec(f"words~cbca{number}", "text") for number in (10, 1, 2, 9)]
+    other = [spec("others", "text"), spec("others~cbca1", "text")]
+    cache = cache_of(tmp_path, spec("voice", "audio"), spec("words", "text"), *texts, *other)
+    found = chosen(cache, "bimodal", {"text": "words"})
+    views = {role: name for role, name in found.streams.items() if "view" in role}
+    assert views == {
+        "text.view": "words~cbca1",
+        "text.view.2": "words~cbca2",
+        "text.view.3": "words~cbca9",
+        "text.view.4": "words~cbca10",
+    }
+    assert set(found.indirect) == set(views.values())
+    assert head_inputs(cache, found, ("a",)).shapes["text.view.4"] == (4,)
+    named = chosen(cache, "bimodal", {"text": "words", "text.view": "words~cbca9"})
+    assert [name for name in named.streams.values() if "~" in name] == ["words~cbca9"]
+
+
+def test_views_of_several_forms_are_an_error_that_names_the_flag(tmp_path: Path) -> None:
+    views = [spec("voice~lsa", "audio"), replace(spec("voice~loud", "audio"), dtype="float32")]
+    cache = cache_of(tmp_path, spec("voice", "audio"), spec("words", "text"), *views)
+    with pytest.raises(MmerError, match=r"voice~loud, voice~lsa; their rows differ .* with --stream audio.view=NAME"):
+        chosen(cache, "bimodal")
+
+
+def test_a_head_that_needs_views_is_told_the_command_that_adds_them(tmp_path: Path) -> None:
+    history = {"history": 10}
+    cache = cache_of(tmp_path, spec("voice", "audio"), spec("words+history10", "text", preprocessing=history))
+    command = (
+        r"--encoder voice --encoder words --view lsa --view cbca:5 --history 10, or pass --set tasks=cpc.supervised"
+    )
+    with pytest.raises(MmerError, match=rf"no augmented views of voice or words.history10, .*{command}"):
+        chosen(cache, "bimodal", tasks="cpc+augmented")
+    with pytest.raises(MmerError, match=r"no augmented views of voice, .* --encoder voice --view lsa, or pass"):
+        chosen(cache, "bimodal", tasks="augmented", modalities="audio")
+    assert set(chosen(cache, "bimodal", tasks="cpc+supervised").streams) == {"audio", "text"}
+
+
+@pytest.mark.parametrize(
+    ("views", "values", "tasks", "roles"),
+    [
+        (True, {}, "auto", {"audio", "text", "audio.view"}),
+        (False, {}, "cpc+supervised", {"audio", "text"}),
+        (True, {"augmentation": False}, "cpc+supervised", {"audio", "text"}),
+        (True, {"tasks": "cpc"}, "cpc", {"audio", "text"}),
+        (True, {"modalities": "audio"}, "auto", {"audio", "audio.view"}),
+        (False, {"modalities": "audio"}, "supervised", {"audio"}),
+    ],
+)
+def test_a_plan_says_which_tasks_run(
+    tmp_path: Path, views: bool, values: dict[str, object], tasks: str, roles: set[str]
+) -> None:
+    """B-13: on every cache, never silently nothing; the run is known by what it does."""
+    planned = plan(write_cache(tmp_path / "a.h5", views=views), "bimodal", values)
+    assert planned.identity["head"]["tasks"] == tasks
+    assert set(planned.selection.streams) == set(planned.identity["streams"]) == roles
+
+
 def test_a_head_starts_from_the_encoder_that_is_named(tmp_path: Path, trainable: Path) -> None:
     weights = open_cache(trainable).all_weights()
     streams = [spec("logmel80", "mel"), spec("words@4", "text", layers="4"), spec("vit", "patches")]

@@ -143,8 +143,8 @@ def test_all_models_of_a_grid_are_known_by_their_keys(trainable: Path, tmp_path:
 
 def test_what_heads_note_is_told_with_the_combinations_it_holds_for(trainable: Path, tmp_path: Path) -> None:
     made, _ = session(trainable, "bimodal", tmp_path)
-    space = read_space("bimodal", grid=["alpha=0.1"], ablate=["positive=class"])
+    space = read_space("bimodal", grid=["alpha=0.1"], ablate=["tasks=none"])
     found = made.run(space, parse_search("grid"), seed=0)
-    assert len(found.notes) == 1
-    assert found.notes[0].startswith("ECL is off")
-    assert found.notes[0].endswith("(of alpha=0.1)")
+    assert len(found.notes) == 2
+    assert found.notes[0].startswith("auxiliary tasks: cpc (weight 0.1), supervised (weight 0.1) (of alpha=0.1")
+    assert found.notes[1].startswith("auxiliary tasks: none (of ")

@@ -70,6 +70,9 @@ def test_streams_are_asked_for_as_on_the_command_line() -> None:
     assert recipe("gcf2net-meld").featurize == "--encoder wav2vec2-base --encoder roberta-base"
     assert recipe("jfm-meld").featurize == "--encoder vit-mel-base --encoder roberta-large@12"
     assert recipe("superb-iemocap").featurize == "--encoder wav2vec2-base@all --audio-only"
+    bimodal = "--encoder wav2vec2-base --encoder distilbert-base --view lsa --view cbca:5"
+    assert recipe("bimodal-iemocap").featurize == bimodal
+    assert recipe("bimodal-ravdess").featurize == "--encoder wav2vec2-base --view lsa --audio-only"
     lemer = "--encoder wav2vec2-base --encoder bert-base --history 10 --max-tokens 150"
     assert recipe("lemer-iemocap").featurize == lemer
 
@@ -84,8 +87,8 @@ def test_loss_weights_are_the_printed_ones() -> None:
         name: dict(config_for(settings.fusion, settings.head).loss_weights) for name, settings in RECIPES.items()
     }
     assert weights["gcf2net-iemocap"] == weights["gcf2net-meld"] == {"ctc": 0.1}
-    assert weights["bimodal-iemocap"] == {"cpc": 0.1, "supervised": 0.0, "augmented": 0.1}
-    assert weights["bimodal-ravdess"] == {"cpc": 0.0, "supervised": 0.0, "augmented": 0.1}  # B-10
+    assert weights["bimodal-iemocap"] == {"cpc": 0.1, "supervised": 0.0, "ecl": 0.1}
+    assert weights["bimodal-ravdess"] == {"cpc": 0.0, "supervised": 0.0, "ecl": 0.1}  # B-10
     assert weights["jfm-iemocap"] == weights["jfm-meld"] == {"icl": 1.0}
     assert sorted(weights["lemer-iemocap"].values()) == [0.2, 0.2, 0.5]
     assert not any(weights[name] for name in ("multab-iemocap", "superb-iemocap", "emobox-ravdess"))

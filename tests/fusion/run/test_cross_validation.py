@@ -192,8 +192,21 @@ def test_views_are_read_in_training(tmp_path: Path) -> None:
     part = RunFolder(tmp_path / "run").model("1", 0)
     assert float(part.read_rows("curves.csv")[0]["ecl"]) > 0.1
     assert part.read("scores.json")["notes"] == [
-        "no stream for text.view; the views of ECL use the original rows instead"
+        "auxiliary tasks: cpc (weight 0.1), augmented (weight 1)",
+        "views: 1 for audio.view",
+        "no stream for text.view: the original rows are used in the views",
     ]
+    assert planned.identity["head"]["tasks"] == "auto"  # as earlier versions trained on a cache with views
+
+
+def test_a_cache_without_views_gives_the_contrastive_task_as_well(trainable: Path, tmp_path: Path) -> None:
+    """B-13: never silently nothing."""
+    planned = plan(trainable, "bimodal", {"epochs": "1"})
+    assert planned.identity["head"]["tasks"] == "cpc+supervised"
+    finish(planned, tmp_path / "run")
+    part = RunFolder(tmp_path / "run").model("1", 0)
+    assert float(part.read_rows("curves.csv")[0]["supervised"]) > 0.1
+    assert part.read("scores.json")["notes"] == ["auxiliary tasks: cpc (weight 0.1), supervised (weight 0.1)"]
 
 
 def test_utterances_that_a_head_cannot_take_in_full_are_listed(trainable: Path, tmp_path: Path) -> None:
