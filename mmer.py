@@ -126,6 +126,7 @@ def train(
     resident_share: float = 0.5,
     replace: bool = False,
     tensorboard: bool = False,
+    final: bool = False,
     progress: "TrainingProgress | None" = None,
     **changes: object,
 ) -> "TrainedRun":
@@ -153,6 +154,8 @@ def train(
         resident_share: share of the device's memory that features may take, in [0, 1].
         replace: delete another run in the folder first.
         tensorboard: also write the curves for TensorBoard into the run folder.
+        final: then train a model for each seed on all utterances, for the median best epoch of the folds; it is not
+            scored, and ``load(run, fold="final")`` loads it.
         progress: notified of notes, models and epochs.
         changes: fields of head or training, such as ``epochs=20`` or ``lr=1e-3``; see ``mmer-train --list-fields``.
 
@@ -194,6 +197,7 @@ def train(
             resident_share=resident_share,
             replace=replace,
             tensorboard=tensorboard,
+            final=final,
             stopping=stopping,
         )
 
@@ -328,7 +332,7 @@ def load(run: str | Path, *, fold: str, seed: int = 0, head: str | None = None) 
 
     Args:
         run: run folder, such as `TrainedRun.folder`.
-        fold: name of the fold that it was trained on.
+        fold: name of the fold that it was trained on; ``final`` for the model of all utterances.
         seed: random seed of the model.
         head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
 

@@ -6,6 +6,7 @@ file alone knows the names of groups and datasets; `cache.utterance` owns the co
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from cache.errors import CacheMissing, CacheUnreadable
 from cache.stream import StreamSpec
-from cache.utterance import Utterance, read_utterances, write_utterances
+from cache.utterance import Utterance, read_array, read_utterances, write_utterances
 
 FORMAT, FORMAT_VERSION = "mmer-cache", 1
 PENDING, COMMITTED, FAILED = 0, 1, 2
@@ -140,7 +141,7 @@ def read_weights(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """Reads the weights that initialize heads, by encoder and name."""
     with _reading(path) as file:
         groups = file["weights"].items() if "weights" in file else ()
-        return {encoder: {name: values[()] for name, values in group.items()} for encoder, group in groups}
+        return {encoder: {name: read_array(group, name) for name in group} for encoder, group in groups}
 
 
 def reason_bytes(reason: str) -> bytes:
@@ -215,12 +216,12 @@ def _create_region(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: 
 def _read_stream(group: h5py.Group) -> StreamLayout:
     spec = StreamSpec.from_json(group.attrs["spec"])
     names = ["values", *BOOKKEEPING, *(["scales"] if spec.dtype == "int8" else [])]
-    regions = {name: _region(group[name]) for name in names}
-    return StreamLayout(spec=spec, key=str(group.attrs["key"]), offsets=group["offsets"][()], regions=regions)
+    regions = {name: _region(h5py.h5d.open(group.id, name.encode())) for name in names}
+    return StreamLayout(spec=spec, key=str(group.attrs["key"]), offsets=read_array(group, "offsets"), regions=regions)
 
 
-def _region(dataset: h5py.Dataset) -> Region:
-    offset = dataset.id.get_offset() if dataset.size else 0
+def _region(dataset: h5py.h5d.DatasetID) -> Region:
+    offset = dataset.get_offset() if math.prod(dataset.shape) else 0
     if offset is None:
-        raise ValueError(f"{dataset.name} is not contiguous")
+        raise ValueError(f"{h5py.h5i.get_name(dataset).decode()} is not contiguous")
     return Region(int(offset), dataset.shape, dataset.dtype)

@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -200,6 +201,11 @@ class FeatureCache:
 
     def all_weights(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
         """Reads the weights of all encoders, by encoder and name."""
+        return self._weights
+
+    @cached_property
+    def _weights(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        # read once: the plans of a grid share these arrays, which take a hundred megabytes for a large encoder
         return read_weights(self.path)
 
 

@@ -9,8 +9,10 @@ COMMANDS = {
     "featurize": "cli.extract:featurize",
     "cache": "cli.maintain:cache",
     "train": "cli.train:train",
+    "finetune": "cli.finetune:finetune",
     "grid": "cli.grid:grid",
     "compare": "cli.compare:compare",
+    "pretrain": "cli.pretrain:pretrain",
 }
 
 

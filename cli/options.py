@@ -208,6 +208,27 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         help="Probability, in [0, 1), that training drops one of two modalities of an utterance.  [default: 0]",
     ),
     click.option(
+        "--tune",
+        "tunes",
+        multiple=True,
+        metavar="ROLE[=DEPTH]",
+        help="Encoder that learns with the head: audio, text or patches; DEPTH is all, a number of top layers, "
+        "wave (from the recordings, convolutions too) or lora:RANK; repeatable; none for frozen features.  "
+        "[default: that of the recipe]",
+    ),
+    click.option(
+        "--encoder",
+        "encoders",
+        multiple=True,
+        metavar="NAME=FOLDER",
+        help="Folder with the weights of an encoder that learns, if it did not come from a hub; repeatable.",
+    ),
+    click.option(
+        "--root",
+        type=click.Path(path_type=Path),
+        help="Folder of the corpus, for --tune audio=wave.  [default: the one that the cache records]",
+    ),
+    click.option(
         "--epochs",
         type=int,
         callback=positive(int),
@@ -278,6 +299,9 @@ class ExperimentOptions(TypedDict):
     streams: tuple[str, ...]
     modalities: str | None
     modality_dropout: float | None
+    tunes: tuple[str, ...]
+    encoders: tuple[str, ...]
+    root: Path | None
     epochs: int | None
     batch_size: int | None
     lr: float | None
@@ -288,12 +312,15 @@ class ExperimentOptions(TypedDict):
     allow_leak: bool
 
 
-def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "ExperimentRequest":
+def experiment_request(
+    options: ExperimentOptions, *, seeds: Sequence[int], tune_all: bool = False
+) -> "ExperimentRequest":
     """Builds the request that the options of an experiment describe.
 
     Args:
         options: values from the command line.
         seeds: random seeds of the models; empty means seed 0 only.
+        tune_all: without --tune, the encoder of every role learns.
 
     Raises:
         MmerError: if a pair has the wrong form, a name is given twice, or the head or recipe is unknown.
@@ -311,6 +338,7 @@ def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "
         "lr": options["lr"],
         "data_seed": options["data_seed"],
     }
+    folders = parse_fields(options["encoders"], form="NAME=FOLDER", such_as="--encoder my-encoder=folder")
     streams = {role: name for role, name in (("audio", options["audio"]), ("text", options["text"])) if name}
     return ExperimentRequest(
         fusion=options["fusion"] or "",
@@ -324,6 +352,10 @@ def experiment_request(options: ExperimentOptions, *, seeds: Sequence[int]) -> "
         allow_missing=options["allow_missing"],
         allow_leak=options["allow_leak"],
         label_encoders=LabelEncoders(requested=options["label_encoder"] or ""),
+        tune=options["tunes"],
+        tune_all=tune_all,
+        encoders={name: Path(folder) for name, folder in folders.items()},
+        root=options["root"],
     )
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fusion.training.checkpoint import EpochScores
 
 SHOWN = ("ua", "wf1", "mf1")  # development scores of an epoch; an epoch of an older version may lack one
+FINAL = "final"  # name in place of a fold, as `fusion.run.folder.FINAL`
 QUIET_S = 60.0  # between two lines in a log file
 
 
@@ -80,7 +81,7 @@ class TrainingBar(_NotingBar):
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Starts the bar of a model."""
-        self._name, self._epochs = f"fold {fold}, seed {seed}", epochs
+        self._name, self._epochs = f"{'final model' if fold == FINAL else f'fold {fold}'}, seed {seed}", epochs
         self._bar = tqdm(total=epochs, desc=self._name, unit="epoch", leave=False, disable=not _terminal())
 
     def epoch(self, scores: "EpochScores") -> None:
@@ -93,7 +94,7 @@ class TrainingBar(_NotingBar):
     def end(self, best: "EpochScores") -> None:
         """Closes the bar and prints the scores of the chosen epoch."""
         self._close()
-        self._line(f"chosen epoch {best.epoch}, {_scores_text(best)}")
+        self._line(f"{'chosen' if best.dev else 'last'} epoch {best.epoch}, {_scores_text(best)}")
 
     def _line(self, text: str) -> None:
         self._printed_s = time.monotonic()
@@ -133,10 +134,50 @@ class GridBar(_NotingBar):
         self._bar.update(self._left.pop(model.key, 0))
 
 
+class PretrainBar(_NotingBar):
+    """Bar of steps of each fold of a pre-training, with the last losses; in a log file, a line a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = ""
+        self._printed_s = time.monotonic()
+
+    def start(self, fold: str, steps: int) -> None:
+        """Starts the bar of a fold."""
+        self._name = f"fold {fold}"
+        self._bar = tqdm(total=steps, desc=self._name, unit="step", leave=False, disable=not _terminal())
+
+    def step(self, done: int) -> None:
+        """Advances the bar to a number of finished steps; a resumed fold starts in the middle."""
+        self._bar.update(done - self._bar.n)
+
+    def epoch(self, scores: "EpochScores") -> None:
+        """Shows the losses of an epoch."""
+        self._bar.set_postfix_str(_losses_text(scores), refresh=False)
+        if not _terminal() and time.monotonic() - self._printed_s >= QUIET_S:
+            self._line(f"epoch {scores.epoch}, {_losses_text(scores)}")
+
+    def end(self, scores: "EpochScores") -> None:
+        """Closes the bar and prints the losses of the last epoch."""
+        self._close()
+        self._line(f"epoch {scores.epoch}, {_losses_text(scores)}")
+
+    def _line(self, text: str) -> None:
+        self._printed_s = time.monotonic()
+        click.echo(f"{self._name}: {text}", err=True)
+
+
+def _losses_text(scores: "EpochScores") -> str:
+    """Formats the losses of an epoch of a pre-training."""
+    losses = scores.losses
+    dev = f", dev loss {scores.dev['total']:.3f}" if "total" in scores.dev else ""
+    return f"loss {losses['total']:.3f}{dev}, code perplexity {losses['perplexity']:.1f}"
+
+
 def _scores_text(scores: "EpochScores") -> str:
     """Formats loss and development scores of an epoch."""
-    dev = ", ".join(f"dev {name} {scores.dev[name]:.3f}" for name in SHOWN if name in scores.dev)
-    return f"loss {scores.losses['total']:.3f}, {dev}"
+    dev = [f"dev {name} {scores.dev[name]:.3f}" for name in SHOWN if name in scores.dev]
+    return ", ".join([f"loss {scores.losses['total']:.3f}", *dev])
 
 
 def _interval_s() -> float:

@@ -47,6 +47,11 @@ if TYPE_CHECKING:
 )
 @click.option("--replace", is_flag=True, help="Delete another run that the run folder holds, and train again.")
 @click.option("--latex", is_flag=True, help="Also print the scores as a row of a LaTeX table.")
+@click.option(
+    "--final",
+    is_flag=True,
+    help="Also train a model for each seed on all utterances, for the median best epoch of the folds; not scored.",
+)
 @click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
 @listing_options
 @json_option
@@ -59,9 +64,11 @@ def train(
     device: str,
     resident_share: float,
     replace: bool,
+    final: bool,
     tensorboard: bool,
     latex: bool,
     as_json: bool,
+    tune_all: bool = False,
     **options: Unpack[ExperimentOptions],
 ) -> None:
     """Trains a fusion head on cached features and scores it on every fold.
@@ -81,13 +88,12 @@ def train(
         opened = open_cache(cache)  # before torch is imported, so that a wrong path is answered at once
         tune_process()
         if runs:
-            _check_sum(runs, seeds, options)
+            _check_sum(runs, seeds, final, options)
             run = _fused(runs, opened, out=out, replace=replace)
         else:
-            request = experiment_request(options, seeds=seeds)
-            run = _trained(
-                request, opened, cache, device, out=out, share=resident_share, replace=replace, tensorboard=tensorboard
-            )
+            request = experiment_request(options, seeds=seeds, tune_all=tune_all)
+            flags = {"replace": replace, "tensorboard": tensorboard, "final": final}
+            run = _trained(request, opened, cache, device, out=out, share=resident_share, **flags)
     print_run(run, as_json=as_json, latex=latex)
 
 
@@ -119,8 +125,7 @@ def _trained(
     *,
     out: Path | None,
     share: float,
-    replace: bool,
-    tensorboard: bool,
+    **flags: bool,
 ) -> "TrainedRun":
     from cli.progress import TrainingBar
     from featurize.runtime.device import choose_device
@@ -138,9 +143,8 @@ def _trained(
             device=chosen,
             progress=bar,
             resident_share=share,
-            replace=replace,
-            tensorboard=tensorboard,
             stopping=stopping,
+            **flags,
         )
 
 
@@ -150,14 +154,14 @@ def _fused(runs: Sequence[Path], cache: "AnyCache", *, out: Path | None, replace
     return fuse_runs(runs, cache, out=out, replace=replace)
 
 
-def _check_sum(runs: Sequence[Path], seeds: Sequence[int], options: ExperimentOptions) -> None:
+def _check_sum(runs: Sequence[Path], seeds: Sequence[int], final: bool, options: ExperimentOptions) -> None:
     """Checks that --run is not combined with options that finished runs cannot follow."""
     from cache.errors import MmerError
     from fusion.run.score_fusion import SCORE_FUSION
 
     if len(runs) < 2 or options["fusion"] != SCORE_FUSION:
         raise MmerError("--run needs two or more finished runs, and --fusion score")
-    values = {**options, "seeds": seeds}
+    values = {**options, "seeds": seeds, "final": final}
     given = [name for name, value in values.items() if name != "fusion" and value not in (None, (), False)]
     if given:
         raise MmerError(f"--run adds up finished runs as they are; leave out: {', '.join(given)}")

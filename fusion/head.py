@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +111,24 @@ class Head(nn.Module, ABC):
         """
         return np.zeros(len(next(iter(lengths.values()))), dtype=np.bool_)
 
+    def rows_before_training(self, rows: TrainingRows, device: torch.device) -> TrainingRows:
+        """Returns the training subset as `prepare` reads it; encoders in front of a head change it, on a device."""
+        return rows
+
     @property
     def training_reads(self) -> set[str]:
         """Roles that training reads."""
         return {*self.config.roles, *self.config.training_roles, *self.config.optional_roles}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that a checkpoint must share to be resumed, as plain values."""
+        return {"name": type(self).__name__, **asdict(self.config)}
+
+    def learning_rates(self, lr: float) -> list[tuple[float, list[nn.Parameter]]]:
+        """Returns the parameters that learn, by their maximum learning rate.
+
+        Args:
+            lr: learning rate of the head.
+        """
+        return [(lr, [parameter for parameter in self.parameters() if parameter.requires_grad])]

@@ -26,6 +26,7 @@ class HeadInputs:
         weights: role -> pre-trained weights of the encoder of that stream, as stored in the cache.
         layers: role -> layers of that stream, as written after ``@``.
         encode_texts: encoder of the text stream, for texts of `Head.prepare`; None if it is not available.
+        tuned: roles whose encoders learn with the head.
     """
 
     classes: tuple[str, ...]
@@ -33,6 +34,7 @@ class HeadInputs:
     weights: Mapping[str, Weights] = field(default_factory=dict)
     layers: Mapping[str, str] = field(default_factory=dict)
     encode_texts: EncodeTexts | None = None
+    tuned: frozenset[str] = frozenset()
 
 
 class TrainingRows(Protocol):
@@ -52,6 +54,10 @@ class TrainingRows(Protocol):
         """Returns the transcript of one utterance of the subset, as stored."""
         ...
 
+    def length(self, role: str, index: int) -> int:
+        """Returns the number of rows of one utterance of the subset."""
+        ...
+
     def rows(self, role: str, index: int) -> npt.NDArray[Any]:
         """Returns the cached rows of one utterance of the subset, ``(rows, ...)``."""
         ...
@@ -65,7 +71,8 @@ class HeadConfig:
         per_model: fields in which models of one stack may differ: their values change neither a shape nor the
             computation, only dropout rates, weights of losses and initial weights.
         dim: width of the head; 0 for the width of its audio stream, or of its text stream if it reads no audio.
-        adapter: whether a residual adapter precedes every branch.
+        adapter: whether a residual adapter precedes every branch of frozen features.
+        tuned_adapter: whether a residual adapter precedes the branches of tuned encoders too.
         dropout: rate of all dropout, in [0, 1).
         modalities: ``both``, ``audio`` or ``text``.
         modality_dropout: probability in [0, 1) that an utterance loses one of its two modalities during training.
@@ -77,6 +84,7 @@ class HeadConfig:
 
     dim: int = 0
     adapter: bool = True
+    tuned_adapter: bool = False
     dropout: float = 0.1
     modalities: str = BOTH
     modality_dropout: float = 0.0

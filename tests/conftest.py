@@ -13,8 +13,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch: for tiny models threads only wait for each other
 
 if TYPE_CHECKING:  # fixtures import what they need: the process that only deals tests out then starts at once
-    from collections.abc import Callable
-
     from cache.layout import StreamPlan
 
 settings.register_profile("mmer", deadline=None)  # a loaded machine is no failure
@@ -33,24 +31,20 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def quick_pictures() -> Iterator["Callable[..., None]"]:
-    """Writes the counts of a confusion matrix in place of its picture, which takes as long as a small training."""
-    from fusion.run import results
-    from tests.support.pictures import write_counts
+def quick_pictures() -> Iterator[None]:
+    """Writes text in place of pictures, which take as long as a small training."""
+    from tests.support.pictures import pictures_by, write_axes, write_counts
 
-    drawn = results.plot_confusion
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "plot_confusion", write_counts)
-        yield drawn
+    with pictures_by(write_counts, write_axes):
+        yield
 
 
 @pytest.fixture(scope="module")
-def true_pictures(quick_pictures: "Callable[..., None]") -> Iterator[None]:
-    """Draws confusion matrices as a run does."""
-    from fusion.run import results
+def true_pictures() -> Iterator[None]:
+    """Draws pictures as a run and a grid do."""
+    from tests.support.pictures import DRAWN, pictures_by
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "plot_confusion", quick_pictures)
+    with pictures_by(*DRAWN):
         yield
 
 

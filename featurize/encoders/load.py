@@ -45,7 +45,6 @@ from featurize.encoders.vit_mel import PREPROCESSING as VIT_PREPROCESSING
 from featurize.encoders.vit_mel import MelEncoder
 from featurize.inputs.audio import MIN_SAMPLES, RATE_HZ
 
-WITHOUT_CONV_FEATURES = frozenset({"hubert"})  # models that do not return their layer-normed convolutional features
 LOGMEL = "logmel80"
 ACOUSTIC = ("logmel80", "mfcc39")
 
@@ -107,7 +106,7 @@ def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tu
     Raises:
         MmerError: if its checkpoint is not available or cannot satisfy the request.
     """
-    checkpoint, model = _load_speech_model(request)
+    checkpoint, model = load_speech_model(request)
     quantizer, start_weights, note = _select_quantizer(request, model, options)
     config: Any = model.base.config
     spec = _template_spec(
@@ -130,7 +129,7 @@ def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tu
             request.layers,
             layers=int(config.num_hidden_layers),
             encoder=request.name,
-            conv=config.model_type not in WITHOUT_CONV_FEATURES,
+            conv=True,
         ),
         normalize=model.normalize,
         device=options.device,
@@ -151,7 +150,7 @@ def load_mel_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple
         MmerError: if its checkpoint is not available or cannot satisfy the request.
     """
     mel = load_acoustic_encoder(EncoderRequest(name=LOGMEL, source=LOGMEL, layers=("last",)), options)
-    checkpoint, model = _load_vit_model(request)
+    checkpoint, model = load_vit_model(request)
     start_weights, note = vit_start_weights(model, options.start_layers)
     spec = _template_spec(
         request,
@@ -201,13 +200,7 @@ def load_text_encoder(request: EncoderRequest, options: EncodingOptions) -> tupl
     Raises:
         MmerError: if its checkpoint is not available or cannot satisfy the request.
     """
-    checkpoint: HubCheckpoint | None = None
-    if request.source == "roberta-tiny":
-        model: Any = build_roberta_tiny()
-        tokenizer: PreTrainedTokenizerBase = build_roberta_tiny_tokenizer()
-    else:
-        checkpoint = open_checkpoint(request.location)
-        model, tokenizer = load_text(checkpoint)
+    checkpoint, model, tokenizer = load_text_model(request)
     layers = text_layers(model)
     choices = parse_choices(request.layers, layers=len(layers), encoder=request.name)
     start_weights, note = text_start_weights(model, layers, choices, options.start_layers)
@@ -242,6 +235,43 @@ def load_text_encoder(request: EncoderRequest, options: EncodingOptions) -> tupl
         precision=PRECISIONS[options.precision],
     )
     return encoder, note
+
+
+def load_speech_model(request: EncoderRequest) -> tuple[HubCheckpoint | None, SpeechCheckpoint]:
+    """Loads the model of a speech encoder, in eval mode and float32; the checkpoint is None for a built-in one.
+
+    Raises:
+        MmerError: if its checkpoint is not available or incomplete.
+    """
+    if request.source == "wav2vec2-tiny":
+        model = build_wav2vec2_tiny()
+        return None, SpeechCheckpoint(base=model.wav2vec2, pretraining=model, normalize=True, note="")
+    checkpoint = open_checkpoint(request.location)
+    return checkpoint, load_speech(checkpoint)
+
+
+def load_text_model(request: EncoderRequest) -> tuple[HubCheckpoint | None, Any, PreTrainedTokenizerBase]:
+    """Loads the model of a text encoder and its tokenizer; the checkpoint is None for a built-in one.
+
+    Raises:
+        MmerError: if its checkpoint is not available or incomplete.
+    """
+    if request.source == "roberta-tiny":
+        return None, build_roberta_tiny(), build_roberta_tiny_tokenizer()
+    checkpoint = open_checkpoint(request.location)
+    return (checkpoint, *load_text(checkpoint))
+
+
+def load_vit_model(request: EncoderRequest) -> tuple[HubCheckpoint | None, Any]:
+    """Loads the model of an encoder of log-mel; the checkpoint is None for a built-in one.
+
+    Raises:
+        MmerError: if its checkpoint is not available or incomplete.
+    """
+    if request.source == "vit-mel-tiny":
+        return None, build_vit_mel_tiny()
+    checkpoint = open_checkpoint(request.location)
+    return checkpoint, load_vit(checkpoint)
 
 
 def _template_spec(
@@ -281,14 +311,6 @@ def _reads_images(request: EncoderRequest) -> bool:
     return open_checkpoint(request.source).config.model_type in MEL_FAMILIES
 
 
-def _load_speech_model(request: EncoderRequest) -> tuple[HubCheckpoint | None, SpeechCheckpoint]:
-    if request.source == "wav2vec2-tiny":
-        model = build_wav2vec2_tiny()
-        return None, SpeechCheckpoint(base=model.wav2vec2, pretraining=model, normalize=True, note="")
-    checkpoint = open_checkpoint(request.location)
-    return checkpoint, load_speech(checkpoint)
-
-
 def _select_quantizer(
     request: EncoderRequest, model: SpeechCheckpoint, options: EncodingOptions
 ) -> tuple[torch.nn.Module | None, dict[str, npt.NDArray[Any]], str]:
@@ -310,10 +332,3 @@ def _select_quantizer(
         "project_hid.bias": pretraining.project_hid.bias,
     }
     return pretraining.quantizer, {name: tensor.detach().cpu().numpy() for name, tensor in weights.items()}, ""
-
-
-def _load_vit_model(request: EncoderRequest) -> tuple[HubCheckpoint | None, Any]:
-    if request.source == "vit-mel-tiny":
-        return None, build_vit_mel_tiny()
-    checkpoint = open_checkpoint(request.location)
-    return checkpoint, load_vit(checkpoint)

@@ -1,5 +1,6 @@
 """Options of encoders: device, precision, limits of inputs; and the library versions that a spec records."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -58,10 +59,17 @@ def recorded_limits(options: EncodingOptions, *, chunk: bool) -> dict[str, Scala
 
 def library_versions() -> dict[str, str]:
     """Returns the versions of the packages that influence a feature, as far as they are installed."""
-    found = {}
-    for name, distribution in RECORDED.items():
-        try:
-            found[name] = version(distribution)
-        except PackageNotFoundError:  # a bare clone, or a machine without librosa
-            continue
-    return found
+    found = {name: _installed(distribution) for name, distribution in RECORDED.items()}
+    return {name: installed for name, installed in found.items() if installed}
+
+
+@functools.cache
+def _installed(distribution: str) -> str:
+    """Returns the version of a package, empty without it: in a bare clone, or on a machine without librosa.
+
+    A process reads it once, since every stream records all versions.
+    """
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""

@@ -101,11 +101,7 @@ class SpeechEncoder:
 
     def prepare(self, waveform: Waveform) -> Waveform:
         """Normalizes a waveform over its own samples, then pads it to one frame."""
-        if self.normalize:
-            # the same values as Wav2Vec2FeatureExtractor, whose 1e-7 prevents a division by zero for silence
-            waveform = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
-        missing = MIN_SAMPLES - len(waveform)
-        return np.pad(waveform, (0, missing)) if missing > 0 else waveform
+        return prepare_waveform(waveform, normalize=self.normalize)
 
     def _specs(self, spec: StreamSpec, *, dim: int, conv_dim: int) -> list[StreamSpec]:
         specs = []
@@ -130,6 +126,20 @@ class SpeechEncoder:
         with captured_states(transformer.layers, self._wanted) as hidden, zeroed_padding(transformer, mask):
             last = transformer(projected.to(precision), attention_mask=mask).last_hidden_state
         return hidden, last
+
+
+def prepare_waveform(waveform: Waveform, *, normalize: bool) -> Waveform:
+    """Normalizes a waveform over its own samples if requested, then pads it to one frame.
+
+    Args:
+        waveform: 16 kHz mono, ``(samples,)``.
+        normalize: zero mean and unit variance.
+    """
+    if normalize:
+        # the same values as Wav2Vec2FeatureExtractor, whose 1e-7 prevents a division by zero for silence
+        waveform = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
+    missing = MIN_SAMPLES - len(waveform)
+    return np.pad(waveform, (0, missing)) if missing > 0 else waveform
 
 
 @contextmanager
@@ -234,9 +244,9 @@ def _fold_weight_norm(base: nn.Module) -> None:
 
 def _project(base: nn.Module, conv: Tensor) -> tuple[Tensor, Tensor]:
     """Computes the Transformer's input and the layer-normed convolutional features from the features."""
-    projected = base.feature_projection(conv)  # type: ignore[operator]
-    # HuBERT returns only the projected features, all others return the layer-normed ones as well
-    return projected if isinstance(projected, tuple) else (projected, conv)
+    projection: Any = base.feature_projection
+    normed = projection.layer_norm(conv) if hasattr(projection, "layer_norm") else conv  # HuBERT may have no norm
+    return projection.dropout(projection.projection(normed)), normed
 
 
 def _as_rows(output: Tensor) -> Rows:

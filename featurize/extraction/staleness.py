@@ -28,7 +28,7 @@ def current_audio_digests(root: Path) -> Callable[[Utterance, Stream], bytes | s
     Raises:
         MmerError: if there is no such folder.
     """
-    root = _audio_folder(root)
+    root = audio_folder(root)
 
     @memoize  # all speech streams read the same recording
     def audio_digest(audio: str, start_s: float | None, end_s: float | None) -> tuple[bytes, int] | str:
@@ -43,6 +43,22 @@ def current_audio_digests(root: Path) -> Callable[[Utterance, Stream], bytes | s
         return result if isinstance(result, str) else speech_digest(*result, stream.spec)
 
     return digest_of
+
+
+def audio_folder(root: Path) -> Path:
+    """Returns the folder to which the paths of recordings are relative.
+
+    Args:
+        root: that folder, a manifest next to the recordings, or another root that the corpus accepts.
+
+    Raises:
+        MmerError: if there is no such folder.
+    """
+    if not root.exists():
+        raise MmerError(f"folder {root} not found; expected the same path as --root of mmer-featurize")
+    if root.is_file():  # a manifest, whose recordings lie next to it
+        return root.parent
+    return root / RELEASE if (root / RELEASE).is_dir() else root
 
 
 def find_lost_features(cache: FeatureCache, inputs: Inputs, streams: Sequence[StreamPlan]) -> dict[str, str]:
@@ -127,14 +143,6 @@ def digest_recordings(cache: FeatureCache, inputs: Inputs, progress: ExtractionP
             digests[inputs.utterances[index].id] = digest
             progress.advance(1, duration_s)
     return digests
-
-
-def _audio_folder(root: Path) -> Path:
-    if not root.exists():
-        raise MmerError(f"folder {root} not found; --audio expects the same path as --root")
-    if root.is_file():  # a manifest, whose recordings lie next to it
-        return root.parent
-    return root / RELEASE if (root / RELEASE).is_dir() else root
 
 
 def _valid_digests(

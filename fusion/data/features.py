@@ -3,6 +3,7 @@
 Rows are held on the device if they fit; otherwise they are read ahead from the memory-mapped cache.
 """
 
+import copy
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -151,6 +152,16 @@ class CachedFeatures:
         """The identifier of every utterance of the cache, ``(n,)``."""
         return self.cache.ids
 
+    def rows(self, role: str, index: int) -> npt.NDArray[Any]:
+        """Returns the stored rows of one utterance, ``(rows, ...)``; of several views, the first.
+
+        The result has no rows if the utterance lacks the role.
+        """
+        stream = self.streams[role]
+        if not self.rows_by_place[role][index]:
+            return np.empty((0, *stream.spec.shape), dtype=np.float32)
+        return stream.read(index)
+
     def describe(self) -> str:
         """Returns a text for the user that states where the rows are."""
         size = f"{self.size_bytes / 1e6:,.1f} MB of features"
@@ -182,6 +193,21 @@ class CachedFeatures:
         bad = [stream.spec.name for stream in held if not np.isfinite(stream.read(index)).all()]
         name = bad[0] if bad else self.streams[role].spec.name
         return f"features of utterance {self.ids[index]} in {name} are not finite; {see}"
+
+    def with_roles(self, sources: Mapping[str, str]) -> "CachedFeatures":
+        """Returns the same features, in which some roles have the rows of others.
+
+        Args:
+            sources: role -> role whose rows it gets.
+        """
+        other = copy.copy(self)
+        named = {role: sources.get(role, role) for role in self.streams}
+        other.streams = {role: self.streams[held] for role, held in named.items()}
+        other.names = {role: self.names[sources.get(role, role)] for role in self.names}
+        other.rows_by_role = {role: self.rows_by_role[held] for role, held in named.items()}
+        other.rows_by_place = {role: self.rows_by_place[held] for role, held in named.items()}
+        other._held = {role: self._held[held] for role, held in named.items()} if self.resident else {}
+        return other
 
     def batch(self, indices: Indices, roles: Collection[str] | None = None) -> Batch:
         """Returns one batch of some utterances; `batches` returns many.
@@ -303,15 +329,16 @@ class TrainingSubset:
         """Returns the transcript of one utterance of the subset, as stored."""
         return self._source.cache.utterances[int(self._indices[index])].text
 
+    def length(self, role: str, index: int) -> int:
+        """Returns the number of rows of one utterance of the subset; 0 if it lacks the role."""
+        return int(self._source.rows_by_role[role][int(self._indices[index])])
+
     def rows(self, role: str, index: int) -> npt.NDArray[Any]:
         """Returns the cached rows of one utterance of the subset, ``(rows, ...)``.
 
         The result has no rows if the utterance lacks the role; of several views, it is the first.
         """
-        in_cache, stream = int(self._indices[index]), self._source.streams[role]
-        if not self._source.rows_by_place[role][in_cache]:
-            return np.empty((0, *stream.spec.shape), dtype=np.float32)
-        return stream.read(in_cache)
+        return self._source.rows(role, int(self._indices[index]))
 
 
 class _Stage:

@@ -6,6 +6,9 @@ A class without a true utterance is an error and is not skipped. A class that is
 If the truth may lack a class (development subsets, resamples of clusters), UA and both F1 are means over the classes
 of the truth, even if another class is guessed. `sklearn.metrics.f1_score` with ``average="macro"`` and ``labels`` of
 all classes would count such a class as F1 0.
+
+Every value is bit-equal to scikit-learn, whose functions check their arguments at a cost of milliseconds: an epoch of a
+small head is shorter.
 """
 
 from dataclasses import asdict, dataclass
@@ -55,24 +58,26 @@ def compute_scores(truth: ClassIds, guess: ClassIds, classes: int, *, every_clas
 
     Raises:
         MmerError: if there is no utterance, or a class is missing.
+        ValueError: if a class is not below `classes`.
 
     Example:
         >>> compute_scores(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2).as_dict()["wa"]
         0.75
     """
-    from sklearn.metrics import accuracy_score, f1_score, recall_score  # imported here, since it takes a second
-
-    present = np.flatnonzero(np.bincount(truth, minlength=classes)).tolist()
-    if not present:
+    counts = confusion(truth, guess, classes)
+    present = counts.sum(axis=1) > 0
+    if not present.any():
         raise MmerError("there is nothing to score: no utterance")
-    if every_class and len(present) < classes:
-        missing = ", ".join(str(index) for index in range(classes) if index not in present)
+    if every_class and not present.all():
+        missing = ", ".join(str(index) for index in np.flatnonzero(~present))
         raise MmerError(f"UA is the mean over {classes} classes, but no utterance is of class {missing}")
+    right, true, guessed = (np.diagonal(counts)[present], counts.sum(axis=1)[present], counts.sum(axis=0)[present])
+    recall, f1 = right / true, 2 * right / (true + guessed)
     return Scores(
-        wa=float(accuracy_score(truth, guess)),
-        ua=float(recall_score(truth, guess, labels=present, average="macro", zero_division=0)),
-        wf1=float(f1_score(truth, guess, labels=present, average="weighted", zero_division=0)),
-        mf1=float(f1_score(truth, guess, labels=present, average="macro", zero_division=0)),
+        wa=float(right.sum() / true.sum()),
+        ua=float(recall.mean()),
+        wf1=float((f1 * true).sum() / true.sum()),
+        mf1=float(f1.mean()),
     )
 
 
@@ -85,10 +90,8 @@ def confusion(truth: ClassIds, guess: ClassIds, classes: int) -> Matrix:
         >>> confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 2).tolist()
         [[2, 1], [0, 1]]
     """
-    from sklearn.metrics import confusion_matrix  # imported here, as in `compute_scores`
-
-    matrix: Matrix = confusion_matrix(truth, guess, labels=np.arange(classes))
-    return matrix
+    cells = np.ravel_multi_index((truth, guess), (classes, classes))
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def score_confusions(matrices: Matrix) -> Matrix:

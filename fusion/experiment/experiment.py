@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,8 +12,9 @@ import numpy.typing as npt
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import StreamSpec
+from fusion.end_to_end.learning.tune import TUNABLE, Tune, parse_tunes
 from fusion.experiment.fields import configure
-from fusion.experiment.streams import StreamSelection, select_streams, streams_of
+from fusion.experiment.streams import StreamSelection, featurize_command, select_text, streams_of
 from fusion.fingerprint import digest_of
 from fusion.head_config import TEXT, HeadConfig
 from fusion.heads.catalog import head_spec
@@ -23,6 +26,7 @@ from fusion.recipes.catalog import Recipe, recipe
 from fusion.training.config import SEEDS, TrainConfig
 
 STREAM_AXIS = "stream."  # prefix of the name of a grid axis of streams
+TUNED_DEFAULTS: Mapping[str, object] = {"lr": 1e-4}  # a head on tuned encoders learns more slowly than on frozen ones
 NO_AXES: Mapping[str, object] = {}
 
 
@@ -70,6 +74,9 @@ class Experiment:
         recipe: name of the recipe that sets the fields; empty without a recipe.
         label_encoder: text encoder for the words of a class; None for vectors in the cache.
         notes: lines to print with the scores.
+        tune: role -> what of its encoder learns; empty if all features are frozen.
+        encoders: name of an encoder that learns -> folder with its checkpoint, if it did not come from a hub.
+        root: folder of the corpus, for an encoder that learns from the recordings; None for that of the cache.
 
     Raises:
         MmerError: if there is no seed, or a seed is negative, too great or given twice.
@@ -88,6 +95,9 @@ class Experiment:
     recipe: str = ""
     label_encoder: LabelEncoder | None = None
     notes: tuple[str, ...] = ()
+    tune: Mapping[str, Tune] = field(default_factory=dict)
+    encoders: Mapping[str, Path] = field(default_factory=dict)
+    root: Path | None = None
 
     def __post_init__(self) -> None:
         if (
@@ -129,9 +139,15 @@ class Experiment:
             "labels": {name: list(raws) for name, raws in split.labels.classes.items()},
             "protocol": split.protocol,
             **({"label_encoder": dict(self.label_encoder.identity)} if self.label_encoder else {}),
+            **({"tune": {role: tune.text for role, tune in self.tune.items()}} if self.tune else {}),
             **({"only": {column: list(values) for column, values in self.only.items()}} if self.only else {}),
             "streams": _stream_keys(cache, selection.streams),
             "starts": _stream_keys(cache, selection.starts),
+            **(
+                {"by_fold": {fold: _stream_keys(cache, own) for fold, own in split.chosen.items()}}
+                if split.chosen
+                else {}
+            ),
             "folds": {fold.name: _fold_digest(cache, split, fold) for fold in split.folds},
             "features": _features_digest(cache, selection, split.folds),
         }
@@ -153,6 +169,10 @@ class ExperimentRequest:
         allow_missing: score the test utterances with features if others have none.
         allow_leak: accept encoders that have seen test speakers.
         label_encoders: choice of the text encoder for the words of a class; None for vectors in the cache.
+        tune: values of ``--tune``; empty for those of the recipe.
+        tune_all: without values of ``--tune`` and without a recipe that has some, the encoder of every role learns.
+        encoders: name of an encoder that learns -> folder with its checkpoint.
+        root: folder of the corpus, for an encoder that learns from the recordings.
 
     Raises:
         MmerError: if there is neither head nor recipe, one of them is unknown, or the recipe is for another head.
@@ -173,8 +193,13 @@ class ExperimentRequest:
     allow_missing: bool = False
     allow_leak: bool = False
     label_encoders: FindLabelEncoder | None = None
+    tune: tuple[str, ...] = ()
+    tune_all: bool = False
+    encoders: Mapping[str, Path] = field(default_factory=dict)
+    root: Path | None = None
 
     def __post_init__(self) -> None:
+        parse_tunes(self.tune)
         settings = self.settings
         if not self.fusion and settings is None:
             raise MmerError("no head given; pass --fusion NAME (see --list-heads) or --recipe NAME")
@@ -210,7 +235,9 @@ class ExperimentRequest:
             MmerError: if a head, a field or a stream is unknown, or a value is not allowed.
         """
         settings = self.settings
-        base = {**(settings.fields if settings else {}), **self.fields}
+        tunes = self._tunes()
+        tuned_defaults: Mapping[str, object] = TUNED_DEFAULTS if tunes else {}
+        base = {**tuned_defaults, **(settings.fields if settings else {}), **self.fields}
         by_axis = {name.removeprefix(STREAM_AXIS): str(axes[name]) for name in axes if name.startswith(STREAM_AXIS)}
         fields = {name: value for name, value in axes.items() if not name.startswith(STREAM_AXIS)}
         head, training = configure(self.head, {**base, **fields})
@@ -219,9 +246,11 @@ class ExperimentRequest:
             dropped = configure(self.head, base)[0].every_role - head.every_role
             named = {role: name for role, name in named.items() if role not in dropped}
         named |= by_axis
-        roles = {*head.roles, *head.weight_roles}
+        if settings:
+            named = {**{role: name for role, name in settings.streams.items() if role in tunes}, **named}
+        roles = {*head.roles, *head.weight_roles} - tunes.keys()
         streams = streams_of(settings, cache, roles, named) if settings else named
-        label_encoder, note = self._find_label_encoder(cache, head, streams, required=not axes)
+        label_encoder, note = self._find_label_encoder(cache, head, streams, tunes, required=not axes)
         return Experiment(
             fusion=self.head,
             head=head,
@@ -234,12 +263,21 @@ class ExperimentRequest:
             allow_missing=self.allow_missing,
             allow_leak=self.allow_leak,
             recipe=self.recipe,
+            tune=tunes,
+            encoders=self.encoders,
+            root=self.root,
             label_encoder=label_encoder,
             notes=(note,) if note else (),
         )
 
     def _find_label_encoder(
-        self, cache: AnyCache, head: HeadConfig, streams: Mapping[str, str], *, required: bool
+        self,
+        cache: AnyCache,
+        head: HeadConfig,
+        streams: Mapping[str, str],
+        tunes: Mapping[str, Tune],
+        *,
+        required: bool,
     ) -> tuple[LabelEncoder | None, str]:
         """Returns the text encoder for the words of a class, if the head reads them; and a note."""
         if self.label_encoders is None:
@@ -248,8 +286,28 @@ class ExperimentRequest:
             if required and self.label_encoders.requested:
                 raise MmerError(f"head {self.head} with these fields reads no words of classes; omit --label-encoder")
             return None, ""
-        selection = select_streams(cache, head, streams)
-        return self.label_encoders.find(cache.stream(selection.streams[TEXT]).spec)
+        if TEXT not in tunes:
+            return self.label_encoders.find(select_text(cache, head, streams))
+        from fusion.end_to_end.learning.start import find_start  # imports torch and transformers
+
+        command = partial(featurize_command, cache)
+        return self.label_encoders.find(
+            find_start(cache, tunes[TEXT], streams.get(TEXT), command, self.encoders).output
+        )
+
+    def _tunes(self) -> dict[str, Tune]:
+        """Returns what of which encoder learns, by role."""
+        if self.tune:
+            return parse_tunes(self.tune)
+        settings = self.settings
+        if settings and settings.tune:
+            return parse_tunes(settings.tune)
+        if not self.tune_all:
+            return {}
+        head, _ = configure(self.head, {**(settings.fields if settings else {}), **self.fields})
+        if not (roles := [role for role in head.roles if role in TUNABLE]):
+            raise MmerError(f"head {self.head} reads {', '.join(head.roles)}, and no encoder of these can learn")
+        return {role: Tune(role=role) for role in roles}
 
 
 def changed_fields(experiment: Experiment, values: Mapping[str, object]) -> list[str]:
@@ -282,6 +340,7 @@ def _features_digest(cache: AnyCache, selection: StreamSelection, folds: Sequenc
     used = np.unique(np.concatenate([subset for fold in folds for subset in fold.subsets.values()])).tolist()
     used.sort(key=lambda index: cache.ids[index])
     streams = [cache.stream(name) for _, name in sorted(selection.streams.items())]
+    streams += [cache.stream(name) for _, names in sorted(selection.choices.items()) for name in names]
     return digest_of([[int(stream.checksum[index]) for index in used] for stream in streams])
 
 

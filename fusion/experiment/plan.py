@@ -1,18 +1,30 @@
 """Run plan: a run that can start, with streams, labels and folds selected and all checks passed before any training."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from cache.errors import MmerError
 from cache.joined import AnyCache
+from fusion.arrays import Indices
 from fusion.evaluation.task import Task, task_of
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.streams import StreamSelection, head_inputs, select_streams
-from fusion.fingerprint import without_defaults
+from fusion.experiment.streams import StreamSelection, featurize_command, head_inputs, select_streams
+from fusion.fingerprint import digest_of, without_defaults
 from fusion.head_config import HeadInputs
 from fusion.protocols.split import Split, split_cache
+from fusion.training.config import TUNING, TrainConfig
 
 if TYPE_CHECKING:
+    import torch
+
+    from fusion.data.features import CachedFeatures
+    from fusion.end_to_end.learning.start import Start
     from fusion.head import Head
+
+
+OWN = "#"  # in the role of a stream that only some folds read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +38,7 @@ class RunPlan:
         split: label set and folds.
         inputs: inputs to build the head from.
         identity: identity of the run: all values that determine the results, as plain values by section.
+        starts: role -> where the learning of its encoder starts; empty if all features are frozen.
     """
 
     experiment: Experiment
@@ -34,6 +47,7 @@ class RunPlan:
     split: Split
     inputs: HeadInputs
     identity: dict[str, Any]
+    starts: "Mapping[str, Start]" = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -41,8 +55,51 @@ class RunPlan:
         return task_of(self.identity)
 
     @property
+    def every_stream(self) -> dict[str, str]:
+        """Role -> stream, with a role for each stream that only some folds read."""
+        choices = self.selection.choices
+        return {**self.selection.streams, **{_own(role, name): name for role in choices for name in choices[role]}}
+
+    def features(
+        self, streams: Mapping[str, str], *, device: "torch.device", chosen: Indices, resident_share: float
+    ) -> "CachedFeatures":
+        """Opens features for the run; an encoder that learns from waveforms gets the recordings.
+
+        Args:
+            streams: role -> stream; those of the run, and perhaps of others that share them.
+            device: device of the batches.
+            chosen: indices of the utterances that batches may contain.
+            resident_share: share of the device's memory for features that are held there, in [0, 1].
+
+        Raises:
+            MmerError: if a recording is missing or has changed.
+        """
+        options: dict[str, Any] = {"device": device, "chosen": chosen, "resident_share": resident_share}
+        role = next((role for role, start in self.starts.items() if start.tune.wave), "")
+        if not role:
+            from fusion.data.features import CachedFeatures
+
+            return CachedFeatures(self.cache, streams, self.split.classes, **options)
+        from fusion.end_to_end.learning.wave import WaveFeatures
+
+        root = self.experiment.root
+        return WaveFeatures(self.cache, streams, self.split.classes, role=role, root=root, **options)
+
+    def of_fold(self, source: "CachedFeatures", fold: str) -> "CachedFeatures":
+        """Returns features with the streams of a fold.
+
+        Args:
+            source: features of every stream of the plan.
+            fold: name of the fold.
+        """
+        own = self.split.chosen.get(fold, {})
+        return source.with_roles({role: _own(role, name) for role, name in own.items()}) if own else source
+
+    @property
     def frozen(self) -> bool:
-        """True if no encoder was fine-tuned before its features were computed."""
+        """True if no encoder learns, and none was fine-tuned before its features were computed."""
+        if self.starts:
+            return False
         named = [*self.selection.required, *self.selection.training_only, *self.selection.indirect]
         return not any(self.cache.stream(name).spec.trained_on for name in named)
 
@@ -80,47 +137,80 @@ class RunPlan:
 
     @property
     def _features(self) -> str:
-        names = ", ".join(self.selection.required)
-        return f"frozen features of {names}" if self.frozen else f"features of fine-tuned encoders: {names}"
+        learned = {start.stream for start in self.starts.values()}
+        names = ", ".join(name for name in self.selection.required if name not in learned)
+        if not self.starts:
+            return f"frozen features of {names}" if self.frozen else f"features of fine-tuned encoders: {names}"
+        tuned = f"tuned encoders: {', '.join(start.words for start in self.starts.values())}"
+        return f"{tuned}; frozen features of {names}" if names else tuned
 
 
-def plan_run(experiment: Experiment, cache: AnyCache) -> RunPlan:
+class Splits:
+    """The splits of one cache that are known already, so that a grid does not split it for every combination."""
+
+    def __init__(self, cache: AnyCache) -> None:
+        self.cache = cache
+        self._known: dict[str, Split] = {}
+
+    def of(self, experiment: Experiment, selection: StreamSelection) -> Split:
+        """Returns the split of an experiment over its streams.
+
+        Raises:
+            MmerError: if a promise does not hold, a stream leaks, or test utterances have no features.
+        """
+        request: dict[str, Any] = {
+            "streams": selection.required,
+            "training_streams": selection.training_only,
+            "other_streams": selection.indirect,
+            "choices": selection.choices,
+            "labels": experiment.labels,
+            "protocol": experiment.protocol,
+            "only": dict(experiment.only),
+            "data_seed": experiment.training.data_seed,
+            "allow_missing": experiment.allow_missing,
+            "allow_leak": experiment.allow_leak,
+        }
+        key = digest_of(request)
+        if key not in self._known:
+            self._known[key] = split_cache(self.cache, **request)
+        return self._known[key]
+
+
+def plan_run(experiment: Experiment, cache: AnyCache, splits: Splits | None = None) -> RunPlan:
     """Selects streams, labels and folds of an experiment, and checks them before any training.
 
     Args:
         experiment: requested experiment.
         cache: open cache.
+        splits: splits of this cache that other plans have made; None if there are none.
 
     Raises:
         MmerError: if a stream is missing, a promise does not hold, or the head cannot be built from the streams.
     """
-    selection = select_streams(cache, experiment.head, experiment.streams)
+    starts = _starts(experiment, cache)
+    learned = {role: start.stream for role, start in starts.items()}
+    selection = select_streams(cache, experiment.head, experiment.streams, learned)
     head = experiment.head.bound_to(selection.streams)
     if head != experiment.head:  # which streams it reads may follow from what the cache has
         experiment = replace(experiment, head=head)
-        selection = select_streams(cache, head, experiment.streams)
-    split = split_cache(
-        cache,
-        streams=selection.required,
-        training_streams=selection.training_only,
-        other_streams=selection.indirect,
-        labels=experiment.labels,
-        protocol=experiment.protocol,
-        only=experiment.only,
-        data_seed=experiment.training.data_seed,
-        allow_missing=experiment.allow_missing,
-        allow_leak=experiment.allow_leak,
-    )
+        selection = select_streams(cache, head, experiment.streams, learned)
+    split = (splits or Splits(cache)).of(experiment, selection)
     plan = RunPlan(
         experiment=experiment,
         cache=cache,
         selection=selection,
         split=split,
-        inputs=head_inputs(cache, selection, split.labels.names, experiment.label_encoder),
+        inputs=head_inputs(cache, selection, split.labels.names, starts, experiment.label_encoder),
         identity=experiment.identity(cache, selection, split),
+        starts=starts,
     )
     build(plan, seed=0)  # raises the error before any training if head and streams do not fit
     return plan
+
+
+def _own(role: str, stream: str) -> str:
+    """Returns the role of a stream that only some folds read."""
+    return f"{role}{OWN}{stream}"
 
 
 def build(plan: RunPlan, *, seed: int) -> "Head":
@@ -136,3 +226,44 @@ def build(plan: RunPlan, *, seed: int) -> "Head":
     from fusion.heads.build import build_head  # imports torch, which nothing that is checked before needs
 
     return build_head(plan.experiment.fusion, plan.experiment.head, plan.inputs, seed=seed)
+
+
+def build_model(plan: RunPlan, *, seed: int) -> "Head":
+    """Builds the model of a run: its head, with the encoders that learn in front of it.
+
+    Args:
+        plan: plan of the run.
+        seed: random seed of the model.
+
+    Raises:
+        MmerError: if the configuration of the head does not fit the streams, or an encoder is not available or has
+            other weights.
+    """
+    head = build(plan, seed=seed)
+    if not plan.starts:
+        return head
+    from fusion.end_to_end.learning.build import build_tuned
+
+    training = replace(plan.experiment.training, seed=seed)
+    return build_tuned(head, plan.starts, training, folders=plan.experiment.encoders)
+
+
+def _starts(experiment: Experiment, cache: AnyCache) -> "dict[str, Start]":
+    """Finds where the encoders of a run start to learn; checks the fields that only tuned encoders have."""
+    if not experiment.tune:
+        defaults = TrainConfig()
+        given = [name for name in TUNING if getattr(experiment.training, name) != getattr(defaults, name)]
+        if given:
+            raise MmerError(f"{', '.join(given)}: only tuned encoders have this; name one with --tune ROLE")
+        return {}
+    for role in experiment.tune:
+        if role not in experiment.head.roles:
+            reads = ", ".join(experiment.head.roles)
+            raise MmerError(f"--tune {role}: head {experiment.fusion} does not read {role}; it reads {reads}")
+    from fusion.end_to_end.learning.start import find_start  # imports torch and transformers
+
+    command = partial(featurize_command, cache)
+    return {
+        role: find_start(cache, tune, experiment.streams.get(role), command, experiment.encoders)
+        for role, tune in experiment.tune.items()
+    }

@@ -6,7 +6,10 @@ If a stream is missing, the error contains the ``mmer-featurize`` command that a
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
@@ -14,6 +17,9 @@ from cache.stream import ROLES, VIEW, StreamSpec
 from fusion.config import nearest
 from fusion.head_config import AUDIO, TEXT, EncodeTexts, HeadConfig, HeadInputs, Weights, view_role
 from fusion.recipes.catalog import Recipe
+
+if TYPE_CHECKING:
+    from fusion.end_to_end.learning.start import Start
 
 LANGUAGE = "language"  # role of JFM's language layers if they are of another encoder than the text stream
 
@@ -29,9 +35,12 @@ ADDED_BY: Mapping[str, tuple[str, str]] = {
     "patches": ("vit-mel-base", "vit-mel-tiny"),
 }
 DEMO = "demo"  # corpus with built-in encoders
+MANIFEST, MANIFEST_SUFFIXES = "manifest", (".csv", ".tsv", ".jsonl")  # corpus that is described by a table
 SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)")  # file name by mmer-featurize --shards
 HISTORY = re.compile(r"\+history\d+")  # in the name of a stream with preceding turns
 INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
+NO_STREAMS: Mapping[str, str] = {}
+WILDCARDS = "*?["  # in a pattern of streams
 
 # Role -> the role whose encoder it must be computed by, and the end of its name.
 FOLLOWS: Mapping[str, tuple[str, str]] = {"codes": (AUDIO, ".codes"), "tokens": (TEXT, ".tokens")}
@@ -58,9 +67,19 @@ def featurize_command_for_encoder(cache: AnyCache, encoder: str) -> str:
 
 def featurize_command(cache: AnyCache, options: str) -> str:
     """Returns the ``mmer-featurize`` command for the utterances of a cache, with options."""
-    root = str(cache.header["corpus"].get("root", ""))
+    root = _root_of(cache)
     root_option = f"--root {quote(root)} " if root else ""
     return f"mmer-featurize {quote(corpus_of(cache))} {root_option}--cache {_cache_options(cache)} {options}"
+
+
+def _root_of(cache: AnyCache) -> str:
+    """Returns the folder of a corpus, or the file of a manifest, of which a cache records the folder."""
+    root = str(cache.header["corpus"].get("root", ""))
+    if corpus_of(cache) != MANIFEST or not root or not Path(root).is_dir():
+        return root
+    tables = sorted(path for path in Path(root).iterdir() if path.suffix.lower() in MANIFEST_SUFFIXES)
+    named = [path for path in tables if path.stem == Path(cache.path).stem]
+    return str((named or tables)[0]) if len(tables) == 1 or named else root
 
 
 def corpus_of(cache: AnyCache) -> str:
@@ -77,12 +96,15 @@ class StreamSelection:
         starts: role -> name of a stream that is not read; the head starts from the weights of its encoder.
         required: names of the streams that every subset of a fold needs.
         training_only: names of the streams that only the training subset needs.
+        choices: role -> streams of encoders that were trained on different folds; each fold reads the one that has not
+            seen its test speakers, and `streams` has the first.
     """
 
     streams: dict[str, str]
     starts: dict[str, str] = field(default_factory=dict)
     required: list[str]
     training_only: list[str]
+    choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def indirect(self) -> list[str]:
@@ -91,13 +113,16 @@ class StreamSelection:
         return [name for name in named if name not in {*self.required, *self.training_only}]
 
 
-def select_streams(cache: AnyCache, config: HeadConfig, requested: Mapping[str, str]) -> StreamSelection:
+def select_streams(
+    cache: AnyCache, config: HeadConfig, requested: Mapping[str, str], learned: Mapping[str, str] = NO_STREAMS
+) -> StreamSelection:
     """Selects a stream for every role that a head reads or starts from.
 
     Args:
         cache: open cache.
         config: configuration of the head.
         requested: role -> stream that the user names; for ``audio`` any features of speech, for ``text`` of words.
+        learned: role -> stream from which an encoder learns, instead of the stream of the role.
 
     Raises:
         MmerError: if no stream fits a role (with the command that adds one), several fit, views differ in form, or a
@@ -109,9 +134,9 @@ def select_streams(cache: AnyCache, config: HeadConfig, requested: Mapping[str, 
         if role not in known:
             raise MmerError(f"the head does not read {role}, for which a stream is given; it reads {', '.join(known)}")
     selector = _Selector(cache, config, requested)
-    streams: dict[str, str] = {}
+    streams: dict[str, str] = dict(learned)
     for role in sorted({*config.roles, *training_roles}, key=lambda role: (role in FOLLOWS, role)):  # leaders first
-        streams[role] = selector.select(role, streams)
+        streams[role] = learned.get(role) or selector.select(role, streams)
     starts = {role: selector.select(role, streams) for role in config.weight_roles if role not in streams}
     training_only = [streams[role] for role in sorted(training_roles)]
     originals = dict(streams)
@@ -121,11 +146,27 @@ def select_streams(cache: AnyCache, config: HeadConfig, requested: Mapping[str, 
     if config.needs_view and streams.keys() == originals.keys():
         raise MmerError(_lacks_views(cache, config, originals))
     required = [streams[role] for role in config.roles]
-    return StreamSelection(streams=streams, starts=starts, required=required, training_only=training_only)
+    choices = {role: selector.matching(role) for role in streams if selector.is_pattern(role) and role not in learned}
+    return StreamSelection(
+        streams=streams, starts=starts, required=required, training_only=training_only, choices=choices
+    )
+
+
+def select_text(cache: AnyCache, config: HeadConfig, requested: Mapping[str, str]) -> StreamSpec:
+    """Selects the stream that a head reads as text, as `select_streams` does; returns its spec.
+
+    Raises:
+        MmerError: if no stream fits, or several do.
+    """
+    return cache.stream(_Selector(cache, config, requested).select(TEXT, {})).spec
 
 
 def head_inputs(
-    cache: AnyCache, selection: StreamSelection, classes: Sequence[str], encode_texts: EncodeTexts | None = None
+    cache: AnyCache,
+    selection: StreamSelection,
+    classes: Sequence[str],
+    learned: "Mapping[str, Start] | None" = None,
+    encode_texts: EncodeTexts | None = None,
 ) -> HeadInputs:
     """Returns the inputs that a head is built from: classes, row shapes, layers and weights of encoders.
 
@@ -133,16 +174,20 @@ def head_inputs(
         cache: open cache.
         selection: selected streams.
         classes: names of the classes, in the order of their indices.
+        learned: role -> start of an encoder that learns; the head reads what it makes of the stream.
         encode_texts: encoder of the text stream, if it is available.
     """
+    learned = learned or {}
     specs = {role: cache.stream(name).spec for role, name in {**selection.starts, **selection.streams}.items()}
     stored = cache.all_weights()
     weights: dict[str, Weights] = {role: stored[spec.encoder] for role, spec in specs.items() if spec.encoder in stored}
     return HeadInputs(
         classes=tuple(classes),
-        shapes={role: spec.shape for role, spec in specs.items()},
+        shapes={role: spec.shape for role, spec in specs.items()} | {role: learned[role].shape for role in learned},
         weights=weights,
-        layers={role: spec.layers for role, spec in specs.items()},
+        layers={role: spec.layers for role, spec in specs.items()}
+        | {role: learned[role].choice.text for role in learned},
+        tuned=frozenset(learned),
         encode_texts=encode_texts,
     )
 
@@ -215,7 +260,30 @@ class _Selector:
             raise MmerError(f"{found}; their rows differ in shape or type: choose one with {_option(role)}")
         return names
 
+    def is_pattern(self, role: str) -> bool:
+        """Checks whether the user names several streams for a role by a pattern such as ``tuned*``."""
+        name = self.requested.get(role, "")
+        return name not in self.cache.streams and any(sign in name for sign in WILDCARDS)
+
+    def matching(self, role: str) -> tuple[str, ...]:
+        """Returns the streams that match the pattern of a role and fit the role; all have rows of the same shape."""
+        pattern, kind = self.requested[role], TEXT if role == LANGUAGE else role
+        specs = [stream.spec for name, stream in self.cache.streams.items() if fnmatchcase(name, pattern)]
+        fitting = [spec for spec in specs if spec.role == kind and VIEW not in spec.name]
+        for preferred in PREFERRED:
+            fitting = [spec for spec in fitting if preferred(spec)] or fitting
+        if not fitting:
+            known = ", ".join(self.cache.streams)
+            raise MmerError(f"{self.cache.path} has no stream of {role} that matches {pattern}; it has {known}")
+        shapes = {spec.shape: spec.name for spec in fitting}
+        if len(shapes) > 1:
+            names = " and ".join(shapes.values())
+            raise MmerError(f"streams that match {pattern} must have rows of one shape; {names} differ")
+        return tuple(spec.name for spec in fitting)
+
     def _check_requested(self, role: str) -> str:
+        if self.is_pattern(role):
+            return self.matching(role)[0]
         name = self.requested[role]
         if name not in self.cache.streams:
             command = featurize_command_for_encoder(self.cache, _encoder_of(name))
@@ -240,7 +308,7 @@ class _Selector:
         specs = [stream.spec for name, stream in self.cache.streams.items() if VIEW not in name]
         fitting = [spec for spec in specs if spec.role == kind]
         if role in self.config.weight_roles:
-            return [spec for spec in fitting if self._has_weights(spec)]
+            fitting = [spec for spec in fitting if self._has_weights(spec)]
         for preferred in PREFERRED:
             fitting = [spec for spec in fitting if preferred(spec)] or fitting
         return fitting

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.plan import RunPlan, plan_run
+from fusion.experiment.plan import RunPlan, Splits, plan_run
 from fusion.fingerprint import digest_of
 from fusion.protocols.folds import Fold
 from fusion.training.config import TrainConfig
@@ -140,7 +140,10 @@ def value_text(value: object) -> str:
 
 
 def plan_combinations(
-    requested: Sequence[FieldValues], experiment_of: Callable[[FieldValues], Experiment], cache: AnyCache
+    requested: Sequence[FieldValues],
+    experiment_of: Callable[[FieldValues], Experiment],
+    cache: AnyCache,
+    splits: Splits | None = None,
 ) -> tuple[list[Combination], list[Skipped]]:
     """Plans each combination as a run of its own.
 
@@ -148,14 +151,16 @@ def plan_combinations(
         requested: the fields of each combination.
         experiment_of: returns the experiment that trains one combination only.
         cache: the cache to read.
+        splits: splits of the cache that are known already.
 
     Returns:
         The combinations that can be trained, and those that cannot.
     """
     planned, skipped = [], []
+    splits = splits or Splits(cache)
     for fields in requested:
         try:
-            planned.append(Combination(fields=fields, plan=plan_run(experiment_of(fields), cache)))
+            planned.append(Combination(fields=fields, plan=plan_run(experiment_of(fields), cache, splits)))
         except MmerError as error:
             skipped.append(Skipped(fields=fields, reason=str(error)))
     return planned, skipped

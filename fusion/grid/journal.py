@@ -19,9 +19,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from cache.errors import MmerError
-from fusion.data.features import BatchSource
+from fusion.data.features import CachedFeatures
 from fusion.evaluation.task import Task
-from fusion.experiment.plan import RunPlan, build
+from fusion.experiment.plan import RunPlan, build_model
 from fusion.fingerprint import with_defaults
 from fusion.grid.combinations import Model, ModelOutcome, ModelScores
 from fusion.head import Head
@@ -114,7 +114,7 @@ class Journal:
             test=_test_scores(folder, model.combination.plan.task),
         )
 
-    def open_test(self, model: Model, source: BatchSource) -> None:
+    def open_test(self, model: Model, source: CachedFeatures) -> None:
         """Scores a trained model on the test subset of its fold, unless readable predictions exist.
 
         Raises:
@@ -127,7 +127,8 @@ class Journal:
                 return
         head, trained, notes = self.load_model(model), self._trained(model), self.notes(model)
         head.to(source.device)
-        score_test_subset(folder, plan, fold, head=head, trained=trained, source=source, seed=model.seed, notes=notes)
+        own = plan.of_fold(source, fold.name)
+        score_test_subset(folder, plan, fold, head=head, trained=trained, source=own, seed=model.seed, notes=notes)
 
     def load_model(self, model: Model) -> Head:
         """Loads the trained head of a model, on the CPU and in eval mode.
@@ -137,7 +138,7 @@ class Journal:
             MmerError: if the weights do not fit the head.
         """
         folder, entry = self.folder(model), self._entry(model)
-        head = build(model.combination.plan, seed=model.seed)
+        head = build_model(model.combination.plan, seed=model.seed)
         way_out = f"delete {folder.path} to train the model again"
         head.load_state_dict(read_weights(folder, head, digest=entry.get("weights"), way_out=way_out))
         return head.eval()

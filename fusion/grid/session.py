@@ -11,7 +11,7 @@ from fusion.data.features import RESIDENT_SHARE
 from fusion.evaluation.statistics import Interval, bootstrap_interval
 from fusion.evaluation.task import Task
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.plan import RunPlan
+from fusion.experiment.plan import RunPlan, Splits
 from fusion.grid.combinations import (
     Combination,
     FieldValues,
@@ -104,11 +104,13 @@ class GridSession:
     sources: Sources = field(init=False)
     combinations: list[Combination] = field(default_factory=list, init=False)
     skipped: list[Skipped] = field(default_factory=list, init=False)
+    _splits: Splits = field(init=False)
     _failed: dict[str, ModelOutcome] = field(default_factory=dict, init=False)  # failures outside the journal, by key
     _indices: dict[object, int | None] = field(default_factory=dict, init=False)  # by fields, None for a skipped one
 
     def __post_init__(self) -> None:
         self.sources = Sources([], self.device, self.resident_share)
+        self._splits = Splits(self.cache)
 
     def run(self, space: Space, search: Search, *, seed: int, all_tests: bool = False) -> GridResults:
         """Trains the models that the journal lacks, selects winners, and scores them on test.
@@ -137,7 +139,7 @@ class GridSession:
             MmerError: if none of the planned combinations can be trained.
         """
         new = [fields for fields in requested if fields_key(fields) not in self._indices]
-        planned, skipped = plan_combinations(new, self.experiment_of, self.cache)
+        planned, skipped = plan_combinations(new, self.experiment_of, self.cache, self._splits)
         for impossible in skipped:
             self._indices[fields_key(impossible.fields)] = None
         for combination in planned:
@@ -175,7 +177,7 @@ class GridSession:
         """Returns the plan of a random combination that can be trained; all plans have the same folds."""
         skipped: list[Skipped] = []
         for fields in space.combinations(Search(kind=RANDOM, count=TRIES), seed):
-            planned, impossible = plan_combinations([fields], self.experiment_of, self.cache)
+            planned, impossible = plan_combinations([fields], self.experiment_of, self.cache, self._splits)
             if planned:
                 return planned[0].plan
             skipped += impossible

@@ -4,9 +4,9 @@
   over frozen features. It has no adapter (an exception of C-1), and a projection in front if ``dim`` differs from the
   width of the features. With `normalize` and `hidden` it is the downstream model of EmoBox (Ma et al., 2024,
   arXiv:2406.07162; examples/sb at bb22000).
-- `Score` adds the logits of two unimodal models, as in section 3.4 of LE-MER (Wang et al., 2023, arXiv:2309.02106).
-  Each model learns from its own cross entropy: trained on the cross entropy of the sum, two linear models of pooled
-  features would be one linear model of both, that is `Concat`.
+- `Score` adds the logits of two unimodal models. It is not the score fusion of LE-MER, which is the sum of two runs of
+  head ``label-guided`` (L-12). Each model learns from its own cross entropy: trained on the cross entropy of the sum,
+  two linear models of pooled features would be one linear model of both, that is `Concat`.
 - `Concat` and `CrossAttention` are general baselines of any two streams, and no published score belongs to them: both
   pool by the mean, and cross-attention is one layer in each direction with a residual connection and a layer norm. The
   baselines of JFM, which keep its encoders and its losses, are fusions of head ``jfm`` (J-18).

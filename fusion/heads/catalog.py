@@ -123,7 +123,7 @@ HEADS: Mapping[str, HeadSpec] = {
         head="fusion.heads.baselines:Score",
         config=ScoreConfig,
         summary="the sum of the logits of audio alone and text alone, each trained by itself",
-        paper="baseline of LE-MER, Interspeech 2023",
+        paper="baseline of mmer",
     ),
 }
 

@@ -283,7 +283,7 @@ def _global_aware(config: ResCMFAConfig, dim: int) -> GlobalAware:
 def _feasible_target(rows: TrainingRows, index: int) -> bool:
     """Returns whether an utterance can take part in the CTC loss."""
     symbols = torch.from_numpy(rows.rows(CHARS, index)[:, 0].astype(np.int64))[None]
-    frames = torch.tensor([len(rows.rows(AUDIO, index))])
+    frames = torch.tensor([rows.length(AUDIO, index)])
     return bool(feasible(symbols, torch.ones_like(symbols, dtype=torch.bool), frames))
 
 

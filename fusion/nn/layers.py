@@ -175,8 +175,9 @@ class InputProjection(nn.Module):
 def input_projection(config: HeadConfig, inputs: HeadInputs, role: str, *, dim: int) -> InputProjection:
     """Builds the input projection of a role from the configuration of a head."""
     standardize = role if config.standardize else ""
+    adapter = config.adapter if role not in inputs.tuned else config.tuned_adapter
     return InputProjection(
-        inputs.shapes[role], dim=dim, adapter=config.adapter, dropout=config.dropout, standardize=standardize
+        inputs.shapes[role], dim=dim, adapter=adapter, dropout=config.dropout, standardize=standardize
     )
 
 

@@ -1,6 +1,7 @@
 """Label sets: classes over the raw labels of a corpus; utterances with other labels are left out.
 
-iemocap4 merges happy and excited (docs/decisions.md#class-counts); iemocap6 is the six-class convention (C-2).
+iemocap4 merges happy and excited as GCF2-Net, Mul-TAB and LE-MER do; bi-modal bi-task states no merge, JFM no class set
+(docs/decisions.md#class-counts). iemocap6 is the six-class convention (C-2).
 meld7 and meld3 are the emotions and the sentiments of Poria et al., 2019, arXiv:1810.02508.
 ravdess8 has the channel of speech only: two of its emotions were never sung (Livingstone and Russo, 2018).
 """

@@ -6,6 +6,7 @@ The functions named ``check_...`` raise an `MmerError` that names the fold and t
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +18,7 @@ from cache.stream import SPEECH, TRANSCRIPT, StreamSpec
 from cache.utterance import Utterance
 from fusion.arrays import ClassIds, Indices
 from fusion.protocols.folds import Fold
+from fusion.protocols.known_encoders import seen_corpora
 
 NAMED = 5  # offenders that a message names
 
@@ -107,11 +109,47 @@ def check_encoders(
     found = [
         f"fold {fold.name}: the encoder of {spec.name} {seen}"
         for spec in specs
-        if (seen := _seen_in_test(fold, utterances, spec.trained_on, corpus))
+        if (seen := _seen_in_test(fold, utterances, spec, corpus))
     ]
     if found and not allow_leak:
         raise MmerError(f"{found[0]}; choose another encoder, or pass --allow-leak")
     return found
+
+
+def choose_streams(
+    fold: Fold,
+    utterances: Sequence[Utterance],
+    candidates: Mapping[str, Sequence[StreamSpec]],
+    corpus: str,
+    *,
+    allow_leak: bool = False,
+) -> tuple[dict[str, str], list[str]]:
+    """Chooses, for each role, the stream whose encoder has not seen the test subset of a fold.
+
+    Of several, the one whose encoder was trained on the fold of this name is chosen, else the first.
+
+    Args:
+        fold: one fold.
+        utterances: all utterances of the cache.
+        candidates: role -> specs of its streams.
+        corpus: name of the corpus.
+        allow_leak: choose the first stream, with a note, if all encoders have seen test speakers.
+
+    Returns:
+        Stream by role, and notes on leaking encoders.
+
+    Raises:
+        MmerError: if all encoders of a role have seen test speakers or dialogues.
+    """
+    chosen, notes = {}, []
+    for role, specs in candidates.items():
+        seen = {spec.name: _seen_in_test(fold, utterances, spec, corpus) for spec in specs}
+        unseen = [spec for spec in specs if not seen[spec.name]]
+        unseen.sort(key=lambda spec: str(spec.trained_on.get("fold", "")) != fold.name)  # stable: else in their order
+        if not unseen:
+            notes += check_encoders(fold, utterances, specs[:1], corpus, allow_leak=allow_leak)
+        chosen[role] = (unseen or specs)[0].name
+    return chosen, notes
 
 
 def note_speakers(fold: Fold, utterances: Sequence[Utterance]) -> list[str]:
@@ -219,8 +257,18 @@ def _values(utterances: Sequence[Utterance], subset: Indices, column: str) -> di
     return values
 
 
-def _seen_in_test(fold: Fold, utterances: Sequence[Utterance], trained_on: Mapping[str, object], corpus: str) -> str:
-    """Returns a phrase on speakers or dialogues of test that an encoder was trained on; empty if there are none."""
+def _seen_in_test(fold: Fold, utterances: Sequence[Utterance], spec: StreamSpec, corpus: str) -> str:
+    """Returns a phrase on speakers or dialogues of test that an encoder was trained on; empty if there are none.
+
+    Its record may hold that of an earlier training.
+    """
+    trained_on, earlier = spec.trained_on, spec.trained_on.get("earlier")
+    if isinstance(earlier, Mapping) and (
+        seen := _seen_in_test(fold, utterances, replace(spec, trained_on=earlier), corpus)
+    ):
+        return seen
+    if not trained_on and corpus.casefold() in seen_corpora(spec.source):
+        return f"({spec.source}) was trained on {corpus}, on speakers unknown to mmer"
     if not trained_on or str(trained_on.get("corpus") or corpus).casefold() != corpus.casefold():
         return ""
     speakers, dialogues = _name_set(trained_on.get("speakers")), _name_set(trained_on.get("dialogues"))

@@ -6,7 +6,7 @@ fold; missing test utterances are an error or show in the number of scored utter
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,14 @@ from fusion.protocols.catalog import (
 )
 from fusion.protocols.folds import Fold
 from fusion.protocols.labels import LEFT_OUT, LabelSet, choose_labels, classes_of
-from fusion.protocols.leaks import check_classes, check_encoders, check_subsets, note_transcripts, note_twins
+from fusion.protocols.leaks import (
+    check_classes,
+    check_encoders,
+    check_subsets,
+    choose_streams,
+    note_transcripts,
+    note_twins,
+)
 
 Filters = Mapping[str, tuple[str, ...]]  # column -> values that take part
 
@@ -36,6 +43,7 @@ FILTER_COLUMNS = ("speaker", "session", "dialogue", "split", "style", "channel",
 SHOWN = 6  # values that a message shows
 NAMED = 3  # utterances that a message names
 NO_FILTERS: Filters = {}
+NO_CHOICES: Mapping[str, Sequence[str]] = {}
 
 
 def parse_filters(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -173,6 +181,7 @@ class Split:
         totals: fold -> number of test utterances in the protocol, including those without features.
         promise: promise of the protocol, in words.
         notes: notes to print with the scores.
+        chosen: fold -> role -> stream, for roles with a stream of its own for each fold.
     """
 
     protocol: str
@@ -182,6 +191,7 @@ class Split:
     totals: dict[str, int]
     promise: str
     notes: list[str]
+    chosen: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def split_cache(
@@ -190,6 +200,7 @@ def split_cache(
     streams: Sequence[str],
     training_streams: Sequence[str] = (),
     other_streams: Sequence[str] = (),
+    choices: Mapping[str, Sequence[str]] = NO_CHOICES,
     labels: str | None = None,
     protocol: str | None = None,
     only: Filters = NO_FILTERS,
@@ -205,6 +216,7 @@ def split_cache(
         training_streams: names of the streams that only training reads.
         other_streams: names of further streams that influence training, for example by the weights of their encoder;
             utterances may lack their features.
+        choices: role -> streams of which each fold reads the one whose encoder has not seen its test subset.
         labels: value of ``--labels``; None for the default of the corpus.
         protocol: value of ``--protocol``; None for the default of the corpus.
         only: column -> values that take part.
@@ -222,17 +234,26 @@ def split_cache(
     name, choice_notes = choose_protocol(protocol, corpus, utterances, classes)
     notes = [*filter_notes, *choice_notes]
     folds = make_folds(utterances, classes, name, data_seed, label_set.names)
+    of_folds = {name for names in choices.values() for name in names}
+    streams = [name for name in streams if name not in of_folds]
     opened = [cache.stream(stream) for stream in [*streams, *training_streams]]
     specs = [*(stream.spec for stream in opened), *(cache.stream(stream).spec for stream in other_streams)]
-    check_history_streams(folds, utterances, specs, name)
+    candidates = {role: [cache.stream(name).spec for name in names] for role, names in choices.items()}
+    check_history_streams(folds, utterances, [*specs, *(spec for held in candidates.values() for spec in held)], name)
     covered_folds = [
-        drop_uncovered(fold, cache, streams, training_streams=training_streams, allow_missing=allow_missing)
+        drop_uncovered(
+            fold, cache, [*streams, *sorted(of_folds)], training_streams=training_streams, allow_missing=allow_missing
+        )
         for fold in folds
     ]
+    chosen: dict[str, dict[str, str]] = {}
     for covered in covered_folds:
         check_subsets(covered.fold)
         check_classes(covered.fold, classes, label_set.names)
         notes += [*covered.notes, *check_encoders(covered.fold, utterances, specs, corpus, allow_leak=allow_leak)]
+        own, leaks = choose_streams(covered.fold, utterances, candidates, corpus, allow_leak=allow_leak)
+        notes += leaks
+        chosen |= {covered.fold.name: own} if own else {}
         notes += [*note_twins(covered.fold, cache.ids, opened), *note_transcripts(covered.fold, utterances, specs)]
     folds = [covered.fold for covered in covered_folds]
     return Split(
@@ -242,8 +263,19 @@ def split_cache(
         folds=folds,
         totals={covered.fold.name: covered.total for covered in covered_folds},
         promise=describe_protocol(name),
-        notes=[*notes, *protocol_notes(folds, utterances, classes, label_set.names, name)],
+        notes=[*notes, *_choice_notes(chosen), *protocol_notes(folds, utterances, classes, label_set.names, name)],
+        chosen=chosen,
     )
+
+
+def _choice_notes(chosen: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Returns a note for each role with a stream of its own for each fold."""
+    roles = dict.fromkeys(role for streams in chosen.values() for role in streams)
+    return [
+        f"{role} of each fold is of an encoder that has not seen its test subset: "
+        + ", ".join(f"fold {fold} {streams[role]}" for fold, streams in chosen.items())
+        for role in roles
+    ]
 
 
 def _committed(cache: AnyCache, streams: Sequence[str]) -> npt.NDArray[np.bool_]:

@@ -53,6 +53,8 @@ class Recipe:
         paper_training: fields that ``:paper`` adds to `training`.
         streams: role -> stream to read, unless the user names another.
         options: options that ``mmer-featurize`` needs in addition to the encoders.
+        tune: values of ``--tune``, if encoders learn.
+        paper_tune: values of ``--tune`` of the paper, which ``:paper`` takes.
     """
 
     name: str
@@ -66,6 +68,8 @@ class Recipe:
     paper_training: Mapping[str, object]
     streams: Mapping[str, str]
     options: str = ""
+    tune: tuple[str, ...] = ()
+    paper_tune: tuple[str, ...] = ()
 
     @property
     def fields(self) -> dict[str, object]:
@@ -87,7 +91,7 @@ class Recipe:
     def as_printed(self) -> "Recipe":
         """Returns the recipe ``NAME:paper``, with the printed training."""
         head, training = {**self.head, **self.paper_head}, {**self.training, **self.paper_training}
-        return replace(self, name=f"{self.name}{PAPER}", head=head, training=training)
+        return replace(self, name=f"{self.name}{PAPER}", head=head, training=training, tune=self.paper_tune)
 
 
 RECIPES: Mapping[str, Recipe] = {

@@ -20,6 +20,7 @@ from cache.errors import MmerError
 from cache.version import mmer_version
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource
+from fusion.end_to_end.learning.tune import TUNABLE
 from fusion.evaluation.task import CLASSIFICATION, ID, OUTPUT, Task
 from fusion.experiment.plan import RunPlan
 from fusion.fingerprint import digest_of
@@ -37,6 +38,7 @@ from fusion.run.folder import (
     DamagedRun,
     ModelFolder,
     RunFolder,
+    encoder_weights,
 )
 from fusion.training.loop import TrainedModel
 
@@ -49,6 +51,7 @@ LEFT_OUT = "left out"  # in splits.csv: the utterance has no class of the label 
 OVER_LIMITS = {"train": "train_over_limits", "dev": "dev_over_limits", "test": "over_limits"}
 NUMBERS = ("seed", "epoch", "train", "dev", "test", "test_of", "parameters")
 LISTS = ("over_limits", "notes")
+TUNED_WEIGHTS = tuple(encoder_weights(role) for role in TUNABLE)
 WRONG_COLUMNS = "not the columns and classes of the run"
 ROUNDING = 1e-9  # greatest difference of scores after JSON
 
@@ -66,6 +69,7 @@ def provenance(plan: RunPlan) -> dict[str, Any]:
         "corpus": dict(plan.cache.header["corpus"]),
         "inputs": _inputs_record(plan.inputs),
         "specs": {role: json.loads(plan.cache.stream(name).spec.to_json()) for role, name in streams.items()},
+        **({"fold_specs": _fold_specs(plan)} if plan.split.chosen else {}),
         "notes": plan.notes,
         "versions": {"mmer": mmer_version(), "python": platform.python_version()}
         | {name: version(name) for name in PACKAGES},
@@ -260,7 +264,9 @@ def find_damage(folder: ModelFolder, names: Sequence[str], task: Task = CLASSIFI
     """
     try:
         read_probabilities(folder, names, task)
-        _check_digest(folder, WEIGHTS, _read_written_scores(folder, task))
+        scores = _read_written_scores(folder, task)
+        for weights in (WEIGHTS, *(name for name in TUNED_WEIGHTS if name in scores["digests"])):
+            _check_digest(folder, weights, scores)
         with safe_open(folder.path / WEIGHTS, framework="np"):
             return ""
     except DamagedRun as error:
@@ -281,6 +287,14 @@ def find_minor_damage(folder: ModelFolder) -> list[str]:
         except DamagedRun as error:
             texts.append(f"{str(error).partition(';')[0]}; delete {folder.path / SCORES} to train the model again")
     return texts
+
+
+def _fold_specs(plan: RunPlan) -> dict[str, dict[str, Any]]:
+    """Returns the spec of each stream that only one fold reads, by fold and role."""
+    return {
+        fold: {role: json.loads(plan.cache.stream(name).spec.to_json()) for role, name in streams.items()}
+        for fold, streams in plan.split.chosen.items()
+    }
 
 
 def _inputs_record(inputs: HeadInputs) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import torch
 from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, BatchSource, CachedFeatures, TrainingSubset
 from fusion.data.memory import memory_needed
-from fusion.experiment.plan import RunPlan, build
+from fusion.experiment.plan import RunPlan, build_model
+from fusion.experiment.streams import corpus_of
 from fusion.head import Head
 from fusion.nn.layers import learn_scales
 from fusion.protocols.folds import Fold
@@ -28,7 +29,7 @@ from fusion.run.artifacts import (
     write_splits,
     write_trained,
 )
-from fusion.run.folder import CURVES, PREDICTIONS, SCORES, STATE, WEIGHTS, ModelFolder, RunFolder
+from fusion.run.folder import CURVES, PREDICTIONS, SCORES, STATE, WEIGHTS, ModelFolder, RunFolder, encoder_weights
 from fusion.training.checkpoint import EpochScores
 from fusion.training.evaluate import predict_probabilities
 from fusion.training.interrupt import StopRequested, never_stop
@@ -103,7 +104,7 @@ def cross_validate(
         progress.note("all models are trained and scored; nothing is trained again")
         return
     with memory_needed(device, f"lower --resident-share ({resident_share:g})"):
-        source = _source(plan, device, resident_share)
+        source = load_source(plan, device, resident_share)
     progress.note(source.describe())
     for model in unfinished:
         if stopping():
@@ -129,8 +130,8 @@ def build_and_prepare_head(
     Raises:
         MmerError: if the configuration does not match the streams.
     """
-    head = build(plan, seed=seed)
-    rows = TrainingSubset(source, train)
+    head = build_model(plan, seed=seed)
+    rows = head.rows_before_training(TrainingSubset(source, train), source.device)
     learn_scales(head, rows)
     return head, head.prepare(rows)
 
@@ -169,19 +170,59 @@ def score_test_subset(
     write_predictions(folder, ids, truth, probabilities, names, task=plan.task)
     scores = model_scores(plan, fold, head, trained, probabilities, source=source)
     scores = {"fold": fold.name, "seed": seed, **scores, "notes": list(notes)}
-    folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, CURVES, PREDICTIONS)))
+    # a grid keeps the encoders of a model among its weights
+    encoders = [name for name in map(encoder_weights, plan.starts) if (folder.path / name).exists()]
+    folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, CURVES, PREDICTIONS, *encoders)))
 
 
-def _source(plan: RunPlan, device: torch.device, resident_share: float) -> CachedFeatures:
-    chosen = np.unique(np.concatenate([subset for fold in plan.split.folds for subset in fold.subsets.values()]))
-    return CachedFeatures(
-        plan.cache,
-        plan.selection.streams,
-        plan.split.classes,
-        device=device,
-        chosen=chosen,
-        resident_share=resident_share,
+def memory_remedy(plan: RunPlan) -> str:
+    """Returns the options that lower the memory of a training most, for an error."""
+    training = plan.experiment.training
+    if not plan.starts:
+        return f"lower --batch-size ({training.batch_size})"
+    return (
+        f"pass --set checkpointing=true, raise --set accumulate ({training.accumulate}), or tune fewer layers, as in "
+        f"--tune {next(iter(plan.starts))}=3"
     )
+
+
+def keep_encoders(
+    folder: ModelFolder, plan: RunPlan, name: str, seen: Indices, *, model: Head, trained: TrainedModel
+) -> TrainedModel:
+    """Writes the tuned encoders of a model as checkpoints of their own; without any, nothing is written.
+
+    Args:
+        folder: folder of the model.
+        plan: plan of the run.
+        name: name of the fold of the model, or of the final model.
+        seen: indices of the utterances that training and selection have seen, int64 ``(n,)``.
+        model: head with its encoders.
+        trained: result of the training.
+
+    Returns:
+        The trained model, whose weights are those of the head alone.
+    """
+    if not plan.starts:
+        return trained
+    from fusion.end_to_end.learning.save import head_weights, save_encoders, training_data
+
+    utterances = [plan.cache.utterances[index] for index in seen.tolist()]
+    folder.make()
+    save_encoders(folder.path, model, training_data(corpus_of(plan.cache), utterances, name))  # type: ignore[arg-type]
+    return replace(trained, weights=head_weights(trained.weights))
+
+
+def load_source(plan: RunPlan, device: torch.device, resident_share: float) -> CachedFeatures:
+    """Loads the features of all utterances of a run."""
+    return plan.features(plan.every_stream, device=device, chosen=utterances_of(plan), resident_share=resident_share)
+
+
+def utterances_of(plan: RunPlan) -> Indices:
+    """Returns the indices of all utterances of the protocol, int64 ``(n,)``."""
+    chosen: Indices = np.unique(
+        np.concatenate([subset for fold in plan.split.folds for subset in fold.subsets.values()])
+    )
+    return chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,11 +257,15 @@ class _Model:
             The chosen epoch.
         """
         plan, fold = self.plan, self.fold
-        head, notes = build_and_prepare_head(plan, source, fold.train, seed=self.seed)
+        source = plan.of_fold(source, fold.name)
+        with memory_needed(source.device, memory_remedy(plan)):
+            head, notes = build_and_prepare_head(plan, source, fold.train, seed=self.seed)
         for note in notes:
             progress.note(f"fold {fold.name}: {note}")
         trained = self._train(head, source, progress)
         self.folder.delete(SCORES)  # of a damaged model: they belong to other weights
+        seen = np.concatenate([fold.train, fold.dev])
+        trained = keep_encoders(self.folder, plan, fold.name, seen, model=head, trained=trained)
         write_trained(self.folder, trained, source.device)
         with memory_needed(source.device, "a single test utterance needs more memory than there is"):
             score_test_subset(
@@ -232,7 +277,7 @@ class _Model:
     def _train(self, head: Head, source: BatchSource, progress: TrainingProgress) -> TrainedModel:
         self.folder.make()
         training = self.plan.experiment.training
-        with memory_needed(source.device, f"lower --batch-size ({training.batch_size})"):
+        with memory_needed(source.device, memory_remedy(self.plan)):
             return train_fold(
                 head,
                 source,

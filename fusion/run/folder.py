@@ -9,6 +9,9 @@ FOLD-seedS/         one folder for each model
     scores.json           written last: test scores, epoch, counts, parameters, digests of the files above
     cost.json             time, peak memory and device; the only file that differs in a repeated run
     state.safetensors     checkpoint during training, or after a loss that was not finite
+    audio/, text/         tuned encoders as checkpoints, with the data that they were trained on
+final-seedS/        with ``--final``, the model of all utterances for one seed: weights, curves and cost as above, and
+    final.json            written last: epochs, counts, parameters, notes, digests of weights and curves; no scores
 results.json        the output of ``mmer-train --json``
 confusion.csv, confusion.png   confusion matrix over all test subsets and seeds, rows are the truth
 """
@@ -31,6 +34,7 @@ from fusion.fingerprint import Plain, with_defaults
 
 FORMAT_VERSION = 1
 RUN, SCORES, RESULTS, COST = "run.json", "scores.json", "results.json", "cost.json"
+FINAL, FINAL_JSON = "final", "final.json"  # in place of a fold: the model of all utterances, and its record
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
 CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
@@ -125,7 +129,7 @@ class Folder:
 class ModelFolder(Folder):
     """The folder of one trained model, in a run folder or in the journal of a grid."""
 
-    FILES = (WEIGHTS, CURVES, PREDICTIONS, SCORES, COST, STATE)
+    FILES = (WEIGHTS, CURVES, PREDICTIONS, SCORES, FINAL_JSON, COST, STATE)
 
     @property
     def scored(self) -> bool:
@@ -184,6 +188,10 @@ class RunFolder(Folder):
         """Returns the folders of all models of a run."""
         return [self.model(fold, seed) for seed in identity["seeds"] for fold in identity["folds"]]
 
+    def final_models(self, identity: Plain) -> list[ModelFolder]:
+        """Returns the folders of the final models of a run, which exist only if they were requested."""
+        return [self.model(FINAL, seed) for seed in identity["seeds"]]
+
     def clear(self) -> None:
         """Deletes the run in the folder and no other file.
 
@@ -192,7 +200,7 @@ class RunFolder(Folder):
         """
         if not (self.path / RUN).exists():
             return
-        for model in self.models(self.identity):
+        for model in [*self.models(self.identity), *self.final_models(self.identity)]:
             if model.path.exists():
                 with writable(model.path):
                     shutil.rmtree(model.path)
@@ -221,10 +229,16 @@ class RunFolder(Folder):
 
     def _check_free(self, identity: Plain) -> None:
         """Raises an error if the folder has files that a run would overwrite."""
+        models = [*self.models(identity), *self.final_models(identity)]
         written = [self.path / name for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS)]
-        written += [model.path / name for model in self.models(identity) for name in ModelFolder.FILES]
+        written += [model.path / name for model in models for name in ModelFolder.FILES]
         if found := next((path for path in written if path.exists()), None):
             raise MmerError(f"{found} already exists, but {self.path} has no {RUN}; choose another --out")
+
+
+def encoder_weights(role: str) -> str:
+    """Returns the name of the weight file of a tuned encoder, relative to the folder of its model."""
+    return f"{role}/model.safetensors"
 
 
 def _is_identity(value: object) -> bool:

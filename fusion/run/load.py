@@ -1,5 +1,6 @@
 """Trained heads, loaded from a run folder: the head as run.json records it, its weights checked by digest and shape."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,25 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cache.errors import MmerError
+from cache.stream import StreamSpec
+from fusion.end_to_end.learning.tune import parse_tunes
 from fusion.fingerprint import Plain
 from fusion.head import Head
 from fusion.head_config import HeadConfig, HeadInputs, Weights
 from fusion.heads.build import build_head
 from fusion.heads.catalog import config_for, is_import_path, stored_head_spec
 from fusion.run.artifacts import read_scores
-from fusion.run.folder import RUN, WEIGHTS, DamagedRun, ModelFolder, RunFolder
+from fusion.run.final import read_final
+from fusion.run.folder import (
+    FINAL,
+    FINAL_JSON,
+    RUN,
+    WEIGHTS,
+    DamagedRun,
+    ModelFolder,
+    RunFolder,
+    encoder_weights,
+)
 
 TRAIN_AGAIN = "train the run again with --replace"
 
@@ -30,7 +43,7 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
 
     Args:
         run: folder of the run.
-        fold: name of the fold of the model.
+        fold: name of the fold of the model; ``final`` for the model of all utterances.
         seed: seed of the model.
         head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
 
@@ -44,12 +57,14 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
     folds, seeds = identity["folds"], identity["seeds"]
     if not isinstance(folds, dict) or not isinstance(seeds, list):
         raise MmerError(f"{path} is damaged (folds and seeds); {TRAIN_AGAIN}")
-    if fold not in folds or seed not in seeds:
-        known = f"folds: {', '.join(folds)}; seeds: {', '.join(map(str, seeds))}"
-        raise MmerError(f"{run.path} has no model of fold {fold} and seed {seed}; {known}")
-    inputs, complete = _recorded_inputs(identity, run.read(RUN), path)
     model = run.model(fold, seed)
-    digest = read_scores(model)["digests"].get(WEIGHTS)
+    final = fold == FINAL and fold not in folds and (model.path / FINAL_JSON).exists()
+    if (fold not in folds and not final) or seed not in seeds:
+        known = f"folds: {', '.join(folds)}; seeds: {', '.join(map(str, seeds))}"
+        way_out = "; train the final model with --final" if fold == FINAL else ""
+        raise MmerError(f"{run.path} has no model of fold {fold} and seed {seed}; {known}{way_out}")
+    inputs, complete = _recorded_inputs(identity, run.read(RUN), path)
+    digests: Plain = (read_final(model) if final else read_scores(model))["digests"]
     why = f"cannot be built as {path} records it"
     try:
         config = config_for(name, identity["head"])
@@ -61,9 +76,11 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
     except (MmerError, KeyError, OverflowError, RuntimeError) as error:
         raise MmerError(f"head {name} {why} ({error}); {TRAIN_AGAIN}") from error
     way_out = f"delete {model.path} and repeat the command of the run"
-    weights = read_weights(model, expected, digest=digest, way_out=way_out)
+    weights = read_weights(model, expected, digest=digests.get(WEIGHTS), way_out=way_out)
     trained = build_head(name, config, inputs, seed=seed)
     trained.load_state_dict(weights)
+    if identity.get("tune"):
+        trained = _with_encoders(trained, model, digests, run)
     return trained.eval()
 
 
@@ -94,6 +111,27 @@ def read_weights(folder: ModelFolder, head: Head, *, digest: str | None, way_out
         first = f"{names[0]}: expected {expected.get(names[0], 'none')}, got {found.get(names[0], 'none')}"
         raise MmerError(f"{path} does not fit the head, {len(names)} weights differ ({first}); {way_out}")
     return weights
+
+
+def _with_encoders(head: Head, model: ModelFolder, digests: Plain, run: RunFolder) -> Head:
+    """Puts the tuned encoders of a model in front of its head, after a check of their digests."""
+    from fusion.end_to_end.learning.build import load_tuned  # imports transformers, which frozen features do not need
+    from fusion.end_to_end.learning.start import recorded_start
+
+    identity, record, path = run.identity, run.read(RUN), run.path / RUN
+    try:
+        tunes = parse_tunes(f"{role}={depth}" for role, depth in identity["tune"].items())
+        specs = {role: StreamSpec.from_json(json.dumps(record["specs"][role])) for role in tunes}
+        starts = {
+            role: recorded_start(tune, specs[role], head.inputs.layers[role], head.inputs.shapes[role])
+            for role, tune in tunes.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError, MmerError) as error:
+        raise MmerError(f"{path} is damaged (tuned encoders: {error}); {TRAIN_AGAIN}") from error
+    for role in starts:
+        if digests.get(encoder_weights(role)) != model.digest(encoder_weights(role)):
+            raise DamagedRun(f"{model.path / role} is not the encoder that was written; {TRAIN_AGAIN}")
+    return load_tuned(head, model.path, starts)
 
 
 def _trusted_head(identity: Plain, trusted: str | None, path: Path) -> str:
@@ -133,6 +171,7 @@ def _recorded_inputs(identity: Plain, record: Plain, path: Path) -> tuple[HeadIn
             shapes={role: _shape(shape) for role, shape in inputs["shapes"].items()},
             layers={role: str(layers) for role, layers in inputs["layers"].items()},
             weights={role: _zeros(held) for role, held in inputs.get("weights", {}).items()},
+            tuned=frozenset(identity.get("tune", {})),
         )
     except (AttributeError, KeyError, TypeError, ValueError, MemoryError) as error:
         raise MmerError(f"{path} is damaged (inputs: {error}); {TRAIN_AGAIN}") from error

@@ -4,20 +4,24 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
+from cache.stream import TRANSCRIPT
 from fusion.data.features import RESIDENT_SHARE
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import RunPlan, plan_run
-from fusion.experiment.streams import corpus_of
+from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import Plain, digest_of
+from fusion.head_config import AUDIO, TEXT
 from fusion.heads.catalog import file_name_of
 from fusion.run.cross_validation import TrainingProgress, cross_validate
-from fusion.run.folder import RunFolder
+from fusion.run.final import FinalModel, read_final_models, train_final_models
+from fusion.run.folder import RESULTS, RunFolder
 from fusion.run.published import compare_run, compare_sum, published_figures
 from fusion.run.results import (
     collect_results,
@@ -45,15 +49,19 @@ class TrainedRun:
     Attributes:
         folder: the run folder.
         results: scores of every model and over all of them, as in ``results.json``.
+        encoders: lines on the tuned encoders and the command that makes streams of them; empty without any.
         comparison: lines that compare the scores with the scores published by the recipe's paper; empty without a
             recipe.
+        final: models of all utterances, one for each seed; empty if they were never requested.
         seconds: training time of all models in seconds, 0 if unknown.
         peak_bytes: greatest peak memory of a training in bytes, 0 if unknown.
     """
 
     folder: Path
     results: dict[str, Any]
+    encoders: tuple[str, ...] = ()
     comparison: tuple[str, ...] = ()
+    final: tuple[FinalModel, ...] = ()
     seconds: float = 0.0
     peak_bytes: int = 0
 
@@ -89,9 +97,10 @@ class TrainedRun:
     def notes(self) -> list[str]:
         """Lines that accompany the scores.
 
-        They are recalls, protocol, comparison, and notes on excluded and long utterances.
+        They are recalls, protocol, comparison, notes on excluded and long utterances, and final models.
         """
-        return [recall_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
+        lines = [recall_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
+        return [*lines, *self.encoders, *(model.line for model in self.final)]
 
     @property
     def latex(self) -> str:
@@ -126,6 +135,7 @@ def train_run(
     resident_share: float = RESIDENT_SHARE,
     replace: bool = False,
     tensorboard: bool = False,
+    final: bool = False,
     stopping: StopRequested = never_stop,
 ) -> TrainedRun:
     """Trains and scores a head on every fold.
@@ -143,6 +153,7 @@ def train_run(
             fit are read as needed.
         replace: delete another run in the folder first.
         tensorboard: also write the curves for TensorBoard into the run folder.
+        final: then train a model for each seed on all utterances, for the median best epoch of the folds.
         stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
 
     Raises:
@@ -160,11 +171,20 @@ def train_run(
         cross_validate(plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping)
         notes = [*plan.notes, plan.scoring_note]
         results = collect_results(folder, cache, plan.identity, notes=notes, published=published_figures(plan))
+        if final:
+            train_final_models(
+                plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
+            )
+        if finals := tuple(read_final_models(plan, folder)):
+            results["final"] = [model.plain for model in finals]
+            folder.write(RESULTS, results)
     seconds, peak_bytes = total_cost(folder, plan.identity)
     return TrainedRun(
         folder=folder.path,
         results=results,
         comparison=tuple(compare_run(plan, results)),
+        final=finals,
+        encoders=tuple(encoder_lines(plan, folder)),
         seconds=seconds,
         peak_bytes=peak_bytes,
     )
@@ -210,6 +230,35 @@ def default_folder(cache: Path, ending: str) -> Path:
     """
     stem = "-".join(part for part in PATTERN.split(cache.stem) if part)
     return RUNS / f"{stem}-{ending}"
+
+
+def encoder_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
+    """Returns a line on the tuned encoders of a run, with the command that makes a stream of each fold's encoder.
+
+    Args:
+        plan: plan of the run.
+        folder: folder of the run.
+    """
+    if not plan.starts:
+        return []
+    seed, single = plan.experiment.seeds[0], len(plan.starts) == 1
+    requests = [
+        f"--encoder {quote(f'{stream}={folder.model(fold.name, seed).path / role}')}"
+        for role in plan.starts
+        for fold in plan.split.folds
+        if (stream := re.sub(r"[^\w.-]", "-", f"tuned{'' if single else f'-{role}-'}{fold.name}"))
+    ]
+    specs = [start.spec for start in plan.starts.values()]
+    options = [
+        f"--{name.replace('_', '-')} {spec.preprocessing[name]}"
+        for spec in specs
+        for name in ("history", "max_tokens")
+        if spec.preprocessing.get(name)
+    ]
+    audio_only = [] if any(spec.consumes == TRANSCRIPT for spec in specs) else ["--audio-only"]
+    command = featurize_command(plan.cache, " ".join([*requests, *options, *audio_only]))
+    reads = " ".join(f"--{role} 'tuned*'" for role in plan.starts if role in {AUDIO, TEXT})
+    return [f"streams of the tuned encoders: {command}; a later run reads them with {reads}"]
 
 
 def _default_run(plan: RunPlan, cache: Path) -> Path:

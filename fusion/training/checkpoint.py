@@ -59,7 +59,7 @@ def training_identity(
     rows = {role: source.lengths(train, [role]).tolist() for role in streams}
     return {
         "training": asdict(config),
-        "head": {"name": type(head).__name__, **asdict(head.config), "shapes": _digest(shapes)},
+        "head": {**head.settings, "shapes": _digest(shapes)},
         "data": {**{subset: _digest(members) for subset, members in subsets.items()}, "rows": _digest(rows)},
         "streams": streams,
     }

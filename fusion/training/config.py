@@ -14,6 +14,8 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
 }
 OPTIMIZERS = ("adamw", "adam")  # keys of `fusion.training.steps.OPTIMIZERS`
 PRECISIONS = ("float32", "bfloat16", "float16")  # keys of `fusion.training.steps.PRECISIONS`
+POSITIVE = ("epochs", "batch_size", "patience", "accumulate")  # counts of at least 1
+TUNING = ("audio_lr", "text_lr", "layer_decay", "accumulate", "checkpointing")  # fields of tuned encoders only
 SEEDS = 2**32  # seeds are smaller: scikit-learn accepts no greater ones
 
 
@@ -69,6 +71,13 @@ class TrainConfig:
         precision: precision of training: ``float32``, or mixed with ``bfloat16`` or ``float16``; scoring is in float32.
         seed: random seed of the model: dropout and modality dropout.
         data_seed: random seed of folds, development subsets and the order of batches.
+        audio_lr: maximum learning rate of a tuned encoder of speech; 0 keeps it as it is.
+        text_lr: maximum learning rate of a tuned encoder of text; 0 keeps it as it is.
+        layer_decay: factor, in (0, 1], between the learning rates of neighboring layers of a tuned encoder, top to
+            bottom.
+        accumulate: number of pieces in which a batch goes through tuned encoders; memory holds the activations of one
+            piece, while the head and its losses see the whole batch.
+        checkpointing: compute the activations of a tuned encoder again in the backward pass instead of keeping them.
     """
 
     epochs: int = 100
@@ -87,23 +96,30 @@ class TrainConfig:
     precision: str = "float32"
     seed: int = 0
     data_seed: int = 0
+    audio_lr: float = 1e-5
+    text_lr: float = 1e-5
+    layer_decay: float = 1.0
+    accumulate: int = 1
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
         choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "monitor": MONITORS, "precision": PRECISIONS}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name, least in {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0, "data_seed": 0}.items():
+        for name, least in {**dict.fromkeys(POSITIVE, 1), "seed": 0, "data_seed": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("seed", "data_seed"):
             if getattr(self, name) >= SEEDS:
                 raise ValueError(f"{name} must be below {SEEDS}, got {getattr(self, name)}")
-        for name in ("weight_decay", "clip", "warmup_steps"):
+        for name in ("weight_decay", "clip", "warmup_steps", "audio_lr", "text_lr"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, below in {"warmup": 1, "label_smoothing": 1}.items():
             if not 0 <= getattr(self, name) < below:
                 raise ValueError(f"{name} must lie in [0, {below}), got {getattr(self, name)}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must lie in (0, 1], got {self.layer_decay}")
         if not self.lr > 0:
             raise ValueError(f"lr must be positive, got {self.lr}")

@@ -170,24 +170,64 @@ def train_fold(
     training = _Training(
         head, source, train, dev, config, task=task, path=checkpoint, save_every_s=save_every_s, stopping=stopping
     )
-    if checkpoint is not None and checkpoint.exists():
-        training.resume(checkpoint)
-    while not training.progress.finished:
-        scores = training.epoch()
-        if on_epoch is not None:
-            on_epoch(scores)
-    head.load_state_dict(training.best)
-    return TrainedModel(
-        best_epoch=training.progress.best_epoch,
-        curves=tuple(training.progress.curves),
-        weights={name: tensor.cpu() for name, tensor in training.best.items()},
-        seconds=training.progress.seconds,
-        peak_bytes=peak_memory(source.device),
+    return training.run(on_epoch)
+
+
+def train_epochs(
+    head: Head,
+    source: BatchSource,
+    train: Indices,
+    config: TrainConfig,
+    *,
+    epochs: int,
+    task: Task = CLASSIFICATION,
+    checkpoint: Path | None = None,
+    save_every_s: float = SAVE_EVERY_S,
+    on_epoch: Callable[[EpochScores], None] | None = None,
+    stopping: StopRequested = never_stop,
+) -> TrainedModel:
+    """Trains a head for a number of epochs, without a development subset; the head ends with its last weights.
+
+    The learning rate of an epoch is that of `train_fold`: the schedule is over the maximum number of epochs.
+
+    Args:
+        head: built and prepared head; it moves to the device of the source.
+        source: source of the features.
+        train: utterances to train on, int64 ``(n,)``.
+        config: training configuration; patience and monitor have no effect.
+        epochs: number of epochs, at most that of the configuration.
+        task: task that defines the loss.
+        checkpoint: file of the checkpoint; an existing one is resumed.
+        save_every_s: minimum number of seconds between two writes of the checkpoint, as in `train_fold`.
+        on_epoch: called after every epoch; its scores have losses only.
+        stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
+
+    Raises:
+        KeyboardInterrupt: if `stopping` returned True.
+        MmerError: as `train_fold`.
+        ValueError: if the number of epochs is not 1 to that of the configuration.
+    """
+    if not 1 <= epochs <= config.epochs:
+        raise ValueError(f"epochs must be 1 to {config.epochs}, got {epochs}")
+    reset_peak(source.device)
+    nothing: Indices = np.empty(0, dtype=np.int64)
+    training = _Training(
+        head,
+        source,
+        train,
+        nothing,
+        config,
+        task=task,
+        path=checkpoint,
+        save_every_s=save_every_s,
+        stopping=stopping,
+        last_epoch=epochs,
     )
+    return training.run(on_epoch)
 
 
 class _Training:
-    """A training in progress."""
+    """A training in progress: with early stopping on dev, or up to `last_epoch` if that is not 0."""
 
     def __init__(
         self,
@@ -201,10 +241,11 @@ class _Training:
         path: Path | None,
         save_every_s: float,
         stopping: StopRequested,
+        last_epoch: int = 0,
     ) -> None:
         self.head, self.source, self.config = head.to(source.device), source, config
         self.train, self.dev, self.path, self.save_every_s = train, dev, path, save_every_s
-        self.task, self.stopping = task, stopping
+        self.task, self.stopping, self.last_epoch = task, stopping, last_epoch
         seed_dropout(head, config.seed)
         self.optimizer = build_optimizer(head, name=config.optimizer, lr=config.lr, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(source.device.type, enabled=config.precision == "float16")
@@ -212,8 +253,27 @@ class _Training:
         self.lengths = source.lengths(train, head.training_reads)
         self.schedule = schedule_of(config, len(self._batches(1)))
         self.identity = training_identity(head, source, train, dev, config)
+        if last_epoch:
+            self.identity["data"]["last epoch"] = last_epoch
         self.progress, self.best = TrainingState(), dict[str, Tensor]()
         self.timed = self.saved = time.monotonic()
+
+    def run(self, on_epoch: Callable[[EpochScores], None] | None) -> TrainedModel:
+        """Trains until the end, from a checkpoint if there is one; the head ends with the best weights."""
+        if self.path is not None and self.path.exists():
+            self.resume(self.path)
+        while not self.progress.finished:
+            scores = self.epoch()
+            if on_epoch is not None:
+                on_epoch(scores)
+        self.head.load_state_dict(self.best)
+        return TrainedModel(
+            best_epoch=self.progress.best_epoch,
+            curves=tuple(self.progress.curves),
+            weights={name: tensor.cpu() for name, tensor in self.best.items()},
+            seconds=self.progress.seconds,
+            peak_bytes=peak_memory(self.source.device),
+        )
 
     def resume(self, path: Path) -> None:
         """Loads a checkpoint.
@@ -286,6 +346,8 @@ class _Training:
         return losses
 
     def _score_dev(self, record: LossRecord) -> EpochScores:
+        if self.last_epoch:
+            return EpochScores(epoch=record.epoch, losses=record.means, dev={})
         logits = predict_logits(self.head, self.source, self.dev)
         if not logits.isfinite().all():
             raise LossNotFinite(f"the logits of dev are not finite after epoch {record.epoch}")
@@ -293,10 +355,21 @@ class _Training:
         return EpochScores(epoch=record.epoch, losses=record.means, dev=dev)
 
     def _finish_epoch(self, scores: EpochScores) -> None:
-        if record_epoch(self.progress, scores, self.config, self.task):
+        if self._record_epoch(scores):
             self.best = {name: tensor.detach().clone() for name, tensor in self.head.state_dict().items()}
         if self.progress.finished or time.monotonic() - self.saved >= self.save_every_s:
             self._save()
+
+    def _record_epoch(self, scores: EpochScores) -> bool:
+        """Records a complete epoch; returns True if its weights are kept."""
+        if not self.last_epoch:
+            return record_epoch(self.progress, scores, self.config, self.task)
+        self.progress.curves.append(scores)
+        self.progress.epoch, self.progress.batch, self.progress.sums = scores.epoch, 0, {}
+        self.progress.finished = scores.epoch >= self.last_epoch
+        if self.progress.finished:
+            self.progress.best_epoch = scores.epoch
+        return self.progress.finished
 
     def _record_failure(self, error: LossNotFinite) -> MmerError:
         """Writes the failure and the weights of the best epoch, the last good ones; returns the error to raise."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cache.stream import ROLES, SPEECH
 from fusion.evaluation.task import CLASSIFICATION, Task
-from fusion.head import Batch, HeadOutput
+from fusion.head import Batch, Head, HeadOutput
 from fusion.head_config import AUDIO, TEXT
 
 OPTIMIZERS: Mapping[str, type[torch.optim.Adam]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
@@ -18,6 +18,7 @@ PRECISIONS: Mapping[str, torch.dtype] = {
     "float16": torch.float16,
 }
 TOTAL = "total"
+SHARE = "share"  # key of a group of parameters: its learning rate, as a share of that of the head
 TARGETS = frozenset({"chars"})  # roles that are targets of a loss; modality dropout keeps them
 MODALITY_DROPOUT = 0xD20  # part of the random seed: separates these draws from those of batches
 
@@ -30,24 +31,27 @@ def build_optimizer(head: nn.Module, *, name: str, lr: float, weight_decay: floa
     width 768, and 20 times for width 64.
 
     Args:
-        head: head to train.
+        head: head to train; a `Head` tells the learning rates of its parts.
         name: ``adamw`` or ``adam``.
         lr: learning rate.
         weight_decay: weight decay of matrices.
     """
-    trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    whole = [(lr, [parameter for parameter in head.parameters() if parameter.requires_grad])]
+    parts = head.learning_rates(lr) if isinstance(head, Head) else whole
     groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": chosen, "weight_decay": weight_decay if matrices else 0.0, SHARE: rate / lr}
+        for rate, trained in parts
+        for matrices in (True, False)
+        if (chosen := [parameter for parameter in trained if (parameter.ndim > 1) == matrices])
     ]
-    fused = all(parameter.device.type in {"cpu", "cuda"} for parameter in trained)
-    return OPTIMIZERS[name]([group for group in groups if group["params"]], lr=lr, fused=fused)
+    fused = all(parameter.device.type in {"cpu", "cuda"} for _, trained in parts for parameter in trained)
+    return OPTIMIZERS[name](groups, lr=lr, fused=fused)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the learning rate of the next step."""
+    """Sets the learning rate of the next step; each part of a head has its share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group[SHARE]
 
 
 def total_loss(

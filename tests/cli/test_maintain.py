@@ -88,7 +88,7 @@ def test_verify_takes_the_manifest_for_its_folder_and_refuses_what_is_not_there(
     assert run("verify", made, "--audio", made.parent / "corpus" / "corpus.csv").exit_code == 0
     result = run("verify", made, "--audio", made.parent / "nope")
     assert result.exit_code == 1
-    assert "nope not found; --audio expects the same path as --root" in result.stderr
+    assert "nope not found; expected the same path as --root" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 

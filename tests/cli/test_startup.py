@@ -23,6 +23,7 @@ COMMANDS = {
     "mmer-train": "cli.train:train",
     "mmer-grid": "cli.grid:grid",
     "mmer-compare": "cli.compare:compare",
+    "mmer-pretrain": "cli.pretrain:pretrain",
 }
 ANSWERS = [
     "mmer --help",
@@ -33,6 +34,7 @@ ANSWERS = [
     "mmer-train --help",
     "mmer-grid --help",
     "mmer-compare --help",
+    "mmer-pretrain --help",
     "mmer-featurize --list-encoders",
     "mmer-featurize --list-corpora",
 ]
@@ -42,6 +44,7 @@ USAGE = {
     "mmer-compare": "Missing argument 'RUN RUN...'",
     "mmer-train --fusion rescmfa": "Missing option '--cache'",
     "mmer-train --cache x.h5 --lr 0": "Invalid value for '--lr'",
+    "mmer-pretrain --cache x.h5": "Missing option '--encoder'",
     "mmer-grid --cache x.h5 --engine none": "Invalid value for '--engine'",
 }
 ERRORS = {
@@ -51,6 +54,7 @@ ERRORS = {
     "mmer-cache info nowhere.h5": "no cache at nowhere.h5",
     "mmer-train --fusion rescmfa --cache nowhere.h5": "no cache at nowhere.h5",
     "mmer-train --fusion rescmfa --cache text.h5": "text.h5",
+    "mmer-pretrain --encoder wav2vec2-tiny --cache nowhere.h5": "no cache at nowhere.h5",
     "mmer-grid --fusion rescmfa --cache nowhere.h5 --grid lr=1,2": "no cache at nowhere.h5",
     "mmer-grid --fusion rescmfa --cache text.h5 --grid lr=1,2": "text.h5",
 }

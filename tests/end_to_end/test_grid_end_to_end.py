@@ -10,7 +10,7 @@ from fusion.grid.journal import ENTRY
 from tests.support.grids import weights_of
 from tests.support.processes import Child, command, forked, started, wait_until
 
-AXES = ["--grid", "lr=0.03,0.003", "--grid", "dropout=0.1,0.3", "--set", "patience=15", "--epochs", "15"]
+AXES = ["--grid", "lr=0.03,0.003", "--grid", "dropout=0.1,0.3", "--set", "patience=6", "--epochs", "6"]
 
 
 def options_of(cache: Path) -> list[str]:
@@ -56,6 +56,7 @@ def test_a_killed_grid_goes_on_where_it_was(
     with grid(trainable, tmp_path) as process:
         again = finished(process)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list(tmp_path.glob("grid/grids/*/axis-lr.png"))) == 1
     assert weights_of(tmp_path / "grid") == weights_of(undisturbed[0] / "grid")
     assert told_apart_from_time(again) == told_apart_from_time(undisturbed[1])
 

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from matplotlib.figure import Figure
 from safetensors import safe_open
 
 from benchmarks.demo_digest import machine, model_artifacts
@@ -54,17 +53,6 @@ GRID = ["--fusion", "concat", *TINY[:-2], "--set", "dim=8", "--engine", "shared"
 AXES = ["--grid", "lr=0.01,0.03", "--grid", "pooling=mean,max"]
 ENCODERS = ["--encoder", "wav2vec2-tiny", "--encoder", "roberta-tiny", "--no-codes", "--device", "cpu"]
 OF_STREAM = ("offsets", "values", "scales", "state", "checksum", "input_digest", "reason")
-
-
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves pictures empty: drawing takes most of the time, and they show numbers that are compared anyway."""
-
-    def save(figure: Figure, target: object, **options: object) -> None:
-        if isinstance(target, (str, Path)):
-            Path(target).touch()
-
-    monkeypatch.setattr(Figure, "savefig", save)
 
 
 @pytest.fixture

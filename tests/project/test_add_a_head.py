@@ -1,9 +1,7 @@
 """The example of docs/add-a-head.md trains, resumes and searches as the document says."""
 
 import json
-import os
 import pickle
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -20,10 +18,10 @@ from fusion.grid.engine.remote import WorkerTask, run_on_workers, train_task
 from fusion.grid.journal import Journal
 from fusion.heads.catalog import head_spec
 from tests.support.grids import CPU, GridTold, models, planned, trained, weights_of
-from tests.support.own_heads import NAME, ROOT, example, in_folder
+from tests.support.own_heads import NAME, example, in_folder
+from tests.support.processes import command, forked
 from tests.support.runs import finish, plan, train_by_command
 
-AS_A_SCRIPT = "import sys; from cli.train import train; sys.argv[0] = 'mmer-train'; train()"
 EDITED = f"{example()}\n# edited\n"
 
 
@@ -35,13 +33,12 @@ def done(result: Result) -> str:
 def test_the_command_trains_the_head_of_the_document(trainable: Path, tmp_path: Path) -> None:
     (tmp_path / "my_head.py").write_text(example())
     arguments = ["--fusion", NAME, "--cache", str(trainable), "--device", "cpu", "--epochs", "2", "--latex"]
-    # -P: as for an installed script, the current folder is not on the path
-    command = [sys.executable, "-P", "-c", AS_A_SCRIPT, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert "the bias starts at class frequencies" in ran.stdout
-    assert r"my\_head:MyHead & " in ran.stdout
+    # as for an installed script, the current folder is not on the path
+    with forked(command, "cli.train", "train", *arguments, folder=tmp_path) as process:
+        status, printed, progress = process.wait(), process.output.read_text(), process.errors.read_text()
+    assert status == 0, progress
+    assert "the bias starts at class frequencies" in printed
+    assert r"my\_head:MyHead & " in printed
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("toy-my_head-MyHead-")
     decides = json.loads((folder / "run.json").read_text())["decides"]

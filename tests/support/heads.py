@@ -113,6 +113,9 @@ class ToyRows:
     def text(self, place: int) -> str:
         return self.chosen[place].text
 
+    def length(self, role: str, place: int) -> int:
+        return len(self.chosen[place].rows[role])
+
     def rows(self, role: str, place: int) -> npt.NDArray[Any]:
         return np.asarray(self.chosen[place].rows[role].numpy())
 

@@ -1,14 +1,47 @@
-"""Stand-in for the picture of a confusion matrix in tests of other things."""
+"""Stand-ins for pictures in tests of other things: to draw one takes as long as a small training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
-from fusion.run.folder import CONFUSION_PNG, RunFolder
+from fusion.evaluation.task import CLASSIFICATION, Task
+from fusion.grid.report import plots
+from fusion.grid.report.scale import plot_data, varied_axes
+from fusion.grid.selection import Ranked
+from fusion.run import results
+from fusion.run.folder import CONFUSION_PNG, Folder, RunFolder
+
+DRAWN = (results.plot_confusion, plots.plot_grid)
 
 
 def write_counts(folder: RunFolder, counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> None:
-    """Writes all that the picture shows to its file, as text."""
+    """Writes all that the picture of a confusion matrix shows to its file, as text."""
     with folder.replacing(CONFUSION_PNG) as path:
         path.write_text(f"{title} {list(names)} {counts.tolist()}")
+
+
+def write_axes(
+    folder: Folder, ranked: Sequence[Ranked], axes: Sequence[str], monitor: str, task: Task = CLASSIFICATION
+) -> list[str]:
+    """Writes the files of the pictures of a grid, with the name of an axis in each."""
+    drawn = varied_axes(plot_data(ranked, monitor, task).ranked, axes)
+    names = {f"axis-{quote(axis, safe='')}.png": axis for axis in drawn}
+    if drawn:
+        names[plots.PARALLEL_PNG] = " ".join(drawn)
+    for name, text in names.items():
+        with folder.replacing(name) as path:
+            path.write_text(text)
+    return list(names)
+
+
+@contextmanager
+def pictures_by(plot_confusion: object, plot_grid: object) -> Iterator[None]:
+    """Has pictures made by these two functions: `DRAWN`, or the stand-ins."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "plot_confusion", plot_confusion)
+        patch.setattr(plots, "plot_grid", plot_grid)
+        yield

@@ -109,8 +109,9 @@ def fork_server() -> Any:
 
     needed: Sequence[Any] = (extract_on, build_roberta_tiny_tokenizer, train_task, GridSession)
     context = multiprocessing.get_context("forkserver")
-    # and what torch imports on the first step of the first optimizer
-    context.set_forkserver_preload([*(one.__module__ for one in needed), "torch._dynamo"])
+    # and what is imported on the way: by the first step of an optimizer, to make folds, for intervals and pictures
+    later = ["torch._dynamo", "sklearn.model_selection", "scipy.stats", "fusion.grid.report.plots"]
+    context.set_forkserver_preload([*(one.__module__ for one in needed), *later])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         multiprocessing.forkserver.ensure_running()

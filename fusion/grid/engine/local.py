@@ -86,6 +86,8 @@ class Engine:
         """Chooses the placement, once for all calls of `run`."""
         for reason in sorted(groups.reasons):
             self.progress.note(f"not stacked: {reason}")
+        if any(model.combination.plan.starts for model in missing):
+            return Placement(1, 1)  # encoders draw from the generators of the whole process
         if self.placement is None:
             if self.requested == FUSED:
                 self.placement = Placement(MAX_STACK, 1)

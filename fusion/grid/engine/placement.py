@@ -99,6 +99,9 @@ def threads_of(device: torch.device) -> int:
     return cores if device.type == "cpu" else min(GPU_THREADS, cores)
 
 
+LEARNING = "encoders learn: one model at a time"
+
+
 class StackGroups:
     """Groups of models that may share a stack.
 
@@ -145,6 +148,9 @@ class StackGroups:
     def _group_key(self, model: Model) -> Hashable:
         """Returns the key of the group of a model: features, fold and structure."""
         plan = model.combination.plan
+        if plan.starts:
+            self.reasons.add(LEARNING)
+            return model.key
         index = self.sources.index(plan)
         if id(plan) not in self._keys:
             with BUILD_LOCK:

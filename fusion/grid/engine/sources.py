@@ -21,8 +21,9 @@ class _Group:
 
     def accepts(self, plan: RunPlan) -> bool:
         """Checks whether a plan can share the features of the group."""
-        mine, others = alternatives(self.streams), alternatives(plan.selection.streams)
-        agree = all(mine.get(role, names) == names for role, names in others.items())
+        wave = [{role for role, start in held.starts.items() if start.tune.wave} for held in (self.plans[0], plan)]
+        mine, others = alternatives(self.streams), alternatives(plan.every_stream)
+        agree = wave[0] == wave[1] and all(mine.get(role, names) == names for role, names in others.items())
         return agree and np.array_equal(self.plans[0].split.classes, plan.split.classes)
 
     @property
@@ -60,10 +61,10 @@ class Sources:
         """Adds a plan; loaded features stay loaded unless the plan needs more of them."""
         index = next((index for index, group in enumerate(self._groups) if group.accepts(plan)), None)
         if index is None:
-            self._groups.append(_Group(dict(plan.selection.streams), [plan]))
+            self._groups.append(_Group(plan.every_stream, [plan]))
             return
         group = self._groups[index]
-        group.streams.update(plan.selection.streams)
+        group.streams.update(plan.every_stream)
         group.plans.append(plan)
         loaded = self._loaded.get(index)
         if loaded is not None and not (
@@ -84,12 +85,7 @@ class Sources:
         if index not in self._loaded:
             group, plan = self._groups[index], self._groups[index].plans[0]
             share = self.resident_share / len(self)
-            self._loaded[index] = CachedFeatures(
-                plan.cache,
-                group.streams,
-                plan.split.classes,
-                device=self.device,
-                chosen=group.chosen,
-                resident_share=share,
+            self._loaded[index] = plan.features(
+                group.streams, device=self.device, chosen=group.chosen, resident_share=share
             )
         return self._loaded[index]

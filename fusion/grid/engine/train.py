@@ -33,6 +33,7 @@ def train_models(models: Sequence[Model], source: CachedFeatures, on_epoch: OnEp
     Returns:
         The outcomes in the order of the models; a model fails if it diverges or exceeds the memory.
     """
+    source = models[0].combination.plan.of_fold(source, models[0].fold.name)
     try:
         if len(models) == 1:
             return [_train_single(models[0], source, on_epoch)]

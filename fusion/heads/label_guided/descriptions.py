@@ -1,7 +1,7 @@
 """Descriptions of classes for LE-MER: words and quantizer codes, selected by TF-IDF, and the mean of their vectors.
 
-Only the training subset of a fold is read. Source: LE-MER (Wang et al., 2023, arXiv:2309.02106), section 2.2: "TF-IDF
-on the text corpus under one class". Deviations (docs/decisions.md#le-mer):
+Only the training subset of a fold is read. Source: LE-MER (Wang et al., 2023, arXiv:2309.02106), section 2.2, which
+selects the items of a class by TF-IDF over its utterances. Deviations (docs/decisions.md#le-mer):
 
 - L-3: documents of the IDF are training utterances. With classes as documents (``idf="class"``) it is 0 for every item
   that all classes contain. The term frequency is the share of an item in its class: within a class it ranks items as

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, recall_score
 
 from cache.errors import MmerError
 from fusion.evaluation.metrics import METRICS, compute_scores, confusion, score_confusions
@@ -79,6 +79,41 @@ def test_the_scores_agree_with_scikit_learn() -> None:
     scores = compute_scores(truth, guess, 5)
     assert scores.wa == pytest.approx(accuracy_score(truth, guess))
     assert scores.ua == pytest.approx(balanced_accuracy_score(truth, guess))
+
+
+def pairs_of(classes: int) -> st.SearchStrategy[list[tuple[int, int]]]:
+    # a few classes only, so that others are missing from truth, from guesses or from both
+    kept = st.lists(st.integers(0, classes - 1), min_size=1, max_size=classes)
+    return st.tuples(kept, kept).flatmap(
+        lambda some: st.lists(st.tuples(*map(st.sampled_from, some)), min_size=1, max_size=60)
+    )
+
+
+@settings(max_examples=100)
+@given(st.integers(2, 11).flatmap(lambda classes: st.tuples(st.just(classes), pairs_of(classes))))
+def test_scores_are_bit_equal_to_scikit_learn_where_classes_are_missing(
+    drawn: tuple[int, list[tuple[int, int]]],
+) -> None:
+    classes, pairs = drawn
+    truth, guess = np.array(pairs).T
+    present = sorted({*truth.tolist()})
+
+    def f1(average: str) -> float:
+        return float(f1_score(truth, guess, labels=present, average=average, zero_division=0))
+
+    scores = compute_scores(truth, guess, classes, every_class=False)
+    assert scores.wa == accuracy_score(truth, guess)
+    assert scores.ua == recall_score(truth, guess, labels=present, average="macro", zero_division=0)
+    assert (scores.wf1, scores.mf1) == (f1("weighted"), f1("macro"))
+    np.testing.assert_array_equal(
+        confusion(truth, guess, classes), confusion_matrix(truth, guess, labels=np.arange(classes))
+    )
+
+
+def test_a_class_that_is_not_in_the_label_set_is_an_error() -> None:
+    for truth, guess in ((0, 2), (2, 0), (0, -1)):
+        with pytest.raises(ValueError, match="invalid entry"):
+            compute_scores(np.array([0, truth]), np.array([1, guess]), 2)
 
 
 @settings(max_examples=25)

@@ -1,12 +1,15 @@
 """From fields to combinations and models; what cannot be trained is left out with its reason."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from cache.errors import MmerError
-from cache.joined import open_cache
+from cache.joined import AnyCache, open_cache
 from fusion.grid.combinations import Combination, FieldValues, check_any, models_of, plan_combinations
+from fusion.protocols.split import Split, split_cache
 from tests.support.grids import experiment, models, planned
 
 
@@ -23,6 +26,30 @@ def test_an_impossible_combination_is_left_out_with_its_reason(trainable: Path) 
     assert str(skipped[0]).startswith("heads=3 dim=8: head rescmfa: heads must divide the width 8")
     assert "alpha must be at least 0" in skipped[1].reason
     assert "has no stream nope" in skipped[2].reason
+
+
+def test_combinations_that_split_the_cache_alike_share_the_split(
+    trainable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+
+    def counted(cache: AnyCache, **request: Any) -> Split:
+        made.append(request)
+        return split_cache(cache, **request)
+
+    monkeypatch.setattr("fusion.experiment.plan.split_cache", counted)
+    every: list[FieldValues] = [{}, {"lr": 0.1}, {"data_seed": 1}, {"dropout": 0.3}, {"data_seed": 1, "lr": 0.2}]
+    plans = [one.plan for one in planned(trainable, "concat", *every)]
+    assert [request["data_seed"] for request in made] == [0, 1]
+    for fields, plan in zip(every, plans, strict=True):
+        (alone,) = planned(trainable, "concat", fields)
+        assert plan.identity == alone.plan.identity
+        assert plan.notes == alone.plan.notes
+        for fold, expected in zip(plan.split.folds, alone.plan.split.folds, strict=True):
+            assert all(map(np.array_equal, fold.subsets.values(), expected.subsets.values()))
+    assert plans[0].split is plans[1].split is plans[3].split
+    assert not np.array_equal(plans[0].split.folds[0].dev, plans[2].split.folds[0].dev)
+    assert {id(plan.inputs.weights["audio"]) for plan in plans} == {id(plans[0].inputs.weights["audio"])}
 
 
 def test_a_grid_without_any_possible_combination_is_an_error(trainable: Path) -> None:

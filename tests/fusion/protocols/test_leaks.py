@@ -19,6 +19,7 @@ from fusion.protocols.leaks import (
     check_encoders,
     check_speakers,
     check_subsets,
+    choose_streams,
     note_transcripts,
     note_twins,
 )
@@ -234,3 +235,29 @@ def test_a_whole_cache_is_split_with_every_check(tmp_path: Path) -> None:
     assert [len(fold.test) for fold in split.folds] == [59, 60, 60, 60, 60]
     assert split.promise.startswith("session: leave one session out")
     assert any("train utterances are left out" in note for note in split.notes)
+
+
+def test_a_public_checkpoint_that_saw_the_corpus_is_known() -> None:
+    told, fold = turns("aabbcc"), Fold(name="1", train=np.array([0, 1]), dev=np.array([2, 3]), test=np.array([4, 5]))
+    known = replace(spec(), source="superb/hubert-large-superb-er")
+    assert check_encoders(fold, told, [known], "ravdess") == []
+    with pytest.raises(MmerError, match=r"the encoder of enc \(superb/hubert-large-superb-er\) was trained on iemocap"):
+        check_encoders(fold, told, [known], "iemocap")
+    (note,) = check_encoders(fold, told, [known], "IEMOCAP", allow_leak=True)
+    assert "speakers unknown to mmer" in note
+
+
+def test_of_several_streams_the_one_that_saw_least_is_chosen() -> None:
+    told, fold = turns("aabbcc"), Fold(name="1", train=np.array([0, 1]), dev=np.array([2, 3]), test=np.array([4, 5]))
+    streams = [
+        spec("x", seen={"speakers": ["c"]}),
+        spec("y", seen={"speakers": ["a"], "fold": "2"}),
+        spec("z", seen={"speakers": ["a"], "fold": "1"}),
+    ]
+    assert choose_streams(fold, told, {"audio": streams}, "toy") == ({"audio": "z"}, [])
+    assert choose_streams(fold, told, {"audio": streams[:2]}, "toy") == ({"audio": "y"}, [])
+    with pytest.raises(MmerError, match="the encoder of x has seen speaker c of test"):
+        choose_streams(fold, told, {"audio": streams[:1]}, "toy")
+    chosen, notes = choose_streams(fold, told, {"audio": streams[:1]}, "toy", allow_leak=True)
+    assert chosen == {"audio": "x"}
+    assert len(notes) == 1

@@ -32,6 +32,11 @@ TRAINING: Mapping[str, object] = {
     "precision": "float32",
     "seed": 0,
     "data_seed": 0,
+    "audio_lr": 1e-5,
+    "text_lr": 1e-5,
+    "layer_decay": 1.0,
+    "accumulate": 1,
+    "checkpointing": False,
 }
 
 
@@ -46,6 +51,7 @@ class Row(NamedTuple):
     head: Mapping[str, object]
     training: Mapping[str, object]
     featurize: str = ""
+    tune: tuple[str, ...] = ()
 
 
 IEMOCAP = ("iemocap", "session", "iemocap4")
@@ -164,6 +170,7 @@ def row_of(settings: Recipe) -> Row:
         changed(head),
         changed(training),
         settings.options,
+        settings.tune,
     )
 
 

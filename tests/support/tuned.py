@@ -1,0 +1,74 @@
+"""A cache from which encoders learn: real recordings through the built-in encoders, stored as float32."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from cache.joined import open_cache
+from fusion.data.features import CachedFeatures
+from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.plan import RunPlan, plan_run
+from fusion.head import Head
+from fusion.run.cross_validation import build_and_prepare_head
+from tests.support.voices import RATE_HZ, featurized, tone, write_corpus
+
+SESSIONS, TURNS = 3, 8
+CLASSES = {"angry": (0.3, "i hate this"), "happy": (0.3, "we love this garden"), "sad": (0.0, "i hate this house")}
+ENCODERS = (
+    *(f"wav2vec2-tiny{layers}" for layers in ("", "@conv", "@0", "@1", "@3")),
+    *(f"roberta-tiny{layers}" for layers in ("", "@2", "@4", "@7")),
+    *(f"vit-mel-tiny{layers}" for layers in ("", "@0", "@4")),
+)
+CPU = torch.device("cpu")
+
+# Head -> the streams that it reads and what of it can learn.
+STREAMS: Mapping[str, Mapping[str, str]] = {"jfm": {"text": "roberta-tiny@4"}}
+SMALL: Mapping[str, Mapping[str, object]] = {
+    "rescmfa": {"text_slots": 40, "audio_slots": 60},
+    "jfm": {"joint_length": 2},
+}
+
+
+def write_learning_cache(folder: Path, **changes: Any) -> Path:
+    """Writes recordings of three sessions with two speakers each, and their features."""
+    rows = []
+    for place in range(SESSIONS * TURNS):
+        session, turn = divmod(place, TURNS)
+        label = list(CLASSES)[turn % len(CLASSES)]
+        noise, text = CLASSES[label]
+        sound = tone(0.25 + 0.03 * (place % 5), pitch_hz=120 + 5 * session, seed=place)
+        sound += noise * np.random.default_rng(place).standard_normal(len(sound)).astype(np.float32)
+        soundfile.write(folder / f"v{place:02}.wav", sound, RATE_HZ)
+        told = {"speaker": f"s{session}{turn % 2}", "session": str(session), "dialogue": f"d{session}{turn // 3}"}
+        rows.append({"id": f"v{place:02}", "text": text, "label": label, **told})
+    cache = folder / "voices.h5"
+    options = {"dtype": "float32", "start_layers": 5, "encoders": ENCODERS, **changes}
+    featurized(write_corpus(folder, rows), cache, **options)
+    return cache
+
+
+def request(fusion: str, *tune: str, **fields: object) -> ExperimentRequest:
+    """A run of a small head without dropout of its own, so that only what learns differs."""
+    given = {"dropout": 0.0, "epochs": 2, "batch_size": 4, "lr": 0.01, **SMALL.get(fusion, {}), **fields}
+    streams = dict(STREAMS.get(fusion, {"audio": "wav2vec2-tiny", "text": "roberta-tiny"}))
+    if fusion in {"audio", "text"}:
+        streams = {fusion: streams[fusion]}
+    return ExperimentRequest(fusion=fusion, fields=given, streams=streams, tune=tune)
+
+
+def planned(cache: Path, wanted: ExperimentRequest) -> RunPlan:
+    opened = open_cache(cache)
+    return plan_run(wanted.experiment(opened), opened)
+
+
+def source_of(plan: RunPlan) -> CachedFeatures:
+    return CachedFeatures(plan.cache, plan.selection.streams, plan.split.classes)
+
+
+def built(plan: RunPlan, seed: int = 0) -> Head:
+    """Builds and prepares the model of the first fold."""
+    return build_and_prepare_head(plan, source_of(plan), plan.split.folds[0].train, seed=seed)[0]
