@@ -138,7 +138,7 @@ class HeadConfig:
 
     @property
     def needs_view(self) -> bool:
-        """Whether the cache must have a stream for at least one of the optional roles."""
+        """True if the cache must have a stream for at least one of the optional roles."""
         return False
 
     def bound_to(self, roles: Collection[str]) -> "HeadConfig":

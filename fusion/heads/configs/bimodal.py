@@ -88,7 +88,7 @@ class BimodalConfig(HeadConfig):
 
     @property
     def causal(self) -> bool:
-        """Whether a context exists that does not depend on later frames, which CPC needs (B-10)."""
+        """True if a context exists that does not depend on later frames, which CPC needs (B-10)."""
         return self.modalities == BOTH and self.ccb1
 
     @property
@@ -109,7 +109,7 @@ class BimodalConfig(HeadConfig):
 
     @property
     def needs_view(self) -> bool:
-        """Whether the requested terms need a stream of augmented views."""
+        """True if the requested terms need a stream of augmented views."""
         return self.tasks != AUTO and self.weights[AUGMENTED] > 0
 
     def bound_to(self, roles: Collection[str]) -> "BimodalConfig":
