@@ -23,7 +23,7 @@ from fusion.protocols.folds import Fold
 from fusion.protocols.labels import find_label_set
 from fusion.protocols.split import Filters, Split
 from fusion.recipes.catalog import Recipe, recipe
-from fusion.training.config import SEEDS, TrainConfig
+from fusion.training.config import SEEDS, TUNING, TrainConfig
 
 STREAM_AXIS = "stream."  # prefix of the name of a grid axis of streams
 TUNED_DEFAULTS: Mapping[str, object] = {"lr": 1e-4}  # a head on tuned encoders learns more slowly than on frozen ones
@@ -144,7 +144,7 @@ class Experiment:
             "streams": _stream_keys(cache, selection.streams),
             "starts": _stream_keys(cache, selection.starts),
             **(
-                {"by_fold": {fold: _stream_keys(cache, own) for fold, own in split.chosen.items()}}
+                {"by_fold": {fold: _stream_keys(cache, streams) for fold, streams in split.chosen.items()}}
                 if split.chosen
                 else {}
             ),
@@ -237,7 +237,10 @@ class ExperimentRequest:
         settings = self.settings
         tunes = self._tunes()
         tuned_defaults: Mapping[str, object] = TUNED_DEFAULTS if tunes else {}
-        base = {**tuned_defaults, **(settings.fields if settings else {}), **self.fields}
+        recipe_fields = {
+            name: value for name, value in (settings.fields if settings else {}).items() if tunes or name not in TUNING
+        }
+        base = {**tuned_defaults, **recipe_fields, **self.fields}
         by_axis = {name.removeprefix(STREAM_AXIS): str(axes[name]) for name in axes if name.startswith(STREAM_AXIS)}
         fields = {name: value for name, value in axes.items() if not name.startswith(STREAM_AXIS)}
         head, training = configure(self.head, {**base, **fields})

@@ -92,8 +92,8 @@ class RunPlan:
             source: features of every stream of the plan.
             fold: name of the fold.
         """
-        own = self.split.chosen.get(fold, {})
-        return source.with_roles({role: _own(role, name) for role, name in own.items()}) if own else source
+        chosen = self.split.chosen.get(fold, {})
+        return source.with_roles({role: _own(role, name) for role, name in chosen.items()}) if chosen else source
 
     @property
     def frozen(self) -> bool:

@@ -127,8 +127,8 @@ class Journal:
                 return
         head, trained, notes = self.load_model(model), self._trained(model), self.notes(model)
         head.to(source.device)
-        own = plan.of_fold(source, fold.name)
-        score_test_subset(folder, plan, fold, head=head, trained=trained, source=own, seed=model.seed, notes=notes)
+        features = plan.of_fold(source, fold.name)
+        score_test_subset(folder, plan, fold, head=head, trained=trained, source=features, seed=model.seed, notes=notes)
 
     def load_model(self, model: Model) -> Head:
         """Loads the trained head of a model, on the CPU and in eval mode.

@@ -251,9 +251,9 @@ def split_cache(
         check_subsets(covered.fold)
         check_classes(covered.fold, classes, label_set.names)
         notes += [*covered.notes, *check_encoders(covered.fold, utterances, specs, corpus, allow_leak=allow_leak)]
-        own, leaks = choose_streams(covered.fold, utterances, candidates, corpus, allow_leak=allow_leak)
+        streams_of_fold, leaks = choose_streams(covered.fold, utterances, candidates, corpus, allow_leak=allow_leak)
         notes += leaks
-        chosen |= {covered.fold.name: own} if own else {}
+        chosen |= {covered.fold.name: streams_of_fold} if streams_of_fold else {}
         notes += [*note_twins(covered.fold, cache.ids, opened), *note_transcripts(covered.fold, utterances, specs)]
     folds = [covered.fold for covered in covered_folds]
     return Split(

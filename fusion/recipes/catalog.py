@@ -2,9 +2,10 @@
 
 ``NAME`` sets architecture and loss weights as printed, and trains on frozen features
 (docs/decisions.md#training-of-frozen-heads). ``NAME:paper`` adds the printed optimizer, learning rate, warm-up, batch
-size and epochs, which were meant for training end to end; values that are not printed stay. If epochs are printed, all
-of them are trained, without early stopping. A printed Adam is torch's, without weight decay. An accumulated batch is
-one batch here (B-11). `fusion.recipes.published` contains the published figures.
+size and epochs, and trains the encoders with the head, as the paper does; values that are not printed stay. If epochs
+are printed, all of them are trained, without early stopping. A printed Adam is torch's, without weight decay. An
+accumulated batch is one batch for the head and its losses (B-11), in pieces for the encoders.
+`fusion.recipes.published` contains the published figures.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from cache.errors import MmerError
 from fusion.config import nearest
-from fusion.head_config import TEXT
+from fusion.head_config import AUDIO, TEXT
 from fusion.recipes.published import PUBLISHED, Published
 
 PAPER = ":paper"
@@ -35,6 +36,14 @@ EMOBOX_TRAINING: Mapping[str, object] = {
 
 # downstream/emotion/config.yaml of s3prl at 01b17a8: 30,000 steps of 32 utterances, 241 epochs of a fold of mmer
 S3PRL: Mapping[str, object] = {**ADAM, "lr": 1e-4, "batch_size": 32, "epochs": 241, "patience": 241, "monitor": "wa"}
+
+
+BOTH_ENCODERS = ("audio", "text")
+
+
+def one_rate(rate: float) -> dict[str, object]:
+    """Returns the fields of one learning rate for the head and its encoders."""
+    return {"lr": rate, "audio_lr": rate, "text_lr": rate}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +94,7 @@ class Recipe:
     def featurize(self) -> str:
         """The arguments of ``mmer-featurize`` that compute the streams."""
         encoders = [name.partition("+")[0] for name in self.streams.values() if name != ALWAYS_COMPUTED]
+        encoders += [f"{self.streams[role]}@conv" for role in self.tune if role == AUDIO]
         options = [self.options, "" if TEXT in self.streams else "--audio-only"]
         return " ".join(filter(None, [*(f"--encoder {name}" for name in encoders), *options]))
 
@@ -104,7 +114,8 @@ RECIPES: Mapping[str, Recipe] = {
         head={"layers": 4, "alpha": 0.1},
         training={"monitor": "ua"},
         paper_head={"ctc_reduction": "sum"},  # G-10
-        paper_training={**ADAM, "lr": 1e-5, "batch_size": 2},
+        paper_training={**ADAM, **one_rate(1e-5), "batch_size": 2},
+        paper_tune=BOTH_ENCODERS,
         streams=WAV2VEC_ROBERTA,
     ),
     "gcf2net-meld": Recipe(
@@ -116,7 +127,8 @@ RECIPES: Mapping[str, Recipe] = {
         head={"layers": 2, "alpha": 0.1},
         training={"monitor": "wf1"},
         paper_head={"ctc_reduction": "sum"},
-        paper_training={**ADAM, "lr": 1e-5, "batch_size": 2},
+        paper_training={**ADAM, **one_rate(1e-5), "batch_size": 2},
+        paper_tune=BOTH_ENCODERS,
         streams=WAV2VEC_ROBERTA,
     ),
     "bimodal-iemocap": Recipe(
@@ -127,7 +139,8 @@ RECIPES: Mapping[str, Recipe] = {
         labels="iemocap4",
         head={"tasks": "cpc+augmented", "alpha": 0.1, "beta": 0.1},
         training={"monitor": "ua", "batch_size": 16},  # B-11
-        paper_training={**ADAM, **HUNDRED_EPOCHS, "batch_size": 16},
+        paper_training={**ADAM, **HUNDRED_EPOCHS, "batch_size": 16, "accumulate": 4},
+        paper_tune=BOTH_ENCODERS,
         streams={"audio": "wav2vec2-base", "text": "distilbert-base"},
         options="--view lsa --view cbca:5",
     ),
@@ -139,7 +152,8 @@ RECIPES: Mapping[str, Recipe] = {
         labels="ravdess8",
         head={"tasks": "augmented", "alpha": 0.1, "beta": 0.1, "modalities": "audio"},  # B-10: without CPC
         training={"monitor": "ua", "batch_size": 16},
-        paper_training={**ADAM, **HUNDRED_EPOCHS, "batch_size": 16},
+        paper_training={**ADAM, **HUNDRED_EPOCHS, "batch_size": 16, "accumulate": 4},
+        paper_tune=("audio",),
         streams={"audio": "wav2vec2-base"},
         options="--view lsa",
     ),
@@ -151,7 +165,8 @@ RECIPES: Mapping[str, Recipe] = {
         labels="iemocap4",
         head={"heads": 8, "layers": 2, "dropout": 0.1},
         training={"monitor": "ua"},
-        paper_training={**HUNDRED_EPOCHS, "optimizer": "adamw", "lr": 5e-5, "batch_size": 2},
+        paper_training={**HUNDRED_EPOCHS, "optimizer": "adamw", **one_rate(5e-5), "batch_size": 2},
+        paper_tune=BOTH_ENCODERS,
         streams=WAV2VEC_ROBERTA,
     ),
     "multab-meld": Recipe(
@@ -162,7 +177,8 @@ RECIPES: Mapping[str, Recipe] = {
         labels="meld7",
         head={"heads": 8, "layers": 2, "dropout": 0.1},
         training={"monitor": "wf1"},
-        paper_training={**HUNDRED_EPOCHS, "optimizer": "adamw", "lr": 5e-5, "batch_size": 2},
+        paper_training={**HUNDRED_EPOCHS, "optimizer": "adamw", **one_rate(5e-5), "batch_size": 2},
+        paper_tune=BOTH_ENCODERS,
         streams=WAV2VEC_ROBERTA,
     ),
     "jfm-iemocap": Recipe(
@@ -173,7 +189,8 @@ RECIPES: Mapping[str, Recipe] = {
         labels="iemocap4",
         head={"blocks": 2, "joint_length": 4, "extractor_layers": 2, "extractor_heads": 8},
         training={"monitor": "ua", "lr": 1e-4},  # lower than the default: pre-trained layers are trained
-        paper_training={**ADAM, "lr": 1e-4, "batch_size": 32},
+        paper_training={**ADAM, **one_rate(1e-4), "batch_size": 32},
+        paper_tune=("text",),
         streams=MEL_ROBERTA,
     ),
     "jfm-meld": Recipe(
@@ -184,7 +201,8 @@ RECIPES: Mapping[str, Recipe] = {
         labels="meld7",
         head={"blocks": 2, "joint_length": 4, "extractor_layers": 2, "extractor_heads": 8},
         training={"monitor": "wf1", "lr": 1e-4},
-        paper_training={**ADAM, "lr": 1e-4, "batch_size": 32},
+        paper_training={**ADAM, **one_rate(1e-4), "batch_size": 32},
+        paper_tune=("text",),
         streams=MEL_ROBERTA,
     ),
     "lemer-iemocap": Recipe(
@@ -195,7 +213,8 @@ RECIPES: Mapping[str, Recipe] = {
         labels="iemocap4",
         head={"words": 9, "frames": 100, "mu_m": 1.0, "mu_c": 0.5, "mu_text": 0.2, "mu_speech": 0.2},
         training={"monitor": "ua"},
-        paper_training={**ADAM, "batch_size": 16, "warmup_steps": 8000},  # its rates are those of its encoders
+        paper_training={**ADAM, "audio_lr": 1e-6, "text_lr": 5e-6, "batch_size": 16, "warmup_steps": 8000},
+        paper_tune=BOTH_ENCODERS,
         streams={"audio": "wav2vec2-base", "text": "bert-base+history10"},
         options="--history 10 --max-tokens 150",
     ),

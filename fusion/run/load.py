@@ -114,7 +114,7 @@ def read_weights(folder: ModelFolder, head: Head, *, digest: str | None, way_out
 
 
 def _with_encoders(head: Head, model: ModelFolder, digests: Plain, run: RunFolder) -> Head:
-    """Puts the tuned encoders of a model in front of its head, after a check of their digests."""
+    """Combines the tuned encoders of a model with its head, after a check of their digests."""
     from fusion.end_to_end.learning.build import load_tuned  # imports transformers, which frozen features do not need
     from fusion.end_to_end.learning.start import recorded_start
 

@@ -15,7 +15,7 @@ from fusion.training.config import TrainConfig
 def build_tuned(
     head: Head, starts: Mapping[str, Start], config: TrainConfig, *, folders: Folders = NO_FOLDERS
 ) -> TunedModel:
-    """Puts the pre-trained encoders of a run in front of its head, on the CPU.
+    """Combines the pre-trained encoders of a run with its head, on the CPU.
 
     Args:
         head: built head.
@@ -31,7 +31,7 @@ def build_tuned(
 
 
 def load_tuned(head: Head, folder: Path, starts: Mapping[str, Start]) -> TunedModel:
-    """Puts the tuned encoders of a trained model in front of its head, on the CPU.
+    """Combines the tuned encoders of a trained model with its head, on the CPU.
 
     Args:
         head: trained head.
@@ -48,7 +48,7 @@ def load_tuned(head: Head, folder: Path, starts: Mapping[str, Start]) -> TunedMo
 def assemble(
     head: Head, loaded: Mapping[str, LoadedEncoder], starts: Mapping[str, Start], config: TrainConfig
 ) -> TunedModel:
-    """Puts loaded encoders in front of a head; their models become part of the result.
+    """Combines loaded encoders with a head; their models become part of the result.
 
     Args:
         head: built head.

@@ -68,12 +68,12 @@ class Start:
 
     @property
     def words(self) -> str:
-        """What learns and from where, in words."""
+        """Text for users: the encoder, the layers that learn, and the rows that are read."""
         return f"{self.role} {self.spec.encoder} ({self.tune.words}, from {self.origin})"
 
     @property
     def origin(self) -> str:
-        """What is read: the name of the stream, or the recordings."""
+        """Source of the rows: the name of the stream, or the recordings."""
         return "the recordings" if self.tune.wave else self.stream
 
 

@@ -1,4 +1,4 @@
-"""What of an encoder learns: the values of ``--tune ROLE[=all|N|wave|lora:R]``."""
+"""The layers of an encoder that learn: values of ``--tune ROLE[=all|N|wave|lora:R]``."""
 
 import re
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ class Tune:
 
     @property
     def words(self) -> str:
-        """What learns, in words."""
+        """Text for users: the layers that learn."""
         if self.rank:
             return f"LoRA of rank {self.rank} in all layers"
         if self.wave:

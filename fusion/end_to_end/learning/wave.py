@@ -74,8 +74,8 @@ class WaveFeatures(CachedFeatures):
     def identity(self, roles: Collection[str]) -> dict[str, str]:
         """Returns the name and the key of the stream that is read for each role."""
         stream = self._reference
-        own = {self.role: f"recordings of {stream.spec.name} {stream.key}"} if self.role in roles else {}
-        return {**super().identity(roles), **own}
+        recordings = {self.role: f"recordings of {stream.spec.name} {stream.key}"} if self.role in roles else {}
+        return {**super().identity(roles), **recordings}
 
     def nonfinite_text(self, index: int, role: str) -> str:
         """Returns the error text for features that are not finite."""

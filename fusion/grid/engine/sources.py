@@ -21,9 +21,9 @@ class _Group:
 
     def accepts(self, plan: RunPlan) -> bool:
         """Checks whether a plan can share the features of the group."""
-        wave = [{role for role, start in some.starts.items() if start.tune.wave} for some in (self.plans[0], plan)]
-        held, others = alternatives(self.streams), alternatives(plan.every_stream)
-        agree = wave[0] == wave[1] and all(held.get(role, names) == names for role, names in others.items())
+        wave = [{role for role, start in held.starts.items() if start.tune.wave} for held in (self.plans[0], plan)]
+        held_names, others = alternatives(self.streams), alternatives(plan.every_stream)
+        agree = wave[0] == wave[1] and all(held_names.get(role, names) == names for role, names in others.items())
         return agree and np.array_equal(self.plans[0].split.classes, plan.split.classes)
 
     @property

@@ -181,4 +181,7 @@ def test_the_list_has_a_row_for_each_recipe() -> None:
     assert list(rows) == NAMES
     assert rows["jfm-meld"]["published"] == "wa 0.6562, wf1 0.6473 (printed)"
     assert rows["gcf2net-meld"]["published"] == "differences only"
-    assert rows["multab-meld"]["NAME:paper sets"] == "epochs=100, patience=100, optimizer=adamw, lr=5e-05, batch_size=2"
+    assert (
+        rows["multab-meld"]["NAME:paper sets"]
+        == "epochs=100, patience=100, optimizer=adamw, lr=5e-05, audio_lr=5e-05, text_lr=5e-05, batch_size=2"
+    )

@@ -7,7 +7,7 @@ from fusion.data.features import CachedFeatures
 from fusion.grid.stacking.stack import stack_key, unstackable_reason
 from fusion.heads.build import build_head
 from fusion.heads.catalog import HEADS, config_for
-from fusion.training.config import TrainConfig
+from fusion.training.config import TUNING, TrainConfig
 from tests.support.stacks import CONFIG, INPUTS, STACKED, models, source_of
 
 
@@ -52,7 +52,7 @@ def test_training_fields_are_common_or_of_each_model() -> None:
         "class_weights": True,
         "label_smoothing": 0.1,
     }
-    assert {*own, *common} == {field.name for field in fields(TrainConfig)}
+    assert {*own, *common, *TUNING} == {field.name for field in fields(TrainConfig)}  # tuned models are not stacked
     plain = keyed("concat")
     for name, value in own.items():
         assert keyed("concat", replace(CONFIG, **{name: value})) == plain, name
