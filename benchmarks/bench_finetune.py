@@ -9,8 +9,8 @@ Claims, for an encoder of base size (wav2vec2-base, random weights) under a line
 
 The usual loop is what tutorials show: shuffled batches of waveforms, padded to the longest, through the model of
 Hugging Face with its attention mask. Lengths are those of IEMOCAP's turns. Every arm runs in a process of its own, in
-turn, with the dropouts of the configuration; peak memory is that of the process on a CPU and of tensors on a GPU. Run it
-by ``python -m benchmarks.bench_finetune``.
+turn, with the dropouts of the configuration; peak memory is that of the process on a CPU and of tensors on a GPU. Run
+it by ``python -m benchmarks.bench_finetune``.
 """
 
 import argparse
