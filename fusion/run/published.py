@@ -53,13 +53,20 @@ def published_figures(plan: RunPlan) -> list[dict[str, Any]]:
     if not plan.experiment.recipe:
         return []
     published = recipe(plan.experiment.recipe).published
-    streams = {role: ReadStream.of(plan.cache.stream(name).spec) for role, name in plan.selection.streams.items()}
+    streams = read_streams(plan)
     rows = []
     for figure in published.figures:
         unlike = differences(published, figure, streams)
         row = {"what": figure.what, "status": figure.status, **figure.scores}
         rows.append(row | ({"not_like_for_like": unlike} if unlike else {}))
     return rows
+
+
+def read_streams(plan: RunPlan) -> dict[str, ReadStream]:
+    """Returns the streams of a run; of an encoder that learns, the hidden states that the head reads."""
+    specs = {role: plan.cache.stream(name).spec for role, name in plan.selection.streams.items()}
+    specs |= {role: start.output for role, start in plan.starts.items()}
+    return {role: ReadStream.of(spec) for role, spec in specs.items()}
 
 
 def _facts(plan: RunPlan, protocol: str, fields: Mapping[str, object]) -> RunFacts:
@@ -70,12 +77,11 @@ def _facts(plan: RunPlan, protocol: str, fields: Mapping[str, object]) -> RunFac
         protocol: name of its protocol.
         fields: fields of the recipe.
     """
-    streams = {role: ReadStream.of(plan.cache.stream(name).spec) for role, name in plan.selection.streams.items()}
     return RunFacts(
         protocol=protocol,
         labels=plan.split.labels.name,
         frozen=plan.frozen,
-        streams=streams,
+        streams=read_streams(plan),
         corpus=corpus_of(plan.cache),
         changed=changed_fields(plan.experiment, fields),
         only=plan.restrictions,
@@ -90,11 +96,13 @@ def _recorded_facts(run: RunFolder, settings: Recipe, corpus: str) -> RunFacts:
     }
     fields = {**identity.get("head", {}), **identity.get("training", {})}
     specs = {role: StreamSpec.from_json(json.dumps(spec)) for role, spec in record.get("specs", {}).items()}
+    layers = record.get("inputs", {}).get("layers", {})
+    specs |= {role: replace(specs[role], layers=layers[role]) for role in identity.get("tune", {}) if role in layers}
     streams = {role: ReadStream.of(spec) for role, spec in specs.items()}
     return RunFacts(
         protocol=identity["protocol"],
         labels=str(record.get("label_set", "")),
-        frozen=not any(spec.trained_on for spec in specs.values()),
+        frozen=not identity.get("tune") and not any(spec.trained_on for spec in specs.values()),
         streams=streams,
         corpus=corpus,
         changed=[f"{name}={value}" for name, value in fields.items() if value != expected.get(name, value)],
