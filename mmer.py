@@ -77,8 +77,8 @@ def featurize(
         scheduler: address of a dask cluster that encodes, such as ``tcp://10.0.0.1:8786``.
         shards: number of shares of the corpus that get a cache file each; None for one file.
         progress: notified of notes, encoders and utterances.
-        options: `audio_only`, `mel`, `codes`, `dtype`, `precision`, `batch_seconds`, `max_seconds`, `chunk`, `limit`
-            and the other options of ``mmer-featurize`` by their names.
+        options: `audio_only`, `views`, `mel`, `codes`, `dtype`, `precision`, `batch_seconds`, `max_seconds`, `chunk`,
+            `limit` and the other options of ``mmer-featurize`` by their names.
 
     Returns:
         Path of the cache, its streams, and the utterances that failed with their reasons.
