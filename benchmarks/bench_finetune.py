@@ -69,7 +69,8 @@ class OurEpoch:
     """An epoch as the trainer does it."""
 
     def __init__(self, folder: Path, layers: int, device: torch.device) -> None:
-        model = Wav2Vec2Model(Wav2Vec2Config()).eval()
+        model: Any = Wav2Vec2Model(Wav2Vec2Config())
+        model.eval()
         cache = open_cache(folder / "cache.h5")
         name = str(LAYERS - layers) if layers else "conv"
         labels = np.arange(len(cache)) % CLASSES

@@ -94,7 +94,7 @@ class RunFacts:
         streams: role -> stream that the run reads.
         corpus: corpus of the run; empty for that of the recipe.
         changed: fields that differ from the recipe, each as ``field=value``.
-        only: options that leave out utterances.
+        only: other differences to the recipe, such as options that leave out utterances.
     """
 
     protocol: str
