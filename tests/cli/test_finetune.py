@@ -1,11 +1,13 @@
 """The command that trains encoders: its defaults, its lines, its errors."""
 
+import json
 import shlex
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+import mmer
 from cli.finetune import finetune
 from cli.train import train
 from tests.support.tuned import write_learning_cache
@@ -60,6 +62,22 @@ def test_the_command_that_is_printed_makes_streams_that_a_run_reads(
     later = CliRunner().invoke(train, options)
     assert later.exit_code == 0, later.output
     assert "audio of each fold is of an encoder that has not seen its test subset: fold 0 tuned0" in later.output
+
+
+def test_python_trains_what_the_command_trains(cache: Path, tmp_path: Path) -> None:
+    command = called(cache, "--fusion", "audio", "--tune", "audio", "--out", str(tmp_path / "here"), "--json")
+    run = mmer.train(
+        cache, fusion="audio", tune={"audio": "all"}, out=tmp_path / "there", device="cpu", epochs=1, batch_size=8
+    )
+    assert {**json.loads(command.stdout), "run": ""} == {**json.loads(json.dumps(run.results)), "run": ""}
+
+
+def test_an_encoder_that_nothing_fills_is_one_line(cache: Path, tmp_path: Path) -> None:
+    without = write_learning_cache(tmp_path, encoders=("mfcc39", "roberta-tiny"))
+    result = called(without, "--fusion", "concat", "--audio", "mfcc39")
+    assert result.exit_code == 1
+    assert "--tune audio:" in result.output.splitlines()[-1]
+    assert "has no encoder mfcc39 whose layers can learn" in result.output
 
 
 @pytest.mark.parametrize(
