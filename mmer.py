@@ -152,7 +152,7 @@ def train(
         allow_leak: accept encoders that have seen test speakers.
         label_encoder: text encoder that reads the words of each class for label embeddings; ``off`` for cached vectors
             of the words; by default that of the text stream, if it is available.
-        tune: role -> layers of its encoder that learn: ``all``, a number of top layers, ``wave`` or ``lora:RANK``; those
+        tune: role -> layers of its encoder that learn: ``all``, a number of top ones, ``wave`` or ``lora:RANK``; those
             of the recipe by default.
         encoders: name of an encoder that learns -> folder with its weights, if it did not come from a hub.
         root: folder of the corpus, if an encoder learns from the recordings.
@@ -265,7 +265,7 @@ def grid(
         allow_leak: accept encoders that have seen test speakers.
         label_encoder: text encoder that reads the words of each class for label embeddings; ``off`` for cached vectors
             of the words; by default that of the text stream, if it is available.
-        tune: role -> layers of its encoder that learn: ``all``, a number of top layers, ``wave`` or ``lora:RANK``; those
+        tune: role -> layers of its encoder that learn: ``all``, a number of top ones, ``wave`` or ``lora:RANK``; those
             of the recipe by default.
         encoders: name of an encoder that learns -> folder with its weights, if it did not come from a hub.
         root: folder of the corpus, if an encoder learns from the recordings.
