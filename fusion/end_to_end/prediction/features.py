@@ -14,7 +14,7 @@ from featurize.encoders.base import InputPlan
 from featurize.encoders.speech import prepare_waveform
 from featurize.extraction.encode import EncodeInput, FailedInput, encode_inputs
 from featurize.extraction.pipeline import TOKEN_BUDGET, load_ahead
-from featurize.extraction.plan import pack_batches
+from featurize.extraction.plan import history_of, pack_batches
 from featurize.inputs.audio import RecordingError
 from featurize.inputs.transcript import Turn
 from fusion.arrays import Indices
@@ -158,9 +158,10 @@ class ComputedFeatures:
 def _plans(encoder: StreamEncoder, items: Mapping[int, Item], failures: dict[int, str]) -> dict[int, InputPlan]:
     """Plans every item; collects those that cannot be encoded."""
     sizes: dict[int, Any] = {}
+    history = history_of(encoder.encoder.specs[0])
     for index, item in items.items():
         if not encoder.speech:
-            sizes[index] = item.turn
+            sizes[index] = item.turn.latest(history) if item.turn else Turn("")
         elif isinstance(item.span, str):
             failures[index] = item.span
         elif item.span.duration_s > encoder.max_seconds:
