@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from cache.rows import StoredRows, to_stored
+from cache.stream import StreamSpec
 from featurize.encoders.base import InputPlan
 from featurize.encoders.speech import prepare_waveform
 from featurize.extraction.encode import EncodeInput, FailedInput, encode_inputs
@@ -98,11 +99,17 @@ class ComputedFeatures:
 
     Args:
         rows: role -> rows of each item, None for an item that lacks the role.
+        blanks: role -> a row of zeros, in the shape and type of its rows.
         device: device of the batches.
     """
 
-    def __init__(self, rows: Mapping[str, Sequence[StoredRows | None]], device: torch.device) -> None:
-        self._rows = rows
+    def __init__(
+        self,
+        rows: Mapping[str, Sequence[StoredRows | None]],
+        blanks: Mapping[str, StoredRows],
+        device: torch.device,
+    ) -> None:
+        self._rows, self._blanks = rows, blanks
         self.device = device
         count = max(map(len, rows.values()), default=0)
         self.ids = [str(index) for index in range(count)]
@@ -143,16 +150,19 @@ class ComputedFeatures:
     def _padded(self, role: str, indices: Indices) -> tuple[torch.Tensor, torch.Tensor]:
         held = [self._rows[role][index] for index in indices.tolist()]
         lengths = np.array([_count(rows) for rows in held], dtype=np.int64)
-        present = [rows for rows in held if rows is not None and len(rows.values)]
-        known = next((rows for rows in self._rows[role] if rows is not None), None)
-        blank = np.zeros(1, np.float32) if known is None else np.zeros_like(known.values[:1])
-        values = _tensor(np.concatenate([*(rows.values for rows in present), blank]))
-        scales = None
-        if known is not None and known.scales is not None:
-            stored = [rows.scales for rows in present if rows.scales is not None]
-            scales = torch.from_numpy(np.concatenate([*stored, np.zeros(1, np.float16)])).to(self.device)
+        present = [rows for rows in [*held, self._blanks[role]] if rows is not None]
+        values = _tensor(np.concatenate([rows.values for rows in present])).to(self.device)
+        stored = [rows.scales for rows in present if rows.scales is not None]
+        scales = torch.from_numpy(np.concatenate(stored)).to(self.device) if stored else None
         starts = np.cumsum(lengths) - lengths
-        return RowTensors(values=values.to(self.device), scales=scales).padded(starts, lengths)
+        return RowTensors(values=values, scales=scales).padded(starts, lengths)
+
+
+def blank_row(spec: StreamSpec, *, wave: bool) -> StoredRows:
+    """Returns a row of zeros in the shape and type of a stream, or a sample of silence in place of its rows."""
+    shape, dtype = ((), "float32") if wave else (spec.shape, spec.dtype)
+    kind = np.float32 if dtype == "int8" else dtype
+    return to_stored(np.zeros((1, *shape), kind), dtype)
 
 
 def _plans(encoder: StreamEncoder, items: Mapping[int, Item], failures: dict[int, str]) -> dict[int, InputPlan]:

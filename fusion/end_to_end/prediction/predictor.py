@@ -21,6 +21,7 @@ from fusion.end_to_end.prediction.features import (
     Computed,
     ComputedFeatures,
     Item,
+    blank_row,
     compute_rows,
     compute_waveforms,
 )
@@ -294,7 +295,8 @@ class Predictor:
         indices = np.array(possible, dtype=np.int64)
         for model in self.models.models:
             by_role = {role: [rows[_rows_id(model, role)].get(index) for index in range(total)] for role in model.specs}
-            source = ComputedFeatures(by_role, self._device)
+            blanks = {role: blank_row(spec, wave=role in model.waves) for role, spec in model.specs.items()}
+            source = ComputedFeatures(by_role, blanks, self._device)
             means[indices] += predict_probabilities(model.head, source, indices, task=self.models.task)
         means /= len(self.models.models)
         return means
