@@ -122,7 +122,9 @@ def test_each_fold_reads_the_stream_of_its_own_encoder(spoken: Path, tmp_path: P
     with pytest.raises(MmerError, match=r"is not the encoder that the run was trained with .*other weights"):
         load_predictor(run.path, fold=first.removeprefix("own"), encoders={first: encoders[second]})
     with pytest.raises(MmerError, match=f"--encoder other: the run has no such encoder; it has {first}"):
-        load_predictor(run.path, fold=first.removeprefix("own"), encoders={first: encoders[first], "other": encoders[first]})
+        load_predictor(
+            run.path, fold=first.removeprefix("own"), encoders={first: encoders[first], "other": encoders[first]}
+        )
 
 
 @pytest.mark.parametrize("fusion", ["concat", "rescmfa", "tab", "bimodal", "label-guided"])
