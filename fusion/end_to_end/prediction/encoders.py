@@ -14,10 +14,11 @@ from featurize.encoders.base import Encoder
 from featurize.encoders.catalog import ENCODERS, EncoderRequest
 from featurize.encoders.layers import LAST
 from featurize.encoders.load import load_encoders
-from featurize.encoders.options import EncodingOptions
+from featurize.encoders.options import PRECISIONS, EncodingOptions
 from fusion.end_to_end.learning.source import Folders, encoder_request
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+STORED = frozenset({"float16", "float32", "int8", "int32", "uint8", "uint16"})  # types of rows in a cache
 FOLDER_NAME = re.compile(r"\w[\w.@+ -]*")
 # Fields of a spec that two encoders with the same features share; a folder has another source and no revision.
 COMPARED = ("role", "layers", "shape", "dtype", "precision", "rate_hz")
@@ -80,6 +81,7 @@ def _load(
 
 def _request(spec: StreamSpec, folders: Folders) -> EncoderRequest:
     """Returns the request of the encoder of a stream; a source outside catalog and hub must be named."""
+    _check_record(spec)
     name = spec.encoder.partition("+")[0]
     if spec.imported or spec.view:
         kind = "was imported from another toolkit" if spec.imported else "holds augmented views"
@@ -96,6 +98,13 @@ def _request(spec: StreamSpec, folders: Folders) -> EncoderRequest:
 
 def _options(spec: StreamSpec, device: torch.device) -> EncodingOptions:
     """Returns the options under which a stream was computed, as its spec records them."""
+    try:
+        return EncodingOptions(device=device, codes=False, start_layers=0, **_kept_options(spec))
+    except (TypeError, ValueError) as error:
+        raise MmerError(f"stream {spec.name} records invalid options ({error}); train the run again") from error
+
+
+def _kept_options(spec: StreamSpec) -> dict[str, Any]:
     steps, limits = spec.preprocessing, spec.limits
     kept: dict[str, Any] = {} if spec.role == "tokens" else {"dtype": spec.dtype, "precision": spec.precision}
     if spec.consumes == SPEECH:
@@ -104,10 +113,18 @@ def _options(spec: StreamSpec, device: torch.device) -> EncodingOptions:
         kept |= {"event_tags": str(steps.get("event_tags", "strip")), "truncate": bool(steps.get("truncate"))}
         most = steps.get("max_tokens")
         kept |= {"history": int(steps.get("history") or 0), "max_tokens": int(most) if most else None}
-    try:
-        return EncodingOptions(device=device, codes=False, start_layers=0, **kept)
-    except (TypeError, ValueError) as error:
-        raise MmerError(f"stream {spec.name} records invalid options ({error}); train the run again") from error
+    return kept
+
+
+def _check_record(spec: StreamSpec) -> None:
+    """Checks the fields of a recorded spec that loading relies on."""
+    mappings = all(isinstance(value, dict) for value in (spec.preprocessing, spec.limits))
+    texts = all(isinstance(value, str) for value in (spec.source, spec.revision, spec.weights, spec.layers))
+    if not mappings or not texts or spec.dtype not in STORED or spec.precision not in PRECISIONS:
+        raise MmerError(
+            f"stream {spec.name} has an invalid record (dtype {spec.dtype!r}, precision {spec.precision!r}); train the "
+            "run again"
+        )
 
 
 def _matching(encoder: Encoder[Any, Any], spec: StreamSpec, source: str, *, named: bool) -> str:
