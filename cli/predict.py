@@ -83,7 +83,7 @@ def predict(*, files: tuple[str, ...], encoders: tuple[str, ...], as_csv: bool, 
         tune_process()
         failed = _print_predictions(request, _form(as_csv=as_csv, as_json=as_json, resume=request.resume))
     if failed:
-        fail(f"{failed} recordings could not be predicted; see their rows")
+        fail(f"recordings that could not be predicted: {failed}; see their rows")
 
 
 def _request(

@@ -87,7 +87,7 @@ def test_a_bad_file_is_a_row_and_the_exit_code_is_1(corpus: Path, tmp_path: Path
     assert (bad["label"], bad["probabilities"]) == ("", {})
     assert (good["error"], good["text"]) == ("", "two")
     assert silent["error"] == "no text for it"
-    assert result.stderr.splitlines()[-1] == "Error: 2 recordings could not be predicted; see their rows"
+    assert result.stderr.splitlines()[-1] == "Error: recordings that could not be predicted: 2; see their rows"
 
 
 def test_without_text_a_run_says_what_it_needs(corpus: Path) -> None:
