@@ -73,7 +73,7 @@ def _load(
 ) -> StreamEncoder:
     layers = tuple(dict.fromkeys(LAST if spec.role == "tokens" else spec.layers for spec in specs.values()))
     loaded = load_encoders([EncoderRequest(name=name, source=source, layers=layers)], options)
-    (encoder,) = (*loaded.speech, *loaded.text)
+    encoder: Encoder[Any, Any] = loaded.speech[0] if loaded.speech else loaded.text[0]
     streams = {stream: _matching(encoder, spec, source, named=name in folders) for stream, spec in specs.items()}
     limit = float("inf") if options.chunk else options.max_seconds
     return StreamEncoder(encoder=encoder, streams=streams, max_seconds=limit)

@@ -69,7 +69,7 @@ class Pauses:
     timestamps: Callable[[Waveform], Sequence[tuple[float, float]]]
 
     def __call__(self, span: Span) -> list[tuple[float, float]]:
-        """Returns the stretches of speech of a span; the whole span if there is no speech."""
+        """Returns the stretches of speech of a span; the whole span without any."""
         end = span.duration_s
         spoken = [(start, min(stop, end)) for start, stop in self.timestamps(load_waveform(span))] or [(0.0, end)]
         if self.windows is None:
