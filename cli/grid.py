@@ -1,7 +1,6 @@
 """The command ``mmer-grid``: trains combinations of fields on every fold and ranks them."""
 
 import sys
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -21,13 +20,11 @@ from cli.options import (
     print_table,
     size_text,
     tune_process,
+    worker_cluster,
 )
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from cache.joined import AnyCache
-    from featurize.runtime.cluster import Cluster
     from fusion.grid.run import GridEstimate, GridRun
     from fusion.grid.space import GridRequest
 
@@ -225,7 +222,7 @@ def _trained(
     from fusion.grid.run import estimate_grid, run_grid
 
     device, share = choose_device(machine.device), machine.share
-    with GridBar() as bar, _cluster(machine.scheduler, machine.device) as cluster:
+    with GridBar() as bar, worker_cluster(None, machine.scheduler, machine.device) as cluster:
         if dry_run:
             return estimate_grid(
                 request, opened, out=out, named_after=cache, device=device, progress=bar, resident_share=share
@@ -241,14 +238,6 @@ def _trained(
             progress=bar,
             resident_share=share,
         )
-
-
-def _cluster(scheduler: str | None, device: str) -> "AbstractContextManager[Cluster | None]":
-    if not scheduler:
-        return nullcontext()
-    from featurize.runtime.cluster import Workers, cluster_of
-
-    return cluster_of(Workers(scheduler=scheduler, device=device))
 
 
 def _print_estimate(found: "GridEstimate") -> None:

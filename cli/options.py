@@ -5,13 +5,14 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from featurize.runtime.cluster import Cluster
     from fusion.experiment.experiment import ExperimentRequest
 
 Number = TypeVar("Number", int, float)
@@ -310,6 +311,28 @@ class ExperimentOptions(TypedDict):
     label_encoder: str | None
     allow_missing: bool
     allow_leak: bool
+
+
+def worker_cluster(workers: int | None, scheduler: str | None, device: str) -> "AbstractContextManager[Cluster | None]":
+    """Starts processes on this machine, or connects to a dask cluster; None without either.
+
+    Args:
+        workers: number of processes to start.
+        scheduler: address of a dask scheduler.
+        device: device of each worker, as on the command line.
+
+    Raises:
+        MmerError: if both are given.
+    """
+    from cache.errors import MmerError
+
+    if workers and scheduler:
+        raise MmerError("--workers starts processes here, --scheduler joins a cluster; give one of the two")
+    if not workers and not scheduler:
+        return nullcontext()
+    from featurize.runtime.cluster import Workers, cluster_of
+
+    return cluster_of(Workers(count=workers or 0, scheduler=scheduler or "", device=device))
 
 
 def experiment_request(

@@ -15,10 +15,12 @@ from cli.options import (
     experiment_options,
     experiment_request,
     json_option,
+    positive,
     print_json,
     print_table,
     size_text,
     tune_process,
+    worker_cluster,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +54,20 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also train a model for each seed on all utterances, for the median best epoch of the folds; not scored.",
 )
+@click.option(
+    "--workers",
+    type=int,
+    callback=positive(int),
+    metavar="N",
+    help="Train folds and seeds in N processes of this machine, one GPU each if there are several.  "
+    "[default: this process]",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Address of a dask scheduler whose workers train folds and seeds; they need cache and run folder at the same "
+    "paths.  [default: none]",
+)
 @click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
 @listing_options
 @json_option
@@ -65,6 +81,8 @@ def train(
     resident_share: float,
     replace: bool,
     final: bool,
+    workers: int | None,
+    scheduler: str | None,
     tensorboard: bool,
     latex: bool,
     as_json: bool,
@@ -93,7 +111,8 @@ def train(
         else:
             request = experiment_request(options, seeds=seeds, tune_all=tune_all)
             flags = {"replace": replace, "tensorboard": tensorboard, "final": final}
-            run = _trained(request, opened, cache, device, out=out, share=resident_share, **flags)
+            machine = (workers, scheduler, device)
+            run = _trained(request, opened, cache, machine, out=out, share=resident_share, **flags)
     print_run(run, as_json=as_json, latex=latex)
 
 
@@ -121,7 +140,7 @@ def _trained(
     request: "ExperimentRequest",
     opened: "AnyCache",
     cache: Path,
-    device: str,
+    machine: tuple[int | None, str | None, str],
     *,
     out: Path | None,
     share: float,
@@ -132,9 +151,9 @@ def _trained(
     from fusion.run.train import train_run
     from fusion.training.interrupt import deferred_interrupts
 
-    chosen = choose_device(device)
+    chosen = choose_device(machine[-1])
     experiment = request.experiment(opened)
-    with TrainingBar() as bar, deferred_interrupts() as stopping:
+    with worker_cluster(*machine) as cluster, TrainingBar() as bar, deferred_interrupts() as stopping:
         return train_run(
             experiment,
             opened,
@@ -143,6 +162,7 @@ def _trained(
             device=chosen,
             progress=bar,
             resident_share=share,
+            cluster=cluster,
             stopping=stopping,
             **flags,
         )
