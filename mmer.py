@@ -359,6 +359,7 @@ def load(
     *,
     head: str | None = None,
     encoders: Mapping[str, str | Path] | None = None,
+    asr: str = "",
     device: str = "auto",
 ) -> "Predictor": ...
 
@@ -370,6 +371,7 @@ def load(
     seed: int = 0,
     head: str | None = None,
     encoders: Mapping[str, str | Path] | None = None,
+    asr: str = "",
     device: str = "auto",
 ) -> "Head | Predictor":
     """Loads a run for prediction; with a fold, only the trained head of that model, in eval mode, on the CPU.
@@ -381,6 +383,7 @@ def load(
         seed: random seed of the head; a predictor has the models of all seeds.
         head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
         encoders: name of an encoder -> folder with its weights, for encoders that did not come from a hub.
+        asr: hub id or folder of an ASR model with which a predictor transcribes recordings without a text.
         device: device of a predictor: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
@@ -398,7 +401,7 @@ def load(
         return load_model(RunFolder(Path(run)), fold, seed, head)
     from fusion.end_to_end.prediction.predictor import load_predictor
 
-    return load_predictor(Path(run), head=head, encoders=_folders(encoders), device=device)
+    return load_predictor(Path(run), head=head, encoders=_folders(encoders), asr=asr, device=device)
 
 
 def predict(
@@ -407,6 +410,7 @@ def predict(
     *,
     text: str | None = None,
     texts: str | Path | None = None,
+    asr: str = "",
     fold: str = "",
     head: str | None = None,
     encoders: Mapping[str, str | Path] | None = None,
@@ -426,6 +430,7 @@ def predict(
         files: files, folders, patterns or manifests.
         text: transcript of the only recording.
         texts: table of transcripts by file name, CSV or JSON lines with ``file`` and ``text``.
+        asr: hub id or folder of an ASR model for recordings without a text.
         fold: name of the only fold whose models predict; empty for the final models, or for all folds without any.
         head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
         encoders: name of an encoder -> folder with its weights, for encoders that did not come from a hub.
@@ -455,6 +460,7 @@ def predict(
         files=[str(file) for file in ([files] if isinstance(files, (str, Path)) else files)],
         text=text,
         texts=Path(texts) if texts else None,
+        asr=asr,
         fold=fold,
         head=head,
         encoders=_folders(encoders),

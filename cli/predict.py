@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     help="Transcripts by file name: CSV with the columns file and text, or JSON lines.  [default: none]",
 )
 @click.option(
+    "--asr",
+    default="",
+    metavar="MODEL",
+    help="ASR model (hub id or folder) that transcribes recordings without a text.  [default: none]",
+)
+@click.option(
     "--fold", default="", help="Use only the models of this fold.  [default: the final model, else all folds]"
 )
 @click.option(
@@ -79,8 +85,8 @@ def predict(*, files: tuple[str, ...], encoders: tuple[str, ...], as_csv: bool, 
         mmer-predict runs/demo-audio-7f3818a6 calls/ --window 6 --hop 3 --json
     """
     with clean_errors():
-        request = _request(files, encoders, as_csv=as_csv, as_json=as_json, **options)
         tune_process()
+        request = _request(files, encoders, as_csv=as_csv, as_json=as_json, **options)
         failed = _print_predictions(request, _form(as_csv=as_csv, as_json=as_json, resume=request.resume))
     if failed:
         fail(f"recordings that could not be predicted: {failed}; see their rows")

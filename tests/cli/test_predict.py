@@ -93,7 +93,10 @@ def test_a_bad_file_is_a_row_and_the_exit_code_is_1(corpus: Path, tmp_path: Path
 def test_without_text_a_run_says_what_it_needs(corpus: Path) -> None:
     result = called(corpus / "run", corpus / "u03.wav")
     assert result.exit_code == 1
-    assert "reads speech and text, and no text is given; pass --text, --texts FILE, or a manifest" in result.stderr
+    assert (
+        "reads speech and text, and no text is given; pass --text, --texts FILE, --asr MODEL, or a manifest"
+        in result.stderr
+    )
     found = called(corpus / "dropped", corpus / "u03.wav", "--json")
     assert found.exit_code == 0
     assert json_rows(found)[0]["error"] == ""

@@ -13,6 +13,7 @@ import torch
 from cache.errors import MmerError
 from cache.rows import StoredRows
 from cache.stream import SPEECH, StreamSpec
+from featurize.encoders.base import Waveform
 from featurize.inputs.audio import DECODE_THREADS, RecordingError
 from featurize.runtime.device import choose_device, default_batch_seconds
 from fusion.end_to_end.learning.source import NO_FOLDERS, Folders
@@ -26,8 +27,9 @@ from fusion.end_to_end.prediction.features import (
     compute_waveforms,
 )
 from fusion.end_to_end.prediction.models import Model, RunModels, load_models
-from fusion.end_to_end.prediction.recordings import Recording, sound_of
+from fusion.end_to_end.prediction.recordings import Recording, load_waveform, sound_of
 from fusion.end_to_end.prediction.timeline import Cutter, cutter_of
+from fusion.end_to_end.prediction.transcriber import Transcribe, Transcriber
 from fusion.training.evaluate import predict_probabilities
 
 BLOCK = 128  # pieces that are predicted together: enough for full batches of a GPU, few enough for memory
@@ -93,6 +95,7 @@ class Predictor:
         encoders: loaded encoders of the streams that the models read.
         device: device of models and encoders.
         batch_seconds: seconds of speech of one batch of an encoder; None for a value that suits the device.
+        transcribe: transcribes recordings without a text; None to transcribe nothing.
 
     Example:
         >>> predictor = load_predictor(Path("runs/demo"))  # doctest: +SKIP
@@ -106,8 +109,10 @@ class Predictor:
         encoders: Sequence[StreamEncoder],
         device: torch.device,
         batch_seconds: float | None = None,
+        transcribe: Transcribe | None = None,
     ) -> None:
         self.models = models
+        self._transcribe = transcribe
         self._encoders = encoders
         self._device = device
         self._batch_seconds = default_batch_seconds(device) if batch_seconds is None else batch_seconds
@@ -141,12 +146,12 @@ class Predictor:
     @property
     def without_text(self) -> str:
         """The reason why the models cannot predict without texts; empty if they can."""
-        if not self.reads_text or self.accepts_missing:
+        if not self.reads_text or self.accepts_missing or self._transcribe:
             return ""
         remedy = ", or train it with --modality-dropout to predict from speech alone" if self.reads_speech else ""
         return (
             f"{self.models.run} reads {'speech and ' if self.reads_speech else ''}text, and no text is given; pass "
-            f"--text, --texts FILE, or a manifest{remedy}"
+            f"--text, --texts FILE, --asr MODEL, or a manifest{remedy}"
         )
 
     def predict(self, source: SoundLike | None, *, text: str | None = None, before: Sequence[str] = ()) -> Prediction:
@@ -227,6 +232,7 @@ class Predictor:
                 yield found if len(found) == 1 else [*found, self._whole(cut.recording, found)]
 
     def _predict_pieces(self, pieces: Sequence[Recording], threads: ThreadPoolExecutor) -> list[Prediction]:
+        pieces = self._with_texts(pieces, threads)
         items = {
             index: Item(span=span, turn=piece.turn)
             for index, (piece, span) in enumerate(zip(pieces, threads.map(Recording.measured, pieces), strict=True))
@@ -250,6 +256,24 @@ class Predictor:
                 )
             )
         return predictions
+
+    def _with_texts(self, pieces: Sequence[Recording], threads: ThreadPoolExecutor) -> list[Recording]:
+        """Returns the pieces, with transcripts for those without a text if the models read texts."""
+        if self._transcribe is None or not self.reads_text:
+            return list(pieces)
+
+        def waveform(piece: Recording) -> Waveform | None:
+            span = piece.measured()
+            try:
+                return None if isinstance(span, str) else load_waveform(span)
+            except RecordingError:
+                return None  # the reason follows when its features are computed
+
+        silent = [index for index, piece in enumerate(pieces) if piece.text is None and piece.source is not None]
+        loaded = dict(zip(silent, threads.map(waveform, [pieces[index] for index in silent]), strict=True))
+        heard = {index: samples for index, samples in loaded.items() if samples is not None}
+        texts = dict(zip(heard, self._transcribe(list(heard.values())), strict=True))
+        return [replace(piece, text=texts.get(index, piece.text)) for index, piece in enumerate(pieces)]
 
     def _missing(self, piece: Recording, item: Item) -> str:
         """Returns the reason why an item cannot be predicted before anything is computed."""
@@ -333,6 +357,7 @@ def load_predictor(
     encoders: Folders = NO_FOLDERS,
     device: str = "auto",
     batch_seconds: float | None = None,
+    asr: str = "",
 ) -> Predictor:
     """Loads the models of a run and their encoders.
 
@@ -344,6 +369,7 @@ def load_predictor(
         encoders: name of an encoder -> folder with its weights, for encoders that did not come from a hub.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         batch_seconds: seconds of speech of one batch of an encoder; None for a value that suits the device.
+        asr: hub id or folder of an ASR model for recordings without a text; empty for none.
 
     Raises:
         MmerError: if a model or an encoder is not available, or its weights are others than those of the run.
@@ -357,7 +383,8 @@ def load_predictor(
         if role not in model.waves
     }
     loaded = load_stream_encoders(specs.values(), folders=encoders, device=chosen)
-    return Predictor(models, loaded, chosen, batch_seconds)
+    transcribe = Transcriber(asr, chosen) if asr else None
+    return Predictor(models, loaded, chosen, batch_seconds, transcribe)
 
 
 def _recording(source: SoundLike | None, text: str | None, before: Sequence[str]) -> Recording:

@@ -36,6 +36,7 @@ class PredictionRequest:
         lines: paths of recordings, one each, for ``-``.
         text: transcript of the only recording.
         texts: table of transcripts by file name.
+        asr: hub id or folder of an ASR model for recordings without a text; empty for none.
         fold: name of the only fold whose models predict; empty for the final models or all folds.
         head: import path of a head outside the catalog that may be imported.
         encoders: name of an encoder -> folder with its weights.
@@ -53,6 +54,7 @@ class PredictionRequest:
     lines: Iterable[str] = ()
     text: str | None = None
     texts: Path | None = None
+    asr: str = ""
     fold: str = ""
     head: str | None = None
     encoders: Folders = field(default_factory=lambda: NO_FOLDERS)
@@ -75,6 +77,7 @@ class PredictionJob:
         cutter: cuts each recording into pieces; None to predict whole recordings.
         rows: file of rows; None for none.
         skipped: number of recordings that the file of rows already has.
+        asr: ASR model that transcribes recordings without a text; empty for none.
     """
 
     predictor: Predictor
@@ -82,6 +85,7 @@ class PredictionJob:
     cutter: Cutter | None
     rows: RowFile | None
     skipped: int
+    asr: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -93,8 +97,10 @@ class PredictionJob:
         """The lines to print before the first prediction."""
         silent = sum(recording.text is None for recording in self.recordings) if self.predictor.reads_text else 0
         notes = [self.predictor.source]
-        if silent and self.predictor.accepts_missing:
+        if silent and self.predictor.accepts_missing and not self.asr:
             notes.append(f"{silent} of {len(self.recordings)} recordings have no text: predicted from speech alone")
+        if silent and self.asr:
+            notes.append(f"{silent} of {len(self.recordings)} recordings have no text: transcribed by {self.asr}")
         if self.rows is not None:
             notes.append(f"{self.rows.path} has {self.skipped} recordings already; {len(self.recordings)} are left")
         return notes
@@ -136,6 +142,7 @@ def prepare_prediction(request: PredictionRequest) -> PredictionJob:
         encoders=request.encoders,
         device=request.device,
         batch_seconds=request.batch_seconds,
+        asr=request.asr,
     )
     if not recordings:
         raise MmerError("nothing to predict: pass files, folders, a manifest, or - for a list on standard input")
@@ -150,6 +157,7 @@ def prepare_prediction(request: PredictionRequest) -> PredictionJob:
         cutter=cutter,
         rows=rows,
         skipped=len(recordings) - len(left),
+        asr=request.asr,
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,16 @@ def test_weights_of_another_shape_or_none_are_one_line(copy: Path) -> None:
         loaded(copy)
     path.write_bytes(b"\xff" * 64)
     with pytest.raises(MmerError, match=r"final-seed0"):
+        loaded(copy)
+
+
+def test_a_file_much_larger_than_the_head_is_not_read(copy: Path) -> None:
+    path = copy / "final-seed0" / "weights.safetensors"
+    record = json.loads((path.parent / "final.json").read_text())
+    save_file({"head.weight": torch.zeros(4_000_000)}, path)
+    record["digests"]["weights.safetensors"] = sha256(path.read_bytes()).hexdigest()
+    (path.parent / "final.json").write_text(json.dumps(record))
+    with pytest.raises(MmerError, match=r"weights.safetensors does not fit the head \(16000\d+ bytes"):
         loaded(copy)
 
 
