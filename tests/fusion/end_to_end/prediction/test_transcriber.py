@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from transformers import (
 )
 
 from cache.errors import MmerError
+from featurize.encoders.base import Waveform
 from fusion.end_to_end.prediction.predictor import load_predictor
 from fusion.end_to_end.prediction.recordings import Recording, load_waveform
 from fusion.end_to_end.prediction.transcriber import Transcriber
@@ -47,18 +49,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         network.lm_head.bias[1:4] = -1e4  # no special symbol but the blank
     network.save_pretrained(folder)
-    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
-    processor = Wav2Vec2Processor(Wav2Vec2FeatureExtractor(do_normalize=True), tokenizer)
+    parts: tuple[Any, Any, Any] = (Wav2Vec2FeatureExtractor, Wav2Vec2CTCTokenizer, Wav2Vec2Processor)  # untyped
+    extractor, tokenizer, whole = parts
+    processor = whole(extractor(do_normalize=True), tokenizer(str(folder / "vocab.json")))
     processor.save_pretrained(folder)
     return folder
 
 
-def decoded(model: Path, waveform: np.ndarray) -> str:  # type: ignore[type-arg]
+def decoded(model: Path, waveform: Waveform) -> str:
     """What Hugging Face's model and processor make of one waveform."""
-    processor = Wav2Vec2Processor.from_pretrained(model)
+    processor: Any = Wav2Vec2Processor.from_pretrained(model)
+    network: Any = Wav2Vec2ForCTC.from_pretrained(model)
     inputs = processor(waveform, sampling_rate=RATE_HZ, return_tensors="pt")
     with torch.no_grad():
-        logits = Wav2Vec2ForCTC.from_pretrained(model).eval()(**inputs).logits
+        logits = network.eval()(**inputs).logits
     return str(processor.batch_decode(logits.argmax(dim=-1))[0]).strip().lower()
 
 
