@@ -4,13 +4,15 @@ BIN := .venv/bin
 
 .PHONY: demo test lint types clean
 
-demo: .venv/installed ## featurize the built-in corpus with all that any head needs, check the cache, train three heads
+demo: .venv/installed ## featurize the built-in corpus with all that any head needs, check the cache, train three heads, predict
 	$(BIN)/mmer-featurize demo --start-layers 5
 	$(BIN)/mmer-featurize demo --encoder roberta-tiny --history 10 --max-tokens 150
 	$(BIN)/mmer-cache verify cache/demo.h5
 	$(BIN)/mmer-train --fusion audio --cache cache/demo.h5 --lr 0.01
 	$(BIN)/mmer-train --fusion text --cache cache/demo.h5 --lr 0.01
 	$(BIN)/mmer-train --fusion rescmfa --cache cache/demo.h5 --lr 0.001 --epochs 20
+	$(BIN)/mmer-predict "$$(ls -td runs/demo-rescmfa-* | head -1)" cache/demo/Session1/Ses01M_d01_001.wav \
+		--text "again the garden"
 
 test: .venv/installed ## all tests; modules are compiled once and not by every process
 	PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from featurize.extraction.progress import ExtractionProgress
     from featurize.extraction.run import ExtractionReport
     from featurize.runtime.cluster import Cluster
+    from fusion.end_to_end.prediction.predictor import Prediction, PredictionProgress, Predictor
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.grid.engine.local import GridProgress
     from fusion.grid.run import GridRun
@@ -39,6 +40,7 @@ __all__ = [
     "grid",
     "load",
     "open_cache",
+    "predict",
     "train",
 ]
 IMPORTED_FROM = {
@@ -347,22 +349,130 @@ def compare(runs: Sequence[str | Path], *, cache: str | Path | None = None) -> "
     return compare_runs([Path(run) for run in runs], cache=Path(cache) if cache else None)
 
 
-def load(run: str | Path, *, fold: str, seed: int = 0, head: str | None = None) -> "Head":
-    """Loads a trained head from a run folder, with its weights and in eval mode, on the CPU.
+@overload
+def load(run: str | Path, *, fold: str, seed: int = 0, head: str | None = None) -> "Head": ...
+
+
+@overload
+def load(
+    run: str | Path,
+    *,
+    head: str | None = None,
+    encoders: Mapping[str, str | Path] | None = None,
+    asr: str = "",
+    device: str = "auto",
+) -> "Predictor": ...
+
+
+def load(
+    run: str | Path,
+    *,
+    fold: str | None = None,
+    seed: int = 0,
+    head: str | None = None,
+    encoders: Mapping[str, str | Path] | None = None,
+    asr: str = "",
+    device: str = "auto",
+) -> "Head | Predictor":
+    """Loads a run for prediction; with a fold, only the trained head of that model, in eval mode, on the CPU.
 
     Args:
         run: run folder, such as `TrainedRun.folder`.
-        fold: name of the fold that it was trained on; ``final`` for the model of all utterances.
-        seed: random seed of the model.
+        fold: name of the fold of the head; ``final`` for the model of all utterances; None for a predictor, which has
+            the final models, or those of all folds without any, and their encoders.
+        seed: random seed of the head; a predictor has the models of all seeds.
         head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
+        encoders: name of an encoder -> folder with its weights, for encoders that did not come from a hub.
+        asr: hub id or folder of an ASR model with which a predictor transcribes recordings without a text.
+        device: device of a predictor: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
-        MmerError: if there is no such model, or its files are damaged.
-    """
-    from fusion.run.folder import RunFolder
-    from fusion.run.load import load_model
+        MmerError: if there is no such model, its files are damaged, or an encoder is not available.
 
-    return load_model(RunFolder(Path(run)), fold, seed, head)
+    Example:
+        >>> predictor = load("runs/demo-rescmfa-c68a5223")  # doctest: +SKIP
+        >>> predictor.predict("call.wav", text="where have you been").label  # doctest: +SKIP
+        'calm'
+    """
+    if fold is not None:
+        from fusion.run.folder import RunFolder
+        from fusion.run.load import load_model
+
+        return load_model(RunFolder(Path(run)), fold, seed, head)
+    from fusion.end_to_end.prediction.predictor import load_predictor
+
+    return load_predictor(Path(run), head=head, encoders=_folders(encoders), asr=asr, device=device)
+
+
+def predict(
+    run: str | Path,
+    files: str | Path | Sequence[str | Path],
+    *,
+    text: str | None = None,
+    texts: str | Path | None = None,
+    asr: str = "",
+    fold: str = "",
+    head: str | None = None,
+    encoders: Mapping[str, str | Path] | None = None,
+    window_s: float | None = None,
+    hop_s: float | None = None,
+    vad: bool = False,
+    resume: str | Path | None = None,
+    device: str = "auto",
+    batch_seconds: float | None = None,
+    allow_outside: bool = False,
+    progress: "PredictionProgress | None" = None,
+) -> "list[Prediction]":
+    """Predicts recordings with the models of a run, as ``mmer-predict`` does.
+
+    Args:
+        run: run folder, such as `TrainedRun.folder`.
+        files: files, folders, patterns or manifests.
+        text: transcript of the only recording.
+        texts: table of transcripts by file name, CSV or JSON lines with ``file`` and ``text``.
+        asr: hub id or folder of an ASR model for recordings without a text.
+        fold: name of the only fold whose models predict; empty for the final models, or for all folds without any.
+        head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
+        encoders: name of an encoder -> folder with its weights, for encoders that did not come from a hub.
+        window_s: length of the windows of a time line in seconds; None for whole recordings.
+        hop_s: distance of two windows in seconds; the length of a window if None.
+        vad: cut at pauses; needs the package silero-vad.
+        resume: file of rows, .csv or .jsonl, that is written and continued; its recordings are not predicted again.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        batch_seconds: seconds of speech of one batch of an encoder; None for a value that suits the device.
+        allow_outside: recordings of a manifest may lie outside its folder.
+        progress: notified of notes and recordings.
+
+    Returns:
+        The predictions in the order of the recordings; those of windows before that of their recording. A recording
+        that cannot be predicted has an `error`.
+
+    Raises:
+        MmerError: if an argument is invalid, the run cannot predict, or texts are missing that it needs.
+
+    Example:
+        >>> rows = predict("runs/demo-rescmfa-c68a5223", "calls", texts="texts.csv")  # doctest: +SKIP
+    """
+    from fusion.end_to_end.prediction.run import PredictionRequest, predict_files
+
+    request = PredictionRequest(
+        run=Path(run),
+        files=[str(file) for file in ([files] if isinstance(files, (str, Path)) else files)],
+        text=text,
+        texts=Path(texts) if texts else None,
+        asr=asr,
+        fold=fold,
+        head=head,
+        encoders=_folders(encoders),
+        window_s=window_s,
+        hop_s=hop_s,
+        vad=vad,
+        resume=Path(resume) if resume else None,
+        device=device,
+        batch_seconds=batch_seconds,
+        allow_outside=allow_outside,
+    )
+    return [prediction for predictions in predict_files(request, progress) for prediction in predictions]
 
 
 if not TYPE_CHECKING:  # type checkers read the imports above, and report names that are not among them
@@ -379,6 +489,10 @@ if not TYPE_CHECKING:  # type checkers read the imports above, and report names 
 def __dir__() -> list[str]:
     """Returns the public names, whether or not they are imported yet."""
     return __all__
+
+
+def _folders(encoders: Mapping[str, str | Path] | None) -> dict[str, Path]:
+    return {name: Path(folder) for name, folder in (encoders or {}).items()}
 
 
 def _request(

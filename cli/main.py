@@ -13,6 +13,7 @@ COMMANDS = {
     "grid": "cli.grid:grid",
     "compare": "cli.compare:compare",
     "pretrain": "cli.pretrain:pretrain",
+    "predict": "cli.predict:predict",
 }
 
 

@@ -167,6 +167,18 @@ class PretrainBar(_NotingBar):
         click.echo(f"{self._name}: {text}", err=True)
 
 
+class PredictionBar(_NotingBar):
+    """Bar of recordings with the time left; in a log file, a line a minute."""
+
+    def start(self, recordings: int) -> None:
+        """Starts the bar."""
+        self._bar = tqdm(total=recordings, unit="rec", mininterval=_interval_s())
+
+    def advance(self, recordings: int) -> None:
+        """Advances the bar by recordings that are done."""
+        self._bar.update(recordings)
+
+
 def _losses_text(scores: "EpochScores") -> str:
     """Formats the losses of an epoch of a pre-training."""
     losses = scores.losses

@@ -150,6 +150,26 @@ def all_batches(plan: EncoderPlan, batch_seconds: float) -> list[list[int]]:
     return pack_batches([planned.cost for planned in plan.planned], possible, budget)
 
 
+def load_ahead(
+    batches: Sequence[list[int]], load: Callable[[int], EncodeInput | FailedInput], threads: ThreadPoolExecutor
+) -> Iterator[tuple[list[int], list[EncodeInput | FailedInput]]]:
+    """Yields each batch with its inputs, and loads a few batches ahead of it.
+
+    Args:
+        batches: indices of the utterances of each batch.
+        load: loads the input of an utterance.
+        threads: threads that load.
+    """
+    waiting: deque[tuple[list[int], list[Future[EncodeInput | FailedInput]]]] = deque()
+    for batch in batches:
+        waiting.append((batch, [threads.submit(load, index) for index in batch]))
+        if len(waiting) > BATCHES_AHEAD:
+            first, futures = waiting.popleft()
+            yield first, [future.result() for future in futures]
+    for last, futures in waiting:
+        yield last, [future.result() for future in futures]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderRun:
     """The run of one encoder, here or on workers: it builds requests and commits the rows that result."""
@@ -187,19 +207,5 @@ class EncoderRun:
 
 def _run(run: EncoderRun, batches: Sequence[list[int]], threads: ThreadPoolExecutor) -> None:
     run.start(batches)
-    for batch, inputs in _load_ahead(batches, lambda index: load_input(run.request(index), run.plan.specs), threads):
+    for batch, inputs in load_ahead(batches, lambda index: load_input(run.request(index), run.plan.specs), threads):
         run.finish(batch, encode_inputs(run.plan.encoder, inputs))
-
-
-def _load_ahead(
-    batches: Sequence[list[int]], load: Callable[[int], EncodeInput | FailedInput], threads: ThreadPoolExecutor
-) -> Iterator[tuple[list[int], list[EncodeInput | FailedInput]]]:
-    """Yields each batch with its inputs, and loads a few batches ahead of it."""
-    waiting: deque[tuple[list[int], list[Future[EncodeInput | FailedInput]]]] = deque()
-    for batch in batches:
-        waiting.append((batch, [threads.submit(load, index) for index in batch]))
-        if len(waiting) > BATCHES_AHEAD:
-            first, futures = waiting.popleft()
-            yield first, [future.result() for future in futures]
-    for last, futures in waiting:
-        yield last, [future.result() for future in futures]

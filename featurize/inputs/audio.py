@@ -163,13 +163,44 @@ def load(span: AudioSpan) -> LoadedAudio:
     planned = span.stop - span.start
     if len(sound) != planned:
         raise RecordingError(f"truncated or damaged: {len(sound)} samples decoded, {planned} announced")
+    check_samples(sound)
+    digest = blake2b(f"{span.recording.rate_hz} {sound.shape[1]} ".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(sound).data)
+    return LoadedAudio(
+        waveform=mixed_down(sound, span.recording.rate_hz), digest=digest.digest(), note=_note(sound, span)
+    )
+
+
+def mixed_down(sound: Waveform, rate_hz: int) -> Waveform:
+    """Computes the 16 kHz mono waveform of a sound, ``(samples,)``.
+
+    Args:
+        sound: samples of each channel, ``(samples, channels)``.
+        rate_hz: their rate.
+
+    Raises:
+        RecordingError: if resampling does not give the planned number of samples.
+    """
+    mono: Waveform = sound.mean(axis=1, dtype=np.float32) if sound.shape[1] > 1 else sound[:, 0]
+    if rate_hz == RATE_HZ:
+        return np.ascontiguousarray(mono)
+    waveform: Waveform = soxr.resample(mono, rate_hz, RATE_HZ, quality="HQ")
+    planned = resampled_length(len(sound), rate_hz)
+    if len(waveform) != planned:
+        raise RecordingError(f"resampled to {len(waveform)} samples, {planned} planned")
+    return waveform
+
+
+def check_samples(sound: Waveform) -> None:
+    """Checks that samples are finite and not above `LOUDEST`.
+
+    Raises:
+        RecordingError: if they are not.
+    """
     if not np.isfinite(sound).all():
         raise RecordingError(f"{int(np.count_nonzero(~np.isfinite(sound)))} samples are NaN or infinite")
     if len(sound) and float(np.abs(sound).max()) > LOUDEST:
         raise RecordingError(f"samples up to {float(np.abs(sound).max()):.3g} are not audio (full scale is 1)")
-    digest = blake2b(f"{span.recording.rate_hz} {sound.shape[1]} ".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(sound).data)
-    return LoadedAudio(waveform=_resample(sound, span), digest=digest.digest(), note=_note(sound, span))
 
 
 def _nearest(position: float) -> int:
@@ -187,16 +218,6 @@ def _decode(span: AudioSpan) -> Waveform:
             file.seek(span.start)
         sound: Waveform = file.read(span.stop - span.start + skipped, dtype="float32", always_2d=True)
         return sound[skipped:]
-
-
-def _resample(sound: Waveform, span: AudioSpan) -> Waveform:
-    mono: Waveform = sound.mean(axis=1, dtype=np.float32) if sound.shape[1] > 1 else sound[:, 0]
-    if span.recording.rate_hz == RATE_HZ:
-        return np.ascontiguousarray(mono)
-    waveform: Waveform = soxr.resample(mono, span.recording.rate_hz, RATE_HZ, quality="HQ")
-    if len(waveform) != span.samples:
-        raise RecordingError(f"resampled to {len(waveform)} samples, {span.samples} planned")
-    return waveform
 
 
 def _note(sound: Waveform, span: AudioSpan) -> str:

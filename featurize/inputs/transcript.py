@@ -136,7 +136,7 @@ class Turn:
 
     def latest(self, count: int) -> "Turn":
         """Returns this turn with at most `count` of the turns before it."""
-        return replace(self, before=self.before[len(self.before) - count :] if count else ())
+        return replace(self, before=self.before[max(0, len(self.before) - count) :] if count else ())
 
 
 class Dialogues:

@@ -77,7 +77,7 @@ class Folder:
         """
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, RecursionError, ValueError) as error:
             raise _unreadable(self.path / name, error) from error
 
     def read_rows(self, name: str) -> list[dict[str, str]]:

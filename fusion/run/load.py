@@ -33,6 +33,7 @@ from fusion.run.folder import (
     encoder_weights,
 )
 
+HEADER_BYTES = 1 << 20  # far beyond the names and shapes of the weights of a head
 TRAIN_AGAIN = "train the run again with --replace"
 
 
@@ -99,6 +100,7 @@ def read_weights(folder: ModelFolder, head: Head, *, digest: str | None, way_out
     """
     path = folder.path / WEIGHTS
     try:
+        _check_size(path, head, way_out)
         weights: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DamagedRun(f"cannot read {path} ({error}); {way_out}") from error
@@ -111,6 +113,14 @@ def read_weights(folder: ModelFolder, head: Head, *, digest: str | None, way_out
         first = f"{names[0]}: expected {expected.get(names[0], 'none')}, got {found.get(names[0], 'none')}"
         raise MmerError(f"{path} does not fit the head, {len(names)} weights differ ({first}); {way_out}")
     return weights
+
+
+def _check_size(path: Path, head: Head, way_out: str) -> None:
+    """Checks that a file is not much larger than the weights of a head, before memory is taken for it."""
+    expected = sum(tensor.numel() * tensor.element_size() for tensor in head.state_dict().values())
+    size = path.stat().st_size
+    if size > 2 * expected + HEADER_BYTES:
+        raise MmerError(f"{path} does not fit the head ({size} bytes, the head has {expected}); {way_out}")
 
 
 def _with_encoders(head: Head, model: ModelFolder, digests: Plain, run: RunFolder) -> Head:

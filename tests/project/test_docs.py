@@ -15,6 +15,7 @@ from cli.grid import grid
 from cli.main import mmer
 from cli.maintain import COMMANDS as CACHE_COMMANDS
 from cli.maintain import cache
+from cli.predict import predict
 from cli.pretrain import pretrain
 from cli.train import train
 from featurize.corpora.catalog import CORPORA
@@ -35,6 +36,7 @@ COMMANDS: dict[str, click.Command] = {
     "mmer-grid": grid,
     "mmer-compare": compare,
     "mmer-pretrain": pretrain,
+    "mmer-predict": predict,
     "mmer": mmer,
 }
 
@@ -84,7 +86,7 @@ def test_every_option_of_a_document_is_one_of_ours(document: Path) -> None:
     verbs = [cache.get_command(click.Context(cache), name) for name in CACHE_COMMANDS]
     known = {
         option
-        for command in (featurize, train, grid, compare, pretrain, *verbs)
+        for command in (featurize, train, grid, compare, pretrain, predict, *verbs)
         if command
         for one in command.params
         for option in one.opts

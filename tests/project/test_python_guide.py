@@ -33,4 +33,6 @@ def test_every_example_of_the_guide_runs(
 
 def test_the_guide_has_examples_of_every_call() -> None:
     text = "".join(code for code, _ in examples())
-    assert all(f"mmer.{name}(" in text for name in ("featurize", "open_cache", "train", "grid", "compare", "load"))
+    assert all(
+        f"mmer.{name}(" in text for name in ("featurize", "open_cache", "train", "grid", "compare", "load", "predict")
+    )

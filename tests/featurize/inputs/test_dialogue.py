@@ -72,3 +72,4 @@ def test_the_latest_turns_are_the_last_ones() -> None:
     assert turn.latest(1) == Turn("c", ("b",))
     assert turn.latest(0) == Turn("c")
     assert turn.latest(2) == turn
+    assert turn.latest(3) == turn

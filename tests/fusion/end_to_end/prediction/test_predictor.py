@@ -1,0 +1,235 @@
+"""Predictions of a corpus' own utterances equal those that the run stored."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+import torch
+
+from cache.errors import MmerError
+from fusion.end_to_end.prediction.listing import list_recordings
+from fusion.end_to_end.prediction.predictor import load_predictor
+from fusion.end_to_end.prediction.timeline import Windows
+from fusion.experiment.experiment import ExperimentRequest
+from fusion.run.folder import RunFolder
+from fusion.run.load import load_model
+from fusion.training.evaluate import predict_probabilities
+from tests.support.predicted import (
+    TOLERANCE,
+    largest_difference,
+    predicted,
+    run_of,
+    stored,
+    utterances,
+    wanted,
+)
+from tests.support.tuned import planned, source_of
+from tests.support.voices import RATE_HZ, featurized, tone
+
+BOTH = {"audio": "wav2vec2-tiny", "text": "roberta-tiny"}
+RUNS: dict[str, ExperimentRequest] = {
+    "audio": wanted("audio", {"audio": "wav2vec2-tiny"}),
+    "audio of a mean over mfcc": wanted("audio", {"audio": "mfcc39"}),
+    "text": wanted("text", {"text": "roberta-tiny"}),
+    "concat": wanted("concat"),
+    "cross-attention": wanted("cross-attention"),
+    "rescmfa": wanted("rescmfa"),
+    "tab": wanted("tab"),
+    "bimodal": wanted("bimodal", fields={"tasks": "cpc+supervised"}),
+    "jfm": wanted("jfm", {"text": "roberta-tiny@4", "patches": "vit-mel-tiny"}),
+    "label-guided": wanted("label-guided", fields={"min_count": 1, "words": 2, "frames": 4}),
+    "stacked layers": wanted("concat", {"audio": "wav2vec2-tiny@0,2,4", "text": "roberta-tiny@all"}),
+    "history": wanted("concat", {**BOTH, "text": "roberta-tiny+history3"}),
+    "scaled": wanted("concat", fields={"standardize": True}),
+    "tuned audio and top text layers": wanted(
+        "rescmfa", tune=("audio", "text=2"), fields={"audio_lr": 1e-3, "text_lr": 1e-3}
+    ),
+    "tuned text of tokens": wanted("text", {"text": "roberta-tiny"}, tune=("text",), fields={"text_lr": 1e-3}),
+    "tuned history": wanted("text", {"text": "roberta-tiny+history3"}, tune=("text",), fields={"text_lr": 1e-3}),
+    "adapters": wanted("concat", tune=("audio=lora:2",), fields={"audio_lr": 1e-2}),
+    "tuned from recordings": wanted(
+        "audio", {"audio": "wav2vec2-tiny"}, tune=("audio=wave",), fields={"audio_lr": 1e-3}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_predictions_equal_those_that_the_run_stored(spoken: Path, tmp_path: Path, name: str) -> None:
+    run = run_of(spoken, tmp_path / "run", RUNS[name])
+    for fold in list(run.identity["folds"])[:2]:
+        predictor = load_predictor(run.path, fold=fold, device="cpu")
+        found = predicted(predictor, spoken)
+        assert largest_difference(found, stored(run, fold), predictor.classes) <= TOLERANCE
+
+
+def test_the_final_model_predicts_if_there_is_one(spoken: Path, concat: RunFolder) -> None:
+    predictor = load_predictor(concat.path, device="cpu")
+    assert predictor.source == "final model of seed 0, trained on all utterances"
+    found = predicted(predictor, spoken)
+    plan = planned(spoken, RUNS["concat"])
+    everything = np.arange(len(plan.cache))
+    expected = predict_probabilities(load_model(concat, "final", 0), source_of(plan), everything)
+    names = [utterance.id for utterance in utterances(spoken)]
+    assert largest_difference(found, dict(zip(names, expected, strict=True)), predictor.classes) <= TOLERANCE
+
+
+def test_without_a_final_model_the_folds_are_averaged(spoken: Path, audio: RunFolder) -> None:
+    predictor = load_predictor(audio.path, device="cpu")
+    assert re.fullmatch(r"mean of the models of 3 folds \(train .* with --final\)", predictor.source)
+    found = predicted(predictor, spoken)
+    plan = planned(spoken, RUNS["audio"])
+    everything = np.arange(len(plan.cache))
+    single = [
+        predict_probabilities(load_model(audio, fold, 0), source_of(plan), everything)
+        for fold in audio.identity["folds"]
+    ]
+    names = [utterance.id for utterance in utterances(spoken)]
+    expected = dict(zip(names, np.mean(single, axis=0), strict=True))
+    assert largest_difference(found, expected, predictor.classes) <= TOLERANCE
+
+
+def test_batches_and_int8_give_the_same(spoken: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    cache = Path(shutil.copytree(spoken.parent, small)) / "small.h5"
+    featurized(small / "corpus.csv", cache, encoders=("wav2vec2-tiny", "roberta-tiny"), dtype="int8")
+    run = run_of(cache, tmp_path / "run", RUNS["concat"])
+    fold = next(iter(run.identity["folds"]))
+    predictor = load_predictor(run.path, fold=fold, device="cpu", batch_seconds=5)
+    found = predicted(predictor, cache)
+    assert largest_difference(found, stored(run, fold), predictor.classes) <= TOLERANCE
+
+
+def test_each_fold_reads_the_stream_of_its_own_encoder(spoken: Path, tmp_path: Path) -> None:
+    """Encoders of folders are named by the user, and another encoder is refused."""
+    tuned = run_of(spoken, tmp_path / "tuned", RUNS["tuned from recordings"])
+    folder = Path(shutil.copytree(spoken.parent, tmp_path / "corpus"))
+    encoders = {f"own{fold}": tuned.model(fold, 0).path / "audio" for fold in tuned.identity["folds"]}
+    requests = tuple(f"{name}={path}" for name, path in encoders.items())
+    featurized(folder / "corpus.csv", folder / "own.h5", encoders=requests, audio_only=True)
+    run = run_of(folder / "own.h5", tmp_path / "run", wanted("audio", {"audio": "own*"}))
+    for fold in run.identity["folds"]:
+        predictor = load_predictor(run.path, fold=fold, device="cpu", encoders={f"own{fold}": encoders[f"own{fold}"]})
+        found = predicted(predictor, folder / "own.h5")
+        assert largest_difference(found, stored(run, fold), predictor.classes) <= TOLERANCE
+    first, second, *_ = encoders
+    with pytest.raises(MmerError, match=f"it came from a folder named audio; pass --encoder {first}=FOLDER"):
+        load_predictor(run.path, fold=first.removeprefix("own"))
+    with pytest.raises(MmerError, match=r"is not the encoder that the run was trained with .*other weights"):
+        load_predictor(run.path, fold=first.removeprefix("own"), encoders={first: encoders[second]})
+    with pytest.raises(MmerError, match=f"--encoder other: the run has no such encoder; it has {first}"):
+        load_predictor(
+            run.path, fold=first.removeprefix("own"), encoders={first: encoders[first], "other": encoders[first]}
+        )
+
+
+@pytest.mark.parametrize("fusion", ["concat", "rescmfa", "tab", "bimodal", "label-guided"])
+def test_without_text_the_missing_modality_path_predicts(spoken: Path, tmp_path: Path, fusion: str) -> None:
+    request = wanted(fusion, fields={**RUNS[fusion].fields, "modality_dropout": 0.3})
+    run = run_of(spoken, tmp_path / "run", request)
+    fold = next(iter(run.identity["folds"]))
+    predictor = load_predictor(run.path, fold=fold, device="cpu")
+    plan = planned(spoken, request)
+    batch = source_of(plan).batch(np.arange(6))
+    with torch.no_grad():
+        absent = torch.ones(6, dtype=torch.bool)
+        expected = load_model(run, fold, 0)(batch.without("text", absent)).logits.softmax(dim=1)
+    files = [spoken.parent / utterance.audio for utterance in utterances(spoken)[:6]]
+    found = [predictor.predict(file) for file in files]
+    rows = [[row.probabilities[name] for name in predictor.classes] for row in found]
+    np.testing.assert_allclose(rows, expected, atol=TOLERANCE)
+    with_text = predictor.predict(files[0], text=utterances(spoken)[0].text)
+    assert with_text.probabilities != found[0].probabilities
+
+
+def test_a_run_without_modality_dropout_needs_the_text(spoken: Path, concat: RunFolder) -> None:
+    predictor = load_predictor(concat.path, device="cpu")
+    first = utterances(spoken)[0]
+    with pytest.raises(MmerError, match=r"reads speech and text, and no text is given; .* with --modality-dropout"):
+        predictor.predict(spoken.parent / first.audio)
+    rows = [row for (row,) in predictor.predict_all(list_recordings([str(spoken.parent / first.audio)]))]
+    assert rows[0].error == "no text for it"
+
+
+def test_a_run_that_reads_text_alone_needs_no_recording(spoken: Path, tmp_path: Path) -> None:
+    run = run_of(spoken, tmp_path / "run", RUNS["text"])
+    fold = next(iter(run.identity["folds"]))
+    predictor = load_predictor(run.path, fold=fold, device="cpu")
+    expected = stored(run, fold)
+    by_id = {utterance.id: utterance for utterance in utterances(spoken)}
+    for name, values in expected.items():
+        found = predictor.predict(None, text=by_id[name].text)
+        np.testing.assert_allclose(list(found.probabilities.values()), values, atol=TOLERANCE)
+
+
+def test_an_array_gives_what_its_file_gives(spoken: Path, concat: RunFolder, tmp_path: Path) -> None:
+    predictor = load_predictor(concat.path, device="cpu")
+    first = utterances(spoken)[0]
+    mono, rate_hz = soundfile.read(spoken.parent / first.audio, dtype="float32")
+    expected = predictor.predict(spoken.parent / first.audio, text=first.text)
+    whole = np.round(mono * 32768).clip(-32768, 32767).astype(np.int16)
+    for samples in (mono, mono.astype(np.float64), np.stack([mono, mono], axis=1), whole):
+        found = predictor.predict((samples, rate_hz), text=first.text)
+        assert found.file == "array"
+        assert found.probabilities == pytest.approx(expected.probabilities, abs=TOLERANCE)
+    soundfile.write(tmp_path / "slow.wav", mono, 44_100, subtype="FLOAT")
+    resampled = predictor.predict(tmp_path / "slow.wav", text=first.text)
+    assert predictor.predict((mono, 44_100), text=first.text).probabilities == resampled.probabilities
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate_hz", "message"),
+    [
+        (np.zeros((2, 3, 4)), 16_000, r"samples must be numbers of shape .* got float64 \(2, 3, 4\)"),
+        (np.zeros(0), 16_000, "samples must be numbers"),
+        (np.zeros(900, np.uint8), 16_000, "samples must be floats or signed integers, got uint8"),
+        (np.zeros(900), 0, "the rate must be a whole number of samples per second, got 0"),
+    ],
+)
+def test_an_array_that_is_not_a_sound_is_refused(
+    concat: RunFolder, samples: npt.NDArray[Any], rate_hz: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_predictor(concat.path, device="cpu").predict((samples, rate_hz), text="")
+
+
+def test_a_time_line_ends_with_the_mean_of_its_windows(spoken: Path, audio: RunFolder, tmp_path: Path) -> None:
+    predictor = load_predictor(audio.path, device="cpu")
+    sound = np.concatenate([tone(0.5, pitch_hz=100 + 50 * number, seed=number) for number in range(4)])
+    soundfile.write(tmp_path / "long.wav", sound, RATE_HZ, subtype="FLOAT")
+    *windows, whole = predictor.timeline(tmp_path / "long.wav", window_s=0.8, hop_s=0.5)
+    assert [(row.start_s, row.end_s) for row in windows] == [(0.0, 0.8), (0.5, 1.3), (1.0, 1.8), (1.5, 2.0)]
+    for row in windows:
+        assert row.start_s is not None
+        assert row.end_s is not None
+        piece = sound[round(row.start_s * RATE_HZ) : round(row.end_s * RATE_HZ)]
+        assert row.probabilities == pytest.approx(predictor.predict((piece, RATE_HZ)).probabilities, abs=1e-6)
+    durations = [0.8, 0.8, 0.8, 0.5]
+    values = np.average([list(row.probabilities.values()) for row in windows], axis=0, weights=durations)
+    assert (whole.start_s, whole.end_s) == (None, None)
+    np.testing.assert_allclose(list(whole.probabilities.values()), values, atol=1e-9)
+    (single,) = predictor.timeline(tmp_path / "long.wav", window_s=2.5)
+    assert single.probabilities == predictor.predict(tmp_path / "long.wav").probabilities
+
+
+def test_a_recording_that_cannot_be_predicted_is_a_row(spoken: Path, audio: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "noise.wav").write_bytes(b"no sound at all")
+    soundfile.write(tmp_path / "long.wav", np.zeros(61 * 8000, np.float32), 8000)
+    good = spoken.parent / utterances(spoken)[0].audio
+    files = [str(tmp_path / name) for name in ("empty.wav", "noise.wav", "long.wav", "gone.wav")]
+    predictor = load_predictor(audio.path, device="cpu")
+    for cutter in (None, Windows(window_s=30, hop_s=30)):
+        found = list(predictor.predict_all(list_recordings([*files, str(good)]), cutter=cutter))
+        errors = [rows[-1].error for rows in found]
+        assert errors[0] == "empty: zero bytes"
+        assert errors[1].startswith("cannot be decoded")
+        assert (errors[2] == "") == (cutter is not None)
+        assert errors[3:] == ["missing", ""]
+    assert len(found[2]) == 4
+    with pytest.raises(MmerError, match=r"long.wav: 61 s, longer than 60 s, the limit .*; pass --window SECONDS"):
+        predictor.predict(tmp_path / "long.wav")
