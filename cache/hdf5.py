@@ -10,6 +10,7 @@ They use the low-level interface of h5py, since most of the time to open a small
 import json
 import math
 import os
+import struct
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 # Reference of a variable-length text to its bytes elsewhere in the file (HDF5 File Format Specification, IV.B).
 REFERENCE = np.dtype([("bytes", "<u4"), ("heap", "<u8"), ("index", "<u4")])
+HEAP = b"GCOL"  # signature of a global heap, which holds texts (the same, III.E)
 TEXT = h5py.string_dtype()  # UTF-8 of any length
 
 
@@ -79,7 +81,7 @@ class Dataset:
     def numbers(self) -> npt.NDArray[Any]:
         """Reads all values of a dataset of numbers."""
         values = np.empty(self.shape, dtype=self.dtype)
-        self._id.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        _read_into(self._descriptor, memoryview(values.reshape(-1).view(np.uint8)), self.offset)
         whole: npt.NDArray[Any] = values[()]  # a number if the dataset has no axis
         return whole
 
@@ -125,6 +127,70 @@ class Dataset:
         if not found.equal(_type_of(dtype)):
             raise ValueError(f"{self.name} is not of {'text' if expected is None else dtype}")
         return REFERENCE if expected is None else dtype
+
+
+class GuardedFile:
+    """A file that HDF5 reads its metadata from, by the descriptor of one file, without a buffer of its own.
+
+    HDF5 2.0 reads for ever where a global heap, which holds texts, has a piece of no size; so every heap is checked
+    before HDF5 sees it. A file that is cut short while it is read is an error, never a signal or bytes of chance.
+
+    Args:
+        descriptor: open descriptor of the file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._at = descriptor, 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves to an offset."""
+        self._at = offset if whence == os.SEEK_SET else os.lseek(self._descriptor, offset, whence)
+        return self._at
+
+    def tell(self) -> int:
+        """Returns the current offset."""
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads as many bytes as the buffer holds, from the current offset.
+
+        Raises:
+            OSError: if the file has fewer bytes, or its heap is damaged.
+        """
+        view = memoryview(buffer)
+        _read_into(self._descriptor, view, self._at)
+        if view[:4] == HEAP:
+            self._check_heap()
+        self._at += len(view)
+        return len(view)
+
+    def _check_heap(self) -> None:
+        """Checks that every piece of a heap moves on to the next one and ends in the heap."""
+        (size_bytes,) = struct.unpack("<8xQ", os.pread(self._descriptor, 16, self._at))
+        heap = os.pread(self._descriptor, min(size_bytes, os.fstat(self._descriptor).st_size), self._at)
+        piece, at, end = struct.Struct("<H6xQ").unpack_from, 16, len(heap)
+        while at + 16 <= end:
+            index, piece_bytes = piece(heap, at)
+            if not index and piece_bytes < 16:  # free room, its own head included
+                raise OSError("a heap of texts is damaged")
+            at += 16 + (piece_bytes + 7 & ~7) if index else piece_bytes
+        if at > end:
+            raise OSError("a heap of texts is damaged")
+        if len(heap) < size_bytes:
+            raise OSError("a heap of texts is cut short")
+
+
+def _read_into(descriptor: int, view: memoryview, offset: int) -> None:
+    """Fills a buffer with the bytes at an offset.
+
+    Raises:
+        OSError: if the file ends before.
+    """
+    while view:  # a read returns at most 2 GB
+        count = os.preadv(descriptor, [view], offset)
+        if not count:
+            raise OSError("the file was cut short while it was read")
+        view, offset = view[count:], offset + count
 
 
 def open_group(group: h5py.h5g.GroupID, name: str) -> h5py.h5g.GroupID:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import CacheMissing, CacheUnreadable
-from cache.hdf5 import Dataset, count_attribute, names_in, open_group, parse_json, text_attribute
+from cache.hdf5 import Dataset, GuardedFile, count_attribute, names_in, open_group, parse_json, text_attribute
 from cache.stream import StreamSpec
 from cache.utterance import Utterance, read_utterances, write_utterances
 
@@ -162,11 +162,10 @@ def read_weights(path: Path, stamp: tuple[int, int] | None = None) -> dict[str, 
         found = os.fstat(descriptor)
         if stamp not in {None, (found.st_dev, found.st_ino)}:
             raise CacheUnreadable(f"{path} was replaced by another file meanwhile; run the command again")
-        with _damage(path):
-            if "weights" not in names_in(root):
-                return {}
-            weights = open_group(root, "weights")
-            return {name: _arrays(open_group(weights, name), descriptor, found.st_size) for name in names_in(weights)}
+        if "weights" not in names_in(root):
+            return {}
+        weights = open_group(root, "weights")
+        return {name: _arrays(open_group(weights, name), descriptor, found.st_size) for name in names_in(weights)}
 
 
 def reason_bytes(reason: str) -> bytes:
@@ -176,31 +175,39 @@ def reason_bytes(reason: str) -> bytes:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[h5py.h5g.GroupID, int]]:
-    """Opens a cache once: yields its root group and the descriptor through which HDF5 reads."""
-    try:
-        kind = path.stat().st_mode
-    except OSError as error:
-        if isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise CacheMissing(f"no cache at {path}; make one with mmer-featurize CORPUS --cache {path}") from None
-        raise CacheUnreadable(f"{path} cannot be read ({error.strerror}); choose another file") from error
-    except ValueError as error:  # a NUL in the path
-        raise CacheMissing(f"no cache at {path!r} ({error})") from error
-    if stat.S_ISDIR(kind):
+    """Opens a cache once: yields its root group and the descriptor through which all is read."""
+    if path.is_dir():
         raise CacheUnreadable(f"{path} is a folder, not a cache file")
-    if not stat.S_ISREG(kind):  # a pipe would never answer
-        raise CacheUnreadable(f"{path} is not a regular file; choose a cache file")
     try:
-        # No HDF5 lock: the file's metadata never change, and readers may work while a run writes.
-        file = h5py.File(path, "r", locking=False)
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its writer
+    except (FileNotFoundError, NotADirectoryError):
+        raise CacheMissing(f"no cache at {path}; make one with mmer-featurize CORPUS --cache {path}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = (error.strerror if isinstance(error, OSError) else None) or _line(error)
+        raise CacheUnreadable(f"{path} cannot be read ({reason}); choose another file") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise CacheUnreadable(f"{path} is not a regular file; choose a cache file")
+        with _hdf5(path, descriptor) as file, _damage(path):
+            root = h5py.h5g.open(file.id, b"/")
+            _check_format(path, root)
+            yield root, descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _hdf5(path: Path, descriptor: int) -> h5py.File:
+    """Opens an HDF5 file without a lock: its metadata never change, and readers may work while a run writes."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    guarded = GuardedFile(descriptor)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, guarded)
+    try:
+        return h5py.File(h5py.h5f.open(repr(guarded).encode(), h5py.h5f.ACC_RDONLY, fapl=access))
     except (OSError, RuntimeError, ValueError) as error:
         raise CacheUnreadable(
             f"{path} is not a readable cache ({_line(error)}); remove it or choose another file"
         ) from error
-    with file:
-        with _damage(path):
-            root, descriptor = h5py.h5g.open(file.id, b"/"), file.id.get_vfd_handle()
-            _check_format(path, root)
-        yield root, descriptor
 
 
 @contextmanager
@@ -234,15 +241,14 @@ def _check_format(path: Path, root: h5py.h5g.GroupID) -> None:
 
 def _layout(path: Path, root: h5py.h5g.GroupID, descriptor: int) -> CacheLayout:
     found = os.fstat(descriptor)
-    with _damage(path):
-        header: dict[str, Any] = {name: text_attribute(root, name) for name in ("mmer_version", "created")}
-        header["corpus"] = _corpus(text_attribute(root, "corpus"))
-        utterances = read_utterances(open_group(root, "utterances"), descriptor, found.st_size)
-        groups = open_group(root, "streams")
-        streams = {
-            name: _read_stream(open_group(groups, name), name, len(utterances), descriptor, found.st_size)
-            for name in names_in(groups)
-        }
+    header: dict[str, Any] = {name: text_attribute(root, name) for name in ("mmer_version", "created")}
+    header["corpus"] = _corpus(text_attribute(root, "corpus"))
+    utterances = read_utterances(open_group(root, "utterances"), descriptor, found.st_size)
+    groups = open_group(root, "streams")
+    streams = {
+        name: _read_stream(open_group(groups, name), name, len(utterances), descriptor, found.st_size)
+        for name in names_in(groups)
+    }
     end = max((region.end for stream in streams.values() for region in stream.regions.values()), default=0)
     if end > found.st_size:
         raise CacheUnreadable(

@@ -76,6 +76,7 @@ numbers = st.none() | st.floats(0, 1e6)
         ),
         min_size=1,
         max_size=4,
+        unique_by=lambda utterance: utterance.id,
     )
 )
 def test_utterances_round_trip(tmp_path_factory: pytest.TempPathFactory, utterances: list[Utterance]) -> None:
