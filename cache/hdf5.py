@@ -7,13 +7,12 @@ and its bytes lie uncompressed in one piece of this file. All functions raise Va
 They use the low-level interface of h5py, since most of the time to open a small cache is spent here.
 """
 
-import json
 import math
 import os
 import struct
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 import h5py
 import numpy as np
@@ -81,7 +80,7 @@ class Dataset:
     def numbers(self) -> npt.NDArray[Any]:
         """Reads all values of a dataset of numbers."""
         values = np.empty(self.shape, dtype=self.dtype)
-        _read_into(self._descriptor, memoryview(values.reshape(-1).view(np.uint8)), self.offset)
+        _read_into(self._descriptor, values.reshape(-1).view(np.uint8).data, self.offset)
         whole: npt.NDArray[Any] = values[()]  # a number if the dataset has no axis
         return whole
 
@@ -254,22 +253,6 @@ def count_attribute(group: h5py.h5g.GroupID, name: str) -> int:
     return int(value)
 
 
-def parse_json(text: str) -> Any:
-    """Parses JSON from outside.
-
-    Raises:
-        ValueError: if it is not JSON, is nested too deeply, or holds NaN or infinity, which are not JSON.
-
-    Example:
-        >>> parse_json('{"dim": 3}')
-        {'dim': 3}
-    """
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
 def _attribute(group: h5py.h5g.GroupID, name: str) -> h5py.h5a.AttrID:
     if not h5py.h5a.exists(group, name.encode()):
         raise ValueError(f"no attribute {name}")
@@ -277,10 +260,6 @@ def _attribute(group: h5py.h5g.GroupID, name: str) -> h5py.h5a.AttrID:
     if attribute.get_space().get_simple_extent_type() != h5py.h5s.SCALAR:
         raise ValueError(f"attribute {name} is not one value")
     return attribute
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 @cache

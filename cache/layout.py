@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import CacheMissing, CacheUnreadable
-from cache.hdf5 import Dataset, GuardedFile, count_attribute, names_in, open_group, parse_json, text_attribute
+from cache.hdf5 import Dataset, GuardedFile, count_attribute, names_in, open_group, text_attribute
+from cache.json_text import parse_json
 from cache.stream import StreamSpec
 from cache.utterance import Utterance, read_utterances, write_utterances
 

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from cache.hdf5 import parse_json
+from cache.json_text import parse_json
 
 Scalar = str | int | float | bool | None
 
