@@ -32,6 +32,17 @@ ROLES: Mapping[str, str] = {
 }
 
 
+def is_member_name(name: str) -> bool:
+    """Returns True if a group of a cache file can hold a stream or an array of this name.
+
+    Example:
+        >>> [is_member_name(name) for name in ("hubert@6", "", "a/b", ".")]
+        [True, False, False, False]
+    """
+    storable = not any(sign in "/\0" or "\ud800" <= sign <= "\udfff" for sign in name)
+    return storable and name not in {"", "."}  # HDF5 reads "." as the group itself
+
+
 @dataclass(frozen=True, kw_only=True)
 class StreamSpec:
     """Everything that determines the values of a stream, and further records that do not.
@@ -74,8 +85,8 @@ class StreamSpec:
     trained_on: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name:
-            raise ValueError(f"the name of a stream must be non-empty and hold no slash, got {self.name!r}")
+        if not is_member_name(self.name):
+            raise ValueError(f"the name of a stream must be non-empty and hold no slash and no NUL, got {self.name!r}")
         if self.role not in ROLES:
             raise ValueError(f"role of {self.name} must be one of {', '.join(ROLES)}, got {self.role!r}")
         if not self.shape or min(self.shape) < 1:

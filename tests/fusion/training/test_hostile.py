@@ -63,7 +63,7 @@ def test_a_whole_checkpoint_is_read(tmp_path: Path) -> None:
 )
 def test_progress_of_other_types_is_one_line(tmp_path: Path, changed: dict[str, Any]) -> None:
     text = json.dumps({"config": {}, "progress": {**PROGRESS, **changed}})
-    with pytest.raises(MmerError, match="is not a readable checkpoint .*; delete it to train again"):
+    with pytest.raises(MmerError, match=r"is not a readable checkpoint .*; delete it to train again"):
         load_checkpoint(forged(tmp_path / "state", text))
 
 
