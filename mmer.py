@@ -77,8 +77,8 @@ def featurize(
         scheduler: address of a dask cluster that encodes, such as ``tcp://10.0.0.1:8786``.
         shards: number of shares of the corpus that get a cache file each; None for one file.
         progress: notified of notes, encoders and utterances.
-        options: `audio_only`, `mel`, `codes`, `dtype`, `precision`, `batch_seconds`, `max_seconds`, `chunk`, `limit`
-            and the other options of ``mmer-featurize`` by their names.
+        options: `audio_only`, `views`, `mel`, `codes`, `dtype`, `precision`, `batch_seconds`, `max_seconds`, `chunk`,
+            `limit` and the other options of ``mmer-featurize`` by their names.
 
     Returns:
         Path of the cache, its streams, and the utterances that failed with their reasons.
@@ -121,6 +121,9 @@ def train(
     allow_missing: bool = False,
     allow_leak: bool = False,
     label_encoder: str = "",
+    tune: Mapping[str, str | int] | None = None,
+    encoders: Mapping[str, str | Path] | None = None,
+    root: str | Path | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     resident_share: float = 0.5,
@@ -149,6 +152,10 @@ def train(
         allow_leak: accept encoders that have seen test speakers.
         label_encoder: text encoder that reads the words of each class for label embeddings; ``off`` for cached vectors
             of the words; by default that of the text stream, if it is available.
+        tune: role -> layers of its encoder that learn: ``all``, a number of top ones, ``wave`` or ``lora:RANK``; those
+            of the recipe by default.
+        encoders: name of an encoder that learns -> folder with its weights, if it did not come from a hub.
+        root: folder of the corpus, if an encoder learns from the recordings.
         out: run folder; by default one below ``runs/`` that is named after the cache, the head and the settings.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         resident_share: share of the device's memory that features may take, in [0, 1].
@@ -184,6 +191,9 @@ def train(
         allow_missing=allow_missing,
         allow_leak=allow_leak,
         label_encoder=label_encoder,
+        tune=tune,
+        encoders=encoders,
+        root=root,
     )
     opened, path = _opened(cache)
     with deferred_interrupts() as stopping:
@@ -221,6 +231,9 @@ def grid(
     allow_missing: bool = False,
     allow_leak: bool = False,
     label_encoder: str = "",
+    tune: Mapping[str, str | int] | None = None,
+    encoders: Mapping[str, str | Path] | None = None,
+    root: str | Path | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     engine: str = "auto",
@@ -252,6 +265,10 @@ def grid(
         allow_leak: accept encoders that have seen test speakers.
         label_encoder: text encoder that reads the words of each class for label embeddings; ``off`` for cached vectors
             of the words; by default that of the text stream, if it is available.
+        tune: role -> layers of its encoder that learn: ``all``, a number of top ones, ``wave`` or ``lora:RANK``; those
+            of the recipe by default.
+        encoders: name of an encoder that learns -> folder with its weights, if it did not come from a hub.
+        root: folder of the corpus, if an encoder learns from the recordings.
         out: folder of the journal; by default one below ``runs/`` that is named after the cache and the head.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         engine: ``auto``, ``fused`` or ``shared``: how models share the device.
@@ -284,6 +301,9 @@ def grid(
         allow_missing=allow_missing,
         allow_leak=allow_leak,
         label_encoder=label_encoder,
+        tune=tune,
+        encoders=encoders,
+        root=root,
     )
     opened, path = _opened(cache)
     request = GridRequest(
@@ -375,6 +395,9 @@ def _request(
     allow_missing: bool,
     allow_leak: bool,
     label_encoder: str,
+    tune: Mapping[str, str | int] | None,
+    encoders: Mapping[str, str | Path] | None,
+    root: str | Path | None,
 ) -> "ExperimentRequest":
     from fusion.end_to_end.label_encoder import LabelEncoders
     from fusion.experiment.experiment import ExperimentRequest
@@ -394,6 +417,9 @@ def _request(
         allow_missing=allow_missing,
         allow_leak=allow_leak,
         label_encoders=LabelEncoders(requested=label_encoder),
+        tune=tuple(f"{role}={depth}" for role, depth in (tune or {}).items()),
+        encoders={name: Path(folder) for name, folder in (encoders or {}).items()},
+        root=None if root is None else Path(root),
     )
 
 

@@ -150,7 +150,7 @@ def _failed_clips(cache: AnyCache, stream: AnyStream, defects: Mapping[str, Defe
 
 
 def _unexpected(cache: AnyCache, stream: AnyStream, defects: Mapping[str, Defect]) -> set[str]:
-    """Returns the utterances without rows whose recording is broken in every copy, or that get no view."""
+    """Returns the utterances without rows that cannot be computed, or that get no view."""
     return {*_failed_clips(cache, stream, defects), *(cache.ids[index] for index in left_out(stream))}
 
 

@@ -1,7 +1,6 @@
 """The command ``mmer-grid``: trains combinations of fields on every fold and ranks them."""
 
 import sys
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -13,6 +12,7 @@ from cli.options import (
     ExperimentOptions,
     check_one_form,
     clean_errors,
+    echo,
     experiment_options,
     experiment_request,
     json_option,
@@ -21,13 +21,11 @@ from cli.options import (
     print_table,
     size_text,
     tune_process,
+    worker_cluster,
 )
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from cache.joined import AnyCache
-    from featurize.runtime.cluster import Cluster
     from fusion.grid.run import GridEstimate, GridRun
     from fusion.grid.space import GridRequest
 
@@ -225,7 +223,7 @@ def _trained(
     from fusion.grid.run import estimate_grid, run_grid
 
     device, share = choose_device(machine.device), machine.share
-    with GridBar() as bar, _cluster(machine.scheduler, machine.device) as cluster:
+    with GridBar() as bar, worker_cluster(None, machine.scheduler, machine.device) as cluster:
         if dry_run:
             return estimate_grid(
                 request, opened, out=out, named_after=cache, device=device, progress=bar, resident_share=share
@@ -243,39 +241,31 @@ def _trained(
         )
 
 
-def _cluster(scheduler: str | None, device: str) -> "AbstractContextManager[Cluster | None]":
-    if not scheduler:
-        return nullcontext()
-    from featurize.runtime.cluster import Workers, cluster_of
-
-    return cluster_of(Workers(scheduler=scheduler, device=device))
-
-
 def _print_estimate(found: "GridEstimate") -> None:
     for line in found.combinations:
-        click.echo(line)
+        echo(line)
     cost = found.cost
     known = f"{cost.known} of them in {found.journal}"
-    click.echo(f"{len(found.combinations)} combinations, {cost.models} models, {known}")
-    click.echo(
+    echo(f"{len(found.combinations)} combinations, {cost.models} models, {known}")
+    echo(
         f"features {size_text(cost.features_bytes)}, training of a model {size_text(cost.model_bytes)}, "
         f"weights on disk {size_text(cost.disk_bytes)}"
     )
     if cost.placement:
-        click.echo(f"{cost.placement}; at most {cost.seconds:.0f} s, less where models stop early")
+        echo(f"{cost.placement}; at most {cost.seconds:.0f} s, less where models stop early")
 
 
 def _print_run(run: "GridRun", *, latex: bool) -> None:
     report = run.report
     print_table(*report.ranking)
-    click.echo()
+    echo()
     print_table(*report.folds)
     for line in report.lines:
-        click.echo(line)
+        echo(line)
     if latex:
-        click.echo(report.latex)
+        echo(report.latex)
     for line in run.comparison:
-        click.echo(line)
+        echo(line)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,16 @@ from cli.options import (
     ExperimentOptions,
     check_one_form,
     clean_errors,
+    echo,
     experiment_options,
     experiment_request,
     json_option,
+    positive,
     print_json,
     print_table,
     size_text,
     tune_process,
+    worker_cluster,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +55,20 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also train a model for each seed on all utterances, for the median best epoch of the folds; not scored.",
 )
+@click.option(
+    "--workers",
+    type=int,
+    callback=positive(int),
+    metavar="N",
+    help="Train folds and seeds in N processes of this machine, one GPU each if there are several.  "
+    "[default: this process]",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Address of a dask scheduler whose workers train folds and seeds; they need cache and run folder at the same "
+    "paths.  [default: none]",
+)
 @click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
 @listing_options
 @json_option
@@ -65,6 +82,8 @@ def train(
     resident_share: float,
     replace: bool,
     final: bool,
+    workers: int | None,
+    scheduler: str | None,
     tensorboard: bool,
     latex: bool,
     as_json: bool,
@@ -93,7 +112,8 @@ def train(
         else:
             request = experiment_request(options, seeds=seeds, tune_all=tune_all)
             flags = {"replace": replace, "tensorboard": tensorboard, "final": final}
-            run = _trained(request, opened, cache, device, out=out, share=resident_share, **flags)
+            machine = (workers, scheduler, device)
+            run = _trained(request, opened, cache, machine, out=out, share=resident_share, **flags)
     print_run(run, as_json=as_json, latex=latex)
 
 
@@ -110,18 +130,18 @@ def print_run(run: "TrainedRun", *, as_json: bool = False, latex: bool = False) 
         return
     print_table(*run.table)
     for line in run.notes:
-        click.echo(line)
+        echo(line)
     took = f", {run.seconds:.1f} s of training, peak {size_text(run.peak_bytes)}" if run.seconds else ""
-    click.echo(f"{run.folder}: {run.parameters:,} parameters{took}")
+    echo(f"{run.folder}: {run.parameters:,} parameters{took}")
     if latex:
-        click.echo(run.latex)
+        echo(run.latex)
 
 
 def _trained(
     request: "ExperimentRequest",
     opened: "AnyCache",
     cache: Path,
-    device: str,
+    machine: tuple[int | None, str | None, str],
     *,
     out: Path | None,
     share: float,
@@ -132,9 +152,9 @@ def _trained(
     from fusion.run.train import train_run
     from fusion.training.interrupt import deferred_interrupts
 
-    chosen = choose_device(device)
+    chosen = choose_device(machine[-1])
     experiment = request.experiment(opened)
-    with TrainingBar() as bar, deferred_interrupts() as stopping:
+    with worker_cluster(*machine) as cluster, TrainingBar() as bar, deferred_interrupts() as stopping:
         return train_run(
             experiment,
             opened,
@@ -143,6 +163,7 @@ def _trained(
             device=chosen,
             progress=bar,
             resident_share=share,
+            cluster=cluster,
             stopping=stopping,
             **flags,
         )

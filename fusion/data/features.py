@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 RESIDENT_SHARE = 0.5  # share of a device's memory for features: leaves as much for training
 
 RowsAndStarts: TypeAlias = tuple[RowTensors, Indices]  # rows, and the first row of each utterance
-Slots: TypeAlias = Mapping[str, Indices]  # role -> place of each utterance of a batch in the stream of the role
+Positions: TypeAlias = Mapping[str, Indices]  # role -> position of each utterance of a batch in the stream of the role
 
 
 class BatchSource(Protocol):
@@ -103,9 +103,9 @@ class CachedFeatures:
     Attributes:
         names: role -> name of its stream, as given.
         streams: role under which batches hold features -> its stream. The alternatives of a role are joined: the rows
-            of utterance ``i`` in alternative ``a`` are at the slot ``a * n + i``.
+            of utterance ``i`` in alternative ``a`` are at position ``a * n + i``.
         rows_by_role: role -> number of rows of each utterance, of the longest alternative, int64 ``(n,)``.
-        rows_by_slot: role -> number of rows at each slot, int64 ``(alternatives * n,)``.
+        rows_by_position: role -> number of rows at each position, int64 ``(alternatives * n,)``.
     """
 
     def __init__(
@@ -128,12 +128,12 @@ class CachedFeatures:
         }
         self.labels = labels
         self.device = device
-        self.rows_by_slot: Mapping[str, Indices] = {
+        self.rows_by_position: Mapping[str, Indices] = {
             role: np.where(np.asarray(stream.state) == COMMITTED, stream.lengths, 0)
             for role, stream in self.streams.items()
         }
         self.rows_by_role: Mapping[str, Indices] = {
-            role: rows.reshape(-1, len(cache)).max(axis=0, initial=0) for role, rows in self.rows_by_slot.items()
+            role: rows.reshape(-1, len(cache)).max(axis=0, initial=0) for role, rows in self.rows_by_position.items()
         }
         self.chosen = np.arange(len(cache)) if chosen is None else np.unique(chosen)
         self._labels = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device)
@@ -144,7 +144,7 @@ class CachedFeatures:
     @property
     def size_bytes(self) -> int:
         """Size of the rows of the chosen utterances on the device, in bytes."""
-        rows = {role: int(self.rows_by_slot[role][self._all_slots(role)].sum()) for role in self.streams}
+        rows = {role: int(self.rows_by_position[role][self._all_positions(role)].sum()) for role in self.streams}
         return sum(held_bytes(self.streams[role], count) for role, count in rows.items())
 
     @property
@@ -158,7 +158,7 @@ class CachedFeatures:
         The result has no rows if the utterance lacks the role.
         """
         stream = self.streams[role]
-        if not self.rows_by_slot[role][index]:
+        if not self.rows_by_position[role][index]:
             return np.empty((0, *stream.spec.shape), dtype=np.float32)
         return stream.read(index)
 
@@ -205,7 +205,7 @@ class CachedFeatures:
         other.streams = {role: self.streams[held] for role, held in named.items()}
         other.names = {role: self.names[sources.get(role, role)] for role in self.names}
         other.rows_by_role = {role: self.rows_by_role[held] for role, held in named.items()}
-        other.rows_by_slot = {role: self.rows_by_slot[held] for role, held in named.items()}
+        other.rows_by_position = {role: self.rows_by_position[held] for role, held in named.items()}
         other._held = {role: self._held[held] for role, held in named.items()} if self.resident else {}
         return other
 
@@ -238,9 +238,9 @@ class CachedFeatures:
             yield from self._read_ahead(groups, drawn)
             return
         for indices in groups:
-            slots = {role: first[indices] + indices for role, first in drawn.items()}
-            rows = {role: self._held_rows(role, indices, slots[role]) for role in slots}
-            yield self._assemble(indices, slots, rows)
+            positions = {role: first[indices] + indices for role, first in drawn.items()}
+            rows = {role: self._held_rows(role, indices, positions[role]) for role in positions}
+            yield self._assemble(indices, positions, rows)
 
     def _selected(self, roles: Collection[str] | None) -> list[str]:
         return [role for role in self.streams if roles is None or role in roles]
@@ -249,55 +249,57 @@ class CachedFeatures:
         return [self.cache.stream(name) for name in alternatives(self.names)[role]]
 
     def _drawn(self, role: str, draw: ViewDraw | None) -> Indices:
-        """Returns the first slot of the alternative that is read for each utterance, int64 ``(n,)``."""
-        present = self.rows_by_slot[role].reshape(-1, len(self.cache)) > 0
+        """Returns the first position of the alternative that is read for each utterance, int64 ``(n,)``."""
+        present = self.rows_by_position[role].reshape(-1, len(self.cache)) > 0
         if len(present) == 1:
             return np.zeros(len(self.cache), dtype=np.int64)
         chosen = present.argmax(axis=0) if draw is None else draw.choose(role, present)
-        slots: Indices = chosen * len(self.cache)
-        return slots
+        positions: Indices = chosen * len(self.cache)
+        return positions
 
-    def _all_slots(self, role: str) -> Indices:
-        """Returns the slots of the chosen utterances in all alternatives of a role, int64 ``(places,)``."""
-        firsts = np.arange(0, len(self.rows_by_slot[role]), max(1, len(self.cache)))
+    def _all_positions(self, role: str) -> Indices:
+        """Returns the positions of the chosen utterances in all alternatives of a role, int64 ``(positions,)``."""
+        firsts = np.arange(0, len(self.rows_by_position[role]), max(1, len(self.cache)))
         return (firsts[:, None] + self.chosen).ravel()
 
     def _hold(self, role: str) -> RowsAndStarts:
-        slots = self._all_slots(role)
-        lengths = self.rows_by_slot[role][slots]
-        starts = np.full(len(self.rows_by_slot[role]), -1)
-        starts[slots] = _starts(lengths)
-        present = slots[lengths > 0]
+        positions = self._all_positions(role)
+        lengths = self.rows_by_position[role][positions]
+        starts = np.full(len(self.rows_by_position[role]), -1)
+        starts[positions] = _starts(lengths)
+        present = positions[lengths > 0]
         return hold_rows(self.streams[role], present, int(lengths.sum()), self.device), starts
 
-    def _held_rows(self, role: str, indices: Indices, slots: Indices) -> RowsAndStarts:
+    def _held_rows(self, role: str, indices: Indices, positions: Indices) -> RowsAndStarts:
         rows, starts = self._held[role]
-        first = starts[slots]
+        first = starts[positions]
         if (first < 0).any():
             raise ValueError(f"utterance {indices[int(first.argmin())]} is not among the {len(self.chosen)} chosen")
         return rows, first
 
     def _read_ahead(self, groups: Iterable[Indices], drawn: Mapping[str, Indices]) -> Iterator[Batch]:
         stages = cycle([_Stage(self, drawn) for _ in range(AHEAD + 1)])
-        waiting: deque[tuple[Indices, Slots, _Stage, Future[dict[str, Tensor]]]] = deque()
+        waiting: deque[tuple[Indices, Positions, _Stage, Future[dict[str, Tensor]]]] = deque()
         with ThreadPoolExecutor(1) as thread:
             for indices, stage in zip(groups, stages, strict=False):  # stages never end
-                slots = {role: first[indices] + indices for role, first in drawn.items()}
-                waiting.append((indices, slots, stage, thread.submit(stage.pack, slots)))
+                positions = {role: first[indices] + indices for role, first in drawn.items()}
+                waiting.append((indices, positions, stage, thread.submit(stage.pack, positions)))
                 if len(waiting) > AHEAD:
                     yield self._unpack(*waiting.popleft())
             while waiting:
                 yield self._unpack(*waiting.popleft())
 
-    def _unpack(self, indices: Indices, slots: Slots, stage: "_Stage", packed: Future[dict[str, Tensor]]) -> Batch:
+    def _unpack(
+        self, indices: Indices, positions: Positions, stage: "_Stage", packed: Future[dict[str, Tensor]]
+    ) -> Batch:
         rows = {role: to_device(tensor, self.device) for role, tensor in packed.result().items()}
         stage.wait_for_copy = _recorded_wait(self.device)
-        starts = {role: _starts(self.rows_by_slot[role][slots[role]]) for role in rows}
-        return self._assemble(indices, slots, {role: (rows[role], starts[role]) for role in rows})
+        starts = {role: _starts(self.rows_by_position[role][positions[role]]) for role in rows}
+        return self._assemble(indices, positions, {role: (rows[role], starts[role]) for role in rows})
 
-    def _assemble(self, indices: Indices, slots: Slots, rows_by_role: Mapping[str, RowsAndStarts]) -> Batch:
+    def _assemble(self, indices: Indices, positions: Positions, rows_by_role: Mapping[str, RowsAndStarts]) -> Batch:
         padded = {
-            role: rows.padded(starts, self.rows_by_slot[role][slots[role]])
+            role: rows.padded(starts, self.rows_by_position[role][positions[role]])
             for role, (rows, starts) in rows_by_role.items()
         }  # role -> features and mask
         on_device = torch.from_numpy(indices).to(self.device)
@@ -347,14 +349,14 @@ class _Stage:
     def __init__(self, source: CachedFeatures, roles: Collection[str]) -> None:
         pinned = source.device.type == "cuda"
         self._buffers = {role: PackBuffer(source.streams[role], pinned=pinned) for role in roles}
-        self._lengths = source.rows_by_slot
+        self._lengths = source.rows_by_position
         self.wait_for_copy: Callable[[], None] = _no_wait
 
-    def pack(self, slots: Slots) -> dict[str, Tensor]:
+    def pack(self, positions: Positions) -> dict[str, Tensor]:
         """Packs the rows of a batch by role as soon as the buffers are free."""
         self.wait_for_copy()
         return {
-            role: buffer.fill(slots[role][self._lengths[role][slots[role]] > 0])
+            role: buffer.fill(positions[role][self._lengths[role][positions[role]] > 0])
             for role, buffer in self._buffers.items()
         }
 

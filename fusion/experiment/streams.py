@@ -286,7 +286,7 @@ class _Selector:
             return self.matching(role)[0]
         name = self.requested[role]
         if name not in self.cache.streams:
-            command = featurize_command_for_encoder(self.cache, _encoder_of(name))
+            command = featurize_command(self.cache, _options_for(name))
             known = nearest(name, self.cache.streams)
             raise MmerError(f"{self.cache.path} has no stream {name}; {known}; or add it with {command}")
         spec, kind = self.cache.stream(name).spec, role.removesuffix(".view")
@@ -346,6 +346,13 @@ def _lacks_views(cache: AnyCache, config: HeadConfig, streams: Mapping[str, str]
         f"{cache.path} has no augmented views of {' or '.join(names)}, which the task augmented needs; add them with "
         f"{command}, or pass --set tasks=cpc+supervised, which needs none"
     )
+
+
+def _options_for(name: str) -> str:
+    """Returns the options of ``mmer-featurize`` that compute a stream of this name, which may be a view."""
+    original, _, view = name.partition(VIEW)
+    options = f" --view {quote(re.sub(r'(?<=[a-z])(?=[0-9]+$)', ':', view))}" if view else ""  # cbca3 as cbca:3
+    return f"--encoder {quote(_encoder_of(original))}{options}"
 
 
 def _encoder_of(name: str) -> str:

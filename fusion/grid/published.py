@@ -1,11 +1,12 @@
 """Published variants of a recipe as changes of a grid, and the variants that a grid cannot run."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from os.path import commonprefix
 from shlex import quote
 
 from cache.joined import AnyCache
 from fusion.experiment.experiment import STREAM_AXIS, ExperimentRequest
-from fusion.experiment.streams import featurize_command
 from fusion.grid.combinations import FieldValues
 from fusion.head_config import AUDIO, BOTH, TEXT
 from fusion.recipes.catalog import Recipe
@@ -88,12 +89,19 @@ def _with_history(name: str, other: str) -> str:
 
 
 def _pretrained_again(name: str, cache: AnyCache | None) -> str:
-    """Returns the stream of a cache that is as `name` but pre-trained a second time; empty without such a stream."""
-    streams = {} if cache is None else {other: ReadStream.of(stream.spec) for other, stream in cache.streams.items()}
-    expected = streams.get(name, ReadStream.named(name))
-    if expected.second_stage:
+    """Returns the streams of a cache that are as `name` but pre-trained a second time; empty without such a stream.
+
+    The encoders of several folds are returned as a pattern, of which each fold reads its own stream.
+    """
+    specs = [] if cache is None else [stream.spec for stream in cache.streams.values()]
+    streams = {spec.name: ReadStream.of(spec) for spec in specs if spec.role == AUDIO}
+    named = [stream for other, stream in streams.items() if fnmatchcase(other, name)] or [ReadStream.named(name)]
+    if all(stream.second_stage for stream in named):
         return name
-    return next((other for other, stream in streams.items() if stream.second_stage and stream.fits(expected)), "")
+    again = [other for other, stream in streams.items() if stream.second_stage and stream.fits(named[0])]
+    pattern = f"{commonprefix(again)}*"  # noqa: RUF071 - of names, not of paths
+    matching = [other for other in streams if fnmatchcase(other, pattern)]
+    return pattern if len(again) > 1 and matching == again else (again or [""])[0]
 
 
 def _sum_notes(settings: Recipe, base: ExperimentRequest, cache: AnyCache | None) -> list[str]:
@@ -127,13 +135,11 @@ def _second_stage_notes(settings: Recipe, base: ExperimentRequest, cache: AnyCac
         twins = {_short(figure): _short(other) for figure in again for other in once if figure.change == other.change}
         named = ", ".join(_short(figure) for figure in again if _short(figure) not in twins)
         equal = "".join(f", and {figure} is the row of {other}" for figure, other in twins.items())
-        encoder = f"--encoder {name}-again=FOLDER"
-        command = (
-            featurize_command(cache, encoder) if cache else f"mmer-featurize {settings.corpus} --cache FILE {encoder}"
-        )
+        path = quote(str(cache.path)) if cache else "FILE"
         notes.append(
-            f"{SECOND_STAGE}: no stream of {name} has it, so {named} run without it{equal}; add one with {command} "
-            "(FOLDER: an encoder of mmer-pretrain)"
+            f"{SECOND_STAGE}: no stream of {name} has it, so {named} run without it{equal}; pre-train an encoder for "
+            f"each fold with mmer-pretrain --cache {path} --encoder {name}, and add their streams by the command that "
+            "it prints"
         )
     return notes
 

@@ -20,13 +20,13 @@ CHECKPOINTS: Mapping[str, str] = {
     "bert-base": "google-bert/bert-base-uncased",
     "distilbert-base": "distilbert/distilbert-base-uncased",
     "vit-mel-base": "google/vit-base-patch16-224-in21k",
-    "logmel80": "built-in",
+    "logmel80": "logmel80",  # built-in
 }
 NAME = re.compile(r"(?P<encoder>[^@+]+)(?:@(?P<layers>[^+]+))?(?:\+history(?P<history>\d+))?")
 LAST = "last"
 SECOND_STAGE, HISTORY = "second-stage pre-training", "dialogue history"
-# End of `trained` in the record `trained_on` of an encoder that mmer-pretrain has pre-trained again; `source` in the
-# same record is the checkpoint that it started from.
+# In the record `trained_on` of an encoder that mmer-pretrain has pre-trained again, `trained` ends with this word;
+# `source` is the checkpoint that the training started from, `earlier` the record of a training before it.
 PRE_TRAINED = "pre-trained"
 
 
@@ -65,7 +65,8 @@ class ReadStream:
     @classmethod
     def of(cls, spec: StreamSpec) -> "ReadStream":
         """Reads the specification of a stream of a cache."""
-        source = str(spec.trained_on.get("source") or spec.source)
+        records = _records(spec.trained_on)
+        source = str(next((record["source"] for record in records if record.get("source")), spec.source))
         encoder = spec.encoder.partition("+")[0]
         if CHECKPOINTS.get(encoder) != source:
             encoder = next((known for known, checkpoint in CHECKPOINTS.items() if checkpoint == source), source)
@@ -74,7 +75,7 @@ class ReadStream:
             encoder=encoder,
             layers=spec.layers,
             history=int(spec.preprocessing.get("history") or 0),
-            second_stage=str(spec.trained_on.get("trained", "")).endswith(PRE_TRAINED),
+            second_stage=any(str(record.get("trained", "")).endswith(PRE_TRAINED) for record in records),
         )
 
     def fits(self, expected: "ReadStream") -> bool:
@@ -93,7 +94,7 @@ class RunFacts:
         streams: role -> stream that the run reads.
         corpus: corpus of the run; empty for that of the recipe.
         changed: fields that differ from the recipe, each as ``field=value``.
-        only: options that leave out utterances.
+        only: other differences to the recipe, such as options that leave out utterances.
     """
 
     protocol: str
@@ -198,6 +199,16 @@ def differences(published: Published, figure: Figure, streams: Mapping[str, Read
         if expected and _reads(figure, {role}) and stream.history != ReadStream.named(expected[0]).history:
             reasons.append(HISTORY)
     return reasons
+
+
+def _records(trained_on: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """Returns the records of all trainings of an encoder, the latest first."""
+    records: list[Mapping[str, object]] = []
+    record: object = trained_on
+    while isinstance(record, Mapping) and record:
+        records.append(record)
+        record = record.get("earlier")
+    return records
 
 
 def _adds_up(published: Published, figure: Figure, parts: Sequence[RunFacts]) -> bool:

@@ -392,7 +392,7 @@ PUBLISHED: Mapping[str, Published] = {
             "its speech encoder is an in-house conformer over log-mel, pre-trained again on the training set (worth WA "
             "+1.81 and UA +1.96 points for speech alone); here it is wav2vec2-base (L-1), so that B1 is like for like",
             "its score fusion adds up the label-enhanced runs A5 and B5 (L-12)",
-            "the printed rates, 1e-6 and 5e-6, are those of its encoders; :paper has its 8000 steps of warm-up",
+            "the printed rates, 1e-6 and 5e-6, are those of its encoders; :paper has them, and 8000 steps of warm-up",
         ),
     ),
     "superb-iemocap": Published(

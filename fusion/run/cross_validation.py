@@ -83,11 +83,44 @@ def cross_validate(
         KeyboardInterrupt: if `stopping` returned True.
         MmerError: if the folder holds another run, a loss is not finite, or memory runs out.
     """
+    unfinished = begin_run(plan, folder, progress, save_every_s=save_every_s, stopping=stopping)
+    if not unfinished:
+        return
+    with memory_needed(device, f"lower --resident-share ({resident_share:g})"):
+        source = load_source(plan, device, resident_share)
+    progress.note(source.describe())
+    for model in unfinished:
+        if stopping():
+            raise KeyboardInterrupt
+        progress.start(model.fold.name, model.seed, plan.experiment.training.epochs)
+        progress.end(model.run(source, progress))
+
+
+def begin_run(
+    plan: RunPlan,
+    folder: RunFolder,
+    progress: TrainingProgress,
+    *,
+    save_every_s: float = SAVE_EVERY_S,
+    stopping: StopRequested = never_stop,
+) -> list["RunModel"]:
+    """Writes what a run folder holds before any training; returns the models that are not finished.
+
+    Args:
+        plan: plan of the run.
+        folder: run folder for all results; the caller holds its lock.
+        progress: receives notes.
+        save_every_s: least time between two checkpoints of a model, in seconds.
+        stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
+
+    Raises:
+        MmerError: if the folder holds another run, or cannot be written.
+    """
     for note in plan.notes:
         progress.note(note)
     folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
     models = [
-        _Model(
+        RunModel(
             plan=plan,
             fold=fold,
             seed=seed,
@@ -102,15 +135,7 @@ def cross_validate(
     write_splits(plan, folder)
     if not unfinished:
         progress.note("all models are trained and scored; nothing is trained again")
-        return
-    with memory_needed(device, f"lower --resident-share ({resident_share:g})"):
-        source = load_source(plan, device, resident_share)
-    progress.note(source.describe())
-    for model in unfinished:
-        if stopping():
-            raise KeyboardInterrupt
-        progress.start(model.fold.name, model.seed, plan.experiment.training.epochs)
-        progress.end(model.run(source, progress))
+    return unfinished
 
 
 def build_and_prepare_head(
@@ -226,8 +251,17 @@ def utterances_of(plan: RunPlan) -> Indices:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Model:
-    """One model of a run: its fold, its seed, its folder."""
+class RunModel:
+    """One model of a run: its fold, its seed, its folder.
+
+    Attributes:
+        plan: plan of the run.
+        fold: fold of the model.
+        seed: seed of the model.
+        folder: folder of the model.
+        save_every_s: least time between two checkpoints, in seconds.
+        stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
+    """
 
     plan: RunPlan
     fold: Fold

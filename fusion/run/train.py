@@ -34,6 +34,7 @@ from fusion.run.results import (
 )
 from fusion.run.score_fusion import fuse_scores
 from fusion.run.tensorboard import TensorBoardProgress
+from fusion.run.workers import WorkerCluster, cross_validate_on
 from fusion.training.checkpoint import EpochScores
 from fusion.training.interrupt import StopRequested, never_stop
 
@@ -136,6 +137,7 @@ def train_run(
     replace: bool = False,
     tensorboard: bool = False,
     final: bool = False,
+    cluster: WorkerCluster | None = None,
     stopping: StopRequested = never_stop,
 ) -> TrainedRun:
     """Trains and scores a head on every fold.
@@ -154,6 +156,7 @@ def train_run(
         replace: delete another run in the folder first.
         tensorboard: also write the curves for TensorBoard into the run folder.
         final: then train a model for each seed on all utterances, for the median best epoch of the folds.
+        cluster: workers that train the models of the folds, one each; None for this process.
         stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
 
     Raises:
@@ -168,7 +171,13 @@ def train_run(
     with folder.locked():
         if replace:
             folder.clear()
-        cross_validate(plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping)
+        if cluster is None:
+            cross_validate(
+                plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
+            )
+        else:
+            path = named_after or cache.path
+            cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
         notes = [*plan.notes, plan.scoring_note]
         results = collect_results(folder, cache, plan.identity, notes=notes, published=published_figures(plan))
         if final:

@@ -22,6 +22,7 @@ COMMANDS = {
     "mmer-cache": "cli.maintain:cache",
     "mmer-train": "cli.train:train",
     "mmer-grid": "cli.grid:grid",
+    "mmer-compare": "cli.compare:compare",
     "mmer-pretrain": "cli.pretrain:pretrain",
 }
 ANSWERS = [
@@ -32,6 +33,7 @@ ANSWERS = [
     "mmer-cache import --help",
     "mmer-train --help",
     "mmer-grid --help",
+    "mmer-compare --help",
     "mmer-pretrain --help",
     "mmer-featurize --list-encoders",
     "mmer-featurize --list-corpora",
@@ -39,6 +41,7 @@ ANSWERS = [
 ANSWERS += ["mmer-train --list-heads", "mmer-train --list-fields rescmfa", "mmer-train --list-recipes"]
 ANSWERS += ["mmer-train --published all"]
 USAGE = {
+    "mmer-compare": "Missing argument 'RUN RUN...'",
     "mmer-train --fusion rescmfa": "Missing option '--cache'",
     "mmer-train --cache x.h5 --lr 0": "Invalid value for '--lr'",
     "mmer-pretrain --cache x.h5": "Missing option '--encoder'",

@@ -10,6 +10,7 @@ import pytest
 
 from cli.compare import compare
 from cli.extract import featurize
+from cli.finetune import finetune
 from cli.grid import grid
 from cli.main import mmer
 from cli.maintain import COMMANDS as CACHE_COMMANDS
@@ -30,6 +31,7 @@ COMMANDS: dict[str, click.Command] = {
     "mmer-featurize": featurize,
     "mmer-cache": cache,
     "mmer-train": train,
+    "mmer-finetune": finetune,
     "mmer-grid": grid,
     "mmer-compare": compare,
     "mmer-pretrain": pretrain,

@@ -47,7 +47,8 @@ def save_encoders(folder: Path, model: TunedModel, trained_on: Mapping[str, Any]
             if loaded.adapted is not None:
                 _replaced(folder / f"{role}{ADAPTERS}", partial(save_adapters, loaded.adapted))
             earlier = {"earlier": dict(start.spec.trained_on)} if start.spec.trained_on else {}
-            record = {**trained_on, "tuned": start.tune.text, "stream": start.stream, **earlier}
+            source = start.spec.trained_on.get("source") or start.spec.source
+            record = {**trained_on, "tuned": start.tune.text, "stream": start.stream, "source": source, **earlier}
             _replaced(folder / role, partial(_write, loaded.merged(), record))
         names.append(f"{role}/{CHECKPOINT}")
     return names

@@ -169,6 +169,7 @@ def training_record(
     fold: str,
     protocol: str,
     what: str,
+    source: str = "",
     earlier: Mapping[str, object] = NO_RECORD,
 ) -> dict[str, object]:
     """Builds the record of the data that an encoder has seen, from which leakage checks are made.
@@ -183,6 +184,7 @@ def training_record(
         fold: name of the fold.
         protocol: name of the protocol.
         what: part of the encoder that was trained, in words.
+        source: checkpoint that it started from; empty if it is not known.
         earlier: record of an earlier training of the same encoder, empty if there is none.
     """
     seen = [utterances[index] for index in train.tolist()]
@@ -194,5 +196,6 @@ def training_record(
         "fold": fold,
         "protocol": protocol,
         "trained": what,
+        **({"source": source} if source else {}),
         **({EARLIER: dict(earlier)} if earlier else {}),
     }

@@ -396,6 +396,7 @@ class _Plan:
             fold=fold.name,
             protocol=self.split.protocol,
             what=WHAT[self.request.start],
+            source=str(self.start.trained_on.get("source") or self.start.stream.spec.source),
             earlier=self.start.trained_on,
         )
 

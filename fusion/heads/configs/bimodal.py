@@ -88,7 +88,7 @@ class BimodalConfig(HeadConfig):
 
     @property
     def causal(self) -> bool:
-        """True if a context exists that does not depend on later frames, which CPC needs (B-10)."""
+        """True if there is a context that does not depend on later frames, which CPC needs (B-10)."""
         return self.modalities == BOTH and self.ccb1
 
     @property

@@ -115,6 +115,20 @@ def test_a_named_stream_that_is_missing_is_told_with_its_neighbours(trainable: P
 
 
 @pytest.mark.parametrize(
+    ("role", "name", "options"),
+    [
+        ("audio.view", "voice~lsa", "--encoder voice --view lsa"),
+        ("text.view", "words@4~cbca3", "--encoder words@4 --view cbca:3"),
+    ],
+)
+def test_a_named_view_that_is_missing_is_told_with_the_options_that_add_it(
+    trainable: Path, role: str, name: str, options: str
+) -> None:
+    with pytest.raises(MmerError, match=rf"no stream {name}; .*or add it with .* {options}$"):
+        chosen(open_cache(trainable), "bimodal", {role: name})
+
+
+@pytest.mark.parametrize(
     ("role", "name"), [("audio", "words@4"), ("text", "voice"), ("audio", "voice.codes"), ("text", "ctc.chars")]
 )
 def test_a_stream_of_another_kind_cannot_be_read(trainable: Path, role: str, name: str) -> None:

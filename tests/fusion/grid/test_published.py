@@ -1,9 +1,13 @@
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from cache.joined import open_cache
+from cache.layout import StreamPlan
+from cache.stream import StreamSpec
 from fusion.experiment.experiment import ExperimentRequest
 from fusion.grid.combinations import fields_text
 from fusion.grid.published import published_variants
@@ -12,6 +16,7 @@ from fusion.grid.space import GridRequest, fields_key, grid_space
 from fusion.recipes.catalog import RECIPES
 from tests.support.grids import GridTold
 from tests.support.runs import QUICK, write_cache
+from tests.support.toys import create, utterances_named
 
 LEMER = "lemer-iemocap"
 PLAIN = {"modalities": "text", "text_labels": "off"}
@@ -65,8 +70,7 @@ def test_rows_that_need_another_stage_of_pre_training_are_named_with_the_command
     assert (
         "no stream of voice has it, so LE-MER, C2, C3, C4, B5, B4, B3 run without it, and B2 is the row of B1" in note
     )
-    assert "add one with mmer-featurize toy --root 'a b' --cache" in note
-    assert "--encoder voice-again=FOLDER" in note
+    assert f"mmer-pretrain --cache {trainable} --encoder voice, and add their streams" in note
     assert "modalities=audio tonal_labels=off" in rows(base, trainable)
 
 
@@ -83,6 +87,25 @@ def test_a_stream_of_an_encoder_that_was_pre_trained_again_is_read_by_the_rows_t
     assert "modalities=audio tonal_labels=off stream.audio=wav2vec2-base" in found  # B1
     notes = published_variants(ExperimentRequest(recipe=LEMER), open_cache(cache)).notes
     assert not [note for note in notes if note.startswith("second-stage")]
+
+
+def test_encoders_that_were_pre_trained_on_each_fold_are_read_by_a_pattern(tmp_path: Path) -> None:
+    wav2vec, again = (
+        "facebook/wav2vec2-base",
+        {"trained": "Transformer, pre-trained", "source": "facebook/wav2vec2-base"},
+    )
+    common: dict[str, Any] = {"role": "audio", "shape": (4,), "dtype": "float16"}
+    specs = [StreamSpec(name="wav2vec2-base", source=wav2vec, **common)]
+    specs += [StreamSpec(name=f"pre-{fold}", source="encoder", trained_on=again, **common) for fold in (1, 2)]
+    plans = [StreamPlan(spec=spec, lengths=np.ones(2, np.int64), failures={}) for spec in specs]
+    create(tmp_path / "folds.h5", utterances_named(["a", "b"]), plans)
+    found = rows(ExperimentRequest(recipe=LEMER), tmp_path / "folds.h5")
+    assert found[0] == "stream.audio=pre-*"
+    assert "modalities=audio tonal_labels=off stream.audio=pre-*" in found  # B2
+    assert "modalities=audio tonal_labels=off" in found  # B1
+    found = rows(ExperimentRequest(recipe=LEMER, streams={"audio": "pre-*"}), tmp_path / "folds.h5")
+    assert found[0] == "constraint=C2"
+    assert "modalities=audio tonal_labels=off stream.audio=wav2vec2-base" in found  # B1
 
 
 def test_a_text_without_history_is_named_with_the_option_that_reads_it() -> None:

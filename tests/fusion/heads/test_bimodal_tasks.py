@@ -132,7 +132,7 @@ def test_with_positives_of_the_class_the_term_is_equation_3(augmentation: bool, 
 
 def test_each_term_has_a_weight_of_its_own() -> None:
     """L = CE + alpha L_SCL + beta L_ACL in every reading of the paper (B-9, B-13)."""
-    weights = {"alpha": 0.2, "beta": 0.3, "gamma": 0.4}
+    weights: dict[str, Any] = {"alpha": 0.2, "beta": 0.3, "gamma": 0.4}
     expected = {
         "cpc+augmented": {"cpc": 0.2, "supervised": 0.0, "augmented": 0.3},
         "cpc+supervised": {"cpc": 0.2, "supervised": 0.3, "augmented": 0.0},

@@ -146,6 +146,9 @@ class Rows:
     def text(self, index: int) -> str:
         raise AssertionError(index)
 
+    def length(self, role: str, index: int) -> int:
+        return len(self.rows(role, index))
+
     def rows(self, role: str, index: int) -> np.ndarray[Any, Any]:
         values = alone(example(), index).features[role][0].numpy()
         return values.astype(np.uint8 if role == "chars" else np.float16)

@@ -34,6 +34,9 @@ class Rows:
     def text(self, place: int) -> str:
         return ""
 
+    def length(self, role: str, place: int) -> int:
+        return len(self.rows(role, place))
+
     def rows(self, role: str, place: int) -> npt.NDArray[Any]:
         return self._arrays[place]
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from cache.stream import StreamSpec
-from featurize.encoders.catalog import ENCODERS
+from featurize.encoders.catalog import BUILT_IN, ENCODERS
 from fusion.recipes.matching import (
     CHECKPOINTS,
     Match,
@@ -110,11 +110,15 @@ def test_a_spec_has_layers_history_and_the_stage_of_pre_training() -> None:
     }
     stream = ReadStream.of(spec("twice", "folder", trained_on=again))
     assert (stream.encoder, stream.second_stage) == ("wav2vec2-base", True)
-    assert not ReadStream.of(spec("tuned", "folder", trained_on={"corpus": "iemocap"})).second_stage
+    tuned = {"corpus": "iemocap", "tuned": "audio", "source": "facebook/wav2vec2-base"}
+    assert not ReadStream.of(spec("tuned", "folder", trained_on=tuned)).second_stage
+    both = ReadStream.of(spec("tuned", "folder", trained_on={**tuned, "earlier": again}))
+    assert (both.encoder, both.second_stage) == ("wav2vec2-base", True)
 
 
 def test_the_checkpoints_are_those_of_the_catalog() -> None:
-    assert {name: ENCODERS[name].source for name in CHECKPOINTS} == CHECKPOINTS
+    sources = {name: ENCODERS[name].source for name in CHECKPOINTS}
+    assert {name: name if source == BUILT_IN else source for name, source in sources.items()} == CHECKPOINTS
     named = {name for paper in PUBLISHED.values() for names in paper.streams.values() for name in names}
     assert {ReadStream.named(name).encoder for name in named} <= set(CHECKPOINTS)
 

@@ -11,13 +11,14 @@ import torch
 
 from fusion.arrays import Indices
 from fusion.data.features import CachedFeatures, TrainingSubset
+from fusion.data.views import ViewDraw
 from fusion.experiment.plan import RunPlan
 from fusion.head import Batch
 from fusion.heads.catalog import HEADS
 from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import RunFolder
 from fusion.training.evaluate import predict_probabilities
-from tests.support.runs import Told, finish, plan, scramble
+from tests.support.runs import Told, finish, plan, scramble, write_cache
 
 
 @pytest.mark.parametrize("fusion", HEADS)
@@ -80,6 +81,15 @@ def test_only_the_final_scoring_reads_the_test_part(
         assert scoring == set(fold.test.tolist())
 
 
+def test_t001_7_views_are_read_for_the_training_part_of_a_fold_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"epochs": "1", "dim": "8"})
+    spy = _Spy(monkeypatch)
+    finish(planned, tmp_path / "run")
+    assert spy.augmented == [set(fold.train.tolist()) for fold in planned.split.folds]
+
+
 def _one_fold(planned: RunPlan) -> RunPlan:
     """Keeps only the second fold of a plan; the other folds train on its test subset."""
     return replace(planned, split=replace(planned.split, folds=planned.split.folds[1:2]))
@@ -90,17 +100,25 @@ class _Spy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened: list[tuple[str, set[int]]] = []
+        self.augmented: list[set[int]] = []  # of each model, the utterances whose views are read
         batches, prepared, final = CachedFeatures.batches, TrainingSubset.__init__, predict_probabilities
 
         def spied(
-            source: CachedFeatures, groups: Iterable[Indices], roles: Collection[str] | None = None
+            source: CachedFeatures,
+            groups: Iterable[Indices],
+            roles: Collection[str] | None = None,
+            draw: ViewDraw | None = None,
         ) -> Generator[Batch]:
             groups = list(groups)
-            self.opened[-1][1].update(index for group in groups for index in group.tolist())
-            return batches(source, groups, roles)
+            read = [index for group in groups for index in group.tolist()]
+            self.opened[-1][1].update(read)
+            if "audio.view" in (source.streams if roles is None else roles):
+                self.augmented[-1].update(read)
+            return batches(source, groups, roles, draw)
 
         def begun(rows: TrainingSubset, source: CachedFeatures, indices: Indices) -> None:
             self.opened.append(("train", set(indices.tolist())))
+            self.augmented.append(set())
             prepared(rows, source, indices)
 
         def scored(*given: Any, **more: Any) -> Any:

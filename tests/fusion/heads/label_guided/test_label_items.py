@@ -41,6 +41,9 @@ class Rows:
     def text(self, index: int) -> str:
         return self.texts[index]
 
+    def length(self, role: str, index: int) -> int:
+        return len(self.rows(role, index))
+
     def rows(self, role: str, index: int) -> npt.NDArray[Any]:
         if role == "codes":
             return np.array(self.codes[index], dtype=np.uint16)
