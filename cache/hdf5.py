@@ -21,6 +21,7 @@ import numpy.typing as npt
 # Reference of a variable-length text to its bytes elsewhere in the file (HDF5 File Format Specification, IV.B).
 REFERENCE = np.dtype([("bytes", "<u4"), ("heap", "<u8"), ("index", "<u4")])
 HEAP = b"GCOL"  # signature of a global heap, which holds texts (the same, III.E)
+KEPT_BYTES = 1 << 20  # of one piece of metadata; larger pieces are rows and weights, which are not read again
 TEXT = h5py.string_dtype()  # UTF-8 of any length
 
 
@@ -157,11 +158,17 @@ class GuardedFile:
             OSError: if the file has fewer bytes, or its heap is damaged.
         """
         view = memoryview(buffer)
-        _read_into(self._descriptor, view, self._at)
-        if view[:4] == HEAP:
-            self._check_heap()
-        self._at += len(view)
-        return len(view)
+        try:
+            _read_into(self._descriptor, view, self._at)
+            if view[:4] == HEAP:
+                self._check_heap()
+        except OSError as error:
+            reason = str(error)
+        else:
+            self._at += len(view)
+            return len(view)
+        del view, buffer  # the trace of an error would hold the buffer after HDF5 has freed it
+        raise OSError(reason)
 
     def _check_heap(self) -> None:
         """Checks that every piece of a heap moves on to the next one and ends in the heap."""
@@ -177,6 +184,70 @@ class GuardedFile:
             raise OSError("a heap of texts is damaged")
         if len(heap) < size_bytes:
             raise OSError("a heap of texts is cut short")
+
+
+class NewFile:
+    """A file that HDF5 writes to, which keeps the first error of the disk instead of passing it on.
+
+    HDF5 cannot close a file that it cannot write, and ends the process where there is no room. Here it closes, and the
+    caller raises the error afterwards.
+
+    Args:
+        descriptor: open descriptor of the file, for reading and writing.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._at, self._size_bytes = descriptor, 0, 0  # the size that HDF5 believes in
+        self._unwritten: list[tuple[int, bytes]] = []  # metadata that HDF5 may read again
+        self.error: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves to an offset."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Returns the current offset."""
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads as many bytes as the buffer holds, also those that could not be written."""
+        view = memoryview(buffer)
+        view[:] = os.pread(self._descriptor, len(view), self._at).ljust(len(view), b"\0")
+        for at, data in self._unwritten:
+            start, end = max(at, self._at), min(at + len(data), self._at + len(view))
+            if start < end:
+                view[start - self._at : end - self._at] = data[start - at : end - at]
+        self._at += len(view)
+        return len(view)
+
+    def write(self, data: Any) -> int:
+        """Writes all bytes, unless an earlier write failed."""
+        view, at = memoryview(data), self._at
+        self._at += len(view)
+        self._size_bytes = max(self._size_bytes, self._at)
+        try:
+            while view and self.error is None:
+                written = os.pwrite(self._descriptor, view, at)
+                view, at = view[written:], at + written
+        except OSError as error:
+            self.error = OSError(error.errno, error.strerror)  # without a trace, which would hold the buffer of HDF5
+        if view and len(view) <= KEPT_BYTES:
+            self._unwritten.append((at, bytes(view)))
+        return len(data)
+
+    def truncate(self, size: int) -> int:
+        """Sets the size of the file, unless a write failed."""
+        self._size_bytes = size
+        try:
+            if self.error is None:
+                os.ftruncate(self._descriptor, size)
+        except OSError as error:
+            self.error = OSError(error.errno, error.strerror)  # without a trace, which would hold the buffer of HDF5
+        return size
+
+    def flush(self) -> None:
+        """Does nothing: nothing is buffered."""
 
 
 def _read_into(descriptor: int, view: memoryview, offset: int) -> None:

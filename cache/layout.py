@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import CacheMissing, CacheUnreadable
-from cache.hdf5 import Dataset, GuardedFile, count_attribute, names_in, open_group, text_attribute
+from cache.hdf5 import Dataset, GuardedFile, NewFile, count_attribute, names_in, open_group, text_attribute
 from cache.json_text import parse_json
 from cache.stream import StreamSpec
 from cache.utterance import Utterance, read_utterances, write_utterances
@@ -109,8 +109,33 @@ def create_file(
     plans: Sequence[StreamPlan],
     weights: Weights,
 ) -> None:
-    """Writes a complete cache file with every row pending or failed, and syncs it to disk."""
-    with h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_EXCL, fapl=_aligned())) as file:
+    """Writes a complete cache file with every row pending or failed, and syncs it to disk.
+
+    Raises:
+        OSError: if the file exists, or cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        written = NewFile(descriptor)
+        _write_file(written, header=header, utterances=utterances, plans=plans, weights=weights)
+        if written.error is not None:
+            raise written.error
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_file(
+    written: NewFile,
+    *,
+    header: Mapping[str, Any],
+    utterances: Sequence[Utterance],
+    plans: Sequence[StreamPlan],
+    weights: Weights,
+) -> None:
+    access = _aligned()
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, written)
+    with h5py.File(h5py.h5f.create(repr(written).encode(), h5py.h5f.ACC_TRUNC, fapl=access)) as file:
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION})
         file.attrs.update({name: header[name] for name in ("mmer_version", "created")})
         file.attrs["corpus"] = json.dumps(header["corpus"], sort_keys=True)
@@ -121,8 +146,6 @@ def create_file(
         for encoder, arrays in weights.items():
             for name, values in arrays.items():
                 file.create_dataset(f"weights/{encoder}/{name}", data=values)
-    with path.open("rb+") as handle:
-        os.fsync(handle.fileno())
 
 
 def read_layout(path: Path) -> CacheLayout:
