@@ -54,7 +54,7 @@ def noted(cache: AnyCache) -> list[dict[str, str]]:
 
 
 def verify(cache: AnyCache) -> list[Problem]:
-    """Checks every stream of every file: key, offsets, states, checksums of committed rows, NaN and infinity."""
+    """Checks every stream of every file: key, states, checksums of committed rows, NaN and infinity."""
     return [
         problem
         for file in cache.files
@@ -119,11 +119,6 @@ def _stream_problems(cache: FeatureCache, stream: Stream, prefix: str) -> Iterat
     name, count = stream.spec.name, len(cache.utterances)
     if stream.spec.key != stream.key:
         yield Problem(name, "", f"{prefix}key {stream.key} does not belong to its spec {stream.spec.key}")
-    offsets = stream.offsets
-    complete = len(offsets) == count + 1 and offsets[0] == 0 and offsets[-1] == stream.rows
-    if not complete or (np.diff(offsets) < 0).any():
-        yield Problem(name, "", f"{prefix}offsets do not divide {stream.rows} rows among {count} utterances")
-        return
     for index in range(count):
         for problem in _row_problems(stream, index):
             yield Problem(name, cache.ids[index], problem)

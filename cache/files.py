@@ -3,7 +3,9 @@
 Errors of the disk, a full one among them, become one line.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,16 @@ def replacing(path: Path, *, shared: bool = True) -> Iterator[Path]:
             fresh.replace(path)
         finally:
             fresh.unlink(missing_ok=True)
+
+
+def check_regular(path: Path) -> None:
+    """Checks that a file is neither a folder, a pipe nor a device, which would be read without an end.
+
+    Raises:
+        OSError: if it is, or does not exist.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 @contextmanager

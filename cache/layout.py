@@ -3,11 +3,14 @@
 All datasets that a run writes are contiguous, allocated when the file is created and aligned to 4096 bytes. Rows are
 therefore written and mapped at byte offsets that never change, and HDF5 metadata are not touched after creation. This
 file alone knows the names of groups and datasets; `cache.utterance` owns the columns of utterances.
+
+Every file is checked before a row is mapped, since it may come from anybody: each dataset has the type, byte order,
+shape and bytes of format 1 and lies inside this file, and the offsets divide the rows among the utterances.
 """
 
 import json
-import math
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +22,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import CacheMissing, CacheUnreadable
+from cache.hdf5 import Dataset, GuardedFile, NewFile, count_attribute, names_in, open_group, text_attribute
+from cache.json_text import parse_json
 from cache.stream import StreamSpec
-from cache.utterance import Utterance, read_array, read_utterances, write_utterances
+from cache.utterance import Utterance, read_utterances, write_utterances
 
 FORMAT, FORMAT_VERSION = "mmer-cache", 1
 PENDING, COMMITTED, FAILED = 0, 1, 2
 REASON_BYTES = 200
+# Errors of h5py, numpy and the checks while the contents of a file are read; a deep JSON is a RuntimeError.
+DAMAGE = (LookupError, ValueError, TypeError, AttributeError, RuntimeError, OSError, OverflowError, MemoryError)
 
 Weights = Mapping[str, Mapping[str, npt.NDArray[Any]]]  # encoder -> name -> values
 
@@ -84,12 +91,14 @@ class CacheLayout:
         header: ``mmer_version``, ``created`` and ``corpus`` (a mapping).
         utterances: all utterances, in row order.
         streams: by name.
+        stamp: the file behind the path when it was read: device and inode.
     """
 
     path: Path
     header: Mapping[str, Any]
     utterances: Sequence[Utterance]
     streams: Mapping[str, StreamLayout]
+    stamp: tuple[int, int]
 
 
 def create_file(
@@ -100,8 +109,33 @@ def create_file(
     plans: Sequence[StreamPlan],
     weights: Weights,
 ) -> None:
-    """Writes a complete cache file with every row pending or failed, and syncs it to disk."""
-    with h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_EXCL, fapl=_aligned())) as file:
+    """Writes a complete cache file with every row pending or failed, and syncs it to disk.
+
+    Raises:
+        OSError: if the file exists, or cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        written = NewFile(descriptor)
+        _write_file(written, header=header, utterances=utterances, plans=plans, weights=weights)
+        if written.error is not None:
+            raise written.error
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_file(
+    written: NewFile,
+    *,
+    header: Mapping[str, Any],
+    utterances: Sequence[Utterance],
+    plans: Sequence[StreamPlan],
+    weights: Weights,
+) -> None:
+    access = _aligned()
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, written)
+    with h5py.File(h5py.h5f.create(repr(written).encode(), h5py.h5f.ACC_TRUNC, fapl=access)) as file:
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION})
         file.attrs.update({name: header[name] for name in ("mmer_version", "created")})
         file.attrs["corpus"] = json.dumps(header["corpus"], sort_keys=True)
@@ -112,8 +146,6 @@ def create_file(
         for encoder, arrays in weights.items():
             for name, values in arrays.items():
                 file.create_dataset(f"weights/{encoder}/{name}", data=values)
-    with path.open("rb+") as handle:
-        os.fsync(handle.fileno())
 
 
 def read_layout(path: Path) -> CacheLayout:
@@ -123,25 +155,41 @@ def read_layout(path: Path) -> CacheLayout:
         CacheMissing: if the file does not exist.
         CacheUnreadable: if it is not a cache, is damaged, or has another format version.
     """
-    with _reading(path) as file:
-        header = {name: file.attrs[name] for name in ("mmer_version", "created")}
-        header["corpus"] = dict(json.loads(file.attrs["corpus"]))
-        streams = {name: _read_stream(group) for name, group in file["streams"].items()}
-        utterances = read_utterances(file["utterances"])
-    size = path.stat().st_size
-    end = max((region.end for stream in streams.values() for region in stream.regions.values()), default=0)
-    if end > size:
-        raise CacheUnreadable(
-            f"{path} is truncated ({size} bytes); expected at least {end}; copy it again, or run mmer-featurize again"
-        )
-    return CacheLayout(path=path, header=header, utterances=utterances, streams=streams)
+    with open_layout(path) as (layout, _):
+        return layout
 
 
-def read_weights(path: Path) -> dict[str, dict[str, npt.NDArray[Any]]]:
-    """Reads the weights that initialize heads, by encoder and name."""
-    with _reading(path) as file:
-        groups = file["weights"].items() if "weights" in file else ()
-        return {encoder: {name: read_array(group, name) for name in group} for encoder, group in groups}
+@contextmanager
+def open_layout(path: Path) -> Iterator[tuple[CacheLayout, int]]:
+    """Yields the layout of a file, and an open descriptor of that very file: the path may name another one by now.
+
+    Raises:
+        CacheMissing: if the file does not exist.
+        CacheUnreadable: if it is not a cache, is damaged, or has another format version.
+    """
+    with _opened(path) as (root, descriptor):
+        yield _layout(path, root, descriptor), descriptor
+
+
+def read_weights(path: Path, stamp: tuple[int, int] | None = None) -> dict[str, dict[str, npt.NDArray[Any]]]:
+    """Reads the weights that initialize heads, by encoder and name.
+
+    Args:
+        path: the file.
+        stamp: `CacheLayout.stamp` of the file that the weights must belong to; None for any file.
+
+    Raises:
+        CacheMissing: if the file does not exist.
+        CacheUnreadable: if it is not a cache, is damaged or has been replaced, or has another format version.
+    """
+    with _opened(path) as (root, descriptor):
+        found = os.fstat(descriptor)
+        if stamp not in {None, (found.st_dev, found.st_ino)}:
+            raise CacheUnreadable(f"{path} was replaced by another file meanwhile; run the command again")
+        if "weights" not in names_in(root):
+            return {}
+        weights = open_group(root, "weights")
+        return {name: _arrays(open_group(weights, name), descriptor, found.st_size) for name in names_in(weights)}
 
 
 def reason_bytes(reason: str) -> bytes:
@@ -150,36 +198,100 @@ def reason_bytes(reason: str) -> bytes:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[h5py.File]:
-    """Opens a cache; turns every error of HDF5 into one line."""
+def _opened(path: Path) -> Iterator[tuple[h5py.h5g.GroupID, int]]:
+    """Opens a cache once: yields its root group and the descriptor through which all is read."""
     if path.is_dir():
         raise CacheUnreadable(f"{path} is a folder, not a cache file")
-    if not path.is_file():
-        raise CacheMissing(f"no cache at {path}; make one with mmer-featurize CORPUS --cache {path}")
     try:
-        # No HDF5 lock: the file's metadata never change, and readers may work while a run writes.
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        reason = " ".join(str(error).split())
-        raise CacheUnreadable(f"{path} is not a readable cache ({reason}); remove it or choose another file") from error
-    with file:
-        try:
-            _check_format(path, file)
-            yield file
-        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise CacheUnreadable(f"{path} is damaged ({reason}); remove it and run mmer-featurize again") from error
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its writer
+    except (FileNotFoundError, NotADirectoryError):
+        raise CacheMissing(f"no cache at {path}; make one with mmer-featurize CORPUS --cache {path}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = (error.strerror if isinstance(error, OSError) else None) or _line(error)
+        raise CacheUnreadable(f"{path} cannot be read ({reason}); choose another file") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise CacheUnreadable(f"{path} is not a regular file; choose a cache file")
+        with _hdf5(path, descriptor) as file, _damage(path):
+            root = h5py.h5g.open(file.id, b"/")
+            _check_format(path, root)
+            yield root, descriptor
+    finally:
+        os.close(descriptor)
 
 
-def _check_format(path: Path, file: h5py.File) -> None:
-    if file.attrs.get("format") != FORMAT:
+def _hdf5(path: Path, descriptor: int) -> h5py.File:
+    """Opens an HDF5 file without a lock: its metadata never change, and readers may work while a run writes."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    guarded = GuardedFile(descriptor)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, guarded)
+    try:
+        return h5py.File(h5py.h5f.open(repr(guarded).encode(), h5py.h5f.ACC_RDONLY, fapl=access))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CacheUnreadable(
+            f"{path} is not a readable cache ({_line(error)}); remove it or choose another file"
+        ) from error
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turns all that HDF5 and the checks of a file raise into one line."""
+    try:
+        yield
+    except DAMAGE as error:
+        reason = _line(error) or type(error).__name__
+        raise CacheUnreadable(f"{path} is damaged ({reason}); remove it and run mmer-featurize again") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _check_format(path: Path, root: h5py.h5g.GroupID) -> None:
+    try:
+        is_cache = text_attribute(root, "format") == FORMAT
+    except ValueError:
+        is_cache = False
+    if not is_cache:
         raise CacheUnreadable(f"{path} is an HDF5 file but not an mmer cache; choose another file")
-    version = int(file.attrs.get("format_version", 0))
+    version = count_attribute(root, "format_version")
     if version != FORMAT_VERSION:
         raise CacheUnreadable(
             f"{path} has cache format {version}, this mmer reads format {FORMAT_VERSION}; "
             f"{'upgrade mmer' if version > FORMAT_VERSION else 'run mmer-featurize again'}"
         )
+
+
+def _layout(path: Path, root: h5py.h5g.GroupID, descriptor: int) -> CacheLayout:
+    found = os.fstat(descriptor)
+    header: dict[str, Any] = {name: text_attribute(root, name) for name in ("mmer_version", "created")}
+    header["corpus"] = _corpus(text_attribute(root, "corpus"))
+    utterances = read_utterances(open_group(root, "utterances"), descriptor, found.st_size)
+    groups = open_group(root, "streams")
+    streams = {
+        name: _read_stream(open_group(groups, name), name, len(utterances), descriptor, found.st_size)
+        for name in names_in(groups)
+    }
+    end = max((region.end for stream in streams.values() for region in stream.regions.values()), default=0)
+    if end > found.st_size:
+        raise CacheUnreadable(
+            f"{path} is truncated ({found.st_size} bytes); expected at least {end}; "
+            "copy it again, or run mmer-featurize again"
+        )
+    stamp = found.st_dev, found.st_ino
+    return CacheLayout(path=path, header=header, utterances=utterances, streams=streams, stamp=stamp)
+
+
+def _corpus(text: str) -> dict[str, Any]:
+    """Reads the corpus of a header: an object of plain values, its name and root among them."""
+    corpus = parse_json(text)
+    if not isinstance(corpus, dict):
+        raise ValueError("corpus is not an object")
+    for name in ("name", "root"):
+        if not isinstance(corpus.get(name, ""), str):
+            raise ValueError(f"{name} of corpus is not a text")
+    return corpus
 
 
 def _aligned() -> h5py.h5p.PropFAID:
@@ -213,15 +325,29 @@ def _create_region(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: 
     return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, creation))
 
 
-def _read_stream(group: h5py.Group) -> StreamLayout:
-    spec = StreamSpec.from_json(group.attrs["spec"])
-    names = ["values", *BOOKKEEPING, *(["scales"] if spec.dtype == "int8" else [])]
-    regions = {name: _region(h5py.h5d.open(group.id, name.encode())) for name in names}
-    return StreamLayout(spec=spec, key=str(group.attrs["key"]), offsets=read_array(group, "offsets"), regions=regions)
+def _read_stream(group: h5py.h5g.GroupID, name: str, count: int, descriptor: int, size_bytes: int) -> StreamLayout:
+    """Reads and checks one stream of `count` utterances."""
+    spec = StreamSpec.from_json(text_attribute(group, "spec"))
+    if spec.name != name:
+        raise ValueError(f"stream {name} is described as {spec.name}")
+    starts = Dataset(group, "offsets", "<i8", (count + 1,), descriptor)
+    starts.check_inside(size_bytes)
+    offsets = starts.numbers()
+    if offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any():
+        raise ValueError(f"offsets of {name} do not divide its rows among {count} utterances")
+    rows = int(offsets[-1])
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {"values": (spec.dtype, (rows, *spec.shape))}
+    shapes |= {column: (dtype, (count,)) for column, dtype in BOOKKEEPING.items()}
+    if spec.dtype == "int8":
+        shapes["scales"] = ("<f2", (rows,))
+    datasets = {column: Dataset(group, column, *expected, descriptor) for column, expected in shapes.items()}
+    regions = {column: Region(held.offset, held.shape, held.dtype) for column, held in datasets.items()}
+    return StreamLayout(spec=spec, key=text_attribute(group, "key"), offsets=offsets, regions=regions)
 
 
-def _region(dataset: h5py.h5d.DatasetID) -> Region:
-    offset = dataset.get_offset() if math.prod(dataset.shape) else 0
-    if offset is None:
-        raise ValueError(f"{h5py.h5i.get_name(dataset).decode()} is not contiguous")
-    return Region(int(offset), dataset.shape, dataset.dtype)
+def _arrays(group: h5py.h5g.GroupID, descriptor: int, size_bytes: int) -> dict[str, npt.NDArray[Any]]:
+    """Reads the weights of one encoder."""
+    datasets = [Dataset(group, name, ..., None, descriptor) for name in names_in(group)]
+    for dataset in datasets:
+        dataset.check_inside(size_bytes)
+    return {dataset.name: dataset.numbers() for dataset in datasets}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import CacheUnreadable, MmerError
-from cache.layout import COMMITTED, CacheLayout, Region, StreamLayout, read_layout, read_weights
+from cache.layout import COMMITTED, CacheLayout, Region, StreamLayout, open_layout, read_weights
 from cache.rows import StoredRows, from_stored
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
@@ -159,8 +159,9 @@ class FeatureCache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.layout: CacheLayout = read_layout(path)
-        self._buffer = _map_file(path)
+        with open_layout(path) as (layout, descriptor):  # one file, even if another one replaces it meanwhile
+            self.layout: CacheLayout = layout
+            self._buffer = _map_file(path, descriptor)
         self.ids = [utterance.id for utterance in self.utterances]
         self.streams: Mapping[str, Stream] = {
             name: Stream(layout, self._buffer, self.ids, path) for name, layout in self.layout.streams.items()
@@ -206,7 +207,7 @@ class FeatureCache:
     @cached_property
     def _weights(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
         # read once: the plans of a grid share these arrays, which take a hundred megabytes for a large encoder
-        return read_weights(self.path)
+        return read_weights(self.path, self.layout.stamp)
 
 
 def find_stream(streams: Mapping[str, Named], name: str, path: Path) -> Named:
@@ -222,10 +223,9 @@ def find_stream(streams: Mapping[str, Named], name: str, path: Path) -> Named:
         raise MmerError(f"{path} has no stream {name}; it has: {known}") from None
 
 
-def _map_file(path: Path) -> mmap.mmap:
+def _map_file(path: Path, descriptor: int) -> mmap.mmap:
     try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
     except OSError as error:  # each mapped file counts as an open file
         raise CacheUnreadable(
             f"{path} cannot be mapped ({error.strerror}); see ulimit -n, or merge the files"

@@ -3,16 +3,22 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from hashlib import blake2b
 
 import numpy as np
+
+from cache.json_text import parse_json
 
 Scalar = str | int | float | bool | None
 
 SPEECH, TRANSCRIPT = "speech", "transcript"
 VIEW = "~"  # in the name of a stream of augmented views, before the name of the view
 NO_VIEW = "no view: "  # starts the reason of an utterance that a stream of views leaves out on purpose
+
+# Types of stored values: plain numbers of numpy, in the byte order of the machine.
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPES = ("float16", "float32", "float64", *_INTEGERS)
 
 # Role of a stream -> what its encoder consumes. Heads request streams by role.
 ROLES: Mapping[str, str] = {
@@ -24,6 +30,17 @@ ROLES: Mapping[str, str] = {
     "tokens": TRANSCRIPT,
     "chars": TRANSCRIPT,
 }
+
+
+def is_member_name(name: str) -> bool:
+    """Returns True if a group of a cache file can hold a stream or an array of this name.
+
+    Example:
+        >>> [is_member_name(name) for name in ("hubert@6", "", "a/b", ".")]
+        [True, False, False, False]
+    """
+    storable = not any(sign in "/\0" or "\ud800" <= sign <= "\udfff" for sign in name)
+    return storable and name not in {"", "."}  # HDF5 reads "." as the group itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +85,14 @@ class StreamSpec:
     trained_on: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name:
-            raise ValueError(f"the name of a stream must be non-empty and hold no slash, got {self.name!r}")
+        if not is_member_name(self.name):
+            raise ValueError(f"the name of a stream must be non-empty and hold no slash and no NUL, got {self.name!r}")
         if self.role not in ROLES:
             raise ValueError(f"role of {self.name} must be one of {', '.join(ROLES)}, got {self.role!r}")
         if not self.shape or min(self.shape) < 1:
             raise ValueError(f"shape of {self.name} must hold positive sizes, got {self.shape}")
-        np.dtype(self.dtype)  # raises TypeError for a name unknown to numpy
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype of {self.name} must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
     @property
     def consumes(self) -> str:
@@ -128,13 +146,42 @@ class StreamSpec:
 
     @classmethod
     def from_json(cls, text: str) -> "StreamSpec":
-        """Reads the text of `to_json`; fields of later minor versions are ignored."""
-        known = {item.name for item in fields(cls)}
-        values = {name: value for name, value in json.loads(text).items() if name in known}
+        """Reads the text of `to_json`; fields of later minor versions are ignored.
+
+        Raises:
+            ValueError: if it is not JSON, or a field is missing, of another type or invalid.
+        """
+        described = parse_json(text)
+        if not isinstance(described, dict):
+            raise ValueError(f"the description of a stream must be an object, got {type(described).__name__}")
+        values = {item.name: described[item.name] for item in fields(cls) if item.name in described}
+        missing = [item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING]
+        for name in missing:
+            if name not in values:
+                raise ValueError(f"the description of a stream has no {name}")
+        for name, value in values.items():
+            _check_field(name, value)
         return cls(**{**values, "shape": tuple(values["shape"])})
 
     def _plain(self) -> dict[str, object]:
         return {**asdict(self), "shape": list(self.shape)}
+
+
+def _check_field(name: str, value: object) -> None:
+    """Checks a field of a description from outside."""
+    plain = str | int | float | bool | None
+    if name == "shape":
+        fits = isinstance(value, list) and all(type(size) is int for size in value)
+    elif name == "rate_hz":
+        fits = type(value) in {int, float} and 0 <= value < float("inf")  # type: ignore[operator]
+    elif name == "trained_on":
+        fits = isinstance(value, dict)
+    elif name in {"preprocessing", "versions", "limits"}:
+        fits = isinstance(value, dict) and all(isinstance(item, plain) for item in value.values())
+    else:
+        fits = isinstance(value, str)
+    if not fits:
+        raise ValueError(f"{name} of a stream is invalid, got {value!r:.100}")
 
 
 def _flat(identity: Mapping[str, object]) -> dict[str, object]:

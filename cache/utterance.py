@@ -6,9 +6,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
+
+from cache.hdf5 import Dataset, names_in
 
 TEXT, NUMBER, COUNT = "text", "number", "count"
+STORED: Mapping[str, str | None] = {TEXT: None, NUMBER: "<f8", COUNT: "<i8"}  # type in the file; None for text
 
 # Column of the cache file -> how it is stored: UTF-8, float64 with NaN for absent, int64 with -1 for absent.
 COLUMNS: Mapping[str, str] = {
@@ -98,6 +100,8 @@ class Utterance:
             raise ValueError(f"start_s of {self.id} must not be negative, got {self.start_s}")
         if self.end_s is not None and not self.end_s > start_s:
             raise ValueError(f"end_s of {self.id} must lie after start_s {start_s}, got {self.end_s}")
+        if self.duration_s is not None and self.duration_s < 0:
+            raise ValueError(f"duration_s of {self.id} must not be negative, got {self.duration_s}")
         if self.turn is not None and self.turn < 0:
             raise ValueError(f"turn of {self.id} must not be negative, got {self.turn}")
 
@@ -114,40 +118,40 @@ def write_utterances(group: h5py.Group, utterances: Sequence[Utterance]) -> None
             group.create_dataset(column, data=np.array([-1 if v is None else v for v in values], dtype="<i8"))
 
 
-def read_utterances(group: h5py.Group) -> list[Utterance]:
+def read_utterances(group: h5py.h5g.GroupID, descriptor: int, size_bytes: int) -> list[Utterance]:
     """Reads the utterances.
 
     Columns that were added to the format later keep their defaults where a file lacks them.
 
-    Raises:
-        KeyError: if another column is missing.
-    """
-    kinds = {column: kind for column, kind in COLUMNS.items() if column not in LATER_COLUMNS or column in group}
-    columns = {column: _read_column(group, column, kind) for column, kind in kinds.items()}
-    rows = zip(*columns.values(), strict=True)
-    return [Utterance(**dict(zip(columns, row, strict=True))) for row in rows]
-
-
-def read_array(group: h5py.Group, name: str) -> npt.NDArray[Any]:
-    """Reads a whole dataset; texts are bytes.
-
-    It uses the low-level interface of h5py, since most of the time to open a small cache is spent here and
-    ``group[name][()]`` takes three times as long.
+    Args:
+        group: group of the columns.
+        descriptor: open descriptor of the file.
+        size_bytes: size of the file.
 
     Raises:
-        KeyError: if the group has no such dataset.
+        ValueError: if another column is missing, or a column or a value is not what the format says.
     """
-    dataset = h5py.h5d.open(group.id, name.encode())
-    values = np.empty(dataset.shape, dtype=dataset.dtype)
-    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
-    whole: npt.NDArray[Any] = values[()]  # as h5py returns it: a number if the dataset has no axis
-    return whole
+    present = {*names_in(group)}
+    kinds = {column: kind for column, kind in COLUMNS.items() if column not in LATER_COLUMNS or column in present}
+    datasets = [Dataset(group, column, STORED[kind], (-1,), descriptor) for column, kind in kinds.items()]
+    counts = {dataset.shape for dataset in datasets}
+    if len(counts) > 1:
+        raise ValueError(f"columns of utterances have {' and '.join(str(shape[0]) for shape in sorted(counts))} rows")
+    for dataset in datasets:
+        dataset.check_inside(size_bytes)
+    columns = [_values(dataset, kind, size_bytes) for dataset, kind in zip(datasets, kinds.values(), strict=True)]
+    utterances = [Utterance(**dict(zip(kinds, row, strict=True))) for row in zip(*columns, strict=True)]
+    if len({utterance.id for utterance in utterances}) != len(utterances):
+        raise ValueError("two utterances have the same id")
+    return utterances
 
 
-def _read_column(group: h5py.Group, column: str, kind: str) -> list[Any]:
-    values = read_array(group, column)
+def _values(dataset: Dataset, kind: str, size_bytes: int) -> list[Any]:
     if kind == TEXT:
-        return [value.decode() for value in values]
+        return dataset.texts(size_bytes)
+    numbers = dataset.numbers()
     if kind == COUNT:
-        return [None if value < 0 else value for value in values.tolist()]
-    return [None if value != value else value for value in values.tolist()]  # noqa: PLR0124 - NaN alone differs from itself
+        return [None if value < 0 else value for value in numbers.tolist()]
+    if np.isinf(numbers).any():
+        raise ValueError(f"{dataset.name} holds infinity")
+    return [None if value != value else value for value in numbers.tolist()]  # noqa: PLR0124 - NaN alone differs from itself

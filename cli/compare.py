@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import check_one_form, clean_errors, json_option, print_json, print_table
+from cli.options import check_one_form, clean_errors, echo, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from fusion.run.compare import RunComparison
@@ -57,11 +57,11 @@ def print_comparison(found: "RunComparison", *, as_json: bool = False, latex: bo
         return
     for pair in found.pairs:
         print_table(*found.table(pair))
-        click.echo(found.mcnemar_line(pair))
+        echo(found.mcnemar_line(pair))
     for note in found.notes:
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
     if latex:
-        click.echo(found.latex)
+        echo(found.latex)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,17 @@ import click
 
 from cli.listing import LISTING, list_corpora, list_encoders
 from cli.maintain import print_streams
-from cli.options import clean_errors, fail, json_option, positive, print_json, print_table, size_text, tune_process
+from cli.options import (
+    clean_errors,
+    echo,
+    fail,
+    json_option,
+    positive,
+    print_json,
+    print_table,
+    size_text,
+    tune_process,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -217,7 +227,7 @@ def check_parity(job: "ExtractionJob", utterances: int, as_json: bool) -> None:
     from featurize.extraction.job import ready_job
 
     for result in parity.check_parity(ready_job(job), utterances):
-        click.echo(
+        echo(
             f"parity of {result.encoder} ({result.precision}), {result.utterances} utterances batched against one by "
             f"one: relative L2 {result.relative:.1e}, largest difference {result.absolute:.1e}",
             err=as_json,  # stdout is for the one object then
@@ -240,9 +250,9 @@ def print_estimate(job: "ExtractionJob", as_json: bool) -> None:
         ("stream", "rows", "size", "cannot"),
         [(stream.name, stream.rows, size_text(stream.size_bytes), stream.failed) for stream in found.streams],
     )
-    click.echo(f"{found.utterances} utterances, {found.audio_s / 3600:.2f} h of speech")
-    click.echo(f"file: {size_text(found.size_bytes)}, free disk: {size_text(found.free_bytes)}")
-    click.echo(f"time: about {_duration(found.seconds)} on {job.options.device}, by one batch of each encoder")
+    echo(f"{found.utterances} utterances, {found.audio_s / 3600:.2f} h of speech")
+    echo(f"file: {size_text(found.size_bytes)}, free disk: {size_text(found.free_bytes)}")
+    echo(f"time: about {_duration(found.seconds)} on {job.options.device}, by one batch of each encoder")
 
 
 def run(job: "ExtractionJob", workers: "Workers | None", shards: int | None, as_json: bool) -> None:
@@ -272,14 +282,14 @@ def _print_report(report: "ExtractionReport") -> None:
     print_streams(report.summary)
     for what, key, items in (("failed", "reason", report.summary["failures"]), ("noted", "note", report.noted)):
         if items:
-            click.echo(f"{len({item['id'] for item in items})} utterances {what} in one stream or more:")
+            echo(f"{len({item['id'] for item in items})} utterances {what} in one stream or more:")
         for item in items[:SHOWN]:
-            click.echo(f"  {item['id']} in {item['stream']}: {item[key]}")
+            echo(f"  {item['id']} in {item['stream']}: {item[key]}")
         if len(items) > SHOWN:
-            click.echo(f"  ... and {len(items) - SHOWN} more; `mmer-cache info {report.cache} --json` lists them")
+            echo(f"  ... and {len(items) - SHOWN} more; `mmer-cache info {report.cache} --json` lists them")
     pending = [name for name, stream in report.summary["streams"].items() if stream["pending"]]
     rest = f"; pending, for their encoder to run again: {', '.join(pending)}" if pending else ""
-    click.echo(f"{report.cache} is done after {_duration(report.seconds)}{rest}")
+    echo(f"{report.cache} is done after {_duration(report.seconds)}{rest}")
 
 
 def _duration(seconds: float) -> str:

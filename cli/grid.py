@@ -12,6 +12,7 @@ from cli.options import (
     ExperimentOptions,
     check_one_form,
     clean_errors,
+    echo,
     experiment_options,
     experiment_request,
     json_option,
@@ -242,29 +243,29 @@ def _trained(
 
 def _print_estimate(found: "GridEstimate") -> None:
     for line in found.combinations:
-        click.echo(line)
+        echo(line)
     cost = found.cost
     known = f"{cost.known} of them in {found.journal}"
-    click.echo(f"{len(found.combinations)} combinations, {cost.models} models, {known}")
-    click.echo(
+    echo(f"{len(found.combinations)} combinations, {cost.models} models, {known}")
+    echo(
         f"features {size_text(cost.features_bytes)}, training of a model {size_text(cost.model_bytes)}, "
         f"weights on disk {size_text(cost.disk_bytes)}"
     )
     if cost.placement:
-        click.echo(f"{cost.placement}; at most {cost.seconds:.0f} s, less where models stop early")
+        echo(f"{cost.placement}; at most {cost.seconds:.0f} s, less where models stop early")
 
 
 def _print_run(run: "GridRun", *, latex: bool) -> None:
     report = run.report
     print_table(*report.ranking)
-    click.echo()
+    echo()
     print_table(*report.folds)
     for line in report.lines:
-        click.echo(line)
+        echo(line)
     if latex:
-        click.echo(report.latex)
+        echo(report.latex)
     for line in run.comparison:
-        click.echo(line)
+        echo(line)
 
 
 if __name__ == "__main__":

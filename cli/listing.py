@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from cli.options import clean_errors, print_aligned, print_table
+from cli.options import clean_errors, echo, print_aligned, print_table
 
 LISTING: dict[str, Any] = {"is_eager": True, "expose_value": False}
 
@@ -29,7 +29,7 @@ def list_corpora(ctx: click.Context, param: click.Parameter, value: bool) -> Non
         from featurize.corpora.catalog import CORPORA
 
         for name, spec in CORPORA.items():
-            click.echo(name)
+            echo(name)
             print_aligned([("  from:", spec.where or "your own recordings"), ("  tree:", spec.tree)], widths=(7,))
         ctx.exit()
 
@@ -74,7 +74,7 @@ def list_published(ctx: click.Context, param: click.Parameter, value: str | None
 
         with clean_errors():
             lines = lines_of(value, fields_text)
-        click.echo("\n".join(lines))
+        echo("\n".join(lines))
         ctx.exit()
 
 

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import LazyGroup, clean_errors, fail, file_argument, json_option, print_json, print_table, size_text
+from cli.options import (
+    LazyGroup,
+    clean_errors,
+    echo,
+    fail,
+    file_argument,
+    json_option,
+    print_json,
+    print_table,
+    size_text,
+)
 
 if TYPE_CHECKING:
     from cache.audit import Problem
@@ -86,7 +96,7 @@ def export(  # noqa: PLR0917 - click calls it by name
         print_json({"pack": str(folder), "layout": layout, **counts})
         return
     total = f"{done.utterances:,} utterances, {len(done.committed)} streams, {size_text(done.size_bytes)}"
-    click.echo(f"{file} -> {folder}: {total} ({layout})")
+    echo(f"{file} -> {folder}: {total} ({layout})")
 
 
 @click.command(name="import")
@@ -231,7 +241,7 @@ def drop(file: Path, stream: str, as_json: bool) -> None:
         if as_json:
             print_json(summarize(open_cache(file)))
         else:
-            click.echo(f"{stream} dropped from {file}: {size_text(before)} -> {size_text(_size_bytes(files))}")
+            echo(f"{stream} dropped from {file}: {size_text(before)} -> {size_text(_size_bytes(files))}")
 
 
 def print_streams(summary: dict[str, Any]) -> None:
@@ -244,7 +254,7 @@ def print_streams(summary: dict[str, Any]) -> None:
     print_table(header, rows)
     for name, stream in summary["streams"].items():
         if stream.get("left_out"):
-            click.echo(f"{name}: {stream['left_out']} utterances get no view, which is for training")
+            echo(f"{name}: {stream['left_out']} utterances get no view, which is for training")
 
 
 def _dim(stream: dict[str, Any]) -> object:
@@ -271,35 +281,35 @@ def _print_merged(merged: "Merged", summary: dict[str, Any], out: Path) -> None:
     print_streams(summary)
     if merged.damaged:
         left_out = f"{merged.damaged:,} damaged rows of utterances were left out"
-        click.echo(f"{left_out}; mmer-featurize computes them again", err=True)
+        echo(f"{left_out}; mmer-featurize computes them again", err=True)
     content = f"{summary['utterances']:,} utterances, {merged.committed:,} committed rows of utterances"
-    click.echo(f"{out}: {content} from {merged.files} files, {size_text(out.stat().st_size)}")
+    echo(f"{out}: {content} from {merged.files} files, {size_text(out.stat().st_size)}")
 
 
 def _print_imported(done: "Imported", summary: dict[str, Any], pack: str, file: Path) -> None:
     print_streams(summary)
     if done.left_out:
-        click.echo(f"left out: {len(done.left_out)} utterances that {file} does not have (first: {done.left_out[0]})")
-    click.echo(f"{pack} -> {file}: {'created' if done.created else 'added'}")
+        echo(f"left out: {len(done.left_out)} utterances that {file} does not have (first: {done.left_out[0]})")
+    echo(f"{pack} -> {file}: {'created' if done.created else 'added'}")
 
 
 def _print_cache(opened: "AnyCache", summary: dict[str, Any], file: Path) -> None:
     header, files = opened.header, f" in {len(opened.files)} files" if len(opened.files) > 1 else ""
     content = f"{summary['utterances']:,} utterances{files}, made {header['created']}"
-    click.echo(f"{file}: {header['corpus']['name']}, {content}")
+    echo(f"{file}: {header['corpus']['name']}, {content}")
     print_streams(summary)
     for encoder, arrays in opened.all_weights().items():
         total = sum(array.nbytes for array in arrays.values())
-        click.echo(f"weights of {encoder} for heads to start from: {len(arrays)} arrays, {size_text(total)}")
+        echo(f"weights of {encoder} for heads to start from: {len(arrays)} arrays, {size_text(total)}")
 
 
 def _print_problems(problems: "Sequence[Problem]", opened: "AnyCache", file: Path) -> None:
     from cache.audit import summarize
 
     for problem in problems[:SHOWN]:
-        click.echo(f"{problem.stream} {problem.id}: {problem.problem}".replace(" :", ":"))
+        echo(f"{problem.stream} {problem.id}: {problem.problem}".replace(" :", ":"))
     committed = sum(stream["committed"] for stream in summarize(opened)["streams"].values())
-    click.echo(f"{file}: {committed:,} committed rows of utterances checked, {len(problems)} problems")
+    echo(f"{file}: {committed:,} committed rows of utterances checked, {len(problems)} problems")
 
 
 def _print_findings(findings: "Sequence[Finding]") -> None:
@@ -315,11 +325,11 @@ def _print_findings(findings: "Sequence[Finding]") -> None:
     print_table(("what", "found", "expected", ""), rows)
     for finding in findings:
         if finding.detail:
-            click.echo(f"{finding.what}: {finding.detail}")
+            echo(f"{finding.what}: {finding.detail}")
 
 
 def _print_items(items: list[dict[str, str]], what: str, key: str) -> None:
     for item in items[:SHOWN]:
-        click.echo(f"{what}: {item['id']} in {item['stream']}: {item[key]}")
+        echo(f"{what}: {item['id']} in {item['stream']}: {item[key]}")
     if len(items) > SHOWN:
-        click.echo(f"... and {len(items) - SHOWN} more {what}; --json lists all")
+        echo(f"... and {len(items) - SHOWN} more {what}; --json lists all")

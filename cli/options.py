@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from featurize.runtime.cluster import Cluster
     from fusion.experiment.experiment import ExperimentRequest
 
+# All control characters but tab and line feed, marks and overrides of direction, separators of lines, lone surrogates.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 Number = TypeVar("Number", int, float)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 file_argument = click.argument("file", type=click.Path(path_type=Path))
@@ -53,9 +56,30 @@ def clean_errors() -> Iterator[None]:
         fail("interrupted; what is committed stays; run the same command again to resume")
 
 
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Prints text that may hold names of anybody: signs that steer a terminal, or that it lacks, are escaped.
+
+    Args:
+        text: one line or several.
+        err: print to stderr.
+    """
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
+    click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding), err=err)
+
+
+def printable(text: str) -> str:
+    r"""Returns a text with control characters, changes of direction and lone surrogates as escapes.
+
+    Example:
+        >>> printable("a\x1b[2J")
+        'a\\x1b[2J'
+    """
+    return STEERING.sub(lambda sign: sign[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
 def fail(message: str) -> None:
     """Prints one line and ends the command with exit code 1."""
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    echo(f"Error: {' '.join(message.split())}", err=True)
     sys.exit(1)
 
 
@@ -86,7 +110,10 @@ def tune_process() -> None:
 
 def print_json(value: object) -> None:
     """Prints one JSON object."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    text = json.dumps(value, ensure_ascii=False)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    plain = STEERING.search(text) is None and text.encode(encoding, "ignore").decode(encoding) == text
+    click.echo(text if plain else json.dumps(value))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -94,7 +121,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
     In plain text the first column is left-aligned and all others are right-aligned.
     """
-    texts = [[_cell(value) for value in row] for row in rows]
+    texts = [[printable(_cell(value)) for value in row] for row in rows]
     if sys.stdout.isatty():
         from cli.terminal import print_fitted
 
@@ -107,7 +134,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
             cell.ljust(width) if column == 0 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        click.echo("  ".join([first, *others]).rstrip())
+        echo("  ".join([first, *others]).rstrip())
 
 
 def print_aligned(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
@@ -120,10 +147,10 @@ def print_aligned(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
     if sys.stdout.isatty():
         from cli.terminal import print_aligned as print_wrapped
 
-        print_wrapped(rows)
+        print_wrapped([[printable(cell) for cell in row] for row in rows])
         return
     for *first, last in rows:
-        click.echo(" ".join([*(cell.ljust(width) for cell, width in zip(first, widths, strict=True)), last]))
+        echo(" ".join([*(cell.ljust(width) for cell, width in zip(first, widths, strict=True)), last]))
 
 
 def size_text(size_bytes: float) -> str:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from cli.options import clean_errors, json_option, positive, print_json, print_table, share, size_text, tune_process
+from cli.options import (
+    clean_errors,
+    echo,
+    json_option,
+    positive,
+    print_json,
+    print_table,
+    share,
+    size_text,
+    tune_process,
+)
 
 if TYPE_CHECKING:
     from cache.joined import AnyCache
@@ -186,11 +196,11 @@ def print_pretrained(run: "PretrainedRun", *, as_json: bool = False) -> None:
         return
     print_table(*run.table)
     for line in run.notes:
-        click.echo(line)
+        echo(line)
     peak = size_text(max(fold.peak_bytes for fold in run.folds))
-    click.echo(f"{run.folder}: {sum(fold.seconds for fold in run.folds):.1f} s of training, peak {peak}")
-    click.echo("make streams of the encoders with")
-    click.echo(run.command)
+    echo(f"{run.folder}: {sum(fold.seconds for fold in run.folds):.1f} s of training, peak {peak}")
+    echo("make streams of the encoders with")
+    echo(run.command)
 
 
 def _settings(options: dict[str, Any], fields: Sequence[str]) -> "PretrainConfig":

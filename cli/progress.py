@@ -5,8 +5,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-import click
 from tqdm import tqdm
+
+from cli.options import echo
 
 if TYPE_CHECKING:
     from fusion.grid.combinations import Model, ModelOutcome
@@ -53,7 +54,7 @@ class ProgressBar(_Bar):
     def note(self, notes: Sequence[str]) -> None:
         """Prints the notes on the corpus, before anything is computed."""
         for line in notes:
-            click.echo(f"note: {line}", err=True)
+            echo(f"note: {line}", err=True)
 
     def start(self, name: str, utterances: int, seconds: float) -> None:
         """Starts the bar of an encoder."""
@@ -98,7 +99,7 @@ class TrainingBar(_NotingBar):
 
     def _line(self, text: str) -> None:
         self._printed_s = time.monotonic()
-        click.echo(f"{self._name}: {text}", err=True)
+        echo(f"{self._name}: {text}", err=True)
 
 
 class GridBar(_NotingBar):
@@ -164,7 +165,7 @@ class PretrainBar(_NotingBar):
 
     def _line(self, text: str) -> None:
         self._printed_s = time.monotonic()
-        click.echo(f"{self._name}: {text}", err=True)
+        echo(f"{self._name}: {text}", err=True)
 
 
 class PredictionBar(_NotingBar):

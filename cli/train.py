@@ -12,6 +12,7 @@ from cli.options import (
     ExperimentOptions,
     check_one_form,
     clean_errors,
+    echo,
     experiment_options,
     experiment_request,
     json_option,
@@ -129,11 +130,11 @@ def print_run(run: "TrainedRun", *, as_json: bool = False, latex: bool = False) 
         return
     print_table(*run.table)
     for line in run.notes:
-        click.echo(line)
+        echo(line)
     took = f", {run.seconds:.1f} s of training, peak {size_text(run.peak_bytes)}" if run.seconds else ""
-    click.echo(f"{run.folder}: {run.parameters:,} parameters{took}")
+    echo(f"{run.folder}: {run.parameters:,} parameters{took}")
     if latex:
-        click.echo(run.latex)
+        echo(run.latex)
 
 
 def _trained(

@@ -3,7 +3,7 @@
 Also the parsing of its JSON: records are checked for the fields and types that they must have.
 """
 
-import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import MmerError
+from cache.files import check_regular
+from cache.json_text import parse_json
 from cache.layout import COMMITTED
 from cache.rows import StoredRows, all_finite
 from cache.stream import StreamSpec
@@ -107,6 +109,7 @@ def load_array(path: Path) -> npt.NDArray[Any]:
         MmerError: if the file does not exist, or does not hold plain numbers.
     """
     try:
+        check_regular(path)
         return np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise MmerError(f"no file {path}; get the pack again") from None
@@ -122,6 +125,7 @@ def read_text(path: Path) -> str:
         MmerError: if it cannot be read or is not UTF-8.
     """
     try:
+        check_regular(path)
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise MmerError(f"cannot read {path} ({error.strerror}); get the pack again") from error
@@ -200,7 +204,7 @@ def utterance_from(record: Mapping[str, Any], location: str) -> Utterance:
     known = {column: value for column, value in record.items() if column in COLUMNS and value is not None}
     for column, value in known.items():
         kinds = _TYPES[COLUMNS[column]]
-        if not isinstance(value, kinds) or isinstance(value, bool) or not _storable(value):
+        if not isinstance(value, kinds) or isinstance(value, bool) or not is_storable(value):
             raise MmerError(f"{location}: {column} must be {COLUMNS[column]}, got {value!r}")
     try:
         return Utterance(**{"id": "", **known})
@@ -224,8 +228,24 @@ def _mismatch(spec: StreamSpec, entry: PackEntry, stored: StoredRows) -> str:
     return "" if all_finite(stored) else "holds NaN or infinity"
 
 
-def _storable(value: object) -> bool:
-    """Returns True if HDF5 can store it: text without NUL and lone surrogates, counts of 64 bits."""
+def check_inside(folder: Path, path: Path, location: str) -> None:
+    """Checks that a file that a pack names lies in its folder, behind all links.
+
+    Raises:
+        MmerError: if it lies elsewhere.
+    """
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a NUL in the name
+        inside = False
+    if not inside:
+        raise MmerError(f"{location}: {str(path)!r} lies outside {folder}; do not trust this pack")
+
+
+def is_storable(value: object) -> bool:
+    """Returns True if HDF5 can store it: text without NUL and lone surrogates, counts of 64 bits, finite numbers."""
+    if isinstance(value, float):
+        return math.isfinite(value)
     if isinstance(value, str):
         return "\0" not in value and not any("\ud800" <= sign <= "\udfff" for sign in value)
     return not isinstance(value, int) or abs(value) < 2**63
@@ -233,7 +253,7 @@ def _storable(value: object) -> bool:
 
 def _parsed(text: str, location: str) -> object:
     try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value: object = parse_json(text)
+    except ValueError as error:
         raise MmerError(f"{location} is not JSON ({error}); get the pack again") from error
     return value

@@ -40,13 +40,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from cache.errors import MmerError
+from cache.files import check_regular
 from cache.layout import COMMITTED, FAILED, PENDING
 from cache.packs.base import (
     Pack,
     PackEntry,
     PackStream,
     as_object,
+    check_inside,
     check_unique,
+    is_storable,
     load_array,
     read_json,
     read_lines,
@@ -54,11 +57,12 @@ from cache.packs.base import (
     utterance_from,
 )
 from cache.rows import StoredRows
-from cache.stream import StreamSpec
+from cache.stream import StreamSpec, is_member_name
 from cache.utterance import Utterance
 
 FORMAT, FORMAT_VERSION = "mmer-pack", 1
 MANIFEST, UTTERANCES, ROWS, LENGTHS = "pack.json", "utterances.jsonl", "rows.jsonl", "lengths.npy"
+MOST_ROWS = 2**40  # of one utterance: five thousand centuries of frames, and sums of lengths still fit 64 bits
 ROW_FIELDS = ("file", "tensor", "start")
 STATES: Mapping[str, int] = {"pending": PENDING, "committed": COMMITTED, "failed": FAILED}
 SHARD_BYTES = 512 << 20  # a shard is held in memory while it is written
@@ -82,6 +86,7 @@ def layout_of(folder: Path) -> str:
     """Returns the layout of a pack of mmer; empty for any other folder."""
     if not (folder / MANIFEST).is_file():
         return ""
+    check_inside(folder, folder / MANIFEST, MANIFEST)
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         return ""
@@ -96,6 +101,7 @@ def read_native(folder: Path, layout: str) -> Pack:
     """
     manifest = _manifest(folder, layout)
     location = str(folder / MANIFEST)
+    check_inside(folder, folder / UTTERANCES, location)
     utterances = [utterance_from(record, line) for line, record in read_lines(folder / UTTERANCES)]
     check_unique((utterance.id for utterance in utterances), folder / UTTERANCES)
     count = required_field(manifest, "utterances", int, location)
@@ -104,18 +110,27 @@ def read_native(folder: Path, layout: str) -> Pack:
     descriptions = [as_object(value, location) for value in required_field(manifest, "streams", list, location)]
     files = required_field(manifest, "weights", dict, location)
     weights = {name: _weights(folder, str(file)) for name, file in files.items()}
+    header = _header(manifest, location)
     streams = [_stream(folder, layout, described, utterances) for described in descriptions]
     return Pack(
         path=folder,
         layout=layout,
-        header={
-            "mmer_version": required_field(manifest, "mmer_version", str, location),
-            "created": required_field(manifest, "created", str, location),
-            "corpus": required_field(manifest, "corpus", dict, location),
-        },
+        header=header,
         utterances=utterances,
         streams={stream.spec.name: replace(stream, weights=weights.get(stream.spec.encoder, {})) for stream in streams},
     )
+
+
+def _header(manifest: Mapping[str, Any], location: str) -> dict[str, Any]:
+    """Reads the header of a cache that is created from the pack."""
+    header: dict[str, Any] = {
+        name: required_field(manifest, name, str, location) for name in ("mmer_version", "created")
+    }
+    corpus = required_field(manifest, "corpus", dict, location)
+    texts = [*header.values(), corpus.get("name", ""), corpus.get("root", "")]
+    if not all(isinstance(text, str) and is_storable(text) for text in texts):
+        raise MmerError(f"{location}: versions, dates and the name of the corpus must be texts; get the pack again")
+    return {**header, "corpus": corpus}
 
 
 def _manifest(folder: Path, layout: str) -> dict[str, Any]:
@@ -135,8 +150,9 @@ def _stream(folder: Path, layout: str, described: Mapping[str, Any], utterances:
     location = f"{folder / MANIFEST}: stream {described.get('name')}"
     spec = _spec(described, location)
     home = folder / required_field(described, "folder", str, location)
-    if not home.resolve().is_relative_to(folder.resolve()):
-        raise MmerError(f"{location}: folder {described['folder']!r} lies outside {folder}; do not trust this pack")
+    check_inside(folder, home, location)
+    for name in (ROWS, LENGTHS, "values.npy", "scales.npy"):
+        check_inside(folder, home / name, location)
     records = dict(_records(home))
     missing = [utterance.id for utterance in utterances if utterance.id not in records]
     if missing or len(records) != len(utterances):
@@ -176,7 +192,7 @@ def _records(home: Path) -> list[tuple[str, tuple[PackEntry, RowFields]]]:
 def _entry(record: dict[str, Any], location: str) -> tuple[PackEntry, RowFields]:
     state = required_field(record, "state", str, location)
     rows = required_field(record, "rows", int, location)
-    if state not in STATES or rows < 0:
+    if state not in STATES or not 0 <= rows <= MOST_ROWS:
         raise MmerError(f"{location}: state must be one of {', '.join(STATES)} and rows 0 or more, got {state}, {rows}")
     entry = partial(PackEntry, state=STATES[state], rows=rows, reason=required_field(record, "reason", str, location))
     if state != "committed":
@@ -203,12 +219,16 @@ def _check_lengths(home: Path, entries: list[PackEntry]) -> None:
 
 def _weights(folder: Path, file: str) -> dict[str, npt.NDArray[Any]]:
     path = folder / file
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise MmerError(f"{folder / MANIFEST}: weights {file!r} lie outside {folder}; do not trust this pack")
+    check_inside(folder, path, str(folder / MANIFEST))
     try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
+        check_regular(path)
+        weights = dict(load_file(path))
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
         raise MmerError(f"cannot read the weights {path} ({error}); get the pack again") from error
+    for name in weights:
+        if not is_member_name(name):
+            raise MmerError(f"weight {name!r} of {path} has a name that no cache can hold; get the pack again")
+    return weights
 
 
 @contextmanager
@@ -270,7 +290,9 @@ def _safetensors_writer(folder: Path, spec: StreamSpec, rows: int) -> Iterator[W
 def _npy_reader(folder: Path, spec: StreamSpec) -> Read:
     def read(fields: RowFields, rows: int, location: str) -> StoredRows:
         path = _file_at(folder, fields, location)
-        scales = load_array(path.with_suffix(".scales.npy")) if spec.dtype == "int8" else None
+        beside = path.with_suffix(".scales.npy")
+        check_inside(folder, beside, location)
+        scales = load_array(beside) if spec.dtype == "int8" else None
         return StoredRows(load_array(path), scales)
 
     return read
@@ -299,7 +321,7 @@ def _safetensors_reader(folder: Path, spec: StreamSpec) -> Read:
             shard = opened(path)
             scales = shard.get_tensor(f"{name}.scales") if spec.dtype == "int8" else None
             return StoredRows(shard.get_tensor(name), scales)
-        except (SafetensorError, OSError, TypeError) as error:
+        except (SafetensorError, OSError, TypeError, LookupError, ValueError) as error:
             raise MmerError(f"{location}: cannot read {name} of {path} ({error}); get the pack again") from error
 
     return read
@@ -314,14 +336,14 @@ def _shard_name(number: int) -> str:
 
 
 def _opened(path: Path) -> Any:
+    check_regular(path)
     return safe_open(path, framework="numpy")
 
 
 def _file_at(folder: Path, fields: RowFields, location: str) -> Path:
     """Returns the file that a record names, which must lie inside the folder of the pack."""
     path = folder / required_field(fields, "file", str, location)
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise MmerError(f"{location}: file {fields['file']!r} lies outside {folder}; do not trust this pack")
+    check_inside(folder, path, location)
     return path
 
 

@@ -22,19 +22,20 @@ from cache.errors import MmerError
 from fusion.data.features import CachedFeatures
 from fusion.evaluation.task import Task
 from fusion.experiment.plan import RunPlan, build_model
-from fusion.fingerprint import with_defaults
+from fusion.fingerprint import digest_of, with_defaults
 from fusion.grid.combinations import Model, ModelOutcome, ModelScores
 from fusion.head import Head
 from fusion.run.artifacts import read_cost, read_probabilities, read_scores, write_trained
 from fusion.run.cross_validation import score_test_subset
-from fusion.run.folder import WEIGHTS, DamagedRun, ModelFolder
+from fusion.run.folder import SECTIONS, WEIGHTS, DamagedRun, ModelFolder
 from fusion.run.load import read_weights
-from fusion.training.checkpoint import EpochScores
+from fusion.training.checkpoint import epoch_scores
 from fusion.training.loop import TrainedModel
 
 FORMAT_VERSION = 1
 ENTRY, MODELS = "entry.json", "models"
 ENTRY_FIELDS: Mapping[str, type] = {"decides": dict, "epoch": int, "curves": list, "failure": str, "notes": list}
+DIGEST = "digest"  # in entry.json: digest of its other values; entries of older versions have none
 
 
 class Journal:
@@ -89,7 +90,7 @@ class Journal:
             "notes": list(outcome.notes),
             "weights": folder.digest(WEIGHTS) if trained else "",
         }
-        folder.write(ENTRY, entry)
+        folder.write(ENTRY, entry | {DIGEST: _digest_of(entry)})
 
     def scores(self, model: Model, combination: int) -> ModelScores:
         """Reads the scores of a model.
@@ -169,19 +170,39 @@ class Journal:
         entry: Any = None
         with suppress(DamagedRun):
             entry = folder.read(ENTRY)
-        whole = isinstance(entry, dict) and entry.get("format_version") == FORMAT_VERSION
-        if not whole or not all(isinstance(entry.get(name), kind) for name, kind in ENTRY_FIELDS.items()):
-            raise MmerError(
-                f"{folder.path / ENTRY} is not an entry of this version; delete {folder.path} to train the model again"
-            )
+        way_out = f"delete {folder.path} to train the model again"
+        if not _is_entry(entry):
+            raise MmerError(f"{folder.path / ENTRY} is not an entry of this version; {way_out}")
+        if entry.get(DIGEST) not in (None, _digest_of(entry)):  # a tuple: any JSON value may be there
+            raise MmerError(f"{folder.path / ENTRY} has changed since it was written; {way_out}")
         _check_same(entry, model.combination.plan, folder.path)
         return entry  # type: ignore[no-any-return]
 
     def _trained(self, model: Model) -> TrainedModel:
         """Returns the epochs of a finished training, as scoring needs them; without weights and cost."""
         entry = self._entry(model)
-        curves = tuple(EpochScores(**scores) for scores in entry["curves"])
+        curves = tuple(map(epoch_scores, entry["curves"]))
         return TrainedModel(best_epoch=entry["epoch"], curves=curves, weights={}, seconds=0.0, peak_bytes=0)
+
+
+def _is_entry(entry: Any) -> bool:
+    """Returns True for the plain values of an entry of this version: all types, and the epochs of a trained model."""
+    if not isinstance(entry, dict) or entry.get("format_version") != FORMAT_VERSION:
+        return False
+    if not all(isinstance(entry.get(name), kind) for name, kind in ENTRY_FIELDS.items()):
+        return False
+    try:
+        curves = [epoch_scores(scores) for scores in entry["curves"]]
+    except ValueError:
+        return False
+    texts = [*entry["notes"], entry.get("weights", "")]
+    sections = [entry["decides"].get(section, {}) for section in SECTIONS]
+    trained = bool(entry["failure"]) or 0 < entry["epoch"] <= len(curves)
+    return trained and all(isinstance(text, str) for text in texts) and all(isinstance(held, dict) for held in sections)
+
+
+def _digest_of(entry: Mapping[str, Any]) -> str:
+    return digest_of({name: value for name, value in entry.items() if name != DIGEST})
 
 
 def _check_same(entry: Mapping[str, Any], plan: RunPlan, path: Path) -> None:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from cache.errors import MmerError
+from cache.json_text import is_number
 from cache.version import mmer_version
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource
@@ -321,14 +322,14 @@ def _read_written_scores(folder: ModelFolder, task: Task = CLASSIFICATION) -> di
     """Reads the scores of a model as they were written."""
     content = folder.read(SCORES)
     scores = {"digests": {}, **content} if isinstance(content, dict) else {}
-    expected: dict[str, Any] = {
-        "fold": str,
-        **dict.fromkeys(NUMBERS, (int, float)),
-        **dict.fromkeys(LISTS, list),
-        "digests": dict,
-        **{name: (int, float) for name in task.names if name in scores},
-    }
-    if not all(isinstance(scores.get(name), kind) for name, kind in expected.items()):
+    numbers = (*NUMBERS, *(name for name in task.names if name in scores))
+    digests = scores.get("digests")
+    texts = [*map(scores.get, LISTS), [*digests.values()] if isinstance(digests, dict) else None]
+    if (
+        not isinstance(scores.get("fold"), str)
+        or not all(is_number(scores.get(name)) for name in numbers)
+        or not all(isinstance(held, list) and all(isinstance(item, str) for item in held) for held in texts)
+    ):
         raise _damaged(folder, SCORES, "a value is missing or has the wrong type")
     without_digests = {name: value for name, value in scores.items() if name != "digests"}
     if scores["digests"].get(SCORES) not in {None, digest_of(without_digests)}:

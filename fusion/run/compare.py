@@ -21,7 +21,7 @@ from fusion.evaluation.statistics import RESAMPLES, Difference, Interval, Predic
 from fusion.evaluation.task import CLASSIFICATION, ID
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import read_predictions, read_probabilities, read_scores
-from fusion.run.folder import RUN, RunFolder
+from fusion.run.folder import RunFolder
 from fusion.run.results import escape_latex, pooled_predictions
 
 SIGNIFICANT = 0.05  # p-values below it get a star
@@ -181,7 +181,7 @@ def compare_runs(runs: Sequence[Path], *, cache: Path | None = None, seed: int =
 
 def _open(cache: Path | None, run: RunFolder) -> AnyCache:
     """Opens a cache, by default that of a run."""
-    path = cache or Path(str(run.read(RUN).get("cache", "")))
+    path = cache or Path(str(run.record.get("cache", "")))
     try:
         return open_cache(path)
     except CacheMissing:

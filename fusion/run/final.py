@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from cache.errors import MmerError
+from cache.json_text import is_count
 from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, CachedFeatures
 from fusion.data.memory import memory_needed
@@ -155,7 +156,7 @@ def read_final(model: ModelFolder) -> dict[str, Any]:
     """
     record = model.read(FINAL_JSON)
     numbers = ("seed", "epoch", "train", "parameters")
-    complete = isinstance(record, dict) and all(isinstance(record.get(name), int) for name in numbers)
+    complete = isinstance(record, dict) and all(is_count(record.get(name)) for name in numbers)
     digests = record.get("digests") if complete else None
     digests = digests if isinstance(digests, dict) else {}
     if any(digests.get(name) != model.digest(name) for name in {WEIGHTS, CURVES, *digests}):

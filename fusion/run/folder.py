@@ -19,7 +19,7 @@ confusion.csv, confusion.png   confusion matrix over all test subsets and seeds,
 import csv
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
@@ -29,7 +29,10 @@ from urllib.parse import quote
 from filelock import FileLock, Timeout
 
 from cache.errors import MmerError
-from cache.files import replacing, writable
+from cache.files import check_regular, replacing, writable
+from cache.json_text import is_number, parse_json
+from cache.stream import StreamSpec
+from fusion.evaluation.task import TASKS
 from fusion.fingerprint import Plain, with_defaults
 
 FORMAT_VERSION = 1
@@ -41,6 +44,7 @@ CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
 IDENTITY_KEYS = frozenset({"fusion", "seeds", "labels", "protocol", "folds"})  # in the identity of every run
 SECTIONS = ("head", "training")  # sections of fields in an identity
 ELSEWHERE = "choose another --out, or delete the folder"
+NAME_CHARACTERS = 240  # of a fold, in the name of its folders; a file name has at most 255 bytes
 NO_DEFAULTS: Plain = {}
 
 
@@ -76,7 +80,8 @@ class Folder:
             MmerError: if the file cannot be read.
         """
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            check_regular(self.path / name)
+            return parse_json((self.path / name).read_text(encoding="utf-8"), finite=False)
         except (OSError, RecursionError, ValueError) as error:
             raise _unreadable(self.path / name, error) from error
 
@@ -88,6 +93,7 @@ class Folder:
             MmerError: if the file cannot be read.
         """
         try:
+            check_regular(self.path / name)
             with (self.path / name).open(newline="", encoding="utf-8") as file:
                 return list(csv.DictReader(file))
         except (OSError, ValueError, csv.Error) as error:
@@ -101,6 +107,7 @@ class Folder:
             MmerError: if the file cannot be read.
         """
         try:
+            check_regular(self.path / name)
             with (self.path / name).open("rb") as file:
                 return file_digest(file, "sha256").hexdigest()
         except OSError as error:
@@ -170,15 +177,27 @@ class RunFolder(Folder):
             DamagedRun: if run.json is missing or is not JSON.
             MmerError: if run.json cannot be read, or was written by a newer version or another program.
         """
+        return dict(self.record["decides"])
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The content of run.json, whose values have the types that a run writes.
+
+        Raises:
+            DamagedRun: if run.json is missing or is not JSON.
+            MmerError: if run.json cannot be read, or was written by a newer version or another program.
+        """
         record = self.read(RUN)
         record = record if isinstance(record, dict) else {}
         version, identity = record.get("format_version"), record.get("decides", {})
         if isinstance(version, int) and version > FORMAT_VERSION:
             found = f"format {version}, this version reads up to {FORMAT_VERSION}"
             raise MmerError(f"{self.path / RUN} was written by a newer mmer ({found}); upgrade mmer, or {ELSEWHERE}")
-        if not isinstance(version, int) or not _is_identity(identity):
+        if not isinstance(version, int) or not isinstance(identity, dict) or not identity.keys() >= IDENTITY_KEYS:
             raise MmerError(f"{self.path / RUN} was not written by mmer-train; choose another --out")
-        return dict(identity)
+        if wrong := [*_wrong(identity, IDENTITY), *_wrong(record, PROVENANCE)]:
+            raise MmerError(f"{self.path / RUN} is damaged ({', '.join(wrong)} of another type); choose another --out")
+        return record
 
     def model(self, fold: str, seed: int) -> ModelFolder:
         """Returns the folder of one model."""
@@ -241,11 +260,69 @@ def encoder_weights(role: str) -> str:
     return f"{role}/model.safetensors"
 
 
-def _is_identity(value: object) -> bool:
-    """Checks whether a value of run.json is the identity of a run."""
-    if not isinstance(value, dict) or not value.keys() >= IDENTITY_KEYS:
+def _wrong(values: Plain, kinds: Mapping[str, Callable[[object], bool]]) -> list[str]:
+    """Lists the values of run.json that are not of the kind that a run writes."""
+    return [name for name, fits in kinds.items() if name in values and not fits(values[name])]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _has_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+
+
+def _are_labels(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_are_texts, value.values()))
+
+
+def _are_folds(value: object) -> bool:
+    return _has_texts(value) and all(len(quote(name)) <= NAME_CHARACTERS for name in value)  # type: ignore[attr-defined]
+
+
+def _are_seeds(value: object) -> bool:
+    return isinstance(value, list) and all(type(seed) is int and is_number(seed) for seed in value)
+
+
+def _are_specs(value: object) -> bool:
+    try:
+        return isinstance(value, dict) and all(StreamSpec.from_json(json.dumps(spec)) for spec in value.values())
+    except ValueError:
         return False
-    return all(isinstance(value.get(section, {}), dict) for section in SECTIONS)
+
+
+def _is_task(value: object) -> bool:
+    return isinstance(value, str) and value in TASKS
+
+
+# Values that programs read, where a run has them: of an identity, from which names of folders are made, and others.
+IDENTITY: Mapping[str, Callable[[object], bool]] = {
+    "fusion": _is_text,
+    "seeds": _are_seeds,
+    "labels": _are_labels,
+    "protocol": _is_text,
+    "folds": _are_folds,
+    "task": _is_task,
+    "tune": _has_texts,
+    "streams": _has_texts,
+    **dict.fromkeys(SECTIONS, _is_object),
+}
+PROVENANCE: Mapping[str, Callable[[object], bool]] = {
+    "cache": _is_text,
+    "label_set": _is_text,
+    "corpus": _is_object,
+    "specs": _are_specs,
+    "notes": _are_texts,
+}
 
 
 def _unreadable(path: Path, error: Exception) -> MmerError:

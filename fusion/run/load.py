@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cache.errors import MmerError
+from cache.files import check_regular
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import parse_tunes
 from fusion.fingerprint import Plain
@@ -56,15 +57,13 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
     identity, path = run.identity, run.path / RUN
     name = _trusted_head(identity, head, path)
     folds, seeds = identity["folds"], identity["seeds"]
-    if not isinstance(folds, dict) or not isinstance(seeds, list):
-        raise MmerError(f"{path} is damaged (folds and seeds); {TRAIN_AGAIN}")
     model = run.model(fold, seed)
     final = fold == FINAL and fold not in folds and (model.path / FINAL_JSON).exists()
     if (fold not in folds and not final) or seed not in seeds:
         known = f"folds: {', '.join(folds)}; seeds: {', '.join(map(str, seeds))}"
         way_out = "; train the final model with --final" if fold == FINAL else ""
         raise MmerError(f"{run.path} has no model of fold {fold} and seed {seed}; {known}{way_out}")
-    inputs, complete = _recorded_inputs(identity, run.read(RUN), path)
+    inputs, complete = _recorded_inputs(identity, run.record, path)
     digests: Plain = (read_final(model) if final else read_scores(model))["digests"]
     why = f"cannot be built as {path} records it"
     try:
@@ -100,9 +99,10 @@ def read_weights(folder: ModelFolder, head: Head, *, digest: str | None, way_out
     """
     path = folder.path / WEIGHTS
     try:
+        check_regular(path)
         _check_size(path, head, way_out)
         weights: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, RuntimeError) as error:
         raise DamagedRun(f"cannot read {path} ({error}); {way_out}") from error
     if digest not in {None, folder.digest(WEIGHTS)}:
         raise DamagedRun(f"{path} is not the file that was written; {way_out}")
@@ -128,7 +128,7 @@ def _with_encoders(head: Head, model: ModelFolder, digests: Plain, run: RunFolde
     from fusion.end_to_end.learning.build import load_tuned  # imports transformers, which frozen features do not need
     from fusion.end_to_end.learning.start import recorded_start
 
-    identity, record, path = run.identity, run.read(RUN), run.path / RUN
+    identity, record, path = run.identity, run.record, run.path / RUN
     try:
         tunes = parse_tunes(f"{role}={depth}" for role, depth in identity["tune"].items())
         specs = {role: StreamSpec.from_json(json.dumps(record["specs"][role])) for role in tunes}

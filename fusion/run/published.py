@@ -15,7 +15,7 @@ from fusion.fingerprint import Plain
 from fusion.recipes.catalog import Recipe, recipe
 from fusion.recipes.comparison import compare_sum_with_published, compare_with_published
 from fusion.recipes.matching import LAST, ReadStream, RunFacts, differences
-from fusion.run.folder import RUN, RunFolder
+from fusion.run.folder import RunFolder
 
 
 def compare_run(plan: RunPlan, results: Plain) -> list[str]:
@@ -107,7 +107,7 @@ def _changed_tunes(plan: RunPlan, settings: Recipe) -> list[str]:
 
 def _recorded_facts(run: RunFolder, settings: Recipe, corpus: str) -> RunFacts:
     """Returns the facts of a finished run as its folder records them."""
-    record, identity = run.read(RUN), run.identity
+    record, identity = run.record, run.identity
     expected = {
         name: value for config in configure(settings.fusion, settings.fields) for name, value in asdict(config).items()
     }

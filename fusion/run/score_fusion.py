@@ -16,7 +16,7 @@ from cache.joined import AnyCache
 from fusion.evaluation.metrics import compute_scores
 from fusion.fingerprint import Plain, digest_of
 from fusion.run.artifacts import Row, read_predictions, read_probabilities, read_scores, with_digests, write_predictions
-from fusion.run.folder import PREDICTIONS, RUN, SCORES, ModelFolder, RunFolder
+from fusion.run.folder import PREDICTIONS, SCORES, ModelFolder, RunFolder
 from fusion.run.results import check_utterances, collect_results
 
 SCORE_FUSION = "score"
@@ -74,7 +74,7 @@ def _fused_identity(identities: Sequence[Plain]) -> dict[str, Any]:
 
 
 def _provenance(runs: Sequence[RunFolder], cache: AnyCache) -> dict[str, Any]:
-    notes = dict.fromkeys(note for run in runs for note in run.read(RUN).get("notes", []))
+    notes = dict.fromkeys(note for run in runs for note in run.record.get("notes", []))
     summed = f"the sum of the logits of {' and '.join(str(run.path) for run in runs)}"
     paths = [str(run.path.absolute()) for run in runs]
     return {"cache": str(cache.path.absolute()), "runs": paths, "notes": [summed, *notes]}

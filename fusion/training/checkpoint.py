@@ -8,7 +8,8 @@ is written under another name and renamed, so that a kill leaves either the old 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -20,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cache.errors import MmerError
-from cache.files import replacing
+from cache.files import check_regular, replacing
+from cache.json_text import is_count, is_number, parse_json
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource
 from fusion.fingerprint import Plain, with_defaults
@@ -175,19 +177,48 @@ def load_checkpoint(path: Path) -> Checkpoint:
         MmerError: if the file cannot be read.
     """
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
-            content = json.loads(file.metadata()[METADATA])
+            content = parse_json(file.metadata()[METADATA])
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
-        stored = content["progress"]
-        progress = TrainingState(failure=stored.pop(FAILURE), **stored)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        config, progress = content["config"], _progress(content["progress"])
+        if not all(isinstance(fields, dict) for fields in config.values()):
+            raise TypeError("config must hold objects")
+        sections: dict[str, dict[str, Tensor]] = {HEAD: {}, BEST: {}, OPTIMIZER: {}}
+        for name, tensor in tensors.items():
+            section, _, inner = name.partition(".")
+            sections[section][inner] = tensor
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise MmerError(f"{path} is not a readable checkpoint ({error}); delete it to train again") from error
-    progress.curves = [EpochScores(**scores) for scores in stored["curves"]]
-    sections: dict[str, dict[str, Tensor]] = {HEAD: {}, BEST: {}, OPTIMIZER: {}}
-    for name, tensor in tensors.items():
-        section, _, inner = name.partition(".")
-        sections[section][inner] = tensor
-    return Checkpoint(config=content["config"], progress=progress, tensors=sections)
+    return Checkpoint(config=config, progress=progress, tensors=sections)
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Turns errors of tensors that do not fit a model or its optimizer into one line.
+
+    Raises:
+        MmerError: with the path of the checkpoint.
+    """
+    try:
+        yield
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise MmerError(f"{path} does not fit the model ({reason:.300}); delete it to train again") from error
+
+
+def epoch_scores(stored: object) -> EpochScores:
+    """Reads the scores of an epoch from the plain values of a file.
+
+    Raises:
+        ValueError: if they are of another kind.
+    """
+    if not isinstance(stored, dict) or stored.keys() != {"epoch", "losses", "dev"} or not is_count(stored["epoch"]):
+        raise ValueError("the scores of an epoch must be an object of epoch, losses and dev")
+    for name in ("losses", "dev"):
+        if not isinstance(stored[name], dict) or not all(map(is_number, stored[name].values())):
+            raise ValueError(f"{name} of an epoch must be numbers by name")
+    return EpochScores(**stored)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -197,12 +228,46 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Loads the result of `optimizer_tensors` into an optimizer of the same parameters."""
+    """Loads the result of `optimizer_tensors` into an optimizer of the same parameters.
+
+    Raises:
+        ValueError: if a tensor does not belong to a parameter.
+    """
     states: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
         states.setdefault(int(index), {})[name] = tensor
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, state in states.items():
+        for name, tensor in state.items():
+            if not 0 <= number < len(parameters) or tensor.shape not in {(), parameters[number].shape}:
+                raise ValueError(f"{name} of parameter {number} does not fit the optimizer")
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _progress(stored: Any) -> TrainingState:
+    """Reads the progress of a training from the plain values of a file.
+
+    Raises:
+        LookupError: if a value is missing.
+        TypeError: if a value is of another kind.
+        ValueError: if a value is invalid.
+    """
+    values = dict(stored)
+    values["failure"] = values.pop(FAILURE)
+    values["curves"] = [epoch_scores(scores) for scores in values["curves"]]
+    counts = ("epoch", "batch", "step", "best_epoch")
+    if not all(is_count(values[name]) for name in counts) or values["best_epoch"] > len(values["curves"]):
+        raise ValueError(f"{', '.join(counts)} must be counts")
+    if not isinstance(values["failure"], str) or not isinstance(values["finished"], bool):
+        raise TypeError("the end of the training is of another type")
+    if not is_number(values["seconds"]) or not isinstance(values["scaler"], dict):
+        raise TypeError("seconds or the scaler is of another type")
+    for sums in values["sums"].values():
+        total, count = sums
+        if not is_number(total) or not is_count(count):
+            raise TypeError("the sums of the losses are of another type")
+    return TrainingState(**values)
 
 
 def _to_plain(state: TrainingState) -> dict[str, Any]:

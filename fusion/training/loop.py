@@ -34,6 +34,7 @@ from fusion.training.checkpoint import (
     Checkpoint,
     EpochScores,
     TrainingState,
+    fitting,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -287,10 +288,11 @@ class _Training:
         if progress.failure:
             raise MmerError(f"{progress.failure}; delete {path} to train the model again")
         self.progress, self.best = progress, dict(checkpoint.tensors[BEST])
-        if not progress.finished:
-            self.head.load_state_dict(checkpoint.tensors[HEAD])
-            restore_optimizer(self.optimizer, checkpoint.tensors[OPTIMIZER])
-            self.scaler.load_state_dict(progress.scaler)
+        with fitting(path):
+            self.head.load_state_dict(checkpoint.tensors[BEST if progress.finished else HEAD])
+            if not progress.finished:
+                restore_optimizer(self.optimizer, checkpoint.tensors[OPTIMIZER])
+                self.scaler.load_state_dict(progress.scaler)
 
     def epoch(self) -> EpochScores:
         """Trains the rest of an epoch, scores the development subset and keeps the best weights."""

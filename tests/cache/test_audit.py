@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -50,25 +49,12 @@ def test_nan_is_found_even_with_a_right_checksum(toy: tuple[Path, StreamPlan]) -
     assert verify(FeatureCache(toy[0])) == [Problem("enc", "a", "holds NaN or infinity")]
 
 
-def _other_key(file: h5py.File) -> None:
-    file["streams/enc"].attrs["key"] = "0" * 32
-
-
-def _swapped_offsets(file: h5py.File) -> None:
-    file["streams/enc/offsets"][...] = [0, 8, 3, 8, 10]
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"), [(_other_key, "does not belong to its spec"), (_swapped_offsets, "do not divide 10 rows")]
-)
-def test_damage_of_a_whole_stream_is_found(
-    toy: tuple[Path, StreamPlan], damage: Callable[[h5py.File], None], message: str
-) -> None:
+def test_a_key_of_another_spec_is_found(toy: tuple[Path, StreamPlan]) -> None:
     with h5py.File(toy[0], "r+") as file:
-        damage(file)
+        file["streams/enc"].attrs["key"] = "0" * 32
     (problem,) = verify(FeatureCache(toy[0]))
     assert (problem.stream, problem.id) == ("enc", "")
-    assert message in problem.problem
+    assert "does not belong to its spec" in problem.problem
 
 
 def test_changed_and_missing_recordings_are_found(toy: tuple[Path, StreamPlan]) -> None:

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -76,6 +78,7 @@ numbers = st.none() | st.floats(0, 1e6)
         ),
         min_size=1,
         max_size=4,
+        unique_by=lambda utterance: utterance.id,
     )
 )
 def test_utterances_round_trip(tmp_path_factory: pytest.TempPathFactory, utterances: list[Utterance]) -> None:
@@ -140,3 +143,23 @@ def test_reasons_fit_and_stay_text(reason: str) -> None:
     held = reason_bytes(reason)
     assert len(held) <= 200
     assert reason.encode("utf-8", "replace").decode().startswith(held.decode())
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 2_000, 20_000, 60_000])
+def test_a_creation_without_room_ends_in_an_error_and_not_in_a_signal(tmp_path: Path, size_bytes: int) -> None:
+    program = f"""
+import resource
+from pathlib import Path
+import numpy as np
+from cache.errors import DiskFull
+from tests.support.toys import create, plan_for, utterances_named
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size_bytes}, {size_bytes}))
+try:
+    create(Path({str(tmp_path / "a.h5")!r}), utterances_named("abcd"), [plan_for([3000] * 4)], enc=dict(w=np.ones(9)))
+except DiskFull as error:
+    kept = error
+    raise SystemExit(7)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (7, "")
+    assert [path.name for path in tmp_path.iterdir() if path.name != "a.h5.lock"] == []

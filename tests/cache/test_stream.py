@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.stream import ROLES, SPEECH, StreamSpec
+from cache.stream import ROLES, SPEECH, StreamSpec, is_member_name
 
 SPEC = StreamSpec(name="a", role="audio", source="a/b", weights="w", shape=(8,), dtype="float16", rate_hz=50.0)
 DECIDES: dict[str, Any] = {
@@ -52,7 +52,7 @@ def test_key_is_the_same_in_every_process() -> None:
 
 
 @given(
-    st.text(st.characters(exclude_characters="/"), min_size=1),
+    st.text(st.characters(exclude_characters="/\0"), min_size=1).filter(is_member_name),
     st.sampled_from(sorted(ROLES)),
     st.lists(st.integers(1, 99), min_size=1, max_size=2),
     st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text()),

@@ -31,6 +31,7 @@ from fusion.training.checkpoint import (
     Checkpoint,
     EpochScores,
     TrainingState,
+    fitting,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -191,10 +192,11 @@ class _Training:
         checkpoint = load_checkpoint(path)
         checkpoint.check(self.identity, path, {"training": asdict(PretrainConfig())})
         self.state = checkpoint.progress
-        self.model.load_state_dict(checkpoint.tensors[HEAD])
-        if not self.state.finished:
-            restore_optimizer(self.optimizer, checkpoint.tensors[OPTIMIZER])
-            self.scaler.load_state_dict(self.state.scaler)
+        with fitting(path):
+            self.model.load_state_dict(checkpoint.tensors[HEAD])
+            if not self.state.finished:
+                restore_optimizer(self.optimizer, checkpoint.tensors[OPTIMIZER])
+                self.scaler.load_state_dict(self.state.scaler)
         if self.progress is not None:
             self.progress.step(self.state.step)
 

@@ -193,7 +193,7 @@ def test_weights_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     weights.write_bytes(b"")
     assert "cannot read the weights" in refused(pack)
     _manifest(pack, weights={"enc": "../toy.h5"})
-    assert "lie outside" in refused(pack)
+    assert "lies outside" in refused(pack)
 
 
 def test_a_pack_of_ours_describes_itself(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from cache.errors import MmerError
 from fusion.grid.combinations import ModelOutcome
-from fusion.grid.journal import ENTRY, Journal
+from fusion.grid.journal import DIGEST, ENTRY, Journal
 from fusion.run.artifacts import with_digests
 from fusion.run.folder import PREDICTIONS, SCORES, WEIGHTS, RunFolder
 from fusion.run.load import load_model
@@ -19,6 +20,11 @@ from tests.support.grids import CPU, models, planned, sources, trained
 from tests.support.runs import finish
 
 FIELDS = {"dropout": 0.2, "standardize": True}
+
+
+def without_digest(entry: dict[str, Any]) -> dict[str, Any]:
+    """As older versions wrote it."""
+    return {name: value for name, value in entry.items() if name != DIGEST}
 
 
 def test_a_model_scores_what_it_scores_in_mmer_train(trainable: Path, tmp_path: Path) -> None:
@@ -56,7 +62,7 @@ def test_a_model_of_a_version_without_macro_f1_has_it_on_test_alone(trainable: P
     (model,) = models(every, folds=["1"])
     journal.open_test(model, sources(every).at(0))
     result, folder = journal.scores(model, 0), journal.folder(model)
-    entry = folder.read(ENTRY)
+    entry = without_digest(folder.read(ENTRY))
     for one in entry["curves"]:
         del one["dev"]["mf1"]
     folder.write(ENTRY, entry)
@@ -92,7 +98,7 @@ def test_a_default_that_is_another_by_now_makes_no_two_models_one(trainable: Pat
     journal, _ = trained(tmp_path, every, folds=["1"])
     (model,) = models(every, folds=["1"])
     folder = journal.folder(model)
-    entry = folder.read(ENTRY)
+    entry = without_digest(folder.read(ENTRY))
     del entry["decides"]["training"]["schedule"]  # of a version that had no such field
     folder.write(ENTRY, entry)
     assert journal.scores(model, 0).epoch == entry["epoch"]
@@ -181,7 +187,7 @@ def test_weights_of_another_head_are_one_line(trainable: Path, tmp_path: Path) -
     model = models(every, folds=["1"])[0]
     folder = journal.folder(model)
     save_file({"linear.weight": np.zeros(3, dtype=np.float32)}, folder.path / WEIGHTS)
-    folder.write(ENTRY, {**folder.read(ENTRY), "weights": folder.digest(WEIGHTS)})
+    folder.write(ENTRY, {**without_digest(folder.read(ENTRY)), "weights": folder.digest(WEIGHTS)})
     with pytest.raises(
         MmerError, match=r"does not fit the head, \d+ weights differ .*; delete .* to train the model ag"
     ):
@@ -205,3 +211,46 @@ def test_the_entry_says_what_was_trained(trainable: Path, tmp_path: Path) -> Non
     assert (entry["fold"], entry["seed"], entry["failure"]) == ("2", 5, "")
     assert entry["decides"]["head"]["dropout"] == 0.2
     assert len(entry["curves"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["curves"], [{"epoch": 1}]),
+        (["curves"], [{"epoch": 1, "losses": {}, "dev": {"ua": "high"}}]),
+        (["curves"], [{"epoch": 1, "losses": [], "dev": {}}]),
+        (["curves"], []),
+        (["epoch"], 99),
+        (["epoch"], 0),
+        (["epoch"], -1),
+        (["notes"], [["deep"]]),
+        (["weights"], {"a": 1}),
+        (["decides", "head"], "small"),
+        (["digest"], ["a"]),
+    ],
+)
+def test_entries_of_other_values_are_one_line(trainable: Path, tmp_path: Path, path: list[str], value: object) -> None:
+    every = planned(trainable, "audio", {})
+    journal, _ = trained(tmp_path, every, folds=["1"])
+    (model,) = models(every, folds=["1"])
+    folder = journal.folder(model)
+    entry = without_digest(folder.read(ENTRY))
+    held = entry
+    for name in path[:-1]:
+        held = held[name]
+    held[path[-1]] = value
+    folder.write(ENTRY, entry)
+    with pytest.raises(MmerError, match=r"entry.json .*; delete .* to train the model again"):
+        journal.scores(model, 0)
+
+
+def test_an_edited_score_of_the_development_subset_is_found(trainable: Path, tmp_path: Path) -> None:
+    every = planned(trainable, "audio", {})
+    journal, _ = trained(tmp_path, every, folds=["1"])
+    (model,) = models(every, folds=["1"])
+    folder = journal.folder(model)
+    entry = folder.read(ENTRY)
+    entry["curves"][0]["dev"]["ua"] = 0.999
+    folder.write(ENTRY, entry)
+    with pytest.raises(MmerError, match=r"entry.json has changed since it was written; delete"):
+        journal.scores(model, 0)

@@ -17,6 +17,7 @@ from tests.support.heads import batch_of
 EVERY: Mapping[str, object] = {
     "dim": 0,
     "adapter": True,  # C-1
+    "tuned_adapter": False,  # E-5
     "dropout": 0.1,  # G-2, B-2, M-10, J-2
     "modalities": "both",
     "modality_dropout": 0.0,

@@ -174,7 +174,7 @@ HUGE = 10**12
         (_change("inputs", "weights", "audio", "project_hid.bias", to="float99 7"), r"run.json is damaged \(inputs: "),
         (_change("inputs", "weights", "audio", "project_hid.bias", to=f"int8 {HUGE} {HUGE}"), r"run.json is damaged"),
         (_change("inputs", "weights", to=[]), r"run.json is damaged \(inputs: "),
-        (_change("decides", "folds", to=3), r"run.json is damaged \(folds and seeds\); train the run again"),
+        (_change("decides", "folds", to=3), r"run.json is damaged \(folds of another type\); choose another"),
         (_change("inputs", to=[]), r"run.json is damaged \(inputs: "),
     ],
 )

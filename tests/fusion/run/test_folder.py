@@ -65,8 +65,6 @@ def test_files_of_no_run_are_not_taken_the_place_of(tmp_path: Path, name: str, r
 NO_RUNS = [
     {"format_version": "1", "decides": DESCRIBED},
     {"decides": DESCRIBED},
-    {"format_version": FORMAT_VERSION, "decides": {**DESCRIBED, "head": None}},
-    {"format_version": FORMAT_VERSION, "decides": {**DESCRIBED, "training": "fast"}},
 ]
 
 
