@@ -32,7 +32,7 @@ class Windows:
         hop_s: distance of two starts in seconds.
 
     Example:
-        >>> Windows(window_s=6, hop_s=3).of(10.0)
+        >>> Windows(window_s=6.0, hop_s=3.0).of(10.0)
         [(0.0, 6.0), (3.0, 9.0), (6.0, 10.0)]
     """
 

@@ -247,5 +247,5 @@ def test_nothing_is_trained_anew_for_a_file_that_no_score_depends_on(
 def test_what_cannot_be_read_just_now_is_no_damage(part: ModelFolder, name: str) -> None:
     (part.path / name).unlink()
     (part.path / name).mkdir()
-    with pytest.raises(MmerError, match=rf"{name} cannot be read \(Is a directory\); make it readable and repeat"):
+    with pytest.raises(MmerError, match=rf"{name} cannot be read \(not a regular file\); make it readable and repeat"):
         find_damage(part, NAMES)

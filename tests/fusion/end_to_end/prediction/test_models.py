@@ -86,7 +86,8 @@ CHANGES: list[tuple[Callable[[Record], object], str]] = [
 def test_a_malformed_record_is_one_line(copy: Path, number: int) -> None:
     change, message = CHANGES[number]
     rewritten(copy, change)
-    with pytest.raises(MmerError, match=message) as caught:
+    # a value of another type is found when the record is read, before anything looks at it
+    with pytest.raises(MmerError, match=rf"{message}|is damaged \(\w+ of another type\)") as caught:
         loaded(copy)
     assert "\n" not in str(caught.value)
 
