@@ -82,7 +82,6 @@ class OurEpoch:
             choice=parse_layers("last", layers=LAYERS, encoder="base"),
             dim=HIDDEN,
             weights="",
-            layers=LAYERS,
         )
         config = TrainConfig()
         inputs = HeadInputs(classes=tuple("abcd"), shapes={AUDIO: (HIDDEN,)}, tuned=frozenset({AUDIO}))

@@ -56,6 +56,22 @@ class TrainingProgress(Protocol):
         ...
 
 
+class SilentProgress:
+    """Progress callbacks that do nothing."""
+
+    def note(self, note: str) -> None:
+        """Does nothing."""
+
+    def start(self, fold: str, seed: int, epochs: int) -> None:
+        """Does nothing."""
+
+    def epoch(self, scores: EpochScores) -> None:
+        """Does nothing."""
+
+    def end(self, best: EpochScores) -> None:
+        """Does nothing."""
+
+
 def cross_validate(
     plan: RunPlan,
     folder: RunFolder,

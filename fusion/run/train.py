@@ -19,7 +19,7 @@ from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import Plain, digest_of
 from fusion.head_config import AUDIO, TEXT
 from fusion.heads.catalog import file_name_of
-from fusion.run.cross_validation import TrainingProgress, cross_validate
+from fusion.run.cross_validation import SilentProgress, TrainingProgress, cross_validate
 from fusion.run.final import FinalModel, read_final_models, train_final_models
 from fusion.run.folder import RESULTS, RunFolder
 from fusion.run.published import compare_run, compare_sum, published_figures
@@ -35,7 +35,6 @@ from fusion.run.results import (
 from fusion.run.score_fusion import fuse_scores
 from fusion.run.tensorboard import TensorBoardProgress
 from fusion.run.workers import WorkerCluster, cross_validate_on
-from fusion.training.checkpoint import EpochScores
 from fusion.training.interrupt import StopRequested, never_stop
 
 RUNS = Path("runs")  # folder of all runs without an explicit folder
@@ -107,22 +106,6 @@ class TrainedRun:
     def latex(self) -> str:
         """One row of a LaTeX table."""
         return latex_row(self.results)
-
-
-class SilentProgress:
-    """Progress callbacks that do nothing."""
-
-    def note(self, note: str) -> None:
-        """Does nothing."""
-
-    def start(self, fold: str, seed: int, epochs: int) -> None:
-        """Does nothing."""
-
-    def epoch(self, scores: EpochScores) -> None:
-        """Does nothing."""
-
-    def end(self, best: EpochScores) -> None:
-        """Does nothing."""
 
 
 def train_run(

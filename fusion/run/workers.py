@@ -18,7 +18,7 @@ from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import RunPlan, plan_run
 from fusion.head_config import HeadConfig
 from fusion.heads.catalog import config_for, head_spec
-from fusion.run.cross_validation import RunModel, TrainingProgress, begin_run, load_source
+from fusion.run.cross_validation import RunModel, SilentProgress, TrainingProgress, begin_run, load_source
 from fusion.run.folder import RunFolder
 from fusion.training.checkpoint import EpochScores
 from fusion.training.interrupt import never_stop
@@ -139,20 +139,4 @@ def train_model(
         save_every_s=SAVE_EVERY_S,
         stopping=never_stop,
     )
-    return model.run(load_source(plan, own_device(device), resident_share), _Unwatched())
-
-
-class _Unwatched:
-    """Progress callbacks that do nothing: a worker reports its result only."""
-
-    def note(self, note: str) -> None:
-        """Does nothing."""
-
-    def start(self, fold: str, seed: int, epochs: int) -> None:
-        """Does nothing."""
-
-    def epoch(self, scores: EpochScores) -> None:
-        """Does nothing."""
-
-    def end(self, best: EpochScores) -> None:
-        """Does nothing."""
+    return model.run(load_source(plan, own_device(device), resident_share), SilentProgress())

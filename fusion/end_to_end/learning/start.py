@@ -32,7 +32,6 @@ class Start:
         choice: hidden states that the head reads.
         dim: width of a hidden state.
         weights: digest of the encoder's weights; empty if the cache records none.
-        layers: number of layers of the encoder.
     """
 
     tune: Tune
@@ -41,7 +40,6 @@ class Start:
     choice: LayerChoice
     dim: int
     weights: str
-    layers: int
 
     @property
     def role(self) -> str:
@@ -98,7 +96,6 @@ def recorded_start(tune: Tune, spec: StreamSpec, layers: str, shape: tuple[int, 
         choice=parse_layers(layers, layers=MOST_LAYERS, encoder=spec.encoder),
         dim=shape[-1],
         weights="",
-        layers=MOST_LAYERS,
     )
 
 
@@ -155,7 +152,6 @@ def find_start(
         choice=choice,
         dim=int(config.hidden_size),
         weights=next((held.weights for held in known[encoder] if _has_weights(held)), ""),
-        layers=count,
     )
 
 

@@ -184,7 +184,8 @@ def train_task(
 
 def _load_features(plan: RunPlan, device: torch.device, share: float) -> CachedFeatures:
     """Loads the features of a plan; those of an earlier task are used again if they are equal in every bit."""
-    key = str(device), share, digest_of([plan.identity[name] for name in ("streams", "features", "labels", "folds")])
+    names = ("streams", "features", "labels", "folds", "tune", "by_fold")  # the last two only if the run has them
+    key = str(device), share, digest_of([plan.identity.get(name) for name in names])
     if key not in _loaded:
         while len(_loaded) >= LOADED:
             _loaded.pop(next(iter(_loaded)))
