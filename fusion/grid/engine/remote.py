@@ -176,13 +176,13 @@ def train_task(
             f"a worker has another version of the file of head {fusion}; copy the file, restart the workers"
         )
     plan = plan_run(replace(task.experiment, head=config_for(fusion, task.head)), open_cache(task.cache))
-    source = _load_features(plan, own_device(device), resident_share / LOADED)
+    source = load_features(plan, own_device(device), resident_share / LOADED)
     combination = Combination(fields={}, plan=plan)
     by_name = {(model.fold.name, model.seed): model for model in models_of(combination)}
     return [train_models([by_name[name]], source, _ignore_epoch)[0] for name in task.models]
 
 
-def _load_features(plan: RunPlan, device: torch.device, share: float) -> CachedFeatures:
+def load_features(plan: RunPlan, device: torch.device, share: float) -> CachedFeatures:
     """Loads the features of a plan; those of an earlier task are used again if they are equal in every bit."""
     names = ("streams", "features", "labels", "folds", "tune", "by_fold")  # the last two only if the run has them
     key = str(device), share, digest_of([plan.identity.get(name) for name in names])

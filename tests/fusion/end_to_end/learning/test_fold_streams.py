@@ -8,12 +8,14 @@ import pytest
 
 from cache.errors import MmerError
 from cache.joined import open_cache
+from fusion.end_to_end.learning.wave import WaveFeatures
 from fusion.experiment.experiment import ExperimentRequest
+from fusion.grid.engine.remote import load_features
 from fusion.grid.run import GridRun, run_grid
 from fusion.grid.space import GridRequest, grid_space
 from fusion.run.folder import RunFolder
 from fusion.run.train import train_run
-from tests.support.tuned import planned, request
+from tests.support.tuned import CPU, planned, request
 from tests.support.voices import featurized
 
 
@@ -95,3 +97,14 @@ def test_a_grid_may_tune_encoders(learning: Path, tmp_path: Path) -> None:
     run = train_run(wanted.experiment(opened), opened, out=tmp_path / "run")
     assert grid.nested["wf1"] == pytest.approx(run.mean["wf1"], abs=1e-9)
     assert grid.winner == {"lr": 0.01}
+
+
+def test_a_worker_of_a_grid_tells_recordings_from_features(learning: Path) -> None:
+    """Plans that name the same stream, one for its rows and one for the recordings, do not share what is loaded."""
+    wave = planned(learning, request("audio", "audio=wave"))
+    stream = wave.starts["audio"].stream
+    frozen = planned(learning, replace(request("audio"), streams={"audio": stream}))
+    loaded = [load_features(plan, CPU, 0.25) for plan in (frozen, wave, frozen)]
+    assert loaded[0] is loaded[2]
+    assert isinstance(loaded[1], WaveFeatures)
+    assert not isinstance(loaded[0], WaveFeatures)
