@@ -1,6 +1,7 @@
 """The examples of docs/python.md run in their order and print what stands below them."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,9 @@ def test_every_example_of_the_guide_runs(
     names: dict[str, object] = {}
     for code, printed in examples():
         if file := FILE.match(code):
+            module = file["name"].removesuffix(".py")
+            monkeypatch.setitem(sys.modules, module, None)  # so that the end of the test takes the module out again
+            del sys.modules[module]
             (tmp_path / file["name"]).write_text(code)
             continue
         exec(compile(code, str(GUIDE), "exec"), names)

@@ -41,11 +41,11 @@ def test_a_module_may_import_its_neighbours(tmp_path: Path) -> None:
 
 
 def test_a_package_is_named_with_dots(tmp_path: Path) -> None:
-    (tmp_path / "my_heads").mkdir()
-    (tmp_path / "my_heads" / "gated.py").write_text(example())
+    (tmp_path / "package_of_heads").mkdir()
+    (tmp_path / "package_of_heads" / "gated.py").write_text(example())
     with in_folder(tmp_path):
-        assert config_for("my_heads.gated:MyHead", {}).loss_weights == {"balance": 0.1}
-    for name in ("my_heads", "my_heads.gated"):
+        assert config_for("package_of_heads.gated:MyHead", {}).loss_weights == {"balance": 0.1}
+    for name in ("package_of_heads", "package_of_heads.gated"):
         sys.modules.pop(name)
 
 
