@@ -166,6 +166,12 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
 )
 @click.option("--allow-outside", is_flag=True, help="Allow a manifest to name recordings outside its folder.")
 @click.option(
+    "--encoding",
+    metavar="NAME",
+    help="Encoding of a manifest or of IEMOCAP's transcripts, such as cp1252.  [default: UTF-8, or UTF-16 with a byte "
+    "order mark]",
+)
+@click.option(
     "--replace",
     is_flag=True,
     help="Recompute rows that are stale or damaged, and drop utterances that left the corpus.",
@@ -209,7 +215,7 @@ def featurize(
     with clean_errors():
         _check_usage(workers, scheduler, shard, shards)
         _set_environment()
-        root = _checked_root(corpus, root, encoders, options["views"], allow_outside=options["allow_outside"])
+        root = _checked_root(corpus, root, encoders, options)
         encoding, planning = _devices(workers, scheduler, device)
         job = _job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
         job = _shard_of(job, shard, shards)
@@ -306,18 +312,16 @@ def _set_environment() -> None:
     tune_process()
 
 
-def _checked_root(
-    corpus: str, root: Path | None, encoders: Sequence[str], views: Sequence[str], *, allow_outside: bool
-) -> Path | None:
+def _checked_root(corpus: str, root: Path | None, encoders: Sequence[str], options: "JobOptions") -> Path | None:
     """Returns the root of the corpus; checks names and paths before torch is imported, so that errors come at once."""
     from featurize.corpora.catalog import check_root
     from featurize.encoders.catalog import parse_requests
     from featurize.views.catalog import parse_views
 
     parse_requests(encoders)
-    parse_views(views)
+    parse_views(options["views"])
     root = root or _root_of_environment(corpus)
-    check_root(corpus, root, allow_outside=allow_outside)
+    check_root(corpus, root, allow_outside=options["allow_outside"], encoding=options["encoding"])
     return root
 
 

@@ -88,6 +88,7 @@ class ExtractionJob:
         limit: number of utterances, counted from the first; None for all.
         shard: compute only this shard of the utterances; None for all.
         allow_outside: recordings of a manifest may lie outside its folder.
+        encoding: encoding of the corpus' files of text; None for Unicode.
         replace: recompute features that were computed differently or are damaged; drop utterances that left the corpus.
         wait: wait for another run that writes to the file instead of stopping.
     """
@@ -104,6 +105,7 @@ class ExtractionJob:
     limit: int | None = None
     shard: Shard | None = None
     allow_outside: bool = False
+    encoding: str | None = None
     replace: bool = False
     wait: bool = False
 
@@ -131,6 +133,7 @@ class JobOptions(TypedDict, total=False):
     batch_seconds: float | None
     limit: int | None
     allow_outside: bool
+    encoding: str | None
     replace: bool
     wait: bool
 
@@ -202,7 +205,7 @@ def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
     corpus_spec(job.corpus)
     parse_requests(job.encoders)
     views = parse_views(job.views)
-    reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside)
+    reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside, encoding=job.encoding)
     requests = _select_encoders(job, reading)
     check_views(views, {consumes(request.source) for request in requests})
     return reading, EncoderSet(
