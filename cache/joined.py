@@ -3,7 +3,6 @@
 A pattern names the files. They must be of one corpus, share no utterance, and hold the same streams under equal keys.
 """
 
-import glob
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import CacheMissing, MmerError
+from cache.patterns import is_pattern, matching_files
 from cache.rows import StoredRows
 from cache.store import FeatureCache, PackedRows, Stream, find_stream
 from cache.stream import StreamSpec
@@ -27,10 +27,9 @@ def cache_files(path: Path) -> list[Path]:
     Raises:
         CacheMissing: if nothing matches the pattern.
     """
-    if path.exists() or not any(sign in str(path) for sign in "*?["):
+    if not is_pattern(path):
         return [path]
-    names = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob finds hidden files too
-    files = [Path(name) for name in sorted(names) if not name.endswith(NEVER_MATCHED) and Path(name).is_file()]
+    files = [file for file in matching_files(path) if not file.name.endswith(NEVER_MATCHED)]
     if not files:
         raise CacheMissing(f"no cache matches {path}; make one with mmer-featurize CORPUS --cache FILE")
     return files

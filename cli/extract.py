@@ -35,7 +35,9 @@ SHOWN = 5  # failures and notes printed; all of them are in the cache
 
 def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
     """Checks that the cache to write is one file, not a pattern."""
-    if value is not None and set("*?[") & set(str(value)):
+    from cache.patterns import is_pattern
+
+    if value is not None and is_pattern(value):
         raise click.UsageError(f"--cache names one file to write, got the pattern {value}")
     return value
 

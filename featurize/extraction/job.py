@@ -12,7 +12,9 @@ from typing import Any, TypedDict, Unpack
 import torch
 
 from cache.errors import MmerError
+from cache.patterns import is_pattern
 from cache.stream import NO_VIEW, SPEECH, TRANSCRIPT
+from cache.utterance import alike_labels, alike_note
 from featurize.corpora.base import CorpusReading
 from featurize.corpora.catalog import corpus_spec, read_corpus
 from featurize.encoders.base import Encoder
@@ -28,7 +30,6 @@ from featurize.views.load import load_views
 
 MEL = "logmel80"
 DEMO, MANIFEST = "demo", "manifest"  # corpora of the catalog with special defaults of root or cache
-PATTERN_SIGNS = frozenset("*?[")  # of file name patterns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +169,7 @@ def job_of(
     """
     name = root.stem if corpus == MANIFEST and root else corpus
     cache = cache or Path("cache") / f"{name}.h5"
-    if PATTERN_SIGNS & set(str(cache)):
+    if is_pattern(cache):
         raise ValueError(f"cache must be one file to write, got the pattern {cache}")
     if corpus == DEMO and root is None:
         root = cache.parent / DEMO
@@ -230,7 +231,8 @@ def plan_job(job: ExtractionJob, reading: CorpusReading, encoder_set: EncoderSet
     plans = [
         plan_encoder(encoder, inputs, max_seconds=options.max_seconds, chunk=options.chunk) for encoder in encoders
     ]
-    notes = [*reading.notes, *notes, *_dropped_turns(plans, inputs), *_left_out_of_views(plans)]
+    alike = map(alike_note, alike_labels(utterance.label for utterance in inputs.utterances))
+    notes = [*reading.notes, *alike, *notes, *_dropped_turns(plans, inputs), *_left_out_of_views(plans)]
     return PlannedJob(
         job=job,
         corpus=CorpusHeader(name=job.corpus, root=reading.root),
