@@ -6,6 +6,7 @@ A pattern names the files. They must be of one corpus, share no utterance, and h
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,7 +32,7 @@ def cache_files(path: Path) -> list[Path]:
         return [path]
     files = [file for file in matching_files(path) if not file.name.endswith(NEVER_MATCHED)]
     if not files:
-        raise CacheMissing(f"no cache matches {path}; make one with mmer-featurize CORPUS --cache FILE")
+        raise CacheMissing(f"no cache matches {path}; choose existing files, or make one with mmer-featurize")
     return files
 
 
@@ -78,7 +79,8 @@ def check_disjoint(files: Sequence[FeatureCache]) -> None:
             if name in seen:
                 raise MmerError(
                     f"{file.path}: utterance {name} is also in {seen[name].path}; "
-                    "choose files without common utterances, or make one file of them with mmer-cache merge"
+                    "choose files without common utterances, or make one file of them with "
+                    f"mmer-cache merge merged.h5 {' '.join(quote(str(each.path)) for each in files)}"
                 )
             seen[name] = file
 
@@ -96,7 +98,8 @@ def check_same_streams(files: Sequence[FeatureCache]) -> None:
             if name not in file.streams:
                 raise MmerError(
                     f"{file.path} has no stream {name}, but {holder.path} has it; "
-                    "compute it there with mmer-featurize, or drop it from the other files"
+                    f"compute it there with mmer-featurize, or run "
+                    f"mmer-cache drop {quote(str(holder.path))} {quote(name)}"
                 )
             check_same_key(holder, file, name)
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Unpack
 
 import click
@@ -294,7 +295,7 @@ def _print_report(report: "ExtractionReport") -> None:
         for item in items[:SHOWN]:
             echo(f"  {item['id']} in {item['stream']}: {item[key]}")
         if len(items) > SHOWN:
-            echo(f"  ... and {len(items) - SHOWN} more; `mmer-cache info {report.cache} --json` lists them")
+            echo(f"  ... and {len(items) - SHOWN} more; `mmer-cache info {quote(str(report.cache))} --json` lists them")
     pending = [name for name, stream in report.summary["streams"].items() if stream["pending"]]
     rest = f"; pending, for their encoder to run again: {', '.join(pending)}" if pending else ""
     echo(f"{report.cache} is done after {_duration(report.seconds)}{rest}")

@@ -235,7 +235,13 @@ def plan_job(job: ExtractionJob, reading: CorpusReading, encoder_set: EncoderSet
     notes = [*reading.notes, *alike, *notes, *_dropped_turns(plans, inputs), *_left_out_of_views(plans)]
     return PlannedJob(
         job=job,
-        corpus=CorpusHeader(name=job.corpus, root=reading.root),
+        corpus=CorpusHeader(
+            name=job.corpus,
+            root=reading.root,
+            table=job.root.name if job.corpus == MANIFEST and job.root else "",
+            encoding=job.encoding,
+            allow_outside=job.allow_outside,
+        ),
         encoder_set=encoder_set,
         inputs=inputs,
         plans=plans,

@@ -29,14 +29,26 @@ NAME_COLUMNS = ("label", "speaker", "session", "dialogue", "split", "sentiment")
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusHeader:
-    """The entry of a cache file on its corpus: its name and the folder it was read from."""
+    """The entry of a cache file on its corpus: its name and all that reads it again.
+
+    Attributes:
+        name: name in the catalog of corpora.
+        root: folder that the recordings lie in.
+        table: name of the manifest in that folder; empty for other corpora.
+        encoding: encoding that its text was read with; None for Unicode.
+        allow_outside: recordings may lie outside the folder.
+    """
 
     name: str
     root: Path
+    table: str = ""
+    encoding: str | None = None
+    allow_outside: bool = False
 
-    def as_json(self) -> dict[str, str]:
-        """Returns the entry as a plain object for JSON."""
-        return {"name": self.name, "root": str(self.root)}
+    def as_json(self) -> dict[str, str | bool]:
+        """Returns the entry as a plain object for JSON, without what has its default."""
+        more = {"table": self.table, "encoding": self.encoding, "allow_outside": self.allow_outside}
+        return {"name": self.name, "root": str(self.root), **{name: value for name, value in more.items() if value}}
 
 
 @contextmanager
