@@ -29,6 +29,7 @@ MARKS: Mapping[bytes, str] = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+LONGEST = 600  # characters of a message
 USUAL = "cp1252"  # of Western European spreadsheets, the most common encoding that is not Unicode
 
 
@@ -170,8 +171,9 @@ def checked_encoding(name: str) -> str:
 
 def line_error(path: Path, line: int, problem: str) -> MmerError:
     """Returns an error about one line of a table."""
-    # An id may hold line breaks; the message may not.
-    return MmerError(f"{path}: line {line}: {' '.join(problem.splitlines())}")
+    # An id or a header may hold line breaks, or be as long as the file; the message may not.
+    text = " ".join(problem.splitlines())
+    return MmerError(f"{path}: line {line}: {text if len(text) <= LONGEST else f'{text[:LONGEST]}...'}")
 
 
 def _is_odd(character: str) -> bool:

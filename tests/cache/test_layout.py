@@ -103,7 +103,7 @@ def test_no_cache_at_all_names_the_command_that_makes_one(tmp_path: Path) -> Non
 def test_a_file_that_is_no_hdf5_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.h5").write_bytes(content)
     with pytest.raises(
-        CacheUnreadable, match="is not a cache file but (empty|a file of another kind); choose a cache file"
+        CacheUnreadable, match=r"is not a cache file but (empty|a file of another kind); choose a cache file"
     ):
         read_layout(tmp_path / "a.h5")
 

@@ -19,7 +19,10 @@ from tests.support.full_size import LARGE, full_size_inputs
 from tests.support.heads import PATCH, TEXT, ToyRows, batch_of, collate, head_inputs, layer_weights, samples
 from tests.support.toys import create, utterances_named
 
-COMMAND = "add them by running mmer-featurize for this cache with --encoder roberta-large@12 --encoder vit-mel-base --start-layers"
+COMMAND = (
+    "add them by running mmer-featurize for this cache with --encoder roberta-large@12 --encoder vit-mel-base "
+    "--start-layers"
+)
 
 
 def full_size(**fields: Any) -> JFM:
