@@ -4,6 +4,7 @@ What a model does with padding is not known beforehand. A few transcripts of the
 each alone; only where both agree are batches used.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,11 +41,8 @@ class AnyTextEncoder(TextEncoder):
             return ""
         together = self._encode(sample, precise=True)
         alone = [self._encode([turn], precise=True)[0] for turn in sample]
-        worst = max(
-            _deviation(found[stream], expected[stream])
-            for found, expected in zip(together, alone, strict=True)
-            for stream in range(len(self.choices))
-        )
+        pairs = [pair for rows in zip(together, alone, strict=True) for pair in zip(*rows, strict=True)]
+        worst = float(np.max([_deviation(found, expected) for found, expected in pairs]))
         self.one_by_one = not worst <= TOLERANCE  # a NaN is no agreement
         way = "texts are encoded one by one" if self.one_by_one else "texts are encoded in batches"
         return f"{self.specs[0].name} in a batch and alone differ by {worst:.0e} ({len(sample)} texts): {way}"
@@ -74,7 +72,9 @@ def text_states(model: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, ..
     Raises:
         MmerError: if it returns no hidden states for its tokens.
     """
-    output: Any = model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
+    masked = "attention_mask" in inspect.signature(model.forward).parameters  # FNet has none: its texts are mixed whole
+    masks = {"attention_mask": mask.long()} if masked else {}
+    output: Any = model(input_ids=ids, **masks, output_hidden_states=True)
     last, hidden = getattr(output, "last_hidden_state", None), getattr(output, "hidden_states", None)
     if last is None or hidden is None or any(state.shape[:2] != ids.shape for state in (*hidden, last)):
         raise MmerError(f"{type(model).__name__} returns no hidden state for each token; use another encoder")
@@ -97,5 +97,5 @@ def _spread(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def _deviation(found: Rows, expected: Rows) -> float:
-    difference = found.astype(np.float64) - expected.astype(np.float64)
-    return float(np.linalg.norm(difference) / max(np.linalg.norm(expected.astype(np.float64)), 1e-30))
+    exact = expected.astype(np.float64)
+    return float(np.linalg.norm(found - exact) / (np.linalg.norm(exact) or 1.0))

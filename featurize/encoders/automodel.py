@@ -30,7 +30,8 @@ from featurize.encoders.huggingface import (
 )
 from featurize.inputs.audio import RATE_HZ
 
-ANY = Family(model=AutoModel)
+_AUTO: Any = AutoModel  # a factory of models, not a class of them
+ANY = Family(model=_AUTO)
 # Families whose own mask makes a batch, padded by their feature extractor, exact: measured by the tests.
 MASKED_FAMILIES = frozenset({"wav2vec2-bert"})
 IGNORED_FIELDS = frozenset({"feature_extractor_type", "processor_class", "image_processor_type"})
@@ -46,11 +47,12 @@ def load_whisper(checkpoint: HubCheckpoint) -> tuple[nn.Module, Any, str]:
     check_complete(checkpoint, missing)
     config: Any = checkpoint.config
     note = ""
+    kind: Any = WhisperFeatureExtractor  # transformers does not type it
     if has_file(checkpoint.location, PREPROCESSOR):
         with hub_errors(checkpoint.location):
-            extractor: Any = WhisperFeatureExtractor.from_pretrained(checkpoint.location)
+            extractor = kind.from_pretrained(checkpoint.location)
     else:
-        extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+        extractor = kind(feature_size=config.num_mel_bins)
         note = f"has no {PREPROCESSOR}: windows of 30 s with {config.num_mel_bins} bands, which is the default"
     made = (extractor.feature_size, extractor.nb_max_frames, extractor.sampling_rate)
     read = (config.num_mel_bins, 2 * config.max_source_positions, RATE_HZ)
@@ -74,8 +76,9 @@ def load_any_speech(checkpoint: HubCheckpoint) -> tuple[nn.Module, Any]:
             f"{checkpoint.location} has no {PREPROCESSOR}, which says what a model of type {checkpoint.family} reads; "
             "put the one of the checkpoint next to its weights"
         )
+    auto: Any = AutoFeatureExtractor  # transformers does not type it
     with hub_errors(checkpoint.location):
-        extractor: Any = AutoFeatureExtractor.from_pretrained(checkpoint.location, trust_remote_code=False)
+        extractor = auto.from_pretrained(checkpoint.location, trust_remote_code=False)
     rate_hz = getattr(extractor, "sampling_rate", None)
     if rate_hz != RATE_HZ:
         raise MmerError(f"{checkpoint.location} expects speech at {rate_hz} Hz; mmer supports {RATE_HZ} Hz")

@@ -46,7 +46,7 @@ from transformers import (
     XLMRobertaForMaskedLM,
     XLMRobertaModel,
 )
-from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
+from transformers.models.auto import feature_extraction_auto
 from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
@@ -168,7 +168,8 @@ class HubCheckpoint:
         """Whether its input is speech, or an image of it; otherwise it is text."""
         if self.family in FAMILIES:
             return self.family not in TEXT_FAMILIES
-        return self.family in FEATURE_EXTRACTOR_MAPPING_NAMES or has_file(self.location, PREPROCESSOR)
+        table: Any = feature_extraction_auto
+        return self.family in table.FEATURE_EXTRACTOR_MAPPING_NAMES or has_file(self.location, PREPROCESSOR)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,8 +263,8 @@ def load_masked_lm(checkpoint: HubCheckpoint) -> nn.Module:
     family = TEXT_FAMILIES.get(checkpoint.family)
     if family is None or family.masked_lm is None:
         raise MmerError(
-            f"{checkpoint.location} is of type {checkpoint.family}; --view cbca supports {', '.join(TEXT_FAMILIES)}: use "
-            "a checkpoint of one of them, or leave the view out"
+            f"{checkpoint.location} is of type {checkpoint.family}; --view cbca supports "
+            f"{', '.join(TEXT_FAMILIES)}: use a checkpoint of one of them, or leave the view out"
         )
     model, missing = load_model(checkpoint, replace(family, model=family.masked_lm, arguments={}))
     if missing:
@@ -319,6 +320,11 @@ def load_model(checkpoint: HubCheckpoint, family: Family | None = None) -> tuple
 
 
 def check_complete(checkpoint: HubCheckpoint, missing: set[str]) -> None:
+    """Checks that a checkpoint has all weights.
+
+    Raises:
+        MmerError: if some are missing.
+    """
     if missing:
         raise MmerError(
             f"{checkpoint.location} lacks {len(missing)} weights (first: {min(missing)}); "
@@ -351,6 +357,7 @@ def _check_sentencepiece(location: str) -> None:
 
 
 def has_file(location: str, name: str) -> bool:
+    """Returns whether a checkpoint has a file, in its folder, in the hub cache or on the hub."""
     with hub_errors(location):
         return cached_file(location, name, _raise_exceptions_for_missing_entries=False) is not None
 

@@ -6,6 +6,7 @@ own mask makes a padded batch exact (w2v-BERT 2.0: Barrault et al., 2023, arXiv:
 """
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -217,7 +218,9 @@ class RowCounter:
 def inputs_of(extractor: Any, waveforms: Sequence[Waveform]) -> dict[str, Tensor]:
     """Computes the inputs of a model by the checkpoint's feature extractor, padded by it if there are several."""
     several = {"padding": True} if len(waveforms) > 1 else {}
-    return dict(extractor(list(waveforms), sampling_rate=RATE_HZ, return_tensors="pt", **several))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # statistics of an input of one frame, which is no input
+        return dict(extractor(list(waveforms), sampling_rate=RATE_HZ, return_tensors="pt", **several))
 
 
 def states_of(model: Any, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

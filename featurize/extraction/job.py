@@ -15,8 +15,8 @@ from cache.errors import MmerError
 from cache.stream import NO_VIEW, SPEECH, TRANSCRIPT
 from featurize.corpora.base import CorpusReading
 from featurize.corpora.catalog import corpus_spec, read_corpus
-from featurize.encoders.base import Encoder
 from featurize.encoders.any_text import AnyTextEncoder
+from featurize.encoders.base import Encoder
 from featurize.encoders.catalog import EncoderRequest, parse_requests
 from featurize.encoders.load import character_targets, consumes, load_encoders
 from featurize.encoders.options import EncodingOptions

@@ -46,6 +46,10 @@ def test_the_catalog_holds_what_was_promised() -> None:
         *("wav2vec2-base", "wav2vec2-base-960h", "wav2vec2-large", "hubert-base", "hubert-large"),
         *("wavlm-base", "wavlm-base-plus", "wavlm-large"),
         *("wav2vec2-conformer-rel-pos-large", "wav2vec2-conformer-rope-large", "data2vec-audio-base", "xls-r-300m"),
+        *("mms-300m", "mms-1b", "unispeech-sat-base-plus", "unispeech-sat-large", "w2v-bert-2.0"),
+        *("whisper-tiny", "whisper-tiny.en", "whisper-base", "whisper-small", "whisper-medium"),
+        *("whisper-large-v2", "whisper-large-v3", "whisper-large-v3-turbo"),
+        *("xlm-roberta-base", "multilingual-e5-base", "modernbert-base"),
         *("roberta-base", "roberta-large", "bert-base", "distilbert-base", "deberta-v3-base", "vit-mel-base"),
     }
     assert all(source.count("/") == 1 for source in hub.values())
