@@ -54,12 +54,13 @@ def load_whisper(checkpoint: HubCheckpoint) -> tuple[nn.Module, Any, str]:
     else:
         extractor = kind(feature_size=config.num_mel_bins)
         note = f"has no {PREPROCESSOR}: windows of 30 s with {config.num_mel_bins} bands, which is the default"
-    made = (extractor.feature_size, extractor.nb_max_frames, extractor.sampling_rate)
-    read = (config.num_mel_bins, 2 * config.max_source_positions, RATE_HZ)
-    if made != read:
+    window = (extractor.feature_size, extractor.nb_max_frames, extractor.sampling_rate)
+    expected = (config.num_mel_bins, 2 * config.max_source_positions, RATE_HZ)
+    if window != expected:
         raise MmerError(
-            f"{PREPROCESSOR} of {checkpoint.location} makes windows of {made[0]} bands and {made[1]} frames at "
-            f"{made[2]} Hz; the model reads {read[0]} bands and {read[1]} frames at {read[2]} Hz: use its own file"
+            f"{PREPROCESSOR} of {checkpoint.location} makes windows of {window[0]} bands and {window[1]} frames at "
+            f"{window[2]} Hz; the model reads {expected[0]} bands and {expected[1]} frames at {expected[2]} Hz: "
+            "use the file of this checkpoint"
         )
     encoder: nn.Module = model.get_encoder()
     return encoder, extractor, note

@@ -165,7 +165,7 @@ class HubCheckpoint:
 
     @property
     def reads_speech(self) -> bool:
-        """Whether its input is speech, or an image of it; otherwise it is text."""
+        """True if its input is speech, or an image of it; otherwise it is text."""
         if self.family in FAMILIES:
             return self.family not in TEXT_FAMILIES
         table: Any = feature_extraction_auto
@@ -400,7 +400,7 @@ def hub_errors(source: str) -> Iterator[None]:
         why = str(error).strip().split("\n", maxsplit=1)[0]
         if "trust_remote_code" in str(error):
             raise MmerError(
-                f"{source} needs code that lies beside its weights, which mmer never runs; use an encoder whose model "
+                f"{source} needs code that lies next to its weights, which mmer never runs; use an encoder whose model "
                 "is part of transformers"
             ) from error
         if Path(source).is_dir():

@@ -31,9 +31,14 @@ from tests.support.checkpoints import loaded
 from tests.support.models import LAYER_SIZE, SPEECH_SIZE, lively, waveforms, worst
 
 LENGTHS = (1200, 16_000, 9999, 16_080, 31_000, 5160)
-SPEECH2TEXT = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
-DECODER = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "vocab_size": 50}
-SEWD = {"conv_dim": (16,) * 13, "squeeze_factor": 2, "max_position_embeddings": 64, "position_buckets": 16}
+SPEECH2TEXT: dict[str, Any] = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+DECODER: dict[str, Any] = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "vocab_size": 50}
+SEWD: dict[str, Any] = {
+    "conv_dim": (16,) * 13,
+    "squeeze_factor": 2,
+    "max_position_embeddings": 64,
+    "position_buckets": 16,
+}
 
 
 def model_of(family: str) -> tuple[Any, Any]:
@@ -69,14 +74,9 @@ def encoder_of(folder: Path, layers: str = "", **options: Any) -> OneByOneEncode
 
 @cache
 def documented(folder: Path) -> tuple[Any, Any]:
+    auto: Any = AutoFeatureExtractor
     model = AutoModel.from_pretrained(folder).eval()
-    return AutoFeatureExtractor.from_pretrained(folder), getattr(model, "encoder", model) if _has_decoder(
-        model
-    ) else model
-
-
-def _has_decoder(model: Any) -> bool:
-    return bool(model.config.is_encoder_decoder)
+    return auto.from_pretrained(folder), model.get_encoder() if model.config.is_encoder_decoder else model
 
 
 def by_hugging_face(folder: Path, wave: Waveform) -> Rows:
@@ -87,7 +87,8 @@ def by_hugging_face(folder: Path, wave: Waveform) -> Rows:
         rows = model(**values).last_hidden_state[0].numpy()
     mask = values.get("attention_mask")
     reads_frames = mask is not None and mask.shape[1] == len(rows)
-    return rows[: int(mask.sum())] if reads_frames else rows
+    kept: Rows = rows[: int(mask.sum())] if reads_frames else rows
+    return kept
 
 
 def test_rows_are_those_of_hugging_face_one_by_one(checkpoint: Path) -> None:

@@ -48,7 +48,8 @@ def encoder_of(folder: Path, layers: str = "", **options: Any) -> WhisperEncoder
 @cache
 def documented(folder: Path) -> tuple[Any, Any]:
     extractor = WhisperFeatureExtractor.from_pretrained(folder)
-    return extractor, WhisperModel.from_pretrained(folder, dtype=torch.float32).eval()
+    model: Any = WhisperModel.from_pretrained(folder, dtype=torch.float32)
+    return extractor, model.eval()
 
 
 def by_hugging_face(folder: Path, wave: Waveform) -> tuple[list[Rows], Rows]:
