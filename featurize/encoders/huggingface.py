@@ -8,7 +8,7 @@ import json
 import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -34,12 +34,19 @@ from transformers import (
     PreTrainedTokenizerBase,
     RobertaForMaskedLM,
     RobertaModel,
+    SEWModel,
+    UniSpeechModel,
+    UniSpeechSatModel,
     ViTModel,
     Wav2Vec2ConformerForPreTraining,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForPreTraining,
     WavLMModel,
+    WhisperModel,
+    XLMRobertaForMaskedLM,
+    XLMRobertaModel,
 )
+from transformers.models.auto import feature_extraction_auto
 from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
@@ -84,9 +91,18 @@ SPEECH_FAMILIES: Mapping[str, Family] = {
         model=Wav2Vec2ConformerForPreTraining, arguments=_SDPA, unused_module="encoder.pos_conv_embed"
     ),
     "data2vec-audio": Family(model=Data2VecAudioModel, arguments=_SDPA),
+    "unispeech": Family(model=UniSpeechModel, arguments=_SDPA),
+    "unispeech-sat": Family(model=UniSpeechSatModel, arguments=_SDPA),
+}
+SQUEEZED_FAMILIES: Mapping[str, Family] = {  # its Transformer runs at half the frame rate
+    "sew": Family(model=SEWModel, arguments=_SDPA),
+}
+WINDOW_FAMILIES: Mapping[str, Family] = {
+    "whisper": Family(model=WhisperModel, arguments=_SDPA, unused_module="decoder"),
 }
 TEXT_FAMILIES: Mapping[str, Family] = {
     "roberta": Family(model=RobertaModel, arguments=_NO_POOLER, masked_lm=RobertaForMaskedLM),
+    "xlm-roberta": Family(model=XLMRobertaModel, arguments=_NO_POOLER, masked_lm=XLMRobertaForMaskedLM),
     "bert": Family(model=BertModel, arguments=_NO_POOLER, masked_lm=BertForMaskedLM),
     "distilbert": Family(model=DistilBertModel, masked_lm=DistilBertForMaskedLM),
     "deberta-v2": Family(model=DebertaV2Model, masked_lm=DebertaV2ForMaskedLM),
@@ -94,7 +110,13 @@ TEXT_FAMILIES: Mapping[str, Family] = {
 MEL_FAMILIES: Mapping[str, Family] = {
     "vit": Family(model=ViTModel, arguments={**_NO_POOLER, **_SDPA}),
 }
-FAMILIES: Mapping[str, Family] = {**SPEECH_FAMILIES, **MEL_FAMILIES, **TEXT_FAMILIES}
+FAMILIES: Mapping[str, Family] = {
+    **SPEECH_FAMILIES,
+    **SQUEEZED_FAMILIES,
+    **WINDOW_FAMILIES,
+    **MEL_FAMILIES,
+    **TEXT_FAMILIES,
+}
 
 
 def weights_digest(*modules: nn.Module) -> str:
@@ -138,6 +160,19 @@ class HubCheckpoint:
     config: PretrainedConfig
     trained_on: Mapping[str, object]
 
+    @property
+    def family(self) -> str:
+        """The ``model_type`` of its configuration."""
+        return str(self.config.model_type)
+
+    @property
+    def reads_speech(self) -> bool:
+        """True if its input is speech, or an image of it; otherwise it is text."""
+        if self.family in FAMILIES:
+            return self.family not in TEXT_FAMILIES
+        table: Any = feature_extraction_auto
+        return self.family in table.FEATURE_EXTRACTOR_MAPPING_NAMES or has_file(self.location, PREPROCESSOR)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechCheckpoint:
@@ -163,17 +198,13 @@ def open_checkpoint(source: str) -> HubCheckpoint:
         source: hub id or folder.
 
     Raises:
-        MmerError: if it is not available, or of a model family that mmer does not support.
+        MmerError: if it is not available, or needs code of its own.
     """
-    with checkpoint_errors(source, "config.json"):
+    with hub_errors(source, "config.json"):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    if config.model_type not in FAMILIES:
-        raise MmerError(
-            f"{source} has the unsupported model type {config.model_type}; supported: {', '.join(FAMILIES)}"
-        )
     if getattr(config, "add_adapter", False):
         raise MmerError(f"{source} ends in an adapter, which changes the frame rate; use a checkpoint without one")
-    if _has_file(source, ADAPTER):
+    if has_file(source, ADAPTER):
         raise MmerError(
             f"{source} has a peft adapter ({ADAPTER}) next to its configuration, which is not applied; merge it by "
             "PeftModel.from_pretrained(model, FOLDER).merge_and_unload().save_pretrained(NEW) and name that folder"
@@ -197,12 +228,12 @@ def load_speech(checkpoint: HubCheckpoint) -> SpeechCheckpoint:
     hop = math.prod(checkpoint.config.conv_stride)
     if hop != HOP:
         raise MmerError(f"{checkpoint.location} has a frame every {hop} samples; mmer supports one every {HOP}")
-    model, missing = _load(checkpoint)
+    model, missing = load_model(checkpoint)
     missing_quantizer = {name for name in missing if name.startswith(QUANTIZER_PREFIXES)}
-    _check_complete(checkpoint, missing - missing_quantizer)
+    check_complete(checkpoint, missing - missing_quantizer)
     quantizer = {name for name in model.state_dict() if name.startswith(QUANTIZER_PREFIXES)}
     if missing_quantizer != quantizer:  # a checkpoint without any of them is complete, but has no codes
-        _check_complete(checkpoint, missing_quantizer)
+        check_complete(checkpoint, missing_quantizer)
     normalize, note = _read_normalization(checkpoint.location)
     pretraining = model if quantizer and not missing_quantizer else None
     return SpeechCheckpoint(base=model.base_model, pretraining=pretraining, normalize=normalize, note=note)
@@ -220,14 +251,14 @@ def load_text(checkpoint: HubCheckpoint) -> tuple[nn.Module, PreTrainedTokenizer
             "use a checkpoint without it, such as microsoft/deberta-v3-base"
         )
     _check_sentencepiece(checkpoint.location)
-    model, missing = _load(checkpoint)
-    _check_complete(checkpoint, missing)
-    with checkpoint_errors(checkpoint.location, "its tokenizer"):
+    model, missing = load_model(checkpoint)
+    check_complete(checkpoint, missing)
+    with hub_errors(checkpoint.location, "its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.location, trust_remote_code=False)
     # Hugging Face builds an empty tokenizer if the files of the tokenizer are missing.
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise MmerError(f"{checkpoint.location} has no tokenizer; put its tokenizer.json next to the weights")
-    _check_tokenizer(checkpoint, model, tokenizer)
+    check_tokenizer(checkpoint, model, tokenizer)
     return model, tokenizer
 
 
@@ -237,9 +268,13 @@ def load_masked_lm(checkpoint: HubCheckpoint) -> nn.Module:
     Raises:
         MmerError: if the checkpoint has no complete language-model head.
     """
-    family = FAMILIES[checkpoint.config.model_type]
-    assert family.masked_lm is not None  # every family of text has one
-    model, missing = _load(checkpoint, replace(family, model=family.masked_lm, arguments={}))
+    family = TEXT_FAMILIES.get(checkpoint.family)
+    if family is None or family.masked_lm is None:
+        raise MmerError(
+            f"{checkpoint.location} is of type {checkpoint.family}; --view cbca supports "
+            f"{', '.join(TEXT_FAMILIES)}: use a checkpoint of one of them, or leave the view out"
+        )
+    model, missing = load_model(checkpoint, replace(family, model=family.masked_lm, arguments={}))
     if missing:
         raise MmerError(
             f"{checkpoint.location} has no language-model head ({len(missing)} weights are missing, first: "
@@ -266,16 +301,16 @@ def load_vit(checkpoint: HubCheckpoint) -> nn.Module:
         )
     if config.num_channels not in {1, 3}:
         raise MmerError(f"{checkpoint.location} reads {config.num_channels} channels; mmer supports 1, or 3 for RGB")
-    model, missing = _load(checkpoint)
-    _check_complete(checkpoint, missing)
+    model, missing = load_model(checkpoint)
+    check_complete(checkpoint, missing)
     vit: nn.Module = model
     return vit
 
 
-def _load(checkpoint: HubCheckpoint, family: Family | None = None) -> tuple[Any, set[str]]:
+def load_model(checkpoint: HubCheckpoint, family: Family | None = None) -> tuple[Any, set[str]]:
     """Loads the model of a checkpoint, by default of its family; also returns the names of missing weights."""
     family = family or FAMILIES[checkpoint.config.model_type]
-    with checkpoint_errors(checkpoint.location, "its weights"):
+    with hub_errors(checkpoint.location, "its weights"):
         loaded: Any = family.model.from_pretrained(
             checkpoint.location,
             output_loading_info=True,
@@ -292,11 +327,18 @@ def _load(checkpoint: HubCheckpoint, family: Family | None = None) -> tuple[Any,
     return model.eval(), missing
 
 
-def _check_tokenizer(checkpoint: HubCheckpoint, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Checks that the model has a vector for every token, and that its limits are numbers."""
+def check_tokenizer(checkpoint: HubCheckpoint, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Checks that the model has a vector for every token, and that its limits are numbers.
+
+    Raises:
+        MmerError: if the tokenizer and the weights do not fit, or a limit is invalid.
+    """
     vocabulary: Mapping[str, int] = tokenizer.get_vocab()
     last = max(vocabulary, key=vocabulary.__getitem__)
-    rows = int(model.get_input_embeddings().num_embeddings)
+    embedding = None
+    with suppress(NotImplementedError):  # models without a table of tokens
+        embedding = model.get_input_embeddings()
+    rows = embedding.num_embeddings if isinstance(embedding, nn.Embedding) else vocabulary[last] + 1
     if vocabulary[last] >= rows:
         raise MmerError(
             f"the tokenizer of {checkpoint.location} has the token {last!r} with the id {vocabulary[last]}, and the "
@@ -304,7 +346,7 @@ def _check_tokenizer(checkpoint: HubCheckpoint, model: Any, tokenizer: PreTraine
             "with, or resize the embedding and train it"
         )
     config: Any = checkpoint.config
-    pad = config.pad_token_id
+    pad = getattr(config, "pad_token_id", None)
     if config.model_type == "roberta" and (type(pad) is not int or not 0 <= pad < rows):
         raise MmerError(
             f"config.json of {checkpoint.location} has the pad_token_id {pad}; expected an id from 0 to {rows - 1}, "
@@ -318,7 +360,12 @@ def _check_tokenizer(checkpoint: HubCheckpoint, model: Any, tokenizer: PreTraine
         )
 
 
-def _check_complete(checkpoint: HubCheckpoint, missing: set[str]) -> None:
+def check_complete(checkpoint: HubCheckpoint, missing: set[str]) -> None:
+    """Checks that a checkpoint has all weights.
+
+    Raises:
+        MmerError: if some are missing.
+    """
     if missing:
         raise MmerError(
             f"{checkpoint.location} lacks {len(missing)} weights (first: {min(missing)}); "
@@ -331,7 +378,7 @@ def _read_normalization(location: str) -> tuple[bool, str]:
     try:
         extractor: Any = Wav2Vec2FeatureExtractor.from_pretrained(location)
     except Exception as error:
-        if _has_file(location, PREPROCESSOR):
+        if has_file(location, PREPROCESSOR):
             raise MmerError(
                 f"{PREPROCESSOR} of {location} cannot be read ({_reason(error)}); repair it or remove it"
             ) from error
@@ -347,15 +394,16 @@ def _check_sentencepiece(location: str) -> None:
     """Checks the packages that convert a SentencePiece model, the form in which DeBERTa's tokenizer is published."""
     available = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
     missing = [name for name, installed in available.items() if not installed]
-    if missing and _has_file(location, "spm.model") and not _has_file(location, "tokenizer.json"):
+    if missing and has_file(location, "spm.model") and not has_file(location, "tokenizer.json"):
         raise MmerError(
             f"the tokenizer of {location} is a SentencePiece model, which needs {' and '.join(missing)}; "
             "run `pip install sentencepiece protobuf`"
         )
 
 
-def _has_file(location: str, name: str) -> bool:
-    with checkpoint_errors(location):
+def has_file(location: str, name: str) -> bool:
+    """Returns whether a checkpoint has a file, in its folder, in the hub cache or on the hub."""
+    with hub_errors(location):
         return cached_file(location, name, _raise_exceptions_for_missing_entries=False) is not None
 
 
@@ -385,7 +433,7 @@ def _read_trained_on(folder: Path) -> Mapping[str, object]:
 
 
 @contextmanager
-def checkpoint_errors(source: str, part: str = "") -> Iterator[None]:
+def hub_errors(source: str, part: str = "") -> Iterator[None]:
     """Raises whatever a library raises while it reads or tries a checkpoint as an `MmerError` of one line.
 
     Args:
@@ -401,6 +449,11 @@ def checkpoint_errors(source: str, part: str = "") -> Iterator[None]:
             f"the .bin of {source} holds more than weights and is not loaded; convert it to safetensors"
         ) from error
     except Exception as error:  # the tokenizers library raises bare exceptions, checks of configurations TypeErrors
+        if "trust_remote_code" in str(error):
+            raise MmerError(
+                f"{source} needs code that lies next to its weights, which mmer never runs; use an encoder whose model "
+                "is part of transformers"
+            ) from error
         where = f" ({part})" if part else ""
         if Path(source).is_dir():
             raise MmerError(f"{source} holds no checkpoint that can be loaded: {_reason(error)}{where}") from error

@@ -32,7 +32,10 @@ TEXT = {"roberta-tiny", "roberta-tiny.tokens", "ctc.chars"}
 def pasted(text: str) -> None:
     """Runs the command in a text as a shell would; the tiny encoders stand for those that would be downloaded."""
     start = text.index("mmer-")
-    line = re.split(r"[,;`](?: |$)", text[start:].replace("roberta-base", "roberta-tiny --no-mel"))[0]
+    line = re.split(
+        r"[,;`](?: |$)",
+        text[start:].replace("roberta-base", "roberta-tiny").replace(" --encoder", " --no-mel --encoder", 1),
+    )[0]
     for part in line.split(" && "):
         name, *arguments = shlex.split(part)
         result = CliRunner().invoke(COMMANDS[name], arguments)
