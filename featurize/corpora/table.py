@@ -159,7 +159,7 @@ def checked_encoding(name: str) -> str:
         MmerError: if Python knows no such encoding.
     """
     try:
-        is_text = codecs.lookup(name)._is_text_encoding  # type: ignore[attr-defined]
+        is_text = codecs.lookup(name)._is_text_encoding
     except (LookupError, ValueError):
         is_text = False
     if not is_text:
