@@ -399,6 +399,14 @@ def _gathered_frames(frames: Iterator[Waveform]) -> Iterator[Waveform]:
         yield np.concatenate(gathered)
 
 
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file that is read forward: SoundFile seeks after each read, which in MP3 changes the next samples."""
+
+    def seekable(self) -> bool:
+        """Returns False, so that reading does not seek."""
+        return False
+
+
 def _read(file: soundfile.SoundFile, samples: int) -> Waveform:
     sound: Waveform = file.read(samples, dtype="float32", always_2d=True)
     return sound
@@ -432,7 +440,7 @@ def _probe_sound(path: Path, contents: Contents) -> Recording:
         for part in contents.parts or (None,):
             with _sound_file(handle, part) as file:
                 exact = file.format in EXACT_FORMATS and 0 < file.frames < UNKNOWN_TOTAL and not contents.counted
-                seekable = exact and file.seekable()
+                seekable = exact and soundfile.SoundFile.seekable(file)
                 samples += file.frames if exact else _count_samples(file)
                 kinds.append((file.channels, file.samplerate))
     for channels, rate_hz in kinds:
@@ -465,11 +473,11 @@ def _count_samples(file: soundfile.SoundFile) -> int:
 def _sound_file(handle: BinaryIO, part: Part | None) -> Iterator[soundfile.SoundFile]:
     """Opens a file, or a part of it, by its handle: given a name, soundfile would trust the extension."""
     if part is not None:
-        with soundfile.SoundFile(PartFile(handle, part)) as file:
+        with _Sequential(PartFile(handle, part)) as file:
             yield file
         return
     handle.seek(0)
-    with soundfile.SoundFile(handle.fileno(), closefd=False) as file:
+    with _Sequential(handle.fileno(), closefd=False) as file:
         yield file
 
 

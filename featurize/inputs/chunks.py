@@ -7,7 +7,7 @@ and the present sound without a word.
 
 from collections.abc import Callable, Iterator, Mapping
 from mmap import mmap
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from featurize.inputs.pieces import ContainerError, Contents, Part, Range
 
@@ -82,7 +82,7 @@ def _unchunked(data: mmap, position: int, *, big: bool) -> int:
     return 0 if not data[position:size].strip(b"\0") else max(0, size - position)
 
 
-def _order(big: bool) -> "str":
+def _order(big: bool) -> Literal["big", "little"]:
     return "big" if big else "little"
 
 
@@ -220,12 +220,12 @@ def _mat4(data: mmap) -> Sound | None:
 
 
 def _mat5(data: mmap) -> Sound | None:
-    """Walks the elements of a MATLAB 5 file."""
+    """Walks the elements of a MATLAB 5 file; libsndfile states 8 bytes too many of those that it writes."""
     order = _order(data[126:128] == b"MI")
     position = 128
     while position + 8 <= len(data):
         position += 8 + int.from_bytes(data[position + 4 : position + 8], order)
-    return Sound(0, position)
+    return Sound(0, max(0, position - 8))
 
 
 KINDS: Mapping[str, Callable[[bytes], bool]] = {
