@@ -139,7 +139,7 @@ def probe(path: Path) -> Recording:
             return _probe_sound(path, contents)
     if is_other_sound(path):
         with _decoding_errors():
-            return _probe_by_pyav(path)
+            return replace(_probe_by_pyav(path), note=contents.note)
     raise RecordingError(refused)
 
 
@@ -441,7 +441,10 @@ def _probe_sound(path: Path, contents: Contents) -> Recording:
             with _sound_file(handle, part) as file:
                 exact = file.format in EXACT_FORMATS and 0 < file.frames < UNKNOWN_TOTAL and not contents.counted
                 seekable = exact and soundfile.SoundFile.seekable(file)
-                samples += file.frames if exact else _count_samples(file)
+                try:
+                    samples += file.frames if exact else _count_samples(file)
+                except soundfile.SoundFileError as error:
+                    raise RecordingError(contents.unproven or f"cannot be decoded: {_text_of(error)}") from error
                 kinds.append((file.channels, file.samplerate))
     for channels, rate_hz in kinds:
         if (channels, rate_hz) != kinds[0]:

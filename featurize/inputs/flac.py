@@ -66,7 +66,8 @@ def flac_contents(data: mmap, start: int) -> Contents | None:
         if stream.total and not begun:
             raise ContainerError(f"truncated: none of its last frames is there, of {stream.total} samples of sound")
     if len(streams) == 1 and streams[0].total and ends[0] in {None, streams[0].total}:
-        return Contents(counted=ends[0] is None)
+        unproven = f"truncated: the last frame of {streams[0].total} samples of sound is cut or damaged"
+        return Contents(counted=True, unproven=unproven) if ends[0] is None else None
     parts = tuple(_part(data, stream, end) for stream, end in zip(streams, ends, strict=True))
     if len(streams) > 1:
         return Contents(parts=parts, note=f"{len(streams)} FLAC streams joined: all are read", counted=True)

@@ -39,12 +39,14 @@ class Contents:
         parts: what is decoded, in this order; empty for the file as it is.
         note: remarks about the structure, separated by semicolons.
         samples: number of samples that the frames hold; 0 where only decoding shows it.
+        unproven: reason to report if the sound does not decode; empty for the reason of the decoder.
         counted: True if the length must be counted by decoding, whatever the header states.
     """
 
     parts: tuple[Part, ...] = ()
     note: str = ""
     samples: int = 0
+    unproven: str = ""
     counted: bool = False
 
 

@@ -92,11 +92,11 @@ def measure_video(path: Path) -> tuple[int, int]:
     for rate_hz, block in _blocks(path):
         first_hz = first_hz or rate_hz
         samples += len(block)
-    if not samples:
-        raise VideoError("no samples")
     stated = _stated_samples(path)
     if samples < stated:
         raise VideoError(f"truncated: {samples} of {stated} samples of sound")
+    if not samples:
+        raise VideoError("no samples")
     return first_hz, samples
 
 
@@ -271,4 +271,4 @@ def _stated_samples(path: Path) -> int:
     if head[:4] == b"wvpk":
         samples = int.from_bytes(head[12:16], "little")
         return 0 if samples == 0xFFFFFFFF else samples
-    return int.from_bytes(head[18:22], "little") if head[:4] == b"TTA1" else 0
+    return int.from_bytes(head[14:18], "little") if head[:4] == b"TTA1" else 0
