@@ -277,7 +277,7 @@ class _Heard:
         given = 0
         for sound, last in _marked(_blocks(self.span)):
             mono = self._listen(sound)
-            if self._wrong:
+            if mono is None:
                 continue
             block = mono if resampler is None else resampler.resample_chunk(mono, last=last)
             given += len(block)
@@ -292,8 +292,8 @@ class _Heard:
             notes.append(f"{1000 * self.span.duration_s:g} ms: shorter than one frame of 25 ms, zero-padded")
         return "; ".join(filter(None, notes))
 
-    def _listen(self, sound: Waveform) -> Waveform:
-        """Takes note of a block, ``(samples, channels)``; returns it mixed down."""
+    def _listen(self, sound: Waveform) -> Waveform | None:
+        """Takes note of a block, ``(samples, channels)``; returns it mixed down, None if the sound cannot be used."""
         if self._hearing is None:
             self._hearing = Hearing(sound.shape[1])
             self.digest.update(f"{self.span.recording.rate_hz} {sound.shape[1]} ".encode())
@@ -301,11 +301,12 @@ class _Heard:
         self.digest.update(np.ascontiguousarray(sound).data)
         wrong = sound.size - int(np.count_nonzero(np.isfinite(sound)))
         self._wrong += wrong
-        mono = _mono(sound)
         if not wrong and len(sound):
             self._loudest = max(self._loudest, float(np.abs(sound).max()))
-            if self._loudest <= LOUDEST:
-                self._hearing.add(sound, mono)
+        if self._wrong or self._loudest > LOUDEST:
+            return None
+        mono = _mono(sound)
+        self._hearing.add(sound, mono)
         return mono
 
     def _check(self) -> None:
