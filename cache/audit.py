@@ -71,7 +71,7 @@ def noted(cache: AnyCache) -> list[dict[str, str]]:
 
 
 def grouped(items: Sequence[Mapping[str, str]], key: str) -> list[ReasonGroup]:
-    """Groups failures or notes by their kind: the text without numbers, paths and hints; largest group first.
+    """Groups failures or notes by their kind: the text without numbers and paths; largest group first.
 
     Args:
         items: what `summarize` lists as failures, or `noted` as notes.
@@ -85,7 +85,8 @@ def grouped(items: Sequence[Mapping[str, str]], key: str) -> list[ReasonGroup]:
     ids: dict[str, set[str]] = {}
     first: dict[str, Mapping[str, str]] = {}
     for item in items:
-        kind = NUMBER.sub("N", item[key].split(" (tried ")[0].split("; ")[0])
+        text = item[key]
+        kind = NUMBER.sub("N", text.split(" (tried ")[0].split("; ")[0] if " (tried " in text else text)
         ids.setdefault(kind, set()).add(item["id"])
         first.setdefault(kind, item)
     groups = [
