@@ -36,7 +36,13 @@ def peak_gb(folder: Path, *more: str) -> tuple[float, float]:
 
         os.chdir(folder)
         arguments = ["manifest", "--root", "m.csv", "--cache", f"c{len(more)}.h5", "--encoder", "wav2vec2-tiny"]
-        featurize([*arguments, "--audio-only", "--no-codes", "--chunk", "--max-seconds", "30", "--json", *more])
+        try:
+            featurize(
+                [*arguments, "--audio-only", "--no-codes", "--chunk", "--max-seconds", "30", "--json", *more],
+                standalone_mode=False,
+            )
+        finally:
+            os._exit(sys.exc_info()[0] is not None)
     _, status, used = os.wait4(child, 0)
     if status:
         raise click.ClickException(f"the run ended with {status}")

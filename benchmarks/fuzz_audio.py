@@ -20,6 +20,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import av
 import click
@@ -65,7 +66,7 @@ def write_seeds() -> dict[str, bytes]:
         file = io.BytesIO()
         file.name = f"a.{name}"
         with av.open(file, "w", format={"mkv": "matroska", "aac": "adts"}.get(name, name)) as container:
-            track = container.add_stream(codec, rate=16_000, layout="mono")
+            track: Any = container.add_stream(codec, rate=16_000, layout="mono")
             known = [form.name for form in track.codec.audio_formats or ()]
             track.format = av.AudioFormat(next((form for form in known if form.startswith("s16")), known[0]))
             frame = av.AudioFrame.from_ndarray(sound.T.copy(), format="fltp", layout="mono")

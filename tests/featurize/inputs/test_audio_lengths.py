@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,7 +169,7 @@ def test_a_flac_of_unknown_length_that_is_cut_gives_its_whole_frames_with_a_note
     assert loaded.note == "its header states no length, and its last frame is cut"
 
 
-def joined(folder: Path, name: str, first: Sound, second: Sound, **how: str) -> Path:
+def joined(folder: Path, name: str, first: Sound, second: Sound, **how: Any) -> Path:
     parts = [written(folder / f"{number}{name}", sound, **how) for number, sound in enumerate((first, second))]
     path = folder / name
     path.write_bytes(b"".join(part.read_bytes() for part in parts))

@@ -30,7 +30,7 @@ def test_both_notes_are_given(tmp_path: Path) -> None:
 
 
 def test_a_signal_of_one_step_is_noted(tmp_path: Path) -> None:
-    steps = noise(16_000, steps=2) / (1 << 14)
+    steps = noise(16_000, steps=2) / np.float32(1 << 14)
     note = load_whole(written(tmp_path / "a.wav", steps, subtype="PCM_24")).note
     assert note == "nearly silent: no sample is above 3.1e-05 of full scale"
 
