@@ -93,7 +93,7 @@ class BundleFolder(RunFolder):
                 "mmer": mmer_version(),
                 "models": [run.model(model.fold, model.seed).path.name for model in models.models],
                 "encoders": list(encoders),
-                "scores": {name: value for name, value in run_scores(run).items() if name in SCORES_KEPT},
+                "scores": {name: value for name, value in run_results(run).items() if name in SCORES_KEPT},
             },
         )
 
@@ -147,6 +147,11 @@ class BundleFolder(RunFolder):
             load_stream_encoders(held, folders={name: self.encoder(name)}, device=CPU)
         return list(written)
 
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a text file to a temporary name and renames it."""
+        with self.replacing(name) as path:
+            path.write_text(text, encoding="utf-8")
+
     def encoder(self, name: str) -> Path:
         """Returns the folder of a frozen encoder."""
         return self.path / ENCODERS_FOLDER / quote(name, safe=" ")
@@ -164,7 +169,7 @@ class BundleFolder(RunFolder):
             folder.write(TRAINED_ON, dict(spec.trained_on))
 
 
-def run_scores(run: RunFolder) -> dict[str, Any]:
+def run_results(run: RunFolder) -> dict[str, Any]:
     """Reads the results of a run.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The corpus whose utterances are predicted, once for all tests of the room."""
+"""The corpus whose utterances are predicted, once for all tests that predict."""
 
 from pathlib import Path
 
