@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -355,7 +356,7 @@ def _hub_errors(source: str) -> Iterator[None]:
         raise MmerError(
             f"the .bin of {source} holds more than weights and is not loaded; convert it to safetensors"
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         why = str(error).strip().split("\n", maxsplit=1)[0]
         if Path(source).is_dir():
             raise MmerError(f"{source} holds no checkpoint that can be loaded: {why}") from error

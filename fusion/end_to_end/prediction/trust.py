@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
 from cache.errors import MmerError
@@ -95,7 +96,7 @@ def check_encoder(folder: Path) -> None:
     try:
         with torch.device("meta"):
             model: Any = FAMILIES[config.model_type].model(config)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, RuntimeError, StrictDataclassError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise MmerError(f"the configuration of {folder} is invalid ({reason}); copy the encoder again") from error
     described = sum(tensor.numel() for tensor in model.state_dict().values())

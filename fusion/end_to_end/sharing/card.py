@@ -7,6 +7,7 @@ Markdown, HTML or a terminal are written as entities.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -58,7 +59,7 @@ class CardFacts:
     def corpus(self) -> str:
         """The name of the corpus; that of the cache for a manifest."""
         name = str(self.record.get("corpus", {}).get("name", ""))
-        cache = str(self.record.get("cache", "")).removesuffix(".h5")
+        cache = Path(str(self.record.get("cache", ""))).name.removesuffix(".h5")
         return cache if name in {"", "manifest"} and cache else name
 
     @property

@@ -22,13 +22,6 @@ from tests.support.voices import featurized
 ROOT = Path(__file__).parents[4]
 
 
-@pytest.fixture(scope="module")
-def tuned(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run whose encoder of speech has learned."""
-    request = wanted("audio", {"audio": "wav2vec2-tiny"}, tune=("audio",), fields={"audio_lr": 1e-3})
-    return run_of(spoken, tmp_path_factory.mktemp("tuned") / "run", request)
-
-
 def recording(spoken: Path, number: int = 0) -> Path:
     return spoken.parent / utterances(spoken)[number].audio
 
@@ -82,7 +75,7 @@ def test_a_frozen_encoder_of_a_folder_becomes_part_of_the_bundle(
     with pytest.raises(MmerError, match="it came from a folder named audio; pass --encoder own=FOLDER"):
         bundle_of(run.path, tmp_path / "bundle")
     assert not list(tmp_path.glob("*bundle*"))
-    with pytest.raises(MmerError, match="is not the encoder that the run was trained with .*weights"):
+    with pytest.raises(MmerError, match=r"is not the encoder that the run was trained with .*weights"):
         bundle_of(run.path, tmp_path / "bundle", encoders={"own": tuned.model("1", 0).path / "audio"})
     bundle = bundle_of(run.path, tmp_path / "bundle", encoders={"own": encoder})
     expected = load_predictor(run.path, device="cpu", encoders={"own": encoder})
@@ -129,8 +122,8 @@ def test_a_stop_leaves_the_old_bundle_or_none(
 
     bundle = bundle_of(concat.path, tmp_path / "bundle")
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(exporting, "model_card", stop)
+    monkeypatch.setattr(exporting, "model_card", stop)
+    with pytest.raises(KeyboardInterrupt):
         bundle_of(concat.path, bundle)
     assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
