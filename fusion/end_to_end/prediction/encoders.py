@@ -64,7 +64,7 @@ def load_stream_encoders(specs: Iterable[StreamSpec], *, folders: Folders, devic
     for spec in specs:
         request = stream_request(spec, folders)
         groups.setdefault((request.name, request.source, _options(spec, device)), {})[stream_id(spec)] = spec
-    _check_names(folders, [name for name, _, _ in groups])
+    check_names(folders, [name for name, _, _ in groups])
     return [_load(name, source, options, held, folders) for (name, source, options), held in groups.items()]
 
 
@@ -91,6 +91,23 @@ def stream_request(spec: StreamSpec, folders: Folders) -> EncoderRequest:
     if hub and Path(spec.source).exists() and name not in folders:
         raise MmerError(f"{spec.source} is a hub id, and a folder here; pass --encoder {name}=PATH to choose a folder")
     return encoder_request(spec, folders)
+
+
+def check_names(folders: Folders, known: Sequence[str]) -> None:
+    """Checks that a run has the encoders whose folders a user names.
+
+    Args:
+        folders: name of an encoder -> its folder.
+        known: names of the encoders of the run.
+
+    Raises:
+        MmerError: if it lacks one of them.
+    """
+    unknown = [name for name in folders if name not in known]
+    if unknown:
+        raise MmerError(
+            f"--encoder {unknown[0]}: the run has no such encoder; it has {', '.join(dict.fromkeys(known))}"
+        )
 
 
 def _load(
@@ -155,11 +172,3 @@ def _differences(found: StreamSpec, spec: StreamSpec) -> list[str]:
         differing.append("weights")
     changed = [name for name, value in spec.preprocessing.items() if found.preprocessing.get(name) != value]
     return differing + changed
-
-
-def _check_names(folders: Folders, known: Sequence[str]) -> None:
-    unknown = [name for name in folders if name not in known]
-    if unknown:
-        raise MmerError(
-            f"--encoder {unknown[0]}: the run has no such encoder; it has {', '.join(dict.fromkeys(known))}"
-        )

@@ -32,7 +32,7 @@ from featurize.encoders.catalog import ENCODERS
 from fusion.end_to_end.learning.save import TRAINED_ON
 from fusion.end_to_end.learning.source import NO_FOLDERS, Folders, open_saved
 from fusion.end_to_end.learning.tune import PATCHES
-from fusion.end_to_end.prediction.encoders import load_stream_encoders, stream_request
+from fusion.end_to_end.prediction.encoders import check_names, load_stream_encoders, stream_request
 from fusion.end_to_end.prediction.models import RunModels, load_models
 from fusion.end_to_end.prediction.source import BUNDLE, BUNDLE_VERSION, ENCODERS_FOLDER, read_bundle
 from fusion.end_to_end.prediction.trust import ENCODER_FILES
@@ -136,6 +136,8 @@ class BundleFolder(RunFolder):
             MmerError: if the folder of an encoder is not named, or holds another encoder than that of the run.
         """
         written: dict[str, list[StreamSpec]] = {}
+        specs = list(specs)
+        check_names(folders, [spec.encoder.partition("+")[0] for spec in specs])
         for spec in specs:
             request = stream_request(spec, folders)
             if request.source in ENCODERS or not Path(request.source).is_dir():

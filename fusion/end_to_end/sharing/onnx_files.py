@@ -1,10 +1,10 @@
-"""ONNX files of a bundle: one for each model."""
+"""ONNX files of a bundle: one for each model, the head alone or with its encoders."""
 
 from fusion.end_to_end.learning.model import TunedModel
 from fusion.end_to_end.prediction.models import RunModels
 from fusion.end_to_end.sharing.bundle import BundleFolder
+from fusion.end_to_end.sharing.onnx_full import export_full
 from fusion.end_to_end.sharing.onnx_head import export_head
-from fusion.head import Head
 
 HEAD, FULL = "head", "full"
 HEAD_FILE, FULL_FILE = "model.onnx", "full.onnx"
@@ -16,7 +16,7 @@ def write_onnx(models: RunModels, target: BundleFolder, *, full: bool) -> list[s
     Args:
         models: models of the bundle.
         target: folder of the bundle.
-        full: with the encoder in front.
+        full: with the encoders in front.
 
     Returns:
         Notes for the user.
@@ -24,14 +24,12 @@ def write_onnx(models: RunModels, target: BundleFolder, *, full: bool) -> list[s
     Raises:
         MmerError: if a model cannot be exported.
     """
-    files = []
+    name, files = FULL_FILE if full else HEAD_FILE, []
     for model in models.models:
-        path = target.model(model.fold, model.seed).path / HEAD_FILE
-        files.append(export_head(bare_head(model.head), path))
+        path = target.model(model.fold, model.seed).path / name
+        if full:
+            files.append(export_full(model, path, models.encoders))
+        else:
+            files.append(export_head(model.head.head if isinstance(model.head, TunedModel) else model.head, path))
     worst = max(file.difference for file in files)
-    return [f"{HEAD_FILE} of {len(files)} models: probabilities differ from torch by at most {worst:.1e}"]
-
-
-def bare_head(head: Head) -> Head:
-    """Returns a head without tuned encoders in front of it."""
-    return head.head if isinstance(head, TunedModel) else head
+    return [f"{name} of {len(files)} models: probabilities differ from those of torch by at most {worst:.1e}"]
