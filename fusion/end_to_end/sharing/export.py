@@ -120,7 +120,7 @@ def _pushed(request: ExportRequest, bundle: Path) -> str:
 
 
 def _push_as_it_is(request: ExportRequest) -> ExportReport:
-    """Puts a bundle on a hub without changing it."""
+    """Uploads a bundle to a hub without changing it."""
     changes = [name for name in ("out", "onnx", "license", "language", "encoders") if getattr(request, name)]
     if changes:
         raise MmerError(f"{request.run} is a bundle, which is put on a hub as it is; export the run for other options")
