@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
+from transformers import AutoModel
 
 from cache.errors import MmerError
 from featurize.encoders.huggingface import FAMILIES, open_checkpoint
@@ -20,15 +21,18 @@ SPARE_WEIGHTS = 1 << 20  # numbers that a checkpoint may lack: a quantizer, or a
 # What the folder of an encoder may hold: no file that makes transformers read another folder.
 ENCODER_FILES = frozenset(
     {
+        "added_tokens.json",
         "config.json",
         "generation_config.json",
         "merges.txt",
         "model.safetensors",
+        "normalizer.json",
         "preprocessor_config.json",
         "sentencepiece.bpe.model",
         "special_tokens_map.json",
         "spm.model",
         "tokenizer.json",
+        "tokenizer.model",
         "tokenizer_config.json",
         "trained_on.json",
         "vocab.json",
@@ -95,7 +99,9 @@ def check_encoder(folder: Path) -> None:
         raise MmerError(f"{folder} does not fit its weights ({repeated} layers, {len(shapes)} weights); copy it again")
     try:
         with torch.device("meta"):
-            model: Any = FAMILIES[config.model_type].model(config)
+            known = FAMILIES.get(config.model_type)
+            auto: Any = AutoModel  # builds a family that mmer has no remedies for, without code of its own
+            model: Any = auto.from_config(config, trust_remote_code=False) if known is None else known.model(config)
     except (ArithmeticError, LookupError, RuntimeError, StrictDataclassError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise MmerError(f"the configuration of {folder} is invalid ({reason}); copy the encoder again") from error

@@ -29,7 +29,7 @@ from cache.files import writable
 from cache.stream import SPEECH, StreamSpec
 from cache.version import mmer_version
 from featurize.encoders.catalog import ENCODERS
-from fusion.end_to_end.learning.save import TRAINED_ON
+from fusion.end_to_end.learning.save import CHECKPOINT, TRAINED_ON
 from fusion.end_to_end.learning.source import NO_FOLDERS, Folders, open_saved
 from fusion.end_to_end.learning.tune import PATCHES
 from fusion.end_to_end.prediction.encoders import check_names, load_stream_encoders, stream_request
@@ -159,10 +159,16 @@ class BundleFolder(RunFolder):
         return self.path / ENCODERS_FOLDER / quote(name, safe=" ")
 
     def _write_encoder(self, spec: StreamSpec, name: str, source: Path) -> None:
-        role = TEXT if spec.consumes != SPEECH else PATCHES if spec.role == PATCHES else AUDIO
-        loaded, folder = open_saved(role, source), Folder(self.encoder(name))
+        """Copies an encoder; weights that are not safetensors are loaded and written as such."""
+        folder = Folder(self.encoder(name))
         with writable(self.path):
-            folder.make()
+            folder.path.parent.mkdir(exist_ok=True)
+        if (source / CHECKPOINT).is_file():
+            _copy_encoder(source, folder.path)
+            return
+        role = TEXT if spec.consumes != SPEECH else PATCHES if spec.role == PATCHES else AUDIO
+        loaded = open_saved(role, source)
+        with writable(self.path):
             loaded.save(folder.path)
             for file in folder.path.glob("*"):
                 if file.name not in ENCODER_FILES:
