@@ -31,8 +31,8 @@ NAMES = [pytest.param(name, marks=[] if name == QUICK else [pytest.mark.slow]) f
 
 
 def small(name: str) -> Head:
-    dropout = {} if name in SINGLE else {"modality_dropout": 0.2}
-    return made(name, SINGLE.get(name, "both"), **dropout).eval()
+    dropout = 0.0 if name in SINGLE else 0.2
+    return made(name, SINGLE.get(name, "both"), modality_dropout=dropout).eval()
 
 
 @pytest.mark.parametrize("name", NAMES)
