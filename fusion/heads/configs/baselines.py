@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fusion.head_config import AUDIO, BOTH, TEXT, HeadConfig
 
-POOLING = ("mean", "max")  # keys of `fusion.nn.layers.POOLING`
+POOLING = ("mean", "max", "meanstd", "attention")  # keys of `fusion.nn.layers.POOLING`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,8 @@ class PooledConfig(HeadConfig):
     """Configuration of a head that pools each modality.
 
     Attributes:
-        pooling: ``mean`` or ``max``.
+        pooling: ``mean``, ``max``, ``meanstd`` (mean and standard deviation), or ``attention`` (the same, weighted by
+            learned attention).
     """
 
     pooling: str = "mean"
