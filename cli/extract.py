@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from featurize.extraction.run import ExtractionReport
     from featurize.runtime.cluster import Workers
 
-SHOWN = 5  # failures and notes printed; all of them are in the cache
+SHOWN = 5  # kinds of failures and notes printed; all of them are in the cache
 
 
 def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -288,14 +288,17 @@ def run(job: "ExtractionJob", workers: "Workers | None", shards: int | None, as_
 
 
 def _print_report(report: "ExtractionReport") -> None:
+    from cache.audit import grouped
+
     print_streams(report.summary)
     for what, key, items in (("failed", "reason", report.summary["failures"]), ("noted", "note", report.noted)):
         if items:
             echo(f"{len({item['id'] for item in items})} utterances {what} in one stream or more:")
-        for item in items[:SHOWN]:
-            echo(f"  {item['id']} in {item['stream']}: {item[key]}")
-        if len(items) > SHOWN:
-            echo(f"  ... and {len(items) - SHOWN} more; `mmer-cache info {quote(str(report.cache))} --json` lists them")
+        groups = grouped(items, key)
+        for group in groups[:SHOWN]:
+            echo(f"  {group}")
+        if any(group.utterances > 1 for group in groups) or len(groups) > SHOWN:
+            echo(f"  `mmer-cache info {quote(str(report.cache))} --json` lists all, in every stream")
     pending = [name for name, stream in report.summary["streams"].items() if stream["pending"]]
     rest = f"; pending, for their encoder to run again: {', '.join(pending)}" if pending else ""
     echo(f"{report.cache} is done after {_duration(report.seconds)}{rest}")

@@ -216,15 +216,25 @@ class ChunkedEncoder:
         return [self._encode_in_pieces(waveform, precise) for waveform in inputs]
 
     def _encode_in_pieces(self, waveform: Waveform, precise: bool) -> tuple[Rows, ...]:
-        pieces = [self.encoder.encode([piece], precise=precise)[0] for piece in self._pieces(waveform)]
-        return tuple(np.concatenate(rows) for rows in zip(*pieces, strict=True))
+        joined: tuple[Rows, ...] = ()  # filled piece by piece, so that a long recording is not held twice
+        for start, piece in self._pieces(waveform):
+            encoded = self.encoder.encode([piece], precise=precise)[0]
+            if not joined:
+                total = max(len(encoded[0]), _frames(len(waveform)))
+                joined = tuple(np.empty((total, *rows.shape[1:]), rows.dtype) for rows in encoded)
+            for held, rows in zip(joined, encoded, strict=True):
+                held[start : start + len(rows)] = rows
+        return joined
 
-    def _pieces(self, waveform: Waveform) -> list[Waveform]:
+    def _pieces(self, waveform: Waveform) -> Iterator[tuple[int, Waveform]]:
+        """Yields the pieces of a waveform, each with the number of its first frame."""
         if len(waveform) <= self._max_samples:
-            return [waveform]
+            yield 0, waveform
+            return
         total, per_piece = _frames(len(waveform)), _frames(self._max_samples)
-        bounds = [(start, min(start + per_piece, total)) for start in range(0, total, per_piece)]
-        return [waveform[start * HOP : (end - 1) * HOP + RECEPTIVE_FIELD] for start, end in bounds]
+        for start in range(0, total, per_piece):
+            end = min(start + per_piece, total)
+            yield start, waveform[start * HOP : (end - 1) * HOP + RECEPTIVE_FIELD]
 
     def _note(self, samples: int) -> str:
         pieces = 1 if samples <= self._max_samples else -(-_frames(samples) // _frames(self._max_samples))

@@ -221,7 +221,8 @@ def _with_defect(span: AudioSpan | str, defect: Defect | None) -> AudioSpan | st
     if defect is None:
         return span
     if isinstance(span, str):
-        return span if defect.limit_s else f"{span}; {defect}"
+        # Without the path that was tried, which a release determines: a reason holds 200 bytes.
+        return span if defect.limit_s else f"{span.split(' (tried ')[0]}; {defect}"
     if defect.limit_s and span.duration_s > defect.limit_s:
         return f"{span.duration_s:.1f} s; {defect}"
     return span
