@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,9 @@ HOP, RECEPTIVE_FIELD = 320, 400  # stride and receptive field of the wav2vec 2.0
 class SpeechEncoder:
     """A frozen speech encoder on one device.
 
+    Attributes:
+        frame_multiple: a piece of a recording must hold a multiple of so many frames.
+
     Args:
         base: Hugging Face's base model, in eval mode and float32.
         quantizer: its quantizer if codes are wanted, None otherwise.
@@ -44,6 +47,8 @@ class SpeechEncoder:
         device: device on which the encoder runs.
         precision: type in which the Transformer computes.
     """
+
+    frame_multiple: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -78,7 +83,7 @@ class SpeechEncoder:
     def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
         """Computes the number of frames and codes of each input from its number of samples."""
         frames = [self.count_frames(max(samples, MIN_SAMPLES)) for samples in sizes]
-        return [InputPlan(rows=self._counts(count), cost=count) for count in frames]
+        return [InputPlan(rows=self.row_counts(count), cost=count) for count in frames]
 
     def encode(self, inputs: Sequence[Waveform], *, precise: bool = False) -> list[tuple[Rows, ...]]:
         """Encodes 16 kHz waveforms ``(samples,)``: ``(frames, ...)`` per choice, then codes ``(frames, groups)``."""
@@ -98,7 +103,7 @@ class SpeechEncoder:
                 outputs.append(quantizer_codes(self._quantizer, normed))
             arrays = [_as_rows(output) for output in outputs]
         return [
-            tuple(array[index, :rows] for array, rows in zip(arrays, self._counts(count), strict=True))
+            tuple(array[index, :rows] for array, rows in zip(arrays, self.row_counts(count), strict=True))
             for index, count in enumerate(frames)
         ]
 
@@ -121,8 +126,8 @@ class SpeechEncoder:
         """Returns the number of frames of the convolutions."""
         return self._lengths(samples)[-1]
 
-    def _counts(self, frames: int) -> tuple[int, ...]:
-        """Returns the rows of each stream for a number of frames."""
+    def row_counts(self, frames: int) -> tuple[int, ...]:
+        """Returns the rows of each stream for a number of frames of the convolutions."""
         return (frames,) * len(self.specs)
 
     def _projected(self, conv: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +197,7 @@ class ChunkedEncoder:
         max_samples: maximum length of a piece, in samples.
     """
 
-    def __init__(self, encoder: WaveformEncoder, *, max_samples: int) -> None:
+    def __init__(self, encoder: SpeechEncoder, *, max_samples: int) -> None:
         if max_samples < RECEPTIVE_FIELD:
             raise ValueError(f"pieces must hold at least {RECEPTIVE_FIELD} samples, one frame; got {max_samples}")
         self.specs = encoder.specs
@@ -220,10 +225,12 @@ class ChunkedEncoder:
         for start, piece in self._pieces(waveform):
             encoded = self.encoder.encode([piece], precise=precise)[0]
             if not joined:
-                total = max(len(encoded[0]), _frames(len(waveform)))
-                joined = tuple(np.empty((total, *rows.shape[1:]), rows.dtype) for rows in encoded)
-            for held, rows in zip(joined, encoded, strict=True):
-                held[start : start + len(rows)] = rows
+                totals = self.encoder.row_counts(max(1, _frames(len(waveform))))
+                joined = tuple(
+                    np.empty((total, *rows.shape[1:]), rows.dtype) for total, rows in zip(totals, encoded, strict=True)
+                )
+            for held, rows, first in zip(joined, encoded, self.encoder.row_counts(start), strict=True):
+                held[first : first + len(rows)] = rows
         return joined
 
     def _pieces(self, waveform: Waveform) -> Iterator[tuple[int, Waveform]]:
@@ -231,13 +238,17 @@ class ChunkedEncoder:
         if len(waveform) <= self._max_samples:
             yield 0, waveform
             return
-        total, per_piece = _frames(len(waveform)), _frames(self._max_samples)
+        total, per_piece = _frames(len(waveform)), self._frames_of_piece()
         for start in range(0, total, per_piece):
             end = min(start + per_piece, total)
             yield start, waveform[start * HOP : (end - 1) * HOP + RECEPTIVE_FIELD]
 
+    def _frames_of_piece(self) -> int:
+        multiple = self.encoder.frame_multiple
+        return max(1, _frames(self._max_samples) // multiple) * multiple
+
     def _note(self, samples: int) -> str:
-        pieces = 1 if samples <= self._max_samples else -(-_frames(samples) // _frames(self._max_samples))
+        pieces = 1 if samples <= self._max_samples else -(-_frames(samples) // self._frames_of_piece())
         return f"encoded in {pieces} pieces" if pieces > 1 else ""
 
 

@@ -33,7 +33,8 @@ from fusion.run.folder import CURVES, PREDICTIONS, SCORES, STATE, WEIGHTS, Model
 from fusion.training.checkpoint import EpochScores
 from fusion.training.evaluate import predict_probabilities
 from fusion.training.interrupt import StopRequested, never_stop
-from fusion.training.loop import SAVE_EVERY_S, TrainedModel, train_fold
+from fusion.training.loop import SAVE_EVERY_S, train_fold
+from fusion.training.model import TrainedModel
 
 
 class TrainingProgress(Protocol):
