@@ -127,6 +127,14 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     callback=positive(int),
     help="Longest text in tokens.  [default: the limit of the encoder]",
 )
+@click.option(
+    "--asr",
+    default="",
+    metavar="[NAME=]MODEL",
+    help="ASR model (hub id or folder) that transcribes utterances without a text; text encoders read its transcripts "
+    "and write streams NAME+asr.  [default: none]",
+)
+@click.option("--asr-all", is_flag=True, help="Transcribe every utterance by --asr, and read no text of the corpus.")
 @click.option("--truncate", is_flag=True, help="Cut transcripts that are too long instead of recording a failure.")
 @click.option(
     "--event-tags",
@@ -209,7 +217,7 @@ def featurize(
     with clean_errors():
         _check_usage(workers, scheduler, shard, shards)
         _set_environment()
-        root = _checked_root(corpus, root, encoders, options["views"], allow_outside=options["allow_outside"])
+        root = _checked_root(corpus, root, encoders, options)
         encoding, planning = _devices(workers, scheduler, device)
         job = _job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
         job = _shard_of(job, shard, shards)
@@ -269,6 +277,7 @@ def run(job: "ExtractionJob", workers: "Workers | None", shards: int | None, as_
                 **report.summary,
                 "noted": report.noted,
                 "notes": report.notes,
+                **({"word_errors": _errors_json(report)} if report.word_errors else {}),
                 "seconds": round(report.seconds, 3),
             }
         )
@@ -287,9 +296,18 @@ def _print_report(report: "ExtractionReport") -> None:
             echo(f"  {item['id']} in {item['stream']}: {item[key]}")
         if len(items) > SHOWN:
             echo(f"  ... and {len(items) - SHOWN} more; `mmer-cache info {report.cache} --json` lists them")
+    if report.word_errors:
+        errors = report.word_errors
+        counts = f"{errors.errors:,} of {errors.words:,} words, {errors.utterances:,} utterances"
+        echo(f"word error rate of {errors.stream} against the transcripts of the corpus: {errors.rate:.2%} ({counts})")
     pending = [name for name, stream in report.summary["streams"].items() if stream["pending"]]
     rest = f"; pending, for their encoder to run again: {', '.join(pending)}" if pending else ""
     echo(f"{report.cache} is done after {_duration(report.seconds)}{rest}")
+
+
+def _errors_json(report: "ExtractionReport") -> dict[str, Any]:
+    assert report.word_errors
+    return {**asdict(report.word_errors), "rate": report.word_errors.rate}
 
 
 def _duration(seconds: float) -> str:
@@ -306,18 +324,16 @@ def _set_environment() -> None:
     tune_process()
 
 
-def _checked_root(
-    corpus: str, root: Path | None, encoders: Sequence[str], views: Sequence[str], *, allow_outside: bool
-) -> Path | None:
+def _checked_root(corpus: str, root: Path | None, encoders: Sequence[str], options: "JobOptions") -> Path | None:
     """Returns the root of the corpus; checks names and paths before torch is imported, so that errors come at once."""
     from featurize.corpora.catalog import check_root
     from featurize.encoders.catalog import parse_requests
     from featurize.views.catalog import parse_views
 
     parse_requests(encoders)
-    parse_views(views)
+    parse_views(options["views"])
     root = root or _root_of_environment(corpus)
-    check_root(corpus, root, allow_outside=allow_outside)
+    check_root(corpus, root, allow_outside=options["allow_outside"])
     return root
 
 
