@@ -49,7 +49,7 @@ def count_word_errors(stream: str, pairs: Iterable[tuple[str, str]]) -> WordErro
         0.2
     """
     normalize = EnglishTextNormalizer({})  # without the table of British spellings
-    texts = [(normalize(spoken(own, STRIP).text).strip(), normalize(heard).strip()) for own, heard in pairs]
+    texts = [(_words(normalize(spoken(own, STRIP).text)), _words(normalize(heard))) for own, heard in pairs]
     known = [pair for pair in texts if pair[0]]
     if not known:
         return None
@@ -63,6 +63,11 @@ def word_errors(cache: AnyCache, stream: str, transcripts: Mapping[str, str]) ->
     """Counts the errors of a cache's transcripts where the corpus has texts too; None where it has none."""
     both = [utterance for utterance in cache.utterances if _has_both(utterance, transcripts)]
     return count_word_errors(stream, [(utterance.text, transcripts[utterance.id]) for utterance in both])
+
+
+def _words(normalized: str) -> str:
+    """Returns the words of a normalized text; signs alone, such as an ellipsis, are none."""
+    return " ".join(word for word in normalized.split() if any(sign.isalnum() for sign in word))
 
 
 def _has_both(utterance: Utterance, transcripts: Mapping[str, str]) -> bool:
