@@ -314,6 +314,7 @@ def grid(
         search=parse_search(search),
         search_seed=search_seed,
         report_all_tests=report_all_tests,
+        given={"grid": grid, "ablate": ablate},
     )
     chosen = choose_device(device)
     with _cluster(scheduler, device) as cluster:

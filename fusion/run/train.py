@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -13,6 +14,7 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import TRANSCRIPT
 from fusion.data.features import RESIDENT_SHARE
+from fusion.experiment.config_file import write_config
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import RunPlan, plan_run
 from fusion.experiment.streams import corpus_of, featurize_command
@@ -32,7 +34,7 @@ from fusion.run.results import (
     score_table,
     total_cost,
 )
-from fusion.run.score_fusion import fuse_scores
+from fusion.run.score_fusion import SCORE_FUSION, fuse_scores
 from fusion.run.tensorboard import TensorBoardProgress
 from fusion.run.workers import WorkerCluster, cross_validate_on
 from fusion.training.interrupt import StopRequested, never_stop
@@ -147,6 +149,8 @@ def train_run(
         MmerError: if the experiment does not suit the cache, the folder holds another run, a loss is not finite, or
             memory runs out.
     """
+    known = {"cache": str(named_after or cache.path), "out": out and str(out), "final": final}
+    experiment = replaced(experiment, options={**known, **experiment.options} if experiment.options else {})
     plan = plan_run(experiment, cache)
     folder = RunFolder(out or _default_run(plan, named_after or cache.path))
     progress = progress or SilentProgress()
@@ -199,6 +203,8 @@ def fuse_runs(runs: Sequence[Path], cache: AnyCache, *, out: Path | None = None,
     sources = [RunFolder(run) for run in runs]
     folder = RunFolder(out or RUNS / f"score-{'-'.join(run.name for run in runs)}")
     results = fuse_scores(sources, cache, folder, replace=replace)
+    options = {"fusion": SCORE_FUSION, "cache": str(cache.path), "out": out and str(out), "run": list(map(str, runs))}
+    write_config(folder.path, options, command="mmer-train")
     seconds, peak_bytes = total_cost(folder, folder.identity)
     return TrainedRun(
         folder=folder.path,
