@@ -14,7 +14,7 @@ from fusion.experiment.config_file import CONFIG
 
 FIRST = [
     "--fusion", "concat", "--epochs", "1", "--batch-size", "4", "--set", "class_weights=true", "--set", "lr=0.01",
-    "--seed", "3", "--audio", "voice", "--stream", "text=words@4", "--only", "session=1+2+3+4+5",
+    "--seed", "3", "--audio", "voice", "--stream", "text=words@4", "--only", "session=1+2+3",
     "--data-seed", "5", "--modality-dropout", "0.25", "--allow-leak", "--final",
 ]  # fmt: skip
 
