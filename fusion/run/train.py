@@ -36,6 +36,7 @@ from fusion.run.results import (
 )
 from fusion.run.score_fusion import SCORE_FUSION, fuse_scores
 from fusion.run.tensorboard import TensorBoardProgress
+from fusion.run.trackio import tracked
 from fusion.run.workers import WorkerCluster, cross_validate_on
 from fusion.training.interrupt import StopRequested, never_stop
 
@@ -121,6 +122,7 @@ def train_run(
     resident_share: float = RESIDENT_SHARE,
     replace: bool = False,
     tensorboard: bool = False,
+    track: str = "",
     final: bool = False,
     cluster: WorkerCluster | None = None,
     stopping: StopRequested = never_stop,
@@ -140,6 +142,7 @@ def train_run(
             fit are read as needed.
         replace: delete another run in the folder first.
         tensorboard: also write the curves for TensorBoard into the run folder.
+        track: also log the curves to this tracker, ``trackio``; empty for none.
         final: then train a model for each seed on all utterances, for the median best epoch of the folds.
         cluster: workers that train the models of the folds, one each; None for this process.
         stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
@@ -155,6 +158,7 @@ def train_run(
     folder = RunFolder(out or _default_run(plan, named_after or cache.path))
     progress = progress or SilentProgress()
     progress = TensorBoardProgress(progress, folder) if tensorboard else progress
+    progress = tracked(progress, folder, track)
     with folder.locked():
         if replace:
             folder.clear()
