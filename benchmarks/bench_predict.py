@@ -72,7 +72,7 @@ class Bench:
         write_encoder(self.encoder, size)
         self.caches = 0
         cache = open_cache(self.featurize())
-        request = ExperimentRequest(fusion="audio", fields={"epochs": 1}, protocol="speaker")
+        request = ExperimentRequest(fusion="audio", fields={"epochs": 1}, protocol="random5")
         self.run = train_run(request.experiment(cache), cache, out=folder / "run", final=True).folder
 
     def featurize(self) -> Path:

@@ -85,6 +85,6 @@ def _imported() -> Any:
         import trackio  # imported here: an extra, and slow
     except ImportError as error:
         raise MmerError(
-            f"--track trackio needs the package trackio ({error}); install it with pip install 'mmer-toolkit[track]'"
+            f"--track trackio needs the package trackio ({error}), which is the extra track; pip install trackio"
         ) from error
     return trackio
