@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+import transformers
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from benchmarks.support.measure import Silent, Spread, alternate, iemocap_like, machine_line, speedup, verdict
@@ -113,6 +114,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     keep_freed_memory()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with TemporaryDirectory() as name:
         bench = Bench(Path(name), asked.seconds, asked.size, asked.batch_seconds)
         print(machine_line())

@@ -49,11 +49,11 @@ def count_word_errors(stream: str, pairs: Iterable[tuple[str, str]]) -> WordErro
         0.2
     """
     normalize = EnglishTextNormalizer({})  # without the table of British spellings
-    texts = [(_words(normalize(spoken(own, STRIP).text)), _words(normalize(heard))) for own, heard in pairs]
+    texts = [(_words(normalize(spoken(text, STRIP).text)), _words(normalize(heard))) for text, heard in pairs]
     known = [pair for pair in texts if pair[0]]
     if not known:
         return None
-    output = jiwer.process_words([own for own, _ in known], [heard for _, heard in known])
+    output = jiwer.process_words([text for text, _ in known], [heard for _, heard in known])
     errors = output.substitutions + output.deletions + output.insertions
     words = output.substitutions + output.deletions + output.hits
     return WordErrors(stream=stream, utterances=len(known), words=words, errors=errors)

@@ -32,33 +32,32 @@ class TrackioProgress:
         self._tracker: Any = tracker or _imported()
         self._progress, self._folder = progress, folder
         self._name = ""
-        self._run: Any = None
+        self._open = False
 
     def note(self, note: str) -> None:
         """Forwards a note."""
         self._progress.note(note)
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
-        """Names the logged run of a model."""
+        """Prepares the logged run of a model."""
         self._progress.start(fold, seed, epochs)
         self._name = f"{self._folder.path.name}/{self._folder.model(fold, seed).path.name}"
 
     def epoch(self, scores: EpochScores) -> None:
         """Logs the scalars of an epoch."""
         self._progress.epoch(scores)
-        if self._run is None:  # here, so that a model without a new epoch is not logged
-            self._run = self._tracker.init(
-                project=PROJECT, name=self._name, group=self._folder.path.name, resume="allow"
-            )
+        if not self._open:  # here, so that a model without a new epoch is not logged
+            self._open = True
+            self._tracker.init(project=PROJECT, name=self._name, group=self._folder.path.name, resume="allow")
         groups = (("train", scores.losses), ("dev", scores.dev))
         metrics = {f"{group}/{name}": value for group, values in groups for name, value in values.items()}
         self._tracker.log(metrics, step=scores.epoch)
 
     def end(self, best: EpochScores) -> None:
         """Ends the logged run of a model."""
-        if self._run is not None:
+        if self._open:
             self._tracker.finish()
-            self._run = None
+            self._open = False
         self._progress.end(best)
 
 
