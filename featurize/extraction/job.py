@@ -399,7 +399,9 @@ def _admissions(plans: Sequence[EncoderPlan], inputs: Inputs) -> list[str]:
     for plan in plans:
         if isinstance(plan.encoder, AnyTextEncoder):
             possible = [index for index, planned in enumerate(plan.planned) if not planned.failure]
-            notes.append(plan.encoder.admit([inputs.turn(index, plan.planned[index].turns) for index in possible]))
+            notes.append(
+                plan.encoder.admit([inputs.turn(index, plan.planned[index].turns, plan.specs[0]) for index in possible])
+            )
     return [note for note in notes if note]
 
 
