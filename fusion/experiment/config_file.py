@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cache.errors import MmerError
 from cache.files import check_regular, replacing
@@ -148,12 +149,13 @@ def _pairs(path: Path, name: str, value: object) -> dict[str, Scalar]:
 
 def _value(path: Path, name: str, value: object, kinds: tuple[type, ...], *, several: bool) -> Value:
     """Checks the value of an option."""
-    items = value if several and isinstance(value, list) else [value]
+    items: list[Any] = value if several and isinstance(value, list) else [value]
     for item in items:
         if type(item) not in kinds:
             allowed = " or ".join(KINDS[kind] for kind in kinds)
             raise MmerError(f"{path}: {name} must be {'a list, each ' if several else ''}{allowed}, got {item!r:.100}")
-    return tuple(items) if several else items[0]
+    checked: tuple[Scalar, ...] = tuple(items)
+    return checked if several else checked[0]
 
 
 KINDS: Mapping[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
