@@ -8,11 +8,10 @@ import numpy as np
 
 from cache.joined import AnyCache, AnyStream
 from cache.layout import COMMITTED, FAILED, PENDING
-from cache.rows import all_finite
+from cache.rows import all_finite, rows_checksum
 from cache.store import FeatureCache, Stream
 from cache.stream import NO_VIEW, SPEECH
 from cache.utterance import Utterance
-from cache.writer import rows_checksum
 
 STATES = {PENDING: "pending", COMMITTED: "committed", FAILED: "failed"}
 

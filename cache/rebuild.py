@@ -17,9 +17,10 @@ import numpy.typing as npt
 from cache.errors import DiskFull, MmerError
 from cache.joined import cache_files
 from cache.layout import COMMITTED, FAILED, CacheLayout, StreamPlan, Weights, create_file, read_layout, read_weights
+from cache.rows import rows_checksum
 from cache.store import FeatureCache, Stream, find_stream
 from cache.utterance import Utterance
-from cache.writer import CacheWriter, Row, rows_checksum, unwritable, writing_lock
+from cache.writer import CacheWriter, Row, unwritable, writing_lock
 
 Keep = Callable[[Stream, int], bool]
 COPY_BYTES = 64 << 20  # rows committed together while copying: bounds memory at an acceptable number of syncs

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from cache.errors import CacheBusy, DiskFull, MmerError
 from cache.layout import COMMITTED, FAILED, PENDING, CacheLayout, reason_bytes
-from cache.rows import StoredRows
+from cache.rows import StoredRows, bytes_of, rows_checksum
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -38,14 +37,6 @@ class Row:
     stored: StoredRows
     digest: bytes
     note: str = ""
-
-
-def rows_checksum(stored: StoredRows) -> int:
-    """Computes the 64-bit checksum of stored rows, their scales included."""
-    digest = blake2b(_bytes_of(stored.values), digest_size=8)
-    if stored.scales is not None:
-        digest.update(_bytes_of(stored.scales))
-    return int.from_bytes(digest.digest(), "little")
 
 
 @contextmanager
@@ -165,7 +156,7 @@ class CacheWriter:
 
     def _write_rows(self, stream: str, name: str, start: int, rows: npt.NDArray[Any]) -> None:
         region = self.layout.streams[stream].regions[name]
-        self._write(region.offset + start * region.row_bytes, _bytes_of(rows))
+        self._write(region.offset + start * region.row_bytes, bytes_of(rows))
 
     def _write_item(self, stream: str, name: str, index: int, value: bytes) -> None:
         region = self.layout.streams[stream].regions[name]
@@ -197,8 +188,3 @@ class CacheWriter:
                 f"no space left while writing {self.layout.path} ({error.strerror}); "
                 "committed rows stay readable: free some space, then run the same command again"
             ) from error
-
-
-def _bytes_of(rows: npt.NDArray[Any]) -> memoryview:
-    # a view as uint8, since a memoryview cannot cast rows of shape (0, dim)
-    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data

@@ -29,7 +29,7 @@ from cache.packs.native import (
     safe_name,
 )
 from cache.rebuild import free_bytes
-from cache.writer import rows_checksum
+from cache.rows import rows_checksum
 
 _STATE_NAMES = {state: name for name, state in STATES.items()}
 _RECORD_BYTES = 500  # estimate per utterance and stream: a line of JSON, and the name and blocks of a file
