@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from cache.errors import MmerError
-from cache.files import check_regular, replacing, writable
+from cache.files import check_regular, lock_of, replacing, writable
 from cache.json_text import is_number, parse_json
 from cache.stream import StreamSpec
 from fusion.evaluation.task import TASKS
@@ -234,7 +234,7 @@ class RunFolder(Folder):
             MmerError: if another process holds it, or the folder cannot be written.
         """
         self.make()
-        lock = FileLock(self.path / ".lock", timeout=0)
+        lock = lock_of(self.path / ".lock")
         try:
             with writable(self.path):
                 lock.acquire()

@@ -45,7 +45,7 @@ def test_the_printed_command_repairs_the_rows_and_changes_no_others(built: Path,
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([held[0] ^ 1]))
     cache = FeatureCache(built)
-    with pytest.raises(DamagedRows, match="utterance b in .*; compute them again with mmer-featurize") as caught:
+    with pytest.raises(DamagedRows, match=r"utterance b in .*; compute them again with mmer-featurize") as caught:
         CachedFeatures(cache, {"audio": name}, np.zeros(3, int), repair=lambda name: repair_command(cache, name))
     command = str(caught.value).partition("compute them again with ")[2]
     result = CliRunner().invoke(featurize, shlex.split(command)[1:])
