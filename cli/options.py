@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 # All control characters but tab and line feed, marks and overrides of direction, separators of lines, lone surrogates.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 Number = TypeVar("Number", int, float)
+dashboard_option = click.option(
+    "--dashboard",
+    is_flag=True,
+    help="Serve dask's dashboard of the processes of --workers to this machine, on a free port that is printed.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
@@ -340,26 +345,31 @@ class ExperimentOptions(TypedDict):
     allow_leak: bool
 
 
-def worker_cluster(workers: int | None, scheduler: str | None, device: str) -> "AbstractContextManager[Cluster | None]":
+def worker_cluster(
+    workers: int | None, scheduler: str | None, device: str, *, dashboard: bool = False
+) -> "AbstractContextManager[Cluster | None]":
     """Starts processes on this machine, or connects to a dask cluster; None without either.
 
     Args:
         workers: number of processes to start.
         scheduler: address of a dask scheduler.
         device: device of each worker, as on the command line.
+        dashboard: serve dask's dashboard of processes that are started here.
 
     Raises:
-        MmerError: if both are given.
+        MmerError: if both are given, or a dashboard without processes to start.
     """
     from cache.errors import MmerError
 
     if workers and scheduler:
         raise MmerError("--workers starts processes here, --scheduler joins a cluster; give one of the two")
+    if dashboard and not workers:
+        raise MmerError("--dashboard shows the processes of --workers; leave it out")
     if not workers and not scheduler:
         return nullcontext()
     from featurize.runtime.cluster import Workers, cluster_of
 
-    return cluster_of(Workers(count=workers or 0, scheduler=scheduler or "", device=device))
+    return cluster_of(Workers(count=workers or 0, scheduler=scheduler or "", device=device, dashboard=dashboard))
 
 
 def experiment_request(
