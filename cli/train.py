@@ -120,7 +120,7 @@ def train(
             flags = {"replace": replace, "tensorboard": tensorboard, "final": final}
             machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
             run = _trained(request, opened, cache, machine, device=device, out=out, share=resident_share, **flags)
-    print_run(run, as_json=as_json, latex=latex)
+        print_run(run, as_json=as_json, latex=latex)
 
 
 def print_run(run: "TrainedRun", *, as_json: bool = False, latex: bool = False) -> None:

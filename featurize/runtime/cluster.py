@@ -4,8 +4,8 @@ Dask replaces a worker that dies and gives its tasks to another worker. The task
 the same version of mmer must be installed on every machine, and every machine must find the recordings at the same
 paths.
 
-Whoever reaches a scheduler may run code by it. Processes of this machine therefore listen on the loopback interface only,
-and accept only connections with the certificate of the run, which is made when they start and is in no file.
+Whoever reaches a scheduler may run code by it. Processes of this machine therefore listen on the loopback interface
+only, and accept only connections with the certificate of the run, which is made when they start and is in no file.
 """
 
 import logging
@@ -203,9 +203,8 @@ def _client(workers: Workers) -> Iterator[Client]:
         with Client(workers.scheduler, set_as_default=False, timeout=ANSWER_S) as client:
             yield client
         return
-    with dask.config.set(
-        {**NEVER_GIVE_UP, **({} if workers.dashboard else NO_PAGES), **threads_per_worker(workers.count)}
-    ):
+    pages = {} if workers.dashboard else NO_PAGES
+    with dask.config.set({**NEVER_GIVE_UP, **pages, **threads_per_worker(workers.count)}):
         security = temporary_credentials()
         with (
             _started(workers, security) as cluster,
