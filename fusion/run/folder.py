@@ -32,6 +32,7 @@ from cache.errors import MmerError
 from cache.files import check_regular, lock_of, replacing, writable
 from cache.json_text import is_number, parse_json
 from cache.stream import StreamSpec
+from fusion.csv_cells import plain_cells, restored_cell
 from fusion.evaluation.task import TASKS
 from fusion.fingerprint import Plain, with_defaults
 
@@ -95,7 +96,7 @@ class Folder:
         try:
             check_regular(self.path / name)
             with (self.path / name).open(newline="", encoding="utf-8") as file:
-                return list(csv.DictReader(file))
+                return [_restored(row) for row in csv.DictReader(file)]
         except (OSError, ValueError, csv.Error) as error:
             raise _unreadable(self.path / name, error) from error
 
@@ -119,11 +120,11 @@ class Folder:
             path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def write_rows(self, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Writes a CSV file to a temporary name and renames it."""
+        """Writes a CSV file to a temporary name and renames it; no cell starts a formula of a spreadsheet."""
         with self.replacing(name) as path, path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(header)
-            writer.writerows(rows)
+            writer.writerow(plain_cells(header))
+            writer.writerows(map(plain_cells, rows))
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
@@ -253,6 +254,14 @@ class RunFolder(Folder):
         written += [model.path / name for model in models for name in ModelFolder.FILES]
         if found := next((path for path in written if path.exists()), None):
             raise MmerError(f"{found} already exists, but {self.path} has no {RUN}; choose another --out")
+
+
+def _restored(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row of a CSV file with the texts that were written; extra cells are a list under None."""
+    return {
+        restored_cell(name) if isinstance(name, str) else name: restored_cell(cell) if isinstance(cell, str) else cell
+        for name, cell in row.items()
+    }
 
 
 def encoder_weights(role: str) -> str:
