@@ -253,7 +253,7 @@ def _import(cache: Path, out: Path) -> None:
         from cache.packs.export import export_pack
 
         export_pack(open_cache(cache), pack)
-    _quiet(maintain, "import", pack, "--cache", out)
+    _quiet(maintain, "import", pack, out)
 
 
 COMMANDS: Mapping[str, Callable[[Path, Path], None]] = {
