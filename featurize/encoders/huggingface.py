@@ -34,12 +34,19 @@ from transformers import (
     PreTrainedTokenizerBase,
     RobertaForMaskedLM,
     RobertaModel,
+    SEWModel,
+    UniSpeechModel,
+    UniSpeechSatModel,
     ViTModel,
     Wav2Vec2ConformerForPreTraining,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForPreTraining,
     WavLMModel,
+    WhisperModel,
+    XLMRobertaForMaskedLM,
+    XLMRobertaModel,
 )
+from transformers.models.auto import feature_extraction_auto
 from transformers.utils.hub import cached_file
 from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
@@ -82,9 +89,18 @@ SPEECH_FAMILIES: Mapping[str, Family] = {
         model=Wav2Vec2ConformerForPreTraining, arguments=_SDPA, unused_module="encoder.pos_conv_embed"
     ),
     "data2vec-audio": Family(model=Data2VecAudioModel, arguments=_SDPA),
+    "unispeech": Family(model=UniSpeechModel, arguments=_SDPA),
+    "unispeech-sat": Family(model=UniSpeechSatModel, arguments=_SDPA),
+}
+SQUEEZED_FAMILIES: Mapping[str, Family] = {  # its Transformer runs at half the frame rate
+    "sew": Family(model=SEWModel, arguments=_SDPA),
+}
+WINDOW_FAMILIES: Mapping[str, Family] = {
+    "whisper": Family(model=WhisperModel, arguments=_SDPA, unused_module="decoder"),
 }
 TEXT_FAMILIES: Mapping[str, Family] = {
     "roberta": Family(model=RobertaModel, arguments=_NO_POOLER, masked_lm=RobertaForMaskedLM),
+    "xlm-roberta": Family(model=XLMRobertaModel, arguments=_NO_POOLER, masked_lm=XLMRobertaForMaskedLM),
     "bert": Family(model=BertModel, arguments=_NO_POOLER, masked_lm=BertForMaskedLM),
     "distilbert": Family(model=DistilBertModel, masked_lm=DistilBertForMaskedLM),
     "deberta-v2": Family(model=DebertaV2Model, masked_lm=DebertaV2ForMaskedLM),
@@ -92,7 +108,13 @@ TEXT_FAMILIES: Mapping[str, Family] = {
 MEL_FAMILIES: Mapping[str, Family] = {
     "vit": Family(model=ViTModel, arguments={**_NO_POOLER, **_SDPA}),
 }
-FAMILIES: Mapping[str, Family] = {**SPEECH_FAMILIES, **MEL_FAMILIES, **TEXT_FAMILIES}
+FAMILIES: Mapping[str, Family] = {
+    **SPEECH_FAMILIES,
+    **SQUEEZED_FAMILIES,
+    **WINDOW_FAMILIES,
+    **MEL_FAMILIES,
+    **TEXT_FAMILIES,
+}
 
 
 def weights_digest(*modules: nn.Module) -> str:
@@ -136,6 +158,19 @@ class HubCheckpoint:
     config: PretrainedConfig
     trained_on: Mapping[str, object]
 
+    @property
+    def family(self) -> str:
+        """The ``model_type`` of its configuration."""
+        return str(self.config.model_type)
+
+    @property
+    def reads_speech(self) -> bool:
+        """True if its input is speech, or an image of it; otherwise it is text."""
+        if self.family in FAMILIES:
+            return self.family not in TEXT_FAMILIES
+        table: Any = feature_extraction_auto
+        return self.family in table.FEATURE_EXTRACTOR_MAPPING_NAMES or has_file(self.location, PREPROCESSOR)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechCheckpoint:
@@ -161,14 +196,10 @@ def open_checkpoint(source: str) -> HubCheckpoint:
         source: hub id or folder.
 
     Raises:
-        MmerError: if it is not available, or of a model family that mmer does not support.
+        MmerError: if it is not available, or needs code of its own.
     """
-    with _hub_errors(source):
+    with hub_errors(source):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    if config.model_type not in FAMILIES:
-        raise MmerError(
-            f"{source} has the unsupported model type {config.model_type}; supported: {', '.join(FAMILIES)}"
-        )
     if getattr(config, "add_adapter", False):
         raise MmerError(f"{source} ends in an adapter, which changes the frame rate; use a checkpoint without one")
     folder = Path(source)
@@ -190,12 +221,12 @@ def load_speech(checkpoint: HubCheckpoint) -> SpeechCheckpoint:
     hop = math.prod(checkpoint.config.conv_stride)
     if hop != HOP:
         raise MmerError(f"{checkpoint.location} has a frame every {hop} samples; mmer supports one every {HOP}")
-    model, missing = _load(checkpoint)
+    model, missing = load_model(checkpoint)
     missing_quantizer = {name for name in missing if name.startswith(QUANTIZER_PREFIXES)}
-    _check_complete(checkpoint, missing - missing_quantizer)
+    check_complete(checkpoint, missing - missing_quantizer)
     quantizer = {name for name in model.state_dict() if name.startswith(QUANTIZER_PREFIXES)}
     if missing_quantizer != quantizer:  # a checkpoint without any of them is complete, but has no codes
-        _check_complete(checkpoint, missing_quantizer)
+        check_complete(checkpoint, missing_quantizer)
     normalize, note = _read_normalization(checkpoint.location)
     pretraining = model if quantizer and not missing_quantizer else None
     return SpeechCheckpoint(base=model.base_model, pretraining=pretraining, normalize=normalize, note=note)
@@ -213,9 +244,9 @@ def load_text(checkpoint: HubCheckpoint) -> tuple[nn.Module, PreTrainedTokenizer
             "use a checkpoint without it, such as microsoft/deberta-v3-base"
         )
     _check_sentencepiece(checkpoint.location)
-    model, missing = _load(checkpoint)
-    _check_complete(checkpoint, missing)
-    with _hub_errors(checkpoint.location):
+    model, missing = load_model(checkpoint)
+    check_complete(checkpoint, missing)
+    with hub_errors(checkpoint.location):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.location, trust_remote_code=False)
     # Hugging Face builds an empty tokenizer if the files of the tokenizer are missing.
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -229,9 +260,13 @@ def load_masked_lm(checkpoint: HubCheckpoint) -> nn.Module:
     Raises:
         MmerError: if the checkpoint has no complete language-model head.
     """
-    family = FAMILIES[checkpoint.config.model_type]
-    assert family.masked_lm is not None  # every family of text has one
-    model, missing = _load(checkpoint, replace(family, model=family.masked_lm, arguments={}))
+    family = TEXT_FAMILIES.get(checkpoint.family)
+    if family is None or family.masked_lm is None:
+        raise MmerError(
+            f"{checkpoint.location} is of type {checkpoint.family}; --view cbca supports "
+            f"{', '.join(TEXT_FAMILIES)}: use a checkpoint of one of them, or leave the view out"
+        )
+    model, missing = load_model(checkpoint, replace(family, model=family.masked_lm, arguments={}))
     if missing:
         raise MmerError(
             f"{checkpoint.location} has no language-model head ({len(missing)} weights are missing, first: "
@@ -258,16 +293,16 @@ def load_vit(checkpoint: HubCheckpoint) -> nn.Module:
         )
     if config.num_channels not in {1, 3}:
         raise MmerError(f"{checkpoint.location} reads {config.num_channels} channels; mmer supports 1, or 3 for RGB")
-    model, missing = _load(checkpoint)
-    _check_complete(checkpoint, missing)
+    model, missing = load_model(checkpoint)
+    check_complete(checkpoint, missing)
     vit: nn.Module = model
     return vit
 
 
-def _load(checkpoint: HubCheckpoint, family: Family | None = None) -> tuple[Any, set[str]]:
+def load_model(checkpoint: HubCheckpoint, family: Family | None = None) -> tuple[Any, set[str]]:
     """Loads the model of a checkpoint, by default of its family; also returns the names of missing weights."""
     family = family or FAMILIES[checkpoint.config.model_type]
-    with _hub_errors(checkpoint.location):
+    with hub_errors(checkpoint.location):
         loaded: Any = family.model.from_pretrained(
             checkpoint.location,
             output_loading_info=True,
@@ -284,7 +319,12 @@ def _load(checkpoint: HubCheckpoint, family: Family | None = None) -> tuple[Any,
     return model.eval(), missing
 
 
-def _check_complete(checkpoint: HubCheckpoint, missing: set[str]) -> None:
+def check_complete(checkpoint: HubCheckpoint, missing: set[str]) -> None:
+    """Checks that a checkpoint has all weights.
+
+    Raises:
+        MmerError: if some are missing.
+    """
     if missing:
         raise MmerError(
             f"{checkpoint.location} lacks {len(missing)} weights (first: {min(missing)}); "
@@ -297,7 +337,7 @@ def _read_normalization(location: str) -> tuple[bool, str]:
     try:
         extractor: Any = Wav2Vec2FeatureExtractor.from_pretrained(location)
     except (OSError, ValueError) as error:
-        if _has_file(location, PREPROCESSOR):
+        if has_file(location, PREPROCESSOR):
             raise MmerError(f"{PREPROCESSOR} of {location} cannot be read; repair it or remove it") from error
         return True, f"has no {PREPROCESSOR}: utterances are normalized, which is the default"
     if extractor.sampling_rate != RATE_HZ:
@@ -309,15 +349,16 @@ def _check_sentencepiece(location: str) -> None:
     """Checks the packages that convert a SentencePiece model, the form in which DeBERTa's tokenizer is published."""
     available = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
     missing = [name for name, installed in available.items() if not installed]
-    if missing and _has_file(location, "spm.model") and not _has_file(location, "tokenizer.json"):
+    if missing and has_file(location, "spm.model") and not has_file(location, "tokenizer.json"):
         raise MmerError(
             f"the tokenizer of {location} is a SentencePiece model, which needs {' and '.join(missing)}; "
             "run `pip install sentencepiece protobuf`"
         )
 
 
-def _has_file(location: str, name: str) -> bool:
-    with _hub_errors(location):
+def has_file(location: str, name: str) -> bool:
+    """Returns whether a checkpoint has a file, in its folder, in the hub cache or on the hub."""
+    with hub_errors(location):
         return cached_file(location, name, _raise_exceptions_for_missing_entries=False) is not None
 
 
@@ -347,7 +388,7 @@ def _read_trained_on(folder: Path) -> Mapping[str, object]:
 
 
 @contextmanager
-def _hub_errors(source: str) -> Iterator[None]:
+def hub_errors(source: str) -> Iterator[None]:
     """Raises errors of Hugging Face as an `MmerError` of one line."""
     try:
         yield
@@ -357,6 +398,11 @@ def _hub_errors(source: str) -> Iterator[None]:
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         why = str(error).strip().split("\n", maxsplit=1)[0]
+        if "trust_remote_code" in str(error):
+            raise MmerError(
+                f"{source} needs code that lies next to its weights, which mmer never runs; use an encoder whose model "
+                "is part of transformers"
+            ) from error
         if Path(source).is_dir():
             raise MmerError(f"{source} holds no checkpoint that can be loaded: {why}") from error
         raise MmerError(

@@ -10,16 +10,28 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from cache.errors import MmerError
 from cache.stream import SPEECH, TRANSCRIPT, StreamSpec
+from featurize.encoders.any_text import AnyTextEncoder, count_layers
+from featurize.encoders.automodel import (
+    MASKED_FAMILIES,
+    extractor_digest,
+    load_any_speech,
+    load_any_text,
+    load_whisper,
+)
 from featurize.encoders.base import TranscriptEncoder, WaveformEncoder
-from featurize.encoders.catalog import ENCODERS, EncoderRequest
+from featurize.encoders.catalog import BUILT_IN, ENCODERS, EncoderRequest
 from featurize.encoders.ctc_targets import CharacterTargets
 from featurize.encoders.huggingface import (
     MEL_FAMILIES,
+    SPEECH_FAMILIES,
+    SQUEEZED_FAMILIES,
     TEXT_FAMILIES,
+    WINDOW_FAMILIES,
     HubCheckpoint,
     SpeechCheckpoint,
     config_digest,
@@ -30,9 +42,11 @@ from featurize.encoders.huggingface import (
     weights_digest,
 )
 from featurize.encoders.layers import parse_choices
+from featurize.encoders.one_by_one import OneByOneEncoder, RowCounter
 from featurize.encoders.options import PRECISIONS, EncodingOptions, library_versions, recorded_limits
 from featurize.encoders.speech import PREPROCESSING as SPEECH_PREPROCESSING
 from featurize.encoders.speech import ChunkedEncoder, SpeechEncoder
+from featurize.encoders.squeezed import SqueezedEncoder
 from featurize.encoders.start_weights import text_start_weights, vit_start_weights
 from featurize.encoders.text import TextEncoder, text_layers, tokenizer_digest
 from featurize.encoders.tiny import (
@@ -43,6 +57,8 @@ from featurize.encoders.tiny import (
 )
 from featurize.encoders.vit_mel import PREPROCESSING as VIT_PREPROCESSING
 from featurize.encoders.vit_mel import MelEncoder
+from featurize.encoders.whisper import PREPROCESSING as WHISPER_PREPROCESSING
+from featurize.encoders.whisper import WhisperEncoder
 from featurize.inputs.audio import MIN_SAMPLES, RATE_HZ
 
 LOGMEL = "logmel80"
@@ -72,7 +88,7 @@ def consumes(source: str) -> str:
     """
     if source in ENCODERS:
         return SPEECH if ENCODERS[source].modality == "speech" else TRANSCRIPT
-    return TRANSCRIPT if open_checkpoint(source).config.model_type in TEXT_FAMILIES else SPEECH
+    return SPEECH if open_checkpoint(source).reads_speech else TRANSCRIPT
 
 
 def load_encoders(requests: Sequence[EncoderRequest], options: EncodingOptions) -> Encoders:
@@ -119,7 +135,8 @@ def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tu
         preprocessing={**SPEECH_PREPROCESSING, "normalize": model.normalize, "config": config_digest(config)},
         limits=recorded_limits(options, chunk=options.chunk),
     )
-    encoder = SpeechEncoder(
+    kind = SqueezedEncoder if config.model_type in SQUEEZED_FAMILIES else SpeechEncoder
+    encoder = kind(
         base=model.base,
         quantizer=quantizer,
         quantizer_weights="" if quantizer is None else weights_digest(model.pretraining or quantizer),
@@ -136,11 +153,75 @@ def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tu
         precision=PRECISIONS[options.precision],
     )
     notes = "; ".join(filter(None, (model.note, note)))
-    if not options.chunk:
-        return encoder, notes
-    if options.max_seconds * RATE_HZ < MIN_SAMPLES:
-        raise MmerError(f"--chunk needs --max-seconds of at least {MIN_SAMPLES / RATE_HZ}, got {options.max_seconds:g}")
-    return ChunkedEncoder(encoder, max_samples=int(options.max_seconds * RATE_HZ)), notes
+    chunk_samples = _chunk_samples(options)
+    return encoder if chunk_samples is None else ChunkedEncoder(encoder, max_samples=chunk_samples), notes
+
+
+def load_whisper_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[WaveformEncoder, str]:
+    """Loads Whisper's encoder; also returns a note on it.
+
+    Raises:
+        MmerError: if its checkpoint is not available or cannot satisfy the request.
+    """
+    checkpoint = open_checkpoint(request.location)
+    model, extractor, note = load_whisper(checkpoint)
+    config: Any = checkpoint.config
+    steps = {"extractor": extractor_digest(extractor), "config": config_digest(config)}
+    encoder = WhisperEncoder(
+        model=model,
+        extractor=extractor,
+        spec=_template_spec(
+            request,
+            checkpoint,
+            options,
+            role="audio",
+            weights=weights_digest(model),
+            rate_hz=50.0,
+            preprocessing={**WHISPER_PREPROCESSING, **steps},
+            limits=recorded_limits(options, chunk=options.chunk),
+        ),
+        choices=parse_choices(request.layers, layers=int(config.encoder_layers), encoder=request.name),
+        chunk_samples=_chunk_samples(options),
+        device=options.device,
+        precision=PRECISIONS[options.precision],
+    )
+    return encoder, note
+
+
+def load_any_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[WaveformEncoder, str]:
+    """Loads any speech encoder that transformers can build; also returns a note on it.
+
+    Raises:
+        MmerError: if its checkpoint is not available or cannot satisfy the request.
+    """
+    checkpoint = open_checkpoint(request.location)
+    model, extractor = load_any_speech(checkpoint)
+    batched = checkpoint.family in MASKED_FAMILIES
+    encoder = OneByOneEncoder(
+        model=model,
+        extractor=extractor,
+        batched=batched,
+        spec=_template_spec(
+            request,
+            checkpoint,
+            options,
+            role="audio",
+            weights=weights_digest(model),
+            preprocessing={
+                **SPEECH_PREPROCESSING,
+                "extractor": extractor_digest(extractor),
+                "config": config_digest(checkpoint.config),
+            },
+            limits=recorded_limits(options, chunk=options.chunk),
+        ),
+        choices=parse_choices(request.layers, layers=RowCounter(model, extractor).layers, encoder=request.name),
+        chunk_samples=_chunk_samples(options),
+        device=options.device,
+        precision=PRECISIONS[options.precision],
+    )
+    rate_hz = encoder.specs[0].rate_hz
+    way = "" if batched else f"is of type {checkpoint.family}: utterances are encoded one by one, "
+    return encoder, "" if batched else f"{way}{rate_hz:g} rows a second as measured"
 
 
 def load_mel_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[WaveformEncoder, str]:
@@ -201,9 +282,11 @@ def load_text_encoder(request: EncoderRequest, options: EncodingOptions) -> tupl
         MmerError: if its checkpoint is not available or cannot satisfy the request.
     """
     checkpoint, model, tokenizer = load_text_model(request)
-    layers = text_layers(model)
-    choices = parse_choices(request.layers, layers=len(layers), encoder=request.name)
-    start_weights, note = text_start_weights(model, layers, choices, options.start_layers)
+    known = checkpoint is None or checkpoint.family in TEXT_FAMILIES
+    layers = text_layers(model) if known else nn.ModuleList()
+    count = len(layers) if known else count_layers(model)
+    choices = parse_choices(request.layers, layers=count, encoder=request.name)
+    start_weights, note = text_start_weights(model, layers, choices, options.start_layers) if known else ({}, "")
     spec = _template_spec(
         request,
         checkpoint,
@@ -221,7 +304,7 @@ def load_text_encoder(request: EncoderRequest, options: EncodingOptions) -> tupl
         },
         limits={"start_layers": options.start_layers} if start_weights else {},
     )
-    encoder = TextEncoder(
+    encoder = (TextEncoder if known else AnyTextEncoder)(
         model=model,
         tokenizer=tokenizer,
         spec=spec,
@@ -247,6 +330,8 @@ def load_speech_model(request: EncoderRequest) -> tuple[HubCheckpoint | None, Sp
         model = build_wav2vec2_tiny()
         return None, SpeechCheckpoint(base=model.wav2vec2, pretraining=model, normalize=True, note="")
     checkpoint = open_checkpoint(request.location)
+    if checkpoint.family not in SPEECH_FAMILIES and checkpoint.family not in SQUEEZED_FAMILIES:
+        raise MmerError(f"{request.location} is of type {checkpoint.family}, not wav2vec 2.0 or a relative")
     return checkpoint, load_speech(checkpoint)
 
 
@@ -259,7 +344,7 @@ def load_text_model(request: EncoderRequest) -> tuple[HubCheckpoint | None, Any,
     if request.source == "roberta-tiny":
         return None, build_roberta_tiny(), build_roberta_tiny_tokenizer()
     checkpoint = open_checkpoint(request.location)
-    return (checkpoint, *load_text(checkpoint))
+    return (checkpoint, *(load_text if checkpoint.family in TEXT_FAMILIES else load_any_text)(checkpoint))
 
 
 def load_vit_model(request: EncoderRequest) -> tuple[HubCheckpoint | None, Any]:
@@ -301,14 +386,26 @@ def _template_spec(
 def _load_waveform_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[WaveformEncoder, str]:
     if request.source in ACOUSTIC:
         return load_acoustic_encoder(request, options), ""
-    return load_mel_encoder(request, options) if _reads_images(request) else load_speech_encoder(request, options)
+    if request.source in ENCODERS and ENCODERS[request.source].source == BUILT_IN:
+        images = ENCODERS[request.source].role == "patches"
+        return load_mel_encoder(request, options) if images else load_speech_encoder(request, options)
+    family = open_checkpoint(request.location).family
+    if family in MEL_FAMILIES:
+        return load_mel_encoder(request, options)
+    if family in WINDOW_FAMILIES:
+        return load_whisper_encoder(request, options)
+    if family in SPEECH_FAMILIES or family in SQUEEZED_FAMILIES:
+        return load_speech_encoder(request, options)
+    return load_any_speech_encoder(request, options)
 
 
-def _reads_images(request: EncoderRequest) -> bool:
-    """Returns whether a speech encoder reads an image of log-mel."""
-    if request.source in ENCODERS:
-        return ENCODERS[request.source].role == "patches"
-    return open_checkpoint(request.source).config.model_type in MEL_FAMILIES
+def _chunk_samples(options: EncodingOptions) -> int | None:
+    """Returns the length of the pieces of a long recording, None if such recordings are not encoded."""
+    if not options.chunk:
+        return None
+    if options.max_seconds * RATE_HZ < MIN_SAMPLES:
+        raise MmerError(f"--chunk needs --max-seconds of at least {MIN_SAMPLES / RATE_HZ}, got {options.max_seconds:g}")
+    return int(options.max_seconds * RATE_HZ)
 
 
 def _select_quantizer(

@@ -77,8 +77,8 @@ class SpeechEncoder:
 
     def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
         """Computes the number of frames and codes of each input from its number of samples."""
-        frames = [self._lengths(max(samples, MIN_SAMPLES))[-1] for samples in sizes]
-        return [InputPlan(rows=(count,) * len(self.specs), cost=count) for count in frames]
+        frames = [self.count_frames(max(samples, MIN_SAMPLES)) for samples in sizes]
+        return [InputPlan(rows=self._counts(count), cost=count) for count in frames]
 
     def encode(self, inputs: Sequence[Waveform], *, precise: bool = False) -> list[tuple[Rows, ...]]:
         """Encodes 16 kHz waveforms ``(samples,)``: ``(frames, ...)`` per choice, then codes ``(frames, groups)``."""
@@ -91,13 +91,16 @@ class SpeechEncoder:
                 pad_waveforms(waveforms, self.device),
                 [length[0] for length in lengths],
             )
-            projected, normed = _project(self.base, conv)
+            projected, normed = self._projected(conv)
             hidden, last = self._transformed(projected, frames, torch.float32 if precise else self._precision)
             outputs = [choice.select({**hidden, CONV: normed}, last) for choice in self.choices]
             if self._quantizer is not None:
                 outputs.append(quantizer_codes(self._quantizer, normed))
             arrays = [_as_rows(output) for output in outputs]
-        return [tuple(array[index, :count] for array in arrays) for index, count in enumerate(frames)]
+        return [
+            tuple(array[index, :rows] for array, rows in zip(arrays, self._counts(count), strict=True))
+            for index, count in enumerate(frames)
+        ]
 
     def prepare(self, waveform: Waveform) -> Waveform:
         """Normalizes a waveform over its own samples, then pads it to one frame."""
@@ -113,6 +116,21 @@ class SpeechEncoder:
             codes = replace(spec, name=f"{spec.name}.codes", role="codes", layers="quantizer", shape=(groups,))
             specs.append(replace(codes, weights=self._quantizer_weights, dtype="uint16", precision="float32"))
         return specs
+
+    def count_frames(self, samples: int) -> int:
+        """Returns the number of frames of the convolutions."""
+        return self._lengths(samples)[-1]
+
+    def _counts(self, frames: int) -> tuple[int, ...]:
+        """Returns the rows of each stream for a number of frames."""
+        return (frames,) * len(self.specs)
+
+    def _projected(self, conv: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes the Transformer's input and the layer-normed convolutional features from the features."""
+        base: Any = self.base
+        projection = base.feature_projection
+        normed = projection.layer_norm(conv) if hasattr(projection, "layer_norm") else conv  # HuBERT may have no norm
+        return projection.dropout(projection.projection(normed)), normed
 
     def _lengths(self, samples: int) -> list[int]:
         return conv_lengths(samples, self._kernels, self._strides)
@@ -235,18 +253,16 @@ def _fold_weight_norm(base: nn.Module) -> None:
         return
     # A new module, because removing a parametrization in place breaks deep copies: they share the class.
     folded = nn.Conv1d(
-        normed.in_channels, normed.out_channels, normed.kernel_size, padding=normed.padding, groups=normed.groups
+        normed.in_channels,
+        normed.out_channels,
+        normed.kernel_size,
+        stride=normed.stride,
+        padding=normed.padding,
+        groups=normed.groups,
     )
     folded.weight = nn.Parameter(normed.weight.detach(), requires_grad=False)
     folded.bias = normed.bias
     embedding.conv = folded
-
-
-def _project(base: nn.Module, conv: Tensor) -> tuple[Tensor, Tensor]:
-    """Computes the Transformer's input and the layer-normed convolutional features from the features."""
-    projection: Any = base.feature_projection
-    normed = projection.layer_norm(conv) if hasattr(projection, "layer_norm") else conv  # HuBERT may have no norm
-    return projection.dropout(projection.projection(normed)), normed
 
 
 def _as_rows(output: Tensor) -> Rows:

@@ -163,9 +163,13 @@ class TextEncoder:
 def max_model_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
     """Returns the maximum number of tokens of a model's text, special ones included."""
     config: Any = model.config
-    # RoBERTa's positions start after the padding index
-    first = config.pad_token_id + 1 if config.model_type == "roberta" else 0
-    return int(min(tokenizer.model_max_length, config.max_position_embeddings - first))
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions or positions < 0:  # relative positions have no limit
+        return int(tokenizer.model_max_length)
+    table = next((module for name, module in model.named_modules() if name.endswith("position_embeddings")), None)
+    padding = getattr(table, "padding_idx", None)
+    first = 0 if padding is None else int(padding) + 1  # as in RoBERTa and MPNet, whose positions start after it
+    return int(min(tokenizer.model_max_length, positions - first))
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

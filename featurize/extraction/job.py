@@ -15,6 +15,7 @@ from cache.errors import MmerError
 from cache.stream import NO_VIEW, SPEECH, TRANSCRIPT
 from featurize.corpora.base import CorpusReading
 from featurize.corpora.catalog import corpus_spec, read_corpus
+from featurize.encoders.any_text import AnyTextEncoder
 from featurize.encoders.base import Encoder
 from featurize.encoders.catalog import EncoderRequest, parse_requests
 from featurize.encoders.load import character_targets, consumes, load_encoders
@@ -227,7 +228,13 @@ def plan_job(job: ExtractionJob, reading: CorpusReading, encoder_set: EncoderSet
     plans = [
         plan_encoder(encoder, inputs, max_seconds=options.max_seconds, chunk=options.chunk) for encoder in encoders
     ]
-    notes = [*reading.notes, *notes, *_dropped_turns(plans, inputs), *_left_out_of_views(plans)]
+    notes = [
+        *reading.notes,
+        *notes,
+        *_admissions(plans, inputs),
+        *_dropped_turns(plans, inputs),
+        *_left_out_of_views(plans),
+    ]
     return PlannedJob(
         job=job,
         corpus=CorpusHeader(name=job.corpus, root=reading.root),
@@ -289,6 +296,16 @@ def _dropped_turns(plans: Sequence[EncoderPlan], inputs: Inputs) -> list[str]:
         if cut and not plan.specs[0].view:  # the note on the originals says it for their views
             notes.append(f"{plan.specs[0].name}: the oldest turns of the history did not fit for {cut} utterances")
     return notes
+
+
+def _admissions(plans: Sequence[EncoderPlan], inputs: Inputs) -> list[str]:
+    """Compares batches of transcripts with single ones for encoders of families that mmer does not know."""
+    notes = []
+    for plan in plans:
+        if isinstance(plan.encoder, AnyTextEncoder):
+            possible = [index for index, planned in enumerate(plan.planned) if not planned.failure]
+            notes.append(plan.encoder.admit([inputs.turn(index, plan.planned[index].turns) for index in possible]))
+    return [note for note in notes if note]
 
 
 def _left_out_of_views(plans: Sequence[EncoderPlan]) -> list[str]:

@@ -8,18 +8,21 @@ import torch
 from transformers import Wav2Vec2FeatureExtractor
 
 from cache.rows import Rows
+from featurize.encoders.any_text import AnyTextEncoder, text_states
 from featurize.encoders.base import Waveform
 from featurize.encoders.layers import CONV, LayerChoice
+from featurize.encoders.one_by_one import OneByOneEncoder, inputs_of, states_of
 from featurize.encoders.speech import ChunkedEncoder, SpeechEncoder, full_float32
 from featurize.encoders.text import TextEncoder
 from featurize.encoders.vit_mel import BANDS, COLUMNS, PATCH, ROWS, MelEncoder, count_columns
+from featurize.encoders.whisper import WhisperEncoder, count_frames
 from featurize.extraction.encode import EncodeInput, encode_request, load_input
 from featurize.extraction.job import PlannedJob
 from featurize.extraction.plan import EncoderPlan, Inputs
 from featurize.inputs.audio import RATE_HZ
 
 TOLERANCE = 1e-5  # of the relative L2 in float32
-BATCHED = (SpeechEncoder, MelEncoder, TextEncoder)
+COMPARED = (SpeechEncoder, WhisperEncoder, OneByOneEncoder, MelEncoder, TextEncoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class Parity:
 
 def check_parity(planned_job: PlannedJob, utterances: int) -> list[Parity]:
     """Compares one mixed batch of utterances, spread over all lengths, with each utterance alone."""
-    batched = [plan for plan in planned_job.plans if isinstance(_unchunked(plan.encoder), BATCHED)]
+    batched = [plan for plan in planned_job.plans if isinstance(_unchunked(plan.encoder), COMPARED)]
     return [_measure_parity(plan, planned_job.inputs, utterances) for plan in batched]
 
 
@@ -63,9 +66,34 @@ def reference_speech(encoder: SpeechEncoder, waveform: Waveform) -> Rows:
     return _run_alone(encoder.base, encoder.choices[0], input_values=values.to(encoder.device))
 
 
+def reference_whisper(encoder: WhisperEncoder, waveform: Waveform) -> Rows:
+    """Encodes one waveform in its window of 30 s by Hugging Face's model, ``(frames, ...)`` of the first stream."""
+    features = encoder.extractor(waveform, sampling_rate=RATE_HZ, return_tensors="pt").input_features
+    return _run_alone(encoder.model, encoder.choices[0], input_features=features.to(encoder.device))[
+        : count_frames(len(waveform))
+    ]
+
+
+def reference_any(encoder: OneByOneEncoder, waveform: Waveform) -> Rows:
+    """Encodes one waveform by the feature extractor and the model of a checkpoint, ``(frames, ...)``."""
+    values = {name: value.to(encoder.device) for name, value in inputs_of(encoder.extractor, [waveform]).items()}
+    with torch.inference_mode():
+        states = states_of(encoder.model, values)
+    (planned,) = encoder.plan([len(waveform)])
+    chosen = encoder.choices[0].select(dict(enumerate(states[:-1])), states[-1])
+    rows: Rows = chosen[0, : planned.rows[0]].float().cpu().numpy()
+    return rows
+
+
 def reference_text(encoder: TextEncoder, words: str) -> Rows:
     """Encodes one text as Hugging Face documents it, ``(tokens, ...)`` of the encoder's first stream."""
     encoded = encoder.tokenizer(words, return_tensors="pt", truncation=True, max_length=encoder.max_tokens)
+    if isinstance(encoder, AnyTextEncoder):
+        ids = encoded["input_ids"].to(encoder.device)
+        with torch.inference_mode():
+            states = text_states(encoder.model, ids, torch.ones_like(ids))
+        rows: Rows = encoder.choices[0].select(dict(enumerate(states[:-1])), states[-1])[0].float().cpu().numpy()
+        return rows
     return _run_alone(encoder.model, encoder.choices[0], **encoded.to(encoder.device))
 
 
@@ -131,6 +159,10 @@ def _reference(encoder: Any, value: Any) -> Rows:
     with full_float32(encoder.device):
         if isinstance(encoder, SpeechEncoder):
             return reference_speech(encoder, value)
+        if isinstance(encoder, WhisperEncoder):
+            return reference_whisper(encoder, value)
+        if isinstance(encoder, OneByOneEncoder):
+            return reference_any(encoder, value)
         if isinstance(encoder, MelEncoder):
             return reference_mel(encoder, value)
         return reference_text(encoder, encoder.words(value))

@@ -26,6 +26,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
+    UniSpeechSatConfig,
+    UniSpeechSatModel,
     Wav2Vec2Config,
     Wav2Vec2ConformerConfig,
     Wav2Vec2ConformerModel,
@@ -94,7 +96,9 @@ SPEECH_FAMILIES: Mapping[str, tuple[Any, Any, Mapping[str, Any]]] = {
         Wav2Vec2ConformerModel,
         {"position_embeddings_type": "rotary", "conv_depthwise_kernel_size": 7},
     ),
+    "unispeech-sat": (UniSpeechSatConfig, UniSpeechSatModel, {}),
 }
+ALIKE = ("unispeech-sat",)  # built of the same parts as another family
 CONVOLVING = ("data2vec", "conformer", "conformer-rope")  # in more than one place after the feature encoder
 TEXT_FAMILIES = ("bert", "roberta", "distilbert", "deberta-v2")
 

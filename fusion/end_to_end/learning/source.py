@@ -1,7 +1,7 @@
 """Encoders of cached streams: found by the source that a stream records, and accepted only with the same weights."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +14,14 @@ from transformers.utils import logging
 from cache.errors import MmerError
 from cache.stream import StreamSpec
 from featurize.encoders.catalog import BUILT_IN, ENCODERS, EncoderRequest
-from featurize.encoders.huggingface import config_digest, open_checkpoint, weights_digest
+from featurize.encoders.huggingface import (
+    MEL_FAMILIES,
+    SPEECH_FAMILIES,
+    TEXT_FAMILIES,
+    config_digest,
+    open_checkpoint,
+    weights_digest,
+)
 from featurize.encoders.load import load_speech_model, load_text_model, load_vit_model
 from fusion.end_to_end.learning.lora import merge_adapters
 from fusion.end_to_end.learning.tune import PATCHES
@@ -64,6 +71,9 @@ class LoadedEncoder:
             self.companion.save_pretrained(folder)
 
 
+LEARNING: Mapping[str, Collection[str]] = {AUDIO: SPEECH_FAMILIES, PATCHES: MEL_FAMILIES, TEXT: TEXT_FAMILIES}
+
+
 def encoder_request(spec: StreamSpec, folders: Folders = NO_FOLDERS) -> EncoderRequest:
     """Returns the request that loads the encoder of a stream.
 
@@ -100,6 +110,11 @@ def encoder_config(role: str, spec: StreamSpec, folders: Folders = NO_FOLDERS) -
     else:
         checkpoint = open_checkpoint(request.location)
         config = checkpoint.config
+        if checkpoint.family not in LEARNING[role]:
+            raise MmerError(
+                f"stream {spec.name} comes from an encoder of type {checkpoint.family}, which does not learn; train on "
+                f"the frozen stream, or tune one of {', '.join(LEARNING[role])}"
+            )
         if spec.revision and checkpoint.revision and checkpoint.revision != spec.revision:
             raise MmerError(
                 f"stream {spec.name} was computed by revision {spec.revision} of {spec.source}, and the hub cache has "

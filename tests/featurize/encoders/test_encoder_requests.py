@@ -46,11 +46,18 @@ def test_the_catalog_holds_what_was_promised() -> None:
         *("wav2vec2-base", "wav2vec2-base-960h", "wav2vec2-large", "hubert-base", "hubert-large"),
         *("wavlm-base", "wavlm-base-plus", "wavlm-large"),
         *("wav2vec2-conformer-rel-pos-large", "wav2vec2-conformer-rope-large", "data2vec-audio-base", "xls-r-300m"),
+        *("mms-300m", "mms-1b", "unispeech-sat-base-plus", "unispeech-sat-large", "w2v-bert-2.0"),
+        *("whisper-tiny", "whisper-tiny.en", "whisper-base", "whisper-small", "whisper-medium"),
+        *("whisper-large-v2", "whisper-large-v3", "whisper-large-v3-turbo"),
+        *("xlm-roberta-base", "multilingual-e5-base", "modernbert-base"),
         *("roberta-base", "roberta-large", "bert-base", "distilbert-base", "deberta-v3-base", "vit-mel-base"),
     }
     assert all(source.count("/") == 1 for source in hub.values())
-    widths = {"base": 768, "plus": 768, "960h": 768, "large": 1024, "300m": 1024}
-    assert all(ENCODERS[name].dim == widths[name.rsplit("-", maxsplit=1)[-1]] for name in hub)
+    widths = {"base": 768, "plus": 768, "960h": 768, "large": 1024, "300m": 1024, "1b": 1280, "2.0": 1024}
+    whisper = {"tiny": 384, "tiny.en": 384, "small": 768, "medium": 1024, "v2": 1280, "v3": 1280, "turbo": 1280}
+    ends = {name: name.rsplit("-", maxsplit=1)[-1] for name in hub if name != "whisper-base"}
+    assert all(ENCODERS[name].dim == {**widths, **whisper}[end] for name, end in ends.items())
+    assert ENCODERS["whisper-base"].dim == 512
 
 
 def test_a_folder_is_called_by_its_last_component(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from featurize.encoders.base import Waveform
 from featurize.encoders.speech import SpeechEncoder
 from featurize.extraction.parity import TOLERANCE
 from tests.support.models import (
+    ALIKE,
     CHOICES,
     CONVOLVING,
     HARD_MIX,
@@ -49,6 +50,7 @@ VARIANTS = [
     Variant(*fields)
     for fields in product(SPEECH_FAMILIES, ("group", "layer"), (False, True), (False, True))
     if fields[0] not in CONVOLVING or fields[1:3] == ("layer", False)  # all that was published of them
+    if fields[0] not in ALIKE or fields[1:] in {("group", False, True), ("layer", True, True)}  # base and large
 ]
 
 

@@ -60,6 +60,6 @@ def test_code_in_a_checkpoint_never_runs(wav2vec2: Path, tmp_path: Path) -> None
     (copy / "config.json").write_text(json.dumps(config))
     assert speech_digest_of(copy) == speech_digest_of(wav2vec2)
     (copy / "config.json").write_text(json.dumps({**config, "model_type": "remote"}))
-    with pytest.raises(MmerError, match="holds no checkpoint that can be loaded"):
+    with pytest.raises(MmerError, match="needs code that lies next to its weights, which mmer never runs"):
         loaded(copy)
     assert not (tmp_path / "ran").exists()

@@ -15,6 +15,7 @@ from fusion.end_to_end.learning.image import LearningPatches
 from fusion.end_to_end.learning.speech import LearningSpeech
 from fusion.end_to_end.learning.text import LearningText
 from tests.support.models import (
+    ALIKE,
     CONVOLVING,
     HARD_MIX,
     SPEECH_FAMILIES,
@@ -32,6 +33,7 @@ SPEECH = [
     fields
     for fields in product(SPEECH_FAMILIES, ("group", "layer"), (False, True))
     if fields[0] not in CONVOLVING or fields[1:] == ("layer", False)
+    if fields[0] not in ALIKE or fields[1:] == ("layer", True)
 ]
 CPU = torch.device("cpu")
 
