@@ -160,6 +160,7 @@ class RunFolder(Folder):
             MmerError: if the folder holds a different run or files that do not belong to a run, or cannot be written.
         """
         if not (self.path / RUN).exists():
+            _check_names(identity["folds"])
             self._check_free(identity)
             self.write(RUN, {"format_version": FORMAT_VERSION, "decides": identity, **provenance})
             return
@@ -254,6 +255,16 @@ class RunFolder(Folder):
         written += [model.path / name for model in models for name in ModelFolder.FILES]
         if found := next((path for path in written if path.exists()), None):
             raise MmerError(f"{found} already exists, but {self.path} has no {RUN}; choose another --out")
+
+
+def _check_names(folds: Iterable[str]) -> None:
+    """Raises an error for a fold whose name is too long for a folder."""
+    for name in folds:
+        if len(quote(name)) > NAME_CHARACTERS:
+            raise MmerError(
+                f"the name of fold {name[:20]}... is too long for a folder ({len(quote(name))} characters); at most "
+                f"{NAME_CHARACTERS} are allowed; shorten it in the table of the corpus, and run mmer-featurize again"
+            )
 
 
 def _restored(row: dict[str, Any]) -> dict[str, Any]:
