@@ -410,6 +410,7 @@ def predict(
     *,
     text: str | None = None,
     texts: str | Path | None = None,
+    encoding: str | None = None,
     asr: str = "",
     fold: str = "",
     head: str | None = None,
@@ -430,6 +431,8 @@ def predict(
         files: files, folders, patterns or manifests.
         text: transcript of the only recording.
         texts: table of transcripts by file name, CSV or JSON lines with ``file`` and ``text``.
+        encoding: encoding of manifests and of the table of transcripts; None for UTF-8, or UTF-16 with a byte order
+            mark.
         asr: hub id or folder of an ASR model for recordings without a text.
         fold: name of the only fold whose models predict; empty for the final models, or for all folds without any.
         head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
@@ -460,6 +463,7 @@ def predict(
         files=[str(file) for file in ([files] if isinstance(files, (str, Path)) else files)],
         text=text,
         texts=Path(texts) if texts else None,
+        encoding=encoding,
         asr=asr,
         fold=fold,
         head=head,

@@ -23,7 +23,7 @@ from benchmarks.support.measure import Silent, Spread, machine_line, verdict
 from cache.audit import summarize
 from cache.store import FeatureCache
 from cli.options import print_table
-from featurize.corpora.manifest import NEEDED
+from featurize.corpora.manifest import USUAL
 from featurize.encoders.options import EncodingOptions
 from featurize.extraction.job import ExtractionJob
 from featurize.extraction.run import run_job
@@ -42,7 +42,7 @@ def write_corpus(folder: Path, utterances: int) -> Path:
     manifest = folder / f"first-{utterances}.csv"
     with manifest.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(NEEDED)
+        table.writerow(USUAL)
         for index in range(utterances):
             name = f"{index:06d}"
             text = " ".join(random.choice(WORDS, WORDS_EACH))

@@ -30,7 +30,7 @@ import torch
 from benchmarks.support.measure import machine_line, verdict
 from cache.store import FeatureCache
 from cli.options import print_table
-from featurize.corpora.manifest import NEEDED
+from featurize.corpora.manifest import USUAL
 from featurize.encoders.acoustic import logmel80
 from featurize.encoders.options import EncodingOptions
 from featurize.extraction.job import ExtractionJob, plan_job, read_job
@@ -92,7 +92,7 @@ def write_corpus(folder: Path, sizes: Sequence[int]) -> dict[int, Path]:
     manifests = {size: folder / f"first-{size}.csv" for size in sizes}
     for size, manifest in manifests.items():
         with manifest.open("w", newline="") as file:
-            csv.writer(file).writerows([NEEDED, *rows[:size]])
+            csv.writer(file).writerows([USUAL, *rows[:size]])
     return manifests
 
 

@@ -24,7 +24,7 @@ from cache.corpus_facts import (
 from cache.joined import AnyCache, AnyStream
 from cache.layout import COMMITTED, FAILED
 from cache.stream import SPEECH
-from cache.utterance import Utterance
+from cache.utterance import Utterance, alike_labels, alike_note
 
 LONG_S, SHORT_S = 30.0, 0.4  # heads of the papers accept 30 s of speech; less than 0.4 s hardly holds a syllable
 
@@ -51,6 +51,7 @@ def examine(cache: AnyCache) -> list[Finding]:
     defects = broken_clips(corpus)
     return [
         *count(cache.utterances),
+        *_alike(cache.utterances),
         *_broken(cache, defects),
         *_twins(cache),
         *_durations(cache.utterances),
@@ -121,12 +122,13 @@ def _by_split(found: Mapping[tuple[str, str], int], table: Table, what: str) -> 
 
 
 def _label_counts(utterances: Sequence[Utterance]) -> list[Finding]:
-    labels = Counter(utterance.label or "(no label)" for utterance in utterances)
+    # Quoted, so that white space around a label is seen.
+    labels = Counter(f"label {utterance.label!r}" if utterance.label else "no label" for utterance in utterances)
     speakers = len({utterance.speaker for utterance in utterances})
     return [
         Finding("utterances", len(utterances), None),
         Finding("speakers", speakers, None),
-        *(Finding(f"label {label}", count, None) for label, count in sorted(labels.items())),
+        *(Finding(label, count, None) for label, count in sorted(labels.items())),
     ]
 
 
@@ -135,6 +137,11 @@ COUNTS: Mapping[str, Callable[[Sequence[Utterance]], list[Finding]]] = {
     "ravdess": _ravdess,
     "meld": _meld,
 }
+
+
+def _alike(utterances: Sequence[Utterance]) -> list[Finding]:
+    groups = alike_labels(utterance.label for utterance in utterances)
+    return [Finding("labels alike", len(groups), None, "; ".join(map(alike_note, groups)))] if groups else []
 
 
 def _broken(cache: AnyCache, defects: Mapping[str, Defect]) -> list[Finding]:

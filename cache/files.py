@@ -90,6 +90,17 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
+def check_unused(folder: Path) -> None:
+    """Checks that a folder to write into does not exist or is empty; hidden files, such as locks, do not count.
+
+    Raises:
+        MmerError: if it holds anything else.
+    """
+    found = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+    if found:
+        raise MmerError(f"{folder} holds other files (first: {found[0]}); choose another --out, new or empty")
+
+
 @contextmanager
 def writable(path: Path) -> Iterator[None]:
     """Turns errors of writing below a folder into one line.

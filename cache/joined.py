@@ -3,16 +3,17 @@
 A pattern names the files. They must be of one corpus, share no utterance, and hold the same streams under equal keys.
 """
 
-import glob
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from cache.errors import CacheMissing, MmerError
+from cache.patterns import is_pattern, matching_files
 from cache.rows import StoredRows
 from cache.store import FeatureCache, Generation, PackedRows, Stream, find_stream
 from cache.stream import StreamSpec
@@ -27,12 +28,11 @@ def cache_files(path: Path) -> list[Path]:
     Raises:
         CacheMissing: if nothing matches the pattern.
     """
-    if path.exists() or not any(sign in str(path) for sign in "*?["):
+    if not is_pattern(path):
         return [path]
-    names = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob finds hidden files too
-    files = [Path(name) for name in sorted(names) if not name.endswith(NEVER_MATCHED) and Path(name).is_file()]
+    files = [file for file in matching_files(path) if not file.name.endswith(NEVER_MATCHED)]
     if not files:
-        raise CacheMissing(f"no cache matches {path}; make one with mmer-featurize CORPUS --cache FILE")
+        raise CacheMissing(f"no cache matches {path}; choose existing files, or make one with mmer-featurize")
     return files
 
 
@@ -79,7 +79,8 @@ def check_disjoint(files: Sequence[FeatureCache]) -> None:
             if name in seen:
                 raise MmerError(
                     f"{file.path}: utterance {name} is also in {seen[name].path}; "
-                    "choose files without common utterances, or make one file of them with mmer-cache merge"
+                    "choose files without common utterances, or make one file of them with "
+                    f"mmer-cache merge merged.h5 {' '.join(quote(str(each.path)) for each in files)}"
                 )
             seen[name] = file
 
@@ -97,7 +98,8 @@ def check_same_streams(files: Sequence[FeatureCache]) -> None:
             if name not in file.streams:
                 raise MmerError(
                     f"{file.path} has no stream {name}, but {holder.path} has it; "
-                    "compute it there with mmer-featurize, or drop it from the other files"
+                    f"compute it there with mmer-featurize, or run "
+                    f"mmer-cache drop {quote(str(holder.path))} {quote(name)}"
                 )
             check_same_key(holder, file, name)
 

@@ -27,6 +27,19 @@ from cache.json_text import parse_json
 from cache.stream import StreamSpec
 from cache.utterance import Utterance, read_utterances, write_utterances
 
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+CHOOSE = "choose a cache file that mmer-featurize wrote"
+# First bytes of files that are mistaken for caches -> their kind.
+SIGNATURES: Mapping[bytes, str] = {
+    b"RIFF": "a WAV recording",
+    b"fLaC": "a FLAC recording",
+    b"OggS": "an Ogg recording",
+    b"ID3": "an MP3 recording",
+    b"PK\x03\x04": "a zip archive",
+    b"{": "a JSON file",
+    b"id": "a table",
+    b"version https://git-lfs": "a pointer of Git LFS",
+}
 FORMAT, FORMAT_VERSION = "mmer-cache", 1
 PENDING, COMMITTED, FAILED = 0, 1, 2
 REASON_BYTES = 200
@@ -218,7 +231,7 @@ def _opened(path: Path) -> Iterator[tuple[h5py.h5g.GroupID, int]]:
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its writer
     except (FileNotFoundError, NotADirectoryError):
-        raise CacheMissing(f"no cache at {path}; make one with mmer-featurize CORPUS --cache {path}") from None
+        raise CacheMissing(f"no cache at {path}; choose an existing file, or make one with mmer-featurize") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = (error.strerror if isinstance(error, OSError) else None) or _line(error)
         raise CacheUnreadable(f"{path} cannot be read ({reason}); choose another file") from error
@@ -242,9 +255,9 @@ def _hdf5(path: Path, descriptor: int) -> h5py.File:
     try:
         return h5py.File(h5py.h5f.open(repr(guarded).encode(), h5py.h5f.ACC_RDONLY, fapl=access))
     except (OSError, RuntimeError, ValueError) as error:
-        raise CacheUnreadable(
-            f"{path} is not a readable cache ({_line(error)}); remove it or choose another file"
-        ) from error
+        if os.pread(descriptor, len(HDF5_SIGNATURE), 0) != HDF5_SIGNATURE:
+            raise CacheUnreadable(f"{path} is not a cache file but {_kind(descriptor)}; {CHOOSE}") from None
+        raise CacheUnreadable(f"{path} is not a readable cache ({_line(error)}); {CHOOSE}") from error
 
 
 @contextmanager
@@ -254,7 +267,18 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except DAMAGE as error:
         reason = _line(error) or type(error).__name__
-        raise CacheUnreadable(f"{path} is damaged ({reason}); remove it and run mmer-featurize again") from error
+        raise CacheUnreadable(
+            f"{path} is damaged ({reason}); copy it again, or write another file with mmer-featurize"
+        ) from error
+
+
+def _kind(descriptor: int) -> str:
+    """Returns what a file that is no HDF5 file seems to be, from its first bytes."""
+    start = os.pread(descriptor, 64, 0)
+    if not start:
+        return "empty"
+    kinds = [kind for signature, kind in SIGNATURES.items() if start.startswith(signature)]
+    return kinds[0] if kinds else "a file of another kind"
 
 
 def _line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,7 @@ def _check_same_rows(name: str, first: FeatureCache, held: int, other: FeatureCa
         if found.tobytes() != expected.tobytes():
             raise MmerError(
                 f"{other.path}: {name} of utterance {other.ids[index]} {difference} than in {first.path}; "
-                "recompute it in one of them, or drop the stream from one with mmer-cache drop"
+                f"recompute it in one of them, or run mmer-cache drop {quote(str(other.path))} {quote(name)}"
             )
 
 

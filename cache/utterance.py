@@ -1,6 +1,8 @@
 """Utterance: one turn of speech with all that the corpus states about it; stored as one HDF5 dataset per column."""
 
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +106,28 @@ class Utterance:
             raise ValueError(f"duration_s of {self.id} must not be negative, got {self.duration_s}")
         if self.turn is not None and self.turn < 0:
             raise ValueError(f"turn of {self.id} must not be negative, got {self.turn}")
+
+
+def alike_labels(labels: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups labels that differ only in letter case or white space, most frequent first.
+
+    Args:
+        labels: labels of utterances, repeated as often as they occur.
+
+    Example:
+        >>> alike_labels(["happy", "sad", "Happy", "happy", "happy "])
+        [('happy', 'Happy', 'happy ')]
+    """
+    groups: dict[str, list[str]] = {}
+    for label, _ in Counter(labels).most_common():
+        groups.setdefault("".join(unicodedata.normalize("NFC", label).casefold().split()), []).append(label)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def alike_note(group: Sequence[str]) -> str:
+    """Returns a note on labels that differ only in letter case or white space."""
+    names = ", ".join(map(repr, group))
+    return f"labels {names} differ only in case or white space and are different labels; write them alike in the corpus"
 
 
 def write_utterances(group: h5py.Group, utterances: Sequence[Utterance]) -> None:

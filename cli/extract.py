@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Unpack
 
 import click
@@ -36,7 +37,9 @@ SHOWN = 5  # failures and notes printed; all of them are in the cache
 
 def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
     """Checks that the cache to write is one file, not a pattern."""
-    if value is not None and set("*?[") & set(str(value)):
+    from cache.patterns import is_pattern
+
+    if value is not None and is_pattern(value):
         raise click.UsageError(f"--cache names one file to write, got the pattern {value}")
     return value
 
@@ -168,6 +171,12 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
 )
 @click.option("--allow-outside", is_flag=True, help="Allow a manifest to name recordings outside its folder.")
 @click.option(
+    "--encoding",
+    metavar="NAME",
+    help="Encoding of a manifest or of IEMOCAP's transcripts, such as cp1252.  [default: UTF-8, or UTF-16 with a byte "
+    "order mark]",
+)
+@click.option(
     "--replace",
     is_flag=True,
     help="Recompute rows that are stale or damaged, and drop utterances that left the corpus.",
@@ -212,7 +221,7 @@ def featurize(
     with clean_errors():
         _check_usage(workers, scheduler, shard, shards, dashboard=dashboard)
         _set_environment()
-        root = _checked_root(corpus, root, encoders, options["views"], allow_outside=options["allow_outside"])
+        root = _checked_root(corpus, root, encoders, options)
         encoding, planning = _devices(workers, scheduler, device, dashboard=dashboard)
         job = _job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
         job = _shard_of(job, shard, shards)
@@ -289,7 +298,7 @@ def _print_report(report: "ExtractionReport") -> None:
         for item in items[:SHOWN]:
             echo(f"  {item['id']} in {item['stream']}: {item[key]}")
         if len(items) > SHOWN:
-            echo(f"  ... and {len(items) - SHOWN} more; `mmer-cache info {report.cache} --json` lists them")
+            echo(f"  ... and {len(items) - SHOWN} more; `mmer-cache info {quote(str(report.cache))} --json` lists them")
     pending = [name for name, stream in report.summary["streams"].items() if stream["pending"]]
     rest = f"; pending, for their encoder to run again: {', '.join(pending)}" if pending else ""
     echo(f"{report.cache} is done after {_duration(report.seconds)}{rest}")
@@ -309,18 +318,16 @@ def _set_environment() -> None:
     tune_process()
 
 
-def _checked_root(
-    corpus: str, root: Path | None, encoders: Sequence[str], views: Sequence[str], *, allow_outside: bool
-) -> Path | None:
+def _checked_root(corpus: str, root: Path | None, encoders: Sequence[str], options: "JobOptions") -> Path | None:
     """Returns the root of the corpus; checks names and paths before torch is imported, so that errors come at once."""
     from featurize.corpora.catalog import check_root
     from featurize.encoders.catalog import parse_requests
     from featurize.views.catalog import parse_views
 
     parse_requests(encoders)
-    parse_views(views)
+    parse_views(options["views"])
     root = root or _root_of_environment(corpus)
-    check_root(corpus, root, allow_outside=allow_outside)
+    check_root(corpus, root, allow_outside=options["allow_outside"], encoding=options["encoding"])
     return root
 
 

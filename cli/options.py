@@ -101,8 +101,13 @@ def echo(text: str = "", *, err: bool = False) -> None:
         text: one line or several.
         err: print to stderr.
     """
+    click.echo(encodable(printable(text), err=err), err=err)
+
+
+def encodable(text: str, *, err: bool = False) -> str:
+    """Returns a text with an escape for each sign that stdout, or stderr, cannot encode."""
     encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
-    click.echo(printable(text).encode(encoding, "backslashreplace").decode(encoding), err=err)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def printable(text: str) -> str:
@@ -159,7 +164,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
     In plain text the first column is left-aligned and all others are right-aligned.
     """
-    texts = [[printable(_cell(value)) for value in row] for row in rows]
+    texts = [[encodable(printable(_cell(value))) for value in row] for row in rows]
+    header = list(map(encodable, header))
     if sys.stdout.isatty():
         from cli.terminal import print_fitted
 
@@ -185,7 +191,7 @@ def print_aligned(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
     if sys.stdout.isatty():
         from cli.terminal import print_aligned as print_wrapped
 
-        print_wrapped([[printable(cell) for cell in row] for row in rows])
+        print_wrapped([[encodable(printable(cell)) for cell in row] for row in rows])
         return
     for *first, last in rows:
         echo(" ".join([*(cell.ljust(width) for cell, width in zip(first, widths, strict=True)), last]))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import clean_errors, fail, positive, print_table, tune_process
+from cli.options import clean_errors, encodable, fail, positive, print_table, tune_process
 
 if TYPE_CHECKING:
     from fusion.end_to_end.prediction.predictor import Prediction
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Transcripts by file name: CSV with the columns file and text, or JSON lines.  [default: none]",
+)
+@click.option(
+    "--encoding",
+    metavar="NAME",
+    help="Encoding of manifests and --texts, such as cp1252.  [default: UTF-8, or UTF-16 with a byte order mark]",
 )
 @click.option(
     "--asr",
@@ -135,8 +140,8 @@ def _writer(form: str, job: "PredictionJob", table: "list[Prediction]") -> "Call
     from fusion.end_to_end.prediction.output import csv_header, csv_line, json_line
 
     if form == "csv":
-        click.echo(csv_header(job.classes), nl=False)
-        return lambda rows: click.echo("".join(csv_line(row, job.classes) for row in rows), nl=False)
+        click.echo(encodable(csv_header(job.classes)), nl=False)
+        return lambda rows: click.echo(encodable("".join(csv_line(row, job.classes) for row in rows)), nl=False)
     if form == "json":
         return lambda rows: click.echo("\n".join(map(json_line, rows)))
     return table.extend

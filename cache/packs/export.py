@@ -151,7 +151,9 @@ def _record(stream: AnyStream, ids: Sequence[str], index: int, write: Write) -> 
         return record
     stored = stream.stored(index)
     if rows_checksum(stored) != int(stream.checksum[index]):
-        raise MmerError(f"{stream.spec.name} of {ids[index]} is damaged; recompute it with mmer-featurize --replace")
+        raise MmerError(
+            f"{stream.spec.name} of {ids[index]} is damaged; recompute it with mmer-featurize and --replace"
+        )
     fields: RowFields = write(safe_name(index, ids[index]), stored)
     digest, checksum = bytes(stream.input_digest[index]).hex(), f"{int(stream.checksum[index]):016x}"
     return {**record, "input_digest": digest, "checksum": checksum, **fields}

@@ -14,6 +14,7 @@ from featurize.corpora.meld import TREE as MELD_TREE
 from featurize.corpora.meld import read_meld
 from featurize.corpora.ravdess import TREE as RAVDESS_TREE
 from featurize.corpora.ravdess import read_ravdess
+from featurize.corpora.table import checked_encoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ CORPORA: Mapping[str, CorpusSpec] = {
     "manifest": CorpusSpec(
         read=read_manifest,
         where="",
-        tree="a .csv, .tsv or .jsonl file with the columns id,audio,text,label,speaker,session",
+        tree="a .csv, .tsv or .jsonl file with the columns id, audio or text, and any of label, speaker, session, ...",
     ),
     "demo": CorpusSpec(
         read=read_demo,
@@ -61,6 +62,8 @@ CORPORA: Mapping[str, CorpusSpec] = {
         encoders=("wav2vec2-tiny", "vit-mel-tiny", "roberta-tiny", "roberta-tiny@4"),
     ),
 }
+
+ENCODED = ("manifest", "iemocap")  # corpora whose text may be in another encoding than Unicode
 
 
 def corpus_spec(name: str) -> CorpusSpec:
@@ -75,39 +78,52 @@ def corpus_spec(name: str) -> CorpusSpec:
         raise MmerError(f"unknown corpus {name!r}; known: {', '.join(sorted(CORPORA))}") from None
 
 
-def check_root(name: str, root: Path | None, *, allow_outside: bool = False) -> None:
+def check_root(name: str, root: Path | None, *, allow_outside: bool = False, encoding: str | None = None) -> None:
     """Checks the name and the root of a corpus before anything is read.
 
     Args:
         name: one of `CORPORA`.
         root: as for `read_corpus`.
         allow_outside: as for `read_corpus`.
+        encoding: as for `read_corpus`.
 
     Raises:
-        MmerError: if the corpus is unknown, its root is missing, or `allow_outside` does not apply to it.
+        MmerError: if the corpus is unknown, its root is missing, or `allow_outside` or `encoding` does not apply to it.
     """
     spec = corpus_spec(name)
     if allow_outside and name != "manifest":
         raise MmerError(f"--allow-outside is for the corpus manifest, not for {name}; remove it")
+    if encoding and name not in ENCODED:
+        raise MmerError(f"--encoding is for {' and '.join(ENCODED)}, not for {name}; remove it")
+    if encoding:
+        checked_encoding(encoding)
     if name != "demo" and (root is None or not root.exists()):  # demo creates its root, by default below the cache
         raise MmerError(_root_problem(name, spec, root))
 
 
-def read_corpus(name: str, root: Path | None, *, allow_outside: bool = False) -> CorpusReading:
+def read_corpus(
+    name: str, root: Path | None, *, allow_outside: bool = False, encoding: str | None = None
+) -> CorpusReading:
     """Reads a corpus and checks that its utterances have unique ids.
 
     Args:
         name: one of `CORPORA`.
         root: its folder, or its file for ``manifest``; the folder to fill for ``demo``.
         allow_outside: accept recordings outside the manifest's folder; only for ``manifest``.
+        encoding: encoding of the corpus' files of text, only for `ENCODED`; None for Unicode.
 
     Raises:
         MmerError: if the corpus is unknown, its root is missing, or its files cannot be used.
     """
-    check_root(name, root, allow_outside=allow_outside)
+    check_root(name, root, allow_outside=allow_outside, encoding=encoding)
     if root is None:
         raise MmerError(_root_problem(name, corpus_spec(name), root))
-    reading = read_manifest(root, allow_outside=allow_outside) if name == "manifest" else corpus_spec(name).read(root)
+    if name == "manifest":
+        reading = read_manifest(root, allow_outside=allow_outside, encoding=encoding)
+    elif name == "iemocap":
+        reading = read_iemocap(root, encoding=encoding)
+    else:
+        reading = corpus_spec(name).read(root)
     check_reading(reading, name)
     return reading
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from cache.errors import MmerError
 from cache.utterance import Utterance
 from featurize.corpora.base import CorpusReading
+from featurize.corpora.table import USUAL, decoded
 
 SESSIONS = ("Session1", "Session2", "Session3", "Session4", "Session5")
 RELEASE = "IEMOCAP_full_release"
@@ -32,15 +33,19 @@ _HEADER = re.compile(
 )
 _TRANSCRIPT = re.compile(r"(?P<id>\S+)\s*\[[^\]]*\]\s*:(?P<text>.*)")
 
+_UNDECODED = re.compile("[\udc80-\udcff]")  # bytes as surrogateescape decodes them
 
-def read_iemocap(root: Path) -> CorpusReading:
+
+def read_iemocap(root: Path, *, encoding: str | None = None) -> CorpusReading:
     """Reads the official release; recordings are not opened.
 
     Args:
         root: the folder that holds Session1 to Session5, or the parent of such an ``IEMOCAP_full_release``.
+        encoding: encoding of the transcripts; None for UTF-8.
 
     Returns:
-        All turns, ordered by session, dialogue and start time; a remark for a turn without a transcript or with two.
+        All turns, ordered by session, dialogue and start time; a remark for a turn without a transcript or with two;
+        a note names the first line that is not UTF-8, if no encoding is given.
 
     Raises:
         MmerError: if there is no session folder or a file cannot be read.
@@ -51,11 +56,16 @@ def read_iemocap(root: Path) -> CorpusReading:
     utterances: list[Utterance] = []
     remarks: dict[str, str] = {}
     unread: list[str] = []
+    undecoded: list[str] = []
     for evaluation in evaluations:
         headers, odd_lines = _headers(evaluation)
         unread += odd_lines
         transcript = _transcript_of(evaluation)
-        texts, repeated = _texts(transcript) if transcript in transcripts else ({}, set())
+        lines = _lines(transcript, encoding) if transcript in transcripts else []
+        texts, repeated = _texts(lines)
+        undecoded += [
+            f"{transcript.name} line {number}" for number, line in enumerate(lines, 1) if _UNDECODED.search(line)
+        ]
         session = evaluation.parents[2].name
         utterances += [_utterance(header, turn, session, texts) for turn, header in enumerate(headers)]
         remarks |= _remarks([header["id"] for header in headers], texts, repeated)
@@ -63,6 +73,7 @@ def read_iemocap(root: Path) -> CorpusReading:
         *_session_notes(release),
         *_file_notes(evaluations, transcripts),
         *_count_notes(unread, len(utterances)),
+        *_undecoded_notes(undecoded),
     ]
     return CorpusReading(root=release, utterances=utterances, notes=notes, remarks=remarks)
 
@@ -85,9 +96,11 @@ def _transcript_of(evaluation: Path) -> Path:
     return evaluation.parents[1] / "transcriptions" / evaluation.name
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path, encoding: str | None = None) -> list[str]:
+    if encoding:
+        return [line.strip() for line in decoded(path, encoding).split("\n")]
     try:
-        # Some releases hold latin-1 bytes; they become lone surrogates, which the text stage removes with a note.
+        # Some releases hold a few other bytes; they become lone surrogates, which the text stage removes with a note.
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise MmerError(f"cannot read {path}: {error.strerror}") from error
@@ -106,11 +119,11 @@ def _headers(evaluation: Path) -> tuple[list[re.Match[str]], list[str]]:
     return sorted(headers, key=lambda header: (float(header["start"]), float(header["end"]), header["id"])), unread
 
 
-def _texts(transcript: Path) -> tuple[dict[str, str], set[str]]:
+def _texts(lines: Sequence[str]) -> tuple[dict[str, str], set[str]]:
     """Returns turn -> text of its first line, and the turns with more than one line."""
     texts: dict[str, str] = {}
     repeated = set()
-    for match in filter(None, map(_TRANSCRIPT.fullmatch, _lines(transcript))):
+    for match in filter(None, map(_TRANSCRIPT.fullmatch, lines)):
         if match["id"] in texts:
             repeated.add(match["id"])
         else:
@@ -156,6 +169,13 @@ def _file_notes(evaluations: Sequence[Path], transcripts: Sequence[Path]) -> lis
     if unrated:
         notes.append(f"no EmoEvaluation file for {', '.join(unrated)}: their turns are left out")
     return notes
+
+
+def _undecoded_notes(undecoded: Sequence[str]) -> list[str]:
+    if not undecoded:
+        return []
+    first = f"{len(undecoded)} lines of transcripts have bytes that are not UTF-8 (first: {undecoded[0]})"
+    return [f"{first}: the bytes are left out; name the encoding to keep them, as in --encoding {USUAL}"]
 
 
 def _count_notes(unread: Sequence[str], turns: int) -> list[str]:

@@ -1,195 +1,151 @@
-"""Manifest: the user's own corpus as a table of utterances in CSV, TSV or JSON lines, in UTF-8.
+"""Manifest: the user's own corpus as a table of utterances in CSV, TSV or JSON lines.
 
-Expects: the columns of `NEEDED`, of which all except ``id`` may have empty cells. Optional: the columns of `OPTIONAL`.
+Expects: the column ``id`` and one of ``audio`` and ``text``; cells may be empty. Optional: all other `COLUMNS`.
 Audio: paths relative to the folder of the manifest, which is the root of the corpus.
-Text: unchanged. Bytes that are not UTF-8 become lone surrogates, which a later stage removes, as it removes NULs.
+Text: unchanged. Other cells of text have no white space around them, and a whole number is one name however it is
+written: speaker 1.0 is speaker 1.
+Absent: null and NaN of JSON, and the words by which pandas writes a missing value; a note counts these.
 """
 
-import codecs
-import csv
 import difflib
-import json
-import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from io import StringIO
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePath
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
 from featurize.corpora.base import CorpusReading
+from featurize.corpora.table import DELIMITERS, JSON_SUFFIXES, Row, line_error, read_rows
 
-NEEDED = ("id", "audio", "text", "label", "speaker", "session")
+MEDIA = ("audio", "text")  # one of the two is needed
+USUAL = ("id", *MEDIA, "label", "speaker", "session")
 TIMES_AND_RATINGS = ("start_s", "end_s", "valence", "activation", "dominance")
-OPTIONAL = ("dialogue", "turn", "split", "style", "channel", *TIMES_AND_RATINGS, "sentiment")
-DELIMITERS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
-JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
+COLUMNS = (*USUAL, "dialogue", "turn", "split", "style", "channel", *TIMES_AND_RATINGS, "sentiment")
+NAMES = frozenset({"speaker", "session", "dialogue"})  # columns in which 1.0 is 1
+WHOLE = re.compile(r"([0-9]+)\.0+")
+
+# Column -> other names of it in public tables, in lower case.
+ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
+    "id": ("name", "key", "uid", "utt", "utt_id", "utterance_id", "segment_id", "wav_id"),
+    "audio": ("file", "path", "filename", "file_name", "filepath", "audio_path", "audio_file", "wav", "recording"),
+    "text": ("transcript", "transcription", "sentence", "utterance", "transcripts", "words"),
+    "label": ("emotion", "emo", "class", "target", "category", "labels"),
+    "speaker": ("speaker_id", "spk", "spk_id", "actor", "subject", "participant", "client_id"),
+    "session": ("session_id", "fold"),
+    "dialogue": ("dialog", "dialogue_id", "conversation", "conversation_id"),
+    "turn": ("turn_id", "utterance_index"),
+    "split": ("subset", "set", "partition"),
+    "start_s": ("start", "start_time", "onset", "begin"),
+    "end_s": ("end", "end_time", "offset", "stop"),
+    "activation": ("arousal",),
+}
 
 
-def read_manifest(path: Path, *, allow_outside: bool = False) -> CorpusReading:
+def read_manifest(path: Path, *, allow_outside: bool = False, encoding: str | None = None) -> CorpusReading:
     """Reads a table of utterances; recordings are not opened.
 
     Args:
         path: a .csv or .tsv file with a header, or a .jsonl, .json or .ndjson file with one object per line.
         allow_outside: accept recordings outside the manifest's folder.
+        encoding: encoding of the file; None for UTF-8, or UTF-16 with a byte order mark.
 
     Returns:
-        One utterance per row, in the order of the file; a note lists unknown columns.
+        One utterance per row, in the order of the file; notes list unknown columns and count absent values.
 
     Raises:
         MmerError: if the file cannot be read, lacks a needed column or has an invalid row; the message states the line.
     """
-    text = _text_of(path)
-    rows = _csv_rows(path, text) if path.suffix.lower() in DELIMITERS else _json_rows(path, text)
-    unknown: dict[str, None] = {}  # a set that keeps the order of the file
+    check_manifest(path)
+    found: dict[str, None] = {}  # a set that keeps the order of the file
+    absent: Counter[str] = Counter()
     utterances = []
-    for row in rows:
-        unknown |= dict.fromkeys(name for name in row.cells if name not in NEEDED + OPTIONAL)
+    for row in _records(path, encoding, found):
+        absent.update(name for name in COLUMNS if isinstance(row.cells.get(name), str) and row.is_absent(name))
         utterances.append(_utterance(row, allow_outside=allow_outside))
     if not utterances:
         raise MmerError(
-            f"{path}: no utterance found; expected the columns {', '.join(NEEDED)} and one row per utterance"
+            f"{path}: no utterance found; expected the columns id, audio or text, and any of "
+            f"{', '.join(USUAL[3:])}, and one row per utterance"
         )
-    notes = [_unknown_note(unknown)] if unknown else []
+    unknown = [name for name in found if name not in COLUMNS]
+    notes = [_unknown_note(unknown, found)] if unknown else []
+    if absent:
+        cells = ", ".join(f"{count} of {name}" for name, count in absent.items())
+        notes.append(f"cells with the word nan are read as empty: {cells}")
     return CorpusReading(root=path.parent, utterances=utterances, notes=notes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    """One row, with its file and line for error messages."""
+def check_manifest(path: Path) -> None:
+    """Checks that a path is a file with an ending of a manifest.
 
-    path: Path
-    line: int
-    cells: Mapping[str, object]
-
-    def error(self, problem: str) -> MmerError:
-        return _line_error(self.path, self.line, problem)
-
-    def text(self, name: str) -> str:
-        value = self.cells.get(name)
-        if value is None:
-            return ""
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise self.error(f"{name} must be a text or a number, got {json.dumps(value)}")
-        if name != "text" and any(0xDC80 <= ord(character) <= 0xDCFF for character in str(value)):
-            raise self.error(f"{name} holds bytes that are not UTF-8; save the table as UTF-8")
-        return str(value)
-
-    def number(self, name: str) -> float | None:
-        cell = self.text(name)
-        if not cell.strip():
-            return None
-        try:
-            number = float(cell)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise self.error(f"{name} must be a finite number or empty, got {cell!r}")
-        return number
-
-    def count(self, name: str) -> int | None:
-        number = self.number(name)
-        if number is None:
-            return None
-        # 2.0 is valid: tables with gaps are often saved that way. Above 2**53, floats skip whole numbers.
-        if not number.is_integer() or not 0 <= number < 2**53:
-            raise self.error(f"{name} must be a whole number of at least 0 or empty, got {self.text(name)!r}")
-        return int(number)
+    Raises:
+        MmerError: if it is not.
+    """
+    known = (*DELIMITERS, *JSON_SUFFIXES)
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "does not exist"
+        raise MmerError(f"the manifest {path} {problem}; expected a file ({', '.join(known)})")
+    if path.suffix.lower() not in known:
+        raise MmerError(f"the manifest {path} has an unknown ending {path.suffix!r}; known: {', '.join(known)}")
 
 
-def _line_error(path: Path, line: int, problem: str) -> MmerError:
-    # An id may hold line breaks; the message may not.
-    return MmerError(f"{path}: line {line}: {' '.join(problem.splitlines())}")
+def _records(path: Path, encoding: str | None, found: dict[str, None]) -> Iterator[Row]:
+    """Yields the rows of utterances; adds the names of their columns to `found`."""
+    is_header = path.suffix.lower() in DELIMITERS
+    first = 1
+    for row in read_rows(path, known=COLUMNS, encoding=encoding):
+        first = row.line if not found else first
+        found |= dict.fromkeys(row.cells)
+        if is_header or "id" not in row.cells:
+            _check_columns(path, row.line, row.cells)
+        if not is_header:
+            yield row
+        is_header = False
+    if found:
+        _check_columns(path, first, found)
 
 
 def _listed(names: Collection[str]) -> str:
     return ", ".join(name if name.isprintable() and name else ascii(name) for name in names) or "none"
 
 
-def _text_of(path: Path) -> str:
-    known = (*DELIMITERS, *JSON_SUFFIXES)
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise MmerError(f"the manifest {path} {problem}; expected a file ({', '.join(known)})")
-    if path.suffix.lower() not in known:
-        raise MmerError(f"the manifest {path} has an unknown ending {path.suffix!r}; known: {', '.join(known)}")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise MmerError(f"cannot read the manifest {path}: {error.strerror}") from error
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise MmerError(f"the manifest {path} is in UTF-16; save it as UTF-8")
-    return content.decode("utf-8-sig", errors="surrogateescape")
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[_Row]:
-    records = _csv_records(path, text)
-    line, cells = next(records, (1, []))
-    header = [name.strip() for name in cells]
-    if header:
-        _check_columns(path, line, header)
-    for line, cells in records:
-        if len(cells) != len(header):
-            raise _line_error(path, line, f"{len(cells)} cells, but the header has {len(header)} columns")
-        yield _Row(path=path, line=line, cells=dict(zip(header, cells, strict=True)))
-
-
-def _csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields the non-blank records, each with the number of its first line."""
-    # Strict, since a lenient reader would take the rows after a stray quote as part of one cell.
-    reader = csv.reader(StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix.lower()], strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise _line_error(path, line, f"not readable as {path.suffix.lower()[1:].upper()}: {error}") from None
-        if cells and (len(cells) > 1 or cells[0].strip()):
-            yield line, cells
-
-
-def _json_rows(path: Path, text: str) -> Iterator[_Row]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            cells = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise _line_error(path, number, f"not readable as JSON: {getattr(error, 'msg', error)}") from None
-        if not isinstance(cells, dict):
-            raise _line_error(path, number, f"expected one JSON object per line, got a {type(cells).__name__}")
-        _check_columns(path, number, list(cells))
-        yield _Row(path=path, line=number, cells=cells)
-
-
-def _check_columns(path: Path, line: int, found: list[str]) -> None:
-    missing = [name for name in NEEDED if name not in found]
+def _check_columns(path: Path, line: int, found: Collection[str]) -> None:
+    missing = [name for name in ("id",) if name not in found]
+    wanted = [*missing]
+    if not set(MEDIA) & {*found}:
+        missing.append("audio or text (one of the two)")
+        wanted += MEDIA
     if missing:
-        problem = f"missing columns {', '.join(missing)}; found {_listed(found)}; {_suggestion(missing, found)}"
-        raise _line_error(path, line, problem)
-    repeated = [name for name in NEEDED + OPTIONAL if found.count(name) > 1]
-    if repeated:
-        raise _line_error(path, line, f"the column {repeated[0]} occurs more than once")
+        near = _near_names([name for name in found if name not in COLUMNS], found)
+        renames = [f"{name} to {meant}" for name, meant in near.items() if meant in wanted]
+        way_out = f"rename {', '.join(renames)}" if renames else "add them; their cells may be empty (null in JSON)"
+        if len(found) == 1 and re.search("[|:,]", next(iter(found))):
+            way_out = "separate columns by commas, semicolons or tabs"
+        problem = f"missing columns {', '.join(missing)}; found {_listed(found)}; {way_out}"
+        raise line_error(path, line, problem)
 
 
-def _suggestion(missing: Collection[str], found: Sequence[str]) -> str:
-    if len(found) == 1 and any(separator in found[0] for separator in ";\t,"):
-        return "separate columns by commas in .csv and by tabs in .tsv"
-    if {name.lower() for name in found} & set(missing):
-        return "write their names in lower case"
-    return "add them; their cells may be empty (null in JSON)"
+def _near_names(unknown: Collection[str], found: Collection[str]) -> dict[str, str]:
+    """Returns unknown column -> the column that it probably is, of those that the table lacks."""
+    lacking = [name for name in COLUMNS if name not in found]
+    called = {other: name for name in lacking for other in (name, *ALSO_CALLED.get(name, ()))}
+    near: dict[str, str] = {}
+    for name in unknown:
+        plain = re.sub(r"[\s-]+", "_", name.strip().lower())
+        guess = called.get(plain) or next(iter(difflib.get_close_matches(plain, lacking, n=1)), "")
+        if guess and guess not in near.values():
+            near[name] = guess
+    return near
 
 
-def _unknown_note(unknown: Collection[str]) -> str:
-    near = {name: difflib.get_close_matches(name.lower(), NEEDED + OPTIONAL, n=1) for name in unknown}
-    meant = [f"{name} for {found[0]}" for name, found in near.items() if found]
+def _unknown_note(unknown: Collection[str], found: Collection[str]) -> str:
+    meant = [f"{name} for {guess}" for name, guess in _near_names(unknown, found).items()]
     return f"unknown columns are ignored: {_listed(unknown)}" + (f" (meant {', '.join(meant)}?)" if meant else "")
 
 
-def _utterance(row: _Row, *, allow_outside: bool) -> Utterance:
+def _utterance(row: Row, *, allow_outside: bool) -> Utterance:
     if not row.text("id").strip():
         raise row.error("the id is empty; every utterance needs a unique id")
     try:
@@ -199,24 +155,31 @@ def _utterance(row: _Row, *, allow_outside: bool) -> Utterance:
             start_s=row.number("start_s"),
             end_s=row.number("end_s"),
             text=row.text("text"),
-            label=row.text("label"),
-            speaker=row.text("speaker"),
-            session=row.text("session"),
-            dialogue=row.text("dialogue"),
+            label=_name(row, "label"),
+            speaker=_name(row, "speaker"),
+            session=_name(row, "session"),
+            dialogue=_name(row, "dialogue"),
             turn=row.count("turn"),
-            split=row.text("split"),
-            style=row.text("style"),
-            channel=row.text("channel"),
+            split=_name(row, "split"),
+            style=_name(row, "style"),
+            channel=_name(row, "channel"),
             valence=row.number("valence"),
             activation=row.number("activation"),
             dominance=row.number("dominance"),
-            sentiment=row.text("sentiment"),
+            sentiment=_name(row, "sentiment"),
         )
     except ValueError as error:
         raise row.error(str(error)) from None
 
 
-def _audio(row: _Row, *, allow_outside: bool) -> str:
+def _name(row: Row, column: str) -> str:
+    """Returns a cell without white space around it, a whole number without its decimals."""
+    cell = row.text(column).strip()
+    whole = WHOLE.fullmatch(cell)
+    return whole[1] if whole and (column in NAMES or not isinstance(row.cells[column], str)) else cell
+
+
+def _audio(row: Row, *, allow_outside: bool) -> str:
     """Returns the recording's path, relative to the manifest's folder if it lies inside."""
     named = row.text("audio")
     if not named:

@@ -28,6 +28,7 @@ from cache.corpus_facts import MELD_UTTERANCES, broken_clips
 from cache.errors import MmerError
 from cache.utterance import Utterance
 from featurize.corpora.base import CorpusReading
+from featurize.corpora.folders import files_below
 
 # Split -> folder that the release's archive unpacks its clips to.
 RELEASED: Mapping[str, str] = {
@@ -75,7 +76,7 @@ def find_clips(files: Sequence[Path], root: Path) -> tuple[dict[ClipName, Path],
     without_split = []
     for path in files:
         name, suffix = _NAME.fullmatch(path.stem), path.suffix.lower()
-        if not name or suffix not in SUFFIXES or not (root / path).is_file():
+        if not name or suffix not in SUFFIXES:
             continue
         split = (name["split"] or _split_of(path.parent)).lower()
         if split:
@@ -142,7 +143,8 @@ def read_meld(root: Path) -> CorpusReading:
         MmerError: if there is no table, a table cannot be read or lacks a column, or a clip exists twice.
     """
     # On disks of other systems, macOS adds a ._NAME to every NAME.
-    files = [path.relative_to(root) for path in sorted(root.rglob("*")) if not path.name.startswith("._")]
+    found_files, folder_notes = files_below(root)
+    files = [path.relative_to(root) for path in found_files if not path.name.startswith("._")]
     tables, notes = _tables(files, root)
     clips, clip_notes = find_clips(files, root)
     rows: list[MeldRow] = []
@@ -151,7 +153,11 @@ def read_meld(root: Path) -> CorpusReading:
         rows += found
         notes += [*row_notes, *_split_notes(split, len(found), clips)]
     spare = sorted(clips.keys() - {row.turn for row in rows})
-    notes += [*clip_notes, *skipped_note([clips[turn].as_posix() for turn in spare], "without a row in the tables")]
+    notes += [
+        *folder_notes,
+        *clip_notes,
+        *skipped_note([clips[turn].as_posix() for turn in spare], "without a row in the tables"),
+    ]
     return CorpusReading(root=root, utterances=_utterances(rows, clips), notes=notes, defects=broken_clips("meld"))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from cache.errors import MmerError
 from cache.utterance import Utterance
 from featurize.corpora.base import CorpusReading
+from featurize.corpora.folders import files_below
 
 TREE = "ROOT/Actor_{01..24}/03-01-06-01-02-01-12.wav (wav or flac, folders of any depth)"
 AUDIO_ONLY = "03"
@@ -49,7 +50,8 @@ def read_ravdess(root: Path) -> CorpusReading:
         MmerError: if no recording is found.
     """
     # On disks of other systems, macOS adds a ._NAME to every NAME; such a name does not match.
-    coded = sorted(path for path in root.rglob("*") if _CODES.fullmatch(path.stem) and path.is_file())
+    files, folder_notes = files_below(root)
+    coded = [path for path in files if _CODES.fullmatch(path.stem)]
     possible = [path for path in coded if _is_possible(path.stem)]
     audio_only = [path for path in possible if path.stem.startswith(AUDIO_ONLY)]
     recordings = [path for path in audio_only if path.suffix.lower() in _SUFFIXES]
@@ -57,6 +59,7 @@ def read_ravdess(root: Path) -> CorpusReading:
         *_note_impossible([path.name for path in coded if not _is_possible(path.stem)]),
         *_note_count(len(possible) - len(audio_only), "of another modality than 03 (audio only)"),
         *_note_count(len(audio_only) - len(recordings), "that are neither wav nor flac"),
+        *folder_notes,
     ]
     if not recordings:
         raise MmerError("; ".join([f"no recording of ravdess found in {root}; expected: {TREE}", *notes]))

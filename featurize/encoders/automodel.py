@@ -24,6 +24,7 @@ from featurize.encoders.huggingface import (
     Family,
     HubCheckpoint,
     check_complete,
+    check_tokenizer,
     has_file,
     hub_errors,
     load_model,
@@ -92,14 +93,16 @@ def load_any_text(checkpoint: HubCheckpoint) -> tuple[nn.Module, PreTrainedToken
     Raises:
         MmerError: if weights are missing, or its tokenizer gives no character spans.
     """
-    with hub_errors(checkpoint.location):
+    with hub_errors(checkpoint.location, "its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.location, trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise MmerError(
             f"{checkpoint.location} has no fast tokenizer, and only that one says where a token stands in the text; "
             "put its tokenizer.json next to the weights"
         )
-    return _encoder_of(checkpoint), tokenizer
+    model = _encoder_of(checkpoint)
+    check_tokenizer(checkpoint, model, tokenizer)
+    return model, tokenizer
 
 
 def extractor_digest(extractor: Any) -> str:

@@ -8,15 +8,15 @@ import json
 import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -59,6 +59,8 @@ _NO_POOLER: Mapping[str, Any] = {"add_pooling_layer": False}
 IGNORED_CONFIG_FIELDS = frozenset({"architectures", "transformers_version", "dtype", "torch_dtype"})
 QUANTIZER_PREFIXES = ("quantizer.", "project_q.", "project_hid.")
 PREPROCESSOR = "preprocessor_config.json"
+ADAPTER = "adapter_config.json"  # transformers would load another base model than the weights next to it
+REASON_CHARACTERS = 300  # of a library's report, which may have many lines
 HOP = 320  # samples between frames, the same in every family of speech models
 PATCH = 16  # height and width of a ViT patch, in pixels
 
@@ -198,10 +200,15 @@ def open_checkpoint(source: str) -> HubCheckpoint:
     Raises:
         MmerError: if it is not available, or needs code of its own.
     """
-    with hub_errors(source):
+    with hub_errors(source, "config.json"):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if getattr(config, "add_adapter", False):
         raise MmerError(f"{source} ends in an adapter, which changes the frame rate; use a checkpoint without one")
+    if has_file(source, ADAPTER):
+        raise MmerError(
+            f"{source} has a peft adapter ({ADAPTER}) next to its configuration, which is not applied; merge it by "
+            "PeftModel.from_pretrained(model, FOLDER).merge_and_unload().save_pretrained(NEW) and name that folder"
+        )
     folder = Path(source)
     return HubCheckpoint(
         location=source,
@@ -246,11 +253,12 @@ def load_text(checkpoint: HubCheckpoint) -> tuple[nn.Module, PreTrainedTokenizer
     _check_sentencepiece(checkpoint.location)
     model, missing = load_model(checkpoint)
     check_complete(checkpoint, missing)
-    with hub_errors(checkpoint.location):
+    with hub_errors(checkpoint.location, "its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.location, trust_remote_code=False)
     # Hugging Face builds an empty tokenizer if the files of the tokenizer are missing.
     if not getattr(tokenizer, "is_fast", False) or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise MmerError(f"{checkpoint.location} has no tokenizer; put its tokenizer.json next to the weights")
+    check_tokenizer(checkpoint, model, tokenizer)
     return model, tokenizer
 
 
@@ -302,7 +310,7 @@ def load_vit(checkpoint: HubCheckpoint) -> nn.Module:
 def load_model(checkpoint: HubCheckpoint, family: Family | None = None) -> tuple[Any, set[str]]:
     """Loads the model of a checkpoint, by default of its family; also returns the names of missing weights."""
     family = family or FAMILIES[checkpoint.config.model_type]
-    with hub_errors(checkpoint.location):
+    with hub_errors(checkpoint.location, "its weights"):
         loaded: Any = family.model.from_pretrained(
             checkpoint.location,
             output_loading_info=True,
@@ -317,6 +325,39 @@ def load_model(checkpoint: HubCheckpoint, family: Family | None = None) -> tuple
         model.base_model.set_submodule(family.unused_module, nn.Identity())
         missing = {name for name in missing if family.unused_module not in name}
     return model.eval(), missing
+
+
+def check_tokenizer(checkpoint: HubCheckpoint, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Checks that the model has a vector for every token, and that its limits are numbers.
+
+    Raises:
+        MmerError: if the tokenizer and the weights do not fit, or a limit is invalid.
+    """
+    vocabulary: Mapping[str, int] = tokenizer.get_vocab()
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    embedding = None
+    with suppress(NotImplementedError):  # models without a table of tokens
+        embedding = model.get_input_embeddings()
+    rows = embedding.num_embeddings if isinstance(embedding, nn.Embedding) else vocabulary[last] + 1
+    if vocabulary[last] >= rows:
+        raise MmerError(
+            f"the tokenizer of {checkpoint.location} has the token {last!r} with the id {vocabulary[last]}, and the "
+            f"embedding of its weights has only the ids 0 to {rows - 1}; use the tokenizer that the model was trained "
+            "with, or resize the embedding and train it"
+        )
+    config: Any = checkpoint.config
+    pad = getattr(config, "pad_token_id", None)
+    if config.model_type == "roberta" and (type(pad) is not int or not 0 <= pad < rows):
+        raise MmerError(
+            f"config.json of {checkpoint.location} has the pad_token_id {pad}; expected an id from 0 to {rows - 1}, "
+            "after which the positions of RoBERTa start"
+        )
+    limit = tokenizer.model_max_length
+    if not isinstance(limit, int | float) or isinstance(limit, bool) or not limit > 0:
+        raise MmerError(
+            f"tokenizer_config.json of {checkpoint.location} has the model_max_length {limit!r}; expected a number of "
+            "tokens above 0"
+        )
 
 
 def check_complete(checkpoint: HubCheckpoint, missing: set[str]) -> None:
@@ -336,9 +377,13 @@ def _read_normalization(location: str) -> tuple[bool, str]:
     """Reads whether waveforms are normalized; also returns a note, empty if there is none."""
     try:
         extractor: Any = Wav2Vec2FeatureExtractor.from_pretrained(location)
-    except (OSError, ValueError) as error:
+    except Exception as error:
         if has_file(location, PREPROCESSOR):
-            raise MmerError(f"{PREPROCESSOR} of {location} cannot be read; repair it or remove it") from error
+            raise MmerError(
+                f"{PREPROCESSOR} of {location} cannot be read ({_reason(error)}); repair it or remove it"
+            ) from error
+        if not isinstance(error, OSError | ValueError):
+            raise
         return True, f"has no {PREPROCESSOR}: utterances are normalized, which is the default"
     if extractor.sampling_rate != RATE_HZ:
         raise MmerError(f"{location} expects speech at {extractor.sampling_rate} Hz; mmer supports {RATE_HZ} Hz")
@@ -388,24 +433,40 @@ def _read_trained_on(folder: Path) -> Mapping[str, object]:
 
 
 @contextmanager
-def hub_errors(source: str) -> Iterator[None]:
-    """Raises errors of Hugging Face as an `MmerError` of one line."""
+def hub_errors(source: str, part: str = "") -> Iterator[None]:
+    """Raises whatever a library raises while it reads or tries a checkpoint as an `MmerError` of one line.
+
+    Args:
+        source: hub id or folder.
+        part: file or part of the checkpoint that is read.
+    """
     try:
         yield
+    except (MmerError, MemoryError):
+        raise
     except pickle.UnpicklingError as error:
         raise MmerError(
             f"the .bin of {source} holds more than weights and is not loaded; convert it to safetensors"
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        why = str(error).strip().split("\n", maxsplit=1)[0]
+    except Exception as error:  # the tokenizers library raises bare exceptions, checks of configurations TypeErrors
         if "trust_remote_code" in str(error):
             raise MmerError(
                 f"{source} needs code that lies next to its weights, which mmer never runs; use an encoder whose model "
                 "is part of transformers"
             ) from error
+        where = f" ({part})" if part else ""
         if Path(source).is_dir():
-            raise MmerError(f"{source} holds no checkpoint that can be loaded: {why}") from error
+            raise MmerError(f"{source} holds no checkpoint that can be loaded: {_reason(error)}{where}") from error
+        first = str(error).strip().split("\n", maxsplit=1)[0] or type(error).__name__
+        if not isinstance(error, OSError):
+            raise MmerError(f"{source} cannot be loaded: {_reason(error)}{where}") from error
         raise MmerError(
-            f"{source} is neither in the hub cache nor reachable; run `hf download {source}` where there is a network, "
-            f"or pass a folder that holds it ({why})"
+            f"{source} is neither in the hub cache nor reachable; run `hf download {quote(source)}` where there is a "
+            f"network, or pass a folder that holds it ({first})"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns the report of a library as one line of limited length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= REASON_CHARACTERS else f"{text[:REASON_CHARACTERS]}..."

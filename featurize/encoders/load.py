@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ from featurize.encoders.automodel import (
     load_any_text,
     load_whisper,
 )
-from featurize.encoders.base import TranscriptEncoder, WaveformEncoder
+from featurize.encoders.base import Encoder, TranscriptEncoder, WaveformEncoder
 from featurize.encoders.catalog import BUILT_IN, ENCODERS, EncoderRequest
 from featurize.encoders.ctc_targets import CharacterTargets
 from featurize.encoders.huggingface import (
@@ -35,6 +36,7 @@ from featurize.encoders.huggingface import (
     HubCheckpoint,
     SpeechCheckpoint,
     config_digest,
+    hub_errors,
     load_speech,
     load_text,
     load_vit,
@@ -60,6 +62,7 @@ from featurize.encoders.vit_mel import MelEncoder
 from featurize.encoders.whisper import PREPROCESSING as WHISPER_PREPROCESSING
 from featurize.encoders.whisper import WhisperEncoder
 from featurize.inputs.audio import MIN_SAMPLES, RATE_HZ
+from featurize.inputs.transcript import Turn
 
 LOGMEL = "logmel80"
 ACOUSTIC = ("logmel80", "mfcc39")
@@ -99,12 +102,15 @@ def load_encoders(requests: Sequence[EncoderRequest], options: EncodingOptions) 
     """
     loaded = Encoders()
     for request in requests:
-        if consumes(request.source) == SPEECH:
-            speech_encoder, note = _load_waveform_encoder(request, options)
-            loaded.speech.append(speech_encoder)
-        else:
-            text_encoder, note = load_text_encoder(request, options)
-            loaded.text.append(text_encoder)
+        with hub_errors(request.location):
+            if consumes(request.source) == SPEECH:
+                speech_encoder, note = _load_waveform_encoder(request, options)
+                _try(speech_encoder, MIN_SAMPLES, np.zeros(MIN_SAMPLES, dtype=np.float32), request)
+                loaded.speech.append(speech_encoder)
+            else:
+                text_encoder, note = load_text_encoder(request, options)
+                _try(text_encoder, Turn("a"), Turn("a"), request)
+                loaded.text.append(text_encoder)
         loaded.notes.extend([f"{request.name} {note}"] if note else [])
     if options.codes and not any(spec.role == "codes" for encoder in loaded.speech for spec in encoder.specs):
         raise MmerError("--codes needs an encoder with a quantizer, such as --encoder wav2vec2-base")
@@ -397,6 +403,13 @@ def _load_waveform_encoder(request: EncoderRequest, options: EncodingOptions) ->
     if family in SPEECH_FAMILIES or family in SQUEEZED_FAMILIES:
         return load_speech_encoder(request, options)
     return load_any_speech_encoder(request, options)
+
+
+def _try(encoder: Encoder[Any, Any], size: object, shortest: object, request: EncoderRequest) -> None:
+    """Encodes a short input by a checkpoint, so that a model that cannot run is found before any work."""
+    built_in = request.source in ENCODERS and ENCODERS[request.source].source == BUILT_IN
+    if not built_in and any(encoder.plan([size])[0].rows):
+        encoder.encode([shortest])
 
 
 def _chunk_samples(options: EncodingOptions) -> int | None:

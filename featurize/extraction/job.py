@@ -12,7 +12,9 @@ from typing import Any, TypedDict, Unpack
 import torch
 
 from cache.errors import MmerError
+from cache.patterns import is_pattern
 from cache.stream import NO_VIEW, SPEECH, TRANSCRIPT
+from cache.utterance import alike_labels, alike_note
 from featurize.corpora.base import CorpusReading
 from featurize.corpora.catalog import corpus_spec, read_corpus
 from featurize.encoders.any_text import AnyTextEncoder
@@ -29,7 +31,6 @@ from featurize.views.load import load_views
 
 MEL = "logmel80"
 DEMO, MANIFEST = "demo", "manifest"  # corpora of the catalog with special defaults of root or cache
-PATTERN_SIGNS = frozenset("*?[")  # of file name patterns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ class ExtractionJob:
         limit: number of utterances, counted from the first; None for all.
         shard: compute only this shard of the utterances; None for all.
         allow_outside: recordings of a manifest may lie outside its folder.
+        encoding: encoding of the corpus' files of text; None for Unicode.
         replace: recompute features that were computed differently or are damaged; drop utterances that left the corpus.
         wait: wait for another run that writes to the file instead of stopping.
     """
@@ -105,6 +107,7 @@ class ExtractionJob:
     limit: int | None = None
     shard: Shard | None = None
     allow_outside: bool = False
+    encoding: str | None = None
     replace: bool = False
     wait: bool = False
 
@@ -132,6 +135,7 @@ class JobOptions(TypedDict, total=False):
     batch_seconds: float | None
     limit: int | None
     allow_outside: bool
+    encoding: str | None
     replace: bool
     wait: bool
 
@@ -166,7 +170,7 @@ def job_of(
     """
     name = root.stem if corpus == MANIFEST and root else corpus
     cache = cache or Path("cache") / f"{name}.h5"
-    if PATTERN_SIGNS & set(str(cache)):
+    if is_pattern(cache):
         raise ValueError(f"cache must be one file to write, got the pattern {cache}")
     if corpus == DEMO and root is None:
         root = cache.parent / DEMO
@@ -203,7 +207,7 @@ def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
     corpus_spec(job.corpus)
     parse_requests(job.encoders)
     views = parse_views(job.views)
-    reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside)
+    reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside, encoding=job.encoding)
     requests = _select_encoders(job, reading)
     check_views(views, {consumes(request.source) for request in requests})
     return reading, EncoderSet(
@@ -228,8 +232,10 @@ def plan_job(job: ExtractionJob, reading: CorpusReading, encoder_set: EncoderSet
     plans = [
         plan_encoder(encoder, inputs, max_seconds=options.max_seconds, chunk=options.chunk) for encoder in encoders
     ]
+    alike = map(alike_note, alike_labels(utterance.label for utterance in inputs.utterances))
     notes = [
         *reading.notes,
+        *alike,
         *notes,
         *_admissions(plans, inputs),
         *_dropped_turns(plans, inputs),
@@ -237,7 +243,13 @@ def plan_job(job: ExtractionJob, reading: CorpusReading, encoder_set: EncoderSet
     ]
     return PlannedJob(
         job=job,
-        corpus=CorpusHeader(name=job.corpus, root=reading.root),
+        corpus=CorpusHeader(
+            name=job.corpus,
+            root=reading.root,
+            table=job.root.name if job.corpus == MANIFEST and job.root else "",
+            encoding=job.encoding,
+            allow_outside=job.allow_outside,
+        ),
         encoder_set=encoder_set,
         inputs=inputs,
         plans=plans,

@@ -17,23 +17,38 @@ from cache.layout import COMMITTED, StreamPlan, Weights, read_layout, read_weigh
 from cache.rebuild import build_file, check_room, plan_of
 from cache.store import FeatureCache
 from cache.stream import SPEECH, Scalar, StreamSpec
+from cache.utterance import Utterance
 from cache.version import mmer_version
 from cache.writer import CacheWriter
 from featurize.extraction.plan import EncoderPlan, Inputs, overflow_note, transcript_note
 from featurize.extraction.progress import ExtractionProgress
 from featurize.extraction.staleness import digest_recordings, find_changed_rows, find_damaged_rows, find_lost_features
 
+NAME_COLUMNS = ("label", "speaker", "session", "dialogue", "split", "sentiment")  # they decide classes and folds
+
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusHeader:
-    """The entry of a cache file on its corpus: its name and the folder it was read from."""
+    """The entry of a cache file on its corpus: its name and all that reads it again.
+
+    Attributes:
+        name: name in the catalog of corpora.
+        root: folder that the recordings lie in.
+        table: name of the manifest in that folder; empty for other corpora.
+        encoding: encoding that its text was read with; None for Unicode.
+        allow_outside: recordings may lie outside the folder.
+    """
 
     name: str
     root: Path
+    table: str = ""
+    encoding: str | None = None
+    allow_outside: bool = False
 
-    def as_json(self) -> dict[str, str]:
-        """Returns the entry as a plain object for JSON."""
-        return {"name": self.name, "root": str(self.root)}
+    def as_json(self) -> dict[str, str | bool]:
+        """Returns the entry as a plain object for JSON, without what has its default."""
+        more = {"table": self.table, "encoding": self.encoding, "allow_outside": self.allow_outside}
+        return {"name": self.name, "root": str(self.root), **{name: value for name, value in more.items() if value}}
 
 
 @contextmanager
@@ -217,8 +232,22 @@ def _apply_plan(planned: _FilePlan, cache: FeatureCache, stale: Mapping[str, set
         return []
     others = [plan_of(cache.layout, cache.streams[name], utterances) for name in _kept_streams(planned, cache)]
     held = sum(int(np.count_nonzero(stream.state == COMMITTED)) for stream in cache.streams.values())
+    notes = _column_notes(cache, utterances)
     kept = _build(planned, others=others, old=cache, stale=stale)
-    return [f"the plan changed: {planned.path} was rebuilt with {kept} of {held} committed rows of utterances"]
+    return [*notes, f"the plan changed: {planned.path} was rebuilt with {kept} of {held} committed rows of utterances"]
+
+
+def _column_notes(cache: FeatureCache, utterances: Sequence[Utterance]) -> list[str]:
+    """Returns a note on each column of names in which the corpus now says something else, such as a corrected label."""
+    old = {utterance.id: utterance for utterance in cache.utterances}
+    notes = []
+    for column in NAME_COLUMNS:
+        pairs = [(new.id, getattr(old[new.id], column), getattr(new, column)) for new in utterances if new.id in old]
+        changed = [(name, before, now) for name, before, now in pairs if before != now]
+        if changed:
+            name, before, now = changed[0]
+            notes.append(f"{column} of {len(changed)} utterances has changed (first: {name}: {before!r} -> {now!r})")
+    return notes
 
 
 def _kept_streams(planned: _FilePlan, cache: FeatureCache) -> list[str]:

@@ -26,6 +26,10 @@ EVENT_TAG = re.compile(r"\[[A-Za-z][A-Za-z _/'-]{0,39}\]")  # [LAUGHTER], [BREAT
 CTC_SYMBOLS = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
 _CTC_IDS = {symbol: index for index, symbol in enumerate(CTC_SYMBOLS)}
 _LETTERS = frozenset(CTC_SYMBOLS[5:])
+# Signs that part words also without a space: dashes, slashes, two dots or more, and signs after which writers forget
+# the space. A hyphen does not (well-known), nor a single dot (U.S.), quotation marks and brackets (word(s)).
+_PARTING = re.compile(r"-{2,}|[\u2012-\u2015\u2212\ufe58/\\|_,;:!?\u00b7\u2022]|\.{2,}")
+_SPOKEN_SIGNS = frozenset("&@#%*\u00a7")  # punctuation of Unicode that readers speak
 
 
 class CleanedText(NamedTuple):
@@ -99,17 +103,22 @@ def ctc_ids(words: str) -> npt.NDArray[np.uint8]:
         Indices into `CTC_SYMBOLS`, uint8 ``(characters,)``.
 
     Example:
-        >>> "".join(CTC_SYMBOLS[index] for index in ctc_ids("I don't know, José!"))
-        "I|DON'T|KNOW|JOSE"
+        >>> "".join(CTC_SYMBOLS[index] for index in ctc_ids("I don't know--wait, José!"))
+        "I|DON'T|KNOW|WAIT|JOSE"
     """
-    kept = "".join(character for character in _plain(words) if character.isspace() or character in _LETTERS)
-    return np.array([_CTC_IDS[character] for character in "|".join(kept.split())], dtype=np.uint8)
+    return np.array([_CTC_IDS[character] for character in _spelt(_PARTING.sub(" ", _plain(words)))], dtype=np.uint8)
+
+
+def is_parted(words: str) -> bool:
+    """Returns True if a sign without a space parts two words; earlier versions wrote them as one."""
+    plain = _plain(words)
+    return _spelt(_PARTING.sub(" ", plain)) != _spelt(plain)
 
 
 def ctc_note(words: str) -> str:
-    """Returns a note on letters, digits or symbols outside the CTC vocabulary, or ""."""
+    """Returns a note on letters, digits or spoken signs outside the CTC vocabulary, or ""."""
     candidates = (character for character in _plain(words) if character not in _LETTERS)
-    lost = [character for character in candidates if unicodedata.category(character)[0] in "LNS"]
+    lost = [sign for sign in candidates if unicodedata.category(sign)[0] in "LMNS" or sign in _SPOKEN_SIGNS]
     return f"{_counted(len(lost), 'character')} such as {lost[0]} not in the CTC vocabulary" if lost else ""
 
 
@@ -185,6 +194,12 @@ def _plain(words: str) -> str:
     # NFKD separates accents from their letters; both typographic apostrophes become the ASCII apostrophe.
     decomposed = unicodedata.normalize("NFKD", words).replace("\u2019", "'").replace("\u2018", "'").upper()
     return "".join(character for character in decomposed if not unicodedata.combining(character))
+
+
+def _spelt(plain: str) -> str:
+    """Returns the letters of words, with a delimiter between words."""
+    kept = "".join(character for character in plain if character.isspace() or character in _LETTERS)
+    return "|".join(kept.split())
 
 
 def _counted(count: int, noun: str) -> str:

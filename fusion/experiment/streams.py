@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import count as count_up
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -35,8 +36,11 @@ ADDED_BY: Mapping[str, tuple[str, str]] = {
     "patches": ("vit-mel-base", "vit-mel-tiny"),
 }
 DEMO = "demo"  # corpus with built-in encoders
-MANIFEST, MANIFEST_SUFFIXES = "manifest", (".csv", ".tsv", ".jsonl")  # corpus that is described by a table
-SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)")  # file name by mmer-featurize --shards
+MANIFEST, MANIFEST_SUFFIXES = (
+    "manifest",
+    (".csv", ".tsv", ".jsonl", ".json", ".ndjson"),
+)  # corpus that is described by a table
+SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)")  # file name by mmer-featurize --shards
 HISTORY = re.compile(r"\+history\d+")  # in the name of a stream with preceding turns
 FEATURIZE_DEFAULTS: Mapping[str, object] = {
     "dtype": "float16",
@@ -72,10 +76,18 @@ def featurize_command_for_encoder(cache: AnyCache, encoder: str) -> str:
 
 
 def featurize_command(cache: AnyCache, options: str) -> str:
-    """Returns the ``mmer-featurize`` command for the utterances of a cache, with options."""
+    """Returns the ``mmer-featurize`` command for the utterances of a cache, with options.
+
+    Where no command would work, because the corpus is not where the cache records it, the text says what is needed.
+    """
     root = _root_of(cache)
-    root_option = f"--root {quote(root)} " if root else ""
-    return f"mmer-featurize {quote(corpus_of(cache))} {root_option}--cache {_cache_options(cache)} {options}"
+    if corpus_of(cache) != DEMO and not root:
+        recorded = str(cache.header["corpus"].get("root", ""))
+        where = f"recorded as {recorded}, which is not here" if recorded else "which the cache does not record"
+        return f"mmer-featurize, the corpus {corpus_of(cache)!r} as --root ({where}) and {options}"
+    joined, target = _target(cache)
+    root_option = f" --root {quote(root)}" if root else ""
+    return f"{joined}mmer-featurize {quote(corpus_of(cache))}{root_option}{_reading(cache)} --cache {target} {options}"
 
 
 def repair_command(cache: AnyCache, name: str) -> str:
@@ -110,13 +122,47 @@ def _computed_with(spec: StreamSpec) -> list[str]:
 
 
 def _root_of(cache: AnyCache) -> str:
-    """Returns the folder of a corpus, or the file of a manifest, of which a cache records the folder."""
-    root = str(cache.header["corpus"].get("root", ""))
-    if corpus_of(cache) != MANIFEST or not root or not Path(root).is_dir():
+    """Returns the folder of a corpus, or the file of a manifest; empty if it is not where the cache records it."""
+    corpus = cache.header["corpus"]
+    root = str(corpus.get("root", ""))
+    if not root or not Path(root).is_dir():
+        return ""
+    if corpus_of(cache) != MANIFEST:
         return root
+    if corpus.get("table"):
+        table = Path(root, str(corpus["table"]))
+        return str(table) if table.is_file() else ""
     tables = sorted(path for path in Path(root).iterdir() if path.suffix.lower() in MANIFEST_SUFFIXES)
     named = [path for path in tables if path.stem == Path(cache.path).stem]
-    return str((named or tables)[0]) if len(tables) == 1 or named else root
+    return str((named or tables)[0]) if len(tables) == 1 or named else ""
+
+
+def _reading(cache: AnyCache) -> str:
+    """Returns the options with which the corpus of a cache was read."""
+    corpus = cache.header["corpus"]
+    encoding = f" --encoding {quote(str(corpus['encoding']))}" if corpus.get("encoding") else ""
+    return f"{encoding}{' --allow-outside' if corpus.get('allow_outside') else ''}"
+
+
+def _target(cache: AnyCache) -> tuple[str, str]:
+    """Returns a command that has to run first, and the value of ``--cache`` with the shards that it consists of."""
+    files = [file.path for file in cache.files]
+    shards = [SHARD.fullmatch(path.stem) for path in files]
+    cut = {
+        (path.with_name(shard["stem"] + path.suffix), shard["count"])
+        for path, shard in zip(files, shards, strict=True)
+        if shard
+    }
+    if all(shards) and len(cut) == 1:
+        ((whole, count),) = cut
+        single = f" --shard {int(shards[0]['number'])}" if len(files) == 1 and shards[0] else ""
+        return "", f"{quote(str(whole))} --shards {count}{single}"
+    if len(files) == 1:
+        return "", quote(str(files[0]))
+    merged = next(path for number in count_up(1) if not (path := files[0].with_name(f"joined-{number}.h5")).exists())
+    return f"mmer-cache merge {quote(str(merged))} {' '.join(quote(str(path)) for path in files)} && ", quote(
+        str(merged)
+    )
 
 
 def corpus_of(cache: AnyCache) -> str:
@@ -252,15 +298,6 @@ def streams_of(recipe: Recipe, cache: AnyCache, roles: Collection[str], requeste
     return {**wanted, **requested}
 
 
-def _cache_options(cache: AnyCache) -> str:
-    """Returns the path to write, and for a shard the path that it was cut from and the number of shards."""
-    first = cache.files[0].path
-    shard = SHARD.fullmatch(first.stem)
-    if len(cache.files) == 1 or shard is None:
-        return quote(str(cache.path))
-    return f"{quote(str(first.with_name(shard['stem'] + first.suffix)))} --shards {shard['count']}"
-
-
 class _Selector:
     """Selects among the streams of a cache for one head."""
 
@@ -323,9 +360,8 @@ class _Selector:
             return self.matching(role)[0]
         name = self.requested[role]
         if name not in self.cache.streams:
-            command = featurize_command(self.cache, _options_for(name))
             known = nearest(name, self.cache.streams)
-            raise MmerError(f"{self.cache.path} has no stream {name}; {known}; or add it with {command}")
+            raise MmerError(f"{self.cache.path} has no stream {name}; {known}{self._added_by(name)}")
         spec, kind = self.cache.stream(name).spec, role.removesuffix(".view")
         kind = TEXT if kind == LANGUAGE else kind
         is_feature = kind in {AUDIO, TEXT} and spec.role not in INTEGER_ROLES and spec.consumes == ROLES[kind]
@@ -334,6 +370,18 @@ class _Selector:
                 f"stream {name} holds {spec.role} and cannot be read as {role}; choose another with {_option(role)}"
             )
         return name
+
+    def _added_by(self, name: str) -> str:
+        """Returns a text with the command that adds a stream, if its encoder is known; empty for a misspelt name."""
+        encoder = _encoder_of(name.partition(VIEW)[0]).partition("@")[0]
+        published = {row.partition("@")[0] for rows in ADDED_BY.values() for row in rows}
+        published |= {row.partition("@")[0].partition("+")[0] for row in self.cache.streams if row == _encoder_of(row)}
+        if encoder not in published:
+            return ""
+        # Without --audio-only, a run adds the text encoder of the corpus.
+        sound_only = all(stream.spec.consumes == ROLES[AUDIO] for stream in self.cache.streams.values())
+        options = f"{_options_for(name)}{' --audio-only' if sound_only else ''}"
+        return f"; or add it with {featurize_command(self.cache, options)}"
 
     def _fitting(self, role: str, streams: Mapping[str, str]) -> list[StreamSpec]:
         """Returns the streams that fit a role; if some of them are preferred, only those."""

@@ -19,7 +19,7 @@ import torch
 from filelock import Timeout
 
 from cache.errors import MmerError
-from cache.files import lock_of, writable
+from cache.files import check_unused, lock_of, writable
 from fusion.data.features import CachedFeatures
 from fusion.evaluation.task import Task
 from fusion.experiment.plan import RunPlan, build_model
@@ -52,6 +52,15 @@ class Journal:
     def folder(self, model: Model) -> ModelFolder:
         """Returns the folder of a model."""
         return ModelFolder(self.path / MODELS / model.key)
+
+    def check_free(self) -> None:
+        """Checks that the folder holds a journal, or nothing.
+
+        Raises:
+            MmerError: if it holds anything else.
+        """
+        if not (self.path / MODELS).exists():
+            check_unused(self.path)
 
     def holds(self, model: Model) -> bool:
         """Checks whether a model was trained or has failed permanently."""

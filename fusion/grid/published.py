@@ -112,7 +112,7 @@ def _sum_notes(settings: Recipe, base: ExperimentRequest, cache: AnyCache | None
     commands = []
     for modality in (TEXT, AUDIO):
         stream = f" --{modality} {quote(base.streams[modality])}" if modality in base.streams else ""
-        options = f"--recipe {settings.name} --modalities {modality}{stream}{shared}"
+        options = f"--recipe {quote(settings.name)} --modalities {modality}{stream}{shared}"
         commands.append(f"{start} {options} --out runs/{modality}")
     commands.append(f"{start} --fusion score --run runs/{TEXT} --run runs/{AUDIO}")
     return [
@@ -138,8 +138,8 @@ def _second_stage_notes(settings: Recipe, base: ExperimentRequest, cache: AnyCac
         path = quote(str(cache.path)) if cache else "FILE"
         notes.append(
             f"{SECOND_STAGE}: no stream of {name} has it, so {named} run without it{equal}; pre-train an encoder for "
-            f"each fold with mmer-pretrain --cache {path} --encoder {name}, and add their streams by the command that "
-            "it prints"
+            f"each fold with mmer-pretrain --cache {path} --encoder {quote(name)}, and add their streams by the "
+            "command that it prints"
         )
     return notes
 

@@ -128,6 +128,7 @@ def run_grid(
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, or {DASK} with a cluster, got {engine!r}")
     path, progress = named_after or cache.path, progress or SilentGridProgress()
     journal = Journal(out or _default_journal(request, path))
+    journal.check_free()
     trainer: Engine | RemoteEngine
     if cluster is None:
         trainer = Engine(engine, journal=journal, progress=progress, device=device)

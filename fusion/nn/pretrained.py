@@ -23,7 +23,10 @@ from fusion.nn.attention import TransformerLayer
 from fusion.nn.sequences import MaskedRows
 
 MOST_LAYERS = 12  # layers of ViT-base, and of the second half of a large language model
-ADD_THEM = "run `mmer-featurize CORPUS --encoder roberta-large@12 --encoder vit-mel-base --start-layers {}` to add them"
+ADD_THEM = (
+    "add them by running mmer-featurize for this cache with --encoder roberta-large@12 --encoder vit-mel-base "
+    "--start-layers {}"
+)
 PATCH, BANDS = 16, 80
 ROWS = BANDS // PATCH  # patches of a column
 LEAST_DEVIATION = 0.01  # keeps a band that is nearly constant in training, in an image of variance 1, from exploding

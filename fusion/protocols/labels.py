@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache.errors import MmerError
-from cache.utterance import Utterance
+from cache.utterance import Utterance, alike_labels, alike_note
 from fusion.arrays import ClassIds
 
 LEFT_OUT = -1  # the class of an utterance that is not part of the label set
@@ -132,12 +132,12 @@ def parse_labels(definition: str) -> LabelSet:
         if not name or not all(labels):
             raise MmerError(f"--labels: invalid class {item.strip()!r}; expected class=raw+raw, such as happy=hap+exc")
         if name in classes:
-            raise MmerError(f"--labels: class {name} is defined twice; define it once, with + between its raw labels")
+            raise MmerError(f"--labels: class {name!r} is defined twice; define it once, with + between its raw labels")
         classes[name] = labels
     counts = Counter(raw for labels in classes.values() for raw in labels)
     repeated = [raw for raw, count in counts.items() if count > 1]
     if repeated:
-        raise MmerError(f"--labels: raw label {', '.join(repeated)} is listed twice; a label belongs to one class")
+        raise MmerError(f"--labels: raw label {_quoted(repeated)} is listed twice; a label belongs to one class")
     if len(classes) < 2:
         raise MmerError(f"--labels: {definition!r} defines one class; expected at least two")
     return LabelSet(name=definition, classes=classes)
@@ -157,14 +157,21 @@ def classes_of(utterances: Sequence[Utterance], labels: LabelSet) -> ClassIds:
     if labels.name not in LABEL_SETS:
         unknown = [raw for raw in index_of if raw not in raws]
         if unknown:
-            raise MmerError(f"--labels: raw label {', '.join(unknown)} not found; {_found_text(raws, labels)}")
+            raise MmerError(f"--labels: raw label {_quoted(unknown)} not found; {_found_text(raws, labels)}")
     empty = [name for index, name in enumerate(labels.names) if not (classes == index).any()]
     if empty:
         raise MmerError(
-            f"label set {labels.name}: no utterance of class {', '.join(empty)}; {_found_text(raws, labels)}; "
+            f"label set {labels.name}: no utterance of class {_quoted(empty)}; {_found_text(raws, labels)}; "
             "define a set without it: --labels class=raw,..."
         )
     return classes
+
+
+def alike_notes(utterances: Sequence[Utterance], labels: LabelSet) -> list[str]:
+    """Returns a note on each group of raw labels that differ only in case or white space, unless they are one class."""
+    index_of = {raw: index for index, members in enumerate(labels.classes.values()) for raw in members}
+    groups = alike_labels(labels.raw(utterance) for utterance in utterances)
+    return [alike_note(group) for group in groups if len({index_of.get(raw) for raw in group}) > 1]
 
 
 def _published_labels(corpus: str, utterances: Sequence[Utterance]) -> LabelSet:
@@ -175,11 +182,15 @@ def _published_labels(corpus: str, utterances: Sequence[Utterance]) -> LabelSet:
     return LabelSet(name="as published", classes={name: (name,) for name in names}, corpus=corpus)
 
 
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
 def _found_text(raws: Sequence[str], labels: LabelSet) -> str:
     """Returns a text with the raw labels of utterances and their counts, most frequent first."""
     counts = Counter(raws)
     without = counts.pop("", 0)
-    found = [f"{raw} ({count})" for raw, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    found = [f"{raw!r} ({count})" for raw, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     where = f" of the {'/'.join(filter(None, labels.channels))} channel" if labels.channels else ""
     unlabelled = [f"{without} utterances without a {labels.column}{where}"] if without else []
     return f"found: {', '.join([*found, *unlabelled]) or 'no utterances'}"

@@ -26,7 +26,7 @@ from fusion.protocols.catalog import (
     protocol_notes,
 )
 from fusion.protocols.folds import Fold
-from fusion.protocols.labels import LEFT_OUT, LabelSet, choose_labels, classes_of
+from fusion.protocols.labels import LEFT_OUT, LabelSet, alike_notes, choose_labels, classes_of
 from fusion.protocols.leaks import (
     check_classes,
     check_encoders,
@@ -96,7 +96,7 @@ def filter_utterances(classes: ClassIds, utterances: Sequence[Utterance], only: 
         unknown = next((value for value in values if not (column_values == value).any()), None)
         if unknown is not None or not kept:
             counts = Counter(column_values[before >= 0].tolist()).most_common(SHOWN)
-            found = ", ".join(f"{value or 'none'} ({count})" for value, count in counts)
+            found = ", ".join(f"{value!r} ({count})" if value else f"none ({count})" for value, count in counts)
             problem = "leaves no utterance" if unknown is None else f"has an unknown value {unknown!r}"
             raise MmerError(f"--only {filter_text} {problem}; found: {found}")
         notes.append(f"only {filter_text}: {kept} of {total} utterances")
@@ -232,7 +232,7 @@ def split_cache(
     label_set = choose_labels(labels, corpus, utterances)
     classes, filter_notes = filter_utterances(classes_of(utterances, label_set), utterances, only)
     name, choice_notes = choose_protocol(protocol, corpus, utterances, classes)
-    notes = [*filter_notes, *choice_notes]
+    notes = [*alike_notes(utterances, label_set), *filter_notes, *choice_notes]
     folds = make_folds(utterances, classes, name, data_seed, label_set.names)
     of_folds = {name for names in choices.values() for name in names}
     streams = [name for name in streams if name not in of_folds]

@@ -131,7 +131,7 @@ def write_predictions(
     if not finite.all():
         name = ids[int(finite.argmin())]
         raise MmerError(
-            f"the logits of test utterance {name} are not finite; check its features with `mmer-cache verify`"
+            f"the logits of test utterance {name} are not finite; check its features in the cache by mmer-cache verify"
         )
     rows = [[name, *task.row(label, row, names)] for name, label, row in zip(ids, truth, probabilities, strict=True)]
     folder.write_rows(PREDICTIONS, [ID, *task.columns(names)], rows)

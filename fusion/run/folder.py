@@ -29,7 +29,7 @@ from urllib.parse import quote
 from filelock import Timeout
 
 from cache.errors import MmerError
-from cache.files import check_regular, lock_of, replacing, writable
+from cache.files import check_regular, check_unused, lock_of, replacing, writable
 from cache.json_text import is_number, parse_json
 from cache.stream import StreamSpec
 from fusion.csv_cells import plain_cells, restored_cell
@@ -44,7 +44,7 @@ CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
 CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
 IDENTITY_KEYS = frozenset({"fusion", "seeds", "labels", "protocol", "folds"})  # in the identity of every run
 SECTIONS = ("head", "training")  # sections of fields in an identity
-ELSEWHERE = "choose another --out, or delete the folder"
+ELSEWHERE = "choose another --out"
 NAME_CHARACTERS = 240  # of a fold, in the name of its folders; a file name has at most 255 bytes
 NO_DEFAULTS: Plain = {}
 
@@ -148,6 +148,10 @@ class ModelFolder(Folder):
 class RunFolder(Folder):
     """The folder of one run, with a folder for each of its models."""
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._cleared = False  # True after a run was deleted: files that a user put next to it are no reason to stop
+
     def begin(self, identity: Plain, provenance: Plain, defaults: Plain = NO_DEFAULTS) -> None:
         """Writes run.json, or checks that the folder holds the same run.
 
@@ -189,6 +193,11 @@ class RunFolder(Folder):
             DamagedRun: if run.json is missing or is not JSON.
             MmerError: if run.json cannot be read, or was written by a newer version or another program.
         """
+        if not (self.path / RUN).exists():
+            problem = f"has no {RUN}" if self.path.is_dir() else "does not exist"
+            raise DamagedRun(
+                f"{self.path} is not a run folder, it {problem}; expected the folder that mmer-train printed"
+            )
         record = self.read(RUN)
         record = record if isinstance(record, dict) else {}
         version, identity = record.get("format_version"), record.get("decides", {})
@@ -221,6 +230,7 @@ class RunFolder(Folder):
         """
         if not (self.path / RUN).exists():
             return
+        self._cleared = True
         for model in [*self.models(self.identity), *self.final_models(self.identity)]:
             if model.path.exists():
                 with writable(model.path):
@@ -255,6 +265,8 @@ class RunFolder(Folder):
         written += [model.path / name for model in models for name in ModelFolder.FILES]
         if found := next((path for path in written if path.exists()), None):
             raise MmerError(f"{found} already exists, but {self.path} has no {RUN}; choose another --out")
+        if not self._cleared:
+            check_unused(self.path)
 
 
 def _check_names(folds: Iterable[str]) -> None:

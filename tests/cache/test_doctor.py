@@ -144,7 +144,7 @@ def test_clips_known_to_be_broken_are_named_and_not_expected(tmp_path: Path) -> 
 def test_other_corpora_are_counted_without_a_verdict(tmp_path: Path) -> None:
     utterances = [Utterance(id="a", label="x", duration_s=31.0), Utterance(id="b", duration_s=0.1)]
     found = examined(tmp_path, "manifest", utterances)
-    assert (found["label x"].found, found["label (no label)"].found) == (1, 1)
+    assert (found["label 'x'"].found, found["no label"].found) == (1, 1)
     assert found["longer than 30 s"].detail == "a 31.0 s"
     assert found["shorter than 0.4 s"].detail == "b 0.10 s"
     assert not any(finding.differs for name, finding in found.items() if name != "committed in enc")

@@ -95,7 +95,7 @@ def test_verify_takes_the_manifest_for_its_folder_and_refuses_what_is_not_there(
 def test_doctor_counts(made: Path) -> None:
     result = run("doctor", made)
     assert result.exit_code == 0
-    assert "label sad" in result.stdout
+    assert "label 'sad'" in result.stdout
     assert "DIFFERS" in result.stdout  # c is not covered
     found = json.loads(run("doctor", made, "--json").stdout)["findings"]
     assert {"what": "utterances", "found": 3, "expected": None, "detail": "", "differs": False} in found

@@ -89,7 +89,11 @@ def test_what_was_asked_for_wrongly_is_one_line(trainable: Path, options: list[s
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("none.h5", "no cache at none.h5; make one with"), ("none-*.h5", "no cache matches none-*.h5")]
+    ("name", "told"),
+    [
+        ("none.h5", "no cache at none.h5; choose an existing file, or make one with"),
+        ("none-*.h5", "no cache matches none-*.h5"),
+    ],
 )
 def test_a_cache_that_is_not_there_is_one_line(name: str, told: str) -> None:
     assert told in stopped(train_by_command(Path(name), *AUDIO))

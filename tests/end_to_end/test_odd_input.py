@@ -66,7 +66,6 @@ NOTED: dict[str, tuple[Any, str, str, str]] = {
     "emoji": (tone(0.5), "so 😀 nice", "roberta-tiny", "holds 1 symbol such as 😀"),
     "emoji for CTC": (tone(0.5), "so 😀 nice", "ctc.chars", "not in the CTC vocabulary"),
     "NUL": (tone(0.5), "so\0 nice", "roberta-tiny", "1 NUL character removed"),
-    "lone surrogate": (tone(0.5), "so\udc80 nice", "roberta-tiny", "1 undecodable character removed"),
 }
 
 

@@ -1,19 +1,18 @@
 """From arguments to recordings: files, folders, patterns, manifests, lists of paths; and the texts of files."""
 
-import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from io import StringIO
 from pathlib import Path
 
 from cache.errors import MmerError
-from featurize.corpora.manifest import DELIMITERS, JSON_SUFFIXES, read_manifest
+from cache.patterns import is_pattern, matching_files
+from featurize.corpora.folders import files_below
+from featurize.corpora.manifest import read_manifest
+from featurize.corpora.table import DELIMITERS, JSON_SUFFIXES, line_error, read_rows
 from featurize.inputs.transcript import Dialogues
 from fusion.end_to_end.prediction.recordings import Recording
 
 LIST = "-"  # in place of a file: a list of paths, one a line
-PATTERN_SIGNS = frozenset("*?[")
 MANIFESTS = frozenset({*DELIMITERS, *JSON_SUFFIXES})
 # Files that a folder is searched for; a file that is named is always read.
 SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64")
@@ -47,6 +46,7 @@ def list_recordings(
     texts: Path | None = None,
     lines: Iterable[str] = (),
     allow_outside: bool = False,
+    encoding: str | None = None,
 ) -> list[Recording]:
     """Lists the recordings that arguments name, in their order; recordings are not opened.
 
@@ -56,13 +56,14 @@ def list_recordings(
         texts: table of transcripts by file name, CSV or JSON lines with ``file`` and ``text``.
         lines: paths of recordings, one each.
         allow_outside: recordings of a manifest may lie outside its folder.
+        encoding: encoding of manifests and of the table of transcripts; None for Unicode.
 
     Raises:
         MmerError: if an argument names nothing, a table is invalid, or a text is given for several recordings.
     """
-    table = None if texts is None else read_texts(texts)
+    table = None if texts is None else read_texts(texts, encoding)
     recordings = [
-        recording for argument in arguments for recording in _listed(argument, lines, allow_outside=allow_outside)
+        recording for argument in arguments for recording in _listed(argument, lines, allow_outside, encoding)
     ]
     if table is not None:
         recordings = [_with_text(recording, table) for recording in recordings]
@@ -75,32 +76,34 @@ def list_recordings(
     return [replace(recordings[0], text=text)]
 
 
-def read_texts(path: Path) -> Texts:
+def read_texts(path: Path, encoding: str | None = None) -> Texts:
     """Reads a table of transcripts by file name.
 
     Args:
         path: CSV or TSV with the columns ``file`` and ``text``, or JSON lines of objects with these names.
+        encoding: encoding of the file; None for UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
         MmerError: if the file cannot be read, lacks a column, or has two texts for a file.
     """
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise MmerError(f"cannot read the texts {path}: {why}") from error
     suffix = path.suffix.lower()
+    if not path.exists():
+        raise MmerError(f"cannot read the texts {path}: No such file or directory")
     if suffix not in MANIFESTS:
         raise MmerError(f"the texts {path} have an unknown ending {suffix!r}; known: {', '.join(sorted(MANIFESTS))}")
-    rows = _csv_texts(path, content, DELIMITERS[suffix]) if suffix in DELIMITERS else _json_texts(path, content)
     by_name: dict[str, str] = {}
-    for line, name, text in rows:
-        if by_name.setdefault(name, text) != text:
-            raise MmerError(f"{path}: line {line}: a second text for {name!r}; give one text for each file")
+    is_header = suffix in DELIMITERS
+    for row in read_rows(path, known=(FILE, TEXT), encoding=encoding):
+        if not {FILE, TEXT} <= row.cells.keys():
+            found = ", ".join(row.cells)
+            raise line_error(path, row.line, f"expected the columns {FILE} and {TEXT}, got {found or 'none'}")
+        if not is_header and by_name.setdefault(row.text(FILE), row.text(TEXT)) != row.text(TEXT):
+            raise row.error(f"a second text for {row.text(FILE)!r}; give one text for each file")
+        is_header = False
     return Texts(path=path, by_name=by_name)
 
 
-def _listed(argument: str, lines: Iterable[str], *, allow_outside: bool) -> Iterator[Recording]:
+def _listed(argument: str, lines: Iterable[str], allow_outside: bool, encoding: str | None) -> Iterator[Recording]:
     """Yields the recordings of one argument."""
     path = Path(argument)
     if argument == LIST:
@@ -108,20 +111,14 @@ def _listed(argument: str, lines: Iterable[str], *, allow_outside: bool) -> Iter
     elif path.is_dir():
         yield from _in_folder(path)
     elif path.suffix.lower() in MANIFESTS:
-        yield from _in_manifest(path, allow_outside=allow_outside)
-    elif not path.exists() and PATTERN_SIGNS & set(argument):
-        found = sorted(map(str, _matching(argument)))
+        yield from _in_manifest(path, allow_outside, encoding)
+    elif is_pattern(path):
+        found = matching_files(path)
         if not found:
             raise MmerError(f"no file matches {argument}")
-        yield from (recording for name in found for recording in _listed(name, (), allow_outside=allow_outside))
+        yield from (recording for name in found for recording in _listed(str(name), (), allow_outside, encoding))
     else:
         yield _file(path)
-
-
-def _matching(pattern: str) -> Iterator[Path]:
-    """Returns the files that match a pattern."""
-    absolute = Path(pattern).is_absolute()
-    return Path("/" if absolute else ".").glob(pattern.lstrip("/") if absolute else pattern)
 
 
 def _file(path: Path) -> Recording:
@@ -129,15 +126,15 @@ def _file(path: Path) -> Recording:
 
 
 def _in_folder(folder: Path) -> list[Recording]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES and path.is_file())
+    files = [path for path in files_below(folder)[0] if path.suffix.lower() in SOUND_SUFFIXES]
     if not files:
         raise MmerError(f"{folder} has no sound or video; expected {', '.join(sorted(SOUND_SUFFIXES))}")
     return [_file(path) for path in files]
 
 
-def _in_manifest(path: Path, *, allow_outside: bool) -> Iterator[Recording]:
+def _in_manifest(path: Path, allow_outside: bool, encoding: str | None) -> Iterator[Recording]:
     """Yields the utterances of a manifest, with the turns before them."""
-    reading = read_manifest(path, allow_outside=allow_outside)
+    reading = read_manifest(path, allow_outside=allow_outside, encoding=encoding)
     dialogues = Dialogues(reading.utterances)
     for utterance in reading.utterances:
         source = reading.root / utterance.audio if utterance.audio else None
@@ -155,29 +152,3 @@ def _with_text(recording: Recording, texts: Texts) -> Recording:
     path = recording.source if isinstance(recording.source, Path) else Path(recording.file)
     text = texts.of(path)
     return recording if text is None else replace(recording, text=text)
-
-
-def _csv_texts(path: Path, content: str, delimiter: str) -> Iterator[tuple[int, str, str]]:
-    reader = csv.DictReader(StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    try:
-        if not {FILE, TEXT} <= set(reader.fieldnames or ()):
-            raise MmerError(f"{path}: expected the columns {FILE} and {TEXT}, got {', '.join(reader.fieldnames or ())}")
-        for row in reader:
-            if row[FILE] is None or row[TEXT] is None:
-                raise MmerError(f"{path}: line {reader.line_num}: fewer cells than the header has columns")
-            yield reader.line_num, row[FILE], row[TEXT]
-    except csv.Error as error:
-        raise MmerError(f"{path}: line {reader.line_num}: not readable as a table: {error}") from error
-
-
-def _json_texts(path: Path, content: str) -> Iterator[tuple[int, str, str]]:
-    for number, line in enumerate(content.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise MmerError(f"{path}: line {number}: not readable as JSON: {error}") from error
-        if not isinstance(row, dict) or not isinstance(row.get(FILE), str) or not isinstance(row.get(TEXT), str):
-            raise MmerError(f"{path}: line {number}: expected an object with the texts {FILE} and {TEXT}")
-        yield number, row[FILE], row[TEXT]

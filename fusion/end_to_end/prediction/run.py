@@ -36,6 +36,8 @@ class PredictionRequest:
         lines: paths of recordings, one each, for ``-``.
         text: transcript of the only recording.
         texts: table of transcripts by file name.
+        encoding: encoding of manifests and of the table of transcripts; None for UTF-8, or UTF-16 with a byte order
+            mark.
         asr: hub id or folder of an ASR model for recordings without a text; empty for none.
         fold: name of the only fold whose models predict; empty for the final models or all folds.
         head: import path of a head outside the catalog that may be imported.
@@ -54,6 +56,7 @@ class PredictionRequest:
     lines: Iterable[str] = ()
     text: str | None = None
     texts: Path | None = None
+    encoding: str | None = None
     asr: str = ""
     fold: str = ""
     head: str | None = None
@@ -132,6 +135,7 @@ def prepare_prediction(request: PredictionRequest) -> PredictionJob:
         request.files,
         text=request.text,
         texts=request.texts,
+        encoding=request.encoding,
         lines=request.lines,
         allow_outside=request.allow_outside,
     )

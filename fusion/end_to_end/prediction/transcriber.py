@@ -39,7 +39,7 @@ class Transcriber:
             self._recognizer: Any = pipeline(
                 "automatic-speech-recognition", model=model, device=device, trust_remote_code=False
             )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        except Exception as error:  # the tokenizers library raises bare exceptions
             reason = " ".join(str(error).split())[:200]
             raise MmerError(
                 f"--asr {model}: not available as an ASR model ({reason}); name a hub id or a folder"

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import Wav2Vec2FeatureExtractor
 
 from cache.errors import MmerError
-from cache.files import writable
+from cache.files import check_unused, writable
 from cache.utterance import Utterance
 from fusion.arrays import Indices
 from fusion.end_to_end.learning.source import LoadedEncoder
@@ -62,6 +62,7 @@ class FoldFolder(Folder):
         if not (self.path / SETTINGS).exists():
             if self.encoder.exists():
                 raise MmerError(f"{self.encoder} exists, but {self.path} has no {SETTINGS}; choose another --out")
+            check_unused(self.path)
             self.write(SETTINGS, {"decides": identity, **provenance})
             return
         held, requested = self.read(SETTINGS).get("decides", {}), json.loads(json.dumps(identity))

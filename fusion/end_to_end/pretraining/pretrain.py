@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from cache.errors import MmerError
+from cache.files import check_unused
 from cache.joined import AnyCache
 from cache.version import mmer_version
 from featurize.encoders.speech import HOP, RECEPTIVE_FIELD
@@ -32,7 +33,7 @@ from fusion.end_to_end.pretraining.encoder import (
     find_request,
     load_start,
 )
-from fusion.end_to_end.pretraining.export import FoldFolder, fold_folder, training_record
+from fusion.end_to_end.pretraining.export import SETTINGS, FoldFolder, fold_folder, training_record
 from fusion.end_to_end.pretraining.model import PretrainingModel
 from fusion.end_to_end.pretraining.sources import ConvFeatures, Recordings, SpeechSource
 from fusion.end_to_end.pretraining.training import PERPLEXITY, PretrainingProgress, pretrain_fold
@@ -188,6 +189,8 @@ def pretrain_encoder(
     for note in plan.notes:
         progress.note(note)
     folder = RunFolder(out or default_folder(named_after or cache.path, f"pretrain-{plan.start.name}-{plan.digest}"))
+    if not any(folder.path.glob(f"*/{SETTINGS}")):
+        check_unused(folder.path)
     with folder.locked():
         for fold in plan.folds:
             fold_run = fold_folder(folder.path, fold.name)

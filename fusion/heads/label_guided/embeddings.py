@@ -119,11 +119,11 @@ def _check_quantizer(weights: Weights, dim: int) -> None:
     if missing:
         raise MmerError(
             f"label-guided needs the quantizer of its audio encoder, but the cache lacks {missing[0]}; run "
-            "`mmer-featurize CORPUS --encoder wav2vec2-base` or set tonal_labels=off"
+            "mmer-featurize for this cache with --encoder wav2vec2-base, or pass --set tonal_labels=off"
         )
     width = weights["project_hid.weight"].shape[1]
     if width != dim:
         raise MmerError(
             f"frames are {dim} wide, but the quantizer of their encoder expects {width}; run "
-            "`mmer-featurize CORPUS --encoder wav2vec2-base` or set tonal_labels=off"
+            "mmer-featurize for this cache with --encoder wav2vec2-base, or pass --set tonal_labels=off"
         )

@@ -88,6 +88,8 @@ def test_notes_name_what_is_missing_from_the_release(iemocap_root: Path) -> None
         "no EmoEvaluation file for Ses01F_impro02: their turns are left out",
         "1 lines of EmoEvaluation look like a turn but cannot be read (first: Ses01F_impro01.txt line 13)",
         "5 turns found, the full release has 10039",
+        "1 lines of transcripts have bytes that are not UTF-8 (first: Ses01F_impro01.txt line 4): the bytes are left "
+        "out; name the encoding to keep them, as in --encoding cp1252",
     ]
 
 
@@ -110,3 +112,9 @@ def test_a_dialogue_copied_into_a_second_session_folder_is_a_duplicate(iemocap_r
 def test_a_root_without_any_session_is_told_the_expected_tree(tmp_path: Path) -> None:
     with pytest.raises(MmerError, match=r"no folder Session1 to Session5 in .*expected: ROOT/Session\{1\.\.5\}/"):
         read_iemocap(tmp_path)
+
+
+def test_transcripts_of_another_encoding_are_read_if_it_is_named(iemocap_root: Path) -> None:
+    reading = read_iemocap(iemocap_root, encoding="cp1252")
+    assert not any("not UTF-8" in note for note in reading.notes)
+    assert not any("\udc80" <= character <= "\udcff" for item in reading.utterances for character in item.text)

@@ -117,18 +117,12 @@ def open_quote(root: Path) -> None:
     (root / "dev_sent_emo.csv").write_bytes(HEADER + b'1,"' + b"never closed " * 20_000)
 
 
-def folder_for_a_table(root: Path) -> None:
-    (root / "dev_sent_emo.csv").unlink()
-    (root / "dev_sent_emo.csv").mkdir()
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (without_tables, "no train_sent_emo.csv, dev_sent_emo.csv or test_sent_emo.csv in .*; expected: "),
         (without_a_column, "dev_sent_emo.csv lacks the columns Emotion; use the table of the release"),
         (open_quote, r"cannot read .*dev_sent_emo.csv: field larger than .* at line \d+; use the table of the release"),
-        (folder_for_a_table, "cannot read .*dev_sent_emo.csv: Is a directory"),
     ],
 )
 def test_a_table_that_cannot_be_used_stops_the_reading(

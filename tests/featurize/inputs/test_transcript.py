@@ -135,6 +135,14 @@ def test_the_ctc_vocabulary_is_that_of_wav2vec2_base_960h() -> None:
         ("", ""),
         ("中文", ""),
         ("- a -", "A"),
+        ("no\u2014wait", "NO|WAIT"),
+        ("no\u2013wait", "NO|WAIT"),
+        ("no--wait", "NO|WAIT"),
+        ("no...wait", "NO|WAIT"),
+        ("no\u2026wait", "NO|WAIT"),
+        ("and/or", "AND|OR"),
+        ("yes,no", "YES|NO"),
+        ("U.S. word(s)", "US|WORDS"),
     ],
 )
 def test_ctc_spells_letters_and_apostrophes(words: str, expected: str) -> None:
@@ -180,3 +188,16 @@ def test_what_ctc_cannot_spell_is_noted(words: str, note: str) -> None:
 def test_texts_have_equal_digests_only_if_they_are_equal(text: str, other: str) -> None:
     assert len(text_digest(text)) == 16
     assert (text_digest(text) == text_digest(other)) == (text == other)
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        ("AT&T", "1 character such as & not in the CTC vocabulary"),
+        ("50% of", "3 characters such as 5 not in the CTC vocabulary"),
+        ("no\u2014wait, yes/no...", ""),
+        ("\u0915\u093e", "2 characters such as \u0915 not in the CTC vocabulary"),
+    ],
+)
+def test_what_the_ctc_vocabulary_drops_is_counted(words: str, note: str) -> None:
+    assert ctc_note(words) == note

@@ -9,6 +9,8 @@ def test_shards_are_added_to_by_the_name_they_were_cut_from(tmp_path: Path) -> N
     whole = write_whole(tmp_path / "whole.h5", SIX)
     for number, ids in enumerate((NAMES[:3], NAMES[3:]), start=1):
         write_piece(whole, tmp_path / f"voices-{number:02}-of-16.h5", ids)
+    first = f"mmer-featurize toy --root . --cache {tmp_path / 'voices.h5'} --shards 16 --shard 1 --encoder roberta-base"
+    assert featurize_command_for_role(open_cache(tmp_path / "voices-01-of-16.h5"), "text") == first
     cache = open_cache(tmp_path / "voices-*.h5")
     expected = f"mmer-featurize toy --root . --cache {tmp_path / 'voices.h5'} --shards 16 --encoder roberta-base"
     assert featurize_command_for_role(cache, "text") == expected

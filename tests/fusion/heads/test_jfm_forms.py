@@ -19,7 +19,10 @@ from tests.support.full_size import LARGE, full_size_inputs
 from tests.support.heads import PATCH, TEXT, ToyRows, batch_of, collate, head_inputs, layer_weights, samples
 from tests.support.toys import create, utterances_named
 
-COMMAND = "run `mmer-featurize CORPUS --encoder roberta-large@12 --encoder vit-mel-base --start-layers"
+COMMAND = (
+    "add them by running mmer-featurize for this cache with --encoder roberta-large@12 --encoder vit-mel-base "
+    "--start-layers"
+)
 
 
 def full_size(**fields: Any) -> JFM:
@@ -169,11 +172,11 @@ def test_first_or_last_of_the_stored_layers_are_taken(layers: str, numbers: tupl
 @pytest.mark.parametrize(
     ("changes", "fields", "message"),
     [
-        ({"weights": {}}, {}, f"2 ViT layers are needed from layer 0 on, the cache holds 0; {COMMAND} 2` to add them"),
+        ({"weights": {}}, {}, f"2 ViT layers are needed from layer 0 on, the cache holds 0; {COMMAND} 2"),
         ({"weights": {}}, {"modalities": "text"}, "2 language layers are needed from layer 4 on, the cache holds 0;"),
-        ({}, {"blocks": 4}, f"4 ViT layers are needed from layer 0 on, the cache holds 3; {COMMAND} 4`"),
-        ({}, {"blocks": 4, "layers": "last"}, f"{COMMAND} 12`"),
-        ({"layers": {"text": "last"}}, {}, f"one hidden state of text, got 'last'; {COMMAND} 2`"),
+        ({}, {"blocks": 4}, f"4 ViT layers are needed from layer 0 on, the cache holds 3; {COMMAND} 4"),
+        ({}, {"blocks": 4, "layers": "last"}, f"{COMMAND} 12"),
+        ({"layers": {"text": "last"}}, {}, f"one hidden state of text, got 'last'; {COMMAND} 2"),
         ({"layers": {"text": "5"}}, {"blocks": 3}, "3 language layers are needed from layer 5 on, the cache holds 2;"),
         ({}, {"text": "base768"}, "one hidden state of text, got 'none'"),
         ({"shapes": {"mel": (80,), "text": (12,)}}, {}, f"text rows of shape ({TEXT},), got (12,)"),

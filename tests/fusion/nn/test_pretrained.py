@@ -89,15 +89,20 @@ def test_layers_are_counted_from_where_they_go_on_up_to_a_gap() -> None:
 @pytest.mark.parametrize(("last", "asked"), [(False, 3), (True, 12)])
 def test_too_few_layers_are_an_error_that_names_the_command(last: bool, asked: int) -> None:
     weights = layer_weights(8, [12, 13], heads=2, norm_first=False)
-    command = f"mmer-featurize CORPUS --encoder roberta-large@12 --encoder vit-mel-base --start-layers {asked}"
-    with pytest.raises(MmerError, match=f"^3 language layers .* from layer 12 on, the cache holds 2; run `{command}`"):
+    command = (
+        f"mmer-featurize for this cache with --encoder roberta-large@12 --encoder vit-mel-base --start-layers {asked}"
+    )
+    with pytest.raises(
+        MmerError, match=f"^3 language layers .* from layer 12 on, the cache holds 2; add them by running {command}$"
+    ):
         select_layers(weights, "language", first=12, count=3, last=last)
 
 
 def test_the_last_layers_are_refused_where_the_first_are_all_that_there_are() -> None:
     weights = layer_weights(8, [0, 1], heads=2, norm_first=True)
     with pytest.raises(
-        MmerError, match=r"^the last 2 ViT layers are needed, the cache holds only the first 2; run `mmer-"
+        MmerError,
+        match=r"^the last 2 ViT layers are needed, the cache holds only the first 2; add them by running mmer-",
     ):
         select_layers(weights, "ViT", first=0, count=2, last=True)
 

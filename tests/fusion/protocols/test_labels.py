@@ -88,8 +88,8 @@ def test_every_raw_label_of_a_definition_gets_the_class_it_stands_in(sizes: dict
         ("happy=hap,=sad", "invalid class '=sad'"),
         ("happy=hap+,low=sad", r"invalid class 'happy=hap\+'"),
         ("happy=hap,", "invalid class ''"),
-        ("a=hap,a=sad", "class a is defined twice"),
-        ("a=hap+exc,b=exc", "raw label exc is listed twice"),
+        ("a=hap,a=sad", "class 'a' is defined twice"),
+        ("a=hap+exc,b=exc", "raw label 'exc' is listed twice"),
         ("a=hap+exc", "defines one class; expected at least two"),
     ],
 )
@@ -104,7 +104,7 @@ def test_an_unknown_set_is_told_with_those_there_are() -> None:
 
 
 def test_a_set_that_leaves_no_utterance_names_the_labels_there_are() -> None:
-    message = r"label set meld7 leaves no utterance; found: hap \(2\), exc \(1\), 1 utterances without a label"
+    message = r"label set meld7 leaves no utterance; found: 'hap' \(2\), 'exc' \(1\), 1 utterances without a label"
     with pytest.raises(MmerError, match=message):
         classes_of(labelled("hap", "exc", "hap", ""), LABEL_SETS["meld7"])
 
@@ -115,12 +115,14 @@ def test_sentiments_of_an_older_cache_are_missed_by_name() -> None:
 
 
 def test_a_class_without_an_utterance_is_an_error_and_not_an_empty_class() -> None:
-    with pytest.raises(MmerError, match=r"iemocap4: no utterance of class neu, sad; found: ang \(1\), exc \(1\)"):
+    with pytest.raises(
+        MmerError, match=r"iemocap4: no utterance of class 'neu', 'sad'; found: 'ang' \(1\), 'exc' \(1\)"
+    ):
         classes_of(labelled("ang", "exc"), LABEL_SETS["iemocap4"])
 
 
 def test_a_misspelt_raw_label_of_a_custom_set_is_told() -> None:
-    with pytest.raises(MmerError, match=r"raw label excited not found; found: hap \(1\), sad \(1\)"):
+    with pytest.raises(MmerError, match=r"raw label 'excited' not found; found: 'hap' \(1\), 'sad' \(1\)"):
         classes_of(labelled("hap", "sad"), parse_labels("happy=hap+excited,sad=sad"))
 
 

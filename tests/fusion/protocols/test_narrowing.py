@@ -29,15 +29,15 @@ def test_what_has_no_class_has_none_afterwards() -> None:
 
 
 def test_nothing_left_is_one_line_with_what_there_is() -> None:
-    with pytest.raises(MmerError, match=r"--only style=scripted leaves no utterance; found: improvised \(36\)"):
+    with pytest.raises(MmerError, match=r"--only style=scripted leaves no utterance; found: 'improvised' \(36\)"):
         filter_utterances(np.where(np.arange(144) % 4 == 1, CLASSES, -1), UTTERANCES, {"style": ("scripted",)})
 
 
 @pytest.mark.parametrize(
     ("only", "message"),
     [
-        ({"style": ("sung",)}, r"style=sung has an unknown value 'sung'; found: scripted \(72\), impr"),
-        ({"session": ("1", "7")}, r"session=1\+7 has an unknown value '7'; found: 1 \(72\), 2 \(72\)"),
+        ({"style": ("sung",)}, r"style=sung has an unknown value 'sung'; found: 'scripted' \(72\), 'impr"),
+        ({"session": ("1", "7")}, r"session=1\+7 has an unknown value '7'; found: '1' \(72\), '2' \(72\)"),
         ({"channel": ("speech",)}, r"found: none \(144\)"),
     ],
 )

@@ -115,10 +115,10 @@ def test_weights_can_be_read_by_whom_all_else_can(tmp_path: Path) -> None:
 def test_clearing_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     mine = tmp_path / "mine-seed7" / "thesis.txt"
-    mine.parent.mkdir()
-    mine.write_text("precious")
     folder.clear()  # there is no run yet
     folder.begin(DESCRIBED, {})
+    mine.parent.mkdir()
+    mine.write_text("precious")
     for part in folder.models(DESCRIBED):
         part.write("scores.json", {})
     folder.write("results.json", {})

@@ -94,7 +94,7 @@ def test_other_test_utterances_are_named(runs: list[RunFolder], trainable: Path,
 
 
 def test_a_run_that_is_none_or_not_finished_is_told(runs: list[RunFolder], trainable: Path, tmp_path: Path) -> None:
-    with pytest.raises(MmerError, match=r"nowhere/run.json cannot be read \(No such file or directory\)"):
+    with pytest.raises(MmerError, match=r"nowhere is not a run folder, it does not exist"):
         fuse_scores([runs[0], RunFolder(tmp_path / "nowhere")], open_cache(trainable), RunFolder(tmp_path / "sum"))
     half = RunFolder(Path(shutil.copytree(runs[1].path, tmp_path / "half")))
     half.model("3", 2).delete("scores.json")

@@ -90,7 +90,9 @@ def test_a_lifted_label_is_projected_back_to_where_its_codes_are() -> None:
 
 @pytest.mark.parametrize("name", ["codevectors", "project_q.weight", "project_hid.bias"])
 def test_a_cache_without_quantizer_is_told_with_the_command_that_adds_it(name: str) -> None:
-    message = f"lacks {name}; run `mmer-featurize CORPUS --encoder wav2vec2-base` or set tonal_labels=off"
+    message = (
+        f"lacks {name}; run mmer-featurize for this cache with --encoder wav2vec2-base, or pass --set tonal_labels=off"
+    )
     with pytest.raises(MmerError, match=message):
         tonal_embeddings(without_weight(name), source="codebook", space="contrastive", trained=False)
     with pytest.raises(MmerError, match=message):
