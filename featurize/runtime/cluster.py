@@ -34,7 +34,7 @@ JOIN_S = 60.0  # a worker has to import torch and transformers first
 # that moment, for example because it died a second time.
 NEVER_GIVE_UP = {"distributed.deploy.lost-worker-timeout": "1000 days"}
 LOOPBACK = "127.0.0.1"
-NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+NO_PAGES: Mapping[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 STARTS = 3  # attempts to reach all workers, of which one may die while they start
 AHEAD = 2  # submitted tasks per worker thread: one runs, the next is queued
 
