@@ -1,7 +1,9 @@
 """The command ``mmer-train``: trains a fusion head and scores it on every fold of a protocol."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -12,6 +14,7 @@ from cli.options import (
     ExperimentOptions,
     check_one_form,
     clean_errors,
+    dashboard_option,
     echo,
     experiment_options,
     experiment_request,
@@ -26,6 +29,7 @@ from cli.options import (
 
 if TYPE_CHECKING:
     from cache.joined import AnyCache
+    from featurize.runtime.cluster import Cluster
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.run.train import TrainedRun
 
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     help="Address of a dask scheduler whose workers train folds and seeds; they need cache and run folder at the same "
     "paths.  [default: none]",
 )
+@dashboard_option
 @click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
 @click.option(
     "--track",
@@ -89,6 +94,7 @@ def train(
     final: bool,
     workers: int | None,
     scheduler: str | None,
+    dashboard: bool,
     tensorboard: bool,
     track: str | None,
     latex: bool,
@@ -118,9 +124,9 @@ def train(
         else:
             request = experiment_request(options, seeds=seeds, tune_all=tune_all)
             flags = {"replace": replace, "tensorboard": tensorboard, "final": final, "track": track or ""}
-            machine = (workers, scheduler, device)
-            run = _trained(request, opened, cache, machine, out=out, share=resident_share, **flags)
-    print_run(run, as_json=as_json, latex=latex)
+            machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
+            run = _trained(request, opened, cache, machine, device=device, out=out, share=resident_share, **flags)
+        print_run(run, as_json=as_json, latex=latex)
 
 
 def print_run(run: "TrainedRun", *, as_json: bool = False, latex: bool = False) -> None:
@@ -147,8 +153,9 @@ def _trained(
     request: "ExperimentRequest",
     opened: "AnyCache",
     cache: Path,
-    machine: tuple[int | None, str | None, str],
+    machine: "Callable[[], AbstractContextManager[Cluster | None]]",
     *,
+    device: str,
     out: Path | None,
     share: float,
     **flags: Any,
@@ -158,9 +165,9 @@ def _trained(
     from fusion.run.train import train_run
     from fusion.training.interrupt import deferred_interrupts
 
-    chosen = choose_device(machine[-1])
+    chosen = choose_device(device)
     experiment = request.experiment(opened)
-    with worker_cluster(*machine) as cluster, TrainingBar() as bar, deferred_interrupts() as stopping:
+    with machine() as cluster, TrainingBar() as bar, deferred_interrupts() as stopping:
         return train_run(
             experiment,
             opened,
