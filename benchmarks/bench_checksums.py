@@ -9,7 +9,7 @@ Run it by ``python -m benchmarks.bench_checksums``.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,7 +61,7 @@ def measure(path: Path, name: str, groups: Sequence[Indices], rounds: int) -> di
     shapes = {role: FeatureCache(path).stream(stream).spec.shape for role, stream in STREAMS.items()}
     head: Any = build_head(name, config_for(name, {}), HeadInputs(classes=tuple(CLASSES), shapes=shapes), seed=0)
     checked = check_all(path)  # its rows are not checked again
-    arms = {
+    arms: dict[str, Callable[[], object]] = {
         WITHOUT: lambda: train(head, checked, groups),
         WITH: lambda: train(head, open_features(path), groups),
         ALONE: partial(check_all, path),

@@ -195,7 +195,7 @@ def _outcome(name: str, folder: Path, out: Path) -> Mapping[object, object]:
     process.join()
     assert process.exitcode == 0, "an undisturbed command failed"
     if out.is_file():
-        return {**_committed(out)}
+        return dict[object, object](_committed(out))
     compared = ("weights.safetensors", "predictions.csv", "curves.csv", "scores.json")
     found = [path for path in sorted(out.rglob("*")) if path.name in compared]
     return {str(path.relative_to(out)): sha256(path.read_bytes()).hexdigest() for path in found}

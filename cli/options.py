@@ -78,9 +78,10 @@ def clean_errors() -> Iterator[None]:
 
 def drop_output() -> None:
     """Discards what stdout still holds: it cannot be written, and the end of the process would try again."""
-    if sys.stdout is sys.__stdout__:
+    out = sys.__stdout__
+    if out is not None and sys.stdout is out:
         with suppress(OSError, ValueError), open(os.devnull, "w") as nothing:  # noqa: PTH123 - a device
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
+            os.dup2(nothing.fileno(), out.fileno())
 
 
 def end_by(number: signal.Signals) -> None:
@@ -88,7 +89,11 @@ def end_by(number: signal.Signals) -> None:
 
     Inside another program, such as a test, it raises SystemExit with the exit code that a shell would see.
     """
-    if sys.stdout is sys.__stdout__ and threading.current_thread() is threading.main_thread():
+    if (
+        sys.stdout is not None
+        and sys.stdout is sys.__stdout__
+        and threading.current_thread() is threading.main_thread()
+    ):
         with suppress(OSError, ValueError):
             sys.stdout.flush()
         signal.signal(number, signal.SIG_DFL)

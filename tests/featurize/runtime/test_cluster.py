@@ -109,7 +109,8 @@ def test_a_worker_that_dies_while_all_are_asked_is_replaced(cluster: Cluster) ->
         if len(asked) == 1:
             os.kill(victims[0], signal.SIGKILL)
             raise CommClosedError("the worker is gone")
-        return cluster.client.run(os.getpid)
+        found: dict[str, str] = cluster.client.run(os.getpid)
+        return found
 
     assert len(cluster.on_all_workers(ask)) == 2
 

@@ -12,7 +12,7 @@ import cache.store
 from cache.errors import CacheUnreadable, DamagedRows, MmerError
 from cache.joined import open_cache
 from cache.layout import CacheLayout, read_layout
-from cache.rows import rows_checksum, to_stored
+from cache.rows import StoredRows, rows_checksum, to_stored
 from cache.writer import CacheWriter, Row, writing_lock
 from fusion.data.features import CachedFeatures
 from tests.support.toys import commit, create, plan_for, utterances_named
@@ -101,7 +101,7 @@ def test_a_rotten_row_of_the_second_file_of_a_pattern_is_named(tmp_path: Path) -
 def test_each_row_is_checked_once(cache_file: Path, monkeypatch: pytest.MonkeyPatch, resident_bytes: int) -> None:
     counted: list[int] = []
 
-    def counting(stored: cache.store.StoredRows) -> int:
+    def counting(stored: StoredRows) -> int:
         counted.append(1)
         return rows_checksum(stored)
 
