@@ -89,13 +89,10 @@ def end_by(number: signal.Signals) -> None:
 
     Inside another program, such as a test, it raises SystemExit with the exit code that a shell would see.
     """
-    if (
-        sys.stdout is not None
-        and sys.stdout is sys.__stdout__
-        and threading.current_thread() is threading.main_thread()
-    ):
+    out = sys.__stdout__
+    if out is not None and sys.stdout is out and threading.current_thread() is threading.main_thread():
         with suppress(OSError, ValueError):
-            sys.stdout.flush()
+            out.flush()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     sys.exit(128 + number)
