@@ -119,7 +119,12 @@ def load_encoders(requests: Sequence[EncoderRequest], options: EncodingOptions) 
 
 def character_targets(options: EncodingOptions) -> TranscriptEncoder:
     """Builds the encoder of CTC targets, which needs only the transcripts."""
-    return CharacterTargets(event_tags=options.event_tags, versions=library_versions(), transcripts=options.transcripts)
+    return CharacterTargets(
+        event_tags=options.event_tags,
+        versions=library_versions(),
+        transcripts=options.transcripts,
+        vocabulary=options.ctc_vocabulary,
+    )
 
 
 def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[WaveformEncoder, str]:

@@ -17,7 +17,17 @@ from cache.joined import AnyCache
 from cache.stream import ROLES, SPEECH, VIEW, StreamSpec
 from cache.transcripts import VARIANT, AsrReading
 from fusion.config import nearest
-from fusion.head_config import AUDIO, TEXT, EncodeTexts, HeadConfig, HeadInputs, Weights, view_role
+from fusion.head_config import (
+    AUDIO,
+    CTC_SYMBOLS,
+    MOST_CTC_SYMBOLS,
+    TEXT,
+    EncodeTexts,
+    HeadConfig,
+    HeadInputs,
+    Weights,
+    view_role,
+)
 from fusion.recipes.catalog import Recipe
 
 if TYPE_CHECKING:
@@ -274,7 +284,22 @@ def head_inputs(
         | {role: learned[role].choice.text for role in learned},
         tuned=frozenset(learned),
         encode_texts=encode_texts,
+        symbols=_symbols_of(specs.get("chars")),
     )
+
+
+def _symbols_of(spec: StreamSpec | None) -> int:
+    """Returns the number of symbols of CTC targets.
+
+    Raises:
+        MmerError: if the stream records an impossible number.
+    """
+    recorded = None if spec is None else spec.preprocessing.get("symbol_count")
+    if recorded is None:
+        return CTC_SYMBOLS
+    if not isinstance(recorded, int) or not 2 <= recorded <= MOST_CTC_SYMBOLS:
+        raise MmerError(f"stream ctc.chars records {recorded!r} symbols; run mmer-featurize again")
+    return recorded
 
 
 def streams_of(recipe: Recipe, cache: AnyCache, roles: Collection[str], requested: Mapping[str, str]) -> dict[str, str]:
