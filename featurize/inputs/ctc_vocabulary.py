@@ -107,7 +107,7 @@ def read_ctc_vocabulary(path: Path) -> CtcVocabulary:
     characters = _of_json(path, text) if text.lstrip().startswith("{") else _of_lines(path, text)
     if not characters:
         raise MmerError(f"--ctc-vocab {path}: no characters; write one on each line")
-    twice = next((one for index, one in enumerate(characters) if one in characters[:index]), None)
+    twice = next((found for index, found in enumerate(characters) if found in characters[:index]), None)
     if twice is not None:
         raise MmerError(f"--ctc-vocab {path}: {twice!r} is there twice; keep one")
     symbols = (BLANK, DELIMITER, *characters)

@@ -101,7 +101,10 @@ def test_a_run_is_stored_and_loaded_like_any_other(trainable: Path, tmp_path: Pa
     ("values", "message"),
     [
         ({"pooling": "attention"}, "pooling of a probe must be one of mean, max, meanstd, got 'attention'"),
-        ({"standardize": "true"}, "standardize must be false for a probe, which standardizes pooled vectors; leave it out"),
+        (
+            {"standardize": "true"},
+            "standardize must be false for a probe, which standardizes pooled vectors; leave it out",
+        ),
         ({"dropout": "0.1"}, "dropout has no effect on a probe, which is one linear layer; leave it out"),
         ({"adapter": "true"}, "adapter has no effect on a probe"),
     ],
