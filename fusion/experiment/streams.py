@@ -28,7 +28,7 @@ from fusion.head_config import (
     Weights,
     view_role,
 )
-from fusion.recipes.catalog import Recipe
+from fusion.recipes.catalog import RECIPES, Recipe
 
 if TYPE_CHECKING:
     from fusion.end_to_end.learning.start import Start
@@ -59,6 +59,7 @@ FEATURIZE_DEFAULTS: Mapping[str, object] = {
     "max-seconds": 60.0,
     "event-tags": "strip",
 }
+RECIPE_ENCODER = re.compile(r"--encoder ([^@ ]+)")  # in the options of a recipe
 INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
 NO_STREAMS: Mapping[str, str] = {}
 WILDCARDS = "*?["  # in a pattern of streams
@@ -402,6 +403,7 @@ class _Selector:
         """Returns a text with the command that adds a stream, if its encoder is known; empty for a misspelt name."""
         encoder = _encoder_of(name.partition(VIEW)[0]).partition("@")[0]
         published = {row.partition("@")[0] for rows in ADDED_BY.values() for row in rows}
+        published |= {row for recipe in RECIPES.values() for row in RECIPE_ENCODER.findall(recipe.featurize)}
         published |= {row.partition("@")[0].partition("+")[0] for row in self.cache.streams if row == _encoder_of(row)}
         if encoder not in published:
             return ""

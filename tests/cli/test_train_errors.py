@@ -78,7 +78,7 @@ def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> Non
         (["--fusion", "rescmfa", "--set", "heads=5"], "head rescmfa: "),
         (
             ["--fusion", "jfm", "--set", "blocks=4"],
-            "4 ViT layers are needed from layer 0 on, the cache holds 3; add them by running mmer-featurize for this cache with --encoder",
+            "4 ViT layers are needed from layer 0 on, the cache holds 3; add them by running",
         ),
     ],
 )
@@ -105,7 +105,8 @@ def test_a_cache_that_is_not_there_is_one_line(name: str, told: str) -> None:
         (
             {"without": ["voice"]},
             [],
-            "no stream for audio, which the head needs; add it with mmer-featurize, the corpus 'toy' as --root (recorded as a b, which is not here)",
+            "no stream for audio, which the head needs; add it with mmer-featurize, the corpus 'toy' as --root "
+            "(recorded as a b, which is not here)",
         ),
         (
             {"failing": {"voice": 5}},

@@ -160,8 +160,8 @@ def train_by_command(cache: Path, *options: str) -> Result:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file that a run leaves and a second run must repeat bit by bit."""
-    skipped = {"cost.json", ".lock"}
+    """Every file that a run leaves and a second run must repeat bit by bit, wherever its cache lies."""
+    skipped = {"cost.json", "config.toml", ".lock"}
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in skipped]
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 

@@ -37,7 +37,7 @@ def test_iemocap_with_its_oddities_becomes_a_cache(iemocap_root: Path) -> None:
         if utterance.id != "Ses05M_script01_1b_F000":
             soundfile.write(recording, tone(0.3 + 0.1 * index), RATE_HZ)
     cache = featurized("iemocap", iemocap_root, iemocap_root / "iemocap.h5")
-    assert [(failure["id"], failure["reason"]) for failure in summarize(cache)["failures"]] == [
+    assert [(failure["id"], failure["reason"].partition(":")[0]) for failure in summarize(cache)["failures"]] == [
         ("Ses05M_script01_1b_F000", "missing")
     ] * 2  # frames and codes
     index = cache.ids.index("Ses01F_impro01_F000")
