@@ -217,6 +217,12 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         help="Label set: a name, or classes over raw labels such as happy=hap+exc,sad=sad.  [default: the corpus']",
     ),
     click.option(
+        "--target",
+        metavar="TARGET",
+        help="Target to predict: classes, or rated dimensions such as valence,activation,dominance; with the scale of "
+        "the ratings, valence=1:5.  [default: classes]",
+    ),
+    click.option(
         "--only",
         multiple=True,
         metavar="COLUMN=VALUE",
@@ -327,6 +333,7 @@ class ExperimentOptions(TypedDict):
     recipe: str | None
     protocol: str | None
     labels: str | None
+    target: str | None
     only: tuple[str, ...]
     audio: str | None
     text: str | None
@@ -402,6 +409,7 @@ def experiment_request(
         fields=united(_given(flags), parse_fields(options["fields"])),
         streams=united(streams, parse_fields(options["streams"], form="ROLE=STREAM", such_as="--stream mel=logmel80")),
         labels=options["labels"] or None,
+        target=options["target"] or "",
         protocol=options["protocol"] or None,
         only=parse_filters(parse_fields(options["only"], form="COLUMN=VALUE", such_as="--only style=improvised")),
         seeds=tuple(seeds) or (0,),

@@ -22,7 +22,7 @@ class Batch:
     Attributes:
         features: role -> ``(batch, rows, ...)``; float32, int64 for codes, tokens and chars.
         masks: role -> True where a row is valid, bool ``(batch, rows)``.
-        labels: class of each utterance, int64 ``(batch,)``.
+        labels: class of each utterance, int64 ``(batch,)``; or its values, float32 ``(batch, outputs)``.
         indices: index of each utterance among all utterances of the cache, int64 ``(batch,)``.
     """
 

@@ -45,8 +45,8 @@ class BatchSource(Protocol):
         ...
 
     @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """The class of every utterance, int64 ``(n,)``; -1 where there is none."""
+    def labels(self) -> npt.NDArray[Any]:
+        """The class of every utterance, int64 ``(n,)``, -1 where there is none; or its values, ``(n, outputs)``."""
         ...
 
     @property
@@ -126,7 +126,7 @@ class CachedFeatures:
         self.streams = {
             role: _joined([cache.stream(name) for name in names]) for role, names in alternatives(streams).items()
         }
-        self.labels = labels
+        self.labels: npt.NDArray[Any] = labels
         self.device = device
         self.rows_by_position: Mapping[str, Indices] = {
             role: np.where(np.asarray(stream.state) == COMMITTED, stream.lengths, 0)
@@ -207,6 +207,16 @@ class CachedFeatures:
         other.rows_by_role = {role: self.rows_by_role[held] for role, held in named.items()}
         other.rows_by_position = {role: self.rows_by_position[held] for role, held in named.items()}
         other._held = {role: self._held[held] for role, held in named.items()} if self.resident else {}
+        return other
+
+    def with_labels(self, labels: npt.NDArray[Any]) -> "CachedFeatures":
+        """Returns the same features with other targets.
+
+        Args:
+            labels: class of every utterance, int64 ``(n,)``, or its values, float32 ``(n, outputs)``.
+        """
+        other = copy.copy(self)
+        other.labels, other._labels = labels, torch.from_numpy(labels).to(self.device)
         return other
 
     def batch(self, indices: Indices, roles: Collection[str] | None = None) -> Batch:
@@ -322,7 +332,7 @@ class TrainingSubset:
     def __init__(self, source: CachedFeatures, indices: Indices) -> None:
         self._source = source
         self._indices = np.array(indices)
-        self.labels: npt.NDArray[np.int64] = source.labels[self._indices]
+        self.labels: npt.NDArray[Any] = source.labels[self._indices]
 
     def __len__(self) -> int:
         return len(self._indices)

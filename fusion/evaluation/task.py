@@ -1,18 +1,27 @@
 """Prediction tasks: targets, loss, scores, the scores that may choose an epoch, and the columns of predictions.csv.
 
 A task collects everything that depends on the kind of target. Training, evaluation, run folders and grids read it and
-know nothing else about targets. Today there is one task, the classification of utterances. Intervals and confusion
-matrices (`fusion.evaluation.statistics`, `fusion.run.results`) support only classification.
+know nothing else about targets. `CLASSIFICATION` has one class for each utterance, `DIMENSIONS` has rated values. The
+intervals of both are in `fusion.evaluation.statistics`, their tables and plots in `fusion.run.results`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from fusion.arrays import ClassIds
+from fusion.evaluation.dimensions import (
+    AGREEMENT,
+    TargetScale,
+    ccc_loss,
+    mean_agreement,
+    mse_loss,
+    value_moments,
+)
 from fusion.evaluation.metrics import METRICS, compute_scores
 
 if TYPE_CHECKING:
@@ -22,6 +31,9 @@ Array: TypeAlias = npt.NDArray[Any]
 LOSS = "loss"  # name of the loss on the development subset
 ID = "id"  # first column of predictions.csv
 OUTPUT = "p_"  # prefix of the columns with the outputs of a head
+CROSS_ENTROPY, CCC, MSE = "cross_entropy", "ccc", "mse"  # main losses
+AUTO_LOSS = "auto"  # value of the training field `loss` for the default of the task
+CCC_LOSS = "ccc_loss"  # column of curves.csv with 1 - CCC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +45,14 @@ class Score:
         title: heading in tables, such as ``W-F1``.
         higher_is_better: whether a higher value is better.
         in_percent: whether tables print it in percent; files always hold the plain value.
+        decimals: number of decimals in tables.
     """
 
     name: str
     title: str
     higher_is_better: bool = True
     in_percent: bool = True
+    decimals: int = 2
 
     @property
     def unit(self) -> float:
@@ -52,7 +66,7 @@ class Score:
             >>> Score(name="wf1", title="W-F1").text(0.57345)
             '57.34'
         """
-        return "-" if value is None else f"{self.unit * value:.2f}"
+        return "-" if value is None else f"{self.unit * value:.{self.decimals}f}"
 
 
 class Loss(Protocol):
@@ -89,6 +103,7 @@ class Task:
         loss_name: column of the main loss in curves.csv.
         monitors: names of the scores that may choose the epoch; ``loss`` is the main loss on the development subset.
         loss: main loss of the outputs of a head.
+        losses: values of the training field ``loss`` that the task accepts; the first is the default.
         balance: weights for `loss` from the training targets and the number of outputs, ``(outputs,)``.
         predict: predictions from the outputs of a head, both ``(batch, outputs)``.
         decide: the guess of each utterance from its prediction, ``(n, outputs)`` to ``(n,)``.
@@ -97,6 +112,7 @@ class Task:
         row: cells of one utterance for `columns`, from its truth, its prediction and the names of the outputs.
         parse: truth and guess of the rows of predictions.csv, from the rows and the names of the outputs; raises
             KeyError or ValueError where the rows are not those of `columns`.
+        scale: scale of the targets of a training; None for targets that are not scaled, and before a training.
     """
 
     name: str
@@ -104,6 +120,7 @@ class Task:
     loss_name: str
     monitors: tuple[str, ...]
     loss: Loss
+    losses: tuple[str, ...]
     balance: Callable[[Array, int], "Tensor"]
     predict: Callable[["Tensor"], "Tensor"]
     decide: Callable[[Array], Array]
@@ -111,6 +128,7 @@ class Task:
     columns: Callable[[Sequence[str]], list[str]]
     row: Callable[[str, Array, Sequence[str]], list[object]]
     parse: Callable[[Sequence[Mapping[str, str]], Sequence[str]], tuple[Array, Array]]
+    scale: TargetScale | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.monitors if name not in {*self.names, LOSS}]
@@ -121,6 +139,17 @@ class Task:
     def names(self) -> tuple[str, ...]:
         """The names of the scores in the order of tables."""
         return tuple(score.name for score in self.scores)
+
+    @property
+    def is_classification(self) -> bool:
+        """True if an utterance has one class, False if it has rated values."""
+        return self.name == CLASSIFICATION.name
+
+    def scaled(self, scale: TargetScale | None) -> "Task":
+        """Returns the task of a training, whose outputs and targets have a scale; itself without one."""
+        if scale is None:
+            return self
+        return replace(self, scale=scale, predict=partial(_to_corpus, scale))
 
     def score(self, name: str) -> Score:
         """Returns the score with a name; ``loss`` is the main loss.
@@ -205,15 +234,61 @@ def _parse_classes(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> t
     return np.array([ids[row["label"]] for row in rows]), np.array([ids[row["guess"]] for row in rows])
 
 
+def _to_corpus(scale: TargetScale, outputs: "Tensor") -> "Tensor":
+    import torch
+
+    return torch.from_numpy(scale.to_corpus(outputs.numpy()))
+
+
+def _unchanged(outputs: Any) -> Any:
+    return outputs
+
+
+def _dimension_loss(
+    outputs: "Tensor", targets: "Tensor", *, weights: "Tensor | None" = None, smoothing: float = 0.0
+) -> "Tensor":
+    """Computes 1 - CCC; rated values have neither class weights nor label smoothing."""
+    return ccc_loss(outputs, targets)
+
+
+def _squared_error(
+    outputs: "Tensor", targets: "Tensor", *, weights: "Tensor | None" = None, smoothing: float = 0.0
+) -> "Tensor":
+    """Computes the mean squared error; rated values have neither class weights nor label smoothing."""
+    return mse_loss(outputs, targets)
+
+
+def _no_weights(targets: Array, outputs: int) -> "Tensor":
+    raise ValueError("rated values have no class weights")
+
+
+def _dimension_scores(truth: Array, guess: Array, outputs: int, *, complete: bool = True) -> dict[str, float]:
+    return dict(zip(AGREEMENT, mean_agreement(value_moments(truth, guess))[0].tolist(), strict=True))
+
+
+def _dimension_columns(names: Sequence[str]) -> list[str]:
+    return [*names, *(f"{OUTPUT}{name}" for name in names)]
+
+
+def _dimension_row(truth: Any, prediction: Array, names: Sequence[str]) -> list[object]:
+    return [*map(float, truth), *map(float, prediction)]
+
+
+def _parse_dimensions(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> tuple[Array, Array]:
+    truth = np.array([[float(row[name]) for name in names] for row in rows])
+    return truth, np.array([[float(row[f"{OUTPUT}{name}"]) for name in names] for row in rows])
+
+
 TITLES: Mapping[str, str] = {"wa": "WA", "ua": "UA", "wf1": "W-F1", "mf1": "M-F1"}
 
 # One class for each utterance; targets are class ids, int64 (n,), and outputs are logits, (n, classes).
 CLASSIFICATION = Task(
     name="classification",
     scores=tuple(Score(name=name, title=TITLES[name]) for name in METRICS),
-    loss_name="cross_entropy",
+    loss_name=CROSS_ENTROPY,
     monitors=("wf1", "ua", "wa", "mf1", LOSS),
     loss=cross_entropy,
+    losses=(CROSS_ENTROPY,),
     balance=class_weights,
     predict=_softmax,
     decide=_most_probable,
@@ -222,8 +297,54 @@ CLASSIFICATION = Task(
     row=_class_row,
     parse=_parse_classes,
 )
-TASKS: Mapping[str, Task] = {task.name: task for task in (CLASSIFICATION,)}
+
+# Rated values; targets are float (n, dimensions), and outputs are values of mean 0 and variance 1, (n, dimensions).
+DIMENSIONS = Task(
+    name="dimensions",
+    scores=(
+        Score(name="ccc", title="CCC", in_percent=False, decimals=3),
+        Score(name="mae", title="MAE", higher_is_better=False, in_percent=False, decimals=3),
+        Score(name="pearson", title="Pearson", in_percent=False, decimals=3),
+    ),
+    loss_name=CCC_LOSS,
+    monitors=("ccc", "mae", "pearson", LOSS),
+    loss=_dimension_loss,
+    losses=(CCC, MSE),
+    balance=_no_weights,
+    predict=_unchanged,
+    decide=_unchanged,
+    evaluate=_dimension_scores,
+    columns=_dimension_columns,
+    row=_dimension_row,
+    parse=_parse_dimensions,
+)
+TASKS: Mapping[str, Task] = {task.name: task for task in (CLASSIFICATION, DIMENSIONS)}
 MONITORS: tuple[str, ...] = tuple(dict.fromkeys(name for task in TASKS.values() for name in task.monitors))
+
+
+LOSSES: tuple[str, ...] = (AUTO_LOSS, *dict.fromkeys(name for task in TASKS.values() for name in task.losses))
+
+
+def loss_of(task: Task, name: str) -> str:
+    """Returns the name of a main loss, where ``auto`` is the default of the task.
+
+    Raises:
+        ValueError: if the task has no such loss.
+    """
+    name = task.losses[0] if name == AUTO_LOSS else name
+    if name not in task.losses:
+        raise ValueError(f"loss must be one of {', '.join((AUTO_LOSS, *task.losses))} for {task.name}, got {name!r}")
+    return name
+
+
+def with_loss(task: Task, name: str) -> Task:
+    """Returns a task with one of its main losses, ``auto`` for its default.
+
+    Raises:
+        ValueError: if the task has no such loss.
+    """
+    name = loss_of(task, name)
+    return replace(task, loss=_squared_error, loss_name=MSE) if name == MSE else task
 
 
 def task_of(record: Mapping[str, Any]) -> Task:

@@ -1,7 +1,7 @@
 """Experiment: the head of a run, its training, its data and its protocol; from a request to a bound experiment."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import TUNABLE, Tune, parse_tunes
+from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, loss_of
 from fusion.experiment.fields import configure
 from fusion.experiment.streams import StreamSelection, featurize_command, select_text, streams_of
 from fusion.fingerprint import digest_of
@@ -22,6 +23,7 @@ from fusion.protocols.catalog import AUTO, find_protocol
 from fusion.protocols.folds import Fold
 from fusion.protocols.labels import find_label_set
 from fusion.protocols.split import Filters, Split
+from fusion.protocols.targets import parse_target
 from fusion.recipes.catalog import Recipe, recipe
 from fusion.training.config import SEEDS, TUNING, TrainConfig
 
@@ -67,6 +69,7 @@ class Experiment:
         seeds: random seeds of the models; each is trained on every fold.
         streams: role -> stream, for roles with a named stream.
         labels: value of ``--labels``; None for the default of the corpus.
+        target: value of ``--target``; empty for classes.
         protocol: value of ``--protocol``; None for the default of the corpus.
         only: column -> values that take part; empty for all utterances.
         allow_missing: score the test utterances with features if others have none.
@@ -88,6 +91,7 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     streams: Mapping[str, str] = field(default_factory=dict)
     labels: str | None = None
+    target: str = ""
     protocol: str | None = None
     only: Filters = field(default_factory=dict)
     allow_missing: bool = False
@@ -136,6 +140,7 @@ class Experiment:
             "head": asdict(self.head),
             "training": training,
             "seeds": list(self.seeds),
+            **({"task": DIMENSIONS.name, "target": split.target.text} if split.target else {}),
             "labels": {name: list(raws) for name, raws in split.labels.classes.items()},
             "protocol": split.protocol,
             **({"label_encoder": dict(self.label_encoder.identity)} if self.label_encoder else {}),
@@ -163,6 +168,7 @@ class ExperimentRequest:
         fields: field of the head or of its training -> value, as text or as a value; replaces that of the recipe.
         streams: role -> stream, if several streams fit or another than the recipe's shall be read.
         labels: label set; None for that of the recipe, or the default of the corpus.
+        target: dimensions to predict, such as ``valence,activation``; empty for classes.
         protocol: protocol; None for that of the recipe, or the default of the corpus.
         only: column -> values; utterances with other values are left out.
         seeds: random seeds of the models.
@@ -187,6 +193,7 @@ class ExperimentRequest:
     fields: Mapping[str, object] = field(default_factory=dict)
     streams: Mapping[str, str] = field(default_factory=dict)
     labels: str | None = None
+    target: str = ""
     protocol: str | None = None
     only: Filters = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
@@ -212,6 +219,8 @@ class ExperimentRequest:
             find_protocol(str(self.protocol))
         if self.labels:
             find_label_set(self.labels)
+        if self.labels and parse_target(self.target):
+            raise MmerError(f"--labels selects classes, and --target {self.target} has none; leave one of them out")
 
     @property
     def settings(self) -> Recipe | None:
@@ -244,6 +253,7 @@ class ExperimentRequest:
         by_axis = {name.removeprefix(STREAM_AXIS): str(axes[name]) for name in axes if name.startswith(STREAM_AXIS)}
         fields = {name: value for name, value in axes.items() if not name.startswith(STREAM_AXIS)}
         head, training = configure(self.head, {**base, **fields})
+        training = _fitted(training, self.target, given={*self.fields, *fields})
         named = dict(self.streams)
         if fields:  # a role that only this combination drops needs no stream
             dropped = configure(self.head, base)[0].every_role - head.every_role
@@ -260,7 +270,8 @@ class ExperimentRequest:
             training=training,
             seeds=self.seeds,
             streams=streams,
-            labels=self.labels or (settings.labels if settings else None),
+            labels=None if parse_target(self.target) else self.labels or (settings.labels if settings else None),
+            target=self.target,
             protocol=self.protocol or (settings.protocol if settings else None),
             only=self.only,
             allow_missing=self.allow_missing,
@@ -313,6 +324,32 @@ class ExperimentRequest:
         return {role: Tune(role=role) for role in roles}
 
 
+def _fitted(training: TrainConfig, target: str, given: Collection[str]) -> TrainConfig:
+    """Returns the training with a development score of its task.
+
+    Args:
+        training: requested training.
+        target: value of ``--target``.
+        given: names of the fields that the user set.
+
+    Raises:
+        MmerError: if the task has no such score or loss, or cannot weigh its targets.
+    """
+    task = DIMENSIONS if parse_target(target) else CLASSIFICATION
+    try:
+        loss_of(task, training.loss)
+    except ValueError as error:
+        raise MmerError(f"training: {error}") from None
+    if task is DIMENSIONS and (training.class_weights or training.label_smoothing):
+        raise MmerError(f"--target {target} has no classes for class_weights and label_smoothing; leave them out")
+    if training.monitor in task.monitors:
+        return training
+    if "monitor" in given:
+        allowed = ", ".join(task.monitors)
+        raise MmerError(f"training: monitor must be one of {allowed} for {task.name}, got {training.monitor!r}")
+    return replace(training, monitor=task.monitors[0])
+
+
 def changed_fields(experiment: Experiment, values: Mapping[str, object]) -> list[str]:
     """Returns the fields of a run that differ from those of a recipe, each as ``field=value``.
 
@@ -349,8 +386,9 @@ def _features_digest(cache: AnyCache, selection: StreamSelection, folds: Sequenc
 
 def _fold_digest(cache: AnyCache, split: Split, fold: Fold) -> str:
     """Returns a digest of the utterances of each subset and their classes, in whatever order the cache has them."""
+    targets = split.targets.tolist()
     subsets = {
-        name: sorted((cache.ids[index], int(split.classes[index])) for index in indices.tolist())
+        name: sorted((cache.ids[index], targets[index]) for index in indices.tolist())
         for name, indices in fold.subsets.items()
     }
     return digest_of(subsets)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.arrays import Indices
-from fusion.evaluation.task import Task, task_of
+from fusion.evaluation.task import Task, loss_of, task_of, with_loss
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.streams import StreamSelection, featurize_command, head_inputs, select_streams
 from fusion.fingerprint import digest_of, without_defaults
@@ -51,8 +51,31 @@ class RunPlan:
 
     @property
     def task(self) -> Task:
-        """The task of the run."""
-        return task_of(self.identity)
+        """The task of the run, with the main loss of its training."""
+        return with_loss(task_of(self.identity), self.experiment.training.loss)
+
+    def task_of(self, train: Indices, fold: str) -> Task:
+        """Returns the task of a training, with the scale of its targets.
+
+        Args:
+            train: indices of the training subset, int64 ``(n,)``.
+            fold: name of the fold, for messages.
+
+        Raises:
+            MmerError: if all training utterances have the same value of a dimension.
+        """
+        return self.task.scaled(self.split.scale(train, fold))
+
+    def with_targets(self, source: "CachedFeatures", train: Indices, fold: str) -> "CachedFeatures":
+        """Returns features with the scaled targets of a training; the same features for classes.
+
+        Args:
+            source: features of the plan.
+            train: indices of the training subset, int64 ``(n,)``.
+            fold: name of the fold, for messages.
+        """
+        scale = self.split.scale(train, fold)
+        return source if scale is None else source.with_labels(scale.to_unit(self.split.targets))
 
     @property
     def every_stream(self) -> dict[str, str]:
@@ -164,6 +187,7 @@ class Splits:
             "other_streams": selection.indirect,
             "choices": selection.choices,
             "labels": experiment.labels,
+            "target": experiment.target,
             "protocol": experiment.protocol,
             "only": dict(experiment.only),
             "data_seed": experiment.training.data_seed,
@@ -195,13 +219,15 @@ def plan_run(experiment: Experiment, cache: AnyCache, splits: Splits | None = No
         experiment = replace(experiment, head=head)
         selection = select_streams(cache, head, experiment.streams, learned)
     split = (splits or Splits(cache)).of(experiment, selection)
+    identity = experiment.identity(cache, selection, split)
+    loss = loss_of(task_of(identity), experiment.training.loss)
     plan = RunPlan(
         experiment=experiment,
         cache=cache,
         selection=selection,
         split=split,
-        inputs=head_inputs(cache, selection, split.labels.names, starts, experiment.label_encoder),
-        identity=experiment.identity(cache, selection, split),
+        inputs=head_inputs(cache, selection, split.labels.names, starts, experiment.label_encoder, loss=loss),
+        identity=identity,
         starts=starts,
     )
     build(plan, seed=0)  # raises the error before any training if head and streams do not fit

@@ -205,12 +205,13 @@ def score_test_subset(
     Raises:
         MmerError: if a probability is not finite, or a file cannot be written.
     """
-    probabilities = predict_probabilities(head, source, fold.test, task=plan.task)
+    task = plan.task_of(fold.train, fold.name)
+    probabilities = predict_probabilities(head, source, fold.test, task=task)
     names, ids = plan.inputs.classes, [plan.cache.ids[index] for index in fold.test]
-    truth = [names[index] for index in plan.split.classes[fold.test]]
-    write_predictions(folder, ids, truth, probabilities, names, task=plan.task)
+    write_predictions(folder, ids, plan.split.truth(fold.test), probabilities, names, task=task)
     scores = model_scores(plan, fold, head, trained, probabilities, source=source)
-    scores = {"fold": fold.name, "seed": seed, **scores, "notes": list(notes)}
+    scale = {} if task.scale is None else {"scale": task.scale.plain}
+    scores = {"fold": fold.name, "seed": seed, **scores, **scale, "notes": list(notes)}
     # a grid keeps the encoders of a model among its weights
     encoders = [name for name in map(encoder_weights, plan.starts) if (folder.path / name).exists()]
     folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, CURVES, PREDICTIONS, *encoders)))
@@ -307,7 +308,7 @@ class RunModel:
             The chosen epoch.
         """
         plan, fold = self.plan, self.fold
-        source = plan.of_fold(source, fold.name)
+        source = plan.with_targets(plan.of_fold(source, fold.name), fold.train, fold.name)
         with memory_needed(source.device, memory_remedy(plan)):
             head, notes = build_and_prepare_head(plan, source, fold.train, seed=self.seed)
         for note in notes:
@@ -334,7 +335,7 @@ class RunModel:
                 self.fold.train,
                 self.fold.dev,
                 replace(training, seed=self.seed),
-                task=self.plan.task,
+                task=self.plan.task_of(self.fold.train, self.fold.name),
                 checkpoint=self.folder.path / STATE,
                 save_every_s=self.save_every_s,
                 on_epoch=progress.epoch,

@@ -11,10 +11,11 @@ import torch
 from cache.errors import MmerError
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import parse_tunes
+from fusion.evaluation.dimensions import TargetScale
 from fusion.evaluation.task import Task, task_of
 from fusion.head import Head
 from fusion.run.folder import FINAL, FINAL_JSON, RUN, ModelFolder, RunFolder
-from fusion.run.load import TRAIN_AGAIN, load_model
+from fusion.run.load import TRAIN_AGAIN, load_model, load_scale
 
 # What the folder of a tuned encoder may hold: no file that makes transformers read another folder.
 ENCODER_FILES = frozenset(
@@ -46,6 +47,7 @@ class Model:
         head: head with its tuned encoders, in eval mode.
         specs: role -> spec of the stream that is read for it.
         waves: roles that get waveforms instead of the rows of a stream.
+        scale: scale of its values, of dimensions; None for classes.
     """
 
     fold: str
@@ -53,6 +55,7 @@ class Model:
     head: Head
     specs: Mapping[str, StreamSpec]
     waves: frozenset[str]
+    scale: TargetScale | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +119,8 @@ def _load(
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MmerError(f"{run.path / RUN} does not record its streams ({error}); {TRAIN_AGAIN}") from error
     waves = frozenset(role for role, tune in tunes.items() if tune.wave)
-    return Model(fold=fold, seed=seed, head=model, specs=specs, waves=waves)
+    scale = load_scale(folder, task_of(record["decides"]), final=(folder.path / FINAL_JSON).exists())
+    return Model(fold=fold, seed=seed, head=model, specs=specs, waves=waves, scale=scale)
 
 
 def _checked(identity: Mapping[str, Any], path: Path) -> tuple[list[str], list[int]]:
