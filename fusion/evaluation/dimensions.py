@@ -72,7 +72,8 @@ class TargetScale:
 
     def to_corpus(self, values: npt.NDArray[Any]) -> Values:
         """Returns values on the scale of the corpus, float64 ``(n, dimensions)``."""
-        return np.asarray(values, dtype=np.float64) * np.array(self.std) + np.array(self.mean)
+        restored: Values = np.asarray(values, dtype=np.float64) * np.array(self.std) + np.array(self.mean)
+        return restored
 
     @property
     def plain(self) -> dict[str, list[float]]:

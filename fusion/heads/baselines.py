@@ -13,6 +13,8 @@
 - C-3: a single modality is pooled and classified alone.
 """
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -159,4 +161,8 @@ def _cross_entropy(logits: Tensor, labels: Tensor, present: Tensor) -> Tensor:
 
 
 # Main loss of a head -> the loss of each model of `Score`, from outputs, targets and the utterances that count.
-OWN_LOSSES = {"cross_entropy": _cross_entropy, "ccc": ccc_loss, "mse": mse_loss}
+OWN_LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "cross_entropy": _cross_entropy,
+    "ccc": ccc_loss,
+    "mse": mse_loss,
+}
