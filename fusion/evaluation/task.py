@@ -32,6 +32,8 @@ LOSS = "loss"  # name of the loss on the development subset
 ID = "id"  # first column of predictions.csv
 OUTPUT = "p_"  # prefix of the columns with the outputs of a head
 CROSS_ENTROPY, CCC, MSE = "cross_entropy", "ccc", "mse"  # main losses
+FOCAL = "focal_loss"  # column of curves.csv with the focal loss
+LEAST_MISS = 1e-6  # least 1 - p of the focal loss: its power has no finite gradient at 0
 AUTO_LOSS = "auto"  # value of the training field `loss` for the default of the task
 CCC_LOSS = "ccc_loss"  # column of curves.csv with 1 - CCC
 
@@ -189,6 +191,28 @@ def cross_entropy(
     return functional.cross_entropy(outputs.float(), targets, weight=weights, label_smoothing=smoothing)
 
 
+def focal_loss(
+    outputs: "Tensor", targets: "Tensor", *, gamma: float, weights: "Tensor | None" = None, smoothing: float = 0.0
+) -> "Tensor":
+    """Computes the mean focal loss (Lin et al., 2017, arXiv:1708.02002): cross entropy times (1 - p) ** gamma.
+
+    With weights of classes it is the weighted mean, as the cross entropy of torch is.
+
+    Args:
+        outputs: logits, ``(batch, classes)``.
+        targets: class of each utterance, int64 ``(batch,)``.
+        gamma: exponent; with 0 the loss is the cross entropy.
+        weights: weight of each class, ``(classes,)``.
+        smoothing: not used; a training refuses label smoothing with a focal loss.
+    """
+    log_p = outputs.float().log_softmax(dim=1).gather(1, targets[:, None])[:, 0]  # of the true class, (batch,)
+    losses = -log_p * (1 - log_p.exp()).clamp(min=LEAST_MISS) ** gamma
+    if weights is None:
+        return losses.mean()
+    of_utterances = weights[targets]
+    return (of_utterances * losses).sum() / of_utterances.sum()
+
+
 def class_weights(targets: ClassIds, classes: int) -> "Tensor":
     """Computes the weight of each class, ``(classes,)``.
 
@@ -337,13 +361,20 @@ def loss_of(task: Task, name: str) -> str:
     return name
 
 
-def with_loss(task: Task, name: str) -> Task:
-    """Returns a task with one of its main losses, ``auto`` for its default.
+def with_loss(task: Task, name: str, focal_gamma: float = 0.0) -> Task:
+    """Returns a task with one of its main losses.
+
+    Args:
+        task: the task.
+        name: name of the loss, ``auto`` for the default of the task.
+        focal_gamma: exponent of the focal loss; 0 for the cross entropy.
 
     Raises:
         ValueError: if the task has no such loss.
     """
     name = loss_of(task, name)
+    if focal_gamma and name == CROSS_ENTROPY:
+        return replace(task, loss=partial(focal_loss, gamma=focal_gamma), loss_name=FOCAL)
     return replace(task, loss=_squared_error, loss_name=MSE) if name == MSE else task
 
 

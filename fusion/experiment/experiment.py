@@ -29,6 +29,7 @@ from fusion.training.config import SEEDS, TUNING, TrainConfig
 
 STREAM_AXIS = "stream."  # prefix of the name of a grid axis of streams
 TUNED_DEFAULTS: Mapping[str, object] = {"lr": 1e-4}  # a head on tuned encoders learns more slowly than on frozen ones
+OF_CLASSES = ("class_weights", "balanced_batches", "focal_gamma", "label_smoothing")  # fields of the training
 NO_AXES: Mapping[str, object] = {}
 
 
@@ -340,8 +341,8 @@ def _fitted(training: TrainConfig, target: str, given: Collection[str]) -> Train
         loss_of(task, training.loss)
     except ValueError as error:
         raise MmerError(f"training: {error}") from None
-    if task is DIMENSIONS and (training.class_weights or training.label_smoothing):
-        raise MmerError(f"--target {target} has no classes for class_weights and label_smoothing; leave them out")
+    if task is DIMENSIONS and (of_classes := [name for name in OF_CLASSES if getattr(training, name)]):
+        raise MmerError(f"--target {target} has no classes for {', '.join(of_classes)}; leave them out")
     if training.monitor in task.monitors:
         return training
     if "monitor" in given:

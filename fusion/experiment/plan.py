@@ -52,7 +52,7 @@ class RunPlan:
     @property
     def task(self) -> Task:
         """The task of the run, with the main loss of its training."""
-        return with_loss(task_of(self.identity), self.experiment.training.loss)
+        return with_loss(task_of(self.identity), self.experiment.training.loss, self.experiment.training.focal_gamma)
 
     def task_of(self, train: Indices, fold: str) -> Task:
         """Returns the task of a training, with the scale of its targets.

@@ -6,7 +6,7 @@ test subset, once per model, after training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ import torch
 from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, BatchSource, CachedFeatures, TrainingSubset
 from fusion.data.memory import memory_needed
+from fusion.evaluation.calibration import fit_temperature
 from fusion.experiment.plan import RunPlan, build_model
 from fusion.experiment.streams import corpus_of
 from fusion.head import Head
@@ -31,7 +32,7 @@ from fusion.run.artifacts import (
 )
 from fusion.run.folder import CURVES, PREDICTIONS, SCORES, STATE, WEIGHTS, ModelFolder, RunFolder, encoder_weights
 from fusion.training.checkpoint import EpochScores
-from fusion.training.evaluate import predict_probabilities
+from fusion.training.evaluate import predict_logits, predict_probabilities
 from fusion.training.interrupt import StopRequested, never_stop
 from fusion.training.loop import SAVE_EVERY_S, TrainedModel, train_fold
 
@@ -210,8 +211,11 @@ def score_test_subset(
     names, ids = plan.inputs.classes, [plan.cache.ids[index] for index in fold.test]
     write_predictions(folder, ids, plan.split.truth(fold.test), probabilities, names, task=task)
     scores = model_scores(plan, fold, head, trained, probabilities, source=source)
-    scale = {} if task.scale is None else {"scale": task.scale.plain}
-    scores = {"fold": fold.name, "seed": seed, **scores, **scale, "notes": list(notes)}
+    learned: dict[str, Any] = {} if task.scale is None else {"scale": task.scale.plain}
+    if task.is_classification:
+        dev_logits = predict_logits(head, source, fold.dev).numpy()
+        learned["temperature"] = fit_temperature(dev_logits, plan.split.classes[fold.dev])
+    scores = {"fold": fold.name, "seed": seed, **scores, **learned, "notes": list(notes)}
     # a grid keeps the encoders of a model among its weights
     encoders = [name for name in map(encoder_weights, plan.starts) if (folder.path / name).exists()]
     folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, CURVES, PREDICTIONS, *encoders)))

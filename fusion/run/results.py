@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
+from cache.json_text import is_number
+from fusion.evaluation.calibration import calibration_error, with_temperature
 from fusion.evaluation.metrics import confusion
 from fusion.evaluation.statistics import (
     Predictions,
@@ -23,7 +25,7 @@ from fusion.evaluation.statistics import (
     pooled_scores,
     summarize,
 )
-from fusion.evaluation.task import CLASSIFICATION, Score, Task, task_of
+from fusion.evaluation.task import CLASSIFICATION, OUTPUT, Score, Task, task_of
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import OVER_LIMITS, read_cost, read_predictions, read_scores
@@ -103,6 +105,7 @@ def collect_results(
         plot_values(folder, predictions, names, title)
     else:
         results["recall"] = _write_confusion(folder, predictions, names, title)
+        results["calibration"] = _calibration(models, folds, names)
     results["notes"] = [*notes, *_cluster_notes(predictions)]
     if published:
         results["published"] = list(published)
@@ -117,6 +120,27 @@ def _write_confusion(folder: RunFolder, predictions: Predictions, names: Sequenc
     folder.write_rows(CONFUSION, ["truth", *names], rows)
     plot_confusion(folder, counts, names, title)
     return dict(zip(names, (counts.diagonal() / counts.sum(axis=1)).tolist(), strict=True))
+
+
+def _calibration(models: Sequence[ModelFolder], folds: Sequence[Plain], names: Sequence[str]) -> dict[str, Any]:
+    """Returns the calibration error of all predictions, and that with the temperatures that were fitted on dev.
+
+    Runs of older versions and late fusions have no temperatures.
+    """
+    truth, plain, scaled = [], [], []
+    for model, scores in zip(models, folds, strict=True):
+        rows = read_predictions(model, names)
+        probabilities = np.array([[float(row[OUTPUT + name]) for name in names] for row in rows])
+        truth += [names.index(row["label"]) for row in rows]
+        plain.append(probabilities)
+        if is_number(scores.get("temperature")) and scores["temperature"] > 0:
+            scaled.append(with_temperature(probabilities, scores["temperature"]))
+    classes = np.array(truth)
+    found: dict[str, Any] = {"ece": calibration_error(np.concatenate(plain), classes)}
+    if len(scaled) < len(plain):
+        return found
+    temperatures = [scores["temperature"] for scores in folds]
+    return found | {"ece_scaled": calibration_error(np.concatenate(scaled), classes), "temperature": temperatures}
 
 
 def _dimension_results(predictions: RatedPredictions, names: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from cache.errors import MmerError
 from cache.joined import open_cache
+from fusion.evaluation.calibration import calibration_error
 from fusion.evaluation.dimensions import TargetScale
 from fusion.evaluation.task import DIMENSIONS
 from fusion.experiment.experiment import ExperimentRequest
@@ -25,7 +26,7 @@ from fusion.training.evaluate import predict_probabilities
 from tests.support.every_head import SMALL
 from tests.support.grids import planned, trained
 from tests.support.heads import samples
-from tests.support.runs import CPU, QUICK, utterances, write_cache
+from tests.support.runs import QUICK, utterances, write_cache
 
 TARGET = "valence,activation"
 MONITOR: dict[str, object] = {"monitor": "ccc"}
@@ -146,7 +147,7 @@ def test_a_stack_predicts_what_single_models_predict(rated: Path, tmp_path: Path
     scores = []
     for engine in ("shared", "fused"):
         combinations = planned(rated, fusion, *fields, target="valence")
-        journal, told = trained(tmp_path / engine, combinations, engine=engine, folds=["1"])
+        _, told = trained(tmp_path / engine, combinations, engine=engine, folds=["1"])
         assert not [outcome.failure for outcome in told.outcomes.values() if outcome.failure]
         scores.append([scores.dev["ccc"] for _, scores in sorted(told.epochs, key=lambda one: (one[0], one[1].epoch))])
     np.testing.assert_allclose(*scores, atol=1e-4)
@@ -157,7 +158,7 @@ def test_a_stack_predicts_what_single_models_predict(rated: Path, tmp_path: Path
     [
         ({"labels": "a=b,c=d"}, {}, "--labels selects classes, and --target valence has none; leave one of them out"),
         ({}, {"monitor": "ua"}, "training: monitor must be one of ccc, mae, pearson, loss for dimensions, got 'ua'"),
-        ({}, {"class_weights": "true"}, "--target valence has no classes for class_weights and label_smoothing"),
+        ({}, {"class_weights": "true"}, "--target valence has no classes for class_weights; leave them out"),
         ({"target": ""}, {"loss": "mse"}, "training: loss must be one of auto, cross_entropy for classification"),
         ({"target": ""}, {"monitor": "ccc"}, "training: monitor must be one of wf1, ua, wa, mf1, loss for classific"),
     ],
@@ -186,3 +187,30 @@ def test_runs_of_dimensions_are_neither_compared_nor_fused(rated: Path, run: Tra
     folder = RunFolder(run.folder)
     with pytest.raises(MmerError, match=f"predicts {TARGET}; only the logits of classes can be fused"):
         fuse_scores([folder, folder], open_cache(rated), RunFolder(tmp_path / "sum"))
+
+
+@pytest.fixture(scope="module")
+def classified(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """A run of classes with focal loss and balanced batches."""
+    fields = {"focal_gamma": 2, "balanced_batches": "true"}
+    return run_of(rated, tmp_path_factory.mktemp("runs") / "classes", target="", epochs=1, **fields)
+
+
+def test_results_have_the_calibration_error_with_and_without_the_temperatures_of_dev(classified: TrainedRun) -> None:
+    found = classified.results["calibration"]
+    assert found["temperature"] == [fold["temperature"] for fold in classified.folds]
+    assert all(0.05 <= value <= 20 for value in found["temperature"])
+    rows = [row for fold in "123" for row in rows_of(classified.folder / f"{fold}-seed0" / "predictions.csv")]
+    names = classified.results["labels"]
+    probabilities = np.array([[float(row[f"p_{name}"]) for name in names] for row in rows])
+    truth = np.array([names.index(row["label"]) for row in rows])
+    assert found["ece"] == calibration_error(probabilities, truth)
+    assert 0 <= found["ece_scaled"] <= 1
+
+
+def test_focal_loss_is_a_column_of_the_curves(classified: TrainedRun) -> None:
+    assert "focal_loss" in rows_of(classified.folder / "1-seed0" / "curves.csv")[0]
+    with pytest.raises(MmerError, match="focal_gamma and label_smoothing exclude each other"):
+        ExperimentRequest(fusion="concat", fields={"focal_gamma": 1, "label_smoothing": 0.1})
+    with pytest.raises(MmerError, match="head score does not use class_weights, label_smoothing and focal_gamma"):
+        ExperimentRequest(fusion="score", fields={"focal_gamma": 1})
