@@ -219,8 +219,9 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--target",
         metavar="TARGET",
-        help="Target to predict: classes, or rated dimensions such as valence,activation,dominance; with the scale of "
-        "the ratings, valence=1:5.  [default: classes]",
+        help="Target to predict: classes; rated dimensions such as valence,activation,dominance (with the scale of the "
+        "ratings, valence=1:5); soft for the votes of annotators, or soft,ties to train on ties too.  "
+        "[default: classes]",
     ),
     click.option(
         "--only",

@@ -34,6 +34,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def classes(self) -> Tensor:
+        """The class of each utterance, int64 ``(batch,)``; of soft labels, the one with the most votes."""
+        return self.labels if self.labels.dim() == 1 else self.labels.argmax(dim=1)
+
     def without(self, role: str, absent: Tensor) -> "Batch":
         """Returns the batch without a role where `absent` is True, bool ``(batch,)``."""
         return replace(self, masks={**self.masks, role: self.masks[role] & ~absent[:, None]})

@@ -332,7 +332,8 @@ class TrainingSubset:
     def __init__(self, source: CachedFeatures, indices: Indices) -> None:
         self._source = source
         self._indices = np.array(indices)
-        self.labels: npt.NDArray[Any] = source.labels[self._indices]
+        targets = source.labels[self._indices]
+        self.labels: npt.NDArray[np.int64] = targets if targets.ndim == 1 else targets.argmax(axis=1)
 
     def __len__(self) -> int:
         return len(self._indices)

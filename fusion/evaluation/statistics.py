@@ -20,6 +20,7 @@ from cache.utterance import Utterance
 from fusion.arrays import ClassIds
 from fusion.evaluation.dimensions import AGREEMENT, agreement, mean_agreement, value_moments
 from fusion.evaluation.metrics import METRICS, Scores, score_confusions
+from fusion.evaluation.task import SOFT, divergences
 
 Matrix: TypeAlias = npt.NDArray[Any]
 Interval: TypeAlias = tuple[float, float]
@@ -98,6 +99,43 @@ class RatedPredictions(Predictions):
         if self.dimension is None:
             return mean_agreement(sums)
         return agreement(sums)[..., self.dimension, :]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SoftPredictions(Predictions):
+    """Test predictions of shares of votes, pooled over folds, with a row for each utterance and seed.
+
+    Attributes:
+        truth: shares of votes, float64 ``(n, classes)``.
+        guess: probabilities, float64 ``(n, classes)``.
+    """
+
+    truth: Matrix
+    guess: Matrix
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the scores."""
+        return SOFT.names
+
+    @property
+    def majority(self) -> Predictions:
+        """The classes with the most votes, and the most probable ones."""
+        truth, guess = self.truth.argmax(axis=1), self.guess.argmax(axis=1)
+        return Predictions(ids=self.ids, truth=truth, guess=guess, clusters=self.clusters, classes=self.classes)
+
+    def of_clusters(self) -> Matrix:
+        """Computes the confusion matrix of each cluster as a row, then its utterances and their divergence."""
+        names, cluster = np.unique(self.clusters, return_inverse=True)
+        counts = cluster_confusions(self.majority).reshape(len(names), -1)
+        size = np.bincount(cluster)
+        divergence = np.bincount(cluster, weights=divergences(self.truth, self.guess))
+        return np.column_stack([counts, size, divergence])
+
+    def scores_of(self, sums: Matrix) -> Matrix:
+        """Computes the scores of summed rows, ``(..., 5)``."""
+        counts = sums[..., :-2].reshape(*sums.shape[:-1], self.classes, self.classes)
+        return np.concatenate([score_confusions(counts), sums[..., -1:] / sums[..., -2:-1]], axis=-1)
 
 
 @dataclass(frozen=True, kw_only=True)

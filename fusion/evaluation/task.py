@@ -1,8 +1,9 @@
 """Prediction tasks: targets, loss, scores, the scores that may choose an epoch, and the columns of predictions.csv.
 
 A task collects everything that depends on the kind of target. Training, evaluation, run folders and grids read it and
-know nothing else about targets. `CLASSIFICATION` has one class for each utterance, `DIMENSIONS` has rated values. The
-intervals of both are in `fusion.evaluation.statistics`, their tables and plots in `fusion.run.results`.
+know nothing else about targets. `CLASSIFICATION` has one class for each utterance, `SOFT` the shares of votes,
+`DIMENSIONS` rated values. The intervals of all are in `fusion.evaluation.statistics`, their tables and plots in
+`fusion.run.results`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,9 @@ LOSS = "loss"  # name of the loss on the development subset
 ID = "id"  # first column of predictions.csv
 OUTPUT = "p_"  # prefix of the columns with the outputs of a head
 CROSS_ENTROPY, CCC, MSE = "cross_entropy", "ccc", "mse"  # main losses
+SHARE = "v_"  # prefix of the columns with the shares of votes
+KL = "kl"  # score of soft labels
+LEAST_PROBABILITY = 1e-12  # least probability of the divergence, which would be infinite
 FOCAL = "focal_loss"  # column of curves.csv with the focal loss
 LEAST_MISS = 1e-6  # least 1 - p of the focal loss: its power has no finite gradient at 0
 AUTO_LOSS = "auto"  # value of the training field `loss` for the default of the task
@@ -115,6 +119,7 @@ class Task:
         parse: truth and guess of the rows of predictions.csv, from the rows and the names of the outputs; raises
             KeyError or ValueError where the rows are not those of `columns`.
         scale: scale of the targets of a training; None for targets that are not scaled, and before a training.
+        scores_predictions: whether `decide` reads predictions; else the outputs of a head give the same guess.
     """
 
     name: str
@@ -131,6 +136,7 @@ class Task:
     row: Callable[[str, Array, Sequence[str]], list[object]]
     parse: Callable[[Sequence[Mapping[str, str]], Sequence[str]], tuple[Array, Array]]
     scale: TargetScale | None = None
+    scores_predictions: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.monitors if name not in {*self.names, LOSS}]
@@ -144,8 +150,13 @@ class Task:
 
     @property
     def is_classification(self) -> bool:
-        """True if an utterance has one class, False if it has rated values."""
+        """True if an utterance has one class, False if it has shares of votes or rated values."""
         return self.name == CLASSIFICATION.name
+
+    @property
+    def has_classes(self) -> bool:
+        """True if predictions are probabilities of classes, False if they are values."""
+        return self.name != DIMENSIONS.name
 
     def scaled(self, scale: TargetScale | None) -> "Task":
         """Returns the task of a training, whose outputs and targets have a scale; itself without one."""
@@ -182,7 +193,7 @@ def cross_entropy(
 
     Args:
         outputs: logits, ``(batch, classes)``.
-        targets: class of each utterance, int64 ``(batch,)``.
+        targets: class of each utterance, int64 ``(batch,)``; or shares of classes, float32 ``(batch, classes)``.
         weights: weight of each class, ``(classes,)``.
         smoothing: label smoothing in [0, 1).
     """
@@ -290,6 +301,42 @@ def _dimension_scores(truth: Array, guess: Array, outputs: int, *, complete: boo
     return dict(zip(AGREEMENT, mean_agreement(value_moments(truth, guess))[0].tolist(), strict=True))
 
 
+def divergences(truth: Array, guess: Array) -> Array:
+    """Computes the Kullback-Leibler divergence of each prediction from the shares of votes in nats, ``(n,)``.
+
+    Args:
+        truth: shares of votes, ``(n, classes)``.
+        guess: probabilities, ``(n, classes)``; at least `LEAST_PROBABILITY` is counted.
+    """
+    truth, guess = np.asarray(truth, dtype=np.float64), np.maximum(guess, LEAST_PROBABILITY).astype(np.float64)
+    terms = truth * (np.log(np.maximum(truth, LEAST_PROBABILITY)) - np.log(guess))
+    sums: Array = terms.sum(axis=1)
+    return sums
+
+
+def _majority_weights(targets: Array, outputs: int) -> "Tensor":
+    return class_weights(targets.argmax(axis=1), outputs)
+
+
+def _soft_scores(truth: Array, guess: Array, outputs: int, *, complete: bool = True) -> dict[str, float]:
+    scores = _class_scores(truth.argmax(axis=1), guess.argmax(axis=1), outputs, complete=complete)
+    return {**scores, KL: float(divergences(truth, guess).mean())}
+
+
+def _soft_columns(names: Sequence[str]) -> list[str]:
+    return ["label", "guess", *(f"{SHARE}{name}" for name in names), *(f"{OUTPUT}{name}" for name in names)]
+
+
+def _soft_row(truth: Any, prediction: Array, names: Sequence[str]) -> list[object]:
+    guess = names[int(prediction.argmax())]
+    return [names[int(truth.argmax())], guess, *map(float, truth), *map(float, prediction)]
+
+
+def _parse_soft(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> tuple[Array, Array]:
+    truth = np.array([[float(row[f"{SHARE}{name}"]) for name in names] for row in rows])
+    return truth, np.array([[float(row[f"{OUTPUT}{name}"]) for name in names] for row in rows])
+
+
 def _dimension_columns(names: Sequence[str]) -> list[str]:
     return [*names, *(f"{OUTPUT}{name}" for name in names)]
 
@@ -342,7 +389,29 @@ DIMENSIONS = Task(
     row=_dimension_row,
     parse=_parse_dimensions,
 )
-TASKS: Mapping[str, Task] = {task.name: task for task in (CLASSIFICATION, DIMENSIONS)}
+
+# Shares of votes over classes; targets are float (n, classes), and outputs are logits, (n, classes). The class of an
+# utterance is the one with the most votes.
+SOFT = Task(
+    name="soft",
+    scores=(
+        *CLASSIFICATION.scores,
+        Score(name=KL, title="KL", higher_is_better=False, in_percent=False, decimals=3),
+    ),
+    loss_name=CROSS_ENTROPY,
+    monitors=(*CLASSIFICATION.monitors, KL),
+    loss=cross_entropy,
+    losses=(CROSS_ENTROPY,),
+    balance=_majority_weights,
+    predict=_softmax,
+    decide=_unchanged,
+    evaluate=_soft_scores,
+    columns=_soft_columns,
+    row=_soft_row,
+    parse=_parse_soft,
+    scores_predictions=True,
+)
+TASKS: Mapping[str, Task] = {task.name: task for task in (CLASSIFICATION, DIMENSIONS, SOFT)}
 MONITORS: tuple[str, ...] = tuple(dict.fromkeys(name for task in TASKS.values() for name in task.monitors))
 
 

@@ -13,7 +13,7 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import TUNABLE, Tune, parse_tunes
-from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, loss_of
+from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, SOFT, TASKS, loss_of
 from fusion.experiment.fields import configure
 from fusion.experiment.streams import StreamSelection, featurize_command, select_text, streams_of
 from fusion.fingerprint import digest_of
@@ -141,7 +141,7 @@ class Experiment:
             "head": asdict(self.head),
             "training": training,
             "seeds": list(self.seeds),
-            **({"task": DIMENSIONS.name, "target": split.target.text} if split.target else {}),
+            **({"task": split.target.task, "target": split.target.text} if split.target else {}),
             "labels": {name: list(raws) for name, raws in split.labels.classes.items()},
             "protocol": split.protocol,
             **({"label_encoder": dict(self.label_encoder.identity)} if self.label_encoder else {}),
@@ -220,7 +220,8 @@ class ExperimentRequest:
             find_protocol(str(self.protocol))
         if self.labels:
             find_label_set(self.labels)
-        if self.labels and parse_target(self.target):
+        target = parse_target(self.target)
+        if self.labels and target and not target.soft:
             raise MmerError(f"--labels selects classes, and --target {self.target} has none; leave one of them out")
 
     @property
@@ -271,7 +272,7 @@ class ExperimentRequest:
             training=training,
             seeds=self.seeds,
             streams=streams,
-            labels=None if parse_target(self.target) else self.labels or (settings.labels if settings else None),
+            labels=self.labels or (settings.labels if settings and self._has_classes else None),
             target=self.target,
             protocol=self.protocol or (settings.protocol if settings else None),
             only=self.only,
@@ -310,6 +311,12 @@ class ExperimentRequest:
             find_start(cache, tunes[TEXT], streams.get(TEXT), command, self.encoders).output
         )
 
+    @property
+    def _has_classes(self) -> bool:
+        """True if the target has classes, whose label set a recipe may name."""
+        target = parse_target(self.target)
+        return target is None or target.soft
+
     def _tunes(self) -> dict[str, Tune]:
         """Returns what of which encoder learns, by role."""
         if self.tune:
@@ -336,13 +343,16 @@ def _fitted(training: TrainConfig, target: str, given: Collection[str]) -> Train
     Raises:
         MmerError: if the task has no such score or loss, or cannot weigh its targets.
     """
-    task = DIMENSIONS if parse_target(target) else CLASSIFICATION
+    wanted = parse_target(target)
+    task = TASKS[wanted.task] if wanted else CLASSIFICATION
     try:
         loss_of(task, training.loss)
     except ValueError as error:
         raise MmerError(f"training: {error}") from None
     if task is DIMENSIONS and (of_classes := [name for name in OF_CLASSES if getattr(training, name)]):
         raise MmerError(f"--target {target} has no classes for {', '.join(of_classes)}; leave them out")
+    if task is SOFT and training.focal_gamma:
+        raise MmerError("--target soft has no focal loss; set focal_gamma to 0")
     if training.monitor in task.monitors:
         return training
     if "monitor" in given:

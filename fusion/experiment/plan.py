@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.arrays import Indices
@@ -67,15 +69,17 @@ class RunPlan:
         return self.task.scaled(self.split.scale(train, fold))
 
     def with_targets(self, source: "CachedFeatures", train: Indices, fold: str) -> "CachedFeatures":
-        """Returns features with the scaled targets of a training; the same features for classes.
+        """Returns features with the targets of a training, rated values scaled; the same features for classes.
 
         Args:
             source: features of the plan.
             train: indices of the training subset, int64 ``(n,)``.
             fold: name of the fold, for messages.
         """
-        scale = self.split.scale(train, fold)
-        return source if scale is None else source.with_labels(scale.to_unit(self.split.targets))
+        values, scale = self.split.values, self.split.scale(train, fold)
+        if values is None:
+            return source
+        return source.with_labels(values.astype(np.float32) if scale is None else scale.to_unit(values))
 
     @property
     def every_stream(self) -> dict[str, str]:

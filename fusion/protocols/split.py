@@ -6,7 +6,7 @@ fold; missing test utterances are an error or show in the number of scored utter
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from fusion.protocols.catalog import (
     protocol_notes,
 )
 from fusion.protocols.folds import Fold
+from fusion.protocols.labels import DEFAULTS as LABEL_DEFAULTS
 from fusion.protocols.labels import LEFT_OUT, LabelSet, alike_notes, choose_labels, classes_of
 from fusion.protocols.leaks import (
     check_classes,
@@ -37,7 +38,7 @@ from fusion.protocols.leaks import (
     note_transcripts,
     note_twins,
 )
-from fusion.protocols.targets import Target, parse_target, rated_values
+from fusion.protocols.targets import SOFT_TIES, Target, has_tie, parse_target, rated_values, vote_shares, voted_labels
 
 Filters = Mapping[str, tuple[str, ...]]  # column -> values that take part
 
@@ -186,9 +187,9 @@ class Split:
         promise: promise of the protocol, in words.
         notes: notes to print with the scores.
         chosen: fold -> role -> stream, for roles with a stream of its own for each fold.
-        target: rated dimensions that are predicted; None for classes. With dimensions, `labels` names them, and the
-            class of an utterance that takes part is 0.
-        values: rated values of every utterance, float64 ``(n, dimensions)``; None for classes.
+        target: rated dimensions or soft labels that are predicted; None for classes. With dimensions, `labels` names
+            them, and the class of an utterance that takes part is 0. With soft labels, the class has the most votes.
+        values: rated values, or shares of votes, of every utterance, float64 ``(n, outputs)``; None for classes.
     """
 
     protocol: str
@@ -204,17 +205,17 @@ class Split:
 
     @property
     def targets(self) -> npt.NDArray[Any]:
-        """Target of every utterance: its class, int64 ``(n,)``, or its rated values, float64 ``(n, dimensions)``."""
+        """Target of every utterance: its class, int64 ``(n,)``, or its values or shares, float64 ``(n, outputs)``."""
         return self.classes if self.values is None else self.values
 
     def truth(self, indices: Indices) -> list[Any]:
-        """Returns the truth of utterances as predictions.csv holds it: names of classes, or rated values."""
+        """Returns the truth of utterances as predictions.csv holds it: names of classes, or values, or shares."""
         if self.values is not None:
             return list(self.values[indices])
         return [self.labels.names[index] for index in self.classes[indices]]
 
     def scale(self, train: Indices, fold: str) -> TargetScale | None:
-        """Returns the scale of the rated values of a training subset; None for classes.
+        """Returns the scale of the rated values of a training subset; None for classes and soft labels.
 
         Args:
             train: indices of the training subset, int64 ``(n,)``.
@@ -223,7 +224,9 @@ class Split:
         Raises:
             MmerError: if all utterances have the same value of a dimension.
         """
-        return None if self.values is None else TargetScale.of(self.values[train], self.labels.names, fold)
+        if self.values is None or self.target is None or self.target.soft:
+            return None
+        return TargetScale.of(self.values[train], self.labels.names, fold)
 
 
 def split_cache(
@@ -263,19 +266,29 @@ def split_cache(
     """
     corpus = str(cache.header["corpus"].get("name", ""))
     utterances = cache.utterances
-    dimensions = parse_target(target)
-    values = None if dimensions is None else rated_values(utterances, dimensions, corpus)
-    if dimensions is None or values is None:
+    wanted = parse_target(target)
+    values: npt.NDArray[np.float64] | None = None
+    tied = np.zeros(len(utterances), dtype=np.bool_)
+    if wanted is None:
         label_set = choose_labels(labels, corpus, utterances)
         classes, names = classes_of(utterances, label_set), label_set.names
         target_notes = alike_notes(utterances, label_set)
+    elif wanted.soft:
+        known = labels or corpus in LABEL_DEFAULTS
+        label_set = choose_labels(labels, corpus, utterances) if known else voted_labels(utterances, corpus)
+        values, names = vote_shares(utterances, label_set), label_set.names
+        tied = has_tie(values)
+        classes, target_notes = _voted(values, tied, wanted)
     else:
-        label_set, names = dimensions.label_set, (RATED,)
-        classes, target_notes = _rated(values, dimensions)
+        label_set, names = wanted.label_set, (RATED,)
+        values = rated_values(utterances, wanted, corpus)
+        classes, target_notes = _rated(values, wanted)
     classes, filter_notes = filter_utterances(classes, utterances, only)
     name, choice_notes = choose_protocol(protocol, corpus, utterances, classes)
     notes = [*target_notes, *filter_notes, *choice_notes]
     folds = make_folds(utterances, classes, name, data_seed, names)
+    if tied.any():  # without a majority, an utterance can be trained on but not scored
+        folds = [replace(fold, dev=fold.dev[~tied[fold.dev]], test=fold.test[~tied[fold.test]]) for fold in folds]
     of_folds = {name for names in choices.values() for name in names}
     streams = [name for name in streams if name not in of_folds]
     opened = [cache.stream(stream) for stream in [*streams, *training_streams]]
@@ -307,9 +320,23 @@ def split_cache(
         promise=describe_protocol(name),
         notes=[*notes, *_choice_notes(chosen), *protocol_notes(folds, utterances, classes, names, name)],
         chosen=chosen,
-        target=dimensions,
+        target=wanted,
         values=values,
     )
+
+
+def _voted(shares: npt.NDArray[np.float64], tied: npt.NDArray[np.bool_], target: Target) -> tuple[ClassIds, list[str]]:
+    """Returns the class with the most votes of each utterance, int64 ``(n,)``, and notes; -1 for those left out."""
+    voted = shares.any(axis=1)
+    kept = voted if target.keep_ties else voted & ~tied
+    classes = np.where(kept, shares.argmax(axis=1), LEFT_OUT)
+    notes = []
+    if silent := int((~voted).sum()):
+        notes.append(f"{silent} of {len(shares)} utterances are left out, they have no vote for a class")
+    if ties := int(tied.sum()):
+        fate = "only trained on" if target.keep_ties else f"left out (--target {SOFT_TIES} trains on them)"
+        notes.append(f"{ties} of {len(shares)} utterances have no majority, they are {fate}")
+    return classes, notes
 
 
 def _rated(values: npt.NDArray[np.float64], target: Target) -> tuple[ClassIds, list[str]]:

@@ -80,12 +80,12 @@ def provenance(plan: RunPlan) -> dict[str, Any]:
 def write_splits(plan: RunPlan, folder: RunFolder) -> None:
     """Writes the subset of every utterance of the cache, with a column for each fold."""
     folds, names = plan.split.folds, [*plan.inputs.classes, ""]  # utterances without a class have index -1
-    dimensions = () if plan.split.values is None else plan.inputs.classes
+    dimensions = () if plan.task.has_classes else plan.inputs.classes
     subsets = np.full((len(plan.cache), len(folds)), LEFT_OUT)
     for column, fold in enumerate(folds):
         for subset, indices in fold.subsets.items():
             subsets[indices, column] = subset
-    if plan.split.values is None:
+    if plan.task.has_classes or plan.split.values is None:
         labels = [[names[index]] for index in plan.split.classes]
     else:
         labels = [["" if np.isnan(value) else value for value in row] for row in plan.split.values.tolist()]

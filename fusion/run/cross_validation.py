@@ -212,7 +212,7 @@ def score_test_subset(
     write_predictions(folder, ids, plan.split.truth(fold.test), probabilities, names, task=task)
     scores = model_scores(plan, fold, head, trained, probabilities, source=source)
     learned: dict[str, Any] = {} if task.scale is None else {"scale": task.scale.plain}
-    if task.is_classification:
+    if task.has_classes:
         dev_logits = predict_logits(head, source, fold.dev).numpy()
         learned["temperature"] = fit_temperature(dev_logits, plan.split.classes[fold.dev])
     scores = {"fold": fold.name, "seed": seed, **scores, **learned, "notes": list(notes)}

@@ -97,7 +97,7 @@ def load_scale(model: ModelFolder, task: Task, *, final: bool) -> TargetScale | 
     Raises:
         DamagedRun: if the scale is missing or invalid.
     """
-    if task.is_classification:
+    if task.has_classes:
         return None
     record: Plain = read_final(model) if final else read_scores(model, task)
     try:

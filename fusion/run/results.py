@@ -20,12 +20,13 @@ from fusion.evaluation.metrics import confusion
 from fusion.evaluation.statistics import (
     Predictions,
     RatedPredictions,
+    SoftPredictions,
     bootstrap_interval,
     clusters_of,
     pooled_scores,
     summarize,
 )
-from fusion.evaluation.task import CLASSIFICATION, OUTPUT, Score, Task, task_of
+from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, OUTPUT, SOFT, Score, Task, task_of
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import OVER_LIMITS, read_cost, read_predictions, read_scores
@@ -34,6 +35,11 @@ from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, VALUES_PNG, Dam
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+KINDS: Mapping[str, type[Predictions]] = {
+    CLASSIFICATION.name: Predictions,
+    DIMENSIONS.name: RatedPredictions,
+    SOFT.name: SoftPredictions,
+}
 COLUMNS = ("fold", "seed", "epoch", "train", "dev", "test")
 OVER_ALL: Plain = {"mean": "mean", "std": "std", "pooled": "pooled", "interval": "95% of pooled"}
 SIGNS = str.maketrans({"±": r"$\pm$", "Δ": r"$\Delta$"})  # signs in texts of mmer
@@ -104,8 +110,9 @@ def collect_results(
         results["dimensions"] = _dimension_results(predictions, names)
         plot_values(folder, predictions, names, title)
     else:
-        results["recall"] = _write_confusion(folder, predictions, names, title)
-        results["calibration"] = _calibration(models, folds, names)
+        of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
+        results["recall"] = _write_confusion(folder, of_classes, names, title)
+        results["calibration"] = _calibration(models, folds, names, task)
     results["notes"] = [*notes, *_cluster_notes(predictions)]
     if published:
         results["published"] = list(published)
@@ -122,14 +129,16 @@ def _write_confusion(folder: RunFolder, predictions: Predictions, names: Sequenc
     return dict(zip(names, (counts.diagonal() / counts.sum(axis=1)).tolist(), strict=True))
 
 
-def _calibration(models: Sequence[ModelFolder], folds: Sequence[Plain], names: Sequence[str]) -> dict[str, Any]:
+def _calibration(
+    models: Sequence[ModelFolder], folds: Sequence[Plain], names: Sequence[str], task: Task
+) -> dict[str, Any]:
     """Returns the calibration error of all predictions, and that with the temperatures that were fitted on dev.
 
     Runs of older versions and late fusions have no temperatures.
     """
     truth, plain, scaled = [], [], []
     for model, scores in zip(models, folds, strict=True):
-        rows = read_predictions(model, names)
+        rows = read_predictions(model, names, task)
         probabilities = np.array([[float(row[OUTPUT + name]) for name in names] for row in rows])
         truth += [names.index(row["label"]) for row in rows]
         plain.append(probabilities)
@@ -172,8 +181,7 @@ def pooled_predictions(
     indices = {name: index for index, name in enumerate(cache.ids)}
     clusters = clusters_of(cache.utterances, corpus_of(cache))
     truth, guess = task.parse(rows, names)
-    kind = Predictions if task.is_classification else RatedPredictions
-    return kind(
+    return KINDS[task.name](
         ids=np.array([row["id"] for row in rows]),
         truth=truth,
         guess=guess,

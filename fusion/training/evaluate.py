@@ -101,7 +101,7 @@ def dev_scores(logits: Tensor, labels: npt.NDArray[Any], task: Task = CLASSIFICA
     Returns:
         Scores by name, such as ``wa``, ``ua``, ``wf1``, ``mf1``, and the main loss as ``loss``.
     """
-    truth, guess = labels, task.decide(logits.numpy())
+    truth, guess = labels, task.decide((task.predict(logits) if task.scores_predictions else logits).numpy())
     if task.scale is not None:
         truth, guess = task.scale.to_corpus(truth), task.scale.to_corpus(guess)
     scores = task.evaluate(truth, guess, logits.shape[1], complete=False)

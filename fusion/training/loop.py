@@ -77,7 +77,8 @@ def epoch_batches(
     if config.balanced_batches:
         if classes is None:
             raise ValueError("balanced_batches needs the classes of the utterances")
-        batches = balanced_batches(lengths, classes[train], **draw)
+        of_train = classes[train] if classes.ndim == 1 else classes[train].argmax(axis=1)  # the majority of votes
+        batches = balanced_batches(lengths, of_train, **draw)
     else:
         batches = training_batches(lengths, **draw)
     return [train[batch] for batch in batches]

@@ -339,8 +339,7 @@ class Predictor:
 
     def _label(self, outputs: npt.NDArray[np.float64]) -> str:
         """Returns the class of probabilities ``(classes,)``; empty for values of dimensions."""
-        task = self.models.task
-        return self.classes[int(task.decide(outputs[None])[0])] if task.is_classification else ""
+        return self.classes[int(outputs.argmax())] if self.models.task.has_classes else ""
 
     @property
     def _specs(self) -> list[StreamSpec]:
