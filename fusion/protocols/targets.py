@@ -151,14 +151,15 @@ def vote_shares(utterances: Sequence[Utterance], labels: LabelSet) -> npt.NDArra
         voted = sorted({label for u in utterances if u.votes for label in parse_votes(u.votes, u.id)})
         found = f"votes are for {', '.join(voted)}" if voted else "the cache has no votes"
         raise MmerError(f"--target {SOFT}: no utterance has a vote for {', '.join(index_of)}; {found}")
-    return counts / np.maximum(counts.sum(axis=1, keepdims=True), LEAST_VOTES)
+    shares: npt.NDArray[np.float64] = counts / np.maximum(counts.sum(axis=1, keepdims=True), LEAST_VOTES)
+    return shares
 
 
 def has_tie(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Returns True for each utterance in which several classes have the most votes, ``(n,)``."""
     most = shares.max(axis=1, keepdims=True)
-    tied: npt.NDArray[np.bool_] = np.isclose(shares, most, atol=1e-9).sum(axis=1) > 1
-    return tied & (most[:, 0] > 0)
+    tied: npt.NDArray[np.bool_] = (np.isclose(shares, most, atol=1e-9).sum(axis=1) > 1) & (most[:, 0] > 0)
+    return tied
 
 
 def _scale(item: str, scale: str) -> Range:
