@@ -29,7 +29,7 @@ from fusion.evaluation.statistics import (
 from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, OUTPUT, SOFT, Score, Task, task_of
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
-from fusion.run.artifacts import OVER_LIMITS, read_cost, read_predictions, read_scores
+from fusion.run.artifacts import OVER_LIMITS, Row, read_cost, read_predictions, read_scores
 from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, VALUES_PNG, DamagedRun, ModelFolder, RunFolder
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def collect_results(
     models, task = folder.models(identity), task_of(identity)
     folds = [{name: value for name, value in read_scores(model, task).items() if name != "digests"} for model in models]
     names = list(identity["labels"])
-    predictions = pooled_predictions(models, cache, names, task)
+    rows = [read_predictions(model, names, task) for model in models]
+    predictions = _pooled([row for of_model in rows for row in of_model], cache, names, task)
     by_seed: dict[int, list[Plain]] = defaultdict(list)
     for fold in folds:
         by_seed[fold["seed"]].append({name: fold[name] for name in task.names})
@@ -112,7 +113,7 @@ def collect_results(
     else:
         of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
         results["recall"] = _write_confusion(folder, of_classes, names, title)
-        results["calibration"] = _calibration(models, folds, names, task)
+        results["calibration"] = _calibration(rows, folds, names)
     results["notes"] = [*notes, *_cluster_notes(predictions)]
     if published:
         results["published"] = list(published)
@@ -129,18 +130,15 @@ def _write_confusion(folder: RunFolder, predictions: Predictions, names: Sequenc
     return dict(zip(names, (counts.diagonal() / counts.sum(axis=1)).tolist(), strict=True))
 
 
-def _calibration(
-    models: Sequence[ModelFolder], folds: Sequence[Plain], names: Sequence[str], task: Task
-) -> dict[str, Any]:
+def _calibration(rows: Sequence[Sequence[Row]], folds: Sequence[Plain], names: Sequence[str]) -> dict[str, Any]:
     """Returns the calibration error of all predictions, and that with the temperatures that were fitted on dev.
 
     Runs of older versions and late fusions have no temperatures.
     """
     truth, plain, scaled = [], [], []
-    for model, scores in zip(models, folds, strict=True):
-        rows = read_predictions(model, names, task)
-        probabilities = np.array([[float(row[OUTPUT + name]) for name in names] for row in rows])
-        truth += [names.index(row["label"]) for row in rows]
+    for of_model, scores in zip(rows, folds, strict=True):
+        probabilities = np.array([[float(row[OUTPUT + name]) for name in names] for row in of_model])
+        truth += [names.index(row["label"]) for row in of_model]
         plain.append(probabilities)
         if is_number(scores.get("temperature")) and scores["temperature"] > 0:
             scaled.append(with_temperature(probabilities, scores["temperature"]))
@@ -176,7 +174,10 @@ def pooled_predictions(
     Raises:
         MmerError: if predictions cannot be read, or the cache lacks one of the utterances.
     """
-    rows = [row for model in models for row in read_predictions(model, names, task)]
+    return _pooled([row for model in models for row in read_predictions(model, names, task)], cache, names, task)
+
+
+def _pooled(rows: Sequence[Row], cache: AnyCache, names: Sequence[str], task: Task) -> Predictions:
     check_utterances((row["id"] for row in rows), cache)
     indices = {name: index for index, name in enumerate(cache.ids)}
     clusters = clusters_of(cache.utterances, corpus_of(cache))

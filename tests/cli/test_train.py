@@ -125,7 +125,11 @@ def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -
         done(train_by_command(trainable, "--fusion", head, "--out", head))
     both = ["--fusion", "score", "--cache", str(trainable), "--run", "audio", "--run", "text"]
     told = json.loads(done(CliRunner().invoke(train, [*both, "--json"])))
-    assert (list(told), told["fusion"], told["run"]) == ([*KEYS, "recall", "calibration", "notes"], "score", "runs/score-audio-text")
+    assert (list(told), told["fusion"], told["run"]) == (
+        [*KEYS, "recall", "calibration", "notes"],
+        "score",
+        "runs/score-audio-text",
+    )
     lines = done(CliRunner().invoke(train, both)).splitlines()
     assert "the sum of the logits of audio and text" in lines
     assert "frozen features of voice" in lines
