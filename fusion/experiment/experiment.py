@@ -247,6 +247,7 @@ class ExperimentRequest:
             "recipe": self.recipe,
             "protocol": self.protocol,
             "labels": self.labels,
+            "target": self.target,
             "seed": list(self.seeds),
             "tune": [f"{role}={tune.text}" for role, tune in tunes.items()] or frozen,
             "label-encoder": self.label_encoders.requested if self.label_encoders else "",

@@ -254,9 +254,16 @@ def build(plan: RunPlan, *, seed: int) -> "Head":
     Raises:
         MmerError: if the configuration of the head does not fit the streams.
     """
+    from fusion.head import FittedHead
     from fusion.heads.build import build_head  # imports torch, which nothing that is checked before needs
 
-    return build_head(plan.experiment.fusion, plan.experiment.head, plan.inputs, seed=seed)
+    head = build_head(plan.experiment.fusion, plan.experiment.head, plan.inputs, seed=seed)
+    if isinstance(head, FittedHead) and not plan.task.is_classification:
+        fusion, target = plan.experiment.fusion, plan.experiment.target
+        raise MmerError(
+            f"head {fusion} is fitted to one class of each utterance, not to --target {target}; choose another"
+        )
+    return head
 
 
 def build_model(plan: RunPlan, *, seed: int) -> "Head":

@@ -135,6 +135,11 @@ def test_a_head_that_needs_classes_names_the_fields_that_switch_them_off(rated: 
     assert not relieved.head.needs_classes
 
 
+def test_a_head_that_is_fitted_to_classes_is_refused(rated: Path, tmp_path: Path) -> None:
+    with pytest.raises(MmerError, match="head probe is fitted to one class of each utterance, not to --target val"):
+        run_of(rated, tmp_path / "run", "probe", target="valence", epochs=1)
+
+
 def test_a_head_with_contrastive_classes_is_refused_in_one_line(rated: Path, tmp_path: Path) -> None:
     message = "head jfm cannot predict valence: its contrastive loss compares classes; pass --set icl=false"
     with pytest.raises(MmerError, match=message):
