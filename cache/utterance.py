@@ -145,7 +145,7 @@ def parse_votes(text: str, name: str) -> dict[str, float]:
         votes[label] = count
     total = sum(votes.values())
     if not total:
-        raise ValueError(f"votes of {name} are all 0 ({text}); leave the cell empty if nobody voted")
+        raise ValueError(f"votes of {name} are all 0 ({text}); leave the cell empty if there are no votes")
     if not all(count.is_integer() for count in votes.values()) and abs(total - 1) > SHARE_ERROR:
         raise ValueError(f"votes of {name} sum to {total:g} ({text}); expected whole numbers, or shares that sum to 1")
     return votes

@@ -57,7 +57,7 @@ class Predictions:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
+        """The names of the scores."""
         return METRICS
 
     def of_clusters(self) -> Matrix:
@@ -86,7 +86,7 @@ class RatedPredictions(Predictions):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
+        """The names of the scores."""
         return AGREEMENT
 
     def of_clusters(self) -> Matrix:
@@ -115,7 +115,7 @@ class SoftPredictions(Predictions):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the scores."""
+        """The names of the scores."""
         return SOFT.names
 
     @property
