@@ -155,7 +155,7 @@ def test_a_stack_predicts_what_single_models_predict(rated: Path, tmp_path: Path
         _, told = trained(tmp_path / engine, combinations, engine=engine, folds=["1"])
         assert not [outcome.failure for outcome in told.outcomes.values() if outcome.failure]
         scores.append([scores.dev["ccc"] for _, scores in sorted(told.epochs, key=lambda one: (one[0], one[1].epoch))])
-    np.testing.assert_allclose(*scores, atol=1e-4)
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_runs_of_dimensions_are_neither_compared_nor_fused(rated: Path, run: Tra
 @pytest.fixture(scope="module")
 def classified(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """A run of classes with focal loss and balanced batches."""
-    fields = {"focal_gamma": 2, "balanced_batches": "true"}
+    fields: dict[str, Any] = {"focal_gamma": 2, "balanced_batches": "true"}
     return run_of(rated, tmp_path_factory.mktemp("runs") / "classes", target="", epochs=1, **fields)
 
 
