@@ -119,6 +119,7 @@ def train(
     fields: Mapping[str, object] | None = None,
     streams: Mapping[str, str] | None = None,
     labels: str | None = None,
+    target: str = "",
     protocol: str | None = None,
     only: Mapping[str, str | Sequence[str]] | None = None,
     seeds: Sequence[int] = (0,),
@@ -150,6 +151,7 @@ def train(
         fields: fields of head or training by name; needed only for a name that is an argument here.
         streams: role -> stream, where the cache has several for a role.
         labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
+        target: rated dimensions to predict instead of classes, such as ``valence,activation``.
         protocol: how folds are made; that of the recipe or the corpus by default.
         only: column -> value or values of the utterances that take part, such as ``{"style": "improvised"}``.
         seeds: random seeds of the models; each is trained on every fold.
@@ -191,6 +193,7 @@ def train(
         changes=changes,
         streams=streams,
         labels=labels,
+        target=target,
         protocol=protocol,
         only=only,
         seeds=seeds,
@@ -232,6 +235,7 @@ def grid(
     fields: Mapping[str, object] | None = None,
     streams: Mapping[str, str] | None = None,
     labels: str | None = None,
+    target: str = "",
     protocol: str | None = None,
     only: Mapping[str, str | Sequence[str]] | None = None,
     seeds: Sequence[int] = (0,),
@@ -265,6 +269,7 @@ def grid(
         fields: fields of head or training by name; needed only for a name that is an argument here.
         streams: role -> stream, where the cache has several for a role.
         labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
+        target: rated dimensions to predict instead of classes, such as ``valence,activation``.
         protocol: how folds are made; that of the recipe or the corpus by default.
         only: column -> value or values of the utterances that take part.
         seeds: random seeds of the models; each combination is trained with each.
@@ -302,6 +307,7 @@ def grid(
         changes=changes,
         streams=streams,
         labels=labels,
+        target=target,
         protocol=protocol,
         only=only,
         seeds=seeds,
@@ -566,6 +572,7 @@ def _request(
     fusion: str,
     recipe: str,
     labels: str | None,
+    target: str,
     protocol: str | None,
     allow_missing: bool,
     allow_leak: bool,
@@ -586,6 +593,7 @@ def _request(
         fields=united(fields or {}, changes),
         streams=dict(streams or {}),
         labels=labels,
+        target=target,
         protocol=protocol,
         only=parse_filters(texts),
         seeds=tuple(seeds),

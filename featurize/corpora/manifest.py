@@ -22,7 +22,7 @@ from featurize.corpora.table import DELIMITERS, JSON_SUFFIXES, Row, line_error, 
 MEDIA = ("audio", "text")  # one of the two is needed
 USUAL = ("id", *MEDIA, "label", "speaker", "session")
 TIMES_AND_RATINGS = ("start_s", "end_s", "valence", "activation", "dominance")
-COLUMNS = (*USUAL, "dialogue", "turn", "split", "style", "channel", *TIMES_AND_RATINGS, "sentiment")
+COLUMNS = (*USUAL, "dialogue", "turn", "split", "style", "channel", *TIMES_AND_RATINGS, "sentiment", "votes")
 NAMES = frozenset({"speaker", "session", "dialogue"})  # columns in which 1.0 is 1
 WHOLE = re.compile(r"([0-9]+)\.0+")
 
@@ -167,6 +167,7 @@ def _utterance(row: Row, *, allow_outside: bool) -> Utterance:
             activation=row.number("activation"),
             dominance=row.number("dominance"),
             sentiment=_name(row, "sentiment"),
+            votes=row.text("votes").strip(),
         )
     except ValueError as error:
         raise row.error(str(error)) from None

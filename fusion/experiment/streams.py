@@ -17,6 +17,7 @@ from cache.joined import AnyCache
 from cache.stream import ROLES, SPEECH, VIEW, StreamSpec
 from cache.transcripts import VARIANT, AsrReading
 from fusion.config import nearest
+from fusion.evaluation.task import CROSS_ENTROPY
 from fusion.head_config import (
     AUDIO,
     CTC_SYMBOLS,
@@ -263,6 +264,8 @@ def head_inputs(
     classes: Sequence[str],
     learned: "Mapping[str, Start] | None" = None,
     encode_texts: EncodeTexts | None = None,
+    *,
+    loss: str = CROSS_ENTROPY,
 ) -> HeadInputs:
     """Returns the inputs that a head is built from: classes, row shapes, layers and weights of encoders.
 
@@ -272,6 +275,7 @@ def head_inputs(
         classes: names of the classes, in the order of their indices.
         learned: role -> start of an encoder that learns; the head reads what it makes of the stream.
         encode_texts: encoder of the text stream, if it is available.
+        loss: main loss of the task.
     """
     learned = learned or {}
     specs = {role: cache.stream(name).spec for role, name in {**selection.starts, **selection.streams}.items()}
@@ -279,6 +283,7 @@ def head_inputs(
     weights: dict[str, Weights] = {role: stored[spec.encoder] for role, spec in specs.items() if spec.encoder in stored}
     return HeadInputs(
         classes=tuple(classes),
+        loss=loss,
         shapes={role: spec.shape for role, spec in specs.items()} | {role: learned[role].shape for role in learned},
         weights=weights,
         layers={role: spec.layers for role, spec in specs.items()}

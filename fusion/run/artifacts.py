@@ -80,13 +80,18 @@ def provenance(plan: RunPlan) -> dict[str, Any]:
 def write_splits(plan: RunPlan, folder: RunFolder) -> None:
     """Writes the subset of every utterance of the cache, with a column for each fold."""
     folds, names = plan.split.folds, [*plan.inputs.classes, ""]  # utterances without a class have index -1
+    dimensions = () if plan.task.has_classes else plan.inputs.classes
     subsets = np.full((len(plan.cache), len(folds)), LEFT_OUT)
     for column, fold in enumerate(folds):
         for subset, indices in fold.subsets.items():
             subsets[indices, column] = subset
-    rows = zip(plan.cache.ids, (names[index] for index in plan.split.classes), subsets.tolist(), strict=True)
-    header = ["id", "label", *(f"fold {fold.name}" for fold in folds)]
-    folder.write_rows(SPLITS, header, ([name, label, *cells] for name, label, cells in rows))
+    if plan.task.has_classes or plan.split.values is None:
+        labels = [[names[index]] for index in plan.split.classes]
+    else:
+        labels = [["" if np.isnan(value) else value for value in row] for row in plan.split.values.tolist()]
+    rows = zip(plan.cache.ids, labels, subsets.tolist(), strict=True)
+    header = ["id", *(dimensions or ["label"]), *(f"fold {fold.name}" for fold in folds)]
+    folder.write_rows(SPLITS, header, ([name, *label, *cells] for name, label, cells in rows))
 
 
 def write_trained(folder: ModelFolder, trained: TrainedModel, device: torch.device) -> None:
@@ -108,18 +113,18 @@ def write_trained(folder: ModelFolder, trained: TrainedModel, device: torch.devi
 def write_predictions(
     folder: ModelFolder,
     ids: Sequence[str],
-    truth: Sequence[str],
+    truth: Sequence[Any],
     probabilities: npt.NDArray[Any],
     names: Sequence[str],
     *,
     task: Task = CLASSIFICATION,
 ) -> None:
-    """Writes truth, guess and the probability of every class of each test utterance.
+    """Writes truth, guess and the outputs of each test utterance: probabilities of classes, or values.
 
     Args:
         folder: folder of the model.
         ids: identifiers of the utterances.
-        truth: names of their classes.
+        truth: names of their classes, or their rated values.
         probabilities: ``(n, classes)``.
         names: names of the classes.
         task: task with the columns of the file.
@@ -157,7 +162,7 @@ def model_scores(
         source: features of all utterances.
     """
     guess = plan.task.decide(probabilities)
-    scores = plan.task.evaluate(plan.split.classes[fold.test], guess, len(plan.inputs.classes))
+    scores = plan.task.evaluate(plan.split.targets[fold.test], guess, len(plan.inputs.classes))
     return {
         "epoch": trained.best_epoch,
         **{subset: len(indices) for subset, indices in fold.subsets.items()},

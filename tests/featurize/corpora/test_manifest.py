@@ -253,3 +253,13 @@ def test_a_missing_file_a_folder_and_a_strange_ending_are_refused(tmp_path: Path
         read_manifest(tmp_path)
     with pytest.raises(MmerError, match=r"unknown ending '\.xlsx'; known: \.csv"):
         read_manifest(written(tmp_path, csv_of("u1,,,,,"), "table.xlsx"))
+
+
+def test_votes_are_read_and_those_that_do_not_sum_are_refused_with_their_line(tmp_path: Path) -> None:
+    header = "id,text,votes\n"
+    (found,) = read_manifest(written(tmp_path, f'{header}a,hello,"happy:3,sad:1"\n')).utterances
+    assert found.votes == "happy:3,sad:1"
+    with pytest.raises(
+        MmerError, match=r"line 2: votes of a sum to 0\.7 .*; expected whole numbers, or shares that sum"
+    ):
+        read_manifest(written(tmp_path, f'{header}a,hello,"happy:0.5,sad:0.2"\n'))
