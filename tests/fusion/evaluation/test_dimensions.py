@@ -88,7 +88,9 @@ def test_scores_add_up_over_clusters_and_have_intervals_around_them() -> None:
     found = predictions(truth, guess)
     pooled = pooled_scores(found)
     assert pooled == pytest.approx(DIMENSIONS.evaluate(truth, guess, 2))
-    for name, (low, high) in bootstrap_interval(found, resamples=200).items():
+    intervals = bootstrap_interval(found, resamples=200)
+    assert intervals is not None
+    for name, (low, high) in intervals.items():
         assert low < pooled[name] < high
 
 
