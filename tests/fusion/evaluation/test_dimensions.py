@@ -90,8 +90,9 @@ def test_scores_add_up_over_clusters_and_have_intervals_around_them() -> None:
     assert pooled == pytest.approx(DIMENSIONS.evaluate(truth, guess, 2))
     intervals = bootstrap_interval(found, resamples=200)
     assert intervals is not None
-    for name, (low, high) in intervals.items():
-        assert low < pooled[name] < high
+    for name, interval in intervals.items():
+        assert interval is not None
+        assert interval[0] < pooled[name] < interval[1]
 
 
 def test_better_values_differ_from_worse_ones() -> None:
