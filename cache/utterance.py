@@ -1,18 +1,21 @@
 """Utterance: one turn of speech with all that the corpus states about it; stored as one HDF5 dataset per column."""
 
+import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
 import numpy as np
 
 from cache.hdf5 import Dataset, names_in
+from cache.json_text import parse_json
 
-TEXT, NUMBER, COUNT = "text", "number", "count"
-STORED: Mapping[str, str | None] = {TEXT: None, NUMBER: "<f8", COUNT: "<i8"}  # type in the file; None for text
+TEXT, NUMBER, COUNT, OWN = "text", "number", "count", "own"
+# Type in the file; None for text, which is also how the own columns of an utterance are stored: a JSON object.
+STORED: Mapping[str, str | None] = {TEXT: None, NUMBER: "<f8", COUNT: "<i8", OWN: None}
 
 # Column of the cache file -> how it is stored: UTF-8, float64 with NaN for absent, int64 with -1 for absent.
 COLUMNS: Mapping[str, str] = {
@@ -34,8 +37,9 @@ COLUMNS: Mapping[str, str] = {
     "activation": NUMBER,
     "dominance": NUMBER,
     "sentiment": TEXT,
+    "own": OWN,
 }
-LATER_COLUMNS = frozenset({"sentiment"})  # columns that files of earlier releases lack
+LATER_COLUMNS = frozenset({"sentiment", "own"})  # columns that files of earlier releases lack
 
 # Name in a published split, in lower case -> subset.
 SUBSET_NAMES: Mapping[str, str] = {
@@ -73,6 +77,7 @@ class Utterance:
         activation: rated activation (arousal) on the corpus' own scale.
         dominance: rated dominance on the corpus' own scale.
         sentiment: raw sentiment of the corpus, such as ``positive``.
+        own: further columns of the corpus, such as ``gender``, by name; without empty values.
     """
 
     id: str
@@ -93,6 +98,7 @@ class Utterance:
     activation: float | None = None
     dominance: float | None = None
     sentiment: str = ""
+    own: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -106,6 +112,34 @@ class Utterance:
             raise ValueError(f"duration_s of {self.id} must not be negative, got {self.duration_s}")
         if self.turn is not None and self.turn < 0:
             raise ValueError(f"turn of {self.id} must not be negative, got {self.turn}")
+        if self.own and not COLUMNS.keys().isdisjoint(self.own):
+            shared = next(name for name in self.own if name in COLUMNS)
+            raise ValueError(f"own column {shared} of {self.id} has the name of a column of every corpus; rename it")
+
+    def text_of(self, column: str) -> str:
+        """Returns the text of a column, one of `COLUMNS` or of the own columns; empty if it has no value."""
+        return str(getattr(self, column)) if column in COLUMNS else self.own.get(column, "")
+
+
+def own_columns(utterances: Iterable[Utterance]) -> list[str]:
+    """Returns the names of the own columns of a corpus, in the order in which they occur.
+
+    Example:
+        >>> own_columns([Utterance(id="a", own={"gender": "f"}), Utterance(id="b", own={"age": "30"})])
+        ['gender', 'age']
+    """
+    return list(dict.fromkeys(name for utterance in utterances for name in utterance.own))
+
+
+def check_own(value: object) -> Mapping[str, str]:
+    """Returns the own columns of an utterance, read from a file.
+
+    Raises:
+        ValueError: if they are not texts by name.
+    """
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("own columns are not texts by name")
+    return value
 
 
 def alike_labels(labels: Iterable[str]) -> list[tuple[str, ...]]:
@@ -134,7 +168,9 @@ def write_utterances(group: h5py.Group, utterances: Sequence[Utterance]) -> None
     """Writes one dataset per column."""
     for column, kind in COLUMNS.items():
         values = [getattr(utterance, column) for utterance in utterances]
-        if kind == TEXT:
+        if kind == OWN:
+            values = [json.dumps(dict(own), ensure_ascii=False) if own else "" for own in values]
+        if kind in {TEXT, OWN}:
             group.create_dataset(column, data=values, dtype=h5py.string_dtype(), shape=(len(values),))
         elif kind == NUMBER:
             group.create_dataset(column, data=np.array([np.nan if v is None else v for v in values], dtype="<f8"))
@@ -173,6 +209,8 @@ def read_utterances(group: h5py.h5g.GroupID, descriptor: int, size_bytes: int) -
 def _values(dataset: Dataset, kind: str, size_bytes: int) -> list[Any]:
     if kind == TEXT:
         return dataset.texts(size_bytes)
+    if kind == OWN:
+        return [check_own(parse_json(text)) if text else {} for text in dataset.texts(size_bytes)]
     numbers = dataset.numbers()
     if kind == COUNT:
         return [None if value < 0 else value for value in numbers.tolist()]

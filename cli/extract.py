@@ -61,8 +61,8 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     "encoders",
     multiple=True,
     metavar="[NAME=]SOURCE[@LAYERS]",
-    help="Encoder: catalog name (see --list-encoders), hub id or folder, and hidden states after @; repeatable.  "
-    "[default: those of the corpus, mostly wav2vec2-base and roberta-base]",
+    help="Encoder: catalog name (see --list-encoders), hub id or folder, and hidden states after @; repeatable; "
+    "speech encoders only means no text.  [default: those of the corpus, mostly wav2vec2-base and roberta-base]",
 )
 @click.option(
     "--view",
@@ -73,7 +73,12 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     "word replaced (NAME~cbca1 to K, 1 to 20, 5 without a number); repeatable.  [default: none]",
 )
 @click.option("--audio-only", is_flag=True, help="Compute neither text streams nor CTC targets.")
-@click.option("--mel/--no-mel", default=True, show_default=True, help="Also compute log-mel (stream logmel80).")
+@click.option(
+    "--mel/--no-mel",
+    default=True,
+    show_default=True,
+    help="Also compute log-mel (stream logmel80), if the corpus has recordings.",
+)
 @click.option(
     "--codes/--no-codes", default=None, help="Also store quantizer codes.  [default: if the checkpoint has a quantizer]"
 )
@@ -173,6 +178,21 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     metavar="NAME",
     help="Encoding of a manifest or of IEMOCAP's transcripts, such as cp1252.  [default: UTF-8, or UTF-16 with a byte "
     "order mark]",
+)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="Column to read under another name, such as label=emotion, of a manifest or of the corpus' own columns; "
+    "repeatable.",
+)
+@click.option(
+    "--keep-column",
+    "keep_columns",
+    multiple=True,
+    metavar="COLUMN",
+    help="Further column of a manifest to keep, for --only of mmer-train; repeatable.",
 )
 @click.option(
     "--replace",
@@ -321,11 +341,13 @@ def _set_environment() -> None:
 def _checked_root(corpus: str, root: Path | None, encoders: Sequence[str], options: "JobOptions") -> Path | None:
     """Returns the root of the corpus; checks names and paths before torch is imported, so that errors come at once."""
     from featurize.corpora.catalog import check_root
+    from featurize.corpora.columns import parse_columns
     from featurize.encoders.catalog import parse_requests
     from featurize.views.catalog import parse_views
 
     parse_requests(encoders)
     parse_views(options["views"])
+    parse_columns(options["columns"], options["keep_columns"])
     root = root or _root_of_environment(corpus)
     check_root(corpus, root, allow_outside=options["allow_outside"], encoding=options["encoding"])
     return root
@@ -367,7 +389,9 @@ def _shard_of(job: "ExtractionJob", shard: int | None, shards: int | None) -> "E
 
 
 def _root_of_environment(corpus: str) -> Path | None:
-    found = os.environ.get(f"MMER_{corpus.upper()}_ROOT")
+    from featurize.corpora.catalog import root_variable
+
+    found = os.environ.get(root_variable(corpus))
     return Path(found) if found else None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cache.errors import MmerError
 from featurize.corpora.base import CorpusReading, check_reading
+from featurize.corpora.columns import NO_CHOICE, ColumnChoice, rename_columns
 from featurize.corpora.demo.corpus import read_demo
 from featurize.corpora.iemocap import TREE as IEMOCAP_TREE
 from featurize.corpora.iemocap import read_iemocap
@@ -102,7 +103,12 @@ def check_root(name: str, root: Path | None, *, allow_outside: bool = False, enc
 
 
 def read_corpus(
-    name: str, root: Path | None, *, allow_outside: bool = False, encoding: str | None = None
+    name: str,
+    root: Path | None,
+    *,
+    allow_outside: bool = False,
+    encoding: str | None = None,
+    columns: ColumnChoice = NO_CHOICE,
 ) -> CorpusReading:
     """Reads a corpus and checks that its utterances have unique ids.
 
@@ -111,25 +117,38 @@ def read_corpus(
         root: its folder, or its file for ``manifest``; the folder to fill for ``demo``.
         allow_outside: accept recordings outside the manifest's folder; only for ``manifest``.
         encoding: encoding of the corpus' files of text, only for `ENCODED`; None for Unicode.
+        columns: columns to read under other names, and further columns of a manifest to keep.
 
     Raises:
-        MmerError: if the corpus is unknown, its root is missing, or its files cannot be used.
+        MmerError: if the corpus or a column is unknown, its root is missing, or its files cannot be used.
     """
     check_root(name, root, allow_outside=allow_outside, encoding=encoding)
     if root is None:
         raise MmerError(_root_problem(name, corpus_spec(name), root))
     if name == "manifest":
-        reading = read_manifest(root, allow_outside=allow_outside, encoding=encoding)
+        reading = read_manifest(root, allow_outside=allow_outside, encoding=encoding, columns=columns)
     elif name == "iemocap":
         reading = read_iemocap(root, encoding=encoding)
     else:
         reading = corpus_spec(name).read(root)
+    if name != "manifest":
+        reading = rename_columns(reading, columns, name)
     check_reading(reading, name)
     return reading
+
+
+def root_variable(name: str) -> str:
+    """Returns the name of the environment variable that holds the root of a corpus.
+
+    Example:
+        >>> root_variable("crema-d")
+        'MMER_CREMA_D_ROOT'
+    """
+    return f"MMER_{name.upper().replace('-', '_')}_ROOT"
 
 
 def _root_problem(name: str, spec: CorpusSpec, root: Path | None) -> str:
     kind = "file" if name == "manifest" else "folder"
     problem = f"{name} needs its {kind}" if root is None else f"{name} finds no {kind} {root}"
     source = f"; get it at {spec.where}" if spec.where else ""
-    return f"{problem}: pass --root or set MMER_{name.upper()}_ROOT{source}; expected: {spec.tree}"
+    return f"{problem}: pass --root or set {root_variable(name)}{source}; expected: {spec.tree}"

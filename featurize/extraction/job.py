@@ -5,7 +5,7 @@ An `EncoderSet` loads the same encoders in the same order on every machine that 
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -17,6 +17,7 @@ from cache.stream import NO_VIEW, SPEECH, TRANSCRIPT
 from cache.utterance import alike_labels, alike_note
 from featurize.corpora.base import CorpusReading
 from featurize.corpora.catalog import corpus_spec, read_corpus
+from featurize.corpora.columns import parse_columns
 from featurize.encoders.any_text import AnyTextEncoder
 from featurize.encoders.base import Encoder
 from featurize.encoders.catalog import EncoderRequest, parse_requests
@@ -31,6 +32,8 @@ from featurize.views.load import load_views
 
 MEL = "logmel80"
 DEMO, MANIFEST = "demo", "manifest"  # corpora of the catalog with special defaults of root or cache
+TEXT_ENCODERS = ("roberta-base",)  # of texts without recordings, where the corpus has no default encoder of text
+AUDIO_ONLY_NOTE = "no text encoder is named: transcripts are left out; add one, as in --encoder roberta-base"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +88,14 @@ class ExtractionJob:
         options: options of all encoders.
         views: requested views, ``lsa`` or ``cbca[:K]``.
         audio_only: compute no text encoder and no targets from transcripts.
-        mel: add log-mel to the encoders.
+        mel: add log-mel to the encoders, if the corpus has recordings.
         batch_seconds: seconds of speech of one batch; None for a value that suits the device.
         limit: number of utterances, counted from the first; None for all.
         shard: compute only this shard of the utterances; None for all.
         allow_outside: recordings of a manifest may lie outside its folder.
         encoding: encoding of the corpus' files of text; None for Unicode.
+        columns: columns to read under other names, ``NAME=COLUMN``.
+        keep_columns: further columns of a manifest to keep.
         replace: recompute features that were computed differently or are damaged; drop utterances that left the corpus.
         wait: wait for another run that writes to the file instead of stopping.
     """
@@ -108,6 +113,8 @@ class ExtractionJob:
     shard: Shard | None = None
     allow_outside: bool = False
     encoding: str | None = None
+    columns: tuple[str, ...] = ()
+    keep_columns: tuple[str, ...] = ()
     replace: bool = False
     wait: bool = False
 
@@ -136,6 +143,8 @@ class JobOptions(TypedDict, total=False):
     limit: int | None
     allow_outside: bool
     encoding: str | None
+    columns: tuple[str, ...]
+    keep_columns: tuple[str, ...]
     replace: bool
     wait: bool
 
@@ -207,14 +216,21 @@ def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
     corpus_spec(job.corpus)
     parse_requests(job.encoders)
     views = parse_views(job.views)
-    reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside, encoding=job.encoding)
+    columns = parse_columns(job.columns, job.keep_columns)
+    reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside, encoding=job.encoding, columns=columns)
     requests = _select_encoders(job, reading)
-    check_views(views, {consumes(request.source) for request in requests})
+    modalities = {consumes(request.source) for request in requests}
+    check_views(views, modalities)
+    has_text, has_audio = _has_transcripts(reading), _has_recordings(reading)
+    if TRANSCRIPT not in modalities and has_text and not job.audio_only:
+        reading = replace(reading, notes=[*reading.notes, AUDIO_ONLY_NOTE])
+    if job.mel and not has_audio:
+        reading = replace(reading, notes=[*reading.notes, f"{job.corpus} has no recording: only its texts are encoded"])
     return reading, EncoderSet(
         requests=requests,
         options=job.options,
-        mel=job.mel,
-        characters=not job.audio_only and _has_transcripts(reading),
+        mel=job.mel and has_audio,
+        characters=TRANSCRIPT in modalities and has_text,
         views=views,
     )
 
@@ -249,6 +265,8 @@ def plan_job(job: ExtractionJob, reading: CorpusReading, encoder_set: EncoderSet
             table=job.root.name if job.corpus == MANIFEST and job.root else "",
             encoding=job.encoding,
             allow_outside=job.allow_outside,
+            columns=job.columns,
+            keep_columns=job.keep_columns,
         ),
         encoder_set=encoder_set,
         inputs=inputs,
@@ -273,9 +291,14 @@ def _select_encoders(job: ExtractionJob, reading: CorpusReading) -> list[Encoder
         text = [request.name for request in requests if consumes(request.source) == TRANSCRIPT]
         if job.audio_only and text:
             raise MmerError(f"--audio-only excludes the text encoder {text[0]}; remove one of the two")
-        if job.audio_only or text or not _has_transcripts(reading):
-            return requests
-        return [*requests, *_requests_of(spec.encoders, TRANSCRIPT)]
+        speech = [request.name for request in requests if consumes(request.source) == SPEECH]
+        if speech and not _has_recordings(reading):
+            raise MmerError(f"{speech[0]} reads recordings, and {job.corpus} names none; remove --encoder {speech[0]}")
+        return requests
+    if job.audio_only and not _has_recordings(reading):
+        raise MmerError(f"--audio-only needs recordings, and {job.corpus} names none; remove the option")
+    if not _has_recordings(reading):
+        return _requests_of(spec.encoders, TRANSCRIPT) or parse_requests(TEXT_ENCODERS)
     if job.audio_only or not _has_transcripts(reading):
         return _requests_of(spec.encoders, SPEECH)
     return parse_requests(spec.encoders)
@@ -287,6 +310,10 @@ def _requests_of(sources: Sequence[str], modality: str) -> list[EncoderRequest]:
 
 def _has_transcripts(reading: CorpusReading) -> bool:
     return any(utterance.text.strip() for utterance in reading.utterances)
+
+
+def _has_recordings(reading: CorpusReading) -> bool:
+    return any(utterance.audio for utterance in reading.utterances)
 
 
 def _check_history(job: ExtractionJob, inputs: Inputs, encoder_set: EncoderSet) -> None:
