@@ -6,9 +6,9 @@ from pathlib import Path
 
 from cache.errors import MmerError
 from featurize.corpora.base import CorpusReading, check_reading
-from featurize.corpora.columns import NO_CHOICE, ColumnChoice, rename_columns
 from featurize.corpora.cmu_mosi import TREE as CMU_MOSI_TREE
 from featurize.corpora.cmu_mosi import read_cmu_mosi
+from featurize.corpora.columns import NO_CHOICE, ColumnChoice, rename_columns
 from featurize.corpora.crema_d import TREE as CREMA_D_TREE
 from featurize.corpora.crema_d import read_crema_d
 from featurize.corpora.demo.corpus import read_demo
