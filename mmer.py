@@ -133,6 +133,7 @@ def train(
     resident_share: float = 0.5,
     replace: bool = False,
     tensorboard: bool = False,
+    track: str = "",
     final: bool = False,
     progress: "TrainingProgress | None" = None,
     **changes: object,
@@ -165,6 +166,7 @@ def train(
         resident_share: share of the device's memory that features may take, in [0, 1].
         replace: delete another run in the folder first.
         tensorboard: also write the curves for TensorBoard into the run folder.
+        track: also log the curves to this tracker, ``trackio``; empty for none.
         final: then train a model for each seed on all utterances, for the median best epoch of the folds; it is not
             scored, and ``load(run, fold="final")`` loads it.
         progress: notified of notes, models and epochs.
@@ -211,6 +213,7 @@ def train(
             resident_share=resident_share,
             replace=replace,
             tensorboard=tensorboard,
+            track=track,
             final=final,
             stopping=stopping,
         )
@@ -316,6 +319,7 @@ def grid(
         search=parse_search(search),
         search_seed=search_seed,
         report_all_tests=report_all_tests,
+        given={"grid": grid, "ablate": ablate},
     )
     chosen = choose_device(device)
     with _cluster(scheduler, device) as cluster:

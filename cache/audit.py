@@ -9,11 +9,11 @@ import numpy as np
 
 from cache.joined import AnyCache, AnyStream
 from cache.layout import COMMITTED, FAILED, PENDING
-from cache.rows import all_finite
+from cache.rows import all_finite, rows_checksum
 from cache.store import FeatureCache, Stream
 from cache.stream import NO_VIEW, SPEECH
+from cache.transcripts import HAS_TEXT, is_transcripts
 from cache.utterance import Utterance
-from cache.writer import rows_checksum
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 STATES = {PENDING: "pending", COMMITTED: "committed", FAILED: "failed"}
@@ -55,9 +55,12 @@ def summarize(cache: AnyCache) -> dict[str, Any]:
 
 
 def left_out(stream: AnyStream) -> set[int]:
-    """Returns the utterances that a stream of views leaves out on purpose; they are stored as failed."""
-    failed = np.flatnonzero(stream.state == FAILED).tolist() if stream.spec.view else []
-    return {index for index in failed if stream.reason(index).startswith(NO_VIEW)}
+    """Returns the utterances that a stream leaves out on purpose; they are stored as failed.
+
+    A stream of views leaves out those that are not for training, a stream of transcripts those that have a text.
+    """
+    failed = np.flatnonzero(stream.state == FAILED).tolist() if _leaves_out(stream) else []
+    return {index for index in failed if stream.reason(index).startswith((NO_VIEW, HAS_TEXT))}
 
 
 def noted(cache: AnyCache) -> list[dict[str, str]]:
@@ -130,12 +133,16 @@ def as_json(problems: list[Problem]) -> list[dict[str, str]]:
 
 
 def count_states(stream: AnyStream) -> dict[str, int]:
-    """Counts the utterances of a stream by state; those that a stream of views leaves out are not failed."""
+    """Counts the utterances of a stream by state; those that a stream leaves out are not failed."""
     counts = {name: int(np.count_nonzero(stream.state == state)) for state, name in STATES.items()}
-    if not stream.spec.view:
+    if not _leaves_out(stream):
         return counts
     without = len(left_out(stream))
     return {**counts, "failed": counts["failed"] - without, "left_out": without}
+
+
+def _leaves_out(stream: AnyStream) -> bool:
+    return bool(stream.spec.view) or is_transcripts(stream.spec)
 
 
 def _summary(stream: AnyStream) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from cli.listing import LISTING, list_corpora, list_encoders
 from cli.maintain import print_streams
 from cli.options import (
     clean_errors,
+    dashboard_option,
     echo,
     fail,
     json_option,
@@ -135,6 +136,14 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     callback=positive(int),
     help="Longest text in tokens.  [default: the limit of the encoder]",
 )
+@click.option(
+    "--asr",
+    default="",
+    metavar="[NAME=]MODEL",
+    help="ASR model (hub id or folder) that transcribes utterances without a text; text encoders read its transcripts "
+    "and write streams NAME+asr.  [default: none]",
+)
+@click.option("--asr-all", is_flag=True, help="Transcribe every utterance by --asr, and read no text of the corpus.")
 @click.option("--truncate", is_flag=True, help="Cut transcripts that are too long instead of recording a failure.")
 @click.option(
     "--event-tags",
@@ -154,6 +163,7 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     metavar="ADDRESS",
     help="Address of a dask scheduler whose workers encode, such as tcp://10.0.0.1:8786.",
 )
+@dashboard_option
 @click.option(
     "--shards",
     type=int,
@@ -218,6 +228,7 @@ def featurize(
     device: str,
     workers: int | None,
     scheduler: str | None,
+    dashboard: bool,
     shards: int | None,
     shard: int | None,
     dry_run: bool,
@@ -236,10 +247,10 @@ def featurize(
         mmer-featurize iemocap --root IEMOCAP_full_release --encoder wav2vec2-base
     """
     with clean_errors():
-        _check_usage(workers, scheduler, shard, shards)
+        _check_usage(workers, scheduler, shard, shards, dashboard=dashboard)
         _set_environment()
         root = _checked_root(corpus, root, encoders, options)
-        encoding, planning = _devices(workers, scheduler, device)
+        encoding, planning = _devices(workers, scheduler, device, dashboard=dashboard)
         job = _job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
         job = _shard_of(job, shard, shards)
         if parity_check:
@@ -298,6 +309,7 @@ def run(job: "ExtractionJob", workers: "Workers | None", shards: int | None, as_
                 **report.summary,
                 "noted": report.noted,
                 "notes": report.notes,
+                **({"word_errors": _errors_json(report)} if report.word_errors else {}),
                 "seconds": round(report.seconds, 3),
             }
         )
@@ -319,9 +331,18 @@ def _print_report(report: "ExtractionReport") -> None:
             echo(f"  {group}")
         if any(group.utterances > 1 for group in groups) or len(groups) > SHOWN:
             echo(f"  `mmer-cache info {quote(str(report.cache))} --json` lists all, in every stream")
+    if report.word_errors:
+        errors = report.word_errors
+        counts = f"{errors.errors:,} of {errors.words:,} words, {errors.utterances:,} utterances"
+        echo(f"word error rate of {errors.stream} against the transcripts of the corpus: {errors.rate:.2%} ({counts})")
     pending = [name for name, stream in report.summary["streams"].items() if stream["pending"]]
     rest = f"; pending, for their encoder to run again: {', '.join(pending)}" if pending else ""
     echo(f"{report.cache} is done after {_duration(report.seconds)}{rest}")
+
+
+def _errors_json(report: "ExtractionReport") -> dict[str, Any]:
+    assert report.word_errors
+    return {**asdict(report.word_errors), "rate": report.word_errors.rate}
 
 
 def _duration(seconds: float) -> str:
@@ -364,7 +385,9 @@ def _job_of(corpus: str, **options: Any) -> "ExtractionJob":
     return job_of(corpus, **options)
 
 
-def _devices(count: int | None, scheduler: str | None, device: str) -> "tuple[Workers | None, torch.device]":
+def _devices(
+    count: int | None, scheduler: str | None, device: str, *, dashboard: bool
+) -> "tuple[Workers | None, torch.device]":
     """Returns the workers that encode, None for this process, and the device of this process, which plans."""
     from featurize.runtime.device import choose_device
 
@@ -372,10 +395,15 @@ def _devices(count: int | None, scheduler: str | None, device: str) -> "tuple[Wo
         return None, choose_device(device)
     from featurize.runtime.cluster import Workers
 
-    return Workers(count=count or 0, scheduler=scheduler or "", device=device), choose_device("cpu")
+    workers = Workers(count=count or 0, scheduler=scheduler or "", device=device, dashboard=dashboard)
+    return workers, choose_device("cpu")
 
 
-def _check_usage(workers: int | None, scheduler: str | None, shard: int | None, shards: int | None) -> None:
+def _check_usage(
+    workers: int | None, scheduler: str | None, shard: int | None, shards: int | None, *, dashboard: bool
+) -> None:
+    if dashboard and not workers:
+        raise click.UsageError("--dashboard shows the processes of --workers; leave it out")
     if workers and scheduler:
         raise click.UsageError("--workers starts processes here, --scheduler joins a cluster; give one of the two")
     if shard and (shards is None or shard > shards):

@@ -1,16 +1,21 @@
 """Parts that commands share: options, one-line errors, tables, subcommands that are imported when called."""
 
+import errno
 import importlib
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
+
+from cli.config import config_option, held_config
 
 if TYPE_CHECKING:
     from featurize.runtime.cluster import Cluster
@@ -19,6 +24,11 @@ if TYPE_CHECKING:
 # All control characters but tab and line feed, marks and overrides of direction, separators of lines, lone surrogates.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 Number = TypeVar("Number", int, float)
+dashboard_option = click.option(
+    "--dashboard",
+    is_flag=True,
+    help="Serve dask's dashboard of the processes of --workers to this machine, on a free port that is printed.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
@@ -45,15 +55,47 @@ class LazyGroup(click.Group):
 
 @contextmanager
 def clean_errors() -> Iterator[None]:
-    """Turns an MmerError into one line and exit code 1, and Ctrl-C into a line on how to resume."""
+    """Turns an MmerError into one line and exit code 1, and Ctrl-C and SIGTERM into a line on how to resume."""
     from cache.errors import MmerError
+    from fusion.training.interrupt import Terminated, termination_as_exception
 
     try:
-        yield
+        with termination_as_exception():
+            yield
     except MmerError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        fail("interrupted; what is committed stays; run the same command again to resume")
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise
+        drop_output()
+        fail(f"the output cannot be written ({error.strerror}); what is committed stays")
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, Terminated)
+        word = "terminated" if terminated else "interrupted"
+        echo(f"Error: {word}; what is committed stays; run the same command again to resume", err=True)
+        end_by(signal.SIGTERM if terminated else signal.SIGINT)
+
+
+def drop_output() -> None:
+    """Discards what stdout still holds: it cannot be written, and the end of the process would try again."""
+    out = sys.__stdout__
+    if out is not None and sys.stdout is out:
+        with suppress(OSError, ValueError), open(os.devnull, "w") as nothing:  # noqa: PTH123 - a device
+            os.dup2(nothing.fileno(), out.fileno())
+
+
+def end_by(number: signal.Signals) -> None:
+    """Ends the command by a signal, as a shell expects: a loop that Ctrl-C interrupts goes no further.
+
+    Inside another program, such as a test, it raises SystemExit with the exit code that a shell would see.
+    """
+    out = sys.__stdout__
+    if out is not None and sys.stdout is out and threading.current_thread() is threading.main_thread():
+        with suppress(OSError, ValueError):
+            out.flush()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    sys.exit(128 + number)
 
 
 def echo(text: str = "", *, err: bool = False) -> None:
@@ -192,6 +234,7 @@ def share(ctx: click.Context, param: click.Parameter, value: float) -> float:
 
 
 OPTIONS: Sequence[Callable[[Any], Any]] = (
+    config_option,
     click.option(
         "--fusion",
         metavar="HEAD",
@@ -347,26 +390,31 @@ class ExperimentOptions(TypedDict):
     allow_leak: bool
 
 
-def worker_cluster(workers: int | None, scheduler: str | None, device: str) -> "AbstractContextManager[Cluster | None]":
+def worker_cluster(
+    workers: int | None, scheduler: str | None, device: str, *, dashboard: bool = False
+) -> "AbstractContextManager[Cluster | None]":
     """Starts processes on this machine, or connects to a dask cluster; None without either.
 
     Args:
         workers: number of processes to start.
         scheduler: address of a dask scheduler.
         device: device of each worker, as on the command line.
+        dashboard: serve dask's dashboard of processes that are started here.
 
     Raises:
-        MmerError: if both are given.
+        MmerError: if both are given, or a dashboard without processes to start.
     """
     from cache.errors import MmerError
 
     if workers and scheduler:
         raise MmerError("--workers starts processes here, --scheduler joins a cluster; give one of the two")
+    if dashboard and not workers:
+        raise MmerError("--dashboard shows the processes of --workers; leave it out")
     if not workers and not scheduler:
         return nullcontext()
     from featurize.runtime.cluster import Workers, cluster_of
 
-    return cluster_of(Workers(count=workers or 0, scheduler=scheduler or "", device=device))
+    return cluster_of(Workers(count=workers or 0, scheduler=scheduler or "", device=device, dashboard=dashboard))
 
 
 def experiment_request(
@@ -383,6 +431,7 @@ def experiment_request(
         MmerError: if a pair has the wrong form, a name is given twice, or the head or recipe is unknown.
     """
     from fusion.end_to_end.label_encoder import LabelEncoders
+    from fusion.experiment.config_file import TABLES
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import parse_fields, united
     from fusion.protocols.split import parse_filters
@@ -395,23 +444,27 @@ def experiment_request(
         "lr": options["lr"],
         "data_seed": options["data_seed"],
     }
+    config = held_config()
+    held: dict[str, dict[str, str]] = {name: config.texts(name) if config else {} for name in TABLES}
     folders = parse_fields(options["encoders"], form="NAME=FOLDER", such_as="--encoder my-encoder=folder")
+    only = parse_fields(options["only"], form="COLUMN=VALUE", such_as="--only style=improvised")
+    named = parse_fields(options["streams"], form="ROLE=STREAM", such_as="--stream mel=logmel80")
     streams = {role: name for role, name in (("audio", options["audio"]), ("text", options["text"])) if name}
     return ExperimentRequest(
         fusion=options["fusion"] or "",
         recipe=options["recipe"] or "",
-        fields=united(_given(flags), parse_fields(options["fields"])),
-        streams=united(streams, parse_fields(options["streams"], form="ROLE=STREAM", such_as="--stream mel=logmel80")),
+        fields={**held["set"], **united(_given(flags), parse_fields(options["fields"]))},
+        streams={**held["stream"], **united(streams, named)},
         labels=options["labels"] or None,
         protocol=options["protocol"] or None,
-        only=parse_filters(parse_fields(options["only"], form="COLUMN=VALUE", such_as="--only style=improvised")),
+        only=parse_filters({**held["only"], **only}),
         seeds=tuple(seeds) or (0,),
         allow_missing=options["allow_missing"],
         allow_leak=options["allow_leak"],
         label_encoders=LabelEncoders(requested=options["label_encoder"] or ""),
         tune=options["tunes"],
         tune_all=tune_all,
-        encoders={name: Path(folder) for name, folder in folders.items()},
+        encoders={name: Path(folder) for name, folder in {**held["encoder"], **folders}.items()},
         root=options["root"],
     )
 

@@ -1,9 +1,11 @@
 """The command ``mmer-train``: trains a fusion head and scores it on every fold of a protocol."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
@@ -12,6 +14,7 @@ from cli.options import (
     ExperimentOptions,
     check_one_form,
     clean_errors,
+    dashboard_option,
     echo,
     experiment_options,
     experiment_request,
@@ -26,6 +29,7 @@ from cli.options import (
 
 if TYPE_CHECKING:
     from cache.joined import AnyCache
+    from featurize.runtime.cluster import Cluster
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.run.train import TrainedRun
 
@@ -69,7 +73,13 @@ if TYPE_CHECKING:
     help="Address of a dask scheduler whose workers train folds and seeds; they need cache and run folder at the same "
     "paths.  [default: none]",
 )
+@dashboard_option
 @click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
+@click.option(
+    "--track",
+    type=click.Choice(["trackio"]),
+    help="Also log the curves to this tracker, on this machine; needs the extra track.  [default: none]",
+)
 @listing_options
 @json_option
 def train(
@@ -84,7 +94,9 @@ def train(
     final: bool,
     workers: int | None,
     scheduler: str | None,
+    dashboard: bool,
     tensorboard: bool,
+    track: str | None,
     latex: bool,
     as_json: bool,
     tune_all: bool = False,
@@ -111,10 +123,10 @@ def train(
             run = _fused(runs, opened, out=out, replace=replace)
         else:
             request = experiment_request(options, seeds=seeds, tune_all=tune_all)
-            flags = {"replace": replace, "tensorboard": tensorboard, "final": final}
-            machine = (workers, scheduler, device)
-            run = _trained(request, opened, cache, machine, out=out, share=resident_share, **flags)
-    print_run(run, as_json=as_json, latex=latex)
+            flags = {"replace": replace, "tensorboard": tensorboard, "final": final, "track": track or ""}
+            machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
+            run = _trained(request, opened, cache, machine, device=device, out=out, share=resident_share, **flags)
+        print_run(run, as_json=as_json, latex=latex)
 
 
 def print_run(run: "TrainedRun", *, as_json: bool = False, latex: bool = False) -> None:
@@ -141,20 +153,21 @@ def _trained(
     request: "ExperimentRequest",
     opened: "AnyCache",
     cache: Path,
-    machine: tuple[int | None, str | None, str],
+    machine: "Callable[[], AbstractContextManager[Cluster | None]]",
     *,
+    device: str,
     out: Path | None,
     share: float,
-    **flags: bool,
+    **flags: Any,
 ) -> "TrainedRun":
     from cli.progress import TrainingBar
     from featurize.runtime.device import choose_device
     from fusion.run.train import train_run
     from fusion.training.interrupt import deferred_interrupts
 
-    chosen = choose_device(machine[-1])
+    chosen = choose_device(device)
     experiment = request.experiment(opened)
-    with worker_cluster(*machine) as cluster, TrainingBar() as bar, deferred_interrupts() as stopping:
+    with machine() as cluster, TrainingBar() as bar, deferred_interrupts() as stopping:
         return train_run(
             experiment,
             opened,

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 
 from cache.rows import Rows
 from cache.stream import Scalar, StreamSpec
-from featurize.encoders.base import InputPlan, Waveform, WaveformEncoder
+from featurize.encoders.base import InputPlan, Waveform
 from featurize.encoders.layers import CONV, LayerChoice, captured_states
 from featurize.encoders.padding import conv_lengths, encode_waveforms, pad_waveforms, valid_mask, zeroed_padding
 from featurize.inputs.audio import MIN_SAMPLES, RATE_HZ

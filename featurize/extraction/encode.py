@@ -55,7 +55,9 @@ def encode_request(plan: EncoderPlan, inputs: Inputs, index: int) -> EncodeReque
     planned = plan.planned[index]
     if plan.consumes != SPEECH:
         return EncodeRequest(
-            index=index, value=inputs.turn(index, planned.turns), note=transcript_note(plan, inputs, index)
+            index=index,
+            value=inputs.turn(index, planned.turns, plan.specs[0]),
+            note=transcript_note(plan, inputs, index),
         )
     span = inputs.spans[index]
     assert isinstance(span, AudioSpan)  # a plan without a failure has one

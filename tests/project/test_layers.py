@@ -18,13 +18,13 @@ ROOMS = {
     "featurize": [
         ["featurize.corpora", "featurize.inputs", "featurize.runtime"],
         ["featurize.encoders"],
-        ["featurize.views"],
+        ["featurize.asr", "featurize.views"],
         ["featurize.extraction"],
     ],
     "fusion": [
         ["fusion.arrays"],
         ["fusion.head_config"],
-        ["fusion.head", "fusion.config", "fusion.fingerprint", "fusion.evaluation"],
+        ["fusion.head", "fusion.config", "fusion.fingerprint", "fusion.csv_cells", "fusion.evaluation"],
         ["fusion.data", "fusion.nn", "fusion.protocols"],
         ["fusion.losses", "fusion.training", "fusion.recipes"],
         ["fusion.heads"],

@@ -10,6 +10,7 @@ import torch
 
 from cache.errors import MmerError
 from cache.stream import SPEECH, StreamSpec
+from cache.transcripts import MARKS
 from featurize.encoders.base import Encoder
 from featurize.encoders.catalog import ENCODERS, EncoderRequest
 from featurize.encoders.layers import LAST
@@ -170,5 +171,6 @@ def _differences(found: StreamSpec, spec: StreamSpec) -> list[str]:
     differing = [name for name in COMPARED if getattr(found, name) != getattr(spec, name)]
     if spec.weights and found.weights != spec.weights:
         differing.append("weights")
-    changed = [name for name, value in spec.preprocessing.items() if found.preprocessing.get(name) != value]
+    steps = {name: value for name, value in spec.preprocessing.items() if name not in MARKS}  # any text is a text
+    changed = [name for name, value in steps.items() if found.preprocessing.get(name) != value]
     return differing + changed

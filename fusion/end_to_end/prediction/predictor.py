@@ -13,6 +13,7 @@ import torch
 from cache.errors import MmerError
 from cache.rows import StoredRows
 from cache.stream import SPEECH, StreamSpec
+from featurize.asr.transcriber import Transcribe, Transcriber
 from featurize.encoders.base import Waveform
 from featurize.inputs.audio import DECODE_THREADS, RecordingError
 from featurize.runtime.device import choose_device, default_batch_seconds
@@ -30,7 +31,6 @@ from fusion.end_to_end.prediction.models import Model, RunModels, load_models
 from fusion.end_to_end.prediction.recordings import Recording, load_waveform, sound_of
 from fusion.end_to_end.prediction.source import find_run
 from fusion.end_to_end.prediction.timeline import Cutter, cutter_of
-from fusion.end_to_end.prediction.transcriber import Transcribe, Transcriber
 from fusion.training.evaluate import predict_probabilities
 
 BLOCK = 128  # pieces that are predicted together: enough for full batches of a GPU, few enough for memory

@@ -283,5 +283,6 @@ def _number(score: Score, results: Mapping[str, Any], name: str) -> str:
 def _interval(score: Score, results: Mapping[str, Any]) -> str:
     held = results.get("interval")
     ends = held.get(score.name) if isinstance(held, dict) else None
-    valid = isinstance(ends, list) and len(ends) == 2 and all(map(is_number, ends))
-    return " to ".join(map(score.text, ends)) if valid else "-"
+    if not isinstance(ends, list) or len(ends) != 2 or not all(map(is_number, ends)):
+        return "-"
+    return " to ".join(map(score.text, ends))
