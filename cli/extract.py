@@ -238,8 +238,8 @@ def featurize(
 ) -> None:
     """Runs encoders over every utterance of CORPUS once and stores their features in one file.
 
-    CORPUS is demo, iemocap, meld, ravdess or manifest. Features that are already in the file are not computed again; a
-    run that was killed is resumed by the same command.
+    CORPUS is a name of --list-corpora, such as demo, iemocap or manifest. Features that are already in the file are not
+    computed again; a run that was killed is resumed by the same command.
 
     \b
     Example:
