@@ -49,7 +49,8 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
 @click.option(
     "--root",
     type=click.Path(path_type=Path),
-    help="Folder of the corpus, or the manifest file.  [default: $MMER_IEMOCAP_ROOT for iemocap, ...]",
+    help="Folder of the corpus, or the manifest file; for hf: and audformat:, the folder to write the manifest to.  "
+    "[default: $MMER_IEMOCAP_ROOT for iemocap, ...]",
 )
 @click.option(
     "--cache",
@@ -190,6 +191,13 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     "order mark]",
 )
 @click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="NAME",
+    help="Split to read of a data set hf:OWNER/NAME or audformat:FOLDER; repeatable.  [default: all]",
+)
+@click.option(
     "--column",
     "columns",
     multiple=True,
@@ -238,7 +246,8 @@ def featurize(
 ) -> None:
     """Runs encoders over every utterance of CORPUS once and stores their features in one file.
 
-    CORPUS is a name of --list-corpora, such as demo, iemocap or manifest. Features that are already in the file are not
+    CORPUS is a name of --list-corpora, such as demo, iemocap or manifest, or a data set of another library:
+    hf:OWNER/NAME, hf:FOLDER or audformat:FOLDER. Features that are already in the file are not
     computed again; a run that was killed is resumed by the same command.
 
     \b
@@ -363,12 +372,15 @@ def _checked_root(corpus: str, root: Path | None, encoders: Sequence[str], optio
     """Returns the root of the corpus; checks names and paths before torch is imported, so that errors come at once."""
     from featurize.corpora.catalog import check_root
     from featurize.corpora.columns import parse_columns
+    from featurize.corpora.imported import is_imported
     from featurize.encoders.catalog import parse_requests
     from featurize.views.catalog import parse_views
 
     parse_requests(encoders)
     parse_views(options["views"])
     parse_columns(options["columns"], options["keep_columns"])
+    if is_imported(corpus):
+        return root
     root = root or _root_of_environment(corpus)
     check_root(corpus, root, allow_outside=options["allow_outside"], encoding=options["encoding"])
     return root

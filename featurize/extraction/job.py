@@ -21,6 +21,7 @@ from featurize.asr.stream import AsrEncoder, AsrEncoderSet, parse_asr
 from featurize.corpora.base import CorpusReading
 from featurize.corpora.catalog import corpus_spec, read_corpus
 from featurize.corpora.columns import parse_columns
+from featurize.corpora.imported import imported_name, is_imported, write_imported
 from featurize.encoders.any_text import AnyTextEncoder
 from featurize.encoders.base import Encoder
 from featurize.encoders.catalog import EncoderRequest, parse_requests
@@ -161,6 +162,7 @@ class JobOptions(TypedDict, total=False):
     encoding: str | None
     columns: tuple[str, ...]
     keep_columns: tuple[str, ...]
+    splits: tuple[str, ...]
     replace: bool
     wait: bool
     asr: str
@@ -178,8 +180,11 @@ def job_of(
 ) -> ExtractionJob:
     """Builds a job with the default locations of caches and of the built-in corpus.
 
+    A data set of another library (``hf:OWNER/NAME``, ``audformat:FOLDER``) is written as a manifest first; `splits`
+    names those of its splits to read.
+
     Args:
-        corpus: name in the catalog of corpora.
+        corpus: name in the catalog of corpora, or a data set of another library.
         root: folder of the corpus, or file of a manifest; None for the built-in corpus, which is then generated in
             the folder of the cache.
         cache: the file to write; None for a file in ``cache/``, named after the corpus or the manifest.
@@ -189,19 +194,26 @@ def job_of(
 
     Raises:
         ValueError: if the cache is a pattern of files.
+        MmerError: if a data set of another library cannot be read.
 
     Example:
         >>> job = job_of("demo", device=torch.device("cpu"), max_seconds=30)
         >>> job.cache.as_posix(), job.root.as_posix(), job.options.max_seconds
         ('cache/demo.h5', 'cache/demo', 30)
     """
-    name = root.stem if corpus == MANIFEST and root else corpus
+    name = root.stem if corpus == MANIFEST and root else imported_name(corpus) if is_imported(corpus) else corpus
     cache = cache or Path("cache") / f"{name}.h5"
     if is_pattern(cache):
         raise ValueError(f"cache must be one file to write, got the pattern {cache}")
     if corpus == DEMO and root is None:
         root = cache.parent / DEMO
     fields: dict[str, Any] = dict(options)
+    splits = fields.pop("splits", ())
+    if is_imported(corpus):
+        root = write_imported(corpus, root or cache.parent / name, splits)
+        corpus, fields["allow_outside"] = MANIFEST, True  # recordings of a local data set stay where they are
+    elif splits:
+        raise MmerError(f"--split is for hf:OWNER/NAME and audformat:FOLDER, not for {corpus}; remove it")
     encoding = {name: fields.pop(name) for name in EncodingOptions.__dataclass_fields__.keys() & fields.keys()}
     return ExtractionJob(
         corpus=corpus,
