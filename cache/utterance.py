@@ -169,7 +169,7 @@ def write_utterances(group: h5py.Group, utterances: Sequence[Utterance]) -> None
     for column, kind in COLUMNS.items():
         values = [getattr(utterance, column) for utterance in utterances]
         if kind == OWN:
-            values = [json.dumps(dict(own), ensure_ascii=False) if own else "" for own in values]
+            values = [json.dumps(dict(texts), ensure_ascii=False) if texts else "" for texts in values]
         if kind in {TEXT, OWN}:
             group.create_dataset(column, data=values, dtype=h5py.string_dtype(), shape=(len(values),))
         elif kind == NUMBER:

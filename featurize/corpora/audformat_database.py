@@ -12,7 +12,7 @@ from typing import Any
 
 from cache.errors import MmerError
 
-Key = tuple[str, float | None, float | None]  # recording, start and end in seconds
+Key = tuple[str, float | None, float | None, bool]  # recording, start and end in seconds; False for a whole recording
 
 
 def read_audformat(source: str, splits: Sequence[str], folder: Path) -> Iterator[dict[str, Any]]:
@@ -27,8 +27,8 @@ def read_audformat(source: str, splits: Sequence[str], folder: Path) -> Iterator
         One record for each segment, or for each recording where no table has segments.
 
     Raises:
-        MmerError: if `audformat` is not installed, the database or a table cannot be read, or two tables contradict each
-            other.
+        MmerError: if `audformat` is not installed, the database or a table cannot be read, or two tables contradict
+            each other.
     """
     try:
         import audformat
@@ -76,24 +76,23 @@ def _rows(audformat: Any, database: Any, name: str) -> Iterator[tuple[Key, dict[
             row[column] = _plain(meaning if isinstance(meaning, str) else value)
             if isinstance(meaning, dict):
                 row |= {more: _plain(held) for more, held in meaning.items() if more not in values}
-        yield (str(file), _seconds(start) or None, _seconds(end)), row
+        yield (str(file), _seconds(start) or None, _seconds(end), table.is_segmented), row
 
 
 def _records(
     home: Path, cells: dict[Key, dict[str, Any]], splits: Sequence[str], source: str
 ) -> Iterator[dict[str, Any]]:
     """Yields the records of all segments, with the cells of their whole recordings."""
-    segments = [key for key in cells if key[1] is not None or key[2] is not None]
-    stems = Counter(Path(file).stem for file, _, _ in (segments or cells))
+    keys = [key for key in cells if key[3]] or list(cells)
+    stems = Counter(Path(key[0]).stem for key in keys)
     found = {str(row.get("split", "")) for row in cells.values()} - {""}
     if unknown := [name for name in splits if name not in found]:
-        raise MmerError(
-            f"audformat:{source} has no split {unknown[0]!r}; its splits: {', '.join(sorted(found)) or 'none'}"
-        )
+        known = ", ".join(sorted(found)) or "none"
+        raise MmerError(f"audformat:{source} has no split {unknown[0]!r}; its splits: {known}")
     numbers: Counter[str] = Counter()
-    for key in segments or cells:
-        file, start_s, end_s = key
-        row = {**cells.get((file, None, None), {}), **cells[key]}
+    for key in keys:
+        file, start_s, end_s, _ = key
+        row = {**cells.get((file, None, None, False), {}), **cells[key]}
         numbers[file] += 1
         name = Path(file).stem if stems[Path(file).stem] == 1 else f"{Path(file).with_suffix('')}-{numbers[file]}"
         if not splits or row.get("split") in splits:

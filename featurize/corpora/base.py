@@ -39,8 +39,8 @@ def with_texts(utterance: Utterance, texts: Mapping[str, str]) -> Utterance:
         ('sad', {'gender': 'f'})
     """
     plain: dict[str, Any] = {name: text for name, text in texts.items() if name in COLUMNS}
-    own = {name: text for name, text in texts.items() if name not in COLUMNS and text}
-    return replace(utterance, **plain, own={**utterance.own, **own})
+    further = {name: text for name, text in texts.items() if name not in COLUMNS and text}
+    return replace(utterance, **plain, own={**utterance.own, **further})
 
 
 def check_reading(reading: CorpusReading, corpus: str) -> None:

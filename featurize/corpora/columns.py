@@ -105,15 +105,15 @@ def rename_columns(reading: CorpusReading, choice: ColumnChoice, corpus: str) ->
     """
     if not choice.renamed and not choice.kept:
         return reading
-    own = own_columns(reading.utterances)
+    available = own_columns(reading.utterances)
     if choice.kept:
         raise MmerError(
-            f"--keep-column is for tables; all own columns of {corpus} are kept ({', '.join(own) or 'it has none'})"
+            f"--keep-column is for tables; all own columns of {corpus} are kept ({', '.join(available) or 'it has none'})"
         )
     for name in choice.renamed:
         if name not in READ_FROM_CORPORA:
             raise MmerError(f"--column {name}=... is for tables; of {corpus}, choose {', '.join(READ_FROM_CORPORA)}")
-    choice.check_found([*own, *READ_FROM_CORPORA], f"the corpus {corpus}")
+    choice.check_found([*available, *READ_FROM_CORPORA], f"the corpus {corpus}")
     return replace(reading, utterances=[_renamed(utterance, choice.renamed) for utterance in reading.utterances])
 
 

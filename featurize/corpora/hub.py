@@ -31,16 +31,15 @@ def read_hub(source: str, splits: Sequence[str], folder: Path) -> Iterator[dict[
     try:
         import datasets
     except ImportError:
-        raise MmerError(
-            "hf: needs the package datasets; install it with pip install 'mmer-toolkit[datasets]'"
-        ) from None
+        raise MmerError("hf: needs the package datasets; install it by pip install 'mmer-toolkit[datasets]'") from None
     datasets.disable_progress_bars()
     is_local = Path(source).exists()
     path, _, configuration = (source, "", "") if is_local else source.partition(":")
     try:
         parts = datasets.load_dataset(path, configuration or None)
     except Exception as error:  # of the library, of the hub and of many file formats
-        raise MmerError(f"hf:{source} cannot be read: {' '.join(str(error).split())[:300]}") from error
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise MmerError(f"hf:{source} cannot be read: {reason}") from error
     unknown = [name for name in splits if name not in parts]
     if unknown:
         raise MmerError(f"hf:{source} has no split {unknown[0]!r}; its splits: {', '.join(parts)}")

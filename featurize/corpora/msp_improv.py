@@ -78,5 +78,5 @@ def _utterance(match: re.Match[str]) -> Utterance:
     )
     naturalness = "" if match["naturalness"] == "NaN" else match["naturalness"]
     acted = EMOTIONS.get(match["acted"], match["acted"])
-    own = {"sentence": match["sentence"], "acted": acted, "part": match["part"], "naturalness": naturalness}
-    return with_texts(utterance, own)
+    further = {"sentence": match["sentence"], "acted": acted, "part": match["part"], "naturalness": naturalness}
+    return with_texts(utterance, further)

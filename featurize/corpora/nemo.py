@@ -36,6 +36,6 @@ def read_nemo(root: Path) -> CorpusReading:
             label=row.text("emotion").strip(),
             speaker=row.text("speaker_id").strip(),  # the release has white space in front of it
         )
-        own = {name: row.text(name).strip() for name in ("gender", "age")}
-        utterances.append(with_texts(utterance, {**own, "sentence": stem.rpartition("_")[2]}))
+        further = {name: row.text(name).strip() for name in ("gender", "age")}
+        utterances.append(with_texts(utterance, {**further, "sentence": stem.rpartition("_")[2]}))
     return CorpusReading(root=table.parent, utterances=utterances)
