@@ -13,7 +13,7 @@ import numpy as np
 from cache.hdf5 import Dataset, names_in
 from cache.json_text import parse_json
 
-TEXT, NUMBER, COUNT, OWN = "text", "number", "count", "own"
+TEXT, NUMBER, COUNT, OWN = "text", "number", "count", "own columns"
 # Type in the file; None for text, which is also how the own columns of an utterance are stored: a JSON object.
 STORED: Mapping[str, str | None] = {TEXT: None, NUMBER: "<f8", COUNT: "<i8", OWN: None}
 
@@ -37,9 +37,9 @@ COLUMNS: Mapping[str, str] = {
     "activation": NUMBER,
     "dominance": NUMBER,
     "sentiment": TEXT,
-    "own": OWN,
+    "further": OWN,
 }
-LATER_COLUMNS = frozenset({"sentiment", "own"})  # columns that files of earlier releases lack
+LATER_COLUMNS = frozenset({"sentiment", "further"})  # columns that files of earlier releases lack
 
 # Name in a published split, in lower case -> subset.
 SUBSET_NAMES: Mapping[str, str] = {
@@ -77,7 +77,7 @@ class Utterance:
         activation: rated activation (arousal) on the corpus' own scale.
         dominance: rated dominance on the corpus' own scale.
         sentiment: raw sentiment of the corpus, such as ``positive``.
-        own: further columns of the corpus, such as ``gender``, by name; without empty values.
+        further: further columns of the corpus, such as ``gender``, by name; without empty values.
     """
 
     id: str
@@ -98,7 +98,7 @@ class Utterance:
     activation: float | None = None
     dominance: float | None = None
     sentiment: str = ""
-    own: Mapping[str, str] = field(default_factory=dict)
+    further: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -112,23 +112,23 @@ class Utterance:
             raise ValueError(f"duration_s of {self.id} must not be negative, got {self.duration_s}")
         if self.turn is not None and self.turn < 0:
             raise ValueError(f"turn of {self.id} must not be negative, got {self.turn}")
-        if self.own and not COLUMNS.keys().isdisjoint(self.own):
-            shared = next(name for name in self.own if name in COLUMNS)
+        if self.further and not COLUMNS.keys().isdisjoint(self.further):
+            shared = next(name for name in self.further if name in COLUMNS)
             raise ValueError(f"own column {shared} of {self.id} has the name of a column of every corpus; rename it")
 
     def text_of(self, column: str) -> str:
         """Returns the text of a column, one of `COLUMNS` or of the own columns; empty if it has no value."""
-        return str(getattr(self, column)) if column in COLUMNS else self.own.get(column, "")
+        return str(getattr(self, column)) if column in COLUMNS else self.further.get(column, "")
 
 
 def own_columns(utterances: Iterable[Utterance]) -> list[str]:
     """Returns the names of the own columns of a corpus, in the order in which they occur.
 
     Example:
-        >>> own_columns([Utterance(id="a", own={"gender": "f"}), Utterance(id="b", own={"age": "30"})])
+        >>> own_columns([Utterance(id="a", further={"gender": "f"}), Utterance(id="b", further={"age": "30"})])
         ['gender', 'age']
     """
-    return list(dict.fromkeys(name for utterance in utterances for name in utterance.own))
+    return list(dict.fromkeys(name for utterance in utterances for name in utterance.further))
 
 
 def check_own(value: object) -> Mapping[str, str]:

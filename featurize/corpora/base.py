@@ -35,12 +35,12 @@ def with_texts(utterance: Utterance, texts: Mapping[str, str]) -> Utterance:
 
     Example:
         >>> added = with_texts(Utterance(id="u1"), {"label": "sad", "gender": "f", "age": ""})
-        >>> added.label, added.own
+        >>> added.label, added.further
         ('sad', {'gender': 'f'})
     """
     plain: dict[str, Any] = {name: text for name, text in texts.items() if name in COLUMNS}
     further = {name: text for name, text in texts.items() if name not in COLUMNS and text}
-    return replace(utterance, **plain, own={**utterance.own, **further})
+    return replace(utterance, **plain, further={**utterance.further, **further})
 
 
 def check_reading(reading: CorpusReading, corpus: str) -> None:

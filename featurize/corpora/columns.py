@@ -12,7 +12,7 @@ from cache.errors import MmerError
 from cache.utterance import COLUMNS, TEXT, Utterance, own_columns
 from featurize.corpora.base import CorpusReading
 
-READ_FROM_TABLES = tuple(name for name in COLUMNS if name not in {"duration_s", "own"})
+READ_FROM_TABLES = tuple(name for name in COLUMNS if name not in {"duration_s", "further"})
 READ_FROM_CORPORA = tuple(name for name, kind in COLUMNS.items() if kind == TEXT and name not in {"id", "audio"})
 
 
@@ -108,7 +108,8 @@ def rename_columns(reading: CorpusReading, choice: ColumnChoice, corpus: str) ->
     available = own_columns(reading.utterances)
     if choice.kept:
         raise MmerError(
-            f"--keep-column is for tables; all own columns of {corpus} are kept ({', '.join(available) or 'it has none'})"
+            f"--keep-column is for tables; all own columns of {corpus} are kept "
+            f"({', '.join(available) or 'it has none'})"
         )
     for name in choice.renamed:
         if name not in READ_FROM_CORPORA:

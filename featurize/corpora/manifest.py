@@ -203,7 +203,7 @@ def _utterance(row: Row, kept: Iterable[str], *, allow_outside: bool) -> Utteran
             activation=row.number("activation"),
             dominance=row.number("dominance"),
             sentiment=_name(row, "sentiment"),
-            own={name: value for name in kept if (value := _name(row, name))},
+            further={name: value for name in kept if (value := _name(row, name))},
         )
     except ValueError as error:
         raise row.error(str(error)) from None

@@ -260,8 +260,8 @@ def _clean_utterance(utterance: Utterance) -> tuple[Utterance, str]:
     plain: dict[str, Any] = {name: clean_text(value).text for name, value in texts.items() if isinstance(value, str)}
     if not plain["id"]:
         raise MmerError(f"id {utterance.id!r} holds only undecodable characters; give the utterance another id")
-    if utterance.own:
-        plain["own"] = {clean_text(name).text: clean_text(value).text for name, value in utterance.own.items()}
+    if utterance.further:
+        plain["further"] = {clean_text(name).text: clean_text(value).text for name, value in utterance.further.items()}
     return replace(utterance, **plain), clean_text(utterance.text).note  # type: ignore[arg-type]
 
 

@@ -25,8 +25,8 @@ def table(tmp_path: Path) -> Path:
 def test_columns_are_read_under_other_names_and_kept(table: Path) -> None:
     reading = read(table, *OPTIONS, kept=("gender", "age"))
     assert reading.utterances == [
-        Utterance(id="u1", audio="a.wav", label="sad", own={"gender": "f", "age": "30.0"}),
-        Utterance(id="u2", audio="b.wav", label="glad", own={"gender": "m"}),
+        Utterance(id="u1", audio="a.wav", label="sad", further={"gender": "f", "age": "30.0"}),
+        Utterance(id="u2", audio="b.wav", label="glad", further={"gender": "m"}),
     ]
     assert reading.notes == []
 
@@ -35,14 +35,14 @@ def test_a_named_column_takes_the_place_of_the_column_of_that_name(table: Path) 
     table.write_text("id,text,label,emotion\nu1,hello,7,sad\n")
     assert read(table, "label=emotion").utterances[0].label == "sad"
     both = read(table, "label=emotion", kept=("emotion",)).utterances[0]
-    assert (both.label, both.own) == ("sad", {"emotion": "sad"})
+    assert (both.label, both.further) == ("sad", {"emotion": "sad"})
 
 
 def test_json_lines_are_read_under_other_names_too(tmp_path: Path) -> None:
     table = tmp_path / "table.jsonl"
     table.write_text('{"id": "u1", "sentence": "hello", "age": 30.0}\n{"id": "u2", "sentence": "you"}\n')
     reading = read(table, "text=sentence", kept=("age",))
-    assert [(item.text, dict(item.own)) for item in reading.utterances] == [("hello", {"age": "30"}), ("you", {})]
+    assert [(item.text, dict(item.further)) for item in reading.utterances] == [("hello", {"age": "30"}), ("you", {})]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_mistakes_are_one_line(table: Path, pairs: tuple[str, ...], kept: tuple[
 
 
 def test_own_columns_of_a_corpus_are_read_under_other_names() -> None:
-    utterances = [Utterance(id="u1", label="sad", sentiment="negative", own={"vote": "anger"})]
+    utterances = [Utterance(id="u1", label="sad", sentiment="negative", further={"vote": "anger"})]
     reading = CorpusReading(root=Path(), utterances=utterances)
     assert rename_columns(reading, parse_columns(["label=vote"]), "c").utterances[0].label == "anger"
     assert rename_columns(reading, parse_columns(["label=sentiment"]), "c").utterances[0].label == "negative"

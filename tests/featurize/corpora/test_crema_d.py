@@ -18,7 +18,7 @@ def test_names_actors_and_votes_become_utterances(tmp_path: Path) -> None:
         text="It's eleven o'clock",
         label="neutral",
         speaker="1001",
-        own={
+        further={
             "sentence": "IEO",
             "level": "unspecified",
             "gender": "male",
@@ -27,12 +27,12 @@ def test_names_actors_and_votes_become_utterances(tmp_path: Path) -> None:
             "votes": "neutral:10,happy:1",
         },
     )
-    assert (anger.label, anger.own["votes"], "vote" in anger.own) == (
+    assert (anger.label, anger.further["votes"], "vote" in anger.further) == (
         "anger",
         "anger:5,disgust:5,neutral:1,sad:1",
         False,
     )
-    assert dict(happy.own) == {"sentence": "TIE", "level": "unspecified"}
+    assert dict(happy.further) == {"sentence": "TIE", "level": "unspecified"}
     assert reading.notes == [
         "skipped 1 files with an impossible code: 1001_IEO_BAD_XX.wav",
         "skipped 4 files that are neither wav nor flac",

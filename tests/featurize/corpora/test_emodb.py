@@ -13,9 +13,9 @@ def test_a_name_becomes_an_utterance(tmp_path: Path) -> None:
         text="Der Lappen liegt auf dem Eisschrank.",
         label="happiness",
         speaker="03",
-        own={"gender": "male", "sentence": "a01"},
+        further={"gender": "male", "sentence": "a01"},
     )
-    assert [(item.id, item.label, item.own["gender"]) for item in utterances[1:]] == [
+    assert [(item.id, item.label, item.further["gender"]) for item in utterances[1:]] == [
         ("03a01Nc", "neutral", "male"),
         ("16b10Wb", "anger", "female"),
     ]

@@ -9,7 +9,7 @@ from tests.support.releases import write_esd
 
 def test_folders_and_transcripts_of_all_encodings_become_utterances(tmp_path: Path) -> None:
     reading = read_esd(write_esd(tmp_path))
-    found = {item.id: (item.label, item.split, item.own["language"], item.text) for item in reading.utterances}
+    found = {item.id: (item.label, item.split, item.further["language"], item.text) for item in reading.utterances}
     assert found == {
         "0001_000351": ("angry", "train", "chinese", "打远一看\uff0c它们的确很是美丽\uff0c"),
         "0003_000001": ("neutral", "dev", "chinese", "打远一看"),

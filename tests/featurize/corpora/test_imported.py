@@ -37,7 +37,7 @@ def test_local_folders_of_hugging_face_become_manifests(tmp_path: Path, monkeypa
     (tmp_path / "table" / "train.csv").write_text("sentence,mood,sex\nhello,0,f\nyou,1,m\n")
     table = write_imported(f"hf:{tmp_path / 'table'}", tmp_path / "out", ["train"])
     reading = read_corpus("manifest", table, columns=parse_columns(["text=sentence", "label=mood"], ["sex"]))
-    assert [(item.id, item.text, item.label, item.split, dict(item.own)) for item in reading.utterances] == [
+    assert [(item.id, item.text, item.label, item.split, dict(item.further)) for item in reading.utterances] == [
         ("train-000000", "hello", "0", "train", {"sex": "f"}),
         ("train-000001", "you", "1", "train", {"sex": "m"}),
     ]
@@ -98,7 +98,7 @@ def test_an_audformat_database_becomes_a_manifest(tmp_path: Path) -> None:
     reading = read_corpus(
         "manifest", table, allow_outside=True, columns=parse_columns(["label=emotion", "text=words"], ["gender"])
     )
-    assert [(i.audio, i.start_s, i.end_s, i.label, i.speaker, i.own["gender"]) for i in reading.utterances] == [
+    assert [(i.audio, i.start_s, i.end_s, i.label, i.speaker, i.further["gender"]) for i in reading.utterances] == [
         (str(tmp_path / "small/wav/a.wav"), None, 1.0, "sad", "s1", "f"),
         (str(tmp_path / "small/wav/a.wav"), 1.0, 2.0, "glad", "s1", "f"),
         (str(tmp_path / "small/wav/b.wav"), None, None, "sad", "s2", "m"),

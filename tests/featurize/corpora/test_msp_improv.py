@@ -20,9 +20,9 @@ def test_lines_of_the_consensus_become_utterances(tmp_path: Path) -> None:
         valence=3.2,
         activation=3.0,
         dominance=2.8,
-        own={"sentence": "01", "acted": "angry", "part": "P", "naturalness": "3.400000"},
+        further={"sentence": "01", "acted": "angry", "part": "P", "naturalness": "3.400000"},
     )
-    assert (second.label, second.valence, second.speaker, "naturalness" in second.own) == (
+    assert (second.label, second.valence, second.speaker, "naturalness" in second.further) == (
         "no agreement",
         None,
         "M06",

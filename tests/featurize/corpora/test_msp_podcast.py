@@ -21,9 +21,9 @@ def test_labels_ratings_speakers_and_transcripts_become_utterances(tmp_path: Pat
         valence=4.0,
         activation=2.2,
         dominance=2.6,
-        own={"gender": "male"},
+        further={"gender": "male"},
     )
-    assert (second.label, second.speaker, dict(second.own), second.text) == ("no agreement", "", {}, "")
+    assert (second.label, second.speaker, dict(second.further), second.text) == ("no agreement", "", {}, "")
     assert (hidden.label, hidden.valence, hidden.speaker, hidden.split) == ("", None, "", "Test3")
 
 

@@ -16,7 +16,7 @@ def test_rows_become_utterances(tmp_path: Path) -> None:
         text="Ucho wykrywa dźwięki.",
         label="surprised",
         speaker="WR0",
-        own={"gender": "male", "age": "23", "sentence": "64"},
+        further={"gender": "male", "age": "23", "sentence": "64"},
     )
     assert second.text == "„Ród smoka” to serial."
 

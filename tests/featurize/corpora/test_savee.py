@@ -9,7 +9,7 @@ from tests.support.releases import write_savee
 
 def test_folders_and_names_become_utterances(tmp_path: Path) -> None:
     reading = read_savee(write_savee(tmp_path))
-    assert [(item.id, item.label, item.speaker, item.own["sentence"]) for item in reading.utterances] == [
+    assert [(item.id, item.label, item.speaker, item.further["sentence"]) for item in reading.utterances] == [
         ("JE_su02", "surprise", "JE", "02"),
         ("DC_a01", "anger", "DC", "01"),
         ("DC_sa15", "sadness", "DC", "15"),

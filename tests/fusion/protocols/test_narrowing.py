@@ -47,7 +47,7 @@ def test_a_value_that_nothing_has_is_one_line(only: dict[str, tuple[str, ...]], 
 
 
 def test_own_columns_of_a_corpus_select_utterances() -> None:
-    known = [replace(item, own={"gender": "fm"[index % 2]}) for index, item in enumerate(UTTERANCES)]
+    known = [replace(item, further={"gender": "fm"[index % 2]}) for index, item in enumerate(UTTERANCES)]
     classes, notes = filter_utterances(CLASSES, known, {"gender": ("f",)})
     assert (np.flatnonzero(classes >= 0) % 2 == 0).all()
     assert notes == ["only gender=f: 72 of 144 utterances"]
