@@ -64,9 +64,6 @@ def read_msp_improv(root: Path) -> CorpusReading:
 
 def _utterance(match: re.Match[str]) -> Utterance:
     scenario, session, actor = f"S{match['sentence']}{match['acted']}", match["session"], match["actor"]
-    ratings = {
-        name: None if match[name] == "NaN" else float(match[name]) for name in ("valence", "activation", "dominance")
-    }
     utterance = Utterance(
         id=f"MSP-IMPROV-{match['name']}",
         audio=f"session{session}/{scenario}/{match['part']}/MSP-IMPROV-{match['name']}.wav",
@@ -74,9 +71,15 @@ def _utterance(match: re.Match[str]) -> Utterance:
         speaker=actor,
         session=session,
         dialogue=f"session{session}_{scenario}",
-        **ratings,
+        valence=_rating(match["valence"]),
+        activation=_rating(match["activation"]),
+        dominance=_rating(match["dominance"]),
     )
     naturalness = "" if match["naturalness"] == "NaN" else match["naturalness"]
     acted = EMOTIONS.get(match["acted"], match["acted"])
     further = {"sentence": match["sentence"], "acted": acted, "part": match["part"], "naturalness": naturalness}
     return with_texts(utterance, further)
+
+
+def _rating(text: str) -> float | None:
+    return None if text == "NaN" else float(text)

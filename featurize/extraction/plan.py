@@ -262,7 +262,7 @@ def _clean_utterance(utterance: Utterance) -> tuple[Utterance, str]:
         raise MmerError(f"id {utterance.id!r} holds only undecodable characters; give the utterance another id")
     if utterance.further:
         plain["further"] = {clean_text(name).text: clean_text(value).text for name, value in utterance.further.items()}
-    return replace(utterance, **plain), clean_text(utterance.text).note  # type: ignore[arg-type]
+    return replace(utterance, **plain), clean_text(utterance.text).note
 
 
 def _probe_or_reason(path: Path) -> Recording | str:

@@ -1,3 +1,4 @@
+import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_local_folders_of_hugging_face_become_manifests(tmp_path: Path, monkeypa
 def test_recordings_of_a_folder_stay_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets", reason="the extra datasets is not installed")
     try:
-        import torchcodec  # noqa: F401 - datasets needs it for folders of recordings
+        importlib.import_module("torchcodec")
     except (ImportError, OSError) as error:
         pytest.skip(f"datasets needs torchcodec for folders of recordings: {error}"[:80])
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
@@ -78,8 +79,7 @@ def test_recordings_in_a_data_set_are_written(tmp_path: Path, monkeypatch: pytes
 
 def test_an_audformat_database_becomes_a_manifest(tmp_path: Path) -> None:
     audformat = pytest.importorskip("audformat", reason="the extra audformat is not installed")
-    import pandas as pd
-
+    pd = pytest.importorskip("pandas", reason="audformat needs pandas")
     database = audformat.Database("small")
     database.schemes["emotion"] = audformat.Scheme("str", labels=["sad", "glad"])
     database.schemes["speaker"] = audformat.Scheme("str", labels={"s1": {"gender": "f"}, "s2": {"gender": "m"}})
