@@ -14,6 +14,8 @@ Weights = Mapping[str, npt.NDArray[Any]]
 EncodeTexts: TypeAlias = Callable[[Sequence[str]], npt.NDArray[np.float64]]  # a vector for each text, (texts, dim)
 BOTH, AUDIO, TEXT = "both", "audio", "text"
 MODALITIES = (BOTH, AUDIO, TEXT)
+CTC_SYMBOLS = 32  # characters of wav2vec2-base, including the blank
+MOST_CTC_SYMBOLS = 256  # an index is stored in one byte
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class HeadInputs:
         layers: role -> layers of that stream, as written after ``@``.
         encode_texts: encoder of the text stream, for texts of `Head.prepare`; None if it is not available.
         tuned: roles whose encoders learn with the head.
+        symbols: number of symbols of the CTC targets, the blank included.
     """
 
     classes: tuple[str, ...]
@@ -35,6 +38,7 @@ class HeadInputs:
     layers: Mapping[str, str] = field(default_factory=dict)
     encode_texts: EncodeTexts | None = None
     tuned: frozenset[str] = frozenset()
+    symbols: int = CTC_SYMBOLS
 
 
 class TrainingRows(Protocol):

@@ -26,7 +26,7 @@ from fusion.evaluation.task import CLASSIFICATION, ID, OUTPUT, Task
 from fusion.experiment.plan import RunPlan
 from fusion.fingerprint import digest_of
 from fusion.head import Head
-from fusion.head_config import HeadInputs
+from fusion.head_config import CTC_SYMBOLS, HeadInputs
 from fusion.heads.build import count_parameters
 from fusion.protocols.folds import Fold
 from fusion.run.folder import (
@@ -304,7 +304,8 @@ def _inputs_record(inputs: HeadInputs) -> dict[str, Any]:
     Pre-trained weights are recorded as type and shape, single numbers as values.
     """
     weights = {role: {name: _weight_record(held[name]) for name in held} for role, held in inputs.weights.items()}
-    return {"shapes": dict(inputs.shapes), "layers": dict(inputs.layers), "weights": weights}
+    symbols = {} if inputs.symbols == CTC_SYMBOLS else {"symbols": inputs.symbols}
+    return {"shapes": dict(inputs.shapes), "layers": dict(inputs.layers), "weights": weights, **symbols}
 
 
 def _weight_record(values: npt.NDArray[Any]) -> str | float:

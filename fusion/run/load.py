@@ -14,11 +14,12 @@ from torch import Tensor
 
 from cache.errors import MmerError
 from cache.files import check_regular
+from cache.json_text import is_count
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import parse_tunes
 from fusion.fingerprint import Plain
 from fusion.head import Head
-from fusion.head_config import HeadConfig, HeadInputs, Weights
+from fusion.head_config import CTC_SYMBOLS, MOST_CTC_SYMBOLS, HeadConfig, HeadInputs, Weights
 from fusion.heads.build import build_head
 from fusion.heads.catalog import config_for, is_import_path, stored_head_spec
 from fusion.run.artifacts import read_scores
@@ -182,10 +183,17 @@ def _recorded_inputs(identity: Plain, record: Plain, path: Path) -> tuple[HeadIn
             layers={role: str(layers) for role, layers in inputs["layers"].items()},
             weights={role: _zeros(held) for role, held in inputs.get("weights", {}).items()},
             tuned=frozenset(identity.get("tune", {})),
+            symbols=_symbols(inputs.get("symbols", CTC_SYMBOLS)),
         )
     except (AttributeError, KeyError, TypeError, ValueError, MemoryError) as error:
         raise MmerError(f"{path} is damaged (inputs: {error}); {TRAIN_AGAIN}") from error
     return recorded, "weights" in inputs
+
+
+def _symbols(count: object) -> int:
+    if not isinstance(count, int) or not is_count(count) or not 2 <= count <= MOST_CTC_SYMBOLS:
+        raise ValueError(f"symbols must be 2 to {MOST_CTC_SYMBOLS}, got {count!r}")
+    return count
 
 
 def _shape(sizes: Sequence[int | str]) -> tuple[int, ...]:

@@ -67,9 +67,8 @@ def test_a_finished_run_is_printed_again_and_replace_trains_anew(trainable: Path
 
 
 def test_replace_trains_another_run_into_the_same_folder(trainable: Path, here: Path) -> None:
-    (here / "out").mkdir()
-    (here / "out" / "notes.txt").write_text("mine")
     done(train_by_command(trainable, "--fusion", "audio", "--out", "out"))
+    (here / "out" / "notes.txt").write_text("mine")
     other = ["--fusion", "text", "--out", "out"]
     assert "out already holds a different run (fusion: audio there, text requested" in stopped(
         train_by_command(trainable, *other)
