@@ -40,7 +40,7 @@ from featurize.extraction.plan import (
 )
 from featurize.extraction.prepare import CorpusHeader
 from featurize.extraction.shard import Shard
-from featurize.inputs.ctc_vocabulary import read_ctc_vocabulary
+from featurize.inputs.ctc_vocabulary import STANDARD, read_ctc_vocabulary
 from featurize.runtime.device import default_batch_seconds
 from featurize.views.catalog import ViewRequest, check_views, parse_views
 from featurize.views.load import load_views
@@ -262,6 +262,7 @@ def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
     modalities = {consumes(request.source) for request in requests}
     check_views(views, modalities)
     _check_asr(job, reading)
+    wants_targets = job.options.ctc_vocabulary != STANDARD
     has_texts, has_audio = _has_transcripts(job, reading), _has_recordings(reading)
     if TRANSCRIPT not in modalities and has_texts and not job.audio_only:
         reading = replace(reading, notes=[*reading.notes, AUDIO_ONLY_NOTE])
@@ -271,7 +272,7 @@ def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
         requests=requests,
         options=job.options,
         mel=job.mel and has_audio,
-        characters=TRANSCRIPT in modalities and has_texts,
+        characters=has_texts and not job.audio_only and (TRANSCRIPT in modalities or wants_targets),
         views=views,
     )
 
