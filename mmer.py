@@ -72,7 +72,7 @@ def featurize(
     """Computes the encoder features of a corpus that its cache lacks, as ``mmer-featurize`` does.
 
     Args:
-        corpus: ``demo``, ``iemocap``, ``meld``, ``ravdess`` or ``manifest``.
+        corpus: a name of ``mmer-featurize --list-corpora``, such as ``demo``, ``iemocap`` or ``manifest``.
         root: folder of the corpus, or file of a manifest; not needed for ``demo``.
         cache: file to write; ``cache/CORPUS.h5`` by default.
         encoders: ``[NAME=]SOURCE[@LAYERS]``, a catalog name, hub id or folder each; those of the corpus by default.

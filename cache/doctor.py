@@ -16,6 +16,7 @@ from cache.corpus_facts import (
     MELD_EMOTIONS,
     MELD_SENTIMENTS,
     MELD_UTTERANCES,
+    PUBLISHED,
     RAVDESS_SPEECH,
     Defect,
     Table,
@@ -47,15 +48,41 @@ class Finding:
 def examine(cache: AnyCache) -> list[Finding]:
     """Lists the findings for a cache, published counts first."""
     corpus = str(cache.header["corpus"].get("name", ""))
-    count = COUNTS.get(corpus, _label_counts)
+    renamed = [str(pair).partition("=")[0] for pair in cache.header["corpus"].get("columns") or ()]
     defects = broken_clips(corpus)
     return [
-        *count(cache.utterances),
+        *_counted(corpus, cache.utterances, renamed),
         *_alike(cache.utterances),
         *_broken(cache, defects),
         *_twins(cache),
         *_durations(cache.utterances),
         *_coverage(cache, defects),
+    ]
+
+
+def _counted(corpus: str, utterances: Sequence[Utterance], renamed: Sequence[str]) -> list[Finding]:
+    """Counts utterances, and compares the columns that are read as the corpus has them with published counts."""
+    if "label" in renamed or (corpus not in COUNTS and corpus not in PUBLISHED):
+        return _label_counts(utterances)
+    if corpus in COUNTS:
+        return COUNTS[corpus](utterances)
+    releases = PUBLISHED[corpus]
+    counts = min(releases, key=lambda counts: abs(counts.utterances - len(utterances)))
+    labels, splits = (Counter(getattr(utterance, name) for utterance in utterances) for name in ("label", "split"))
+    speakers = {utterance.speaker for utterance in utterances} - {""}
+    has_splits = any(splits[name] for name in counts.splits)  # copies of some corpora lack the folders of the split
+    return [
+        Finding(
+            "utterances", len(utterances), counts.utterances, f"release {counts.release}" if counts.release else ""
+        ),
+        Finding("speakers", len(speakers), counts.speakers),
+        *(Finding(name, splits[name], count if has_splits else None) for name, count in counts.splits.items()),
+        *(Finding(f"label {name!r}", labels[name], count) for name, count in counts.labels.items()),
+        *(
+            Finding(f"label {name!r}" if name else "no label", count, None)
+            for name, count in sorted(labels.items())
+            if name not in counts.labels
+        ),
     ]
 
 

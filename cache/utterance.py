@@ -1,19 +1,22 @@
 """Utterance: one turn of speech with all that the corpus states about it; stored as one HDF5 dataset per column."""
 
+import json
 import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
 import numpy as np
 
 from cache.hdf5 import Dataset, names_in
+from cache.json_text import parse_json
 
-TEXT, NUMBER, COUNT = "text", "number", "count"
-STORED: Mapping[str, str | None] = {TEXT: None, NUMBER: "<f8", COUNT: "<i8"}  # type in the file; None for text
+TEXT, NUMBER, COUNT, OWN = "text", "number", "count", "own columns"
+# Type in the file; None for text, which is also how the own columns of an utterance are stored: a JSON object.
+STORED: Mapping[str, str | None] = {TEXT: None, NUMBER: "<f8", COUNT: "<i8", OWN: None}
 
 # Column of the cache file -> how it is stored: UTF-8, float64 with NaN for absent, int64 with -1 for absent.
 COLUMNS: Mapping[str, str] = {
@@ -36,9 +39,10 @@ COLUMNS: Mapping[str, str] = {
     "dominance": NUMBER,
     "sentiment": TEXT,
     "votes": TEXT,
+    "further": OWN,
 }
-LATER_COLUMNS = frozenset({"sentiment", "votes"})  # columns that files of earlier releases lack
-OPTIONAL_COLUMNS = frozenset({"votes"})  # columns that a file has only if an utterance has a value
+LATER_COLUMNS = frozenset({"sentiment", "votes", "further"})  # columns that files of earlier releases lack
+OPTIONAL_COLUMNS = frozenset({"votes", "further"})  # columns that a file has only if an utterance has a value
 
 SHARE_ERROR = 0.01  # greatest error of a sum of shares, which tables round to two decimals
 
@@ -79,6 +83,7 @@ class Utterance:
         dominance: rated dominance on the corpus' own scale.
         sentiment: raw sentiment of the corpus, such as ``positive``.
         votes: labels that annotators chose, with their numbers or shares, such as ``happy:3,sad:1``.
+        further: further columns of the corpus, such as ``gender``, by name; without empty values.
     """
 
     id: str
@@ -100,6 +105,7 @@ class Utterance:
     dominance: float | None = None
     sentiment: str = ""
     votes: str = ""
+    further: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -115,6 +121,13 @@ class Utterance:
             raise ValueError(f"turn of {self.id} must not be negative, got {self.turn}")
         if self.votes:
             parse_votes(self.votes, self.id)
+        if self.further and not COLUMNS.keys().isdisjoint(self.further):
+            shared = next(name for name in self.further if name in COLUMNS)
+            raise ValueError(f"own column {shared} of {self.id} has the name of a column of every corpus; rename it")
+
+    def text_of(self, column: str) -> str:
+        """Returns the text of a column, one of `COLUMNS` or of the own columns; empty if it has no value."""
+        return str(getattr(self, column)) if column in COLUMNS else self.further.get(column, "")
 
 
 def parse_votes(text: str, name: str) -> dict[str, float]:
@@ -151,6 +164,27 @@ def parse_votes(text: str, name: str) -> dict[str, float]:
     return votes
 
 
+def own_columns(utterances: Iterable[Utterance]) -> list[str]:
+    """Returns the names of the own columns of a corpus, in the order in which they occur.
+
+    Example:
+        >>> own_columns([Utterance(id="a", further={"gender": "f"}), Utterance(id="b", further={"age": "30"})])
+        ['gender', 'age']
+    """
+    return list(dict.fromkeys(name for utterance in utterances for name in utterance.further))
+
+
+def check_own(value: object) -> Mapping[str, str]:
+    """Returns the own columns of an utterance, read from a file.
+
+    Raises:
+        ValueError: if they are not texts by name.
+    """
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise ValueError("own columns are not texts by name")
+    return value
+
+
 def alike_labels(labels: Iterable[str]) -> list[tuple[str, ...]]:
     """Groups labels that differ only in letter case or white space, most frequent first.
 
@@ -179,7 +213,9 @@ def write_utterances(group: h5py.Group, utterances: Sequence[Utterance]) -> None
         values = [getattr(utterance, column) for utterance in utterances]
         if column in OPTIONAL_COLUMNS and not any(values):
             continue
-        if kind == TEXT:
+        if kind == OWN:
+            values = [json.dumps(dict(texts), ensure_ascii=False) if texts else "" for texts in values]
+        if kind in {TEXT, OWN}:
             group.create_dataset(column, data=values, dtype=h5py.string_dtype(), shape=(len(values),))
         elif kind == NUMBER:
             group.create_dataset(column, data=np.array([np.nan if v is None else v for v in values], dtype="<f8"))
@@ -218,6 +254,8 @@ def read_utterances(group: h5py.h5g.GroupID, descriptor: int, size_bytes: int) -
 def _values(dataset: Dataset, kind: str, size_bytes: int) -> list[Any]:
     if kind == TEXT:
         return dataset.texts(size_bytes)
+    if kind == OWN:
+        return [check_own(parse_json(text)) if text else {} for text in dataset.texts(size_bytes)]
     numbers = dataset.numbers()
     if kind == COUNT:
         return [None if value < 0 else value for value in numbers.tolist()]

@@ -49,7 +49,8 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
 @click.option(
     "--root",
     type=click.Path(path_type=Path),
-    help="Folder of the corpus, or the manifest file.  [default: $MMER_IEMOCAP_ROOT for iemocap, ...]",
+    help="Folder of the corpus, or the manifest file; for hf: and audformat:, the folder to write the manifest to.  "
+    "[default: $MMER_IEMOCAP_ROOT for iemocap, ...]",
 )
 @click.option(
     "--cache",
@@ -62,8 +63,8 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     "encoders",
     multiple=True,
     metavar="[NAME=]SOURCE[@LAYERS]",
-    help="Encoder: catalog name (see --list-encoders), hub id or folder, and hidden states after @; repeatable.  "
-    "[default: those of the corpus, mostly wav2vec2-base and roberta-base]",
+    help="Encoder: catalog name (see --list-encoders), hub id or folder, and hidden states after @; repeatable; "
+    "speech encoders only means no text.  [default: those of the corpus, mostly wav2vec2-base and roberta-base]",
 )
 @click.option(
     "--view",
@@ -74,7 +75,12 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     "word replaced (NAME~cbca1 to K, 1 to 20, 5 without a number); repeatable.  [default: none]",
 )
 @click.option("--audio-only", is_flag=True, help="Compute neither text streams nor CTC targets.")
-@click.option("--mel/--no-mel", default=True, show_default=True, help="Also compute log-mel (stream logmel80).")
+@click.option(
+    "--mel/--no-mel",
+    default=True,
+    show_default=True,
+    help="Also compute log-mel (stream logmel80), if the corpus has recordings.",
+)
 @click.option(
     "--codes/--no-codes", default=None, help="Also store quantizer codes.  [default: if the checkpoint has a quantizer]"
 )
@@ -191,6 +197,28 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     "order mark]",
 )
 @click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="NAME",
+    help="Split to read of a data set hf:OWNER/NAME or audformat:FOLDER; repeatable.  [default: all]",
+)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help="Column to read under another name, such as label=emotion, of a manifest or of the corpus' own columns; "
+    "repeatable.",
+)
+@click.option(
+    "--keep-column",
+    "keep_columns",
+    multiple=True,
+    metavar="COLUMN",
+    help="Further column of a manifest to keep, for --only of mmer-train; repeatable.",
+)
+@click.option(
     "--replace",
     is_flag=True,
     help="Recompute rows that are stale or damaged, and drop utterances that left the corpus.",
@@ -224,8 +252,9 @@ def featurize(
 ) -> None:
     """Runs encoders over every utterance of CORPUS once and stores their features in one file.
 
-    CORPUS is demo, iemocap, meld, ravdess or manifest. Features that are already in the file are not computed again; a
-    run that was killed is resumed by the same command.
+    CORPUS is a name of --list-corpora, such as demo, iemocap or manifest, or a data set of another library:
+    hf:OWNER/NAME, hf:FOLDER or audformat:FOLDER. Features that are already in the file are not
+    computed again; a run that was killed is resumed by the same command.
 
     \b
     Example:
@@ -348,11 +377,16 @@ def _set_environment() -> None:
 def _checked_root(corpus: str, root: Path | None, encoders: Sequence[str], options: "JobOptions") -> Path | None:
     """Returns the root of the corpus; checks names and paths before torch is imported, so that errors come at once."""
     from featurize.corpora.catalog import check_root
+    from featurize.corpora.columns import parse_columns
+    from featurize.corpora.imported import is_imported
     from featurize.encoders.catalog import parse_requests
     from featurize.views.catalog import parse_views
 
     parse_requests(encoders)
     parse_views(options["views"])
+    parse_columns(options["columns"], options["keep_columns"])
+    if is_imported(corpus):
+        return root
     root = root or _root_of_environment(corpus)
     check_root(corpus, root, allow_outside=options["allow_outside"], encoding=options["encoding"])
     return root
@@ -401,7 +435,9 @@ def _shard_of(job: "ExtractionJob", shard: int | None, shards: int | None) -> "E
 
 
 def _root_of_environment(corpus: str) -> Path | None:
-    found = os.environ.get(f"MMER_{corpus.upper()}_ROOT")
+    from featurize.corpora.catalog import root_variable
+
+    found = os.environ.get(root_variable(corpus))
     return Path(found) if found else None
 
 

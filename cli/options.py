@@ -270,7 +270,8 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         "--only",
         multiple=True,
         metavar="COLUMN=VALUE",
-        help="Use only utterances with this value, such as style=improvised; join values by +; repeatable.",
+        help="Use only utterances with this value of a column, the corpus' own columns included, such as "
+        "style=improvised; join values by +; repeatable.",
     ),
     click.option("--audio", metavar="STREAM", help="Stream to read as audio.  [default: the only one that fits]"),
     click.option("--text", metavar="STREAM", help="Stream to read as text.  [default: the only one that fits]"),

@@ -128,7 +128,8 @@ def settings_options(command: Any) -> Any:
     "--only",
     multiple=True,
     metavar="COLUMN=VALUE",
-    help="Use only utterances with this value, such as style=improvised; join values by +; repeatable.",
+    help="Use only utterances with this value of a column, the corpus' own columns included, such as style=improvised; "
+    "join values by +; repeatable.",
 )
 @click.option("--fold", "folds", multiple=True, help="Fold to pre-train on; repeatable.  [default: all folds]")
 @settings_options

@@ -19,11 +19,11 @@ from cache.json_text import parse_json
 from cache.layout import COMMITTED
 from cache.rows import StoredRows, all_finite, rows_checksum
 from cache.stream import StreamSpec
-from cache.utterance import COLUMNS, COUNT, NUMBER, TEXT, Utterance
+from cache.utterance import COLUMNS, COUNT, NUMBER, OWN, TEXT, Utterance
 
 Value = TypeVar("Value")
 
-_TYPES: Mapping[str, tuple[type, ...]] = {TEXT: (str,), NUMBER: (int, float), COUNT: (int,)}
+_TYPES: Mapping[str, tuple[type, ...]] = {TEXT: (str,), NUMBER: (int, float), COUNT: (int,), OWN: (dict,)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +191,7 @@ def required_field(record: Mapping[str, Any], name: str, kind: type[Value], loca
 
 def utterance_record(utterance: Utterance) -> dict[str, Any]:
     """Returns the columns of an utterance that are not empty."""
-    return {column: value for column, value in asdict(utterance).items() if value is not None and value != ""}
+    return {column: value for column, value in asdict(utterance).items() if value not in (None, "", {})}
 
 
 def utterance_from(record: Mapping[str, Any], location: str) -> Utterance:
@@ -243,6 +243,8 @@ def check_inside(folder: Path, path: Path, location: str) -> None:
 
 def is_storable(value: object) -> bool:
     """Returns True if HDF5 can store it: text without NUL and lone surrogates, counts of 64 bits, finite numbers."""
+    if isinstance(value, dict):
+        return all(isinstance(text, str) and is_storable(name) and is_storable(text) for name, text in value.items())
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, str):

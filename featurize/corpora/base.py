@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cache.corpus_facts import Defect
 from cache.errors import MmerError
-from cache.utterance import Utterance
+from cache.utterance import COLUMNS, Utterance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,19 @@ class CorpusReading:
     notes: Sequence[str] = ()
     remarks: Mapping[str, str] = field(default_factory=dict)
     defects: Mapping[str, Defect] = field(default_factory=dict)
+
+
+def with_texts(utterance: Utterance, texts: Mapping[str, str]) -> Utterance:
+    """Returns an utterance with further texts: in columns of every corpus by their names, else in own columns.
+
+    Example:
+        >>> added = with_texts(Utterance(id="u1"), {"label": "sad", "gender": "f", "age": ""})
+        >>> added.label, added.further
+        ('sad', {'gender': 'f'})
+    """
+    plain: dict[str, Any] = {name: text for name, text in texts.items() if name in COLUMNS}
+    further = {name: text for name, text in texts.items() if name not in COLUMNS and text}
+    return replace(utterance, **plain, further={**utterance.further, **further})
 
 
 def check_reading(reading: CorpusReading, corpus: str) -> None:

@@ -11,12 +11,15 @@ import difflib
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePath
+from shlex import quote
 
 from cache.errors import MmerError
 from cache.utterance import Utterance
 from featurize.corpora.base import CorpusReading
+from featurize.corpora.columns import NO_CHOICE, ColumnChoice
 from featurize.corpora.table import DELIMITERS, JSON_SUFFIXES, Row, line_error, read_rows
 
 MEDIA = ("audio", "text")  # one of the two is needed
@@ -43,13 +46,16 @@ ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def read_manifest(path: Path, *, allow_outside: bool = False, encoding: str | None = None) -> CorpusReading:
+def read_manifest(
+    path: Path, *, allow_outside: bool = False, encoding: str | None = None, columns: ColumnChoice = NO_CHOICE
+) -> CorpusReading:
     """Reads a table of utterances; recordings are not opened.
 
     Args:
         path: a .csv or .tsv file with a header, or a .jsonl, .json or .ndjson file with one object per line.
         allow_outside: accept recordings outside the manifest's folder.
         encoding: encoding of the file; None for UTF-8, or UTF-16 with a byte order mark.
+        columns: columns with other names, and further columns to keep.
 
     Returns:
         One utterance per row, in the order of the file; notes list unknown columns and count absent values.
@@ -58,18 +64,39 @@ def read_manifest(path: Path, *, allow_outside: bool = False, encoding: str | No
         MmerError: if the file cannot be read, lacks a needed column or has an invalid row; the message states the line.
     """
     check_manifest(path)
+    rows = read_rows(path, known=[*COLUMNS, *map(str.lower, columns.named)], encoding=encoding)
+    return read_table(path, rows, allow_outside=allow_outside, columns=columns)
+
+
+def read_table(
+    path: Path, rows: Iterable[Row], *, allow_outside: bool = False, columns: ColumnChoice = NO_CHOICE
+) -> CorpusReading:
+    """Reads the records of a table as utterances.
+
+    Args:
+        path: the table; recordings are relative to its folder.
+        rows: its records, after the header if its ending is that of a table with a header.
+        allow_outside: accept recordings outside that folder.
+        columns: columns with other names, and further columns to keep.
+
+    Returns:
+        One utterance per row, in their order; notes list unknown columns and count absent values.
+
+    Raises:
+        MmerError: if the table lacks a needed column or has an invalid row; the message states the line.
+    """
     found: dict[str, None] = {}  # a set that keeps the order of the file
     absent: Counter[str] = Counter()
     utterances = []
-    for row in _records(path, encoding, found):
+    for row in _records(path, rows, columns, found):
         absent.update(name for name in COLUMNS if isinstance(row.cells.get(name), str) and row.is_absent(name))
-        utterances.append(_utterance(row, allow_outside=allow_outside))
+        utterances.append(_utterance(row, columns.kept, allow_outside=allow_outside))
     if not utterances:
         raise MmerError(
             f"{path}: no utterance found; expected the columns id, audio or text, and any of "
             f"{', '.join(USUAL[3:])}, and one row per utterance"
         )
-    unknown = [name for name in found if name not in COLUMNS]
+    unknown = [name for name in found if name not in COLUMNS and name not in columns.kept]
     notes = [_unknown_note(unknown, found)] if unknown else []
     if absent:
         cells = ", ".join(f"{count} of {name}" for name, count in absent.items())
@@ -91,11 +118,16 @@ def check_manifest(path: Path) -> None:
         raise MmerError(f"the manifest {path} has an unknown ending {path.suffix!r}; known: {', '.join(known)}")
 
 
-def _records(path: Path, encoding: str | None, found: dict[str, None]) -> Iterator[Row]:
-    """Yields the rows of utterances; adds the names of their columns to `found`."""
+def _records(path: Path, rows: Iterable[Row], columns: ColumnChoice, found: dict[str, None]) -> Iterator[Row]:
+    """Yields the rows of utterances with renamed columns; adds the names of their columns to `found`."""
     is_header = path.suffix.lower() in DELIMITERS
     first = 1
-    for row in read_rows(path, known=COLUMNS, encoding=encoding):
+    named: dict[str, None] = {}  # as in the table
+    for original in rows:
+        named |= dict.fromkeys(original.cells)
+        if is_header:
+            columns.check_found(named, path)
+        row = replace(original, cells=columns.cells(original.cells)) if columns.renamed else original
         first = row.line if not found else first
         found |= dict.fromkeys(row.cells)
         if is_header or "id" not in row.cells:
@@ -103,6 +135,7 @@ def _records(path: Path, encoding: str | None, found: dict[str, None]) -> Iterat
         if not is_header:
             yield row
         is_header = False
+    columns.check_found(named, path)
     if found:
         _check_columns(path, first, found)
 
@@ -120,7 +153,10 @@ def _check_columns(path: Path, line: int, found: Collection[str]) -> None:
     if missing:
         near = _near_names([name for name in found if name not in COLUMNS], found)
         renames = [f"{name} to {meant}" for name, meant in near.items() if meant in wanted]
-        way_out = f"rename {', '.join(renames)}" if renames else "add them; their cells may be empty (null in JSON)"
+        options = " ".join(f"--column {quote(f'{meant}={name}')}" for name, meant in near.items() if meant in wanted)
+        way_out = "add them; their cells may be empty (null in JSON)"
+        if renames:
+            way_out = f"rename {', '.join(renames)}, or pass {options} to mmer-featurize"
         if len(found) == 1 and re.search("[|:,]", next(iter(found))):
             way_out = "separate columns by commas, semicolons or tabs"
         problem = f"missing columns {', '.join(missing)}; found {_listed(found)}; {way_out}"
@@ -145,7 +181,7 @@ def _unknown_note(unknown: Collection[str], found: Collection[str]) -> str:
     return f"unknown columns are ignored: {_listed(unknown)}" + (f" (meant {', '.join(meant)}?)" if meant else "")
 
 
-def _utterance(row: Row, *, allow_outside: bool) -> Utterance:
+def _utterance(row: Row, kept: Iterable[str], *, allow_outside: bool) -> Utterance:
     if not row.text("id").strip():
         raise row.error("the id is empty; every utterance needs a unique id")
     try:
@@ -168,6 +204,7 @@ def _utterance(row: Row, *, allow_outside: bool) -> Utterance:
             dominance=row.number("dominance"),
             sentiment=_name(row, "sentiment"),
             votes=row.text("votes").strip(),
+            further={name: value for name in kept if (value := _name(row, name))},
         )
     except ValueError as error:
         raise row.error(str(error)) from None

@@ -21,6 +21,7 @@ import io
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,7 +138,8 @@ def read_meld(root: Path) -> CorpusReading:
         root: any folder above the tables and the clips.
 
     Returns:
-        All turns by split, in the order of the tables; a turn without a clip has the path that its clip would have.
+        All turns by split, in the order of the tables; a turn without a clip has the path that its clip would have,
+        or none if there is no clip at all.
 
     Raises:
         MmerError: if there is no table, a table cannot be read or lacks a column, or a clip exists twice.
@@ -158,7 +160,10 @@ def read_meld(root: Path) -> CorpusReading:
         *clip_notes,
         *skipped_note([clips[turn].as_posix() for turn in spare], "without a row in the tables"),
     ]
-    return CorpusReading(root=root, utterances=_utterances(rows, clips), notes=notes, defects=broken_clips("meld"))
+    utterances = _utterances(rows, clips)
+    if not clips:  # the tables alone: a corpus of text
+        utterances = [replace(utterance, audio="") for utterance in utterances]
+    return CorpusReading(root=root, utterances=utterances, notes=notes, defects=broken_clips("meld"))
 
 
 def _split_of(folder: Path) -> str:

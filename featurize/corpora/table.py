@@ -9,7 +9,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -124,6 +124,30 @@ def read_rows(path: Path, *, known: Collection[str], encoding: str | None = None
     """
     text = decoded(path, encoding)
     return _csv_rows(path, text, known) if path.suffix.lower() in DELIMITERS else _json_rows(path, text)
+
+
+def read_released(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """Reads the records of a table of a release.
+
+    Args:
+        path: as for `read_rows`.
+        columns: columns that it must have.
+
+    Raises:
+        MmerError: if the file cannot be read or decoded, lacks a column, or has an invalid record.
+    """
+    for number, row in enumerate(read_rows(path, known=[column.lower() for column in columns])):
+        lacking = [column for column in columns if column not in row.cells]
+        if lacking:
+            raise MmerError(f"{path} lacks the columns {', '.join(map(repr, lacking))}; use the table of the release")
+        if number or path.suffix.lower() not in DELIMITERS:  # the first row is the header
+            yield row
+
+
+def nearest_file(root: Path, *names: str) -> Path | None:
+    """Returns the file of one of these names that is nearest to a folder; None if it has none, at any depth."""
+    found = [path for name in names for path in root.rglob(name) if path.is_file()]
+    return min(found, key=lambda path: len(path.parts), default=None)
 
 
 def decoded(path: Path, encoding: str | None = None) -> str:

@@ -20,6 +20,8 @@ from cache.utterance import alike_labels, alike_note
 from featurize.asr.stream import AsrEncoder, AsrEncoderSet, parse_asr
 from featurize.corpora.base import CorpusReading
 from featurize.corpora.catalog import corpus_spec, read_corpus
+from featurize.corpora.columns import parse_columns
+from featurize.corpora.imported import imported_name, is_imported, write_imported
 from featurize.encoders.any_text import AnyTextEncoder
 from featurize.encoders.base import Encoder
 from featurize.encoders.catalog import EncoderRequest, parse_requests
@@ -38,7 +40,7 @@ from featurize.extraction.plan import (
 )
 from featurize.extraction.prepare import CorpusHeader
 from featurize.extraction.shard import Shard
-from featurize.inputs.ctc_vocabulary import read_ctc_vocabulary
+from featurize.inputs.ctc_vocabulary import STANDARD, read_ctc_vocabulary
 from featurize.runtime.device import default_batch_seconds
 from featurize.views.catalog import ViewRequest, check_views, parse_views
 from featurize.views.load import load_views
@@ -46,6 +48,8 @@ from featurize.views.load import load_views
 MEL = "logmel80"
 MOST_DROPPED = 0.1  # share of letters without a CTC symbol from which a note says so
 DEMO, MANIFEST = "demo", "manifest"  # corpora of the catalog with special defaults of root or cache
+TEXT_ENCODERS = ("roberta-base",)  # of texts without recordings, where the corpus has no default encoder of text
+AUDIO_ONLY_NOTE = "no text encoder is named: transcripts are left out; add one, as in --encoder roberta-base"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +104,14 @@ class ExtractionJob:
         options: options of all encoders.
         views: requested views, ``lsa`` or ``cbca[:K]``.
         audio_only: compute no text encoder and no targets from transcripts.
-        mel: add log-mel to the encoders.
+        mel: add log-mel to the encoders, if the corpus has recordings.
         batch_seconds: seconds of speech of one batch; None for a value that suits the device.
         limit: number of utterances, counted from the first; None for all.
         shard: compute only this shard of the utterances; None for all.
         allow_outside: recordings of a manifest may lie outside its folder.
         encoding: encoding of the corpus' files of text; None for Unicode.
+        columns: columns to read under other names, ``NAME=COLUMN``.
+        keep_columns: further columns of a manifest to keep.
         replace: recompute features that were computed differently or are damaged; drop utterances that left the corpus.
         wait: wait for another run that writes to the file instead of stopping.
         asr: ASR model whose transcripts the text encoders read, ``[NAME=]MODEL``; empty for the corpus' own.
@@ -125,6 +131,8 @@ class ExtractionJob:
     shard: Shard | None = None
     allow_outside: bool = False
     encoding: str | None = None
+    columns: tuple[str, ...] = ()
+    keep_columns: tuple[str, ...] = ()
     replace: bool = False
     wait: bool = False
     asr: str = ""
@@ -156,6 +164,9 @@ class JobOptions(TypedDict, total=False):
     limit: int | None
     allow_outside: bool
     encoding: str | None
+    columns: tuple[str, ...]
+    keep_columns: tuple[str, ...]
+    splits: tuple[str, ...]
     replace: bool
     wait: bool
     asr: str
@@ -173,8 +184,11 @@ def job_of(
 ) -> ExtractionJob:
     """Builds a job with the default locations of caches and of the built-in corpus.
 
+    A data set of another library (``hf:OWNER/NAME``, ``audformat:FOLDER``) is written as a manifest first; `splits`
+    names those of its splits to read.
+
     Args:
-        corpus: name in the catalog of corpora.
+        corpus: name in the catalog of corpora, or a data set of another library.
         root: folder of the corpus, or file of a manifest; None for the built-in corpus, which is then generated in
             the folder of the cache.
         cache: the file to write; None for a file in ``cache/``, named after the corpus or the manifest.
@@ -186,19 +200,26 @@ def job_of(
     Raises:
         MmerError: if the file of the CTC vocabulary cannot be used.
         ValueError: if the cache is a pattern of files.
+        MmerError: if a data set of another library cannot be read.
 
     Example:
         >>> job = job_of("demo", device=torch.device("cpu"), max_seconds=30)
         >>> job.cache.as_posix(), job.root.as_posix(), job.options.max_seconds
         ('cache/demo.h5', 'cache/demo', 30)
     """
-    name = root.stem if corpus == MANIFEST and root else corpus
+    name = root.stem if corpus == MANIFEST and root else imported_name(corpus) if is_imported(corpus) else corpus
     cache = cache or Path("cache") / f"{name}.h5"
     if is_pattern(cache):
         raise ValueError(f"cache must be one file to write, got the pattern {cache}")
     if corpus == DEMO and root is None:
         root = cache.parent / DEMO
     fields: dict[str, Any] = dict(options)
+    splits = fields.pop("splits", ())
+    if is_imported(corpus):
+        root = write_imported(corpus, root or cache.parent / name, splits)
+        corpus, fields["allow_outside"] = MANIFEST, True  # recordings of a local data set stay where they are
+    elif splits:
+        raise MmerError(f"--split is for hf:OWNER/NAME and audformat:FOLDER, not for {corpus}; remove it")
     encoding = {name: fields.pop(name) for name in EncodingOptions.__dataclass_fields__.keys() & fields.keys()}
     if table := fields.pop("ctc_vocab", None):
         encoding["ctc_vocabulary"] = read_ctc_vocabulary(table)
@@ -235,15 +256,23 @@ def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
     views = parse_views(job.views)
     if job.asr:
         parse_asr(job.asr)
-    reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside, encoding=job.encoding)
+    columns = parse_columns(job.columns, job.keep_columns)
+    reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside, encoding=job.encoding, columns=columns)
     requests = _select_encoders(job, reading)
-    check_views(views, {consumes(request.source) for request in requests})
+    modalities = {consumes(request.source) for request in requests}
+    check_views(views, modalities)
     _check_asr(job, reading)
+    wants_targets = job.options.ctc_vocabulary != STANDARD
+    has_texts, has_audio = _has_transcripts(job, reading), _has_recordings(reading)
+    if TRANSCRIPT not in modalities and has_texts and not job.audio_only:
+        reading = replace(reading, notes=[*reading.notes, AUDIO_ONLY_NOTE])
+    if job.mel and not has_audio:
+        reading = replace(reading, notes=[*reading.notes, f"{job.corpus} has no recording: only its texts are encoded"])
     return reading, EncoderSet(
         requests=requests,
         options=job.options,
-        mel=job.mel,
-        characters=not job.audio_only and _has_transcripts(job, reading),
+        mel=job.mel and has_audio,
+        characters=has_texts and not job.audio_only and (TRANSCRIPT in modalities or wants_targets),
         views=views,
     )
 
@@ -332,6 +361,8 @@ def plan_job(
             table=job.root.name if job.corpus == MANIFEST and job.root else "",
             encoding=job.encoding,
             allow_outside=job.allow_outside,
+            columns=job.columns,
+            keep_columns=job.keep_columns,
         ),
         encoder_set=encoder_set,
         inputs=inputs,
@@ -361,9 +392,16 @@ def _select_encoders(job: ExtractionJob, reading: CorpusReading) -> list[Encoder
         text = [request.name for request in requests if consumes(request.source) == TRANSCRIPT]
         if job.audio_only and text:
             raise MmerError(f"--audio-only excludes the text encoder {text[0]}; remove one of the two")
-        if job.audio_only or text or not _has_transcripts(job, reading):
-            return requests
-        return [*requests, *_requests_of(spec.encoders, TRANSCRIPT)]
+        speech = [request.name for request in requests if consumes(request.source) == SPEECH]
+        if speech and not _has_recordings(reading):
+            raise MmerError(f"{speech[0]} reads recordings, and {job.corpus} names none; remove --encoder {speech[0]}")
+        if job.asr and not text and not job.audio_only:  # transcripts are wanted for an encoder of text
+            return [*requests, *(_requests_of(spec.encoders, TRANSCRIPT) or parse_requests(TEXT_ENCODERS))]
+        return requests
+    if job.audio_only and not _has_recordings(reading):
+        raise MmerError(f"--audio-only needs recordings, and {job.corpus} names none; remove the option")
+    if not _has_recordings(reading):
+        return _requests_of(spec.encoders, TRANSCRIPT) or parse_requests(TEXT_ENCODERS)
     if job.audio_only or not _has_transcripts(job, reading):
         return _requests_of(spec.encoders, SPEECH)
     return parse_requests(spec.encoders)
@@ -390,6 +428,10 @@ def _check_asr(job: ExtractionJob, reading: CorpusReading) -> None:
         )
     if job.shard and job.options.history:
         raise MmerError("--history with --asr reads turns of other shards, which are not transcribed; omit --shards")
+
+
+def _has_recordings(reading: CorpusReading) -> bool:
+    return any(utterance.audio for utterance in reading.utterances)
 
 
 def _check_history(job: ExtractionJob, inputs: Inputs, encoder_set: EncoderSet) -> None:

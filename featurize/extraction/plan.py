@@ -258,10 +258,12 @@ def transcript_digest(turn: Turn, spec: StreamSpec) -> bytes:
 
 def _clean_utterance(utterance: Utterance) -> tuple[Utterance, str]:
     texts = {item.name: getattr(utterance, item.name) for item in fields(utterance)}
-    plain = {name: clean_text(value).text for name, value in texts.items() if isinstance(value, str)}
+    plain: dict[str, Any] = {name: clean_text(value).text for name, value in texts.items() if isinstance(value, str)}
     if not plain["id"]:
         raise MmerError(f"id {utterance.id!r} holds only undecodable characters; give the utterance another id")
-    return replace(utterance, **plain), clean_text(utterance.text).note  # type: ignore[arg-type]
+    if utterance.further:
+        plain["further"] = {clean_text(name).text: clean_text(value).text for name, value in utterance.further.items()}
+    return replace(utterance, **plain), clean_text(utterance.text).note
 
 
 def _probe_or_reason(path: Path) -> Recording | str:

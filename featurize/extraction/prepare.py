@@ -18,7 +18,7 @@ from cache.rebuild import build_file, check_room, plan_of
 from cache.store import FeatureCache
 from cache.stream import SPEECH, Scalar, StreamSpec
 from cache.transcripts import ENDING, is_transcripts
-from cache.utterance import Utterance
+from cache.utterance import Utterance, own_columns
 from cache.version import mmer_version
 from cache.writer import CacheWriter
 from featurize.extraction.plan import EncoderPlan, Inputs, overflow_note, transcript_note
@@ -38,6 +38,8 @@ class CorpusHeader:
         table: name of the manifest in that folder; empty for other corpora.
         encoding: encoding that its text was read with; None for Unicode.
         allow_outside: recordings may lie outside the folder.
+        columns: columns that were read under other names, ``NAME=COLUMN``.
+        keep_columns: further columns of the manifest that were kept.
     """
 
     name: str
@@ -45,10 +47,18 @@ class CorpusHeader:
     table: str = ""
     encoding: str | None = None
     allow_outside: bool = False
+    columns: Sequence[str] = ()
+    keep_columns: Sequence[str] = ()
 
-    def as_json(self) -> dict[str, str | bool]:
+    def as_json(self) -> dict[str, str | bool | list[str]]:
         """Returns the entry as a plain object for JSON, without what has its default."""
-        more = {"table": self.table, "encoding": self.encoding, "allow_outside": self.allow_outside}
+        more: dict[str, str | bool | list[str] | None] = {
+            "table": self.table,
+            "encoding": self.encoding,
+            "allow_outside": self.allow_outside,
+            "columns": list(self.columns),
+            "keep_columns": list(self.keep_columns),
+        }
         return {"name": self.name, "root": str(self.root), **{name: value for name, value in more.items() if value}}
 
 
@@ -244,8 +254,8 @@ def _column_notes(cache: FeatureCache, utterances: Sequence[Utterance]) -> list[
     """Returns a note on each column of names in which the corpus now says something else, such as a corrected label."""
     old = {utterance.id: utterance for utterance in cache.utterances}
     notes = []
-    for column in NAME_COLUMNS:
-        pairs = [(new.id, getattr(old[new.id], column), getattr(new, column)) for new in utterances if new.id in old]
+    for column in (*NAME_COLUMNS, *own_columns(cache.utterances)):
+        pairs = [(new.id, old[new.id].text_of(column), new.text_of(column)) for new in utterances if new.id in old]
         changed = [(name, before, now) for name, before, now in pairs if before != now]
         if changed:
             name, before, now = changed[0]

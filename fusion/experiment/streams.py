@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from itertools import count as count_up
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
@@ -155,7 +155,13 @@ def _reading(cache: AnyCache) -> str:
     """Returns the options with which the corpus of a cache was read."""
     corpus = cache.header["corpus"]
     encoding = f" --encoding {quote(str(corpus['encoding']))}" if corpus.get("encoding") else ""
-    return f"{encoding}{' --allow-outside' if corpus.get('allow_outside') else ''}"
+    columns = _listed_options(corpus, "columns", "--column") + _listed_options(corpus, "keep_columns", "--keep-column")
+    return f"{encoding}{columns}{' --allow-outside' if corpus.get('allow_outside') else ''}"
+
+
+def _listed_options(corpus: Mapping[str, Any], name: str, option: str) -> str:
+    values = corpus.get(name)
+    return "".join(f" {option} {quote(str(value))}" for value in values) if isinstance(values, list) else ""
 
 
 def _target(cache: AnyCache) -> tuple[str, str]:

@@ -108,7 +108,14 @@ PROTOCOLS: Mapping[str, Protocol] = {
 }
 
 # Corpus -> default protocol.
-DEFAULTS: Mapping[str, str] = {"iemocap": "session", "meld": "official", "ravdess": "actor6", "demo": "session"}
+# ESD has a published split, but it shares its speakers.
+DEFAULTS: Mapping[str, str] = {
+    "iemocap": "session",
+    "meld": "official",
+    "ravdess": "actor6",
+    "esd": "actor5",
+    "demo": "session",
+}
 
 
 def find_protocol(name: str) -> Protocol:

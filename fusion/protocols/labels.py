@@ -3,6 +3,8 @@
 iemocap4 merges happy and excited as GCF2-Net, Mul-TAB and LE-MER do; bi-modal bi-task states no merge, JFM no class set
 (docs/decisions.md#class-counts). iemocap6 is the six-class convention (C-2).
 meld7 and meld3 are the emotions and the sentiments of Poria et al., 2019, arXiv:1810.02508.
+msp-podcast8 are the eight primary emotions that the rater chooses from, without other and no agreement (Busso et al.);
+msp-improv4 are the four emotions that the scenarios of MSP-IMPROV aim at.
 ravdess8 has the channel of speech only: two of its emotions were never sung (Livingstone and Russo, 2018).
 """
 
@@ -73,10 +75,22 @@ LABEL_SETS: Mapping[str, LabelSet] = {
         classes=_as_published("neutral calm happy sad angry fearful disgust surprised"),
         channels=("speech", ""),  # packs of other toolkits have no channel and no song
     ),
+    "msp-podcast8": LabelSet(
+        name="msp-podcast8",
+        corpus="msp-podcast",
+        classes=_as_published("angry sad happy surprise fear disgust contempt neutral"),
+    ),
+    "msp-improv4": LabelSet(name="msp-improv4", corpus="msp-improv", classes=_as_published("angry happy neutral sad")),
 }
 
 # Corpus -> default label set; for other corpora, every raw label is a class.
-DEFAULTS: Mapping[str, str] = {"iemocap": "iemocap4", "meld": "meld7", "ravdess": "ravdess8"}
+DEFAULTS: Mapping[str, str] = {
+    "iemocap": "iemocap4",
+    "meld": "meld7",
+    "ravdess": "ravdess8",
+    "msp-podcast": "msp-podcast8",
+    "msp-improv": "msp-improv4",
+}
 
 
 def choose_labels(requested: str | None, corpus: str, utterances: Sequence[Utterance]) -> LabelSet:

@@ -16,7 +16,7 @@ from cache.corpus_facts import broken_clips
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.layout import COMMITTED
-from cache.utterance import Utterance
+from cache.utterance import COLUMNS, Utterance, own_columns
 from fusion.arrays import ClassIds, Indices
 from fusion.config import nearest
 from fusion.evaluation.dimensions import TargetScale
@@ -42,7 +42,7 @@ from fusion.protocols.targets import SOFT_TIES, Target, has_tie, parse_target, r
 
 Filters = Mapping[str, tuple[str, ...]]  # column -> values that take part
 
-# Columns that describe utterances; the raw labels belong to label sets.
+# Columns of every corpus that describe utterances, next to its own; the raw labels belong to label sets.
 FILTER_COLUMNS = ("speaker", "session", "dialogue", "split", "style", "channel", "sentiment")
 SHOWN = 6  # values that a message shows
 RATED = "utterances with ratings"  # in the place of a class, for messages
@@ -61,7 +61,7 @@ def parse_filters(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
         Column -> its values, sorted and without duplicates.
 
     Raises:
-        MmerError: if a column is unknown or a value is empty.
+        MmerError: if a column selects no utterances in any corpus, such as label, or a value is empty.
 
     Example:
         >>> parse_filters({"style": "improvised", "session": "1+2"})
@@ -69,7 +69,7 @@ def parse_filters(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """
     filters: dict[str, tuple[str, ...]] = {}
     for column, text in pairs.items():
-        if column not in FILTER_COLUMNS:
+        if column in COLUMNS and column not in FILTER_COLUMNS:
             raise MmerError(f"--only: unknown column {column!r}; {nearest(column, FILTER_COLUMNS)}")
         filters[column] = tuple(sorted({value.strip() for value in text.split("+")}))
         if not all(filters[column]):
@@ -89,12 +89,15 @@ def filter_utterances(classes: ClassIds, utterances: Sequence[Utterance], only: 
         The class indices, with -1 for the newly left-out utterances too, and a note on each filter.
 
     Raises:
-        MmerError: if a value does not occur, or no utterance is left; names the values that occur.
+        MmerError: if a column is unknown, a value does not occur, or no utterance is left; names the values that occur.
     """
     notes = []
+    known = [*FILTER_COLUMNS, *own_columns(utterances)]
     for column, values in only.items():
+        if column not in known:
+            raise MmerError(f"--only: unknown column {column!r}; {nearest(column, known)}")
         before = classes
-        column_values = np.array([str(getattr(utterance, column)) for utterance in utterances])
+        column_values = np.array([utterance.text_of(column) for utterance in utterances])
         classes = np.where(np.isin(column_values, values), before, LEFT_OUT)
         kept, total = int((classes >= 0).sum()), int((before >= 0).sum())
         filter_text = f"{column}={'+'.join(values)}"

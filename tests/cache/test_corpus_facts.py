@@ -7,6 +7,7 @@ from cache.corpus_facts import (
     MELD_EMOTIONS,
     MELD_SENTIMENTS,
     MELD_UTTERANCES,
+    PUBLISHED,
     RAVDESS_SPEECH,
     Defect,
     Table,
@@ -46,3 +47,14 @@ def test_a_defect_leaves_room_for_the_reason_of_the_failure(defect: Defect) -> N
 def test_a_corpus_that_nothing_is_known_of_has_no_broken_clips() -> None:
     assert broken_clips("manifest") == {}
     assert len(broken_clips("meld")) == 4
+
+
+@pytest.mark.parametrize("corpus", set(PUBLISHED) - {"msp-improv"})
+def test_published_labels_and_splits_add_up_to_the_utterances(corpus: str) -> None:
+    for counts in PUBLISHED[corpus]:
+        assert {sum(part.values()) for part in (counts.labels, counts.splits) if part} <= {counts.utterances}
+
+
+def test_the_four_classes_of_msp_improv_are_those_of_its_paper() -> None:
+    (counts,) = PUBLISHED["msp-improv"]
+    assert sum(counts.labels.values()) == 7798

@@ -166,3 +166,34 @@ def test_twin_recordings_are_named(toy: tuple[Path, StreamPlan]) -> None:
         file.write(digest)
     (twins,) = [finding for finding in examine(FeatureCache(path)) if finding.what.startswith("groups")]
     assert (twins.found, twins.detail) == (1, "a = d")
+
+
+def savee() -> list[Utterance]:
+    labels = ["anger", "disgust", "fear", "happiness", "neutral", "neutral", "sadness", "surprise"]
+    return [
+        Utterance(id=f"{speaker}_{label}{index}", speaker=speaker, label=label)
+        for speaker in ("DC", "JE", "JK", "KL")
+        for index, label in enumerate(labels * 15)
+    ]
+
+
+def test_a_corpus_with_published_counts_does_not_differ_as_published(tmp_path: Path) -> None:
+    found = examined(tmp_path, "savee", savee())
+    assert found["speakers"] == Finding("speakers", 4, 4)
+    assert found["label 'neutral'"] == Finding("label 'neutral'", 120, 120)
+    assert [name for name, finding in found.items() if finding.differs] == ["committed in enc"]
+
+
+def test_a_lost_recording_and_an_unknown_label_show(tmp_path: Path) -> None:
+    found = examined(tmp_path, "savee", [*savee()[1:-1], Utterance(id="odd", speaker="KL", label="joy")])
+    assert found["label 'joy'"] == Finding("label 'joy'", 1, None)
+    differing = {name for name, finding in found.items() if finding.differs}
+    assert differing == {"utterances", "label 'anger'", "label 'surprise'", "committed in enc"}
+
+
+def test_the_release_with_the_nearest_count_is_compared(tmp_path: Path) -> None:
+    splits = {"Train": 3, "Test1": 2}
+    podcast = [Utterance(id=f"{name}{index}", split=name) for name, count in splits.items() for index in range(count)]
+    found = examined(tmp_path, "msp-podcast", podcast)
+    assert found["utterances"] == Finding("utterances", 5, 151_654, "release 1.11")
+    assert found["Test1"] == Finding("Test1", 2, 30_647)

@@ -17,6 +17,7 @@ def test_every_field_has_a_column_of_its_own() -> None:
         ({"id": "a", "start_s": 2.0, "end_s": 2.0}, "after start_s 2.0, got 2.0"),
         ({"id": "a", "end_s": float("nan")}, "got nan"),
         ({"id": "a", "turn": -1}, "turn of a"),
+        ({"id": "a", "further": {"label": "sad"}}, "own column label of a has the name of a column of every corpus"),
     ],
 )
 def test_impossible_utterances_are_refused(fields: dict[str, Any], message: str) -> None:

@@ -63,6 +63,11 @@ def test_a_corpus_without_its_root_says_where_to_get_it(tmp_path: Path, monkeypa
     assert "Session{1..5}" in line
 
 
+def test_an_encoder_of_speech_for_texts_alone_stops_the_run(tmp_path: Path) -> None:
+    (tmp_path / "corpus.csv").write_text("id,text\na,hello\n")
+    assert "wav2vec2-tiny reads recordings, and manifest names none" in stopped(run(tmp_path / "corpus.csv"))
+
+
 def test_a_manifest_without_a_needed_column_stops_the_run(tmp_path: Path) -> None:
     (tmp_path / "corpus.csv").write_text("id,label\na,happy\n")
     assert "audio" in stopped(run(tmp_path / "corpus.csv"))

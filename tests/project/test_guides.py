@@ -37,33 +37,33 @@ def module_of(name: str, source: str, monkeypatch: pytest.MonkeyPatch) -> Module
 
 def test_the_corpus_of_the_guide_is_read_and_featurized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, tests = python_blocks("add-a-corpus.md")
-    savee = module_of("featurize.corpora.savee", reader, monkeypatch)
-    checks = module_of("test_savee", tests, monkeypatch)
+    emovo = module_of("featurize.corpora.emovo", reader, monkeypatch)
+    checks = module_of("test_emovo", tests, monkeypatch)
     (tmp_path / "checks").mkdir()
     (tmp_path / "empty").mkdir()
     checks.test_a_file_name_becomes_an_utterance(tmp_path / "checks")
     checks.test_an_empty_folder_is_refused_with_the_expected_tree(tmp_path / "empty")
 
-    for index, name in enumerate(("DC/a01", "DC/su02", "KL/n03")):
-        path = tmp_path / "savee" / f"{name}.wav"
+    for index, name in enumerate(("f1/rab-f1-b1", "f1/sor-f1-b2", "m3/neu-m3-l1")):
+        path = tmp_path / "emovo" / f"{name}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, tone(0.3 + 0.1 * index), RATE_HZ)
-    row = catalog.CorpusSpec(read=savee.read_savee, where="", tree=savee.TREE)
-    monkeypatch.setattr(catalog, "CORPORA", {**catalog.CORPORA, "savee": row})
+    row = catalog.CorpusSpec(read=emovo.read_emovo, where="", tree=emovo.TREE)
+    monkeypatch.setattr(catalog, "CORPORA", {**catalog.CORPORA, "emovo": row})
     job = ExtractionJob(
-        corpus="savee",
-        root=tmp_path / "savee",
-        cache=tmp_path / "savee.h5",
+        corpus="emovo",
+        root=tmp_path / "emovo",
+        cache=tmp_path / "emovo.h5",
         encoders=("wav2vec2-tiny",),
         options=EncodingOptions(device=torch.device("cpu")),
         mel=False,
     )
     run_job(job, Silent())
-    cache = FeatureCache(tmp_path / "savee.h5")
+    cache = FeatureCache(tmp_path / "emovo.h5")
     assert [(utterance.speaker, utterance.label) for utterance in cache.utterances] == [
-        ("DC", "anger"),
-        ("DC", "surprise"),
-        ("KL", "neutral"),
+        ("f1", "anger"),
+        ("f1", "surprise"),
+        ("m3", "neutral"),
     ]
     assert summarize(cache)["failures"] == []
 

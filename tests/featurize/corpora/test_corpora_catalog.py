@@ -3,17 +3,19 @@ from pathlib import Path
 
 import pytest
 
+from cache.corpus_facts import PUBLISHED
 from cache.errors import MmerError
 from cache.utterance import Utterance
 from featurize.corpora import catalog
 from featurize.corpora.base import CorpusReading
 from featurize.corpora.catalog import CORPORA, corpus_spec, read_corpus
+from tests.support.releases import RELEASES
 
 MANIFEST = "id,audio,text,label,speaker,session\nu1,../a.wav,,,,\n"
 
 
 def test_an_unknown_corpus_is_told_the_known_ones() -> None:
-    with pytest.raises(MmerError, match="unknown corpus 'iemocop'; known: demo, iemocap, manifest, meld, ravdess"):
+    with pytest.raises(MmerError, match="unknown corpus 'iemocop'; known: cmu-mosei, cmu-mosi, crema-d, demo, emodb"):
         corpus_spec("iemocop")
 
 
@@ -24,7 +26,7 @@ def test_a_corpus_without_a_root_says_in_one_line_where_to_get_it(name: str) -> 
     message, spec = str(caught.value), corpus_spec(name)
     assert message.startswith(f"{name} needs its {'file' if name == 'manifest' else 'folder'}: pass --root or set ")
     source = f"; get it at {spec.where}" if spec.where else ""
-    assert f"set MMER_{name.upper()}_ROOT{source}; expected: {spec.tree}" in message
+    assert f"set MMER_{name.upper().replace('-', '_')}_ROOT{source}; expected: {spec.tree}" in message
     assert "\n" not in message
 
 
@@ -62,3 +64,16 @@ def test_duplicate_ids_stop_the_reading(tmp_path: Path) -> None:
 def test_a_corpus_is_read_by_its_own_reader(iemocap_root: Path) -> None:
     reading = read_corpus("iemocap", iemocap_root)
     assert reading.utterances[0].id == "Ses01F_impro01_F000"
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_a_release_in_small_is_read_with_unique_ids_and_existing_recordings(name: str, tmp_path: Path) -> None:
+    write, count = RELEASES[name]
+    reading = read_corpus(name, write(tmp_path))
+    assert len(reading.utterances) == count
+    assert all((reading.root / utterance.audio).is_file() for utterance in reading.utterances)
+    assert {utterance.label for utterance in reading.utterances} - {"", "no agreement"} <= {
+        label
+        for counts in PUBLISHED[name]
+        for label in counts.labels or {utterance.label for utterance in reading.utterances}
+    }

@@ -29,6 +29,7 @@ def audio_of(root: Path) -> dict[str, str]:
 
 
 def test_rows_become_utterances_by_split(root: Path) -> None:
+    clip(root, "train_splits/dia0_utt0.mp4")
     utterances = read_corpus("meld", root).utterances
     assert [utterance.id for utterance in utterances] == [
         "train_dia0_utt0",
@@ -139,7 +140,12 @@ def test_the_broken_clips_of_the_release_go_along(root: Path) -> None:
     assert "issue 39" in str(reading.defects["train_dia125_utt3"])
 
 
+def test_tables_without_any_clip_are_a_corpus_of_text(root: Path) -> None:
+    assert set(audio_of(root).values()) == {""}
+
+
 def test_a_clip_that_is_not_there_is_named_where_it_would_be(root: Path) -> None:
+    clip(root, f"{FOLDERS['train']}/dia0_utt4.mp4")
     assert audio_of(root)["test_dia0_utt0"] == "output_repeated_splits_test/dia0_utt0.mp4"
     clip(root, f"{FOLDERS['train']}/dia0_utt1.mp4", "dev_wav/dia0_utt0.wav")
     assert audio_of(root)["train_dia0_utt0"] == "train/train_splits/dia0_utt0.mp4"

@@ -27,6 +27,7 @@ def test_the_codes_of_a_name_become_an_utterance(tmp_path: Path) -> None:
             label="fearful",
             speaker="12",
             channel="speech",
+            further={"intensity": "normal", "statement": "2", "repetition": "1", "gender": "female"},
         )
     ]
 

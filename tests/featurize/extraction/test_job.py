@@ -3,9 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from featurize.extraction.job import ExtractionJob, job_of, ready_job
-from featurize.extraction.run import shard_job
-from tests.support.voices import job_over, write_voices
+from cache.audit import summarize
+from cache.doctor import examine
+from cache.errors import MmerError
+from cache.store import FeatureCache
+from featurize.extraction.job import AUDIO_ONLY_NOTE, ExtractionJob, job_of, read_job, ready_job
+from featurize.extraction.run import run_job, shard_job
+from tests.support.meld_release import write_tables
+from tests.support.voices import Silent, job_over, write_voices
 
 CPU = torch.device("cpu")
 
@@ -47,3 +52,31 @@ def test_the_job_of_a_share_has_its_utterances_and_its_file(tmp_path: Path) -> N
     assert sorted(ids) == list("ghijkl")
     with pytest.raises(ValueError, match="numbered 1 to 2, got 3"):
         shard_job(whole, 3, 2)
+
+
+def test_tables_of_meld_without_clips_are_a_cache_of_text_without_failures(tmp_path: Path) -> None:
+    write_tables(tmp_path / "MELD")
+    options = {"root": tmp_path / "MELD", "cache": tmp_path / "meld.h5", "device": CPU}
+    report = run_job(job_of("meld", encoders=["roberta-tiny"], **options), Silent())  # type: ignore[arg-type]
+    cache = FeatureCache(report.cache)
+    assert report.empty == []
+    assert "meld has no recording: only its texts are encoded" in report.notes
+    assert summarize(cache)["failures"] == []
+    assert list(cache.streams) == ["ctc.chars", "roberta-tiny", "roberta-tiny.tokens"]
+    coverage = [finding for finding in examine(cache) if finding.what.startswith("committed")]
+    assert [(finding.found, finding.expected) for finding in coverage] == [(9, 9)] * 3
+    assert [request.name for request in read_job(job_of("meld", **options))[1].requests] == ["roberta-base"]  # type: ignore[arg-type]
+    with pytest.raises(MmerError, match="mfcc39 reads recordings, and meld names none; remove --encoder mfcc39"):
+        read_job(job_of("meld", encoders=["mfcc39"], **options))  # type: ignore[arg-type]
+    with pytest.raises(MmerError, match="--audio-only needs recordings, and meld names none; remove the option"):
+        read_job(job_of("meld", audio_only=True, **options))  # type: ignore[arg-type]
+
+
+def test_encoders_of_speech_alone_mean_speech_alone(tmp_path: Path) -> None:
+    (tmp_path / "voices.csv").write_text("id,audio,text\nu1,u1.wav,hello\n")
+    wanted = job_of("manifest", root=tmp_path / "voices.csv", encoders=["mfcc39"], device=CPU)
+    reading, encoder_set = read_job(wanted)
+    assert ([request.name for request in encoder_set.requests], encoder_set.characters) == (["mfcc39"], False)
+    assert AUDIO_ONLY_NOTE in reading.notes
+    both = read_job(job_of("manifest", root=tmp_path / "voices.csv", encoders=["mfcc39", "roberta-tiny"], device=CPU))
+    assert (both[1].characters, AUDIO_ONLY_NOTE in both[0].notes) == (True, False)
