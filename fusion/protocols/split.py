@@ -21,8 +21,8 @@ from fusion.config import nearest
 from fusion.protocols.catalog import (
     check_history_streams,
     choose_protocol,
-    describe_protocol,
     make_folds,
+    promise_of,
     protocol_notes,
 )
 from fusion.protocols.folds import Fold
@@ -35,6 +35,7 @@ from fusion.protocols.leaks import (
     note_transcripts,
     note_twins,
 )
+from fusion.protocols.own_folds import OWN, OwnFolds
 
 Filters = Mapping[str, tuple[str, ...]]  # column -> values that take part
 
@@ -159,7 +160,8 @@ def drop_uncovered(
         )
     train = fold.train[(complete & _committed(cache, training_streams))[fold.train]]
     dev = fold.dev[complete[fold.dev]]
-    covered = Fold(name=fold.name, train=train, dev=dev, test=fold.test[complete[fold.test]])
+    parts = {part: indices[complete[indices]] for part, indices in fold.parts.items()}
+    covered = Fold(name=fold.name, train=train, dev=dev, test=fold.test[complete[fold.test]], parts=parts)
     notes = [
         f"fold {fold.name}: {len(left_out)} of {len(indices)} {subset} utterances are left out, they have no "
         f"features ({_reasons(cache, [*streams, *training_streams], left_out)})"
@@ -204,6 +206,7 @@ def split_cache(
     labels: str | None = None,
     protocol: str | None = None,
     only: Filters = NO_FILTERS,
+    own_folds: OwnFolds | None = None,
     data_seed: int = 0,
     allow_missing: bool = False,
     allow_leak: bool = False,
@@ -220,6 +223,7 @@ def split_cache(
         labels: value of ``--labels``; None for the default of the corpus.
         protocol: value of ``--protocol``; None for the default of the corpus.
         only: column -> values that take part.
+        own_folds: folds of ``--folds``, which take the place of a protocol; None for the protocol.
         data_seed: random seed of all draws.
         allow_missing: score the test utterances with features if others have none.
         allow_leak: accept encoders that have seen test speakers, with a note.
@@ -231,9 +235,12 @@ def split_cache(
     utterances = cache.utterances
     label_set = choose_labels(labels, corpus, utterances)
     classes, filter_notes = filter_utterances(classes_of(utterances, label_set), utterances, only)
-    name, choice_notes = choose_protocol(protocol, corpus, utterances, classes)
+    if own_folds is None:
+        name, choice_notes = choose_protocol(protocol, corpus, utterances, classes)
+    else:
+        name, choice_notes = OWN, own_folds.check_ids(cache.ids)
     notes = [*alike_notes(utterances, label_set), *filter_notes, *choice_notes]
-    folds = make_folds(utterances, classes, name, data_seed, label_set.names)
+    folds = make_folds(utterances, classes, name, data_seed, label_set.names, own_folds=own_folds)
     of_folds = {name for names in choices.values() for name in names}
     streams = [name for name in streams if name not in of_folds]
     opened = [cache.stream(stream) for stream in [*streams, *training_streams]]
@@ -249,21 +256,25 @@ def split_cache(
     chosen: dict[str, dict[str, str]] = {}
     for covered in covered_folds:
         check_subsets(covered.fold)
-        check_classes(covered.fold, classes, label_set.names)
         notes += [*covered.notes, *check_encoders(covered.fold, utterances, specs, corpus, allow_leak=allow_leak)]
         streams_of_fold, leaks = choose_streams(covered.fold, utterances, candidates, corpus, allow_leak=allow_leak)
         notes += leaks
         chosen |= {covered.fold.name: streams_of_fold} if streams_of_fold else {}
         notes += [*note_twins(covered.fold, cache.ids, opened), *note_transcripts(covered.fold, utterances, specs)]
     folds = [covered.fold for covered in covered_folds]
+    check_classes(folds, classes, label_set.names)
     return Split(
         protocol=name,
         labels=label_set,
         classes=classes,
         folds=folds,
         totals={covered.fold.name: covered.total for covered in covered_folds},
-        promise=describe_protocol(name),
-        notes=[*notes, *_choice_notes(chosen), *protocol_notes(folds, utterances, classes, label_set.names, name)],
+        promise=f"{name}: {promise_of(name, folds, utterances, corpus, own_folds)}",
+        notes=[
+            *notes,
+            *_choice_notes(chosen),
+            *protocol_notes(folds, utterances, classes, label_set.names, name, own_folds=own_folds),
+        ],
         chosen=chosen,
     )
 
