@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from featurize.extraction.run import ExtractionReport
     from featurize.runtime.cluster import Cluster
     from fusion.end_to_end.prediction.predictor import Prediction, PredictionProgress, Predictor
+    from fusion.end_to_end.sharing.export import ExportReport
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.grid.engine.local import GridProgress
     from fusion.grid.run import GridRun
@@ -36,6 +37,7 @@ __all__ = [
     "HeadInputs",
     "HeadOutput",
     "compare",
+    "export",
     "featurize",
     "grid",
     "load",
@@ -131,6 +133,7 @@ def train(
     resident_share: float = 0.5,
     replace: bool = False,
     tensorboard: bool = False,
+    track: str = "",
     final: bool = False,
     progress: "TrainingProgress | None" = None,
     **changes: object,
@@ -163,6 +166,7 @@ def train(
         resident_share: share of the device's memory that features may take, in [0, 1].
         replace: delete another run in the folder first.
         tensorboard: also write the curves for TensorBoard into the run folder.
+        track: also log the curves to this tracker, ``trackio``; empty for none.
         final: then train a model for each seed on all utterances, for the median best epoch of the folds; it is not
             scored, and ``load(run, fold="final")`` loads it.
         progress: notified of notes, models and epochs.
@@ -209,6 +213,7 @@ def train(
             resident_share=resident_share,
             replace=replace,
             tensorboard=tensorboard,
+            track=track,
             final=final,
             stopping=stopping,
         )
@@ -314,6 +319,7 @@ def grid(
         search=parse_search(search),
         search_seed=search_seed,
         report_all_tests=report_all_tests,
+        given={"grid": grid, "ablate": ablate},
     )
     chosen = choose_device(device)
     with _cluster(scheduler, device) as cluster:
@@ -477,6 +483,57 @@ def predict(
         allow_outside=allow_outside,
     )
     return [prediction for predictions in predict_files(request, progress) for prediction in predictions]
+
+
+def export(
+    run: str | Path,
+    out: str | Path | None = None,
+    *,
+    onnx: str = "",
+    push: str = "",
+    private: bool = False,
+    license: str = "",
+    language: str = "",
+    head: str | None = None,
+    encoders: Mapping[str, str | Path] | None = None,
+) -> "ExportReport":
+    """Writes the bundle of a run, all that a prediction on another machine needs, as ``mmer-export`` does.
+
+    Args:
+        run: run folder, such as `TrainedRun.folder`; a bundle can be put on a hub as it is.
+        out: folder of the bundle; None to write none, if it goes to a hub.
+        onnx: ``head`` for each head as an ONNX file, ``full`` with its encoder in front; empty for none.
+        push: repository of the Hugging Face hub, ``OWNER/NAME``; empty for none.
+        private: create the repository as a private one.
+        license: identifier of the licence of the models, such as ``mit``; empty for none.
+        language: code of the language of the speech, such as ``en``; empty for that of a known corpus.
+        head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
+        encoders: name of an encoder -> folder with its weights, which become part of the bundle.
+
+    Returns:
+        Folder, address and size of the bundle.
+
+    Raises:
+        MmerError: if the run is not finished or damaged, an encoder is not available, a model cannot be ONNX, the
+            folder holds something else, or the hub refuses.
+
+    Example:
+        >>> report = export("runs/demo-rescmfa-c68a5223", "demo-emotions")  # doctest: +SKIP
+    """
+    from fusion.end_to_end.sharing.export import ExportRequest, export_run
+
+    request = ExportRequest(
+        run=Path(run),
+        out=Path(out) if out else None,
+        onnx=onnx,
+        push=push,
+        private=private,
+        license=license,
+        language=language,
+        head=head,
+        encoders=_folders(encoders),
+    )
+    return export_run(request)
 
 
 if not TYPE_CHECKING:  # type checkers read the imports above, and report names that are not among them

@@ -1,6 +1,7 @@
 """Audit of a cache: its contents, and whether every committed row still holds what was written."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,9 +12,11 @@ from cache.layout import COMMITTED, FAILED, PENDING
 from cache.rows import all_finite
 from cache.store import FeatureCache, Stream
 from cache.stream import NO_VIEW, SPEECH
+from cache.transcripts import HAS_TEXT, is_transcripts
 from cache.utterance import Utterance
 from cache.writer import rows_checksum
 
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 STATES = {PENDING: "pending", COMMITTED: "committed", FAILED: "failed"}
 
 
@@ -24,6 +27,21 @@ class Problem:
     stream: str
     id: str
     problem: str
+
+
+@dataclass(frozen=True)
+class ReasonGroup:
+    """Utterances that failed, or have a note, for the same kind of reason; `id`, `stream`, `reason`: of the first."""
+
+    kind: str
+    utterances: int
+    id: str
+    stream: str
+    reason: str
+
+    def __str__(self) -> str:
+        example = f"{self.id} in {self.stream}: {self.reason}"
+        return example if self.utterances == 1 else f"{self.utterances} x {self.kind} (first: {example})"
 
 
 def summarize(cache: AnyCache) -> dict[str, Any]:
@@ -38,9 +56,12 @@ def summarize(cache: AnyCache) -> dict[str, Any]:
 
 
 def left_out(stream: AnyStream) -> set[int]:
-    """Returns the utterances that a stream of views leaves out on purpose; they are stored as failed."""
-    failed = np.flatnonzero(stream.state == FAILED).tolist() if stream.spec.view else []
-    return {index for index in failed if stream.reason(index).startswith(NO_VIEW)}
+    """Returns the utterances that a stream leaves out on purpose; they are stored as failed.
+
+    A stream of views leaves out those that are not for training, a stream of transcripts those that have a text.
+    """
+    failed = np.flatnonzero(stream.state == FAILED).tolist() if _leaves_out(stream) else []
+    return {index for index in failed if stream.reason(index).startswith((NO_VIEW, HAS_TEXT))}
 
 
 def noted(cache: AnyCache) -> list[dict[str, str]]:
@@ -51,6 +72,32 @@ def noted(cache: AnyCache) -> list[dict[str, str]]:
         for index in np.flatnonzero(stream.state == COMMITTED).tolist()
         if stream.reason(index)
     ]
+
+
+def grouped(items: Sequence[Mapping[str, str]], key: str) -> list[ReasonGroup]:
+    """Groups failures or notes by their kind: the text without numbers and paths; largest group first.
+
+    Args:
+        items: what `summarize` lists as failures, or `noted` as notes.
+        key: ``reason`` or ``note``.
+
+    Example:
+        >>> items = [{"id": name, "stream": "mel", "reason": f"truncated: {name} of 9 bytes"} for name in "12"]
+        >>> [(group.kind, group.utterances) for group in grouped(items, "reason")]
+        [('truncated: N of N bytes', 2)]
+    """
+    ids: dict[str, set[str]] = {}
+    first: dict[str, Mapping[str, str]] = {}
+    for item in items:
+        text = item[key]
+        kind = NUMBER.sub("N", text.split(" (tried ")[0].split("; ")[0] if " (tried " in text else text)
+        ids.setdefault(kind, set()).add(item["id"])
+        first.setdefault(kind, item)
+    groups = [
+        ReasonGroup(kind, len(held), first[kind]["id"], first[kind]["stream"], first[kind][key])
+        for kind, held in ids.items()
+    ]
+    return sorted(groups, key=lambda group: -group.utterances)
 
 
 def verify(cache: AnyCache) -> list[Problem]:
@@ -87,12 +134,16 @@ def as_json(problems: list[Problem]) -> list[dict[str, str]]:
 
 
 def count_states(stream: AnyStream) -> dict[str, int]:
-    """Counts the utterances of a stream by state; those that a stream of views leaves out are not failed."""
+    """Counts the utterances of a stream by state; those that a stream leaves out are not failed."""
     counts = {name: int(np.count_nonzero(stream.state == state)) for state, name in STATES.items()}
-    if not stream.spec.view:
+    if not _leaves_out(stream):
         return counts
     without = len(left_out(stream))
     return {**counts, "failed": counts["failed"] - without, "left_out": without}
+
+
+def _leaves_out(stream: AnyStream) -> bool:
+    return bool(stream.spec.view) or is_transcripts(stream.spec)
 
 
 def _summary(stream: AnyStream) -> dict[str, Any]:

@@ -191,7 +191,9 @@ def _coverage(cache: AnyCache, defects: Mapping[str, Defect]) -> list[Finding]:
             f"committed in {name}",
             int(np.count_nonzero(stream.state == COMMITTED)),
             len(cache.utterances) - len(_unexpected(cache, stream, defects)),
-            f"no views of {len(left_out(stream))} utterances" if left_out(stream) else "",
+            f"no {'views' if stream.spec.view else 'rows'} of {len(left_out(stream))} utterances"
+            if left_out(stream)
+            else "",
         )
         for name, stream in cache.streams.items()
     ]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from featurize.extraction.run import ExtractionReport
     from featurize.runtime.cluster import Workers
 
-SHOWN = 5  # failures and notes printed; all of them are in the cache
+SHOWN = 5  # kinds of failures and notes printed; all of them are in the cache
 
 
 def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -130,6 +130,14 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     callback=positive(int),
     help="Longest text in tokens.  [default: the limit of the encoder]",
 )
+@click.option(
+    "--asr",
+    default="",
+    metavar="[NAME=]MODEL",
+    help="ASR model (hub id or folder) that transcribes utterances without a text; text encoders read its transcripts "
+    "and write streams NAME+asr.  [default: none]",
+)
+@click.option("--asr-all", is_flag=True, help="Transcribe every utterance by --asr, and read no text of the corpus.")
 @click.option("--truncate", is_flag=True, help="Cut transcripts that are too long instead of recording a failure.")
 @click.option(
     "--event-tags",
@@ -278,6 +286,7 @@ def run(job: "ExtractionJob", workers: "Workers | None", shards: int | None, as_
                 **report.summary,
                 "noted": report.noted,
                 "notes": report.notes,
+                **({"word_errors": _errors_json(report)} if report.word_errors else {}),
                 "seconds": round(report.seconds, 3),
             }
         )
@@ -288,17 +297,29 @@ def run(job: "ExtractionJob", workers: "Workers | None", shards: int | None, as_
 
 
 def _print_report(report: "ExtractionReport") -> None:
+    from cache.audit import grouped
+
     print_streams(report.summary)
     for what, key, items in (("failed", "reason", report.summary["failures"]), ("noted", "note", report.noted)):
         if items:
             echo(f"{len({item['id'] for item in items})} utterances {what} in one stream or more:")
-        for item in items[:SHOWN]:
-            echo(f"  {item['id']} in {item['stream']}: {item[key]}")
-        if len(items) > SHOWN:
-            echo(f"  ... and {len(items) - SHOWN} more; `mmer-cache info {quote(str(report.cache))} --json` lists them")
+        groups = grouped(items, key)
+        for group in groups[:SHOWN]:
+            echo(f"  {group}")
+        if any(group.utterances > 1 for group in groups) or len(groups) > SHOWN:
+            echo(f"  `mmer-cache info {quote(str(report.cache))} --json` lists all, in every stream")
+    if report.word_errors:
+        errors = report.word_errors
+        counts = f"{errors.errors:,} of {errors.words:,} words, {errors.utterances:,} utterances"
+        echo(f"word error rate of {errors.stream} against the transcripts of the corpus: {errors.rate:.2%} ({counts})")
     pending = [name for name, stream in report.summary["streams"].items() if stream["pending"]]
     rest = f"; pending, for their encoder to run again: {', '.join(pending)}" if pending else ""
     echo(f"{report.cache} is done after {_duration(report.seconds)}{rest}")
+
+
+def _errors_json(report: "ExtractionReport") -> dict[str, Any]:
+    assert report.word_errors
+    return {**asdict(report.word_errors), "rate": report.word_errors.rate}
 
 
 def _duration(seconds: float) -> str:

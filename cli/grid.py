@@ -190,6 +190,7 @@ def _request(options: GridOptions, opened: "AnyCache") -> "GridRequest":
         ),
         search_seed=options["search_seed"],
         report_all_tests=options["report_all_tests"],
+        given={"grid": options["grid"], "ablate": options["ablate"], "grid-file": options["grid_file"]},
     )
 
 

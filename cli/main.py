@@ -14,6 +14,7 @@ COMMANDS = {
     "compare": "cli.compare:compare",
     "pretrain": "cli.pretrain:pretrain",
     "predict": "cli.predict:predict",
+    "export": "cli.export:export",
 }
 
 

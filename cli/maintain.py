@@ -254,7 +254,12 @@ def print_streams(summary: dict[str, Any]) -> None:
     print_table(header, rows)
     for name, stream in summary["streams"].items():
         if stream.get("left_out"):
-            echo(f"{name}: {stream['left_out']} utterances get no view, which is for training")
+            why = (
+                "are not transcribed, they have a text"
+                if name.endswith(".asr")
+                else "get no view, which is for training"
+            )
+            echo(f"{name}: {stream['left_out']} utterances {why}")
 
 
 def _dim(stream: dict[str, Any]) -> object:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
+from cli.config import config_option, held_config
+
 if TYPE_CHECKING:
     from featurize.runtime.cluster import Cluster
     from fusion.experiment.experiment import ExperimentRequest
@@ -192,6 +194,7 @@ def share(ctx: click.Context, param: click.Parameter, value: float) -> float:
 
 
 OPTIONS: Sequence[Callable[[Any], Any]] = (
+    config_option,
     click.option(
         "--fusion",
         metavar="HEAD",
@@ -382,6 +385,7 @@ def experiment_request(
         MmerError: if a pair has the wrong form, a name is given twice, or the head or recipe is unknown.
     """
     from fusion.end_to_end.label_encoder import LabelEncoders
+    from fusion.experiment.config_file import TABLES
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import parse_fields, united
     from fusion.protocols.split import parse_filters
@@ -394,23 +398,27 @@ def experiment_request(
         "lr": options["lr"],
         "data_seed": options["data_seed"],
     }
+    config = held_config()
+    held: dict[str, dict[str, str]] = {name: config.texts(name) if config else {} for name in TABLES}
     folders = parse_fields(options["encoders"], form="NAME=FOLDER", such_as="--encoder my-encoder=folder")
+    only = parse_fields(options["only"], form="COLUMN=VALUE", such_as="--only style=improvised")
+    named = parse_fields(options["streams"], form="ROLE=STREAM", such_as="--stream mel=logmel80")
     streams = {role: name for role, name in (("audio", options["audio"]), ("text", options["text"])) if name}
     return ExperimentRequest(
         fusion=options["fusion"] or "",
         recipe=options["recipe"] or "",
-        fields=united(_given(flags), parse_fields(options["fields"])),
-        streams=united(streams, parse_fields(options["streams"], form="ROLE=STREAM", such_as="--stream mel=logmel80")),
+        fields={**held["set"], **united(_given(flags), parse_fields(options["fields"]))},
+        streams={**held["stream"], **united(streams, named)},
         labels=options["labels"] or None,
         protocol=options["protocol"] or None,
-        only=parse_filters(parse_fields(options["only"], form="COLUMN=VALUE", such_as="--only style=improvised")),
+        only=parse_filters({**held["only"], **only}),
         seeds=tuple(seeds) or (0,),
         allow_missing=options["allow_missing"],
         allow_leak=options["allow_leak"],
         label_encoders=LabelEncoders(requested=options["label_encoder"] or ""),
         tune=options["tunes"],
         tune_all=tune_all,
-        encoders={name: Path(folder) for name, folder in folders.items()},
+        encoders={name: Path(folder) for name, folder in {**held["encoder"], **folders}.items()},
         root=options["root"],
     )
 

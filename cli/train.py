@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
@@ -70,6 +70,11 @@ if TYPE_CHECKING:
     "paths.  [default: none]",
 )
 @click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
+@click.option(
+    "--track",
+    type=click.Choice(["trackio"]),
+    help="Also log the curves to this tracker, on this machine; needs the extra track.  [default: none]",
+)
 @listing_options
 @json_option
 def train(
@@ -85,6 +90,7 @@ def train(
     workers: int | None,
     scheduler: str | None,
     tensorboard: bool,
+    track: str | None,
     latex: bool,
     as_json: bool,
     tune_all: bool = False,
@@ -111,7 +117,7 @@ def train(
             run = _fused(runs, opened, out=out, replace=replace)
         else:
             request = experiment_request(options, seeds=seeds, tune_all=tune_all)
-            flags = {"replace": replace, "tensorboard": tensorboard, "final": final}
+            flags = {"replace": replace, "tensorboard": tensorboard, "final": final, "track": track or ""}
             machine = (workers, scheduler, device)
             run = _trained(request, opened, cache, machine, out=out, share=resident_share, **flags)
     print_run(run, as_json=as_json, latex=latex)
@@ -145,7 +151,7 @@ def _trained(
     *,
     out: Path | None,
     share: float,
-    **flags: bool,
+    **flags: Any,
 ) -> "TrainedRun":
     from cli.progress import TrainingBar
     from featurize.runtime.device import choose_device

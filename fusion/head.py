@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fusion.arrays import ClassIds
 from fusion.head_config import HeadConfig, HeadInputs, TrainingRows
 
 
@@ -132,3 +133,31 @@ class Head(nn.Module, ABC):
             lr: learning rate of the head.
         """
         return [(lr, [parameter for parameter in self.parameters() if parameter.requires_grad])]
+
+
+class FittedHead(Head):
+    """A head that a solver fits to pooled vectors instead of gradient steps; one candidate value takes one epoch.
+
+    Attributes:
+        candidates: values of the one setting that the development subset chooses, in the order of the epochs; of equal
+            scores the first wins.
+        candidate_name: name of that setting.
+    """
+
+    candidates: ClassVar[tuple[float, ...]]
+    candidate_name: ClassVar[str]
+
+    @abstractmethod
+    def vectors(self, batch: Batch) -> Tensor:
+        """Pools the rows of a batch, ``(batch, width)``."""
+
+    @abstractmethod
+    def fit(self, vectors: npt.NDArray[np.float64], labels: ClassIds, candidate: float, *, balanced: bool) -> None:
+        """Fits the head.
+
+        Args:
+            vectors: vectors of the training subset, float64 ``(n, width)``.
+            labels: class of each utterance, int64 ``(n,)``.
+            candidate: value of the setting.
+            balanced: weight each class by its inverse frequency.
+        """

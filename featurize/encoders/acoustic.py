@@ -18,6 +18,8 @@ from featurize.encoders.base import InputPlan, Waveform
 from featurize.inputs.audio import RATE_HZ
 
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms, 10 ms, and the next power of two
+PIECE = 3600 * RATE_HZ  # samples of a longer waveform whose spectra are computed at once
+MARGIN = 8 * HOP  # more than half a window, and whole frames
 FLOOR = 1e-10  # of the power; the floor that librosa uses for decibels
 _WINDOWS: Mapping[str, Any] = {"sr": RATE_HZ, "n_fft": FFT, "win_length": WINDOW, "hop_length": HOP}
 
@@ -66,8 +68,7 @@ class AcousticEncoder:
 
 def logmel80(waveform: Waveform) -> Features:
     """Computes 80 normalized log-mel bands, ``(frames, 80)``."""
-    power = librosa.feature.melspectrogram(y=waveform, n_mels=80, **_WINDOWS)
-    logmel = np.log(np.maximum(power, FLOOR)).T
+    logmel = _mel_in_pieces(waveform)
     return np.asarray((logmel - logmel.mean()) / np.sqrt(logmel.var() + FLOOR), dtype=np.float32)
 
 
@@ -76,6 +77,24 @@ def mfcc39(waveform: Waveform) -> Features:
     static = librosa.feature.mfcc(y=waveform, n_mfcc=13, **_WINDOWS)
     differences = [librosa.feature.delta(static, order=order, mode="nearest") for order in (1, 2)]
     return np.asarray(np.concatenate([static, *differences]).T, dtype=np.float32)
+
+
+def _mel_in_pieces(waveform: Waveform) -> Features:
+    """Computes the log of mel power, ``(frames, 80)``; of a long waveform piece by piece, for the sake of memory."""
+    if len(waveform) <= PIECE:
+        return _log_mel(librosa.feature.melspectrogram(y=waveform, n_mels=80, **_WINDOWS))
+    rows = np.empty((80, 1 + len(waveform) // HOP), np.float32).T  # in the order of memory of a whole spectrogram
+    for start in range(0, len(waveform), PIECE):  # with the windows that reach into the piece on both sides
+        first, stop = max(0, start - MARGIN), min(len(waveform), start + PIECE + MARGIN)
+        piece = librosa.feature.melspectrogram(y=waveform[first:stop], n_mels=80, **_WINDOWS)
+        own = rows[start // HOP : (start + PIECE) // HOP]
+        own[:] = _log_mel(piece[:, (start - first) // HOP :][:, : len(own)])
+    return rows
+
+
+def _log_mel(power: npt.NDArray[Any]) -> Features:
+    logmel: Features = np.log(np.maximum(power, FLOOR)).T
+    return logmel
 
 
 def _pad_to_window(waveform: Waveform) -> Waveform:

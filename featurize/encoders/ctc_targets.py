@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from cache.rows import Rows
 from cache.stream import StreamSpec
+from cache.transcripts import VARIANT, AsrReading
 from featurize.encoders.base import InputPlan
 from featurize.inputs.transcript import CTC_SYMBOLS, Turn, ctc_ids, ctc_note, spoken
 
@@ -17,19 +18,24 @@ class CharacterTargets:
     Args:
         event_tags: ``strip`` or ``keep``.
         versions: library versions, recorded in the spec.
+        transcripts: transcripts by ASR that it spells; None for the corpus' own.
     """
 
-    def __init__(self, *, event_tags: str, versions: Mapping[str, str]) -> None:
+    def __init__(self, *, event_tags: str, versions: Mapping[str, str], transcripts: AsrReading | None = None) -> None:
         self._event_tags = event_tags
         self.start_weights: Mapping[str, npt.NDArray[Any]] = {}
         self.specs = [
             StreamSpec(
-                name="ctc.chars",
+                name=f"ctc.chars{VARIANT if transcripts else ''}",
                 role="chars",
                 source="wav2vec2 characters",
                 shape=(1,),
                 dtype="uint8",
-                preprocessing={"event_tags": event_tags, "symbols": "".join(CTC_SYMBOLS)},
+                preprocessing={
+                    "event_tags": event_tags,
+                    "symbols": "".join(CTC_SYMBOLS),
+                    **(transcripts.marks if transcripts else {}),
+                },
                 versions=versions,
             )
         ]

@@ -213,7 +213,7 @@ def open_checkpoint(source: str) -> HubCheckpoint:
     return HubCheckpoint(
         location=source,
         source=folder.resolve().name if folder.is_dir() else source,
-        revision="" if folder.is_dir() else _cached_revision(source),
+        revision="" if folder.is_dir() else cached_revision(source),
         config=config,
         trained_on=_read_trained_on(folder),
     )
@@ -413,7 +413,7 @@ def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _cached_revision(source: str) -> str:
+def cached_revision(source: str) -> str:
     """Returns the commit of a hub repository, which is the name of its folder in the hub cache."""
     found = try_to_load_from_cache(source, "config.json")
     return Path(found).parent.name if isinstance(found, str) else ""

@@ -119,7 +119,7 @@ def load_encoders(requests: Sequence[EncoderRequest], options: EncodingOptions) 
 
 def character_targets(options: EncodingOptions) -> TranscriptEncoder:
     """Builds the encoder of CTC targets, which needs only the transcripts."""
-    return CharacterTargets(event_tags=options.event_tags, versions=library_versions())
+    return CharacterTargets(event_tags=options.event_tags, versions=library_versions(), transcripts=options.transcripts)
 
 
 def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[WaveformEncoder, str]:
@@ -307,6 +307,7 @@ def load_text_encoder(request: EncoderRequest, options: EncodingOptions) -> tupl
             # only if requested, so that the keys of runs without them stay what they were
             **({"history": options.history} if options.history else {}),
             **({"max_tokens": options.max_tokens} if options.max_tokens else {}),
+            **(options.transcripts.marks if options.transcripts else {}),
         },
         limits={"start_layers": options.start_layers} if start_weights else {},
     )

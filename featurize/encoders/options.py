@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from cache.stream import Scalar
+from cache.transcripts import AsrReading
 from cache.version import DISTRIBUTION
 
 PRECISIONS: Mapping[str, torch.dtype] = {
@@ -37,6 +38,7 @@ class EncodingOptions:
         max_seconds: maximum duration of an utterance.
         chunk: encode longer utterances in pieces instead of failing.
         start_layers: number of pre-trained layers that are stored for JFM to start from.
+        transcripts: transcripts by ASR that encoders of text read; None for the corpus' own.
     """
 
     device: torch.device
@@ -50,6 +52,7 @@ class EncodingOptions:
     max_seconds: float = 60.0
     chunk: bool = False
     start_layers: int = 2
+    transcripts: AsrReading | None = None
 
 
 def recorded_limits(options: EncodingOptions, *, chunk: bool) -> dict[str, Scalar]:

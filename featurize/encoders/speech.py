@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 
 from cache.rows import Rows
 from cache.stream import Scalar, StreamSpec
-from featurize.encoders.base import InputPlan, Waveform, WaveformEncoder
+from featurize.encoders.base import InputPlan, Waveform
 from featurize.encoders.layers import CONV, LayerChoice, captured_states
 from featurize.encoders.padding import conv_lengths, encode_waveforms, pad_waveforms, valid_mask, zeroed_padding
 from featurize.inputs.audio import MIN_SAMPLES, RATE_HZ
@@ -32,6 +32,9 @@ HOP, RECEPTIVE_FIELD = 320, 400  # stride and receptive field of the wav2vec 2.0
 
 class SpeechEncoder:
     """A frozen speech encoder on one device.
+
+    Attributes:
+        frame_multiple: a piece of a recording must hold a multiple of so many frames.
 
     Args:
         base: Hugging Face's base model, in eval mode and float32.
@@ -44,6 +47,8 @@ class SpeechEncoder:
         device: device on which the encoder runs.
         precision: type in which the Transformer computes.
     """
+
+    frame_multiple: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -78,7 +83,7 @@ class SpeechEncoder:
     def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
         """Computes the number of frames and codes of each input from its number of samples."""
         frames = [self.count_frames(max(samples, MIN_SAMPLES)) for samples in sizes]
-        return [InputPlan(rows=self._counts(count), cost=count) for count in frames]
+        return [InputPlan(rows=self.row_counts(count), cost=count) for count in frames]
 
     def encode(self, inputs: Sequence[Waveform], *, precise: bool = False) -> list[tuple[Rows, ...]]:
         """Encodes 16 kHz waveforms ``(samples,)``: ``(frames, ...)`` per choice, then codes ``(frames, groups)``."""
@@ -98,7 +103,7 @@ class SpeechEncoder:
                 outputs.append(quantizer_codes(self._quantizer, normed))
             arrays = [_as_rows(output) for output in outputs]
         return [
-            tuple(array[index, :rows] for array, rows in zip(arrays, self._counts(count), strict=True))
+            tuple(array[index, :rows] for array, rows in zip(arrays, self.row_counts(count), strict=True))
             for index, count in enumerate(frames)
         ]
 
@@ -121,8 +126,8 @@ class SpeechEncoder:
         """Returns the number of frames of the convolutions."""
         return self._lengths(samples)[-1]
 
-    def _counts(self, frames: int) -> tuple[int, ...]:
-        """Returns the rows of each stream for a number of frames."""
+    def row_counts(self, frames: int) -> tuple[int, ...]:
+        """Returns the rows of each stream for a number of frames of the convolutions."""
         return (frames,) * len(self.specs)
 
     def _projected(self, conv: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +197,7 @@ class ChunkedEncoder:
         max_samples: maximum length of a piece, in samples.
     """
 
-    def __init__(self, encoder: WaveformEncoder, *, max_samples: int) -> None:
+    def __init__(self, encoder: SpeechEncoder, *, max_samples: int) -> None:
         if max_samples < RECEPTIVE_FIELD:
             raise ValueError(f"pieces must hold at least {RECEPTIVE_FIELD} samples, one frame; got {max_samples}")
         self.specs = encoder.specs
@@ -216,18 +221,34 @@ class ChunkedEncoder:
         return [self._encode_in_pieces(waveform, precise) for waveform in inputs]
 
     def _encode_in_pieces(self, waveform: Waveform, precise: bool) -> tuple[Rows, ...]:
-        pieces = [self.encoder.encode([piece], precise=precise)[0] for piece in self._pieces(waveform)]
-        return tuple(np.concatenate(rows) for rows in zip(*pieces, strict=True))
+        joined: tuple[Rows, ...] = ()  # filled piece by piece, so that a long recording is not held twice
+        for start, piece in self._pieces(waveform):
+            encoded = self.encoder.encode([piece], precise=precise)[0]
+            if not joined:
+                totals = self.encoder.row_counts(max(1, _frames(len(waveform))))
+                joined = tuple(
+                    np.empty((total, *rows.shape[1:]), rows.dtype) for total, rows in zip(totals, encoded, strict=True)
+                )
+            for held, rows, first in zip(joined, encoded, self.encoder.row_counts(start), strict=True):
+                held[first : first + len(rows)] = rows
+        return joined
 
-    def _pieces(self, waveform: Waveform) -> list[Waveform]:
+    def _pieces(self, waveform: Waveform) -> Iterator[tuple[int, Waveform]]:
+        """Yields the pieces of a waveform, each with the number of its first frame."""
         if len(waveform) <= self._max_samples:
-            return [waveform]
-        total, per_piece = _frames(len(waveform)), _frames(self._max_samples)
-        bounds = [(start, min(start + per_piece, total)) for start in range(0, total, per_piece)]
-        return [waveform[start * HOP : (end - 1) * HOP + RECEPTIVE_FIELD] for start, end in bounds]
+            yield 0, waveform
+            return
+        total, per_piece = _frames(len(waveform)), self._frames_of_piece()
+        for start in range(0, total, per_piece):
+            end = min(start + per_piece, total)
+            yield start, waveform[start * HOP : (end - 1) * HOP + RECEPTIVE_FIELD]
+
+    def _frames_of_piece(self) -> int:
+        multiple = self.encoder.frame_multiple
+        return max(1, _frames(self._max_samples) // multiple) * multiple
 
     def _note(self, samples: int) -> str:
-        pieces = 1 if samples <= self._max_samples else -(-_frames(samples) // _frames(self._max_samples))
+        pieces = 1 if samples <= self._max_samples else -(-_frames(samples) // self._frames_of_piece())
         return f"encoded in {pieces} pieces" if pieces > 1 else ""
 
 

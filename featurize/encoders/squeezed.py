@@ -25,6 +25,8 @@ from featurize.inputs.audio import MIN_SAMPLES
 class SqueezedEncoder(SpeechEncoder):
     """A frozen SEW on one device; it takes the arguments of `SpeechEncoder`."""
 
+    frame_multiple = 2
+
     def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
         """Computes the rows of each stream of each input; an input needs one pair of frames."""
         plans = []
@@ -33,7 +35,7 @@ class SqueezedEncoder(SpeechEncoder):
             if frames < self._squeeze:
                 plans.append(InputPlan(failure=f"too short for one frame of the Transformer ({samples} samples)"))
             else:
-                plans.append(InputPlan(rows=self._counts(frames), cost=frames))
+                plans.append(InputPlan(rows=self.row_counts(frames), cost=frames))
         return plans
 
     @property
@@ -41,7 +43,8 @@ class SqueezedEncoder(SpeechEncoder):
         config: Any = self.base.config
         return int(config.squeeze_factor)
 
-    def _counts(self, frames: int) -> tuple[int, ...]:
+    def row_counts(self, frames: int) -> tuple[int, ...]:
+        """Returns the rows of each stream for a number of frames of the convolutions."""
         return tuple(
             frames // self._squeeze if choice.indices and choice.single != CONV else frames for choice in self.choices
         )

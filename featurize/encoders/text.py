@@ -22,6 +22,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from cache.errors import MmerError
 from cache.rows import Rows
 from cache.stream import StreamSpec
+from cache.transcripts import VARIANT, AsrReading
 from featurize.encoders.base import InputPlan
 from featurize.encoders.layers import LayerChoice, captured_states
 from featurize.inputs.transcript import Turn, spoken
@@ -146,7 +147,8 @@ class TextEncoder:
             return [choice.select(hidden, last).float().cpu().numpy() for choice in self.choices]
 
     def _specs(self, spec: StreamSpec, dim: int) -> list[StreamSpec]:
-        variant = f"+history{self._history}" if self._history else ""
+        variant = VARIANT if AsrReading.of(spec) else ""
+        variant += f"+history{self._history}" if self._history else ""
         vectors = [
             replace(
                 spec,

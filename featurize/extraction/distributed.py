@@ -16,6 +16,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from cache.errors import MmerError
 from cache.stream import StreamSpec
 from cache.writer import CacheWriter, Row
+from featurize.asr.stream import AsrEncoderSet
 from featurize.encoders.base import Encoder
 from featurize.extraction.encode import EncodeRequest, FailedInput, encode_inputs, load_input
 from featurize.extraction.job import EncoderSet, ExtractionJob, PlannedJob
@@ -51,7 +52,7 @@ class EncoderCache(WorkerPlugin):  # type: ignore[misc]
         encoder_set: encoders to load.
     """
 
-    def __init__(self, name: str, encoder_set: EncoderSet) -> None:
+    def __init__(self, name: str, encoder_set: EncoderSet | AsrEncoderSet) -> None:
         self.name = name
         self._encoder_set = encoder_set
 

@@ -19,7 +19,7 @@ from featurize.extraction.plan import (
     transcript_digest,
     transcript_note,
 )
-from featurize.inputs.audio import AudioSpan, RecordingError, load
+from featurize.inputs.audio import RATE_HZ, AudioSpan, RecordingError, load
 from featurize.inputs.transcript import Turn
 
 
@@ -55,7 +55,9 @@ def encode_request(plan: EncoderPlan, inputs: Inputs, index: int) -> EncodeReque
     planned = plan.planned[index]
     if plan.consumes != SPEECH:
         return EncodeRequest(
-            index=index, value=inputs.turn(index, planned.turns), note=transcript_note(plan, inputs, index)
+            index=index,
+            value=inputs.turn(index, planned.turns, plan.specs[0]),
+            note=transcript_note(plan, inputs, index),
         )
     span = inputs.spans[index]
     assert isinstance(span, AudioSpan)  # a plan without a failure has one
@@ -68,12 +70,18 @@ def load_input(request: EncodeRequest, specs: Sequence[StreamSpec]) -> EncodeInp
         digests = tuple(transcript_digest(request.value, spec) for spec in specs)
         return EncodeInput(index=request.index, value=request.value, digests=digests, note=request.note)
     try:
-        loaded = load(request.value)
+        loaded = load(request.value, pieces=_in_pieces(request.value, specs[0]))
     except RecordingError as error:
         return FailedInput(request.index, str(error))
     digests = tuple(speech_digest(loaded.digest, request.value.samples, spec) for spec in specs)
     note = "; ".join(filter(None, (loaded.note, request.note)))
     return EncodeInput(index=request.index, value=loaded.waveform, digests=digests, note=note)
+
+
+def _in_pieces(span: AudioSpan, spec: StreamSpec) -> bool:
+    """Returns True if an encoder reads a recording piece by piece, so that its waveform need not be held."""
+    limit_s = float(spec.limits.get("max_seconds") or 0)
+    return bool(spec.limits.get("chunk")) and not spec.view and span.samples > int(limit_s * RATE_HZ)
 
 
 def encode_inputs(encoder: Encoder[Any, Any], inputs: Sequence[EncodeInput | FailedInput]) -> list[Row | FailedInput]:

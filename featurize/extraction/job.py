@@ -5,7 +5,7 @@ An `EncoderSet` loads the same encoders in the same order on every machine that 
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -13,8 +13,11 @@ import torch
 
 from cache.errors import MmerError
 from cache.patterns import is_pattern
+from cache.store import FeatureCache
 from cache.stream import NO_VIEW, SPEECH, TRANSCRIPT
+from cache.transcripts import stored_transcripts
 from cache.utterance import alike_labels, alike_note
+from featurize.asr.stream import AsrEncoder, AsrEncoderSet, parse_asr
 from featurize.corpora.base import CorpusReading
 from featurize.corpora.catalog import corpus_spec, read_corpus
 from featurize.encoders.any_text import AnyTextEncoder
@@ -22,7 +25,16 @@ from featurize.encoders.base import Encoder
 from featurize.encoders.catalog import EncoderRequest, parse_requests
 from featurize.encoders.load import character_targets, consumes, load_encoders
 from featurize.encoders.options import EncodingOptions
-from featurize.extraction.plan import EncoderPlan, Inputs, history_of, plan_encoder, read_inputs
+from featurize.extraction.plan import (
+    AsrTexts,
+    EncoderPlan,
+    Inputs,
+    has_text,
+    history_of,
+    plan_encoder,
+    plan_transcripts,
+    read_inputs,
+)
 from featurize.extraction.prepare import CorpusHeader
 from featurize.extraction.shard import Shard
 from featurize.runtime.device import default_batch_seconds
@@ -93,6 +105,8 @@ class ExtractionJob:
         encoding: encoding of the corpus' files of text; None for Unicode.
         replace: recompute features that were computed differently or are damaged; drop utterances that left the corpus.
         wait: wait for another run that writes to the file instead of stopping.
+        asr: ASR model whose transcripts the text encoders read, ``[NAME=]MODEL``; empty for the corpus' own.
+        asr_all: transcribe every utterance, not only those without a text of the corpus.
     """
 
     corpus: str
@@ -110,6 +124,8 @@ class ExtractionJob:
     encoding: str | None = None
     replace: bool = False
     wait: bool = False
+    asr: str = ""
+    asr_all: bool = False
 
     def batch_budget(self, device: torch.device) -> float:
         """Returns the seconds of speech of one batch on a device."""
@@ -138,6 +154,8 @@ class JobOptions(TypedDict, total=False):
     encoding: str | None
     replace: bool
     wait: bool
+    asr: str
+    asr_all: bool
 
 
 def job_of(
@@ -192,7 +210,7 @@ class PlannedJob:
 
     job: ExtractionJob
     corpus: CorpusHeader
-    encoder_set: EncoderSet
+    encoder_set: EncoderSet | AsrEncoderSet
     inputs: Inputs
     plans: list[EncoderPlan]
     notes: list[str] = field(default_factory=list)
@@ -207,25 +225,81 @@ def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
     corpus_spec(job.corpus)
     parse_requests(job.encoders)
     views = parse_views(job.views)
+    if job.asr:
+        parse_asr(job.asr)
     reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside, encoding=job.encoding)
     requests = _select_encoders(job, reading)
     check_views(views, {consumes(request.source) for request in requests})
+    _check_asr(job, reading)
     return reading, EncoderSet(
         requests=requests,
         options=job.options,
         mel=job.mel,
-        characters=not job.audio_only and _has_transcripts(reading),
+        characters=not job.audio_only and _has_transcripts(job, reading),
         views=views,
     )
 
 
-def plan_job(job: ExtractionJob, reading: CorpusReading, encoder_set: EncoderSet) -> PlannedJob:
+def plan_transcription(job: ExtractionJob, reading: CorpusReading, path: Path) -> PlannedJob:
+    """Loads the ASR model of a job and plans its transcripts.
+
+    Args:
+        job: a job with an ASR model.
+        reading: its corpus.
+        path: the cache file; transcripts that it has stay.
+
+    Raises:
+        MmerError: if the model is not available.
+    """
+    encoder_set = AsrEncoderSet(request=parse_asr(job.asr), options=job.options)
+    inputs = read_inputs(reading, limit=job.limit, shard=job.shard)
+    (encoder,), notes = encoder_set.load()
+    wanted = {utterance.id for utterance in inputs.utterances if job.asr_all or not has_text(utterance)}
+    held = (stored_transcripts(FeatureCache(path), encoder.specs[0].key) or {}) if path.exists() else {}
+    plan = plan_encoder(encoder, inputs, max_seconds=job.options.max_seconds, chunk=job.options.chunk)
+    return PlannedJob(
+        job=job,
+        corpus=CorpusHeader(name=job.corpus, root=reading.root),
+        encoder_set=encoder_set,
+        inputs=inputs,
+        plans=[plan_transcripts(plan, inputs, wanted | held.keys())],
+        notes=notes,
+    )
+
+
+def with_transcripts(encoder_set: EncoderSet, transcription: PlannedJob, path: Path) -> tuple[EncoderSet, Inputs]:
+    """Returns the encoders of a job as readers of the transcripts in its cache, and the inputs with these.
+
+    Args:
+        encoder_set: encoders of the job.
+        transcription: planned transcripts of the job.
+        path: the cache file.
+    """
+    (encoder,) = (plan.encoder for plan in transcription.plans)
+    assert isinstance(encoder, AsrEncoder)
+    reading = encoder.reading(every=transcription.job.asr_all)
+    stored = (stored_transcripts(FeatureCache(path), reading.key) or {}) if path.exists() else {}
+    inputs = transcription.inputs
+    texts = AsrTexts(inputs.utterances, stored, every=reading.every)
+    options = replace(encoder_set.options, transcripts=reading)
+    return replace(encoder_set, options=options), replace(inputs, asr={reading: texts})
+
+
+def plan_job(
+    job: ExtractionJob, reading: CorpusReading, encoder_set: EncoderSet, inputs: Inputs | None = None
+) -> PlannedJob:
     """Loads the encoders and plans every stream.
+
+    Args:
+        job: job to plan.
+        reading: its corpus.
+        encoder_set: its encoders.
+        inputs: inputs with transcripts by ASR; None to read them from the corpus.
 
     Raises:
         MmerError: if an encoder is not available.
     """
-    inputs = read_inputs(reading, limit=job.limit, shard=job.shard)
+    inputs = inputs or read_inputs(reading, limit=job.limit, shard=job.shard)
     _check_history(job, inputs, encoder_set)
     encoders, notes = encoder_set.load()
     options = job.options
@@ -258,12 +332,17 @@ def plan_job(job: ExtractionJob, reading: CorpusReading, encoder_set: EncoderSet
 
 
 def ready_job(job: ExtractionJob) -> PlannedJob:
-    """Reads and plans a job.
+    """Reads and plans a job; of transcripts by ASR, it knows those that the cache has.
 
     Raises:
         MmerError: as `read_job` and `plan_job` do.
     """
-    return plan_job(job, *read_job(job))
+    reading, encoder_set = read_job(job)
+    if not job.asr:
+        return plan_job(job, reading, encoder_set)
+    transcription = plan_transcription(job, reading, job.cache)
+    planned_job = plan_job(job, reading, *with_transcripts(encoder_set, transcription, job.cache))
+    return replace(planned_job, plans=[*transcription.plans, *planned_job.plans])
 
 
 def _select_encoders(job: ExtractionJob, reading: CorpusReading) -> list[EncoderRequest]:
@@ -273,10 +352,10 @@ def _select_encoders(job: ExtractionJob, reading: CorpusReading) -> list[Encoder
         text = [request.name for request in requests if consumes(request.source) == TRANSCRIPT]
         if job.audio_only and text:
             raise MmerError(f"--audio-only excludes the text encoder {text[0]}; remove one of the two")
-        if job.audio_only or text or not _has_transcripts(reading):
+        if job.audio_only or text or not _has_transcripts(job, reading):
             return requests
         return [*requests, *_requests_of(spec.encoders, TRANSCRIPT)]
-    if job.audio_only or not _has_transcripts(reading):
+    if job.audio_only or not _has_transcripts(job, reading):
         return _requests_of(spec.encoders, SPEECH)
     return parse_requests(spec.encoders)
 
@@ -285,8 +364,23 @@ def _requests_of(sources: Sequence[str], modality: str) -> list[EncoderRequest]:
     return [request for request in parse_requests(sources) if consumes(request.source) == modality]
 
 
-def _has_transcripts(reading: CorpusReading) -> bool:
-    return any(utterance.text.strip() for utterance in reading.utterances)
+def _has_transcripts(job: ExtractionJob, reading: CorpusReading) -> bool:
+    return bool(job.asr) or any(map(has_text, reading.utterances))
+
+
+def _check_asr(job: ExtractionJob, reading: CorpusReading) -> None:
+    if job.asr_all and not job.asr:
+        raise MmerError("--asr-all needs --asr MODEL, the model that transcribes")
+    if not job.asr:
+        return
+    if job.audio_only:
+        raise MmerError("--asr is for text encoders, and --audio-only excludes them; remove one of the two")
+    if not job.asr_all and all(map(has_text, reading.utterances)):
+        raise MmerError(
+            f"every utterance of {job.corpus} has a transcript of the corpus; pass --asr-all to transcribe all of them"
+        )
+    if job.shard and job.options.history:
+        raise MmerError("--history with --asr reads turns of other shards, which are not transcribed; omit --shards")
 
 
 def _check_history(job: ExtractionJob, inputs: Inputs, encoder_set: EncoderSet) -> None:
@@ -302,9 +396,10 @@ def _dropped_turns(plans: Sequence[EncoderPlan], inputs: Inputs) -> list[str]:
     notes = []
     for plan in plans:
         history = history_of(plan.specs[0])
-        turns = [len(inputs.turn(index, history).before) for index in range(len(plan.planned) if history else 0)]
+        count = len(plan.planned) if history else 0
+        turns = [len(inputs.turn(index, history, plan.specs[0]).before) for index in range(count)]
         pairs = zip(plan.planned, turns, strict=False)  # turns are empty without a history
-        cut = sum(planned.turns < count for planned, count in pairs if not planned.failure)
+        cut = sum(planned.turns < most for planned, most in pairs if not planned.failure)
         if cut and not plan.specs[0].view:  # the note on the originals says it for their views
             notes.append(f"{plan.specs[0].name}: the oldest turns of the history did not fit for {cut} utterances")
     return notes
@@ -316,7 +411,9 @@ def _admissions(plans: Sequence[EncoderPlan], inputs: Inputs) -> list[str]:
     for plan in plans:
         if isinstance(plan.encoder, AnyTextEncoder):
             possible = [index for index, planned in enumerate(plan.planned) if not planned.failure]
-            notes.append(plan.encoder.admit([inputs.turn(index, plan.planned[index].turns) for index in possible]))
+            notes.append(
+                plan.encoder.admit([inputs.turn(index, plan.planned[index].turns, plan.specs[0]) for index in possible])
+            )
     return [note for note in notes if note]
 
 

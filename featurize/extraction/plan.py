@@ -1,8 +1,8 @@
 """Plan of a run before anything is computed: inputs, rows of every stream, batches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache as memoize
 from hashlib import blake2b
 from pathlib import Path
@@ -14,6 +14,7 @@ from cache.corpus_facts import Defect
 from cache.errors import MmerError
 from cache.layout import StreamPlan
 from cache.stream import SPEECH, StreamSpec
+from cache.transcripts import HAS_TEXT, AsrReading
 from cache.utterance import Utterance
 from featurize.corpora.base import CorpusReading, check_reading
 from featurize.encoders.base import Encoder, InputPlan
@@ -22,7 +23,35 @@ from featurize.inputs.audio import RATE_HZ, AudioSpan, Recording, RecordingError
 from featurize.inputs.transcript import Dialogues, Turn, clean_text, is_parted, text_digest
 from featurize.views.catalog import missing_view_reason
 
+NOT_TRANSCRIBED = "no transcript by ASR"
 PROBE_THREADS = 8  # probing waits for the disk, not for a core
+
+
+class AsrTexts:
+    """The texts that encoders read in place of the corpus' own, and their dialogues.
+
+    Args:
+        utterances: utterances of the run.
+        stored: utterance id -> transcript by ASR.
+        every: read the transcript of every utterance, not only of those without a text of the corpus.
+    """
+
+    def __init__(self, utterances: Sequence[Utterance], stored: Mapping[str, str], *, every: bool) -> None:
+        self._texts = {
+            utterance.id: utterance.text if has_text(utterance) and not every else stored.get(utterance.id)
+            for utterance in utterances
+        }
+        self._dialogues = Dialogues(
+            [replace(utterance, text=self._texts[utterance.id] or "") for utterance in utterances]
+        )
+
+    def text(self, name: str) -> str | None:
+        """Returns the text of the utterance of that id; None if it has none."""
+        return self._texts.get(name)
+
+    def before(self, name: str, count: int) -> tuple[str, ...]:
+        """Returns up to `count` texts before the utterance of that id, oldest first."""
+        return self._dialogues.before(name, count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +64,7 @@ class Inputs:
         spans: span of audio of each utterance, or the reason why there is none.
         remarks: remark about each transcript, empty if there is none.
         dialogues: dialogues of the whole corpus, regardless of limit and shard.
+        asr: transcripts by ASR, by what streams record of them.
     """
 
     root: Path
@@ -42,11 +72,26 @@ class Inputs:
     spans: list[AudioSpan | str]
     remarks: list[str]
     dialogues: Dialogues
+    asr: Mapping[AsrReading, AsrTexts] = field(default_factory=dict)
 
-    def turn(self, index: int, count: int) -> Turn:
-        """Returns the transcript of an utterance with up to `count` of its preceding turns."""
-        utterance = self.utterances[index]
-        return Turn(utterance.text, self.dialogues.before(utterance.id, count), utterance.id)
+    def turn(self, index: int, count: int, spec: StreamSpec) -> Turn:
+        """Returns the transcript of an utterance that a stream reads, with up to `count` of its preceding turns."""
+        utterance, reading = self.utterances[index], AsrReading.of(spec)
+        if reading is None:
+            return Turn(utterance.text, self.dialogues.before(utterance.id, count), utterance.id)
+        texts = self.asr[reading]
+        return Turn(texts.text(utterance.id) or "", texts.before(utterance.id, count), utterance.id)
+
+    def untranscribed(self, index: int, spec: StreamSpec) -> bool:
+        """Returns True if a stream reads transcripts by ASR, and the utterance has none."""
+        reading = AsrReading.of(spec)
+        return reading is not None and self.asr[reading].text(self.utterances[index].id) is None
+
+    def remark(self, index: int, spec: StreamSpec) -> str:
+        """Returns the remark about the transcript of an utterance that a stream reads."""
+        if AsrReading.of(spec) is None:
+            return self.remarks[index]
+        return clean_text(self.turn(index, 0, spec).text).note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +159,10 @@ def plan_encoder(encoder: Encoder[Any, Any], inputs: Inputs, *, max_seconds: flo
     spec = encoder.specs[0]
     limit = float("inf") if chunk else max_seconds
     count = len(inputs.utterances)
-    failures = [_too_long(span, limit) for span in inputs.spans] if spec.consumes == SPEECH else [""] * count
+    if spec.consumes == SPEECH:
+        failures = [_too_long(span, limit) for span in inputs.spans]
+    else:
+        failures = [NOT_TRANSCRIBED if inputs.untranscribed(index, spec) else "" for index in range(count)]
     if spec.view:
         failures = [missing_view_reason(inputs.utterances[index]) or failures[index] for index in range(count)]
     possible = [index for index in range(count) if not failures[index]]
@@ -122,14 +170,34 @@ def plan_encoder(encoder: Encoder[Any, Any], inputs: Inputs, *, max_seconds: flo
         spans = [inputs.spans[index] for index in possible]
         plans = iter(encoder.plan([span.samples for span in spans if isinstance(span, AudioSpan)]))
     else:
-        plans = iter(encoder.plan([inputs.turn(index, history_of(spec)) for index in possible]))
+        plans = iter(encoder.plan([inputs.turn(index, history_of(spec), spec) for index in possible]))
     planned = [InputPlan(failure=failure) if failure else next(plans) for failure in failures]
     return EncoderPlan(encoder=encoder, consumes=spec.consumes, planned=planned)
 
 
+def plan_transcripts(plan: EncoderPlan, inputs: Inputs, wanted: Set[str]) -> EncoderPlan:
+    """Restricts the plan of an ASR model to utterances that need its transcript.
+
+    Args:
+        plan: plan of the model for every utterance.
+        inputs: inputs of the corpus.
+        wanted: ids of the utterances to transcribe.
+    """
+    planned = [
+        known if utterance.id in wanted else InputPlan(failure=HAS_TEXT)
+        for utterance, known in zip(inputs.utterances, plan.planned, strict=True)
+    ]
+    return replace(plan, planned=planned)
+
+
+def has_text(utterance: Utterance) -> bool:
+    """Returns True if the corpus has a transcript of the utterance."""
+    return bool(utterance.text.strip())
+
+
 def transcript_note(plan: EncoderPlan, inputs: Inputs, index: int) -> str:
     """Returns the note on a transcript: remarks of the corpus, of the cleaning and of the encoder."""
-    return "; ".join(filter(None, (inputs.remarks[index], plan.planned[index].note)))
+    return "; ".join(filter(None, (inputs.remark(index, plan.specs[0]), plan.planned[index].note)))
 
 
 def overflow_note(precision: str) -> str:
@@ -221,7 +289,8 @@ def _with_defect(span: AudioSpan | str, defect: Defect | None) -> AudioSpan | st
     if defect is None:
         return span
     if isinstance(span, str):
-        return span if defect.limit_s else f"{span}; {defect}"
+        # Without the path that was tried, which a release determines: a reason holds 200 bytes.
+        return span if defect.limit_s else f"{span.split(' (tried ')[0]}; {defect}"
     if defect.limit_s and span.duration_s > defect.limit_s:
         return f"{span.duration_s:.1f} s; {defect}"
     return span

@@ -17,6 +17,7 @@ from cache.layout import COMMITTED, StreamPlan, Weights, read_layout, read_weigh
 from cache.rebuild import build_file, check_room, plan_of
 from cache.store import FeatureCache
 from cache.stream import SPEECH, Scalar, StreamSpec
+from cache.transcripts import ENDING, is_transcripts
 from cache.utterance import Utterance
 from cache.version import mmer_version
 from cache.writer import CacheWriter
@@ -199,7 +200,9 @@ class _FilePlan:
 def _another_name(spec: StreamSpec) -> str:
     if spec.role == "chars":
         return ""
-    name = spec.encoder.split("+history")[0]
+    if is_transcripts(spec):
+        return f", or keep both under another name, as in --asr {spec.name.removesuffix(ENDING)}-2={spec.source}"
+    name = spec.encoder.partition("+")[0]
     layers = "" if spec.layers in {"last", "quantizer", "tokenizer"} else f"@{spec.layers}"
     return f", or keep both under another name, as in --encoder {name}-2={spec.source}{layers}"
 

@@ -11,10 +11,20 @@ import numpy as np
 
 from cache.audit import left_out, noted, summarize
 from cache.errors import CacheBusy
-from cache.joined import AnyStream, open_cache
+from cache.joined import AnyCache, AnyStream, open_cache
 from cache.layout import COMMITTED, read_layout
+from cache.transcripts import stored_transcripts
 from cache.writer import CacheWriter, writing_lock
-from featurize.extraction.job import ExtractionJob, PlannedJob, plan_job, read_job
+from featurize.asr.stream import parse_asr
+from featurize.asr.word_errors import WordErrors, word_errors
+from featurize.extraction.job import (
+    ExtractionJob,
+    PlannedJob,
+    plan_job,
+    plan_transcription,
+    read_job,
+    with_transcripts,
+)
 from featurize.extraction.pipeline import extract
 from featurize.extraction.prepare import prepared_cache
 from featurize.extraction.progress import ExtractionProgress
@@ -35,6 +45,7 @@ class ExtractionReport:
         notes: notes on the run as a whole.
         seconds: duration of the run.
         empty: streams of this run without any committed utterance.
+        word_errors: errors of the transcripts by ASR against the corpus' texts; None where both do not exist.
     """
 
     cache: Path
@@ -44,6 +55,7 @@ class ExtractionReport:
     notes: list[str]
     seconds: float
     empty: list[str]
+    word_errors: WordErrors | None = None
 
 
 def extract_here(planned_job: PlannedJob, writer: CacheWriter, progress: ExtractionProgress) -> None:
@@ -64,21 +76,23 @@ def run_job(job: ExtractionJob, progress: ExtractionProgress, extractor: Extract
         MmerError: if something stops the run; everything committed stays.
     """
     started = time.monotonic()
+    notes: list[str] = []
     reading, encoder_set = read_job(job)
     path = job.cache.resolve() if job.cache.is_symlink() else job.cache  # the lock belongs to the file, not to the link
     with _write_lock(path, job, progress):
         if path.exists():
             read_layout(path)  # an unreadable file must stop the run before the encoders are loaded
-        planned_job = plan_job(job, reading, encoder_set)
-        inputs, plans = planned_job.inputs, planned_job.plans
-        with prepared_cache(path, planned_job.corpus, inputs, plans, replace=job.replace, progress=progress) as (
-            writer,
-            notes,
-        ):
-            progress.note([*planned_job.notes, *notes])
-            extractor(planned_job, writer, progress)
+        if job.asr:  # first: the encoders of text count the tokens of its transcripts
+            transcription = plan_transcription(job, reading, path)
+            notes += _compute(path, transcription, progress, extractor)
+            planned_job = plan_job(job, reading, *with_transcripts(encoder_set, transcription, path))
+            plans = [*transcription.plans, *planned_job.plans]
+        else:
+            planned_job = plan_job(job, reading, encoder_set)
+            plans = planned_job.plans
+        notes += _compute(path, planned_job, progress, extractor)
     streams = [spec.name for plan in plans for spec in plan.specs]
-    return build_report(job.cache, streams, notes=[*planned_job.notes, *notes], seconds=time.monotonic() - started)
+    return build_report(job.cache, streams, asr=job.asr, notes=notes, seconds=time.monotonic() - started)
 
 
 def shard_jobs(job: ExtractionJob, count: int) -> tuple[list[ExtractionJob], int]:
@@ -128,15 +142,19 @@ def joined_report(
     """Builds the common report of the runs over all shards."""
     streams = dict.fromkeys(name for report in reports for name in report.streams)
     notes = dict.fromkeys(note for report in reports for note in report.notes)
-    return build_report(shard_pattern(job.cache, count), list(streams), notes=list(notes), seconds=seconds)
+    pattern = shard_pattern(job.cache, count)
+    return build_report(pattern, list(streams), asr=job.asr, notes=list(notes), seconds=seconds)
 
 
-def build_report(cache: Path, streams: Sequence[str], *, notes: Sequence[str], seconds: float) -> ExtractionReport:
+def build_report(
+    cache: Path, streams: Sequence[str], *, asr: str, notes: Sequence[str], seconds: float
+) -> ExtractionReport:
     """Builds the report of a run from its cache.
 
     Args:
         cache: the file, or the pattern of several files.
         streams: names of the streams of the run.
+        asr: ASR model of the run; empty for none.
         notes: notes on the run as a whole.
         seconds: duration of the run.
     """
@@ -149,7 +167,24 @@ def build_report(cache: Path, streams: Sequence[str], *, notes: Sequence[str], s
         notes=list(notes),
         seconds=seconds,
         empty=[name for name in streams if _is_empty(opened.streams[name])],
+        word_errors=_word_errors(opened, parse_asr(asr).stream) if asr else None,
     )
+
+
+def _word_errors(cache: AnyCache, name: str) -> WordErrors | None:
+    transcripts = stored_transcripts(cache, cache.stream(name).key)
+    return word_errors(cache, name, transcripts or {})
+
+
+def _compute(path: Path, planned_job: PlannedJob, progress: ExtractionProgress, extractor: Extractor) -> list[str]:
+    """Prepares the cache for a plan and computes the rows that it lacks; returns notes."""
+    inputs, replace_rows = planned_job.inputs, planned_job.job.replace
+    with prepared_cache(
+        path, planned_job.corpus, inputs, planned_job.plans, replace=replace_rows, progress=progress
+    ) as (writer, notes):
+        progress.note([*planned_job.notes, *notes])
+        extractor(planned_job, writer, progress)
+    return [*planned_job.notes, *notes]
 
 
 def _is_empty(stream: AnyStream) -> bool:

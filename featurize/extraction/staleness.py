@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache as memoize
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from cache.errors import MmerError
 from cache.layout import COMMITTED, StreamPlan
 from cache.store import FeatureCache, Stream
 from cache.stream import SPEECH, StreamSpec
+from cache.transcripts import AsrReading, stored_transcripts
 from cache.utterance import Utterance
 from cache.writer import rows_checksum
 from featurize.corpora.iemocap import RELEASE
-from featurize.extraction.plan import EncoderPlan, Inputs, history_of, speech_digest, transcript_digest
+from featurize.extraction.plan import AsrTexts, EncoderPlan, Inputs, history_of, speech_digest, transcript_digest
 from featurize.extraction.progress import ExtractionProgress
 from featurize.inputs.audio import DECODE_THREADS, AudioSpan, RecordingError, cut, load, probe
 
@@ -109,10 +111,15 @@ def find_changed_rows(
     current = {utterance.id: index for index, utterance in enumerate(inputs.utterances)}
     planned = {spec.name: (spec, plan) for plan in plans for spec in plan.specs}
     changed: dict[str, set[int]] = {}
-    for name, stream in cache.streams.items():
+    # Transcripts by ASR come first: a changed recording makes its transcript stale, and all that was computed from it.
+    for name, stream in sorted(cache.streams.items(), key=lambda item: item[1].spec.consumes != SPEECH):
         spec, plan = planned.get(name, (stream.spec, None))
+        reading = AsrReading.of(spec)
+        if reading is not None and reading not in inputs.asr:
+            inputs = _with_stored_transcripts(inputs, cache, reading, changed)
         # Rows of another key are dropped anyway, and the corpus does not determine imported rows.
-        if spec.key != stream.key or spec.imported:
+        unknown = reading is not None and reading not in inputs.asr
+        if spec.key != stream.key or spec.imported or unknown:
             changed[name] = set()
             continue
         committed = np.flatnonzero(stream.state == COMMITTED).tolist()
@@ -145,15 +152,31 @@ def digest_recordings(cache: FeatureCache, inputs: Inputs, progress: ExtractionP
     return digests
 
 
+def _with_stored_transcripts(
+    inputs: Inputs, cache: FeatureCache, reading: AsrReading, changed: Mapping[str, set[int]]
+) -> Inputs:
+    """Adds the valid transcripts of an earlier run to the inputs, as far as the cache has their stream."""
+    stored = stored_transcripts(cache, reading.key)
+    if stored is None:
+        return inputs
+    names = [name for name, stream in cache.streams.items() if stream.key == reading.key]
+    stale = {cache.ids[index] for name in names for index in changed.get(name, ())}
+    valid = {name: text for name, text in stored.items() if name not in stale}
+    texts = AsrTexts(inputs.utterances, valid, every=reading.every)
+    return replace(inputs, asr={**inputs.asr, reading: texts})
+
+
 def _valid_digests(
     spec: StreamSpec, plan: EncoderPlan | None, inputs: Inputs, index: int, audio_digests: Mapping[str, bytes | str]
 ) -> set[bytes]:
     """Computes the input digests with which a stored row is still valid, several if its encoder is not loaded."""
     utterance, span = inputs.utterances[index], inputs.spans[index]
     if spec.consumes != SPEECH:
+        if inputs.untranscribed(index, spec):
+            return set()
         # Without its tokenizer, the number of turns of the history that fitted is unknown.
         counts = range(history_of(spec) + 1) if plan is None else (plan.planned[index].turns,)
-        return {transcript_digest(inputs.turn(index, count), spec) for count in counts}
+        return {transcript_digest(inputs.turn(index, count, spec), spec) for count in counts}
     digest = audio_digests[utterance.id]
     if isinstance(digest, str) or isinstance(span, str):
         return set()

@@ -7,6 +7,7 @@ import copy
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from itertools import cycle
 from shlex import quote
 from typing import Any, Protocol, TypeAlias
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from cache.joined import AnyCache, AnyStream, JoinedStream
 from cache.layout import COMMITTED
+from cache.transcripts import texts_read
 from fusion.arrays import Indices
 from fusion.data.memory import memory_budget
 from fusion.data.packing import PackBuffer, RowTensors, held_bytes, hold_rows, to_device
@@ -329,7 +331,14 @@ class TrainingSubset:
 
     def text(self, index: int) -> str:
         """Returns the transcript of one utterance of the subset, as stored."""
-        return self._source.cache.utterances[int(self._indices[index])].text
+        return self._texts[int(self._indices[index])]
+
+    @cached_property
+    def _texts(self) -> Sequence[str]:
+        """The text of every utterance that the tokens, or else the text vectors, were computed from."""
+        cache = self._source.cache
+        stream = next((self._source.streams[role] for role in ("tokens", "text") if role in self._source.streams), None)
+        return [utterance.text for utterance in cache.utterances] if stream is None else texts_read(cache, stream.spec)
 
     def length(self, role: str, index: int) -> int:
         """Returns the number of rows of one utterance of the subset; 0 if it lacks the role."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import StreamSpec
-from fusion.end_to_end.learning.tune import TUNABLE, Tune, parse_tunes
+from fusion.end_to_end.learning.tune import NONE, TUNABLE, Tune, parse_tunes
 from fusion.experiment.fields import configure
 from fusion.experiment.streams import StreamSelection, featurize_command, select_text, streams_of
 from fusion.fingerprint import digest_of
@@ -77,6 +77,7 @@ class Experiment:
         tune: role -> what of its encoder learns; empty if all features are frozen.
         encoders: name of an encoder that learns -> folder with its checkpoint, if it did not come from a hub.
         root: folder of the corpus, for an encoder that learns from the recordings; None for that of the cache.
+        options: the options that give the experiment back, for its configuration file; empty if they are unknown.
 
     Raises:
         MmerError: if there is no seed, or a seed is negative, too great or given twice.
@@ -98,6 +99,7 @@ class Experiment:
     tune: Mapping[str, Tune] = field(default_factory=dict)
     encoders: Mapping[str, Path] = field(default_factory=dict)
     root: Path | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (
@@ -224,6 +226,28 @@ class ExperimentRequest:
         settings = self.settings
         return settings.fusion if settings else self.fusion
 
+    @property
+    def options(self) -> dict[str, object]:
+        """The options that give the request back, by name without dashes in front; see `config_file`."""
+        tunes, settings = self._tunes(), self.settings
+        frozen = [NONE] if settings and settings.tune and not tunes else []
+        return {
+            "fusion": self.fusion,
+            "recipe": self.recipe,
+            "protocol": self.protocol,
+            "labels": self.labels,
+            "seed": list(self.seeds),
+            "tune": [f"{role}={tune.text}" for role, tune in tunes.items()] or frozen,
+            "label-encoder": self.label_encoders.requested if self.label_encoders else "",
+            "root": self.root and str(self.root),
+            "allow-missing": self.allow_missing,
+            "allow-leak": self.allow_leak,
+            "set": {**self.fields},
+            "stream": {**self.streams},
+            "only": {column: "+".join(values) for column, values in self.only.items()},
+            "encoder": {name: str(folder) for name, folder in self.encoders.items()},
+        }
+
     def experiment(self, cache: AnyCache, axes: Mapping[str, object] = NO_AXES) -> Experiment:
         """Builds the requested experiment for a cache.
 
@@ -271,6 +295,7 @@ class ExperimentRequest:
             root=self.root,
             label_encoder=label_encoder,
             notes=(note,) if note else (),
+            options=self.options,
         )
 
     def _find_label_encoder(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import ROLES, VIEW, StreamSpec
+from cache.transcripts import VARIANT, AsrReading
 from fusion.config import nearest
 from fusion.head_config import AUDIO, TEXT, EncodeTexts, HeadConfig, HeadInputs, Weights, view_role
 from fusion.recipes.catalog import Recipe
@@ -54,6 +55,7 @@ ADDED_VIEWS: Mapping[str, str] = {AUDIO: "--view lsa", TEXT: "--view cbca:5"}
 
 # Of several streams for a role, those with these properties are preferred, in this order.
 PREFERRED: Sequence[Callable[[StreamSpec], bool]] = (
+    lambda spec: AsrReading.of(spec) is None,
     lambda spec: not spec.preprocessing.get("history"),
     lambda spec: spec.layers == "last",
 )
@@ -400,6 +402,8 @@ def _options_for(name: str) -> str:
     """Returns the options of ``mmer-featurize`` that compute a stream of this name, which may be a view."""
     original, _, view = name.partition(VIEW)
     options = f" --view {quote(re.sub(r'(?<=[a-z])(?=[0-9]+$)', ':', view))}" if view else ""  # cbca3 as cbca:3
+    if VARIANT in name:
+        options += " --asr MODEL"
     return f"--encoder {quote(_encoder_of(original))}{options}"
 
 

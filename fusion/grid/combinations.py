@@ -17,7 +17,7 @@ from fusion.protocols.folds import Fold
 from fusion.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from fusion.training.loop import TrainedModel
+    from fusion.training.model import TrainedModel
 
 FieldValues = Mapping[str, object]  # values by axis
 

@@ -31,7 +31,7 @@ from fusion.run.cross_validation import score_test_subset
 from fusion.run.folder import SECTIONS, WEIGHTS, DamagedRun, ModelFolder
 from fusion.run.load import read_weights
 from fusion.training.checkpoint import epoch_scores
-from fusion.training.loop import TrainedModel
+from fusion.training.model import TrainedModel
 
 FORMAT_VERSION = 1
 ENTRY, MODELS = "entry.json", "models"

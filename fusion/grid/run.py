@@ -9,6 +9,7 @@ import torch
 
 from cache.joined import AnyCache
 from fusion.data.features import RESIDENT_SHARE
+from fusion.experiment.config_file import write_config
 from fusion.grid.combinations import Model, ModelOutcome, fields_text, models_of
 from fusion.grid.engine.calibration import CostEstimate, estimate_cost
 from fusion.grid.engine.local import Engine, GridProgress
@@ -140,6 +141,8 @@ def run_grid(
     results = session.run(request.space, request.search, seed=request.search_seed, all_tests=request.report_all_tests)
     report = grid_report(results, journal, cache, engine=trainer.name)
     report.write()
+    known = {"cache": str(path), "out": out and str(out)}
+    write_config(journal.path, {**known, **request.options}, command="mmer-grid")
     settings = request.base.settings
     comparison = tuple(published_table(settings, fields_text)) if settings else ()
     return GridRun(journal=journal.path, report=report, comparison=comparison)

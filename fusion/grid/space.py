@@ -6,7 +6,7 @@ earlier ones (``tpe:N``, `fusion.grid.tpe`).
 
 import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -144,6 +144,7 @@ class GridRequest:
         search: the search of the space.
         search_seed: random seed of the search, if it is random or by tpe.
         report_all_tests: score the test subsets of all combinations, for ablation tables.
+        given: the space as its options give it: ``grid``, ``ablate``, ``grid-file``; for the configuration file.
 
     Raises:
         MmerError: if a field is both an axis of the space and set by the base.
@@ -154,11 +155,42 @@ class GridRequest:
     search: Search = EVERY_COMBINATION
     search_seed: int = 0
     report_all_tests: bool = False
+    given: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The options that give the grid back, by name without dashes in front."""
+        search = {
+            "search": str(self.search),
+            "search-seed": self.search_seed,
+            "report-all-tests": self.report_all_tests,
+        }
+        axes = {name: axes_texts(axes) for name, axes in self.given.items()}
+        return {**axes, **search, **self.base.options}
 
     def __post_init__(self) -> None:
         twice = [axis.name for axis in self.space.axes if axis.name in self.base.fields]
         if twice:
             raise MmerError(f"{twice[0]} is both an axis of the grid and set to a single value; remove one of the two")
+
+
+def axes_texts(axes: object) -> object:
+    """Returns axes or changes as texts of the command line.
+
+    Example:
+        >>> axes_texts({"lr": [0.1, 0.2]}), axes_texts([{"alpha": 0, "beta": 1}, "published"])
+        (['lr=0.1,0.2'], ['alpha=0/beta=1', 'published'])
+    """
+    if isinstance(axes, Mapping):
+        return [f"{name}={_values_text(values)}" for name, values in axes.items()]
+    if isinstance(axes, Sequence) and not isinstance(axes, str):
+        return [
+            "/".join(f"{name}={_values_text(value)}" for name, value in change.items())
+            if isinstance(change, Mapping)
+            else str(change)
+            for change in axes
+        ]
+    return axes if axes is None else str(axes)
 
 
 def grid_space(
@@ -374,3 +406,9 @@ def _unite(axis: Axis, other: Axis) -> Axis:
     if axis.value_range or other.value_range:
         return axis if axis.value_range else other
     return Axis(name=axis.name, values=tuple(dict.fromkeys([*axis.values, *other.values])))
+
+
+def _values_text(values: object) -> str:
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        return ",".join(map(_values_text, values))
+    return str(values).lower() if isinstance(values, bool) or values is None else str(values)

@@ -22,7 +22,7 @@ from fusion.head_config import AUDIO, BOTH, TEXT, HeadInputs
 from fusion.heads.configs.baselines import ConcatConfig, CrossAttentionConfig, PooledConfig, ScoreConfig, UnimodalConfig
 from fusion.nn.attention import CrossLayer, attention_heads_for
 from fusion.nn.dropout import Dropout
-from fusion.nn.layers import Pool, input_projection
+from fusion.nn.layers import Pool, input_projection, pooled_width
 
 ATTENTION_HEADS = 8
 OTHER = {AUDIO: TEXT, TEXT: AUDIO}
@@ -41,7 +41,7 @@ class Unimodal(Head):
         dim = config.width(inputs.shapes)
         self.hidden = nn.Sequential(nn.Linear(dim, config.hidden), nn.ReLU()) if config.hidden else nn.Identity()
         self.pool = Pool(config.hidden or dim, kind=config.pooling, learned=False)
-        self.classifier = _classifier(config, inputs, config.hidden or dim)
+        self.classifier = _classifier(config, inputs, self.pool.width)
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits ``(batch, classes)``."""
@@ -85,7 +85,9 @@ class Concat(Head):
         super().__init__(config, inputs)
         self.fronts = _input_projections(config, inputs)
         self.pools = _pools(config, inputs)
-        self.classifier = _classifier(config, inputs, len(config.roles) * config.width(inputs.shapes))
+        self.classifier = _classifier(
+            config, inputs, len(config.roles) * pooled_width(config.width(inputs.shapes), config.pooling)
+        )
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits ``(batch, classes)``."""
@@ -106,7 +108,9 @@ class CrossAttention(Head):
         self.pools = _pools(config, inputs)
         query_roles = config.roles if config.modalities == BOTH else ()
         self.crossings = nn.ModuleDict({role: _cross_layer(config, inputs) for role in query_roles})
-        self.classifier = _classifier(config, inputs, len(config.roles) * config.width(inputs.shapes))
+        self.classifier = _classifier(
+            config, inputs, len(config.roles) * pooled_width(config.width(inputs.shapes), config.pooling)
+        )
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits ``(batch, classes)``."""

@@ -76,7 +76,7 @@ class Bimodal(Head):
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits ``(batch, classes)``, and in training mode the losses of the auxiliary terms."""
-        count, augmented = len(batch), None
+        count, augmented = batch.labels.shape[0], None
         if self.training and self.views:
             batch, augmented = with_views(batch, self.config.roles)
         rows = {role: front(batch.features[role]) for role, front in self.fronts.items()}

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 from cache.errors import MmerError
 from fusion.config import configured, nearest
 from fusion.head_config import AUDIO, TEXT, HeadConfig
-from fusion.heads.configs.baselines import ConcatConfig, CrossAttentionConfig, ScoreConfig, UnimodalConfig
+from fusion.heads.configs.baselines import (
+    ConcatConfig,
+    CrossAttentionConfig,
+    ProbeConfig,
+    ScoreConfig,
+    UnimodalConfig,
+)
 from fusion.heads.configs.bimodal import BimodalConfig
 from fusion.heads.configs.jfm import JFMConfig
 from fusion.heads.configs.label_guided import LabelGuidedConfig
@@ -118,6 +124,12 @@ HEADS: Mapping[str, HeadSpec] = {
         summary="text alone: mean pool and a linear layer",
         paper="arXiv:2105.01051",
         fixed={"modalities": TEXT},
+    ),
+    "probe": HeadSpec(
+        head="fusion.heads.probe:Probe",
+        config=ProbeConfig,
+        summary="logistic regression over mean and deviation, C chosen on dev: seconds",
+        paper="baseline of mmer",
     ),
     "score": HeadSpec(
         head="fusion.heads.baselines:Score",

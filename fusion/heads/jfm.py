@@ -255,7 +255,7 @@ class JointVectors(nn.Module):
 
     def forward(self, layer: TransformerLayer, source: MaskedRows) -> MaskedRows:
         """Computes the vectors, ``(batch, length, dim)``; none is valid if the source modality is absent."""
-        vectors = self.vectors.expand(len(source.rows), -1, -1)
+        vectors = self.vectors.expand(source.rows.shape[0], -1, -1)
         valid = torch.ones_like(vectors[..., 0], dtype=torch.bool)
         out = _run_layer(layer, source, MaskedRows(vectors, valid))
         gathered = out[:, source.rows.shape[1] :]

@@ -41,6 +41,7 @@ from fusion.losses.ctc import ctc_loss, feasible
 from fusion.nn.attention import Attention, attention_heads_for
 from fusion.nn.dropout import Dropout
 from fusion.nn.layers import Pool, input_projection
+from fusion.nn.sequences import valid_first
 
 Streams: TypeAlias = Mapping[str, Tensor]  # by modality
 SYMBOLS = 32  # characters of wav2vec2-base, including the blank
@@ -236,7 +237,7 @@ class SlotGate(nn.Module):
         weight = _spans(_spans(weight, 0, self.offsets, used), 1, self.offsets, used)  # (rows, rows)
         bias = _spans(self.bias, 0, self.offsets, used)[:, None]
         # baddbmm with one expanded matrix: a plain `weight @ x` first copies x transposed
-        return self.activation(torch.baddbmm(bias, weight.expand(len(x), -1, -1), x))
+        return self.activation(torch.baddbmm(bias, weight.expand(x.shape[0], -1, -1), x))
 
 
 class LocalGate(nn.Module):
@@ -256,7 +257,7 @@ class LocalGate(nn.Module):
 
     def forward(self, x: Tensor, masks: Sequence[Tensor]) -> Tensor:
         """Returns the gate, ``(batch, rows, channels)`` as `x`; the masks are those of `GlobalAware`."""
-        order = (~torch.cat(list(masks), dim=1)).int().argsort(dim=1, stable=True)  # (batch, rows), valid rows first
+        order = valid_first(torch.cat(list(masks), dim=1))  # (batch, rows)
         packed = zero_padding(x, masks).take_along_dim(order[..., None], dim=1)
         gate = self.activation(self.convolution(packed.transpose(1, 2)).transpose(1, 2))
         return gate.take_along_dim(order.argsort(dim=1)[..., None], dim=1)

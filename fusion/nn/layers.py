@@ -188,8 +188,12 @@ class Pool(nn.Module):
 
     Args:
         dim: width of a row.
-        kind: ``mean`` or ``max``.
+        kind: ``mean``, ``max``, ``meanstd`` (mean and standard deviation) or ``attention`` (the same, weighted by
+            learned attention: attentive statistics, Okabe et al., 2018, arXiv:1803.10963).
         learned: whether the vector of an absent modality is a parameter; 0 otherwise.
+
+    Attributes:
+        width: width of the pooled vector, ``dim`` or twice that.
     """
 
     absent: Tensor
@@ -199,14 +203,41 @@ class Pool(nn.Module):
         if kind not in POOLING:
             raise ValueError(f"pooling must be one of {', '.join(POOLING)}, got {kind!r}")
         self.kind = kind
+        self.width = pooled_width(dim, kind)
+        self.scores = RowScores(dim) if kind == "attention" else None
         if learned:
-            self.absent = nn.Parameter(torch.zeros(dim))
+            self.absent = nn.Parameter(torch.zeros(self.width))
         else:
-            self.register_buffer("absent", torch.zeros(dim), persistent=False)
+            self.register_buffer("absent", torch.zeros(self.width), persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Returns ``(batch, dim)`` from ``(batch, rows, dim)`` and a bool mask."""
-        return torch.where(mask.any(dim=1, keepdim=True), POOLING[self.kind](x, mask), self.absent)
+        """Returns ``(batch, width)`` from ``(batch, rows, dim)`` and a bool mask."""
+        if self.scores is None:
+            pooled = POOLING[self.kind](x, mask)
+        else:
+            pooled = weighted_statistics(x, self.scores(x, mask), mask)
+        return torch.where(mask.any(dim=1, keepdim=True), pooled, self.absent)
+
+
+def pooled_width(dim: int, kind: str) -> int:
+    """Returns the width of the vector that `Pool` gives for rows of width `dim`."""
+    return 2 * dim if kind in STATISTICS else dim
+
+
+class RowScores(nn.Module):
+    """The share of each valid row in a pooled vector, learned by one hidden layer."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        hidden = min(dim, MAX_SCORE_WIDTH)
+        self.inner = nn.Linear(dim, hidden)
+        self.outer = nn.Linear(hidden, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Returns shares ``(batch, rows)`` that sum to 1 over the valid rows."""
+        scores = self.outer(torch.tanh(self.inner(x.masked_fill(~mask[..., None], 0))))[..., 0]
+        shares: Tensor = scores.masked_fill(~mask, lowest(x)).softmax(dim=1)
+        return shares
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -220,6 +251,27 @@ def masked_max(x: Tensor, mask: Tensor) -> Tensor:
     return x.masked_fill(~mask[..., None], lowest(x)).amax(dim=1)
 
 
+def masked_statistics(x: Tensor, mask: Tensor) -> Tensor:
+    """Computes mean and standard deviation of the valid rows, ``(batch, 2 * dim)``."""
+    shares = mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return weighted_statistics(x, shares.to(x.dtype), mask)
+
+
+def weighted_statistics(x: Tensor, shares: Tensor, mask: Tensor) -> Tensor:
+    """Computes the weighted mean and standard deviation of the valid rows, ``(batch, 2 * dim)``.
+
+    Args:
+        x: rows, ``(batch, rows, dim)``.
+        shares: weight of each row, ``(batch, rows)``.
+        mask: True where a row is valid, bool ``(batch, rows)``.
+    """
+    rows = x.masked_fill(~mask[..., None], 0)
+    mean = torch.einsum("brd,br->bd", rows, shares)
+    centred = (rows - mean[:, None]).masked_fill(~mask[..., None], 0)
+    variance = torch.einsum("brd,br->bd", centred.square(), shares)
+    return torch.cat([mean, variance.clamp(min=LEAST_VARIANCE).sqrt()], dim=-1)
+
+
 def lowest(x: Tensor) -> float:
     """Returns the least finite number of a type.
 
@@ -228,4 +280,12 @@ def lowest(x: Tensor) -> float:
     return torch.finfo(x.dtype).min
 
 
-POOLING = {"mean": masked_mean, "max": masked_max}
+POOLING = {
+    "mean": masked_mean,
+    "max": masked_max,
+    "meanstd": masked_statistics,
+    "attention": masked_statistics,  # of equal shares, in place of those that `RowScores` learns
+}
+STATISTICS = frozenset({"meanstd", "attention"})
+MAX_SCORE_WIDTH = 128
+LEAST_VARIANCE = 1e-8  # the square root has no gradient at 0, the variance of a single row

@@ -167,8 +167,8 @@ class MelPatches(nn.Module):
         image = normed.masked_fill(~mask[..., None], 0)
         missing = -mel.shape[1] % PATCH
         pixels = patch_pixels(nn.functional.pad(image, (0, 0, 0, missing)))
-        columns = nn.functional.pad(mask, (0, missing)).reshape(len(mask), -1, PATCH).any(dim=2)  # (batch, columns)
-        rows = torch.cat([self.cls.expand(len(mel), 1, -1), self.project(pixels)], dim=1)
+        columns = nn.functional.pad(mask, (0, missing)).reshape(mask.shape[0], -1, PATCH).any(dim=2)  # (batch, columns)
+        rows = torch.cat([self.cls.expand(mel.shape[0], 1, -1), self.project(pixels)], dim=1)
         patches = columns[..., None].expand(-1, -1, ROWS).flatten(start_dim=1)
         valid = torch.cat([mask.any(dim=1, keepdim=True), patches], dim=1)
         return MaskedRows(rows + self._batch_positions(columns), valid)
@@ -211,8 +211,8 @@ def patch_pixels(image: Tensor) -> Tensor:
     Returns:
         ``(batch, 5 * columns, 256)``.
     """
-    patches = image.reshape(len(image), -1, PATCH, ROWS, PATCH)  # (batch, columns, frames, rows, bands)
-    return patches.permute(0, 1, 3, 4, 2).reshape(len(image), -1, PATCH * PATCH)
+    patches = image.reshape(image.shape[0], -1, PATCH, ROWS, PATCH)  # (batch, columns, frames, rows, bands)
+    return patches.permute(0, 1, 3, 4, 2).reshape(image.shape[0], -1, PATCH * PATCH)
 
 
 def band_statistics(images: Iterable[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -69,8 +69,23 @@ def ragged(streams: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """
     rows = torch.cat([rows for rows, _ in streams], dim=1)
     mask = torch.cat([mask for _, mask in streams], dim=1)
-    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)  # (batch, rows of all)
+    order = valid_first(mask)
     return rows.gather(1, order[..., None].expand_as(rows)), mask.gather(1, order)
+
+
+def valid_first(mask: Tensor) -> Tensor:
+    """Returns the order in which valid rows precede the others, int64 ``(batch, rows)``.
+
+    Args:
+        mask: True where a row is valid, bool ``(batch, rows)``.
+
+    Example:
+        >>> valid_first(torch.tensor([[False, True, False, True]]))
+        tensor([[1, 3, 0, 2]])
+    """
+    count = mask.shape[1]
+    position = torch.arange(count, device=mask.device)
+    return torch.where(mask, position, position + count).argsort(dim=1)  # no equal keys: ONNX has no stable sort
 
 
 def join_in_time(streams: Pair, masks: Pair) -> tuple[Tensor, Pair]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cache.stream import StreamSpec
+from cache.transcripts import AsrReading
 from fusion.recipes.published import Figure, Published
 
 # Encoder of a published figure -> its checkpoint, as `StreamSpec.source` records it.
@@ -40,6 +41,7 @@ class ReadStream:
         layers: hidden states, as requested after ``@``.
         history: number of previous turns that were read with an utterance.
         second_stage: True if the encoder was pre-trained a second time.
+        asr: True if it was computed from transcripts by ASR.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ReadStream:
     layers: str = LAST
     history: int = 0
     second_stage: bool = False
+    asr: bool = False
 
     @classmethod
     def named(cls, name: str) -> "ReadStream":
@@ -75,12 +78,13 @@ class ReadStream:
             encoder=encoder,
             layers=spec.layers,
             history=int(spec.preprocessing.get("history") or 0),
+            asr=AsrReading.of(spec) is not None,
             second_stage=any(str(record.get("trained", "")).endswith(PRE_TRAINED) for record in records),
         )
 
     def fits(self, expected: "ReadStream") -> bool:
-        """Checks whether encoder, layers and history are the expected ones; stages of pre-training do not count."""
-        return all(getattr(self, name) == getattr(expected, name) for name in ("encoder", "layers", "history"))
+        """Checks encoder, layers, history and origin of the text; stages of pre-training do not count."""
+        return all(getattr(self, name) == getattr(expected, name) for name in ("encoder", "layers", "history", "asr"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ from fusion.run.folder import (
     RunFolder,
     encoder_weights,
 )
-from fusion.training.loop import TrainedModel
+from fusion.training.model import TrainedModel
 
 Probabilities: TypeAlias = npt.NDArray[np.float32]
 Row: TypeAlias = Mapping[str, str]

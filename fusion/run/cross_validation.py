@@ -14,6 +14,7 @@ import torch
 from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, BatchSource, CachedFeatures, TrainingSubset
 from fusion.data.memory import memory_needed
+from fusion.experiment.config_file import write_config
 from fusion.experiment.plan import RunPlan, build_model
 from fusion.experiment.streams import corpus_of
 from fusion.head import Head
@@ -33,7 +34,8 @@ from fusion.run.folder import CURVES, PREDICTIONS, SCORES, STATE, WEIGHTS, Model
 from fusion.training.checkpoint import EpochScores
 from fusion.training.evaluate import predict_probabilities
 from fusion.training.interrupt import StopRequested, never_stop
-from fusion.training.loop import SAVE_EVERY_S, TrainedModel, train_fold
+from fusion.training.loop import SAVE_EVERY_S, train_fold
+from fusion.training.model import TrainedModel
 
 
 class TrainingProgress(Protocol):
@@ -135,6 +137,8 @@ def begin_run(
     for note in plan.notes:
         progress.note(note)
     folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
+    if plan.experiment.options:
+        write_config(folder.path, plan.experiment.options, command="mmer-train")
     models = [
         RunModel(
             plan=plan,

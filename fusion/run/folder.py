@@ -12,6 +12,7 @@ FOLD-seedS/         one folder for each model
     audio/, text/         tuned encoders as checkpoints, with the data that they were trained on
 final-seedS/        with ``--final``, the model of all utterances for one seed: weights, curves and cost as above, and
     final.json            written last: epochs, counts, parameters, notes, digests of weights and curves; no scores
+config.toml         the options of the run, for ``--config``
 results.json        the output of ``mmer-train --json``
 confusion.csv, confusion.png   confusion matrix over all test subsets and seeds, rows are the truth
 """
@@ -33,6 +34,7 @@ from cache.files import check_regular, check_unused, replacing, writable
 from cache.json_text import is_number, parse_json
 from cache.stream import StreamSpec
 from fusion.evaluation.task import TASKS
+from fusion.experiment.config_file import CONFIG
 from fusion.fingerprint import Plain, with_defaults
 
 FORMAT_VERSION = 1
@@ -233,7 +235,14 @@ class RunFolder(Folder):
             if model.path.exists():
                 with writable(model.path):
                     shutil.rmtree(model.path)
-        for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS, RUN):  # run.json last, in case the process is killed
+        for name in (
+            RESULTS,
+            CONFUSION,
+            CONFUSION_PNG,
+            SPLITS,
+            CONFIG,
+            RUN,
+        ):  # run.json last, in case the process is killed
             self.delete(name)
 
     @contextmanager

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -13,6 +14,7 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import TRANSCRIPT
 from fusion.data.features import RESIDENT_SHARE
+from fusion.experiment.config_file import write_config
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import RunPlan, plan_run
 from fusion.experiment.streams import corpus_of, featurize_command
@@ -32,8 +34,9 @@ from fusion.run.results import (
     score_table,
     total_cost,
 )
-from fusion.run.score_fusion import fuse_scores
+from fusion.run.score_fusion import SCORE_FUSION, fuse_scores
 from fusion.run.tensorboard import TensorBoardProgress
+from fusion.run.trackio import tracked
 from fusion.run.workers import WorkerCluster, cross_validate_on
 from fusion.training.interrupt import StopRequested, never_stop
 
@@ -119,6 +122,7 @@ def train_run(
     resident_share: float = RESIDENT_SHARE,
     replace: bool = False,
     tensorboard: bool = False,
+    track: str = "",
     final: bool = False,
     cluster: WorkerCluster | None = None,
     stopping: StopRequested = never_stop,
@@ -138,6 +142,7 @@ def train_run(
             fit are read as needed.
         replace: delete another run in the folder first.
         tensorboard: also write the curves for TensorBoard into the run folder.
+        track: also log the curves to this tracker, ``trackio``; empty for none.
         final: then train a model for each seed on all utterances, for the median best epoch of the folds.
         cluster: workers that train the models of the folds, one each; None for this process.
         stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
@@ -147,10 +152,13 @@ def train_run(
         MmerError: if the experiment does not suit the cache, the folder holds another run, a loss is not finite, or
             memory runs out.
     """
+    known = {"cache": str(named_after or cache.path), "out": out and str(out), "final": final}
+    experiment = replaced(experiment, options={**known, **experiment.options} if experiment.options else {})
     plan = plan_run(experiment, cache)
     folder = RunFolder(out or _default_run(plan, named_after or cache.path))
     progress = progress or SilentProgress()
     progress = TensorBoardProgress(progress, folder) if tensorboard else progress
+    progress = tracked(progress, folder, track)
     with folder.locked():
         if replace:
             folder.clear()
@@ -199,6 +207,8 @@ def fuse_runs(runs: Sequence[Path], cache: AnyCache, *, out: Path | None = None,
     sources = [RunFolder(run) for run in runs]
     folder = RunFolder(out or RUNS / f"score-{'-'.join(run.name for run in runs)}")
     results = fuse_scores(sources, cache, folder, replace=replace)
+    options = {"fusion": SCORE_FUSION, "cache": str(cache.path), "out": out and str(out), "run": list(map(str, runs))}
+    write_config(folder.path, options, command="mmer-train")
     seconds, peak_bytes = total_cost(folder, folder.identity)
     return TrainedRun(
         folder=folder.path,

@@ -9,9 +9,8 @@ epoch and stopping are the same for every engine.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, reset_peak
 from fusion.data.views import ViewDraw
 from fusion.evaluation.task import CLASSIFICATION, Task
-from fusion.head import Batch, Head
+from fusion.head import Batch, FittedHead, Head
 from fusion.nn.dropout import seed_dropout, set_step
 from fusion.training.checkpoint import (
     BEST,
@@ -43,8 +42,10 @@ from fusion.training.checkpoint import (
 )
 from fusion.training.config import Schedule, TrainConfig
 from fusion.training.evaluate import dev_scores, is_better, predict_logits
+from fusion.training.fit import fit_candidate, fit_fold
 from fusion.training.interrupt import StopRequested, never_stop
 from fusion.training.loss_monitor import LossNotFinite, LossRecord, explain_divergence, find_nonfinite_feature
+from fusion.training.model import TrainedModel
 from fusion.training.steps import (
     PRECISIONS,
     TOTAL,
@@ -110,30 +111,6 @@ def record_epoch(
     return better
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainedModel:
-    """A trained model: weights of the best epoch, curves and cost.
-
-    Attributes:
-        best_epoch: epoch with the best development score, counted from 1.
-        curves: losses and scores of every epoch.
-        weights: weights of the best epoch, on the CPU, by name.
-        seconds: training time, over all resumed runs.
-        peak_bytes: peak memory: of tensors on a GPU, of the whole process on a CPU.
-    """
-
-    best_epoch: int
-    curves: tuple[EpochScores, ...]
-    weights: Mapping[str, Tensor]
-    seconds: float
-    peak_bytes: int
-
-    @property
-    def dev(self) -> Mapping[str, float]:
-        """The development scores of the best epoch."""
-        return self.curves[self.best_epoch - 1].dev
-
-
 def train_fold(
     head: Head,
     source: BatchSource,
@@ -168,6 +145,8 @@ def train_fold(
             cannot be read or written.
     """
     reset_peak(source.device)
+    if isinstance(head, FittedHead):
+        return fit_fold(head, source, train, dev, config, task=task, on_epoch=on_epoch, stopping=stopping)
     training = _Training(
         head, source, train, dev, config, task=task, path=checkpoint, save_every_s=save_every_s, stopping=stopping
     )
@@ -211,6 +190,8 @@ def train_epochs(
     if not 1 <= epochs <= config.epochs:
         raise ValueError(f"epochs must be 1 to {config.epochs}, got {epochs}")
     reset_peak(source.device)
+    if isinstance(head, FittedHead):
+        return fit_candidate(head, source, train, config, epochs=epochs, task=task, on_epoch=on_epoch)
     nothing: Indices = np.empty(0, dtype=np.int64)
     training = _Training(
         head,

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from cache.audit import Problem, noted, summarize, verify, verify_recordings
+from cache.audit import Problem, grouped, noted, summarize, verify, verify_recordings
 from cache.layout import StreamPlan, read_layout
 from cache.rows import to_stored
 from cache.store import FeatureCache
@@ -92,3 +92,16 @@ def test_notes_of_committed_rows_are_listed(toy: tuple[Path, StreamPlan]) -> Non
     with CacheWriter(read_layout(toy[0])) as writer:
         writer.commit([Row(stream="enc", index=0, stored=stored, digest=b"d" * 16, note="silent")])
     assert noted(FeatureCache(toy[0])) == [{"id": "a", "stream": "enc", "note": "silent"}]
+
+
+def test_reasons_are_grouped_by_their_kind_and_utterances_are_counted_once() -> None:
+    items = [
+        {"id": name, "stream": stream, "reason": f"missing: not found{hint} (tried calls/{name}.wav)"}
+        for stream in ("mel", "wave")
+        for name, hint in (("a", ""), ("b", "; B.wav is there"))
+    ]
+    items += [{"id": "c", "stream": "mel", "reason": "truncated: 10 of 20 bytes; known defect"}]
+    assert [str(group) for group in grouped(items, "reason")] == [
+        "2 x missing: not found (first: a in mel: missing: not found (tried calls/a.wav))",
+        "c in mel: truncated: 10 of 20 bytes; known defect",
+    ]

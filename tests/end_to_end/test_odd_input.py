@@ -1,6 +1,7 @@
 """Odd input, row by row of the table in the README: accepted with a note, or failed with a reason."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ FAILED: dict[str, tuple[Write, str]] = {
     "missing": (lambda path: None, "missing"),
     "zero bytes": (Path.touch, "empty: zero bytes"),
     "truncated": (truncated, "truncated: 4956 of 16000 bytes"),
-    "truncated flac": (truncated_flac, "flac decoder lost sync"),
+    "truncated flac": (truncated_flac, "of 14400 samples of sound"),
     "not audio": (lambda path: path.write_text("hello"), "cannot be decoded"),  # type: ignore[dict-item]
     "a folder": (Path.mkdir, "not a file"),
     "NaN": (with_nan, "1 samples are NaN or infinite"),
@@ -154,3 +155,34 @@ def test_nothing_computed_at_all_is_exit_code_1(tmp_path: Path) -> None:
     manifest = write_corpus(tmp_path, [{"id": "a"}, {"id": "b"}])
     line = stopped(run(manifest))
     assert "nothing at all was computed for wav2vec2-tiny, wav2vec2-tiny.codes, logmel80" in line
+
+
+def test_failures_are_grouped_by_their_reason_and_listed_in_full_as_json(tmp_path: Path) -> None:
+    names = [f"gone{number}" for number in range(7)]
+    manifest = write_corpus(tmp_path, [{"id": name} for name in ["good", "bad", *names]])
+    sound(samplerate=RATE_HZ)(tmp_path / "good.wav")
+    truncated(tmp_path / "bad.wav")
+    lines = run(manifest).stdout.splitlines()
+    assert lines[lines.index("8 utterances failed in one stream or more:") + 1].startswith(
+        "  7 x missing: not found (first: gone0 in "
+    )
+    report = json.loads(run(manifest, "--json").stdout)
+    reasons = {one["id"]: one["reason"] for one in report["failures"]}
+    assert set(reasons) == {"bad", *names}
+    assert reasons["gone3"] == f"missing: not found (tried {tmp_path}/gone3.wav)"
+
+
+def test_a_recording_that_claims_years_fails_alone_in_chunks_as_well(tmp_path: Path) -> None:
+    manifest = write_corpus(tmp_path, [{"id": "bad"}, {"id": "pipe"}, {"id": "good"}])
+    soundfile.write(tmp_path / "bad.flac", tone(0.5), RATE_HZ)
+    data = bytearray((tmp_path / "bad.flac").read_bytes())
+    data[21:26] = ((data[21] & 0xF0) << 32 | (1 << 36) - 1).to_bytes(5, "big")
+    (tmp_path / "bad.wav").write_bytes(data)
+    os.mkfifo(tmp_path / "pipe.wav")
+    sound(samplerate=RATE_HZ)(tmp_path / "good.wav")
+    report = json.loads(run(manifest, "--json", "--chunk", "--max-seconds", "1e9").stdout)
+    reasons = {one["id"]: one["reason"] for one in report["failures"]}
+    assert reasons == {
+        "bad": f"truncated: 8000 of {(1 << 36) - 1} samples of sound",
+        "pipe": "not a file: a named pipe",
+    }

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from cli.compare import compare
+from cli.export import export
 from cli.extract import featurize
 from cli.finetune import finetune
 from cli.grid import grid
@@ -37,6 +38,7 @@ COMMANDS: dict[str, click.Command] = {
     "mmer-compare": compare,
     "mmer-pretrain": pretrain,
     "mmer-predict": predict,
+    "mmer-export": export,
     "mmer": mmer,
 }
 
@@ -86,7 +88,7 @@ def test_every_option_of_a_document_is_one_of_ours(document: Path) -> None:
     verbs = [cache.get_command(click.Context(cache), name) for name in CACHE_COMMANDS]
     known = {
         option
-        for command in (featurize, train, grid, compare, pretrain, predict, *verbs)
+        for command in (featurize, train, grid, compare, pretrain, predict, export, *verbs)
         if command
         for one in command.params
         for option in one.opts

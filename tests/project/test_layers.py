@@ -18,7 +18,7 @@ ROOMS = {
     "featurize": [
         ["featurize.corpora", "featurize.inputs", "featurize.runtime"],
         ["featurize.encoders"],
-        ["featurize.views"],
+        ["featurize.asr", "featurize.views"],
         ["featurize.extraction"],
     ],
     "fusion": [

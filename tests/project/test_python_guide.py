@@ -1,6 +1,7 @@
 """The examples of docs/python.md run in their order and print what stands below them."""
 
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,9 @@ def examples() -> Iterator[tuple[str, str | None]]:
 
 
 def test_every_example_of_the_guide_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], demo_caches: Path
 ) -> None:
+    shutil.copytree(demo_caches, tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     names: dict[str, object] = {}

@@ -17,7 +17,7 @@ from fusion.head import Head
 from fusion.heads.build import build_head
 from fusion.heads.catalog import HEADS, config_for
 from fusion.training.config import TrainConfig
-from fusion.training.loop import TrainedModel
+from fusion.training.model import TrainedModel
 from tests.support.heads import Sample, head_inputs, samples
 from tests.support.toys import create, utterances_named
 

@@ -23,7 +23,8 @@ from fusion.nn.layers import Pool, input_projection
 from fusion.training.checkpoint import EpochScores
 from fusion.training.config import TrainConfig
 from fusion.training.interrupt import never_stop
-from fusion.training.loop import TrainedModel, train_fold
+from fusion.training.loop import train_fold
+from fusion.training.model import TrainedModel
 from tests.support.toys import create, utterances_named
 
 COUNT, CLASSES = 40, 3

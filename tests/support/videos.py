@@ -42,3 +42,21 @@ def write_video(path: Path, sound: Sound | None, rate_hz: int = 48_000, *, codec
             container.mux(pictures.encode(picture))
         container.mux(pictures.encode(None))
     return path
+
+
+def write_sound(path: Path, sound: Sound, rate_hz: int, *, codec: str) -> Path:
+    """Writes a sound alone, by a coder that libsndfile lacks; the suffix says which container."""
+    layout = LAYOUTS[sound.shape[1]]
+    with av.open(str(path), "w") as container:
+        track: Any = container.add_stream(codec, rate=rate_hz, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.T), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts = rate_hz, 0
+        track.bit_rate = 64_000
+        formats = [known.name for known in track.codec.audio_formats]
+        sample_format = av.AudioFormat(next((name for name in formats if name.startswith("s16")), formats[0]))
+        track.format = sample_format
+        resampler = av.AudioResampler(sample_format, layout, rate_hz, frame_size=track.codec_context.frame_size or None)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(track.encode(part))
+        container.mux(track.encode(None))
+    return path

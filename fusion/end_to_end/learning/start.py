@@ -7,6 +7,7 @@ from typing import Any
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import StreamSpec
+from cache.transcripts import AsrReading
 from featurize.encoders.catalog import BUILT_IN, ENCODERS
 from featurize.encoders.layers import CONV_TEXT, LAST, LayerChoice, parse_layers
 from featurize.encoders.load import ACOUSTIC
@@ -207,6 +208,9 @@ def _missing(cache: AnyCache, tune: Tune, spec: StreamSpec, layers: str, command
     what = f"{spec.encoder}.tokens" if layers == BEGINNING[TEXT] else f"{spec.encoder.partition('+')[0]}@{layers}"
     history = {name: spec.preprocessing[name] for name in ("history", "max_tokens") if spec.preprocessing.get(name)}
     options = "".join(f" --{name.replace('_', '-')} {value}" for name, value in history.items())
+    reading = AsrReading.of(spec)
+    if reading is not None:
+        options += f" --asr {reading.source}{' --asr-all' if reading.every else ''}"
     added = command(f"--encoder {_request(spec, layers)}{options}")
     return f"--tune {tune.role}={tune.text} learns from {what}, which {cache.path} lacks; add it with {added}"
 

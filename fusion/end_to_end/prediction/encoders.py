@@ -10,6 +10,7 @@ import torch
 
 from cache.errors import MmerError
 from cache.stream import SPEECH, StreamSpec
+from cache.transcripts import MARKS
 from featurize.encoders.base import Encoder
 from featurize.encoders.catalog import ENCODERS, EncoderRequest
 from featurize.encoders.layers import LAST
@@ -62,25 +63,22 @@ def load_stream_encoders(specs: Iterable[StreamSpec], *, folders: Folders, devic
     """
     groups: dict[tuple[str, str, EncodingOptions], dict[str, StreamSpec]] = {}
     for spec in specs:
-        request = _request(spec, folders)
+        request = stream_request(spec, folders)
         groups.setdefault((request.name, request.source, _options(spec, device)), {})[stream_id(spec)] = spec
-    _check_names(folders, [name for name, _, _ in groups])
+    check_names(folders, [name for name, _, _ in groups])
     return [_load(name, source, options, held, folders) for (name, source, options), held in groups.items()]
 
 
-def _load(
-    name: str, source: str, options: EncodingOptions, specs: Mapping[str, StreamSpec], folders: Folders
-) -> StreamEncoder:
-    layers = tuple(dict.fromkeys(LAST if spec.role == "tokens" else spec.layers for spec in specs.values()))
-    loaded = load_encoders([EncoderRequest(name=name, source=source, layers=layers)], options)
-    encoder: Encoder[Any, Any] = loaded.speech[0] if loaded.speech else loaded.text[0]
-    streams = {stream: _matching(encoder, spec, source, named=name in folders) for stream, spec in specs.items()}
-    limit = float("inf") if options.chunk else options.max_seconds
-    return StreamEncoder(encoder=encoder, streams=streams, max_seconds=limit)
+def stream_request(spec: StreamSpec, folders: Folders) -> EncoderRequest:
+    """Returns the request of the encoder of a stream; a source outside catalog and hub must be named.
 
+    Args:
+        spec: spec of the stream.
+        folders: folders of encoders that the user names.
 
-def _request(spec: StreamSpec, folders: Folders) -> EncoderRequest:
-    """Returns the request of the encoder of a stream; a source outside catalog and hub must be named."""
+    Raises:
+        MmerError: if the stream cannot be computed for recordings, or its encoder came from a folder that is not named.
+    """
     _check_record(spec)
     name = spec.encoder.partition("+")[0]
     if spec.imported or spec.view:
@@ -94,6 +92,34 @@ def _request(spec: StreamSpec, folders: Folders) -> EncoderRequest:
     if hub and Path(spec.source).exists() and name not in folders:
         raise MmerError(f"{spec.source} is a hub id, and a folder here; pass --encoder {name}=PATH to choose a folder")
     return encoder_request(spec, folders)
+
+
+def check_names(folders: Folders, known: Sequence[str]) -> None:
+    """Checks that a run has the encoders whose folders a user names.
+
+    Args:
+        folders: name of an encoder -> its folder.
+        known: names of the encoders of the run.
+
+    Raises:
+        MmerError: if it lacks one of them.
+    """
+    unknown = [name for name in folders if name not in known]
+    if unknown:
+        raise MmerError(
+            f"--encoder {unknown[0]}: the run has no such encoder; it has {', '.join(dict.fromkeys(known))}"
+        )
+
+
+def _load(
+    name: str, source: str, options: EncodingOptions, specs: Mapping[str, StreamSpec], folders: Folders
+) -> StreamEncoder:
+    layers = tuple(dict.fromkeys(LAST if spec.role == "tokens" else spec.layers for spec in specs.values()))
+    loaded = load_encoders([EncoderRequest(name=name, source=source, layers=layers)], options)
+    encoder: Encoder[Any, Any] = loaded.speech[0] if loaded.speech else loaded.text[0]
+    streams = {stream: _matching(encoder, spec, source, named=name in folders) for stream, spec in specs.items()}
+    limit = float("inf") if options.chunk else options.max_seconds
+    return StreamEncoder(encoder=encoder, streams=streams, max_seconds=limit)
 
 
 def _options(spec: StreamSpec, device: torch.device) -> EncodingOptions:
@@ -145,13 +171,6 @@ def _differences(found: StreamSpec, spec: StreamSpec) -> list[str]:
     differing = [name for name in COMPARED if getattr(found, name) != getattr(spec, name)]
     if spec.weights and found.weights != spec.weights:
         differing.append("weights")
-    changed = [name for name, value in spec.preprocessing.items() if found.preprocessing.get(name) != value]
+    steps = {name: value for name, value in spec.preprocessing.items() if name not in MARKS}  # any text is a text
+    changed = [name for name, value in steps.items() if found.preprocessing.get(name) != value]
     return differing + changed
-
-
-def _check_names(folders: Folders, known: Sequence[str]) -> None:
-    unknown = [name for name in folders if name not in known]
-    if unknown:
-        raise MmerError(
-            f"--encoder {unknown[0]}: the run has no such encoder; it has {', '.join(dict.fromkeys(known))}"
-        )

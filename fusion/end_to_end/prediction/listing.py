@@ -16,8 +16,9 @@ LIST = "-"  # in place of a file: a list of paths, one a line
 MANIFESTS = frozenset({*DELIMITERS, *JSON_SUFFIXES})
 # Files that a folder is searched for; a file that is named is always read.
 SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".au", ".caf", ".w64")
-VIDEOS = (".m4a", ".mp4", ".m4v", ".mov", ".mkv", ".webm")
-SOUND_SUFFIXES = frozenset({*SOUNDS, *VIDEOS})
+OTHER_SOUNDS = (".aac", ".amr", ".ape", ".tta", ".wma", ".wv")  # decoded by PyAV
+VIDEOS = (".m4a", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+SOUND_SUFFIXES = frozenset({*SOUNDS, *OTHER_SOUNDS, *VIDEOS})
 FILE, TEXT = "file", "text"  # columns of a table of texts
 
 

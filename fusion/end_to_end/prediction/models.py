@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +10,14 @@ import torch
 
 from cache.errors import MmerError
 from cache.stream import StreamSpec
+from fusion.end_to_end.learning.source import NO_FOLDERS, Folders
 from fusion.end_to_end.learning.tune import parse_tunes
+from fusion.end_to_end.prediction.source import is_bundle, open_bundle
+from fusion.end_to_end.prediction.trust import check_encoder, check_inside
 from fusion.evaluation.task import Task, task_of
 from fusion.head import Head
 from fusion.run.folder import FINAL, FINAL_JSON, RUN, ModelFolder, RunFolder
 from fusion.run.load import TRAIN_AGAIN, load_model
-
-# What the folder of a tuned encoder may hold: no file that makes transformers read another folder.
-ENCODER_FILES = frozenset(
-    {
-        "config.json",
-        "generation_config.json",
-        "merges.txt",
-        "model.safetensors",
-        "preprocessor_config.json",
-        "sentencepiece.bpe.model",
-        "special_tokens_map.json",
-        "spm.model",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "trained_on.json",
-        "vocab.json",
-        "vocab.txt",
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +49,7 @@ class RunModels:
         classes: names of the classes, in the order of the probabilities.
         models: the models.
         source: text for users that states which models predict.
+        encoders: name of a frozen encoder in a bundle -> its folder.
     """
 
     run: Path
@@ -72,22 +57,29 @@ class RunModels:
     classes: tuple[str, ...]
     models: Sequence[Model]
     source: str
+    encoders: Folders = field(default_factory=lambda: NO_FOLDERS)
 
 
-def load_models(path: Path, *, fold: str = "", head: str | None = None, device: torch.device) -> RunModels:
+def load_models(
+    path: Path, *, fold: str = "", head: str | None = None, device: torch.device, inside: Path | None = None
+) -> RunModels:
     """Loads the models of a run that predict.
 
     Args:
-        path: run folder.
+        path: run folder or bundle.
         fold: name of the only fold whose models predict; empty for the final models, or for all folds without any.
         head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
         device: device of the models.
+        inside: folder that links of the files may lead to; None for `path`.
 
     Raises:
         MmerError: if the folder holds no finished run, the run has no such fold, or a file is damaged.
     """
     if not path.is_dir():
-        raise MmerError(f"{path} is not a run folder; expected the folder that mmer-train printed")
+        raise MmerError(f"{path} is not a run folder; expected the folder that mmer-train or mmer-export printed")
+    inside = path if inside is None else inside
+    bundled = is_bundle(path)
+    encoders = open_bundle(path, inside) if bundled else {}
     run = RunFolder(path)
     identity, record = run.identity, run.read(RUN)
     folds, seeds = _checked(identity, path)
@@ -98,16 +90,28 @@ def load_models(path: Path, *, fold: str = "", head: str | None = None, device: 
     else:
         chosen = [(name, seed) for name in ([fold] if fold else folds) for seed in seeds]
         source = _mean_text(chosen, fold)
-    models = [_load(run, record, name, seed, head=head, device=device) for name, seed in chosen]
+    missing = next((name for name, seed in chosen if name in folds and not run.model(name, seed).path.exists()), None)
+    if bundled and missing is not None:
+        raise MmerError(f"{path} is a bundle without the models of fold {missing}; predict without --fold")
+    models = [_load(run, record, name, seed, head=head, device=device, inside=inside) for name, seed in chosen]
     classes = models[0].head.inputs.classes
-    return RunModels(run=path, task=_task(identity, path), classes=classes, models=models, source=source)
+    return RunModels(
+        run=path, task=_task(identity, path), classes=classes, models=models, source=source, encoders=encoders
+    )
 
 
 def _load(
-    run: RunFolder, record: Mapping[str, Any], fold: str, seed: int, *, head: str | None, device: torch.device
+    run: RunFolder,
+    record: Mapping[str, Any],
+    fold: str,
+    seed: int,
+    *,
+    head: str | None,
+    device: torch.device,
+    inside: Path,
 ) -> Model:
     folder = run.model(fold, seed)
-    _check_files(run, folder, record)
+    _check_files(folder, record, inside)
     model = load_model(run, fold, seed, head).to(device)
     try:
         recorded = {**record["specs"], **record.get("fold_specs", {}).get(fold, {})}
@@ -144,21 +148,12 @@ def _mean_text(chosen: Sequence[tuple[str, int]], fold: str) -> str:
     return f"mean of the models of {count} folds{of_seeds} (train a model on all utterances with --final)"
 
 
-def _check_files(run: RunFolder, folder: ModelFolder, record: Mapping[str, Any]) -> None:
-    """Checks that every file of a model lies in the run folder, and that its encoders have only known files."""
-    inside = run.path.resolve()
+def _check_files(folder: ModelFolder, record: Mapping[str, Any], inside: Path) -> None:
+    """Checks that every file of a model lies in the run folder, and that its encoders fit their weights."""
     tuned = record["decides"].get("tune", {})
     roles = list(parse_tunes(tuned)) if isinstance(tuned, dict) else []
-    for path in (
-        folder.path,
-        *folder.path.glob("*"),
-        *(file for role in roles for file in folder.path.glob(f"{role}/*")),
-    ):
-        if not path.resolve().is_relative_to(inside):
-            raise MmerError(f"{path} leads out of the run folder; replace the link by a copy of the file")
-    for role in roles:
-        unknown = [file.name for file in folder.path.glob(f"{role}/*") if file.name not in ENCODER_FILES]
-        if unknown:
-            raise MmerError(
-                f"{folder.path / role} holds {unknown[0]!r}, which is not part of a tuned encoder; remove it"
-            )
+    encoders = [folder.path / role for role in roles]
+    for path in (folder.path, *folder.path.glob("*"), *(file for encoder in encoders for file in encoder.glob("*"))):
+        check_inside(path, inside)
+    for encoder in encoders:
+        check_encoder(encoder)

@@ -13,6 +13,7 @@ import torch
 from cache.errors import MmerError
 from cache.rows import StoredRows
 from cache.stream import SPEECH, StreamSpec
+from featurize.asr.transcriber import Transcribe, Transcriber
 from featurize.encoders.base import Waveform
 from featurize.inputs.audio import DECODE_THREADS, RecordingError
 from featurize.runtime.device import choose_device, default_batch_seconds
@@ -28,8 +29,8 @@ from fusion.end_to_end.prediction.features import (
 )
 from fusion.end_to_end.prediction.models import Model, RunModels, load_models
 from fusion.end_to_end.prediction.recordings import Recording, load_waveform, sound_of
+from fusion.end_to_end.prediction.source import find_run
 from fusion.end_to_end.prediction.timeline import Cutter, cutter_of
-from fusion.end_to_end.prediction.transcriber import Transcribe, Transcriber
 from fusion.training.evaluate import predict_probabilities
 
 BLOCK = 128  # pieces that are predicted together: enough for full batches of a GPU, few enough for memory
@@ -362,7 +363,7 @@ def load_predictor(
     """Loads the models of a run and their encoders.
 
     Args:
-        run: run folder.
+        run: run folder, bundle, or ``hf:OWNER/NAME`` for a bundle of a hub.
         fold: name of the only fold whose models predict; empty for the final models, or for the mean of all folds
             without any.
         head: import path ``package.module:Class`` of a head outside the catalog that may be imported.
@@ -375,14 +376,19 @@ def load_predictor(
         MmerError: if a model or an encoder is not available, or its weights are others than those of the run.
     """
     chosen = choose_device(device)
-    models = load_models(run, fold=fold, head=head, device=chosen)
+    found = find_run(run)
+    models = load_models(found.path, fold=fold, head=head, device=chosen, inside=found.inside)
+    if found.words:
+        models = replace(models, source=f"{models.source}, of {found.words}")
     specs = {
         stream_id(spec): spec
         for model in models.models
         for role, spec in model.specs.items()
         if role not in model.waves
     }
-    loaded = load_stream_encoders(specs.values(), folders=encoders, device=chosen)
+    names = {spec.encoder.partition("+")[0] for spec in specs.values()}
+    bundled = {name: folder for name, folder in models.encoders.items() if name in names}
+    loaded = load_stream_encoders(specs.values(), folders={**bundled, **encoders}, device=chosen)
     transcribe = Transcriber(asr, chosen) if asr else None
     return Predictor(models, loaded, chosen, batch_seconds, transcribe)
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from featurize.encoders.base import Waveform
 from featurize.inputs.audio import (
+    OVERSHOOT_S,
     RATE_HZ,
     AudioSpan,
     RecordingError,
@@ -17,6 +18,7 @@ from featurize.inputs.audio import (
     cut,
     load,
     mixed_down,
+    nearest_sample,
     probe,
     resampled_length,
 )
@@ -153,14 +155,16 @@ def _probe(path: Path) -> SoundFile:
     """Measures a file, once for all its spans."""
     try:
         state = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return probe(path)  # raises the reason
     return _probe_once(path, state.st_size, state.st_mtime_ns)
 
 
 def _cut_sound(sound: Sound, start_s: float | None, end_s: float | None) -> SoundSpan:
-    start = 0 if start_s is None else int(np.floor(start_s * sound.rate_hz + 0.5))
-    stop = len(sound.samples) if end_s is None else int(np.floor(end_s * sound.rate_hz + 0.5))
+    start = 0 if start_s is None else nearest_sample(start_s, sound.rate_hz)
+    stop = len(sound.samples) if end_s is None else nearest_sample(end_s, sound.rate_hz)
+    if 0 < stop - len(sound.samples) <= OVERSHOOT_S * sound.rate_hz:
+        stop = len(sound.samples)
     if not 0 <= start < stop <= len(sound.samples):
         raise RecordingError(f"span {start_s} to {end_s} s does not lie in the sound of {sound.duration_s:.3f} s")
     span = SoundSpan(sound=sound, start=start, stop=stop)

@@ -14,7 +14,8 @@ from fusion.grid.stacking.training import train_stack
 from fusion.head import Head
 from fusion.run.cross_validation import build_and_prepare_head
 from fusion.training.checkpoint import EpochScores
-from fusion.training.loop import TrainedModel, train_fold
+from fusion.training.loop import train_fold
+from fusion.training.model import TrainedModel
 
 OnEpoch: TypeAlias = Callable[[Model, EpochScores], None]
 

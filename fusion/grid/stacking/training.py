@@ -28,7 +28,7 @@ from fusion.nn.dropout import seed_dropout
 from fusion.training.checkpoint import EpochScores, TrainingState
 from fusion.training.config import TrainConfig
 from fusion.training.evaluate import dev_scores, map_batches
-from fusion.training.loop import TrainedModel, epoch_batches, record_epoch, schedule_of
+from fusion.training.loop import epoch_batches, record_epoch, schedule_of
 from fusion.training.loss_monitor import (
     LOOK_EVERY,
     LossNotFinite,
@@ -36,6 +36,7 @@ from fusion.training.loss_monitor import (
     explain_divergence,
     find_nonfinite_feature,
 )
+from fusion.training.model import TrainedModel
 from fusion.training.steps import PRECISIONS, TOTAL, total_loss
 
 CLIP_EPSILON = 1e-6  # that of torch's `clip_grad_norm_`

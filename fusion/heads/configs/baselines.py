@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from fusion.head_config import AUDIO, BOTH, TEXT, HeadConfig
 
-POOLING = ("mean", "max")  # keys of `fusion.nn.layers.POOLING`
+POOLING = ("mean", "max", "meanstd", "attention")  # keys of `fusion.nn.layers.POOLING`
+PROBE_POOLING = ("mean", "max", "meanstd")  # those without weights of their own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +14,8 @@ class PooledConfig(HeadConfig):
     """Configuration of a head that pools each modality.
 
     Attributes:
-        pooling: ``mean`` or ``max``.
+        pooling: ``mean``, ``max``, ``meanstd`` (mean and standard deviation), or ``attention`` (the same, weighted by
+            learned attention).
     """
 
     pooling: str = "mean"
@@ -47,6 +49,24 @@ class UnimodalConfig(PooledConfig):
             raise ValueError(f"hidden must be a width, or 0 for no hidden layer, got {self.hidden}")
         if self.modalities == BOTH:
             raise ValueError(f"modalities must be {AUDIO} or {TEXT} for a unimodal model, got {BOTH!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(PooledConfig):
+    """Configuration of a linear probe; of the training fields it reads ``monitor`` and ``class_weights``."""
+
+    adapter: bool = False
+    dropout: float = 0.0
+    pooling: str = "meanstd"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pooling not in PROBE_POOLING:
+            raise ValueError(f"pooling of a probe must be one of {', '.join(PROBE_POOLING)}, got {self.pooling!r}")
+        for name in ("adapter", "tuned_adapter", "dropout", "modality_dropout", "dim", "standardize"):
+            if getattr(self, name):
+                reason = "it standardizes pooled vectors" if name == "standardize" else "it is one linear layer"
+                raise ValueError(f"{name} has no effect on a probe: {reason}; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

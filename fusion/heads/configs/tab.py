@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fusion.head_config import AUDIO, TEXT, HeadConfig
 
-POOLING = ("mean", "max")  # keys of `fusion.nn.layers.POOLING`
+POOLING = ("mean", "max")  # of `fusion.nn.layers.POOLING`, those that keep the width
 TIME, CHANNEL = "time", "channel"
 
 

@@ -59,9 +59,11 @@ def test_broken_clips_are_in_the_ledger_with_what_is_known_of_them(cache: Featur
     truncated = reasons.pop("train_dia125_utt3")
     assert truncated.startswith("truncated: 2000 of ")
     assert truncated.endswith(f"bytes; {CORRUPT}")
+    gone = reasons.pop("train_dia0_utt1")
+    assert gone.startswith("missing: not found (tried ")
+    assert gone.endswith("train_splits/dia0_utt1.mp4)")
     assert reasons == {
-        "train_dia0_utt1": "missing",
-        "dev_dia110_utt7": f"missing; {ABSENT}",
+        "dev_dia110_utt7": f"missing: not found; {ABSENT}",
         "test_dia38_utt4": f"61.1 s; {LONG}",  # although chunks of 100 s were asked for
     }
 

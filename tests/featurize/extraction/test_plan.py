@@ -158,7 +158,7 @@ def test_inputs_are_cleaned_probed_and_given_their_duration(tmp_path: Path) -> N
     assert isinstance(part, AudioSpan)
     assert (whole.start, whole.stop, part.start, part.stop) == (0, 24_000, 4000, 16_000)
     beyond = "span 1 to 2 s does not lie in the recording of 1.500 s"
-    assert failed == ["missing", beyond, "no recording given"]
+    assert failed == [f"missing: not found (tried {tmp_path}/b.wav)", beyond, "no recording given"]
 
 
 def test_a_limit_takes_the_first_utterances(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import soundfile
 import soxr
 
-from featurize.inputs.audio import RATE_HZ, RecordingError, probe, resampled_length
+from featurize.inputs.audio import RATE_HZ, probe, resampled_length
 from tests.support.sounds import RATES_HZ, load_whole, noise, written
 
 
@@ -112,9 +112,3 @@ def test_the_header_of_an_mp3_is_not_trusted(tmp_path: Path) -> None:
     assert announced > decoded
     assert probe(tmp_path / "a.mp3").samples == decoded
     assert len(load_whole(tmp_path / "a.mp3").waveform) == resampled_length(decoded, 22_050)
-
-
-def test_an_mp3_that_announces_far_more_than_it_holds_is_truncated(tmp_path: Path) -> None:
-    announced, decoded = mp3_announcing(tmp_path / "a.mp3", 2, more=0)
-    with pytest.raises(RecordingError, match=f"^truncated: {decoded} of {announced} samples of sound$"):
-        probe(tmp_path / "a.mp3")

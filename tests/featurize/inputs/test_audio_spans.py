@@ -31,6 +31,29 @@ def test_a_span_outside_the_recording_fails(start_s: float | None, end_s: float 
         cut(recording(16_000, 16_000), start_s, end_s)
 
 
+@pytest.mark.parametrize(("rate_hz", "over"), [(16_000, 1), (16_000, 80), (44_100, 220)])
+def test_a_span_that_ends_a_few_samples_behind_the_recording_is_clipped_with_a_note(rate_hz: int, over: int) -> None:
+    span = cut(recording(rate_hz, rate_hz), 0.5, 1 + over / rate_hz)
+    assert (span.start, span.stop) == (rate_hz // 2, rate_hz)
+    assert span.note == f"span ends {over} samples behind the recording: clipped"
+    assert cut(recording(rate_hz, rate_hz), 0.5, 1).note == ""
+    with pytest.raises(RecordingError, match="does not lie in the recording"):
+        cut(recording(rate_hz, rate_hz), 0.5, 1.0055)
+
+
+def test_the_note_of_a_clipped_span_stays_with_its_sound(tmp_path: Path) -> None:
+    loaded = load(cut(probe(written(tmp_path / "a.wav", noise(16_000))), 0.5, 1.002))
+    np.testing.assert_array_equal(loaded.waveform, noise(16_000)[8000:, 0])
+    assert loaded.note == "span ends 32 samples behind the recording: clipped"
+
+
+def test_an_utterance_of_days_fails_and_its_spans_do_not() -> None:
+    endless = recording(16_000, 1 << 36)
+    with pytest.raises(RecordingError, match=r"^1193 hours in one utterance; cut it into spans of at most 24$"):
+        cut(endless, None, None)
+    assert cut(endless, 1e6, 1e6 + 2).samples == 32_000
+
+
 def test_a_span_without_a_sample_at_16_khz_fails() -> None:
     with pytest.raises(RecordingError, match="only 1 samples at 48000 Hz"):
         cut(recording(48_000, 48_000), 0.0, 1 / 48_000)

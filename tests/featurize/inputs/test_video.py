@@ -159,16 +159,6 @@ def test_a_video_that_shrinks_after_it_was_probed_fails_with_both_lengths(tmp_pa
         load(span)
 
 
-def test_without_pyav_a_video_fails_with_the_way_out_and_a_wav_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    video = write_video(tmp_path / "a.mp4", noise(5000))
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(RecordingError, match=r"needs PyAV to be decoded: pip install av"):
-        probe(video)
-    assert probe(written(tmp_path / "a.wav", noise(5000))).samples == 5000
-
-
 def test_pyav_is_not_loaded_before_there_is_a_video() -> None:
     script = "import sys, featurize.inputs.audio; sys.exit('av' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

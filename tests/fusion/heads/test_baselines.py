@@ -121,7 +121,7 @@ def test_cross_attention_reads_the_other_modality_for_each_row() -> None:
 def test_what_is_not_allowed_is_said() -> None:
     with pytest.raises(ValueError, match="modalities must be audio or text for a unimodal model, got 'both'"):
         UnimodalConfig(modalities="both")
-    with pytest.raises(ValueError, match="pooling must be one of mean, max, got 'sum'"):
+    with pytest.raises(ValueError, match="pooling must be one of mean, max, meanstd, attention, got 'sum'"):
         ConcatConfig(pooling="sum")
     with pytest.raises(ValueError, match="heads must not be negative, got -1"):
         CrossAttentionConfig(heads=-1)

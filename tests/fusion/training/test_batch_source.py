@@ -13,7 +13,8 @@ from fusion.grid.stacking.training import train_stack
 from fusion.head_config import AUDIO, TEXT
 from fusion.training.checkpoint import load_checkpoint
 from fusion.training.evaluate import predict_probabilities
-from fusion.training.loop import TrainedModel, train_fold
+from fusion.training.loop import train_fold
+from fusion.training.model import TrainedModel
 from tests.support.sources import MemorySource
 from tests.support.trainings import (
     CONFIG,

@@ -8,7 +8,8 @@ import torch
 
 from fusion.grid.stacking.training import train_stack
 from fusion.training.config import TrainConfig
-from fusion.training.loop import TrainedModel, train_fold
+from fusion.training.loop import train_fold
+from fusion.training.model import TrainedModel
 from tests.support.drawn_views import DEV, TRAIN, view_head, views_source, write_views_cache
 from tests.support.trainings import assert_same
 

@@ -9,7 +9,7 @@ from cache.errors import MmerError
 from fusion.head import Batch, HeadOutput
 from fusion.head_config import HeadInputs
 from fusion.training.checkpoint import BEST, HEAD, OPTIMIZER, EpochScores, load_checkpoint
-from fusion.training.loop import TrainedModel
+from fusion.training.model import TrainedModel
 from tests.support.processes import forked, wait_until
 from tests.support.trainings import (
     CONFIG,

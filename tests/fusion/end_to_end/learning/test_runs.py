@@ -154,7 +154,7 @@ def test_a_recording_that_changed_is_refused(learning: Path, tmp_path: Path) -> 
     with pytest.raises(MmerError, match=r"v03.wav is not the one that .* was computed from; pass --root"):
         trained(learning, tmp_path / "run", replace(wanted, root=tmp_path))
     (tmp_path / "v03.wav").unlink()
-    with pytest.raises(MmerError, match=r"recording .*v03.wav: missing; pass --root with the corpus"):
+    with pytest.raises(MmerError, match=r"recording .*v03.wav: missing: not found .*; pass --root with the corpus"):
         trained(learning, tmp_path / "run2", replace(wanted, root=tmp_path))
 
 

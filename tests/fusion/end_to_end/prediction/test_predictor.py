@@ -229,7 +229,8 @@ def test_a_recording_that_cannot_be_predicted_is_a_row(spoken: Path, audio: RunF
         assert errors[0] == "empty: zero bytes"
         assert errors[1].startswith("cannot be decoded")
         assert (errors[2] == "") == (cutter is not None)
-        assert errors[3:] == ["missing", ""]
+        assert errors[3].startswith("missing: not found (tried ")
+        assert errors[4:] == [""]
     assert len(found[2]) == 4
     with pytest.raises(MmerError, match=r"long.wav: 61 s, longer than 60 s, the limit .*; pass --window SECONDS"):
         predictor.predict(tmp_path / "long.wav")

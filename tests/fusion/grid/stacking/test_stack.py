@@ -60,6 +60,18 @@ def test_a_stack_gives_what_each_head_gives_alone(name: str, seeds: bool, source
             torch.testing.assert_close(stack.state_dict(place)[state], tensor)
 
 
+@pytest.mark.parametrize("pooling", ["max", "meanstd", "attention"])
+@pytest.mark.parametrize("name", ["audio", "cross-attention"])
+def test_every_pooling_stacks(name: str, pooling: str, source: CachedFeatures) -> None:
+    fields = {"dropout": 0.0, "pooling": pooling}
+    models = [Made(name=name, fields=fields, config=replace(CONFIG, seed=seed)) for seed in (0, 1)]
+    alone = [model.head(source) for model in models]
+    stack, batch = HeadStack([model.head(source) for model in models], CPU), batch_of(alone[0], source)
+    output = stack(batch)
+    for place, head in enumerate(alone):
+        torch.testing.assert_close(output.logits[place], head(batch).logits, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("fusion", ["late", "cfa", "concat"])
 def test_every_fusion_of_jfm_stacks(fusion: str, source: CachedFeatures) -> None:
     form = {**SMALL["jfm"], "fusion": fusion}

@@ -14,7 +14,8 @@ from fusion.grid.stacking.training import train_stack
 from fusion.head import Batch, HeadOutput
 from fusion.training.checkpoint import EpochScores
 from fusion.training.evaluate import dev_scores, predict_logits
-from fusion.training.loop import TrainedModel, train_fold
+from fusion.training.loop import train_fold
+from fusion.training.model import TrainedModel
 from tests.support.stacks import CONFIG, DEV, STACKED, TEST, TRAIN, Made, assert_close, models, source_of
 
 Alone = Callable[[Made], TrainedModel]

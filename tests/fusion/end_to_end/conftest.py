@@ -1,4 +1,4 @@
-"""The corpus whose utterances are predicted, once for all tests of the room."""
+"""The corpus whose utterances are predicted, once for all tests that predict."""
 
 from pathlib import Path
 
@@ -23,3 +23,10 @@ def concat(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def audio(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run without a final model that reads speech alone."""
     return run_of(spoken, tmp_path_factory.mktemp("audio") / "run", wanted("audio", {"audio": "wav2vec2-tiny"}))
+
+
+@pytest.fixture(scope="session")
+def tuned(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run whose encoder of speech has learned, without a final model."""
+    request = wanted("audio", {"audio": "wav2vec2-tiny"}, tune=("audio",), fields={"audio_lr": 1e-3})
+    return run_of(spoken, tmp_path_factory.mktemp("tuned") / "run", request)

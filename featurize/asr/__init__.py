@@ -1,0 +1,1 @@
+"""Transcripts by speech recognition, and encoders of text that read them."""
