@@ -120,6 +120,7 @@ def train(
     streams: Mapping[str, str] | None = None,
     labels: str | None = None,
     protocol: str | None = None,
+    folds: str | Path | None = None,
     only: Mapping[str, str | Sequence[str]] | None = None,
     seeds: Sequence[int] = (0,),
     allow_missing: bool = False,
@@ -151,6 +152,7 @@ def train(
         streams: role -> stream, where the cache has several for a role.
         labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
         protocol: how folds are made; that of the recipe or the corpus by default.
+        folds: table with the columns id,fold or id,fold,subset, or ``emobox:DIR``, instead of a protocol.
         only: column -> value or values of the utterances that take part, such as ``{"style": "improvised"}``.
         seeds: random seeds of the models; each is trained on every fold.
         allow_missing: score the test utterances that have features where some have none.
@@ -192,6 +194,7 @@ def train(
         streams=streams,
         labels=labels,
         protocol=protocol,
+        folds=folds,
         only=only,
         seeds=seeds,
         allow_missing=allow_missing,
@@ -233,6 +236,7 @@ def grid(
     streams: Mapping[str, str] | None = None,
     labels: str | None = None,
     protocol: str | None = None,
+    folds: str | Path | None = None,
     only: Mapping[str, str | Sequence[str]] | None = None,
     seeds: Sequence[int] = (0,),
     allow_missing: bool = False,
@@ -266,6 +270,7 @@ def grid(
         streams: role -> stream, where the cache has several for a role.
         labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
         protocol: how folds are made; that of the recipe or the corpus by default.
+        folds: table with the columns id,fold or id,fold,subset, or ``emobox:DIR``, instead of a protocol.
         only: column -> value or values of the utterances that take part.
         seeds: random seeds of the models; each combination is trained with each.
         allow_missing: score the test utterances that have features where some have none.
@@ -303,6 +308,7 @@ def grid(
         streams=streams,
         labels=labels,
         protocol=protocol,
+        folds=folds,
         only=only,
         seeds=seeds,
         allow_missing=allow_missing,
@@ -567,6 +573,7 @@ def _request(
     recipe: str,
     labels: str | None,
     protocol: str | None,
+    folds: str | Path | None,
     allow_missing: bool,
     allow_leak: bool,
     label_encoder: str,
@@ -577,6 +584,7 @@ def _request(
     from fusion.end_to_end.label_encoder import LabelEncoders
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import united
+    from fusion.protocols.own_folds import read_own_folds
     from fusion.protocols.split import parse_filters
 
     texts = {name: value if isinstance(value, str) else "+".join(value) for name, value in (only or {}).items()}
@@ -587,6 +595,7 @@ def _request(
         streams=dict(streams or {}),
         labels=labels,
         protocol=protocol,
+        own_folds=None if folds is None else read_own_folds(str(folds)),
         only=parse_filters(texts),
         seeds=tuple(seeds),
         allow_missing=allow_missing,

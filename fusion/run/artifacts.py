@@ -80,9 +80,10 @@ def provenance(plan: RunPlan) -> dict[str, Any]:
 def write_splits(plan: RunPlan, folder: RunFolder) -> None:
     """Writes the subset of every utterance of the cache, with a column for each fold."""
     folds, names = plan.split.folds, [*plan.inputs.classes, ""]  # utterances without a class have index -1
-    subsets = np.full((len(plan.cache), len(folds)), LEFT_OUT)
+    longest = max((len(part) for fold in folds for part in fold.parts), default=0)
+    subsets = np.full((len(plan.cache), len(folds)), LEFT_OUT, dtype=f"<U{max(longest, len(LEFT_OUT))}")
     for column, fold in enumerate(folds):
-        for subset, indices in fold.subsets.items():
+        for subset, indices in {**fold.subsets, **fold.parts}.items():
             subsets[indices, column] = subset
     rows = zip(plan.cache.ids, (names[index] for index in plan.split.classes), subsets.tolist(), strict=True)
     header = ["id", "label", *(f"fold {fold.name}" for fold in folds)]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.evaluation.metrics import METRICS, Scores, confusion
-from fusion.evaluation.statistics import Predictions, clusters_of, summarize
+from fusion.evaluation.statistics import Predictions, bootstrap_interval, clusters_of, pooled_scores, summarize
 from fusion.evaluation.task import Score, task_of
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
@@ -40,6 +40,7 @@ SPECIAL = SIGNS | str.maketrans(
     }
 )
 SHOWN = 5  # utterances over the limits of a head that a note lists; scores.json of each fold has all of them
+NO_PARTS: Mapping[str, frozenset[str]] = {}
 FEW = 10  # clusters; an interval over fewer is not reliable
 
 
@@ -50,6 +51,7 @@ def collect_results(
     *,
     notes: Sequence[str] = (),
     published: Sequence[Plain] = (),
+    test_parts: Mapping[str, frozenset[str]] = NO_PARTS,
 ) -> dict[str, Any]:
     """Computes and writes the results of a run whose models are all scored.
 
@@ -61,6 +63,7 @@ def collect_results(
         identity: identity of the run.
         notes: notes to add to the results.
         published: figures of the recipe's paper to add to the results.
+        test_parts: name -> utterances of each of several test subsets, which are scored apart.
 
     Returns:
         The results, as ``mmer-train --json`` prints them.
@@ -89,6 +92,8 @@ def collect_results(
         "pooled": summary.pooled,
     }
     counts = confusion(predictions.truth, predictions.guess, len(names))
+    if test_parts:
+        results["tests"] = {part: _part_scores(predictions, ids) for part, ids in sorted(test_parts.items())}
     results["recall"] = dict(zip(names, (counts.diagonal() / counts.sum(axis=1)).tolist(), strict=True))
     results["notes"] = [*notes, *_cluster_notes(predictions)]
     if published:
@@ -162,7 +167,8 @@ def score_header(results: Plain) -> list[str]:
 def score_table(results: Plain) -> list[list[object]]:
     """Returns the rows below `score_header`.
 
-    There is a row for each model, then mean, standard deviation, pooled scores and their interval.
+    There is a row for each model, then for each of several test subsets, then mean, standard deviation, pooled scores
+    and their interval.
     """
     task = task_of(results)
     rows: list[list[object]] = [
@@ -177,6 +183,8 @@ def score_table(results: Plain) -> list[list[object]]:
         ]
         for fold in results["folds"]
     ]
+    for part, scores in results.get("tests", {}).items():
+        rows.append([part, "", "", "", "", scores["test"], *(score.text(scores[score.name]) for score in task.scores)])
     for name, title in OVER_ALL.items():
         cells = [_cell(results[name][score.name], score) for score in task.scores]
         rows.append([title, "", "", "", "", "", *cells])
@@ -288,6 +296,20 @@ def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: s
         axes.text(column, row, cell, ha="center", va="center", color=shade, fontsize=9)
     figure.colorbar(image, label="share of the truth", shrink=0.8)
     return figure
+
+
+def _part_scores(predictions: Predictions, ids: frozenset[str]) -> dict[str, Any]:
+    """Returns the number of utterances of a test subset, and its scores over all folds and seeds with intervals."""
+    chosen = np.array([name in ids for name in predictions.ids.tolist()])
+    part = Predictions(
+        ids=predictions.ids[chosen],
+        truth=predictions.truth[chosen],
+        guess=predictions.guess[chosen],
+        clusters=predictions.clusters[chosen],
+        classes=predictions.classes,
+    )
+    interval = {name: None if ends is None else list(ends) for name, ends in bootstrap_interval(part).items()}
+    return {"test": len(ids), **pooled_scores(part), "interval": interval}
 
 
 def _cluster_notes(predictions: Predictions) -> list[str]:

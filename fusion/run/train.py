@@ -170,7 +170,9 @@ def train_run(
             path = named_after or cache.path
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
         notes = [*plan.notes, plan.scoring_note]
-        results = collect_results(folder, cache, plan.identity, notes=notes, published=published_figures(plan))
+        results = collect_results(
+            folder, cache, plan.identity, notes=notes, published=published_figures(plan), test_parts=plan.test_parts
+        )
         if final:
             train_final_models(
                 plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
