@@ -145,6 +145,8 @@ HABITS: Mapping[str, str] = {
     "published": "official",
     "split": "official",
     "holdout": "official with a column split, or --folds FILE",
+    "cross": "--protocol cross of mmer-train with --test-cache OTHER",
+    "cross-corpus": "--protocol cross of mmer-train with --test-cache OTHER",
     OWN: "--folds FILE, which needs no --protocol",
 }
 _N_FOLD = re.compile(r"(\d+)-?folds?(-?cv)?|(?:cv|kfold|random|group)-?(\d+)|groups?:(\d+)")
