@@ -141,12 +141,14 @@ def import_pack(  # noqa: PLR0917 - click calls it by name
     """
     from cache.audit import summarize
     from cache.packs.catalog import open_pack
+    from cache.packs.importing import held_ids
     from cache.packs.importing import import_pack as join
     from cache.packs.third_party import ImportOptions
     from cache.store import FeatureCache
 
     with clean_errors():
-        pack = open_pack(folder, ImportOptions(role=role or "", corpus=corpus, metadata=metadata), layout or "")
+        described = ImportOptions(role=role or "", corpus=corpus, metadata=metadata, known_ids=held_ids(file))
+        pack = open_pack(folder, described, layout or "")
         done = join(pack, file, streams=streams, corpus=corpus, partial=partial, replace=replace)
         summary = summarize(FeatureCache(file))
     summary["streams"] = {name: summary["streams"][name] for name in done.written}

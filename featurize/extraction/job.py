@@ -42,6 +42,9 @@ from featurize.views.catalog import ViewRequest, check_views, parse_views
 from featurize.views.load import load_views
 
 MEL = "logmel80"
+LABELS_ONLY_NOTE = (
+    "no recording and no text: only the utterances are stored; add features with mmer-cache import DIR {cache}"
+)
 DEMO, MANIFEST = "demo", "manifest"  # corpora of the catalog with special defaults of root or cache
 
 
@@ -228,6 +231,9 @@ def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
     if job.asr:
         parse_asr(job.asr)
     reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside, encoding=job.encoding)
+    if not job.encoders and not job.asr and not any(held.audio or has_text(held) for held in reading.utterances):
+        reading = replace(reading, notes=[*reading.notes, LABELS_ONLY_NOTE.format(cache=job.cache)])
+        return reading, EncoderSet(requests=(), options=job.options, mel=False, characters=False)
     requests = _select_encoders(job, reading)
     check_views(views, {consumes(request.source) for request in requests})
     _check_asr(job, reading)

@@ -2,8 +2,8 @@
 
 Streams are found by their keys, so equal keys mean equal computation, whatever the streams are called. Label sets are
 joined by the names of the classes; names that papers exchange (ang, angry, anger) count as one. Utterances of other
-classes are left out. A class of the run that the other corpus lacks can still be guessed, which is an error of the
-model; UA and macro F1 are means over the classes that the other corpus has.
+classes are left out. Guesses are among the classes that the other corpus has, and so are UA and macro F1: a class that
+it does not annotate cannot be right.
 
 Every model of the run (fold and seed) is scored on all utterances of the other corpus. None of them was seen in
 training, unless the corpora share recordings, which is stated.
@@ -117,7 +117,7 @@ def plan_other_corpus(plan: RunPlan, cache: AnyCache, *, labels: str | None = No
             f"{FEWEST}; name its classes alike with --test-labels, such as {names[0]}=raw+raw,{names[1]}=raw"
         )
     if absent := [name for name in names if name not in present]:
-        notes.append(f"no utterance of class {', '.join(absent)}: UA and M-F1 are over {', '.join(present)}")
+        notes.append(f"no utterance of class {', '.join(absent)}: guesses, UA and M-F1 are over {', '.join(present)}")
     everyone = Fold(name="all", train=chosen[:0], dev=chosen[:0], test=chosen)
     specs = [plan.cache.stream(name).spec for name in plan.every_stream.values()]
     allowed = plan.experiment.allow_leak
@@ -160,6 +160,7 @@ def score_other_corpus(
     """
     fusion, count = plan.experiment.fusion, len(plan.inputs.classes)
     truth = other.classes[other.chosen]
+    possible = np.array([name in other.labels for name in plan.inputs.classes])
     sources: dict[tuple[tuple[str, str], ...], CachedFeatures] = {}
     models, guesses = [], []
     for seed in plan.experiment.seeds:
@@ -172,7 +173,8 @@ def score_other_corpus(
                     options["resident_share"] = resident_share
                     sources[key] = CachedFeatures(other.cache, streams, other.classes, **options)
                 head = load_model(folder, fold.name, seed, fusion if is_import_path(fusion) else None).to(device)
-                guess = plan.task.decide(predict_probabilities(head, sources[key], other.chosen, task=plan.task))
+                probabilities = predict_probabilities(head, sources[key], other.chosen, task=plan.task)
+            guess = plan.task.decide(np.where(possible, probabilities, -1))
             scores = compute_scores(truth, guess, count, every_class=False).as_dict()
             models.append({"fold": fold.name, "seed": seed, **scores})
             guesses.append(guess)
