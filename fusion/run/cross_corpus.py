@@ -28,7 +28,7 @@ from fusion.evaluation.metrics import METRICS, compute_scores
 from fusion.evaluation.statistics import Predictions, bootstrap_interval, clusters_of, pooled_scores
 from fusion.evaluation.task import CLASSIFICATION
 from fusion.experiment.plan import RunPlan
-from fusion.experiment.streams import corpus_of, featurize_command
+from fusion.experiment.streams import MANIFEST, corpus_of, featurize_command
 from fusion.heads.catalog import is_import_path
 from fusion.protocols.folds import Fold
 from fusion.protocols.labels import LEFT_OUT, choose_labels, classes_of
@@ -257,7 +257,7 @@ def _same_key(stream: AnyStream, cache: AnyCache) -> str:
 def _joined_classes(plan: RunPlan, cache: AnyCache, requested: str | None) -> tuple[ClassIds, list[str]]:
     """Returns the class of each utterance among those of the run, and notes on joined and left-out classes."""
     utterances, own = cache.utterances, plan.split.labels
-    if not requested and corpus_of(cache) == corpus_of(plan.cache):
+    if not requested and corpus_of(cache) == corpus_of(plan.cache) != MANIFEST:  # tables of any corpus have one name
         raws = {raw: index for index, members in enumerate(own.classes.values()) for raw in members}
         return np.array([raws.get(own.raw(held), LEFT_OUT) for held in utterances], dtype=np.int64), []
     labels = choose_labels(requested, corpus_of(cache), utterances)
