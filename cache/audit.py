@@ -9,12 +9,11 @@ import numpy as np
 
 from cache.joined import AnyCache, AnyStream
 from cache.layout import COMMITTED, FAILED, PENDING
-from cache.rows import all_finite
+from cache.rows import all_finite, rows_checksum
 from cache.store import FeatureCache, Stream
 from cache.stream import NO_VIEW, SPEECH
 from cache.transcripts import HAS_TEXT, is_transcripts
 from cache.utterance import Utterance
-from cache.writer import rows_checksum
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 STATES = {PENDING: "pending", COMMITTED: "committed", FAILED: "failed"}

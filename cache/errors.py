@@ -19,3 +19,16 @@ class CacheBusy(MmerError):
 
 class DiskFull(MmerError):
     """A disk without enough space for what must be written."""
+
+
+class DamagedRows(MmerError):
+    """Rows of a cache whose bytes are not those that were committed.
+
+    Args:
+        message: the utterance and the stream.
+        stream: name of the stream.
+    """
+
+    def __init__(self, message: str, *, stream: str) -> None:
+        super().__init__(message)
+        self.stream = stream

@@ -1,20 +1,26 @@
 """Atomic writing: a file is renamed into place, so that a kill leaves the old or the new file, never a partial one.
 
-Errors of the disk, a full one among them, become one line.
+A writer holds a lock on its temporary file, so that the next one knows those of killed writers and removes them. Errors
+of the disk, a full one among them, become one line.
 """
 
 import errno
+import fcntl
+import glob
 import os
+import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from cache.errors import DiskFull, MmerError
-from cache.writer import NO_ROOM
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TEMPORARY = re.compile(r"\d+|part")  # end of the name of a temporary file: the process that writes it, or a fixed name
 
 
 @contextmanager
@@ -33,16 +39,45 @@ def replacing(path: Path, *, shared: bool = True) -> Iterator[Path]:
     with writable(path.parent):
         for leftover in () if shared else path.parent.glob(".tmp??????"):  # temporary files of safetensors
             leftover.unlink(missing_ok=True)
+        remove_leftovers(path.parent, glob.escape(path.name))
         try:
-            fresh.touch()
-            mode = fresh.stat().st_mode
-            yield fresh
-            fresh.chmod(mode)  # safetensors writes files that other users cannot read
-            with fresh.open("rb") as written:
-                os.fsync(written.fileno())
-            fresh.replace(path)
+            with locked(fresh):
+                found = path if path.exists() else fresh
+                mode = stat.S_IMODE(found.stat().st_mode)
+                yield fresh
+                fresh.chmod(mode)  # safetensors writes files that other users cannot read
+                with fresh.open("rb") as written:
+                    os.fsync(written.fileno())
+                fresh.replace(path)
         finally:
             fresh.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Removes the temporary files that killed writers left in a folder.
+
+    Args:
+        folder: the folder.
+        name: name of the file that they wrote, or a pattern.
+    """
+    for leftover in folder.glob(f".{name}.*"):
+        if TEMPORARY.fullmatch(leftover.name.rpartition(".")[2]):
+            with suppress(OSError), leftover.open("rb") as left:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+                leftover.unlink()
+
+
+def lock_of(path: Path, *, wait: bool = False) -> FileLock:
+    """Returns the lock in a file, which whoever may write to its folder may hold.
+
+    Args:
+        path: the file of the lock.
+        wait: wait for another process without a time limit.
+    """
+    mode = stat.S_IRUSR | stat.S_IWUSR
+    with suppress(OSError):
+        mode |= stat.S_IMODE(path.parent.stat().st_mode) & 0o666
+    return FileLock(path, timeout=-1 if wait else 0, mode=mode)
 
 
 def check_regular(path: Path) -> None:
@@ -79,15 +114,32 @@ def writable(path: Path) -> Iterator[None]:
     except Timeout:  # an OSError too, but its lock is held by another process, which the caller reports
         raise
     except (OSError, SafetensorError) as error:
-        if _is_disk_full(error):
+        if is_disk_full(error):
             raise DiskFull(
                 f"no space left while writing to {path}; free some, or choose another folder with --out"
             ) from error
         reason = (error.strerror or error) if isinstance(error, OSError) else error
-        raise MmerError(f"cannot write to {path} ({reason}); choose a writable folder with --out") from error
+        target = blamed(path, error) if isinstance(error, OSError) else path
+        raise MmerError(f"cannot write to {target} ({reason}); choose a writable folder with --out") from error
 
 
-def _is_disk_full(error: Exception) -> bool:
+def blamed(folder: Path, error: OSError) -> Path:
+    """Returns what could not be written: an existing file that the error names, else the folder."""
+    named = error.filename if isinstance(error.filename, str) else None
+    writable_folder = os.access(folder, os.W_OK | os.X_OK)
+    return Path(named) if named and writable_folder and Path(named).exists() else folder
+
+
+@contextmanager
+def locked(fresh: Path) -> Iterator[None]:
+    """Creates a temporary file and holds a lock on it, by which `remove_leftovers` knows that its writer lives."""
+    with fresh.open("ab") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def is_disk_full(error: Exception) -> bool:
     """Returns True for an error of a full disk; safetensors has its number in the text only."""
     if isinstance(error, OSError):
         return error.errno in NO_ROOM

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cache.errors import CacheMissing, MmerError
 from cache.patterns import is_pattern, matching_files
 from cache.rows import StoredRows
-from cache.store import FeatureCache, PackedRows, Stream, find_stream
+from cache.store import FeatureCache, Generation, PackedRows, Stream, find_stream
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 
@@ -167,6 +167,26 @@ class JoinedStream:
         stream, inside = self._locate(index)
         return stream.read(inside)
 
+    def check_rows(self, indices: npt.NDArray[np.int64]) -> None:
+        """Compares rows of committed utterances with their checksums, as `cache.store.Stream.check_rows` does.
+
+        Raises:
+            DamagedRows: if rows are not those that were committed.
+            CacheUnreadable: if a file was cut short.
+        """
+        files = np.searchsorted(self._firsts, indices, side="right") - 1
+        for file in np.unique(files).tolist():
+            self.streams[file].check_rows(indices[files == file] - self._firsts[file])
+
+    def recheck_rows(self) -> None:
+        """Makes `check_rows` compare all rows again."""
+        for stream in self.streams:
+            stream.recheck_rows()
+
+    def row_versions(self) -> npt.NDArray[np.uint64]:
+        """Returns the checksum of each committed utterance as the files have it now, 0 for others, uint64 ``(n,)``."""
+        return np.concatenate([stream.row_versions() for stream in self.streams])
+
     def pack(self, indices: Sequence[int], out: npt.NDArray[Any] | None = None) -> PackedRows:
         """Copies the rows of several utterances into one array without padding, as `cache.store.Stream.pack` does.
 
@@ -225,6 +245,11 @@ class JoinedCache:
     def paths(self) -> list[Path]:
         """The files, in the order of their utterances."""
         return [file.path for file in self.files]
+
+    @property
+    def generation(self) -> Generation:
+        """Times of the last writing to each file, as `cache.store.FeatureCache.generation`."""
+        return tuple(times for file in self.files for times in file.generation)
 
     @property
     def header(self) -> Mapping[str, Any]:

@@ -121,14 +121,27 @@ def create_file(
     utterances: Sequence[Utterance],
     plans: Sequence[StreamPlan],
     weights: Weights,
+    mode: int | None = None,
 ) -> None:
     """Writes a complete cache file with every row pending or failed, and syncs it to disk.
+
+    Args:
+        path: the file.
+        header: ``mmer_version``, ``created`` and ``corpus``.
+        utterances: all utterances, in row order.
+        plans: streams of the file.
+        weights: by encoder and name.
+        mode: permissions of the file, as those of the file that it replaces; None for those of a new file.
 
     Raises:
         OSError: if the file exists, or cannot be written.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = os.open(
+        path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else stat.S_IRUSR | stat.S_IWUSR
+    )
     try:
+        if mode is not None:
+            os.fchmod(descriptor, mode | stat.S_IRUSR | stat.S_IWUSR)
         written = NewFile(descriptor)
         _write_file(written, header=header, utterances=utterances, plans=plans, weights=weights)
         if written.error is not None:

@@ -3,9 +3,9 @@
 Creating, extending and merging a cache and dropping a stream all work this way: no existing file is changed in place.
 """
 
-import glob
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,9 +17,10 @@ import numpy.typing as npt
 from cache.errors import DiskFull, MmerError
 from cache.joined import cache_files
 from cache.layout import COMMITTED, FAILED, CacheLayout, StreamPlan, Weights, create_file, read_layout, read_weights
+from cache.rows import rows_checksum
 from cache.store import FeatureCache, Stream, find_stream
 from cache.utterance import Utterance
-from cache.writer import CacheWriter, Row, rows_checksum, unwritable, writing_lock
+from cache.writer import CacheWriter, Row, unwritable, writing_lock
 
 Keep = Callable[[Stream, int], bool]
 COPY_BYTES = 64 << 20  # rows committed together while copying: bounds memory at an acceptable number of syncs
@@ -112,12 +113,11 @@ def write_file(
         DiskFull: if there is not enough space for the new file in addition to the old one.
         MmerError: if the folder cannot be written.
     """
-    check_room(path.parent, plan_bytes(plans))
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        leftover.unlink()  # from a killed run: the lock excludes that another run is writing
+    check_room(path.parent, plan_bytes(plans) + _content_bytes(utterances, weights))
     fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        create_file(fresh, header=header, utterances=utterances, plans=plans, weights=weights)
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+        create_file(fresh, header=header, utterances=utterances, plans=plans, weights=weights, mode=mode)
         written = _commit(read_layout(fresh), rows_for)
         _check_created(fresh, utterances, plans)
         fresh.replace(path)
@@ -202,6 +202,12 @@ def _kept_rows(old: FeatureCache, fresh: CacheLayout, keep: Keep) -> Iterator[Ro
         stream = old.streams[name]
         same = [(a, b) for a, b in pairs if int(stream.lengths[a]) == int(lengths[b]) and keep(stream, a)]
         yield from valid_rows(stream, same)
+
+
+def _content_bytes(utterances: Sequence[Utterance], weights: Weights) -> int:
+    """Computes the size of the texts and the weights of a file."""
+    texts = sum(len(utterance.text.encode("utf-8", "replace")) for utterance in utterances)
+    return texts + sum(np.asarray(values).nbytes for arrays in weights.values() for values in arrays.values())
 
 
 def _commit(fresh: CacheLayout, rows_for: Callable[[CacheLayout], Iterator[Row]]) -> int:

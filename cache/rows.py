@@ -1,5 +1,6 @@
 """Stored rows: conversion of features to float16, float32, int8 with a scale per row, or integer targets, and back."""
 
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +58,20 @@ def all_finite(stored: StoredRows) -> bool:
     if stored.scales is not None:
         return bool(np.isfinite(stored.scales).all())
     return stored.values.dtype.kind != "f" or bool(np.isfinite(stored.values).all())
+
+
+def rows_checksum(stored: StoredRows) -> int:
+    """Computes the 64-bit checksum of stored rows, their scales included."""
+    digest = blake2b(bytes_of(stored.values), digest_size=8)
+    if stored.scales is not None:
+        digest.update(bytes_of(stored.scales))
+    return int.from_bytes(digest.digest(), "little")
+
+
+def bytes_of(rows: Rows) -> memoryview:
+    """Returns the bytes of rows, without a copy if they are contiguous."""
+    # a view as uint8, since a memoryview cannot cast rows of shape (0, dim)
+    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
 
 
 def _quantized(values: npt.NDArray[np.float32]) -> StoredRows:

@@ -1,21 +1,29 @@
-"""Reader of a cache file: its rows are memory-mapped, so that a random batch costs about one memcpy."""
+"""Reader of a cache file: its rows are memory-mapped, so that a random batch costs about one memcpy.
+
+A map of a file that is cut short kills the process that reads it, so the size is looked up before rows are read.
+"""
 
 import mmap
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from cache.errors import CacheUnreadable, MmerError
+from cache.errors import CacheUnreadable, DamagedRows, MmerError
 from cache.layout import COMMITTED, CacheLayout, Region, StreamLayout, open_layout, read_weights
-from cache.rows import StoredRows, from_stored
+from cache.rows import StoredRows, from_stored, rows_checksum
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 
 Named = TypeVar("Named")
+Generation: TypeAlias = tuple[tuple[int, int], ...]  # of each file: when its contents and its inode were written
+HASHING = min(4, os.cpu_count() or 1)  # threads that compute checksums; more wait for the memory
 
 
 class PackedRows(NamedTuple):
@@ -45,17 +53,18 @@ class Stream:
         input_digest: digest of exactly what the encoder consumed, 16 bytes each, ``(n,)``.
     """
 
-    def __init__(self, layout: StreamLayout, buffer: mmap.mmap, ids: Sequence[str], path: Path) -> None:
+    def __init__(self, layout: StreamLayout, mapped: "MappedFile", ids: Sequence[str], path: Path) -> None:
         self.spec: StreamSpec = layout.spec
         self.key = layout.key
         self.offsets = layout.offsets
         self.lengths: npt.NDArray[np.int64] = np.diff(layout.offsets)
-        arrays = {name: _mapped(region, buffer) for name, region in layout.regions.items()}
+        arrays = {name: mapped.array(region) for name, region in layout.regions.items()}
         self.values = arrays["values"]
         self.scales = arrays.get("scales")
         self.state, self.checksum = arrays["state"], arrays["checksum"]
         self.input_digest, self._reasons = arrays["input_digest"], arrays["reason"]
-        self._ids, self._path = ids, path
+        self._ids, self._path, self._file = ids, path, mapped
+        self._checked = np.zeros(len(ids), dtype=bool)  # utterances whose rows matched their checksum
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -71,6 +80,7 @@ class Stream:
 
     def stored(self, index: int) -> StoredRows:
         """Returns the rows of an utterance in their stored type, without a copy and in any state."""
+        self._file.check_size()
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return StoredRows(self.values[rows], None if self.scales is None else self.scales[rows])
 
@@ -84,6 +94,48 @@ class Stream:
         """
         self._check_committed([index])
         return from_stored(*self.stored(index))
+
+    def check_rows(self, indices: npt.NDArray[np.int64]) -> None:
+        """Compares rows of committed utterances with their checksums, each utterance once while the cache is open.
+
+        Args:
+            indices: utterances, int64 ``(n,)``.
+
+        Raises:
+            DamagedRows: if rows are not those that were committed.
+            CacheUnreadable: if the file was cut short.
+        """
+        due = indices[~self._checked[indices]]
+        if not len(due):
+            return
+        for index, sound in zip(due.tolist(), self._compare(due.tolist()), strict=True):
+            if not sound:
+                raise DamagedRows(
+                    f"{self._path}: rows of utterance {self._ids[index]} in {self.spec.name} are damaged (their "
+                    "checksum differs)",
+                    stream=self.spec.name,
+                )
+        self._checked[due] = True
+
+    def row_versions(self) -> npt.NDArray[np.uint64]:
+        """Returns the checksum of each committed utterance as the file has it now, 0 for others, uint64 ``(n,)``."""
+        self._file.check_size()
+        return np.where(np.asarray(self.state) == COMMITTED, self.checksum, np.uint64(0))
+
+    def recheck_rows(self) -> None:
+        """Makes `check_rows` compare all rows again, since the file has changed."""
+        self._checked[:] = False
+
+    def _compare(self, indices: Sequence[int]) -> Iterator[bool]:
+        """Yields True for each utterance whose rows match their checksum; blake2b runs outside the interpreter lock."""
+        if HASHING == 1 or len(indices) < 2 * HASHING:
+            yield from map(self._matches, indices)
+            return
+        with ThreadPoolExecutor(HASHING) as threads:
+            yield from threads.map(self._matches, indices)
+
+    def _matches(self, index: int) -> bool:
+        return rows_checksum(self.stored(index)) == int(self.checksum[index])
 
     def pack(self, indices: Sequence[int], out: npt.NDArray[Any] | None = None) -> PackedRows:
         """Copies the rows of several utterances into one array without padding.
@@ -128,6 +180,7 @@ class Stream:
         Raises:
             MmerError: if one of the utterances is not committed.
         """
+        self._file.check_size()
         self._check_committed(chosen.tolist())
         starts, stops = self.offsets[chosen], self.offsets[chosen + 1]
         for start, stop, end in zip(starts.tolist(), stops.tolist(), ends.tolist(), strict=True):
@@ -161,10 +214,10 @@ class FeatureCache:
         self.path = path
         with open_layout(path) as (layout, descriptor):  # one file, even if another one replaces it meanwhile
             self.layout: CacheLayout = layout
-            self._buffer = _map_file(path, descriptor)
+            self._file = MappedFile(path, descriptor)
         self.ids = [utterance.id for utterance in self.utterances]
         self.streams: Mapping[str, Stream] = {
-            name: Stream(layout, self._buffer, self.ids, path) for name, layout in self.layout.streams.items()
+            name: Stream(layout, self._file, self.ids, path) for name, layout in self.layout.streams.items()
         }
 
     def __reduce__(self) -> tuple[type["FeatureCache"], tuple[Path]]:
@@ -172,6 +225,15 @@ class FeatureCache:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def generation(self) -> Generation:
+        """Times of the last writing to the open file; they stay if a rename replaced it, since its rows stay, too.
+
+        Raises:
+            CacheUnreadable: if the file was cut short.
+        """
+        return self._file.generation()
 
     @property
     def files(self) -> Sequence["FeatureCache"]:
@@ -223,16 +285,66 @@ def find_stream(streams: Mapping[str, Named], name: str, path: Path) -> Named:
         raise MmerError(f"{path} has no stream {name}; it has: {known}") from None
 
 
-def _map_file(path: Path, descriptor: int) -> mmap.mmap:
-    try:
-        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-    except OSError as error:  # each mapped file counts as an open file
-        raise CacheUnreadable(
-            f"{path} cannot be mapped ({error.strerror}); see ulimit -n, or merge the files"
-        ) from error
+class MappedFile:
+    """A cache file mapped through the descriptor that its layout was read from.
+
+    Args:
+        path: the file, for errors.
+        descriptor: open descriptor of the file; the map keeps a copy of it.
+
+    Raises:
+        CacheUnreadable: if it cannot be mapped.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._absolute = path.absolute()  # the working folder may change
+        try:
+            self._buffer = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        except OSError as error:  # each mapped file counts as an open file
+            raise CacheUnreadable(
+                f"{path} cannot be mapped ({error.strerror}); see ulimit -n, or merge the files"
+            ) from error
+        self._size_bytes = len(self._buffer)
+        found = os.fstat(descriptor)
+        self._inode, self._generation = (found.st_dev, found.st_ino), _written(found)
+
+    def array(self, region: Region) -> npt.NDArray[Any]:
+        """Returns a dataset of the file as a read-only array."""
+        if not region.shape[0]:
+            return np.empty(region.shape, dtype=region.dtype)
+        if region.end > len(self._buffer):
+            raise self._cut_short(len(self._buffer))
+        return np.ndarray(region.shape, region.dtype, buffer=self._buffer, offset=region.offset)
+
+    def check_size(self) -> None:
+        """Checks that the file is as long as when it was opened.
+
+        Raises:
+            CacheUnreadable: if it was cut short.
+        """
+        size_bytes = self._buffer.size()  # of the file, not of the map
+        if size_bytes < self._size_bytes:
+            raise self._cut_short(size_bytes)
+
+    def generation(self) -> Generation:
+        """Returns the times of the last writing to the mapped file, by its path.
+
+        Raises:
+            CacheUnreadable: if it was cut short.
+        """
+        self.check_size()
+        with suppress(OSError):  # deleted or moved away: nothing writes to the mapped file by this path
+            found = self._absolute.stat()
+            if (found.st_dev, found.st_ino) == self._inode:
+                self._generation = _written(found)
+        return self._generation
+
+    def _cut_short(self, size_bytes: int) -> CacheUnreadable:
+        return CacheUnreadable(
+            f"{self.path} was cut short to {size_bytes} bytes while it was read; restore it and run the command again"
+        )
 
 
-def _mapped(region: Region, buffer: mmap.mmap) -> npt.NDArray[Any]:
-    if not region.shape[0]:
-        return np.empty(region.shape, dtype=region.dtype)
-    return np.ndarray(region.shape, region.dtype, buffer=buffer, offset=region.offset)
+def _written(found: os.stat_result) -> Generation:
+    return ((found.st_mtime_ns, found.st_ctime_ns),)

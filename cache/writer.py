@@ -1,24 +1,23 @@
 """Writer of a cache: rows are committed to an existing file; a kill at any moment loses uncommitted rows only."""
 
-import errno
+import fcntl
+import glob
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from cache.errors import CacheBusy, DiskFull, MmerError
+from cache.files import NO_ROOM, blamed, lock_of
 from cache.layout import COMMITTED, FAILED, PENDING, CacheLayout, reason_bytes
-from cache.rows import StoredRows
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from cache.rows import StoredRows, bytes_of, rows_checksum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +39,9 @@ class Row:
     note: str = ""
 
 
-def rows_checksum(stored: StoredRows) -> int:
-    """Computes the 64-bit checksum of stored rows, their scales included."""
-    digest = blake2b(_bytes_of(stored.values), digest_size=8)
-    if stored.scales is not None:
-        digest.update(_bytes_of(stored.scales))
-    return int.from_bytes(digest.digest(), "little")
-
-
 @contextmanager
 def writing_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds the lock for writing to a cache; readers need no lock.
+    """Holds the lock for writing to a cache; readers need no lock. What killed runs left next to it is removed.
 
     Args:
         path: the cache file.
@@ -66,7 +57,7 @@ def writing_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
         raise MmerError(f"{path} is not a regular file; choose another file with --cache")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock", timeout=-1 if wait else 0)
+        lock = lock_of(_lock_path(path), wait=wait)
         lock.acquire()
     except Timeout:
         raise CacheBusy(
@@ -75,9 +66,33 @@ def writing_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
     except OSError as error:
         raise unwritable(path.parent, error) from error
     try:
+        for leftover in unfinished_files(path):
+            leftover.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
+
+
+def unfinished_files(path: Path) -> list[Path]:
+    """Lists the new files for a cache that are not complete: those of a killed run, or of the run that writes now."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.part"))
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Lists the files that a killed run left next to a cache; none while another run may be writing them."""
+    found = unfinished_files(path)
+    try:
+        with _lock_path(path).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return found
+    except FileNotFoundError:
+        return found
+    except OSError:
+        return []
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 def unwritable(folder: Path, error: OSError) -> MmerError:
@@ -85,7 +100,9 @@ def unwritable(folder: Path, error: OSError) -> MmerError:
     reason = error.strerror or " ".join(str(error).split())
     if error.errno in NO_ROOM:
         return DiskFull(f"no space left in {folder} ({reason}); free some, or choose another folder with --cache")
-    return MmerError(f"cannot write to {folder} ({reason}); choose a writable folder with --cache")
+    target = blamed(folder, error)
+    way_out = "choose a writable folder with --cache" if target == folder else "make it writable"
+    return MmerError(f"cannot write to {target} ({reason}); {way_out}")
 
 
 class CacheWriter:
@@ -165,7 +182,7 @@ class CacheWriter:
 
     def _write_rows(self, stream: str, name: str, start: int, rows: npt.NDArray[Any]) -> None:
         region = self.layout.streams[stream].regions[name]
-        self._write(region.offset + start * region.row_bytes, _bytes_of(rows))
+        self._write(region.offset + start * region.row_bytes, bytes_of(rows))
 
     def _write_item(self, stream: str, name: str, index: int, value: bytes) -> None:
         region = self.layout.streams[stream].regions[name]
@@ -197,8 +214,3 @@ class CacheWriter:
                 f"no space left while writing {self.layout.path} ({error.strerror}); "
                 "committed rows stay readable: free some space, then run the same command again"
             ) from error
-
-
-def _bytes_of(rows: npt.NDArray[Any]) -> memoryview:
-    # a view as uint8, since a memoryview cannot cast rows of shape (0, dim)
-    return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data

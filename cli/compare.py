@@ -41,7 +41,7 @@ def compare(*, runs: tuple[Path, ...], cache: Path | None, latex: bool, as_json:
         from fusion.run.compare import compare_runs
 
         found = compare_runs(runs, cache=cache)
-    print_comparison(found, as_json=as_json, latex=latex)
+        print_comparison(found, as_json=as_json, latex=latex)
 
 
 def print_comparison(found: "RunComparison", *, as_json: bool = False, latex: bool = False) -> None:

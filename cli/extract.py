@@ -14,6 +14,7 @@ from cli.listing import LISTING, list_corpora, list_encoders
 from cli.maintain import print_streams
 from cli.options import (
     clean_errors,
+    dashboard_option,
     echo,
     fail,
     json_option,
@@ -157,6 +158,7 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     metavar="ADDRESS",
     help="Address of a dask scheduler whose workers encode, such as tcp://10.0.0.1:8786.",
 )
+@dashboard_option
 @click.option(
     "--shards",
     type=int,
@@ -206,6 +208,7 @@ def featurize(
     device: str,
     workers: int | None,
     scheduler: str | None,
+    dashboard: bool,
     shards: int | None,
     shard: int | None,
     dry_run: bool,
@@ -224,10 +227,10 @@ def featurize(
         mmer-featurize iemocap --root IEMOCAP_full_release --encoder wav2vec2-base
     """
     with clean_errors():
-        _check_usage(workers, scheduler, shard, shards)
+        _check_usage(workers, scheduler, shard, shards, dashboard=dashboard)
         _set_environment()
         root = _checked_root(corpus, root, encoders, options)
-        encoding, planning = _devices(workers, scheduler, device)
+        encoding, planning = _devices(workers, scheduler, device, dashboard=dashboard)
         job = _job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
         job = _shard_of(job, shard, shards)
         if parity_check:
@@ -360,7 +363,9 @@ def _job_of(corpus: str, **options: Any) -> "ExtractionJob":
     return job_of(corpus, **options)
 
 
-def _devices(count: int | None, scheduler: str | None, device: str) -> "tuple[Workers | None, torch.device]":
+def _devices(
+    count: int | None, scheduler: str | None, device: str, *, dashboard: bool
+) -> "tuple[Workers | None, torch.device]":
     """Returns the workers that encode, None for this process, and the device of this process, which plans."""
     from featurize.runtime.device import choose_device
 
@@ -368,10 +373,15 @@ def _devices(count: int | None, scheduler: str | None, device: str) -> "tuple[Wo
         return None, choose_device(device)
     from featurize.runtime.cluster import Workers
 
-    return Workers(count=count or 0, scheduler=scheduler or "", device=device), choose_device("cpu")
+    workers = Workers(count=count or 0, scheduler=scheduler or "", device=device, dashboard=dashboard)
+    return workers, choose_device("cpu")
 
 
-def _check_usage(workers: int | None, scheduler: str | None, shard: int | None, shards: int | None) -> None:
+def _check_usage(
+    workers: int | None, scheduler: str | None, shard: int | None, shards: int | None, *, dashboard: bool
+) -> None:
+    if dashboard and not workers:
+        raise click.UsageError("--dashboard shows the processes of --workers; leave it out")
     if workers and scheduler:
         raise click.UsageError("--workers starts processes here, --scheduler joins a cluster; give one of the two")
     if shard and (shards is None or shard > shards):

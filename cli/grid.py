@@ -157,7 +157,7 @@ def grid(
         tune_process()
         machine = _Machine(device=device, engine=engine, scheduler=scheduler, share=resident_share)
         found = _trained(_request(options, opened), opened, cache, out=out, machine=machine, dry_run=dry_run)
-    print_found(found, as_json=as_json, latex=latex)
+        print_found(found, as_json=as_json, latex=latex)
 
 
 def print_found(found: "GridRun | GridEstimate", *, as_json: bool = False, latex: bool = False) -> None:

@@ -301,6 +301,8 @@ def _print_imported(done: "Imported", summary: dict[str, Any], pack: str, file: 
 
 
 def _print_cache(opened: "AnyCache", summary: dict[str, Any], file: Path) -> None:
+    from cache.writer import leftovers
+
     header, files = opened.header, f" in {len(opened.files)} files" if len(opened.files) > 1 else ""
     content = f"{summary['utterances']:,} utterances{files}, made {header['created']}"
     echo(f"{file}: {header['corpus']['name']}, {content}")
@@ -308,6 +310,10 @@ def _print_cache(opened: "AnyCache", summary: dict[str, Any], file: Path) -> Non
     for encoder, arrays in opened.all_weights().items():
         total = sum(array.nbytes for array in arrays.values())
         echo(f"weights of {encoder} for heads to start from: {len(arrays)} arrays, {size_text(total)}")
+    for cache_file in opened.files:
+        for left in leftovers(cache_file.path):
+            size = size_text(left.stat().st_size)
+            echo(f"a killed run left {left} ({size}); the next command that writes to {cache_file.path} removes it")
 
 
 def _print_problems(problems: "Sequence[Problem]", opened: "AnyCache", file: Path) -> None:

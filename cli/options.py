@@ -1,12 +1,15 @@
 """Parts that commands share: options, one-line errors, tables, subcommands that are imported when called."""
 
+import errno
 import importlib
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
 # All control characters but tab and line feed, marks and overrides of direction, separators of lines, lone surrogates.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 Number = TypeVar("Number", int, float)
+dashboard_option = click.option(
+    "--dashboard",
+    is_flag=True,
+    help="Serve dask's dashboard of the processes of --workers to this machine, on a free port that is printed.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
@@ -47,15 +55,47 @@ class LazyGroup(click.Group):
 
 @contextmanager
 def clean_errors() -> Iterator[None]:
-    """Turns an MmerError into one line and exit code 1, and Ctrl-C into a line on how to resume."""
+    """Turns an MmerError into one line and exit code 1, and Ctrl-C and SIGTERM into a line on how to resume."""
     from cache.errors import MmerError
+    from fusion.training.interrupt import Terminated, termination_as_exception
 
     try:
-        yield
+        with termination_as_exception():
+            yield
     except MmerError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        fail("interrupted; what is committed stays; run the same command again to resume")
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise
+        drop_output()
+        fail(f"the output cannot be written ({error.strerror}); what is committed stays")
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, Terminated)
+        word = "terminated" if terminated else "interrupted"
+        echo(f"Error: {word}; what is committed stays; run the same command again to resume", err=True)
+        end_by(signal.SIGTERM if terminated else signal.SIGINT)
+
+
+def drop_output() -> None:
+    """Discards what stdout still holds: it cannot be written, and the end of the process would try again."""
+    out = sys.__stdout__
+    if out is not None and sys.stdout is out:
+        with suppress(OSError, ValueError), open(os.devnull, "w") as nothing:  # noqa: PTH123 - a device
+            os.dup2(nothing.fileno(), out.fileno())
+
+
+def end_by(number: signal.Signals) -> None:
+    """Ends the command by a signal, as a shell expects: a loop that Ctrl-C interrupts goes no further.
+
+    Inside another program, such as a test, it raises SystemExit with the exit code that a shell would see.
+    """
+    out = sys.__stdout__
+    if out is not None and sys.stdout is out and threading.current_thread() is threading.main_thread():
+        with suppress(OSError, ValueError):
+            out.flush()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    sys.exit(128 + number)
 
 
 def echo(text: str = "", *, err: bool = False) -> None:
@@ -360,26 +400,31 @@ class ExperimentOptions(TypedDict):
     allow_leak: bool
 
 
-def worker_cluster(workers: int | None, scheduler: str | None, device: str) -> "AbstractContextManager[Cluster | None]":
+def worker_cluster(
+    workers: int | None, scheduler: str | None, device: str, *, dashboard: bool = False
+) -> "AbstractContextManager[Cluster | None]":
     """Starts processes on this machine, or connects to a dask cluster; None without either.
 
     Args:
         workers: number of processes to start.
         scheduler: address of a dask scheduler.
         device: device of each worker, as on the command line.
+        dashboard: serve dask's dashboard of processes that are started here.
 
     Raises:
-        MmerError: if both are given.
+        MmerError: if both are given, or a dashboard without processes to start.
     """
     from cache.errors import MmerError
 
     if workers and scheduler:
         raise MmerError("--workers starts processes here, --scheduler joins a cluster; give one of the two")
+    if dashboard and not workers:
+        raise MmerError("--dashboard shows the processes of --workers; leave it out")
     if not workers and not scheduler:
         return nullcontext()
     from featurize.runtime.cluster import Workers, cluster_of
 
-    return cluster_of(Workers(count=workers or 0, scheduler=scheduler or "", device=device))
+    return cluster_of(Workers(count=workers or 0, scheduler=scheduler or "", device=device, dashboard=dashboard))
 
 
 def experiment_request(

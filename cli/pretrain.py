@@ -183,7 +183,7 @@ def pretrain(
         config = _settings(options, fields)
         tune_process()
         run = _pretrained(opened, cache, config, options, device, out=out, share=resident_share, replace=replace)
-    print_pretrained(run, as_json=as_json)
+        print_pretrained(run, as_json=as_json)
 
 
 def print_pretrained(run: "PretrainedRun", *, as_json: bool = False) -> None:

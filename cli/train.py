@@ -1,7 +1,9 @@
 """The command ``mmer-train``: trains a fusion head and scores it on every fold of a protocol."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -12,6 +14,7 @@ from cli.options import (
     ExperimentOptions,
     check_one_form,
     clean_errors,
+    dashboard_option,
     echo,
     experiment_options,
     experiment_request,
@@ -26,6 +29,7 @@ from cli.options import (
 
 if TYPE_CHECKING:
     from cache.joined import AnyCache
+    from featurize.runtime.cluster import Cluster
     from fusion.run.train import TrainedRun
 
 
@@ -82,6 +86,7 @@ if TYPE_CHECKING:
     help="Address of a dask scheduler whose workers train folds and seeds; they need cache and run folder at the same "
     "paths.  [default: none]",
 )
+@dashboard_option
 @click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
 @click.option(
     "--track",
@@ -104,6 +109,7 @@ def train(
     final: bool,
     workers: int | None,
     scheduler: str | None,
+    dashboard: bool,
     tensorboard: bool,
     track: str | None,
     latex: bool,
@@ -133,8 +139,9 @@ def train(
         else:
             flags: Any = {"replace": replace, "tensorboard": tensorboard, "final": final, "track": track or ""}
             training: Any = {"seeds": seeds, "tune_all": tune_all, "share": resident_share, "test_labels": test_labels}
-            found = _trained(options, caches, (workers, scheduler, device), out=out, **training, **flags)
-    print_runs(found, as_json=as_json, latex=latex)
+            machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
+            found = _trained(options, caches, machine, device=device, out=out, **training, **flags)
+        print_runs(found, as_json=as_json, latex=latex)
 
 
 def print_runs(runs: "Sequence[TrainedRun]", *, as_json: bool = False, latex: bool = False) -> None:
@@ -187,8 +194,9 @@ def print_run(run: "TrainedRun", *, as_json: bool = False, latex: bool = False) 
 def _trained(
     options: ExperimentOptions,
     caches: "Sequence[tuple[Path, AnyCache]]",
-    machine: tuple[int | None, str | None, str],
+    machine: "Callable[[], AbstractContextManager[Cluster | None]]",
     *,
+    device: str,
     seeds: Sequence[int],
     tune_all: bool,
     share: float,
@@ -203,9 +211,9 @@ def _trained(
     data: ExperimentOptions = {**options, "protocol": None} if across else options
     request = experiment_request(data, seeds=seeds, tune_all=tune_all)
     (path, cache), *others = caches
-    common: dict[str, Any] = {"device": choose_device(machine[-1]), "resident_share": share, **flags}
+    common: dict[str, Any] = {"device": choose_device(device), "resident_share": share, **flags}
     experiment = None if across else request.experiment(cache)
-    with worker_cluster(*machine) as cluster, TrainingBar() as bar, deferred_interrupts() as stopping:
+    with machine() as cluster, TrainingBar() as bar, deferred_interrupts() as stopping:
         common |= {"cluster": cluster, "progress": bar, "stopping": stopping}
         if experiment is None:
             return train_across(request, caches, **common)

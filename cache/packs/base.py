@@ -17,10 +17,9 @@ from cache.errors import MmerError
 from cache.files import check_regular
 from cache.json_text import parse_json
 from cache.layout import COMMITTED
-from cache.rows import StoredRows, all_finite
+from cache.rows import StoredRows, all_finite, rows_checksum
 from cache.stream import StreamSpec
 from cache.utterance import COLUMNS, COUNT, NUMBER, TEXT, Utterance
-from cache.writer import rows_checksum
 
 Value = TypeVar("Value")
 

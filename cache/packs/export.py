@@ -2,15 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from cache.errors import DiskFull, MmerError
+from cache.files import is_disk_full
 from cache.joined import AnyCache, AnyStream
 from cache.layout import COMMITTED
 from cache.packs.base import utterance_record
@@ -29,7 +31,7 @@ from cache.packs.native import (
     safe_name,
 )
 from cache.rebuild import free_bytes
-from cache.writer import rows_checksum
+from cache.rows import rows_checksum
 
 _STATE_NAMES = {state: name for name, state in STATES.items()}
 _RECORD_BYTES = 500  # estimate per utterance and stream: a line of JSON, and the name and blocks of a file
@@ -73,14 +75,17 @@ def export_pack(
     fresh = folder.with_name(f".{folder.name}.part")
     try:
         _check_free(folder, replace)
-        _check_room(folder, chosen.values())
+        _check_room(cache, folder, chosen.values())
         shutil.rmtree(fresh, ignore_errors=True)  # from a killed export
         fresh.mkdir(parents=True)
         _write(cache, chosen, fresh, layout)
         size_bytes = sum(file.stat().st_size for file in fresh.rglob("*") if file.is_file())
         _replace_folder(folder, fresh)
-    except OSError as error:
-        raise MmerError(f"cannot write {folder} ({error.strerror}); choose another folder") from error
+    except (OSError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise DiskFull(f"no space left while writing {folder}; free some, or choose another folder") from error
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
+        raise MmerError(f"cannot write {folder} ({reason}); choose another folder") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     committed = {name: int(np.count_nonzero(stream.state == COMMITTED)) for name, stream in chosen.items()}
@@ -98,10 +103,12 @@ def _check_free(folder: Path, replace: bool) -> None:
         )
 
 
-def _check_room(folder: Path, streams: Iterable[AnyStream]) -> None:
+def _check_room(cache: AnyCache, folder: Path, streams: Collection[AnyStream]) -> None:
     needed_bytes = sum(
         _committed_rows(stream) * stream.spec.row_bytes + len(stream) * _RECORD_BYTES for stream in streams
     )
+    for encoder in {stream.spec.encoder for stream in streams}:
+        needed_bytes += sum(values.nbytes for values in cache.weights(encoder).values())
     disk_bytes = free_bytes(folder.parent)
     if needed_bytes > disk_bytes:
         raise DiskFull(

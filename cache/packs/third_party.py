@@ -17,11 +17,10 @@ import numpy.typing as npt
 from cache.errors import MmerError
 from cache.layout import COMMITTED
 from cache.packs.base import Pack, PackEntry, PackStream, check_unique
-from cache.rows import StoredRows, all_finite, to_stored
+from cache.rows import StoredRows, all_finite, rows_checksum, to_stored
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from cache.version import mmer_version
-from cache.writer import rows_checksum
 
 # From emotion2vec's README; EmoBox' encoders have the convolutions of wav2vec 2.0 or are cut to its number of frames.
 FRAMES_HZ = 50.0

@@ -37,6 +37,7 @@ def featurize_corpus(
     from featurize.runtime.cluster import cluster_of
 
     with cluster_of(workers) as cluster:
+        progress.note(cluster.notes)
         if shards:
             return run_shards_on(cluster, job, shards, progress)
         return run_job(job, progress, partial(extract_on, cluster))

@@ -10,11 +10,11 @@ import numpy as np
 
 from cache.errors import MmerError
 from cache.layout import COMMITTED, StreamPlan
+from cache.rows import rows_checksum
 from cache.store import FeatureCache, Stream
 from cache.stream import SPEECH, StreamSpec
 from cache.transcripts import AsrReading, stored_transcripts
 from cache.utterance import Utterance
-from cache.writer import rows_checksum
 from featurize.corpora.iemocap import RELEASE
 from featurize.extraction.plan import AsrTexts, EncoderPlan, Inputs, history_of, speech_digest, transcript_digest
 from featurize.extraction.progress import ExtractionProgress

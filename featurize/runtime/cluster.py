@@ -3,6 +3,9 @@
 Dask replaces a worker that dies and gives its tasks to another worker. The tasks are plain functions of this package:
 the same version of mmer must be installed on every machine, and every machine must find the recordings at the same
 paths.
+
+Whoever reaches a scheduler may run code by it. Processes of this machine therefore listen on the loopback interface
+only, and accept only connections with the certificate of the run, which is made when they start and is in no file.
 """
 
 import logging
@@ -19,6 +22,7 @@ import torch
 from distributed import Client, Future, LocalCluster, WorkerPlugin, as_completed, get_worker
 from distributed.comm import CommClosedError, parse_address, parse_host_port
 from distributed.scheduler import KilledWorker
+from distributed.security import Security
 
 from cache.errors import MmerError
 from featurize.runtime.device import BATCH_SECONDS, choose_device
@@ -29,6 +33,9 @@ JOIN_S = 60.0  # a worker has to import torch and transformers first
 # A nanny restarts a worker that died. Dask checks once, 15 s later, and closes the worker for good if it is absent at
 # that moment, for example because it died a second time.
 NEVER_GIVE_UP = {"distributed.deploy.lost-worker-timeout": "1000 days"}
+LOOPBACK = "127.0.0.1"
+NO_PAGES: Mapping[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+STARTS = 3  # attempts to reach all workers, of which one may die while they start
 AHEAD = 2  # submitted tasks per worker thread: one runs, the next is queued
 
 Item = TypeVar("Item")
@@ -43,11 +50,13 @@ class Workers:
         count: number of processes to start on this machine; 0 if a scheduler is given.
         scheduler: address of an existing cluster, such as ``tcp://10.0.0.1:8786``; empty if workers are started.
         device: device of each worker, as on the command line; ``cuda`` assigns the GPUs of this machine in turn.
+        dashboard: True to serve dask's dashboard of workers that are started, on the loopback interface.
     """
 
     count: int = 0
     scheduler: str = ""
     device: str = "auto"
+    dashboard: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.count) == bool(self.scheduler):
@@ -81,6 +90,11 @@ class Cluster:
         self.workers = workers
 
     @property
+    def notes(self) -> list[str]:
+        """The line for the user on the dashboard, if it was requested."""
+        return [f"dashboard of the workers: {self.client.dashboard_link}"] if self.workers.dashboard else []
+
+    @property
     def own_device(self) -> Callable[[str], torch.device]:
         """Function that returns the device of the worker that calls it, from its name on the command line."""
         return own_device
@@ -92,7 +106,7 @@ class Cluster:
         Raises:
             MmerError: if the workers have different types, or one of them lacks the requested device.
         """
-        found = self.client.run(_device_type, self.workers.device)
+        found: dict[str, str] = self.on_all_workers(lambda: self.client.run(_device_type, self.workers.device))
         problems = {address: kind for address, kind in found.items() if kind not in BATCH_SECONDS}
         if problems:
             address, problem = next(iter(problems.items()))
@@ -107,7 +121,7 @@ class Cluster:
     @contextmanager
     def sharing(self, plugin: WorkerPlugin) -> Iterator[None]:
         """Registers a plugin on every worker, including later ones, and removes it at the end."""
-        self.client.register_plugin(plugin)
+        self.on_all_workers(lambda: self.client.register_plugin(plugin))
         try:
             yield
         finally:
@@ -144,6 +158,15 @@ class Cluster:
                 item = running.pop(future)
                 yield item, _result(future)
 
+    def on_all_workers(self, call: Callable[[], Result]) -> Result:
+        """Calls a function that all workers answer; again, if one of them dies meanwhile and another replaces it."""
+        for _ in range(STARTS - 1):
+            with suppress(CommClosedError, OSError, KilledWorker):
+                return call()
+            wait_for_workers(self.client, self.workers)
+        with _lost_connection_explained(self.workers):
+            return call()
+
     def _capacity(self) -> int:
         threads: dict[str, int] = self.client.nthreads()
         return AHEAD * max(1, sum(threads.values()))
@@ -157,11 +180,20 @@ def cluster_of(workers: Workers) -> Iterator[Cluster]:
         MmerError: if no scheduler answers, or no worker joins it in time.
     """
     with _client(workers) as client:
-        try:
-            client.wait_for_workers(max(1, workers.count), timeout=JOIN_S)
-        except TimeoutError:
-            raise MmerError(f"no worker joined {_where(workers)} within {JOIN_S:g} s; start one or more") from None
+        wait_for_workers(client, workers)
         yield Cluster(client, workers)
+
+
+def wait_for_workers(client: Client, workers: Workers) -> None:
+    """Waits until all workers that are started here, or one of a cluster, have joined.
+
+    Raises:
+        MmerError: if they have not after a minute.
+    """
+    try:
+        client.wait_for_workers(max(1, workers.count), timeout=JOIN_S)
+    except TimeoutError:
+        raise MmerError(f"no worker joined {_where(workers)} within {JOIN_S:g} s; start one or more") from None
 
 
 @contextmanager
@@ -171,20 +203,61 @@ def _client(workers: Workers) -> Iterator[Client]:
         with Client(workers.scheduler, set_as_default=False, timeout=ANSWER_S) as client:
             yield client
         return
-    threads = str(max(1, (os.cpu_count() or 1) // workers.count))
-    with (
-        dask.config.set(NEVER_GIVE_UP),
-        LocalCluster(
-            n_workers=workers.count,
-            threads_per_worker=1,
-            memory_limit=None,  # dask would kill a worker that loads a large encoder
-            dashboard_address=":0",  # any free port: another run may use the default port
-            silence_logs=logging.CRITICAL,
-            env={"OMP_NUM_THREADS": threads},
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+    pages = {} if workers.dashboard else NO_PAGES
+    with dask.config.set({**NEVER_GIVE_UP, **pages, **threads_per_worker(workers.count)}):
+        security = temporary_credentials()
+        with (
+            _started(workers, security) as cluster,
+            Client(cluster, set_as_default=False, security=security) as client,
+        ):
+            yield client
+
+
+def temporary_credentials() -> Security:
+    """Makes the certificate by which the processes of a run know each other.
+
+    Raises:
+        MmerError: if the package cryptography is not installed.
+    """
+    try:
+        return Security.temporary()
+    except ImportError as error:
+        raise MmerError(
+            "--workers needs the package cryptography, by which its processes know each other; "
+            "install it (pip install cryptography)"
+        ) from error
+
+
+def threads_per_worker(count: int) -> dict[str, dict[str, int]]:
+    """Returns the configuration by which workers share the cores; variables that the user sets stay as they are."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // count)
+    # Set before a worker starts: dask sets all of them to 1, and libraries read them when they are loaded.
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    return {"distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads)}
+
+
+def _started(workers: Workers, security: Security) -> LocalCluster:
+    """Starts workers; again, if one of them dies before it has joined."""
+    for attempt in range(STARTS):
+        try:
+            return LocalCluster(
+                n_workers=workers.count,
+                threads_per_worker=1,  # tasks at a time
+                memory_limit=None,  # dask would kill a worker that loads a large encoder
+                host=LOOPBACK,
+                protocol="tls://",
+                security=security,
+                # pages of dask on a free port: another run may use the default port
+                scheduler_kwargs={"dashboard": workers.dashboard, "dashboard_address": f"{LOOPBACK}:0"},
+                silence_logs=logging.CRITICAL,
+            )
+        except (RuntimeError, OSError, TimeoutError) as error:
+            if attempt == STARTS - 1:
+                raise MmerError(
+                    f"the workers did not start ({' '.join(str(error).split())}); try fewer --workers"
+                ) from error
+    raise AssertionError("unreachable")
 
 
 def _check_answers(address: str) -> None:

@@ -1,13 +1,14 @@
 """Cached features as padded batches.
 
-Rows are held on the device if they fit; otherwise they are read ahead from the memory-mapped cache.
+Rows are held on the device if they fit; otherwise they are read ahead from the memory-mapped cache. Each row is
+compared with its checksum once, when it is first read, and a cache that is rewritten while it is read ends the run.
 """
 
 import copy
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import cycle
 from shlex import quote
 from typing import Any, Protocol, TypeAlias
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cache.errors import DamagedRows, MmerError
 from cache.joined import AnyCache, AnyStream, JoinedStream
 from cache.layout import COMMITTED
 from cache.transcripts import texts_read
@@ -97,9 +99,10 @@ class CachedFeatures:
         resident_share: share of the device's memory that their rows may take to be held there, in [0, 1]; of the free
             memory of a GPU, of the whole memory of a CPU.
         resident_bytes: the same limit in bytes, instead of a share.
+        repair: returns the command that computes the damaged rows of a stream again; None if there is none.
 
     Raises:
-        MmerError: if the cache lacks one of the streams.
+        MmerError: if the cache lacks one of the streams, or rows to be held are damaged.
         ValueError: if the number of labels is not the number of utterances.
 
     Attributes:
@@ -120,6 +123,7 @@ class CachedFeatures:
         chosen: Indices | None = None,
         resident_share: float = RESIDENT_SHARE,
         resident_bytes: int | None = None,
+        repair: Callable[[str], str] | None = None,
     ) -> None:
         if len(labels) != len(cache):
             raise ValueError(f"labels must have one class for each of {len(cache)} utterances, got {len(labels)}")
@@ -130,6 +134,9 @@ class CachedFeatures:
         }
         self.labels = labels
         self.device = device
+        self._repair = repair
+        self._generation = cache.generation
+        self._versions = {role: stream.row_versions() for role, stream in self.streams.items()}
         self.rows_by_position: Mapping[str, Indices] = {
             role: np.where(np.asarray(stream.state) == COMMITTED, stream.lengths, 0)
             for role, stream in self.streams.items()
@@ -142,6 +149,7 @@ class CachedFeatures:
         self.budget = memory_budget(device, resident_share) if resident_bytes is None else resident_bytes
         self.resident = self.size_bytes <= self.budget
         self._held = {role: self._hold(role) for role in self.streams} if self.resident else {}
+        self.check_unchanged()
 
     @property
     def size_bytes(self) -> int:
@@ -162,7 +170,46 @@ class CachedFeatures:
         stream = self.streams[role]
         if not self.rows_by_position[role][index]:
             return np.empty((0, *stream.spec.shape), dtype=np.float32)
+        self.check_unchanged()
+        self.check_rows(role, np.array([index]))
         return stream.read(index)
+
+    def check_rows(self, role: str, positions: Indices) -> None:
+        """Compares rows with their checksums, once for each position.
+
+        Args:
+            role: role that reads the rows.
+            positions: positions in the stream of the role that have rows, int64 ``(n,)``.
+
+        Raises:
+            DamagedRows: if rows are damaged; contains the command that repairs them.
+        """
+        try:
+            self.streams[role].check_rows(positions)
+        except DamagedRows as error:
+            way_out = self._repair(error.stream) if self._repair else f"mmer-cache verify {quote(str(self.cache.path))}"
+            raise DamagedRows(f"{error}; compute them again with {way_out}", stream=error.stream) from error
+
+    def check_unchanged(self) -> None:
+        """Checks that the rows which were read are still those of the files; other rows may have been committed.
+
+        Raises:
+            MmerError: if rows were rewritten, or a file was cut short.
+        """
+        generation = self.cache.generation
+        if generation == self._generation:
+            return
+        for role, stream in self.streams.items():
+            positions = self._all_positions(role)
+            used = positions[self.rows_by_position[role][positions] > 0]
+            changed = used[stream.row_versions()[used] != self._versions[role][used]]
+            if len(changed):
+                raise MmerError(
+                    f"{self.cache.path} was rewritten while it was read ({len(changed)} of {len(used)} utterances in "
+                    f"{stream.spec.name} have other rows); wait until it is complete, then run the command again"
+                )
+            stream.recheck_rows()
+        self._generation = generation
 
     def describe(self) -> str:
         """Returns a text for the user that states where the rows are."""
@@ -207,6 +254,7 @@ class CachedFeatures:
         other.streams = {role: self.streams[held] for role, held in named.items()}
         other.names = {role: self.names[sources.get(role, role)] for role in self.names}
         other.rows_by_role = {role: self.rows_by_role[held] for role, held in named.items()}
+        other._versions = {role: self._versions[held] for role, held in named.items()}
         other.rows_by_position = {role: self.rows_by_position[held] for role, held in named.items()}
         other._held = {role: self._held[held] for role, held in named.items()} if self.resident else {}
         return other
@@ -233,11 +281,13 @@ class CachedFeatures:
             draw: draw of the views in an epoch; None for the first view that an utterance has.
 
         Raises:
+            MmerError: if rows are damaged, or the cache was rewritten or cut short while it was read.
             ValueError: if an utterance is not one of the chosen utterances.
         """
         drawn = {role: self._drawn(role, draw) for role in self._selected(roles)}
         if not self.resident:
             yield from self._read_ahead(groups, drawn)
+            self.check_unchanged()
             return
         for indices in groups:
             positions = {role: first[indices] + indices for role, first in drawn.items()}
@@ -270,7 +320,8 @@ class CachedFeatures:
         starts = np.full(len(self.rows_by_position[role]), -1)
         starts[positions] = _starts(lengths)
         present = positions[lengths > 0]
-        return hold_rows(self.streams[role], present, int(lengths.sum()), self.device), starts
+        check = partial(self.check_rows, role)
+        return hold_rows(self.streams[role], present, int(lengths.sum()), self.device, check), starts
 
     def _held_rows(self, role: str, indices: Indices, positions: Indices) -> RowsAndStarts:
         rows, starts = self._held[role]
@@ -358,16 +409,16 @@ class _Stage:
     def __init__(self, source: CachedFeatures, roles: Collection[str]) -> None:
         pinned = source.device.type == "cuda"
         self._buffers = {role: PackBuffer(source.streams[role], pinned=pinned) for role in roles}
-        self._lengths = source.rows_by_position
+        self._lengths, self._check_rows = source.rows_by_position, source.check_rows
         self.wait_for_copy: Callable[[], None] = _no_wait
 
     def pack(self, positions: Positions) -> dict[str, Tensor]:
         """Packs the rows of a batch by role as soon as the buffers are free."""
         self.wait_for_copy()
-        return {
-            role: buffer.fill(positions[role][self._lengths[role][positions[role]] > 0])
-            for role, buffer in self._buffers.items()
-        }
+        present = {role: positions[role][self._lengths[role][positions[role]] > 0] for role in self._buffers}
+        for role, held in present.items():
+            self._check_rows(role, held)
+        return {role: buffer.fill(present[role]) for role, buffer in self._buffers.items()}
 
 
 def _joined(streams: Sequence[AnyStream]) -> AnyStream:

@@ -10,7 +10,7 @@ from cache.joined import AnyCache
 from fusion.arrays import Indices
 from fusion.evaluation.task import Task, task_of
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.streams import StreamSelection, featurize_command, head_inputs, select_streams
+from fusion.experiment.streams import StreamSelection, featurize_command, head_inputs, repair_command, select_streams
 from fusion.fingerprint import digest_of, without_defaults
 from fusion.head_config import HeadInputs
 from fusion.protocols.split import Split, split_cache
@@ -72,9 +72,10 @@ class RunPlan:
             resident_share: share of the device's memory for features that are held there, in [0, 1].
 
         Raises:
-            MmerError: if a recording is missing or has changed.
+            MmerError: if a recording is missing or has changed, or rows of the cache are damaged.
         """
         options: dict[str, Any] = {"device": device, "chosen": chosen, "resident_share": resident_share}
+        options["repair"] = partial(repair_command, self.cache)
         role = next((role for role, start in self.starts.items() if start.tune.wave), "")
         if not role:
             from fusion.data.features import CachedFeatures

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
-from cache.stream import ROLES, VIEW, StreamSpec
+from cache.stream import ROLES, SPEECH, VIEW, StreamSpec
 from cache.transcripts import VARIANT, AsrReading
 from fusion.config import nearest
 from fusion.head_config import AUDIO, TEXT, EncodeTexts, HeadConfig, HeadInputs, Weights, view_role
@@ -43,6 +43,12 @@ MANIFEST, MANIFEST_SUFFIXES = (
 )  # corpus that is described by a table
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)")  # file name by mmer-featurize --shards
 HISTORY = re.compile(r"\+history\d+")  # in the name of a stream with preceding turns
+FEATURIZE_DEFAULTS: Mapping[str, object] = {
+    "dtype": "float16",
+    "precision": "float32",
+    "max-seconds": 60.0,
+    "event-tags": "strip",
+}
 INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
 NO_STREAMS: Mapping[str, str] = {}
 WILDCARDS = "*?["  # in a pattern of streams
@@ -84,6 +90,37 @@ def featurize_command(cache: AnyCache, options: str) -> str:
     joined, target = _target(cache)
     root_option = f" --root {quote(root)}" if root else ""
     return f"{joined}mmer-featurize {quote(corpus_of(cache))}{root_option}{_reading(cache)} --cache {target} {options}"
+
+
+def repair_command(cache: AnyCache, name: str) -> str:
+    """Returns the command that computes the damaged rows of a stream again, with the options that computed it."""
+    spec = cache.stream(name).spec
+    if spec.imported:
+        return f"mmer-cache drop {quote(str(cache.path))} {quote(name)}, then mmer-cache import with its pack"
+    specs = [stream.spec for stream in cache.streams.values()]
+    kin = [held for held in specs if held.encoder == spec.encoder or (spec.role == "chars" and held.role == TEXT)]
+    leader = next((held for held in kin if held.role not in INTEGER_ROLES and not held.view), spec)
+    options = [_options_for(leader.name), *_computed_with(leader)]
+    options += [f"--view {_view_option(spec.view)}"] if spec.view else []
+    options += ["--audio-only"] if spec.consumes == SPEECH else []
+    options += [] if leader.role == "mel" else ["--no-mel"]
+    return featurize_command(cache, " ".join([*options, "--replace"]))
+
+
+def _computed_with(spec: StreamSpec) -> list[str]:
+    """Returns the options of ``mmer-featurize`` that a stream records, where they differ from the defaults."""
+    recorded: dict[str, object] = {
+        "dtype": spec.dtype,
+        "precision": spec.precision,
+        "max-seconds": spec.limits.get("max_seconds"),
+        "history": spec.preprocessing.get("history"),
+        "max-tokens": spec.preprocessing.get("max_tokens"),
+        "event-tags": spec.preprocessing.get("event_tags"),
+    }
+    given = {name: value for name, value in recorded.items() if value and value != FEATURIZE_DEFAULTS.get(name)}
+    options = [f"--{name} {value}" for name, value in given.items()]
+    flags = {"chunk": spec.limits.get("chunk"), "truncate": spec.preprocessing.get("truncate")}
+    return [*options, *(f"--{name}" for name, value in flags.items() if value)]
 
 
 def _root_of(cache: AnyCache) -> str:
@@ -401,10 +438,15 @@ def _lacks_views(cache: AnyCache, config: HeadConfig, streams: Mapping[str, str]
 def _options_for(name: str) -> str:
     """Returns the options of ``mmer-featurize`` that compute a stream of this name, which may be a view."""
     original, _, view = name.partition(VIEW)
-    options = f" --view {quote(re.sub(r'(?<=[a-z])(?=[0-9]+$)', ':', view))}" if view else ""  # cbca3 as cbca:3
+    options = f" --view {_view_option(view)}" if view else ""
     if VARIANT in name:
         options += " --asr MODEL"
     return f"--encoder {quote(_encoder_of(original))}{options}"
+
+
+def _view_option(view: str) -> str:
+    """Returns the value of --view that computes a view, such as ``cbca:3`` for cbca3."""
+    return quote(re.sub(r"(?<=[a-z])(?=[0-9]+$)", ":", view))
 
 
 def _encoder_of(name: str) -> str:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from cache.errors import MmerError
-from cache.files import check_unused
+from cache.files import check_unused, lock_of, writable
 from fusion.data.features import CachedFeatures
 from fusion.evaluation.task import Task
 from fusion.experiment.plan import RunPlan, build_model
@@ -164,9 +164,10 @@ class Journal:
         """
         folder = self.folder(model)
         folder.make()
-        lock = FileLock(folder.path / ".lock", timeout=-1 if wait else 0)
+        lock = lock_of(folder.path / ".lock", wait=wait)
         try:
-            lock.acquire()
+            with writable(folder.path):
+                lock.acquire()
         except Timeout:
             yield False
             return

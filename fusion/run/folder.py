@@ -27,12 +27,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from cache.errors import MmerError
-from cache.files import check_regular, check_unused, replacing, writable
+from cache.files import check_regular, check_unused, lock_of, replacing, writable
 from cache.json_text import is_number, parse_json
 from cache.stream import StreamSpec
+from fusion.csv_cells import plain_cells, restored_cell
 from fusion.evaluation.task import TASKS
 from fusion.experiment.config_file import CONFIG
 from fusion.fingerprint import Plain, with_defaults
@@ -97,7 +98,7 @@ class Folder:
         try:
             check_regular(self.path / name)
             with (self.path / name).open(newline="", encoding="utf-8") as file:
-                return list(csv.DictReader(file))
+                return [_restored(row) for row in csv.DictReader(file)]
         except (OSError, ValueError, csv.Error) as error:
             raise _unreadable(self.path / name, error) from error
 
@@ -121,11 +122,11 @@ class Folder:
             path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def write_rows(self, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Writes a CSV file to a temporary name and renames it."""
+        """Writes a CSV file to a temporary name and renames it; no cell starts a formula of a spreadsheet."""
         with self.replacing(name) as path, path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(header)
-            writer.writerows(rows)
+            writer.writerow(plain_cells(header))
+            writer.writerows(map(plain_cells, rows))
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
@@ -165,6 +166,7 @@ class RunFolder(Folder):
             MmerError: if the folder holds a different run or files that do not belong to a run, or cannot be written.
         """
         if not (self.path / RUN).exists():
+            _check_names(identity["folds"])
             self._check_free(identity)
             self.write(RUN, {"format_version": FORMAT_VERSION, "decides": identity, **provenance})
             return
@@ -253,7 +255,7 @@ class RunFolder(Folder):
             MmerError: if another process holds it, or the folder cannot be written.
         """
         self.make()
-        lock = FileLock(self.path / ".lock", timeout=0)
+        lock = lock_of(self.path / ".lock")
         try:
             with writable(self.path):
                 lock.acquire()
@@ -274,6 +276,24 @@ class RunFolder(Folder):
             raise MmerError(f"{found} already exists, but {self.path} has no {RUN}; choose another --out")
         if not self._cleared:
             check_unused(self.path)
+
+
+def _check_names(folds: Iterable[str]) -> None:
+    """Raises an error for a fold whose name is too long for a folder."""
+    for name in folds:
+        if len(quote(name)) > NAME_CHARACTERS:
+            raise MmerError(
+                f"the name of fold {name[:20]}... is too long for a folder ({len(quote(name))} characters); at most "
+                f"{NAME_CHARACTERS} are allowed; shorten it in the table of the corpus, and run mmer-featurize again"
+            )
+
+
+def _restored(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row of a CSV file with the texts that were written; extra cells are a list under None."""
+    return {
+        restored_cell(name) if isinstance(name, str) else name: restored_cell(cell) if isinstance(cell, str) else cell
+        for name, cell in row.items()
+    }
 
 
 def encoder_weights(role: str) -> str:

@@ -3,6 +3,7 @@
 The confusion matrix is drawn by matplotlib without a display.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 COLUMNS = ("fold", "seed", "epoch", "train", "dev", "test")
 OVER_ALL: Plain = {"mean": "mean", "std": "std", "pooled": "pooled", "interval": "95% of pooled"}
 SIGNS = str.maketrans({"±": r"$\pm$", "Δ": r"$\Delta$"})  # signs in texts of mmer
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # a line break would end a row, an empty line a paragraph
 SPECIAL = SIGNS | str.maketrans(
     {
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -230,13 +232,13 @@ def percent(value: float) -> str:
 
 
 def escape_latex(text: str) -> str:
-    r"""Returns text with special characters escaped for LaTeX.
+    r"""Returns text with special characters escaped for LaTeX, and with spaces in place of control characters.
 
     Example:
         >>> escape_latex("global_aware=false, 50%")
         'global\\_aware=false, 50\\%'
     """
-    return text.translate(SPECIAL)
+    return CONTROL.sub(" ", text).translate(SPECIAL)
 
 
 def latex_row(results: Mapping[str, Any]) -> str:

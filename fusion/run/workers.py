@@ -4,7 +4,7 @@ A worker writes the folder of its model itself, checkpoints included, so a run t
 other machines need cache and run folder at the same paths. With several GPUs, each worker has one.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,11 @@ class WorkerCluster(Protocol):
     @property
     def results(self) -> Callable[[Callable[..., Any], Iterable[Any]], Iterator[tuple[Any, object]]]:
         """Function that runs a task for every item, and yields each item with its result."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines for the user on the workers."""
         ...
 
     @property
@@ -86,6 +91,8 @@ def cross_validate_on(
         MmerError: if the folder holds another run, a worker cannot read the cache or is killed, a loss is not finite,
             or memory runs out.
     """
+    for note in cluster.notes:
+        progress.note(note)
     unfinished = begin_run(plan, folder, progress)
     experiment = plan.experiment
     task = ModelTask(

@@ -14,6 +14,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 StopRequested = Callable[[], bool]
 
 
+class Terminated(KeyboardInterrupt):
+    """The end of a program that a batch system or another process requested by SIGTERM."""
+
+
 @contextmanager
 def deferred_interrupts() -> Iterator[StopRequested]:
     """Records the first signal as a request to stop; restores the handlers for the second.
@@ -22,11 +26,14 @@ def deferred_interrupts() -> Iterator[StopRequested]:
 
     Yields:
         A function that returns True after the first signal.
+
+    Raises:
+        Terminated: in place of the KeyboardInterrupt of the block, if the signal was SIGTERM.
     """
-    requested = False
+    requested = 0  # the signal
 
     def stop_requested() -> bool:
-        return requested
+        return bool(requested)
 
     if threading.current_thread() is not threading.main_thread():
         yield stop_requested
@@ -34,7 +41,7 @@ def deferred_interrupts() -> Iterator[StopRequested]:
 
     def request(number: int, frame: FrameType | None) -> None:
         nonlocal requested
-        requested = True
+        requested = number
         with suppress(OSError):  # stderr may be closed
             os.write(STDERR, MESSAGE)  # not print: the signal may arrive inside one
         restore()
@@ -46,8 +53,29 @@ def deferred_interrupts() -> Iterator[StopRequested]:
     handlers = {number: signal.signal(number, request) for number in SIGNALS}
     try:
         yield stop_requested
+    except KeyboardInterrupt:
+        if requested == signal.SIGTERM:
+            raise Terminated from None
+        raise
     finally:
         restore()
+
+
+@contextmanager
+def termination_as_exception() -> Iterator[None]:
+    """Raises Terminated where SIGTERM arrives, so that files are closed and temporary ones removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    handler = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def never_stop() -> bool:

@@ -44,7 +44,13 @@ from fusion.training.config import Schedule, TrainConfig
 from fusion.training.evaluate import dev_scores, is_better, predict_logits
 from fusion.training.fit import fit_candidate, fit_fold
 from fusion.training.interrupt import StopRequested, never_stop
-from fusion.training.loss_monitor import LossNotFinite, LossRecord, explain_divergence, find_nonfinite_feature
+from fusion.training.loss_monitor import (
+    LossNotFinite,
+    LossRecord,
+    TrainingDiverged,
+    explain_divergence,
+    find_nonfinite_feature,
+)
 from fusion.training.model import TrainedModel
 from fusion.training.steps import (
     PRECISIONS,
@@ -354,7 +360,7 @@ class _Training:
             self.progress.best_epoch = scores.epoch
         return self.progress.finished
 
-    def _record_failure(self, error: LossNotFinite) -> MmerError:
+    def _record_failure(self, error: LossNotFinite) -> TrainingDiverged:
         """Writes the failure and the weights of the best epoch, the last good ones; returns the error to raise."""
         best = self.progress.best_epoch
         draw = ViewDraw(data_seed=self.config.data_seed, epoch=self.progress.epoch + 1)
@@ -365,7 +371,7 @@ class _Training:
             kept = f"the weights of epoch {best} are in {self.path}" if best else "no weights are kept"
             self.progress.failure += f"; {kept}"
         self._save()
-        return MmerError(self.progress.failure)
+        return TrainingDiverged(self.progress.failure)
 
     def _save(self) -> None:
         now = time.monotonic()

@@ -27,6 +27,10 @@ class LossNotFinite(MmerError):
     """A loss is infinite or not a number."""
 
 
+class TrainingDiverged(MmerError):
+    """A training that ended with a loss that is not finite, with its explanation."""
+
+
 def explain_divergence(error: LossNotFinite, config: TrainConfig, bad: str) -> str:
     """Returns a message that explains why a loss is not finite, with a remedy.
 

@@ -7,9 +7,9 @@ import pytest
 
 from cache.errors import CacheBusy, DiskFull, MmerError
 from cache.layout import COMMITTED, FAILED, PENDING, StreamPlan, read_layout
-from cache.rows import to_stored
+from cache.rows import rows_checksum, to_stored
 from cache.store import FeatureCache
-from cache.writer import CacheWriter, Row, rows_checksum, writing_lock
+from cache.writer import CacheWriter, Row, writing_lock
 from tests.support.processes import started, wait_until
 from tests.support.toys import commit, create, plan_for, utterances_named, values_for
 

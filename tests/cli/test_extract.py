@@ -116,7 +116,7 @@ def test_interrupting_says_how_to_go_on(manifest: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(running, "extract", interrupted)
     result = run("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *TINY)
-    assert result.exit_code == 1
+    assert result.exit_code == 130  # as a shell sees SIGINT
     assert "run the same command again to resume" in result.stderr
     monkeypatch.undo()
     assert run("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *TINY).exit_code == 0

@@ -24,7 +24,7 @@ ROOMS = {
     "fusion": [
         ["fusion.arrays"],
         ["fusion.head_config"],
-        ["fusion.head", "fusion.config", "fusion.fingerprint", "fusion.evaluation"],
+        ["fusion.head", "fusion.config", "fusion.fingerprint", "fusion.csv_cells", "fusion.evaluation"],
         ["fusion.data", "fusion.nn", "fusion.protocols"],
         ["fusion.losses", "fusion.training", "fusion.recipes"],
         ["fusion.heads"],

@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from cache.errors import MmerError
+from cache.files import locked, remove_leftovers
 from cache.utterance import Utterance
 from featurize.corpora.base import CorpusReading
 from featurize.corpora.demo.script import EMOTIONS, Line, write_script
@@ -139,6 +140,8 @@ def _is_complete(root: Path, utterances: Sequence[Utterance], manifest: str) -> 
 
 
 def _synthesize(root: Path, utterances: Sequence[Utterance], manifest: str) -> None:
+    for folder in {(root / utterance.audio).parent for utterance in utterances}:
+        remove_leftovers(folder)
     for index, utterance in enumerate(utterances):
         _write_file(root / utterance.audio, _recording(index, utterance))
     _write_file(root / MANIFEST, manifest.encode())
@@ -164,5 +167,6 @@ def _write_file(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name and renames it, so that it is complete whenever it exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with locked(temporary):
+        temporary.write_bytes(content)
+        temporary.replace(path)

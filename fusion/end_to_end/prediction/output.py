@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from cache.errors import MmerError
 from cache.files import writable
+from fusion.csv_cells import plain_cells, restored_cell
 from fusion.end_to_end.prediction.predictor import Prediction
 from fusion.end_to_end.prediction.recordings import Recording
 from fusion.evaluation.task import OUTPUT
@@ -139,7 +140,7 @@ class RowFile:
             if self.format == CSV:
                 (cells,) = csv.reader(StringIO(record.decode(), newline=""))
                 names = [*COLUMNS, *self.classes, ERROR]
-                row: dict[str, Any] = dict(zip(names, cells, strict=True))
+                row: dict[str, Any] = dict(zip(names, map(restored_cell, cells), strict=True))
                 return (row["file"], _number(row["start_s"]), _number(row["end_s"])), str(row[ERROR])
             row = json.loads(record)
             if row["probabilities"] and list(row["probabilities"]) != list(self.classes):
@@ -153,7 +154,7 @@ class RowFile:
 
 def _csv_text(cells: Sequence[object]) -> str:
     text = StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerow(cells)
+    csv.writer(text, lineterminator="\n").writerow(plain_cells(cells))
     return text.getvalue()
 
 

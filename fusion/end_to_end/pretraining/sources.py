@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from featurize.inputs.audio import DECODE_THREADS, MIN_SAMPLES, AudioSpan, Recor
 from fusion.arrays import Indices
 from fusion.data.features import AHEAD, CachedFeatures
 from fusion.end_to_end.pretraining.model import SpeechBatch
+from fusion.experiment.streams import repair_command
 
 AUDIO = "audio"  # role of the convolutional features
 
@@ -61,7 +63,13 @@ class ConvFeatures:
         self.device = device
         labels = np.zeros(len(cache), dtype=np.int64)  # a batch of features has labels, which nothing reads here
         self._features = CachedFeatures(
-            cache, {AUDIO: stream}, labels, device=device, chosen=chosen, resident_share=resident_share
+            cache,
+            {AUDIO: stream},
+            labels,
+            device=device,
+            chosen=chosen,
+            resident_share=resident_share,
+            repair=partial(repair_command, cache),
         )
 
     def frames(self, indices: Indices) -> Indices:

@@ -120,7 +120,7 @@ class Engine:
             new = [model for model in claimed if not self.journal.holds(model)]
             if new:
                 with _cuda_stream(self.device):
-                    outcomes = train_models(new, source, self._epoch)
+                    outcomes = train_models(new, source, self._epoch, self._stop.is_set)
                 for model, outcome in zip(new, outcomes, strict=True):
                     self._record(model, outcome)
         return [model for model in unit if model not in claimed]

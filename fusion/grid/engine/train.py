@@ -14,7 +14,9 @@ from fusion.grid.stacking.training import train_stack
 from fusion.head import Head
 from fusion.run.cross_validation import build_and_prepare_head
 from fusion.training.checkpoint import EpochScores
+from fusion.training.interrupt import StopRequested, never_stop
 from fusion.training.loop import train_fold
+from fusion.training.loss_monitor import TrainingDiverged
 from fusion.training.model import TrainedModel
 
 OnEpoch: TypeAlias = Callable[[Model, EpochScores], None]
@@ -23,21 +25,28 @@ OUT_OF_MEMORY = "out of memory"
 BUILD_LOCK = Lock()  # initial weights are drawn from the global generator of torch
 
 
-def train_models(models: Sequence[Model], source: CachedFeatures, on_epoch: OnEpoch) -> list[ModelOutcome]:
+def train_models(
+    models: Sequence[Model], source: CachedFeatures, on_epoch: OnEpoch, stopping: StopRequested = never_stop
+) -> list[ModelOutcome]:
     """Trains models of one fold; several as one stack, which is split in half if it exceeds the memory.
 
     Args:
         models: models of one fold; several must have equal stack keys.
         source: features of the models.
         on_epoch: called after every epoch of every model.
+        stopping: called after every batch of a single model; when it returns True, the training ends.
 
     Returns:
         The outcomes in the order of the models; a model fails if it diverges or exceeds the memory.
+
+    Raises:
+        KeyboardInterrupt: if `stopping` returned True.
+        MmerError: if the features cannot be read.
     """
     source = models[0].combination.plan.of_fold(source, models[0].fold.name)
     try:
         if len(models) == 1:
-            return [_train_single(models[0], source, on_epoch)]
+            return [_train_single(models[0], source, on_epoch, stopping)]
         return _train_stacked(models, source, on_epoch)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -47,7 +56,8 @@ def train_models(models: Sequence[Model], source: CachedFeatures, on_epoch: OnEp
     if len(models) == 1:
         return [ModelOutcome(failure=f"{OUT_OF_MEMORY} on {source.device}")]
     half = len(models) // 2
-    return [outcome for unit in (models[:half], models[half:]) for outcome in train_models(unit, source, on_epoch)]
+    halves = models[:half], models[half:]
+    return [outcome for unit in halves for outcome in train_models(unit, source, on_epoch, stopping)]
 
 
 def build_model(model: Model, source: CachedFeatures) -> tuple[Head, tuple[str, ...]]:
@@ -61,7 +71,7 @@ def build_model(model: Model, source: CachedFeatures) -> tuple[Head, tuple[str, 
     return head, tuple(notes)
 
 
-def _train_single(model: Model, source: CachedFeatures, on_epoch: OnEpoch) -> ModelOutcome:
+def _train_single(model: Model, source: CachedFeatures, on_epoch: OnEpoch, stopping: StopRequested) -> ModelOutcome:
     head, notes = build_model(model, source)
     try:
         trained = train_fold(
@@ -72,8 +82,9 @@ def _train_single(model: Model, source: CachedFeatures, on_epoch: OnEpoch) -> Mo
             model.training,
             task=model.combination.plan.task,
             on_epoch=lambda scores: on_epoch(model, scores),
+            stopping=stopping,
         )
-    except MmerError as error:  # a divergence: without a checkpoint, training raises no other MmerError
+    except TrainingDiverged as error:
         return _outcome(error, notes)
     return _outcome(trained, notes)
 

@@ -1,5 +1,7 @@
 """Transcripts of recordings, against Hugging Face's own decoding."""
 
+import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,14 @@ from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 from cache.errors import MmerError
 from featurize.asr.transcriber import Transcriber
 from featurize.encoders.base import Waveform
+from featurize.inputs.audio import cut, load, probe
 from tests.support.recognizers import write_ctc_model
 from tests.support.voices import RATE_HZ, tone
 
 CPU = torch.device("cpu")
+SHARED = Path(__file__).parents[4] / "shared"
+WHISPER, RAVDESS = SHARED / "models" / "whisper-tiny.en", SHARED / "data" / "ravdess16k.tar.xz"
+SENTENCES = {"01": "kids are talking by the door", "02": "dogs are sitting by the door"}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +46,19 @@ def test_each_recording_is_transcribed_as_alone(model: Path) -> None:
     assert any(expected)
     assert Transcriber(str(model), CPU)(waveforms) == expected
     assert Transcriber(str(model), CPU)([np.zeros(8000, np.float32), np.ones(3, np.float32)]) == ["", ""]
+
+
+@pytest.mark.skipif(
+    not (WHISPER.is_dir() and RAVDESS.is_file()), reason="whisper-tiny.en or RAVDESS is not on this machine"
+)
+def test_the_real_whisper_hears_what_is_said(tmp_path: Path) -> None:
+    with tarfile.open(RAVDESS) as archive:
+        member = next(member for member in archive if member.isfile())
+        archive.extract(member, tmp_path, filter="data")
+    waveform = load(cut(probe(tmp_path / member.name), None, None)).waveform
+    (transcript,) = Transcriber(str(WHISPER), CPU)([waveform])
+    sentence = Path(member.name).stem.split("-")[4]  # a field of the file's name
+    assert re.sub(r"[^a-z ]", "", transcript.lower()).strip() == SENTENCES[sentence]
 
 
 def test_the_settings_and_weights_tell_models_apart(model: Path, tmp_path: Path) -> None:

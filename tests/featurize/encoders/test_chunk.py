@@ -6,20 +6,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from featurize.encoders.base import Waveform, WaveformEncoder
+from featurize.encoders.base import Waveform
 from featurize.encoders.catalog import parse_requests
 from featurize.encoders.load import load_encoders
 from featurize.encoders.options import EncodingOptions
-from featurize.encoders.speech import ChunkedEncoder
+from featurize.encoders.speech import ChunkedEncoder, SpeechEncoder
 
 LIMIT = 4000  # samples, 12 frames
 FRAMES = 12
 
 
 @cache
-def whole() -> WaveformEncoder:
+def whole() -> SpeechEncoder:
     options = EncodingOptions(device=torch.device("cpu"))
     (encoder,) = load_encoders(parse_requests(["wav2vec2-tiny", "wav2vec2-tiny@0,2"]), options).speech
+    assert isinstance(encoder, SpeechEncoder)
     return encoder
 
 

@@ -51,7 +51,10 @@ def tokenizer_config(**values: Any) -> Callable[[Path], None]:
 
 
 def text(name: str, content: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(content) and None
+    def write(folder: Path) -> None:
+        (folder / name).write_text(content)
+
+    return write
 
 
 def half_a_matrix(folder: Path) -> None:

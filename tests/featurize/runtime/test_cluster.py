@@ -2,14 +2,20 @@
 
 import os
 import signal
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
+from distributed.comm import CommClosedError
 
 from cache.errors import MmerError
-from featurize.runtime.cluster import Cluster, Killed, Workers, cluster_of
+from featurize.runtime.cluster import Cluster, Killed, Workers, cluster_of, threads_per_worker
 from tests.support.clusters import small_cluster
 from tests.support.processes import wait_until
 
@@ -48,6 +54,65 @@ def test_every_worker_that_dies_is_started_again(cluster: Cluster) -> None:
         return len(now) == 2 and now != set(before)
 
     wait_until(two_again)
+
+
+def listening() -> list[str]:
+    """Addresses on which this process and its children listen, from the kernel's table of sockets."""
+    import psutil
+
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    found = [held for process in processes for held in process.net_connections(kind="inet")]
+    return [held.laddr.ip for held in found if held.status == psutil.CONN_LISTEN]
+
+
+def test_workers_listen_on_the_loopback_interface_only(cluster: Cluster) -> None:
+    addresses = listening()
+    assert len(addresses) >= 3  # the scheduler and two workers
+    assert set(addresses) == {"127.0.0.1"}
+
+
+def test_a_client_without_the_certificate_is_refused(cluster: Cluster) -> None:
+    address = urlsplit(cluster.client.scheduler_info()["address"])
+    assert (address.scheme, address.hostname) == ("tls", "127.0.0.1")
+    stranger = ssl.create_default_context()
+    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection((address.hostname, address.port), timeout=20) as plain,
+        pytest.raises(ssl.SSLError, match=r"(?i)certificate|handshake"),
+        stranger.wrap_socket(plain) as encrypted,
+    ):
+        encrypted.recv(1)
+
+
+def test_no_page_is_served_unless_a_dashboard_is_requested(cluster: Cluster) -> None:
+    assert cluster.notes == []
+    port = urlsplit(cluster.client.dashboard_link).port
+    for page in ("", "status", "info/main/workers.html", "health", "metrics"):
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5)
+
+
+@pytest.mark.parametrize(("count", "threads"), [(1, "6"), (2, "3"), (4, "1"), (9, "1")])
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, count: int, threads: str) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    environment = threads_per_worker(count)["distributed.nanny.pre-spawn-environ"]
+    assert {str(value) for value in environment.values()} == {threads}
+
+
+def test_a_worker_that_dies_while_all_are_asked_is_replaced(cluster: Cluster) -> None:
+    wait_until(lambda: len(cluster.client.run(os.getpid, on_error="ignore")) == 2)
+    victims = list(cluster.client.run(os.getpid).values())
+    asked: list[int] = []
+
+    def ask() -> dict[str, str]:
+        asked.append(1)
+        if len(asked) == 1:
+            os.kill(victims[0], signal.SIGKILL)
+            raise CommClosedError("the worker is gone")
+        found: dict[str, str] = cluster.client.run(os.getpid)
+        return found
+
+    assert len(cluster.on_all_workers(ask)) == 2
 
 
 def test_what_a_task_lacks_is_not_taken_for_a_lost_scheduler(cluster: Cluster) -> None:

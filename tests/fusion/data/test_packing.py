@@ -33,7 +33,7 @@ def test_held_rows_and_packed_ones_are_the_same_numbers(tmp_path: Path, dtype: s
     commit(tmp_path / "a.h5", plan, range(4))
     stream = open_cache(tmp_path / "a.h5").stream("enc")
     chosen, lengths = np.array([3, 1]), np.array([2, 5])
-    held, _ = hold_rows(stream, chosen, 7, torch.device("cpu")).padded(np.array([0, 2]), lengths)
+    held, _ = hold_rows(stream, chosen, 7, torch.device("cpu"), stream.check_rows).padded(np.array([0, 2]), lengths)
     packed, _ = RowTensors(values=PackBuffer(stream, pinned=False).fill(chosen)).padded(np.array([0, 2]), lengths)
     assert torch.equal(held, packed)
     assert held.dtype == (torch.int64 if dtype == "uint16" else torch.float32)

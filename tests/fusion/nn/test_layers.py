@@ -65,7 +65,7 @@ def test_attentive_statistics_weigh_valid_rows_and_learn() -> None:
     weighted = (x[1, :2] * shares[1, :2, None]).sum(dim=0)
     spread = ((x[1, :2] - weighted) ** 2 * shares[1, :2, None]).sum(dim=0).sqrt()
     assert torch.allclose(found[1], torch.cat([weighted, spread]), atol=1e-6)
-    found.sum().backward()  # type: ignore[no-untyped-call]
+    found.sum().backward()
     gradients = [parameter.grad for parameter in pool.parameters()]
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
     assert gradients[0] is not None
@@ -74,7 +74,7 @@ def test_attentive_statistics_weigh_valid_rows_and_learn() -> None:
 
 def test_the_deviation_of_a_single_row_has_a_gradient() -> None:
     x = torch.ones(1, 1, 2, requires_grad=True)
-    masked_statistics(x, torch.ones(1, 1, dtype=torch.bool)).sum().backward()
+    masked_statistics(x, torch.ones(1, 1, dtype=torch.bool)).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
 

@@ -196,3 +196,11 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(tmp_path: 
 def test_an_error_under_the_lock_is_passed_on_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="of the cache"), RunFolder(tmp_path).locked():
         raise OSError("of the cache")
+
+
+@pytest.mark.parametrize("name", ["s" * 241, "é" * 50])
+def test_a_fold_whose_name_is_too_long_for_a_folder_is_one_line(tmp_path: Path, name: str) -> None:
+    identity = {"fusion": "audio", "seeds": [0], "labels": {}, "protocol": "session", "folds": {"1": "", name: ""}}
+    with pytest.raises(MmerError, match=r"is too long for a folder \(\d+ characters\); at most 240 are allowed"):
+        RunFolder(tmp_path / "run").begin(identity, {})
+    assert not (tmp_path / "run").exists()

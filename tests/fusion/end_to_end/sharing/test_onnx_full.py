@@ -82,7 +82,8 @@ def test_the_file_predicts_waveforms_as_the_run_does(tmp_path: Path, name: str, 
     inputs: dict[str, Any] = {}
     inputs["waveform"], inputs["waveform_mask"] = map(Tensor.numpy, padded([torch.from_numpy(wave) for wave in waves]))
     if name == "concat":
-        tokenizer = next(held.encoder.tokenizer for held in predictor._encoders if not held.speech)
+        encoder: Any = next(held.encoder for held in predictor._encoders if not held.speech)
+        tokenizer = encoder.tokenizer
         ids = [torch.tensor(tokenizer(text)["input_ids"]) for text in texts]
         inputs["tokens"], inputs["tokens_mask"] = map(Tensor.numpy, padded(ids))
     (found,) = session.run(None, inputs)
