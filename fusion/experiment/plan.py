@@ -180,10 +180,10 @@ class Splits:
             "allow_missing": experiment.allow_missing,
             "allow_leak": experiment.allow_leak,
         }
-        own = experiment.own_folds
-        key = digest_of({**request, "own_folds": own.digest if own else ""})
+        folds = experiment.own_folds
+        key = digest_of({**request, "own_folds": folds.digest if folds else ""})
         if key not in self._known:
-            self._known[key] = split_cache(self.cache, **request, own_folds=own)
+            self._known[key] = split_cache(self.cache, **request, own_folds=folds)
         return self._known[key]
 
 

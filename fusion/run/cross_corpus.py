@@ -216,8 +216,8 @@ def cross_table(results: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[l
     rows: list[list[object]] = []
     for run in results:
         trained_on = Path(run["cache"]).stem
-        own = {"name": trained_on, "test": sum(fold["test"] for fold in run["folds"]) // _seeds(run)}
-        for held in ({**own, "mean": run["mean"], "std": run["std"]}, *run["cross"]):
+        itself = {"name": trained_on, "test": sum(fold["test"] for fold in run["folds"]) // _seeds(run)}
+        for held in ({**itself, "mean": run["mean"], "std": run["std"]}, *run["cross"]):
             texts = [score.text(held["mean"][score.name]) for score in CLASSIFICATION.scores]
             spreads = [held["std"][score.name] for score in CLASSIFICATION.scores]
             cells = [
@@ -234,8 +234,9 @@ def _seeds(run: Mapping[str, Any]) -> int:
 
 def _streams(plan: RunPlan, cache: AnyCache, fold: str) -> dict[str, str]:
     """Returns role -> stream of another cache with the key of the run's stream."""
-    own = {**plan.selection.streams, **plan.split.chosen.get(fold, {})}
-    return {role: _same_key(plan.cache.stream(own[role]), cache) for role in plan.experiment.head.roles if role in own}
+    names = {**plan.selection.streams, **plan.split.chosen.get(fold, {})}
+    roles = [role for role in plan.experiment.head.roles if role in names]
+    return {role: _same_key(plan.cache.stream(names[role]), cache) for role in roles}
 
 
 def _same_key(stream: AnyStream, cache: AnyCache) -> str:
@@ -256,17 +257,19 @@ def _same_key(stream: AnyStream, cache: AnyCache) -> str:
 
 def _joined_classes(plan: RunPlan, cache: AnyCache, requested: str | None) -> tuple[ClassIds, list[str]]:
     """Returns the class of each utterance among those of the run, and notes on joined and left-out classes."""
-    utterances, own = cache.utterances, plan.split.labels
+    utterances, label_set = cache.utterances, plan.split.labels
     if not requested and corpus_of(cache) == corpus_of(plan.cache) != MANIFEST:  # tables of any corpus have one name
-        raws = {raw: index for index, members in enumerate(own.classes.values()) for raw in members}
-        return np.array([raws.get(own.raw(held), LEFT_OUT) for held in utterances], dtype=np.int64), []
+        raws = {raw: index for index, members in enumerate(label_set.classes.values()) for raw in members}
+        return np.array([raws.get(label_set.raw(held), LEFT_OUT) for held in utterances], dtype=np.int64), []
     labels = choose_labels(requested, corpus_of(cache), utterances)
     found = classes_of(utterances, labels)
-    ids = {_joint_name(name): index for index, name in enumerate(own.names)}
+    ids = {_joint_name(name): index for index, name in enumerate(label_set.names)}
     meant = np.array([ids.get(_joint_name(name), LEFT_OUT) for name in labels.names], dtype=np.int64)
     classes = np.where(found >= 0, meant[found], LEFT_OUT)
     pairs = zip(labels.names, meant.tolist(), strict=True)
-    renamed = [f"{name} is {own.names[index]}" for name, index in pairs if index >= 0 and name != own.names[index]]
+    renamed = [
+        f"{name} is {label_set.names[index]}" for name, index in pairs if index >= 0 and name != label_set.names[index]
+    ]
     left_out = [
         f"{name} ({int((found == index).sum())})" for index, name in enumerate(labels.names) if meant[index] < 0
     ]
@@ -284,11 +287,11 @@ def _shared_recordings(plan: RunPlan, cache: AnyCache, chosen: Indices, names: S
     stream = next((cache.stream(name) for name in names if cache.stream(name).spec.consumes == SPEECH), None)
     if stream is None:
         return []
-    own = next((held for held in plan.cache.streams.values() if held.key == stream.key), None)
-    if own is None:
+    seen = next((held for held in plan.cache.streams.values() if held.key == stream.key), None)
+    if seen is None:
         return []
     used = np.unique(np.concatenate([held for fold in plan.split.folds for held in fold.subsets.values()]))
-    known = {bytes(own.input_digest[index]) for index in used.tolist()}
+    known = {bytes(seen.input_digest[index]) for index in used.tolist()}
     shared = sum(bytes(stream.input_digest[index]) in known for index in chosen.tolist())
     text = f"{shared} of {len(chosen)} recordings are in the run's corpus too, so models may have been trained on them"
     return [text] if shared else []

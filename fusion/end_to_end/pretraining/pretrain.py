@@ -241,7 +241,7 @@ class _Plan:
             "data": {"from": self.request.start, "stream": f"{start.stream.spec.name} {start.stream.key}"},
             "split": {
                 "protocol": self.split.protocol,
-                **({"own_folds": own.digest} if (own := self.request.own_folds) else {}),
+                **({"own_folds": folds.digest} if (folds := self.request.own_folds) else {}),
                 "labels": digest_of(dict(self.split.labels.classes)),
             },
         }
