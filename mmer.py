@@ -119,6 +119,7 @@ def train(
     fields: Mapping[str, object] | None = None,
     streams: Mapping[str, str] | None = None,
     labels: str | None = None,
+    target: str = "",
     protocol: str | None = None,
     folds: str | Path | None = None,
     only: Mapping[str, str | Sequence[str]] | None = None,
@@ -151,6 +152,7 @@ def train(
         fields: fields of head or training by name; needed only for a name that is an argument here.
         streams: role -> stream, where the cache has several for a role.
         labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
+        target: rated dimensions to predict instead of classes, such as ``valence,activation``.
         protocol: how folds are made; that of the recipe or the corpus by default.
         folds: table with the columns id,fold or id,fold,subset, or ``emobox:DIR``, instead of a protocol.
         only: column -> value or values of the utterances that take part, such as ``{"style": "improvised"}``.
@@ -193,6 +195,7 @@ def train(
         changes=changes,
         streams=streams,
         labels=labels,
+        target=target,
         protocol=protocol,
         folds=folds,
         only=only,
@@ -235,6 +238,7 @@ def grid(
     fields: Mapping[str, object] | None = None,
     streams: Mapping[str, str] | None = None,
     labels: str | None = None,
+    target: str = "",
     protocol: str | None = None,
     folds: str | Path | None = None,
     only: Mapping[str, str | Sequence[str]] | None = None,
@@ -269,6 +273,7 @@ def grid(
         fields: fields of head or training by name; needed only for a name that is an argument here.
         streams: role -> stream, where the cache has several for a role.
         labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
+        target: rated dimensions to predict instead of classes, such as ``valence,activation``.
         protocol: how folds are made; that of the recipe or the corpus by default.
         folds: table with the columns id,fold or id,fold,subset, or ``emobox:DIR``, instead of a protocol.
         only: column -> value or values of the utterances that take part.
@@ -307,6 +312,7 @@ def grid(
         changes=changes,
         streams=streams,
         labels=labels,
+        target=target,
         protocol=protocol,
         folds=folds,
         only=only,
@@ -572,6 +578,7 @@ def _request(
     fusion: str,
     recipe: str,
     labels: str | None,
+    target: str,
     protocol: str | None,
     folds: str | Path | None,
     allow_missing: bool,
@@ -594,6 +601,7 @@ def _request(
         fields=united(fields or {}, changes),
         streams=dict(streams or {}),
         labels=labels,
+        target=target,
         protocol=protocol,
         own_folds=None if folds is None else read_own_folds(str(folds)),
         only=parse_filters(texts),

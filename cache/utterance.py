@@ -1,5 +1,6 @@
 """Utterance: one turn of speech with all that the corpus states about it; stored as one HDF5 dataset per column."""
 
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,8 +35,12 @@ COLUMNS: Mapping[str, str] = {
     "activation": NUMBER,
     "dominance": NUMBER,
     "sentiment": TEXT,
+    "votes": TEXT,
 }
-LATER_COLUMNS = frozenset({"sentiment"})  # columns that files of earlier releases lack
+LATER_COLUMNS = frozenset({"sentiment", "votes"})  # columns that files of earlier releases lack
+OPTIONAL_COLUMNS = frozenset({"votes"})  # columns that a file has only if an utterance has a value
+
+SHARE_ERROR = 0.01  # greatest error of a sum of shares, which tables round to two decimals
 
 # Name in a published split, in lower case -> subset.
 SUBSET_NAMES: Mapping[str, str] = {
@@ -73,6 +78,7 @@ class Utterance:
         activation: rated activation (arousal) on the corpus' own scale.
         dominance: rated dominance on the corpus' own scale.
         sentiment: raw sentiment of the corpus, such as ``positive``.
+        votes: labels that annotators chose, with their numbers or shares, such as ``happy:3,sad:1``.
     """
 
     id: str
@@ -93,6 +99,7 @@ class Utterance:
     activation: float | None = None
     dominance: float | None = None
     sentiment: str = ""
+    votes: str = ""
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -106,6 +113,42 @@ class Utterance:
             raise ValueError(f"duration_s of {self.id} must not be negative, got {self.duration_s}")
         if self.turn is not None and self.turn < 0:
             raise ValueError(f"turn of {self.id} must not be negative, got {self.turn}")
+        if self.votes:
+            parse_votes(self.votes, self.id)
+
+
+def parse_votes(text: str, name: str) -> dict[str, float]:
+    """Reads the votes of annotators; returns label -> number of votes, or their share.
+
+    Args:
+        text: votes separated by commas, each ``label:number``.
+        name: id of the utterance, for messages.
+
+    Raises:
+        ValueError: if a vote cannot be read, a label is named twice, there is no vote, or shares do not sum to 1.
+
+    Example:
+        >>> parse_votes("happy:3,sad:1", "u1")
+        {'happy': 3.0, 'sad': 1.0}
+    """
+    votes: dict[str, float] = {}
+    for item in text.split(","):
+        label, _, number = (part.strip() for part in item.rpartition(":"))
+        try:
+            count = float(number)
+        except ValueError:
+            count = math.nan
+        if not label or not 0 <= count < math.inf:
+            raise ValueError(f"votes of {name} have an invalid item {item.strip()!r}; expected happy:3,sad:1")
+        if label in votes:
+            raise ValueError(f"votes of {name} name {label!r} twice; name each label once")
+        votes[label] = count
+    total = sum(votes.values())
+    if not total:
+        raise ValueError(f"votes of {name} are all 0 ({text}); leave the cell empty if there are no votes")
+    if not all(count.is_integer() for count in votes.values()) and abs(total - 1) > SHARE_ERROR:
+        raise ValueError(f"votes of {name} sum to {total:g} ({text}); expected whole numbers, or shares that sum to 1")
+    return votes
 
 
 def alike_labels(labels: Iterable[str]) -> list[tuple[str, ...]]:
@@ -134,6 +177,8 @@ def write_utterances(group: h5py.Group, utterances: Sequence[Utterance]) -> None
     """Writes one dataset per column."""
     for column, kind in COLUMNS.items():
         values = [getattr(utterance, column) for utterance in utterances]
+        if column in OPTIONAL_COLUMNS and not any(values):
+            continue
         if kind == TEXT:
             group.create_dataset(column, data=values, dtype=h5py.string_dtype(), shape=(len(values),))
         elif kind == NUMBER:

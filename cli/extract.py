@@ -126,6 +126,12 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     help="Number of preceding turns of the dialogue that the text encoder also reads; stream names end in +historyN.",
 )
 @click.option(
+    "--ctc-vocab",
+    type=click.Path(path_type=Path),
+    help="Characters of the CTC targets: a file with one on each line, or the vocab.json of a CTC checkpoint.  "
+    "[default: the 32 symbols of wav2vec 2.0]",
+)
+@click.option(
     "--max-tokens",
     type=int,
     callback=positive(int),

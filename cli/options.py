@@ -270,6 +270,13 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         help="Label set: a name, or classes over raw labels such as happy=hap+exc,sad=sad.  [default: the corpus']",
     ),
     click.option(
+        "--target",
+        metavar="TARGET",
+        help="Target to predict: classes; rated dimensions such as valence,activation,dominance (with the scale of the "
+        "ratings, valence=1:5); soft for the votes of annotators, or soft,ties to train on ties too.  "
+        "[default: classes]",
+    ),
+    click.option(
         "--only",
         multiple=True,
         metavar="COLUMN=VALUE",
@@ -381,6 +388,7 @@ class ExperimentOptions(TypedDict):
     protocol: str | None
     folds_file: str | None
     labels: str | None
+    target: str | None
     only: tuple[str, ...]
     audio: str | None
     text: str | None
@@ -467,6 +475,7 @@ def experiment_request(
         fields={**held["set"], **united(_given(flags), parse_fields(options["fields"]))},
         streams={**held["stream"], **united(streams, named)},
         labels=options["labels"] or None,
+        target=options["target"] or "",
         protocol=options["protocol"] or None,
         only=parse_filters({**held["only"], **only}),
         seeds=tuple(seeds) or (0,),

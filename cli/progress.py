@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fusion.grid.combinations import Model, ModelOutcome
     from fusion.training.checkpoint import EpochScores
 
-SHOWN = ("ua", "wf1", "mf1")  # development scores of an epoch; an epoch of an older version may lack one
+SHOWN = ("ua", "wf1", "mf1", "ccc", "mae")  # development scores of an epoch; an epoch of an older version may lack one
 FINAL = "final"  # name in place of a fold, as `fusion.run.folder.FINAL`
 QUIET_S = 60.0  # between two lines in a log file
 

@@ -23,7 +23,7 @@ class Batch:
     Attributes:
         features: role -> ``(batch, rows, ...)``; float32, int64 for codes, tokens and chars.
         masks: role -> True where a row is valid, bool ``(batch, rows)``.
-        labels: class of each utterance, int64 ``(batch,)``.
+        labels: class of each utterance, int64 ``(batch,)``; or its values, float32 ``(batch, outputs)``.
         indices: index of each utterance among all utterances of the cache, int64 ``(batch,)``.
     """
 
@@ -34,6 +34,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def classes(self) -> Tensor:
+        """The class of each utterance, int64 ``(batch,)``; of soft labels, the one with the most votes."""
+        return self.labels if self.labels.dim() == 1 else self.labels.argmax(dim=1)
 
     def without(self, role: str, absent: Tensor) -> "Batch":
         """Returns the batch without a role where `absent` is True, bool ``(batch,)``."""

@@ -14,6 +14,8 @@ Weights = Mapping[str, npt.NDArray[Any]]
 EncodeTexts: TypeAlias = Callable[[Sequence[str]], npt.NDArray[np.float64]]  # a vector for each text, (texts, dim)
 BOTH, AUDIO, TEXT = "both", "audio", "text"
 MODALITIES = (BOTH, AUDIO, TEXT)
+CTC_SYMBOLS = 32  # characters of wav2vec2-base, including the blank
+MOST_CTC_SYMBOLS = 256  # an index is stored in one byte
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,9 @@ class HeadInputs:
         layers: role -> layers of that stream, as written after ``@``.
         encode_texts: encoder of the text stream, for texts of `Head.prepare`; None if it is not available.
         tuned: roles whose encoders learn with the head.
+        symbols: number of symbols of the CTC targets, the blank included.
+        loss: main loss, for a head that computes it itself: ``cross_entropy`` of classes, ``ccc`` or ``mse`` of
+            dimensions, whose names are in `classes`.
     """
 
     classes: tuple[str, ...]
@@ -35,6 +40,13 @@ class HeadInputs:
     layers: Mapping[str, str] = field(default_factory=dict)
     encode_texts: EncodeTexts | None = None
     tuned: frozenset[str] = frozenset()
+    symbols: int = CTC_SYMBOLS
+    loss: str = "cross_entropy"
+
+    @property
+    def has_classes(self) -> bool:
+        """True if the head predicts classes, False if it predicts values."""
+        return self.loss == "cross_entropy"
 
 
 class TrainingRows(Protocol):
@@ -158,6 +170,11 @@ class HeadConfig:
     def every_role(self) -> set[str]:
         """All roles for which a stream may be chosen."""
         return {*self.roles, *self.training_roles, *self.prepare_roles, *self.weight_roles, *self.optional_roles}
+
+    @property
+    def needs_classes(self) -> str:
+        """Part of the head that needs classes, with the fields that switch it off; empty if there is none."""
+        return ""
 
     @property
     def loss_weights(self) -> Mapping[str, float]:

@@ -9,6 +9,7 @@ Times: none, since every turn has its own recording; the published times only de
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +32,21 @@ _HEADER = re.compile(
     r"(?P<id>(?P<dialogue>(?P<pair>Ses0(?P<session>[1-5]))[FM]_\w+)_(?P<gender>[FM])[A-Z\d]+)\s+"
     rf"(?P<label>\w+)\s+\[(?P<valence>{_NUMBER}),\s*(?P<activation>{_NUMBER}),\s*(?P<dominance>{_NUMBER})\]"
 )
+_EVALUATION = re.compile(r"C-E\d+:(?P<chosen>[^(]*)\(.*")  # of an annotator; C-F and C-M are of the actors themselves
+# Choice of an annotator -> raw label.
+_CHOICES: Mapping[str, str] = {
+    "neutral": "neu",
+    "neutral state": "neu",
+    "happiness": "hap",
+    "sadness": "sad",
+    "anger": "ang",
+    "surprise": "sur",
+    "fear": "fea",
+    "disgust": "dis",
+    "frustration": "fru",
+    "excited": "exc",
+    "other": "oth",
+}
 _TRANSCRIPT = re.compile(r"(?P<id>\S+)\s*\[[^\]]*\]\s*:(?P<text>.*)")
 
 _UNDECODED = re.compile("[\udc80-\udcff]")  # bytes as surrogateescape decodes them
@@ -67,7 +83,8 @@ def read_iemocap(root: Path, *, encoding: str | None = None) -> CorpusReading:
             f"{transcript.name} line {number}" for number, line in enumerate(lines, 1) if _UNDECODED.search(line)
         ]
         session = evaluation.parents[2].name
-        utterances += [_utterance(header, turn, session, texts) for turn, header in enumerate(headers)]
+        votes = _votes(evaluation)
+        utterances += [_utterance(header, turn, session, texts, votes) for turn, header in enumerate(headers)]
         remarks |= _remarks([header["id"] for header in headers], texts, repeated)
     notes = [
         *_session_notes(release),
@@ -119,6 +136,20 @@ def _headers(evaluation: Path) -> tuple[list[re.Match[str]], list[str]]:
     return sorted(headers, key=lambda header: (float(header["start"]), float(header["end"]), header["id"])), unread
 
 
+def _votes(evaluation: Path) -> dict[str, str]:
+    """Returns turn -> the choices of its annotators, each chosen category as one vote."""
+    votes: dict[str, Counter[str]] = {}
+    turn = ""
+    for line in _lines(evaluation):
+        if line.startswith("["):
+            header = _HEADER.fullmatch(line)
+            turn = header["id"] if header else ""
+        elif turn and (found := _EVALUATION.fullmatch(line)):
+            chosen = [_CHOICES.get(choice.strip().lower(), "") for choice in found["chosen"].split(";")]
+            votes.setdefault(turn, Counter()).update(filter(None, chosen))
+    return {name: ",".join(f"{label}:{count}" for label, count in counts.items()) for name, counts in votes.items()}
+
+
 def _texts(lines: Sequence[str]) -> tuple[dict[str, str], set[str]]:
     """Returns turn -> text of its first line, and the turns with more than one line."""
     texts: dict[str, str] = {}
@@ -131,7 +162,9 @@ def _texts(lines: Sequence[str]) -> tuple[dict[str, str], set[str]]:
     return texts, repeated
 
 
-def _utterance(header: re.Match[str], turn: int, session: str, texts: Mapping[str, str]) -> Utterance:
+def _utterance(
+    header: re.Match[str], turn: int, session: str, texts: Mapping[str, str], votes: Mapping[str, str]
+) -> Utterance:
     name, dialogue = header["id"], header["dialogue"]
     return Utterance(
         id=name,
@@ -146,6 +179,7 @@ def _utterance(header: re.Match[str], turn: int, session: str, texts: Mapping[st
         valence=float(header["valence"]),
         activation=float(header["activation"]),
         dominance=float(header["dominance"]),
+        votes=votes.get(name, ""),
     )
 
 

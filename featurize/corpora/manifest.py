@@ -24,7 +24,7 @@ MEDIA = ("audio", "text")  # one of the two is needed, unless features are impor
 LABEL = "label"  # a table of labels alone needs none of the two
 USUAL = ("id", *MEDIA, "label", "speaker", "session")
 TIMES_AND_RATINGS = ("start_s", "end_s", "valence", "activation", "dominance")
-COLUMNS = (*USUAL, "dialogue", "turn", "split", "style", "channel", *TIMES_AND_RATINGS, "sentiment")
+COLUMNS = (*USUAL, "dialogue", "turn", "split", "style", "channel", *TIMES_AND_RATINGS, "sentiment", "votes")
 NAMES = frozenset({"speaker", "session", "dialogue"})  # columns in which 1.0 is 1
 FOLD = "fold"  # column that training reads from the table itself
 WHOLE = re.compile(r"([0-9]+)\.0+")
@@ -174,6 +174,7 @@ def _utterance(row: Row, *, allow_outside: bool) -> Utterance:
             activation=row.number("activation"),
             dominance=row.number("dominance"),
             sentiment=_name(row, "sentiment"),
+            votes=row.text("votes").strip(),
         )
     except ValueError as error:
         raise row.error(str(error)) from None

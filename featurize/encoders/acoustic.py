@@ -87,8 +87,8 @@ def _mel_in_pieces(waveform: Waveform) -> Features:
     for start in range(0, len(waveform), PIECE):  # with the windows that reach into the piece on both sides
         first, stop = max(0, start - MARGIN), min(len(waveform), start + PIECE + MARGIN)
         piece = librosa.feature.melspectrogram(y=waveform[first:stop], n_mels=80, **_WINDOWS)
-        own = rows[start // HOP : (start + PIECE) // HOP]
-        own[:] = _log_mel(piece[:, (start - first) // HOP :][:, : len(own)])
+        within = rows[start // HOP : (start + PIECE) // HOP]
+        within[:] = _log_mel(piece[:, (start - first) // HOP :][:, : len(within)])
     return rows
 
 

@@ -66,6 +66,7 @@ from featurize.inputs.transcript import Turn
 
 LOGMEL = "logmel80"
 ACOUSTIC = ("logmel80", "mfcc39")
+TRIED_SAMPLES = 2000  # a few frames of every family
 
 
 @dataclass(kw_only=True)
@@ -105,7 +106,7 @@ def load_encoders(requests: Sequence[EncoderRequest], options: EncodingOptions) 
         with hub_errors(request.location):
             if consumes(request.source) == SPEECH:
                 speech_encoder, note = _load_waveform_encoder(request, options)
-                _try(speech_encoder, MIN_SAMPLES, np.zeros(MIN_SAMPLES, dtype=np.float32), request)
+                _try(speech_encoder, TRIED_SAMPLES, np.zeros(TRIED_SAMPLES, dtype=np.float32), request)
                 loaded.speech.append(speech_encoder)
             else:
                 text_encoder, note = load_text_encoder(request, options)
@@ -119,7 +120,12 @@ def load_encoders(requests: Sequence[EncoderRequest], options: EncodingOptions) 
 
 def character_targets(options: EncodingOptions) -> TranscriptEncoder:
     """Builds the encoder of CTC targets, which needs only the transcripts."""
-    return CharacterTargets(event_tags=options.event_tags, versions=library_versions(), transcripts=options.transcripts)
+    return CharacterTargets(
+        event_tags=options.event_tags,
+        versions=library_versions(),
+        transcripts=options.transcripts,
+        vocabulary=options.ctc_vocabulary,
+    )
 
 
 def load_speech_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[WaveformEncoder, str]:

@@ -10,6 +10,7 @@ import torch
 from cache.stream import Scalar
 from cache.transcripts import AsrReading
 from cache.version import DISTRIBUTION
+from featurize.inputs.ctc_vocabulary import STANDARD, CtcVocabulary
 
 PRECISIONS: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -32,6 +33,7 @@ class EncodingOptions:
         precision: type in which Transformers compute.
         codes: quantizer codes: True requires them, False omits them, None computes them if the checkpoint has them.
         event_tags: ``strip`` or ``keep``.
+        ctc_vocabulary: symbols of the CTC targets.
         truncate: cut transcripts that are too long instead of failing.
         history: number of preceding turns of the dialogue that a text encoder reads with an utterance.
         max_tokens: maximum number of tokens of a text, special tokens included; None for the encoder's limit.
@@ -46,6 +48,7 @@ class EncodingOptions:
     precision: str = "float32"
     codes: bool | None = None
     event_tags: str = "strip"
+    ctc_vocabulary: CtcVocabulary = STANDARD
     truncate: bool = False
     history: int = 0
     max_tokens: int | None = None

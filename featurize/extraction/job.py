@@ -23,6 +23,7 @@ from featurize.corpora.catalog import corpus_spec, read_corpus
 from featurize.encoders.any_text import AnyTextEncoder
 from featurize.encoders.base import Encoder
 from featurize.encoders.catalog import EncoderRequest, parse_requests
+from featurize.encoders.ctc_targets import CharacterTargets
 from featurize.encoders.load import character_targets, consumes, load_encoders
 from featurize.encoders.options import EncodingOptions
 from featurize.extraction.plan import (
@@ -37,6 +38,7 @@ from featurize.extraction.plan import (
 )
 from featurize.extraction.prepare import CorpusHeader
 from featurize.extraction.shard import Shard
+from featurize.inputs.ctc_vocabulary import read_ctc_vocabulary
 from featurize.runtime.device import default_batch_seconds
 from featurize.views.catalog import ViewRequest, check_views, parse_views
 from featurize.views.load import load_views
@@ -45,6 +47,7 @@ MEL = "logmel80"
 LABELS_ONLY_NOTE = (
     "no recording and no text: only the utterances are stored; add features with mmer-cache import DIR {cache}"
 )
+MOST_DROPPED = 0.1  # share of letters without a CTC symbol from which a note says so
 DEMO, MANIFEST = "demo", "manifest"  # corpora of the catalog with special defaults of root or cache
 
 
@@ -145,6 +148,7 @@ class JobOptions(TypedDict, total=False):
     truncate: bool
     history: int
     max_tokens: int | None
+    ctc_vocab: Path | None
     max_seconds: float
     chunk: bool
     start_layers: int
@@ -179,9 +183,11 @@ def job_of(
         cache: the file to write; None for a file in ``cache/``, named after the corpus or the manifest.
         encoders: ``[NAME=]SOURCE[@LAYERS]``; empty for the default encoders of the corpus.
         device: where encoders run.
-        options: further fields of `ExtractionJob` and of `EncodingOptions`.
+        options: further fields of `ExtractionJob` and of `EncodingOptions`; ``ctc_vocab`` is the file of its CTC
+            vocabulary.
 
     Raises:
+        MmerError: if the file of the CTC vocabulary cannot be used.
         ValueError: if the cache is a pattern of files.
 
     Example:
@@ -197,6 +203,8 @@ def job_of(
         root = cache.parent / DEMO
     fields: dict[str, Any] = dict(options)
     encoding = {name: fields.pop(name) for name in EncodingOptions.__dataclass_fields__.keys() & fields.keys()}
+    if table := fields.pop("ctc_vocab", None):
+        encoding["ctc_vocabulary"] = read_ctc_vocabulary(table)
     return ExtractionJob(
         corpus=corpus,
         root=root,
@@ -318,6 +326,7 @@ def plan_job(
         *alike,
         *notes,
         *_admissions(plans, inputs),
+        *_dropped_letters(plans, inputs),
         *_dropped_turns(plans, inputs),
         *_left_out_of_views(plans),
     ]
@@ -395,6 +404,24 @@ def _check_history(job: ExtractionJob, inputs: Inputs, encoder_set: EncoderSet) 
         raise MmerError(f"{option} needs dialogues, and {job.corpus} has none; omit the option")
     if job.options.history and not any(consumes(request.source) == TRANSCRIPT for request in encoder_set.requests):
         raise MmerError(f"{option} is for text encoders, and this run has none; add one, as in --encoder roberta-base")
+
+
+def _dropped_letters(plans: Sequence[EncoderPlan], inputs: Inputs) -> list[str]:
+    """Returns a note if the CTC targets lack many of the letters of the corpus."""
+    notes = []
+    for plan in plans:
+        if not isinstance(plan.encoder, CharacterTargets):
+            continue
+        words = [plan.encoder.words(inputs.turn(index, 0, plan.specs[0])) for index in range(len(plan.planned))]
+        letters = Counter(character for text in words for character in text if character.isalpha())
+        lost = sum(count for letter, count in letters.items() if plan.encoder.vocabulary.dropped(letter))
+        if lost > MOST_DROPPED * letters.total():
+            share = f"{lost / letters.total():.0%} of the letters of the transcripts"
+            notes.append(
+                f"{plan.specs[0].name}: {share} have no symbol and are dropped; pass "
+                "--ctc-vocab FILE with the characters of this language"
+            )
+    return notes
 
 
 def _dropped_turns(plans: Sequence[EncoderPlan], inputs: Inputs) -> list[str]:

@@ -18,6 +18,7 @@ from cache.transcripts import HAS_TEXT, AsrReading
 from cache.utterance import Utterance
 from featurize.corpora.base import CorpusReading, check_reading
 from featurize.encoders.base import Encoder, InputPlan
+from featurize.encoders.ctc_targets import SYMBOL_COUNT
 from featurize.extraction.shard import Shard
 from featurize.inputs.audio import RATE_HZ, AudioSpan, Recording, RecordingError, cut, probe
 from featurize.inputs.transcript import Dialogues, Turn, clean_text, is_parted, text_digest
@@ -250,7 +251,7 @@ def history_of(spec: StreamSpec) -> int:
 def transcript_digest(turn: Turn, spec: StreamSpec) -> bytes:
     """Computes the digest of a text stream's input: the spoken words; for character spans, the transcript as well."""
     words = "\x1e".join(turn.words(str(spec.preprocessing["event_tags"])))  # the ASCII record separator
-    if spec.role == "chars" and is_parted(words):
+    if spec.role == "chars" and SYMBOL_COUNT not in spec.preprocessing and is_parted(words):
         words = f"{words}\0parted"  # rows that an earlier version spelt as one word are stale, all others stay valid
     return text_digest(f"{words}\0{turn.text}" if spec.role == "tokens" else words)
 

@@ -293,7 +293,7 @@ class _Heard:
         return "; ".join(filter(None, notes))
 
     def _listen(self, sound: Waveform) -> Waveform | None:
-        """Takes note of a block, ``(samples, channels)``; returns it mixed down, None if the sound cannot be used."""
+        """Hears a block ``(samples, channels)``; returns it mixed down, None if it cannot be used."""
         if self._hearing is None:
             self._hearing = Hearing(sound.shape[1])
             self.digest.update(f"{self.span.recording.rate_hz} {sound.shape[1]} ".encode())

@@ -23,13 +23,13 @@ class Sound(NamedTuple):
     Attributes:
         start: offset of its first byte.
         size: stated bytes; None if the header states that they are unknown.
-        place: bytes of the header that hold the size.
-        filled: what `place` holds if the size is that of all bytes up to the end, by their number.
+        size_field: bytes of the header that hold the size.
+        filled: what `size_field` holds if the size is that of all bytes up to the end, by their number.
     """
 
     start: int
     size: int | None
-    place: Range = (0, 0)
+    size_field: Range = (0, 0)
     filled: Callable[[int], bytes] | None = None
 
 
@@ -50,7 +50,7 @@ def chunk_contents(data: mmap) -> Contents | None:
         raise ContainerError(f"truncated: {max(0, present)} of {sound.size} bytes of sound")
     behind = _behind(data, sound.start + sound.size, kind)
     if sound.size == 0 and behind and sound.filled:
-        pieces = ((0, sound.place[0]), sound.filled(present), (sound.place[1], len(data)))
+        pieces = ((0, sound.size_field[0]), sound.filled(present), (sound.size_field[1], len(data)))
         return Contents(parts=(Part(pieces=pieces),), note="its header states no length: read to the end")
     note = f"{behind} bytes behind the sound that its header states are not read"
     return Contents(note=note if behind else "")
@@ -107,8 +107,8 @@ def _riff(data: mmap) -> Sound | None:
                 return Sound(start, large)
             if size >= STREAMED and size > present:
                 return Sound(start, None)
-            place = (start - 4, start)
-            return Sound(start, size, place, lambda count: min(count, 0xFFFFFFFF).to_bytes(4, _order(big)))
+            size_field = (start - 4, start)
+            return Sound(start, size, size_field, lambda count: min(count, 0xFFFFFFFF).to_bytes(4, _order(big)))
     return None
 
 

@@ -28,7 +28,7 @@ _CTC_IDS = {symbol: index for index, symbol in enumerate(CTC_SYMBOLS)}
 _LETTERS = frozenset(CTC_SYMBOLS[5:])
 # Signs that part words also without a space: dashes, slashes, two dots or more, and signs after which writers forget
 # the space. A hyphen does not (well-known), nor a single dot (U.S.), quotation marks and brackets (word(s)).
-_PARTING = re.compile(r"-{2,}|[\u2012-\u2015\u2212\ufe58/\\|_,;:!?\u00b7\u2022]|\.{2,}")
+PARTING = re.compile(r"-{2,}|[\u2012-\u2015\u2212\ufe58/\\|_,;:!?\u00b7\u2022]|\.{2,}")
 _SPOKEN_SIGNS = frozenset("&@#%*\u00a7")  # punctuation of Unicode that readers speak
 
 
@@ -106,13 +106,13 @@ def ctc_ids(words: str) -> npt.NDArray[np.uint8]:
         >>> "".join(CTC_SYMBOLS[index] for index in ctc_ids("I don't know--wait, José!"))
         "I|DON'T|KNOW|WAIT|JOSE"
     """
-    return np.array([_CTC_IDS[character] for character in _spelt(_PARTING.sub(" ", _plain(words)))], dtype=np.uint8)
+    return np.array([_CTC_IDS[character] for character in _spelt(PARTING.sub(" ", _plain(words)))], dtype=np.uint8)
 
 
 def is_parted(words: str) -> bool:
     """Returns True if a sign without a space parts two words; earlier versions wrote them as one."""
     plain = _plain(words)
-    return _spelt(_PARTING.sub(" ", plain)) != _spelt(plain)
+    return _spelt(PARTING.sub(" ", plain)) != _spelt(plain)
 
 
 def ctc_note(words: str) -> str:

@@ -42,7 +42,7 @@ MARKUP = (b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!doctype")
 
 
 def not_a_file(path: Path) -> str:
-    """Returns why a path is no file with contents; empty if it is one."""
+    """Returns why a path does not lead to a file with contents; empty if it does."""
     try:
         state = path.stat()
     except ValueError:

@@ -200,7 +200,14 @@ def wait_for_workers(client: Client, workers: Workers) -> None:
 def _client(workers: Workers) -> Iterator[Client]:
     if workers.scheduler:
         _check_answers(workers.scheduler)
-        with Client(workers.scheduler, set_as_default=False, timeout=ANSWER_S) as client:
+        try:
+            client = Client(workers.scheduler, set_as_default=False, timeout=ANSWER_S)
+        except TypeError as error:  # dask's own message for a missing certificate
+            raise MmerError(
+                f"the scheduler {workers.scheduler} is secured; name its certificates in dask's configuration "
+                "(distributed.comm.tls)"
+            ) from error
+        with client:
             yield client
         return
     pages = {} if workers.dashboard else NO_PAGES

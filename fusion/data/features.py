@@ -49,8 +49,8 @@ class BatchSource(Protocol):
         ...
 
     @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """The class of every utterance, int64 ``(n,)``; -1 where there is none."""
+    def labels(self) -> npt.NDArray[Any]:
+        """The class of every utterance, int64 ``(n,)``, -1 where there is none; or its values, ``(n, outputs)``."""
         ...
 
     @property
@@ -132,7 +132,7 @@ class CachedFeatures:
         self.streams = {
             role: _joined([cache.stream(name) for name in names]) for role, names in alternatives(streams).items()
         }
-        self.labels = labels
+        self.labels: npt.NDArray[Any] = labels
         self.device = device
         self._repair = repair
         self._generation = cache.generation
@@ -259,6 +259,16 @@ class CachedFeatures:
         other._held = {role: self._held[held] for role, held in named.items()} if self.resident else {}
         return other
 
+    def with_labels(self, labels: npt.NDArray[Any]) -> "CachedFeatures":
+        """Returns the same features with other targets.
+
+        Args:
+            labels: class of every utterance, int64 ``(n,)``, or its values, float32 ``(n, outputs)``.
+        """
+        other = copy.copy(self)
+        other.labels, other._labels = labels, torch.from_numpy(labels).to(self.device)
+        return other
+
     def batch(self, indices: Indices, roles: Collection[str] | None = None) -> Batch:
         """Returns one batch of some utterances; `batches` returns many.
 
@@ -375,7 +385,8 @@ class TrainingSubset:
     def __init__(self, source: CachedFeatures, indices: Indices) -> None:
         self._source = source
         self._indices = np.array(indices)
-        self.labels: npt.NDArray[np.int64] = source.labels[self._indices]
+        targets = source.labels[self._indices]
+        self.labels: npt.NDArray[np.int64] = targets if targets.ndim == 1 else targets.argmax(axis=1)
 
     def __len__(self) -> int:
         return len(self._indices)

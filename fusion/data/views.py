@@ -76,7 +76,7 @@ def with_views(batch: Batch, roles: Sequence[str]) -> tuple[Batch, Tensor]:
         modalities that have views, bool ``(batch,)``.
     """
     features, masks = dict(batch.features), dict(batch.masks)
-    complete = torch.ones_like(batch.labels, dtype=torch.bool)
+    complete = torch.ones_like(batch.indices, dtype=torch.bool)
     changed = torch.zeros_like(complete)
     for role in roles:
         source = view_role(role) if view_role(role) in batch.features else role
@@ -87,7 +87,7 @@ def with_views(batch: Batch, roles: Sequence[str]) -> tuple[Batch, Tensor]:
         if source != role:
             complete, changed = complete & (mask.any(dim=1) | ~present), changed | mask.any(dim=1)
     twice = replace(
-        batch, features=features, masks=masks, labels=batch.labels.repeat(2), indices=batch.indices.repeat(2)
+        batch, features=features, masks=masks, labels=torch.cat([batch.labels] * 2), indices=batch.indices.repeat(2)
     )
     return twice, complete & changed
 

@@ -2,7 +2,7 @@
 
 Utterances of one speaker resemble each other, so intervals and tests resample whole clusters: speakers, or dialogues
 where training and test share speakers (MELD). scipy resamples the indices of the clusters; the score of a resample
-follows from the sum of the confusion matrices of its clusters.
+follows from the sum of the confusion matrices of its clusters, or of the moments of rated values.
 
 Interval: percentile bootstrap (Efron and Tibshirani, 1993) over whole clusters (Davison and Hinkley, 1997, 3.8).
 Test: approximate randomization (Noreen, 1989), which exchanges the predictions of the two runs cluster by cluster.
@@ -18,10 +18,13 @@ import numpy.typing as npt
 from cache.errors import MmerError
 from cache.utterance import Utterance
 from fusion.arrays import ClassIds
+from fusion.evaluation.dimensions import AGREEMENT, agreement, mean_agreement, value_moments
 from fusion.evaluation.metrics import METRICS, Scores, score_confusions
+from fusion.evaluation.task import SOFT, divergences
 
 Matrix: TypeAlias = npt.NDArray[Any]
 Interval: TypeAlias = tuple[float, float]
+FoldScores: TypeAlias = Scores | Mapping[str, float]
 
 RESAMPLES, LEVEL = 2_000, 0.95
 ROUNDING = 1e-12  # rounding errors of tied differences stay below it
@@ -51,6 +54,88 @@ class Predictions:
         sizes = {len(self.ids), len(self.truth), len(self.guess), len(self.clusters)}
         if len(sizes) > 1 or not len(self.ids):
             raise ValueError(f"ids, truth, guess and clusters must be equally long and not empty, got {sorted(sizes)}")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the scores."""
+        return METRICS
+
+    def of_clusters(self) -> Matrix:
+        """Computes the confusion matrix of each cluster, from which all scores follow."""
+        return cluster_confusions(self)
+
+    def scores_of(self, sums: Matrix) -> Matrix:
+        """Computes the scores of summed confusion matrices, ``(..., 4)``."""
+        return score_confusions(sums)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RatedPredictions(Predictions):
+    """Test predictions of rated values, pooled over folds, with a row for each utterance and seed.
+
+    Attributes:
+        truth: rated values, float64 ``(n, dimensions)``.
+        guess: predicted values, float64 ``(n, dimensions)``.
+        classes: number of dimensions.
+        dimension: index of the only dimension that is scored; None for the mean of all.
+    """
+
+    truth: Matrix
+    guess: Matrix
+    dimension: int | None = None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the scores."""
+        return AGREEMENT
+
+    def of_clusters(self) -> Matrix:
+        """Computes the moments of each cluster in the order of sorted names, ``(clusters, dimensions, 7)``."""
+        cluster = np.unique(self.clusters, return_inverse=True)[1]
+        return value_moments(self.truth, self.guess, cluster)
+
+    def scores_of(self, sums: Matrix) -> Matrix:
+        """Computes the scores of summed moments, ``(..., 3)``."""
+        if self.dimension is None:
+            return mean_agreement(sums)
+        return agreement(sums)[..., self.dimension, :]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SoftPredictions(Predictions):
+    """Test predictions of shares of votes, pooled over folds, with a row for each utterance and seed.
+
+    Attributes:
+        truth: shares of votes, float64 ``(n, classes)``.
+        guess: probabilities, float64 ``(n, classes)``.
+    """
+
+    truth: Matrix
+    guess: Matrix
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the scores."""
+        return SOFT.names
+
+    @property
+    def majority(self) -> Predictions:
+        """The classes with the most votes, and the most probable ones."""
+        truth, guess = self.truth.argmax(axis=1), self.guess.argmax(axis=1)
+        return Predictions(ids=self.ids, truth=truth, guess=guess, clusters=self.clusters, classes=self.classes)
+
+    def of_clusters(self) -> Matrix:
+        """Computes the confusion matrix of each cluster as a row, then its utterances and their divergence."""
+        names, cluster = np.unique(self.clusters, return_inverse=True)
+        counts = cluster_confusions(self.majority).reshape(len(names), -1)
+        size = np.bincount(cluster)
+        divergence = np.bincount(cluster, weights=divergences(self.truth, self.guess))
+        return np.column_stack([counts, size, divergence])
+
+    def scores_of(self, sums: Matrix) -> Matrix:
+        """Computes the scores of summed rows, ``(..., 5)``."""
+        counts = sums[..., :-2].reshape(*sums.shape[:-1], self.classes, self.classes)
+        return np.concatenate([score_confusions(counts), sums[..., -1:] / sums[..., -2:-1]], axis=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +179,7 @@ def clusters_of(utterances: Sequence[Utterance], corpus: str) -> npt.NDArray[np.
     return np.array([getattr(utterance, column) or f"utterance {utterance.id}" for utterance in utterances])
 
 
-def summarize(scores: Mapping[int, Sequence[Scores]], predictions: Predictions, *, seed: int = 0) -> Summary:
+def summarize(scores: Mapping[int, Sequence[FoldScores]], predictions: Predictions, *, seed: int = 0) -> Summary:
     """Summarizes the test scores of a run.
 
     Args:
@@ -105,12 +190,13 @@ def summarize(scores: Mapping[int, Sequence[Scores]], predictions: Predictions, 
     Raises:
         ValueError: if there is no score, or the seeds have different numbers of folds.
     """
-    table = [[list(fold.as_dict().values()) for fold in folds] for folds in _same_folds(scores)]  # (seeds, folds, 4)
-    by_fold = np.array(table).mean(axis=0)
-    spread = by_fold.std(axis=0, ddof=1).tolist() if len(by_fold) > 1 else [None] * len(METRICS)
+    names = predictions.metrics
+    table = [[[_plain(fold)[name] for name in names] for fold in folds] for folds in _same_folds(scores)]
+    by_fold = np.array(table).mean(axis=0)  # (folds, metrics)
+    spread = by_fold.std(axis=0, ddof=1).tolist() if len(by_fold) > 1 else [None] * len(names)
     return Summary(
-        mean=_by_metric(by_fold.mean(axis=0)),
-        std=dict(zip(METRICS, spread, strict=True)),
+        mean=_by_metric(by_fold.mean(axis=0), names),
+        std=dict(zip(names, spread, strict=True)),
         interval=bootstrap_interval(predictions, seed=seed),
         pooled=pooled_scores(predictions),
     )
@@ -118,7 +204,7 @@ def summarize(scores: Mapping[int, Sequence[Scores]], predictions: Predictions, 
 
 def pooled_scores(predictions: Predictions) -> dict[str, float]:
     """Computes the scores of all predictions together."""
-    return _by_metric(score_confusions(cluster_confusions(predictions).sum(axis=0)))
+    return _by_metric(predictions.scores_of(predictions.of_clusters().sum(axis=0)), predictions.metrics)
 
 
 def bootstrap_interval(
@@ -128,7 +214,7 @@ def bootstrap_interval(
 
     A resample of clusters that lacks a class has the UA of the classes that it contains.
     """
-    return _interval(cluster_confusions(predictions), score_confusions, resamples, seed)
+    return _interval(predictions.of_clusters(), predictions.scores_of, predictions.metrics, resamples, seed)
 
 
 def compare(first: Predictions, second: Predictions, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
@@ -142,10 +228,15 @@ def compare(first: Predictions, second: Predictions, *, resamples: int = RESAMPL
     """
     _check_same(first, second)
     both = np.stack([_per_utterance(first), _per_utterance(second)], axis=1)  # (clusters, 2, classes, classes)
+    names = first.metrics
+
+    def difference(pairs: Matrix) -> Matrix:
+        return _difference(pairs, first.scores_of)
+
     return Difference(
-        difference=_by_metric(_difference(both.sum(axis=0))),
-        interval=_interval(both, _difference, resamples, seed),
-        p=_by_metric(_p_values(both, resamples, seed)),
+        difference=_by_metric(difference(both.sum(axis=0)), names),
+        interval=_interval(both, difference, names, resamples, seed),
+        p=_by_metric(_p_values(both, difference, len(names), resamples, seed), names),
     )
 
 
@@ -161,7 +252,11 @@ def cluster_confusions(predictions: Predictions) -> Matrix:
     return counts.reshape(len(names), size, size).astype(np.float64)
 
 
-def _same_folds(scores: Mapping[int, Sequence[Scores]]) -> list[Sequence[Scores]]:
+def _plain(scores: FoldScores) -> Mapping[str, float]:
+    return scores.as_dict() if isinstance(scores, Scores) else scores
+
+
+def _same_folds(scores: Mapping[int, Sequence[FoldScores]]) -> list[Sequence[FoldScores]]:
     """Returns the scores of each seed; all must have the same number of folds."""
     by_seed = list(scores.values())
     sizes = {len(folds) for folds in by_seed}
@@ -170,8 +265,8 @@ def _same_folds(scores: Mapping[int, Sequence[Scores]]) -> list[Sequence[Scores]
     return by_seed
 
 
-def _by_metric(values: Matrix) -> dict[str, float]:
-    return dict(zip(METRICS, values.tolist(), strict=True))
+def _by_metric(values: Matrix, names: Sequence[str]) -> dict[str, float]:
+    return dict(zip(names, values.tolist(), strict=True))
 
 
 def _per_utterance(predictions: Predictions) -> Matrix:
@@ -180,36 +275,38 @@ def _per_utterance(predictions: Predictions) -> Matrix:
     An utterance has this weight independently of the number of seeds.
     """
     seeds = len(predictions.ids) / len(np.unique(predictions.ids))
-    return cluster_confusions(predictions) / seeds
+    return predictions.of_clusters() / seeds
 
 
-def _difference(pairs: Matrix) -> Matrix:
+def _difference(pairs: Matrix, scores_of: Callable[[Matrix], Matrix]) -> Matrix:
     """Computes the scores of the first run minus those of the second.
 
     Args:
-        pairs: confusion matrices of both runs, ``(..., 2, classes, classes)``.
+        pairs: confusion matrices or moments of both runs, ``(..., 2, rows, columns)``.
+        scores_of: computes scores from confusion matrices or moments.
 
     Returns:
-        Differences, float64 ``(..., 4)``.
+        Differences, float64 ``(..., scores)``.
     """
-    scores = score_confusions(pairs)  # (..., 2, 4)
+    scores = scores_of(pairs)  # (..., 2, scores)
     return scores[..., 0, :] - scores[..., 1, :]
 
 
 def _interval(
-    confusions: Matrix, scores_of: Callable[[Matrix], Matrix], resamples: int, seed: int
+    confusions: Matrix, scores_of: Callable[[Matrix], Matrix], names: Sequence[str], resamples: int, seed: int
 ) -> dict[str, Interval | None]:
     """Computes the percentile bootstrap interval of each score.
 
     Args:
-        confusions: confusion matrices of each cluster, float64 ``(clusters, ..., classes, classes)``.
-        scores_of: computes scores ``(resamples, 4)`` from sums of `confusions` over clusters ``(resamples, ...)``.
+        confusions: confusion matrices or moments of each cluster, float64 ``(clusters, ..., rows, columns)``.
+        scores_of: computes scores ``(resamples, scores)`` from sums of `confusions` over clusters ``(resamples, ...)``.
+        names: names of the scores.
     """
     from scipy.stats import bootstrap  # imported here, since it takes longer than most commands
 
     count = len(confusions)
     if count < 2:  # scipy resamples two clusters or more
-        return dict.fromkeys(METRICS)
+        return dict.fromkeys(names)
     flat = confusions.reshape(count, -1)
 
     def statistic(drawn: npt.NDArray[np.int64], axis: int) -> Matrix:  # (batch, clusters) -> (4, batch)
@@ -220,11 +317,11 @@ def _interval(
     options = _shared_options(count, resamples, seed)
     result = bootstrap((np.arange(count),), statistic, confidence_level=LEVEL, method="percentile", **options)
     low, high = result.confidence_interval
-    return dict(zip(METRICS, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+    return dict(zip(names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
 
 
-def _p_values(both: Matrix, resamples: int, seed: int) -> Matrix:
-    """Computes the two-sided p-value of each score, ``(4,)``.
+def _p_values(both: Matrix, difference: Callable[[Matrix], Matrix], scores: int, resamples: int, seed: int) -> Matrix:
+    """Computes the two-sided p-value of each score, ``(scores,)``.
 
     It is the share of exchanges whose difference is at least as large as the observed difference.
     """
@@ -232,15 +329,15 @@ def _p_values(both: Matrix, resamples: int, seed: int) -> Matrix:
 
     count = len(both)
     if count < 2:  # scipy permutes two clusters or more; exchanging a single cluster only changes the sign
-        return np.ones(len(METRICS))
+        return np.ones(scores)
     total = both.sum(axis=0)  # (2, classes, classes)
     change = (both[:, 1] - both[:, 0]).reshape(count, -1)
-    observed = np.abs(_difference(total))
+    observed = np.abs(difference(total))
 
     def statistic(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], axis: int) -> Matrix:
         # first is 1 where a cluster is exchanged, (..., clusters) -> (..., 4)
         moved = (first @ change).reshape(*first.shape[:-1], *total.shape[1:])
-        differences = np.abs(_difference(np.stack([total[0] + moved, total[1] - moved], axis=-3)))
+        differences = np.abs(difference(np.stack([total[0] + moved, total[1] - moved], axis=-3)))
         return np.where(np.abs(differences - observed) <= ROUNDING, observed, differences)
 
     runs = np.zeros(count, np.int64), np.ones(count, np.int64)

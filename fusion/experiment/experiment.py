@@ -1,7 +1,7 @@
 """Experiment: the head of a run, its training, its data and its protocol; from a request to a bound experiment."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import NONE, TUNABLE, Tune, parse_tunes
+from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, SOFT, TASKS, loss_of
 from fusion.experiment.fields import configure
 from fusion.experiment.streams import StreamSelection, featurize_command, select_text, streams_of
 from fusion.fingerprint import digest_of
@@ -23,11 +24,13 @@ from fusion.protocols.folds import Fold
 from fusion.protocols.labels import find_label_set
 from fusion.protocols.own_folds import OwnFolds
 from fusion.protocols.split import Filters, Split
+from fusion.protocols.targets import parse_target
 from fusion.recipes.catalog import Recipe, recipe
 from fusion.training.config import SEEDS, TUNING, TrainConfig
 
 STREAM_AXIS = "stream."  # prefix of the name of a grid axis of streams
 TUNED_DEFAULTS: Mapping[str, object] = {"lr": 1e-4}  # a head on tuned encoders learns more slowly than on frozen ones
+OF_CLASSES = ("class_weights", "balanced_batches", "focal_gamma", "label_smoothing")  # fields of the training
 NO_AXES: Mapping[str, object] = {}
 
 
@@ -68,6 +71,7 @@ class Experiment:
         seeds: random seeds of the models; each is trained on every fold.
         streams: role -> stream, for roles with a named stream.
         labels: value of ``--labels``; None for the default of the corpus.
+        target: value of ``--target``; empty for classes.
         protocol: value of ``--protocol``; None for the default of the corpus.
         only: column -> values that take part; empty for all utterances.
         allow_missing: score the test utterances with features if others have none.
@@ -91,6 +95,7 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     streams: Mapping[str, str] = field(default_factory=dict)
     labels: str | None = None
+    target: str = ""
     protocol: str | None = None
     only: Filters = field(default_factory=dict)
     allow_missing: bool = False
@@ -141,6 +146,7 @@ class Experiment:
             "head": asdict(self.head),
             "training": training,
             "seeds": list(self.seeds),
+            **({"task": split.target.task, "target": split.target.text} if split.target else {}),
             "labels": {name: list(raws) for name, raws in split.labels.classes.items()},
             "protocol": split.protocol,
             **({"own_folds": self.own_folds.digest} if self.own_folds else {}),
@@ -169,6 +175,7 @@ class ExperimentRequest:
         fields: field of the head or of its training -> value, as text or as a value; replaces that of the recipe.
         streams: role -> stream, if several streams fit or another than the recipe's shall be read.
         labels: label set; None for that of the recipe, or the default of the corpus.
+        target: dimensions to predict, such as ``valence,activation``; empty for classes.
         protocol: protocol; None for that of the recipe, or the default of the corpus.
         only: column -> values; utterances with other values are left out.
         seeds: random seeds of the models.
@@ -194,6 +201,7 @@ class ExperimentRequest:
     fields: Mapping[str, object] = field(default_factory=dict)
     streams: Mapping[str, str] = field(default_factory=dict)
     labels: str | None = None
+    target: str = ""
     protocol: str | None = None
     only: Filters = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
@@ -224,6 +232,9 @@ class ExperimentRequest:
             find_protocol(str(self.protocol))
         if self.labels:
             find_label_set(self.labels)
+        target = parse_target(self.target)
+        if self.labels and target and not target.soft:
+            raise MmerError(f"--labels selects classes, and --target {self.target} has none; leave one of them out")
 
     @property
     def settings(self) -> Recipe | None:
@@ -247,6 +258,7 @@ class ExperimentRequest:
             "protocol": self.protocol,
             "folds": self.own_folds.source if self.own_folds else "",
             "labels": self.labels,
+            "target": self.target,
             "seed": list(self.seeds),
             "tune": [f"{role}={tune.text}" for role, tune in tunes.items()] or frozen,
             "label-encoder": self.label_encoders.requested if self.label_encoders else "",
@@ -279,6 +291,7 @@ class ExperimentRequest:
         by_axis = {name.removeprefix(STREAM_AXIS): str(axes[name]) for name in axes if name.startswith(STREAM_AXIS)}
         fields = {name: value for name, value in axes.items() if not name.startswith(STREAM_AXIS)}
         head, training = configure(self.head, {**base, **fields})
+        training = _fitted(training, self.target, given={*self.fields, *fields})
         named = dict(self.streams)
         if fields:  # a role that only this combination drops needs no stream
             dropped = configure(self.head, base)[0].every_role - head.every_role
@@ -295,7 +308,8 @@ class ExperimentRequest:
             training=training,
             seeds=self.seeds,
             streams=streams,
-            labels=self.labels or (settings.labels if settings else None),
+            labels=self.labels or (settings.labels if settings and self._has_classes else None),
+            target=self.target,
             protocol=self.protocol or (settings.protocol if settings else None),
             only=self.only,
             allow_missing=self.allow_missing,
@@ -335,6 +349,12 @@ class ExperimentRequest:
             find_start(cache, tunes[TEXT], streams.get(TEXT), command, self.encoders).output
         )
 
+    @property
+    def _has_classes(self) -> bool:
+        """True if the target has classes, whose label set a recipe may name."""
+        target = parse_target(self.target)
+        return target is None or target.soft
+
     def _tunes(self) -> dict[str, Tune]:
         """Returns what of which encoder learns, by role."""
         if self.tune:
@@ -348,6 +368,35 @@ class ExperimentRequest:
         if not (roles := [role for role in head.roles if role in TUNABLE]):
             raise MmerError(f"head {self.head} reads {', '.join(head.roles)}, and no encoder of these can learn")
         return {role: Tune(role=role) for role in roles}
+
+
+def _fitted(training: TrainConfig, target: str, given: Collection[str]) -> TrainConfig:
+    """Returns the training with a development score of its task.
+
+    Args:
+        training: requested training.
+        target: value of ``--target``.
+        given: names of the fields that the user set.
+
+    Raises:
+        MmerError: if the task has no such score or loss, or cannot weigh its targets.
+    """
+    wanted = parse_target(target)
+    task = TASKS[wanted.task] if wanted else CLASSIFICATION
+    try:
+        loss_of(task, training.loss)
+    except ValueError as error:
+        raise MmerError(f"training: {error}") from None
+    if task is DIMENSIONS and (of_classes := [name for name in OF_CLASSES if getattr(training, name)]):
+        raise MmerError(f"--target {target} has no classes for {', '.join(of_classes)}; leave them out")
+    if task is SOFT and training.focal_gamma:
+        raise MmerError("--target soft has no focal loss; set focal_gamma to 0")
+    if training.monitor in task.monitors:
+        return training
+    if "monitor" in given:
+        allowed = ", ".join(task.monitors)
+        raise MmerError(f"training: monitor must be one of {allowed} for {task.name}, got {training.monitor!r}")
+    return replace(training, monitor=task.monitors[0])
 
 
 def changed_fields(experiment: Experiment, values: Mapping[str, object]) -> list[str]:
@@ -386,8 +435,9 @@ def _features_digest(cache: AnyCache, selection: StreamSelection, folds: Sequenc
 
 def _fold_digest(cache: AnyCache, split: Split, fold: Fold) -> str:
     """Returns a digest of the utterances of each subset and their classes, in whatever order the cache has them."""
+    targets = split.targets.tolist()
     subsets = {
-        name: sorted((cache.ids[index], int(split.classes[index])) for index in indices.tolist())
+        name: sorted((cache.ids[index], targets[index]) for index in indices.tolist())
         for name, indices in {**fold.subsets, **fold.parts}.items()
     }
     return digest_of(subsets)

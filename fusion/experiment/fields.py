@@ -80,8 +80,10 @@ def configure(fusion: str, values: Mapping[str, object]) -> tuple[HeadConfig, Tr
     training = configured(
         TrainConfig, {name: value for name, value in values.items() if name in of_training}, owner="training"
     )
-    if fusion == SCORE and (training.class_weights or training.label_smoothing):
-        raise MmerError(f"head {SCORE} does not use class_weights and label_smoothing; leave them out")
+    if fusion == SCORE and (training.class_weights or training.label_smoothing or training.focal_gamma):
+        raise MmerError(f"head {SCORE} does not use class_weights, label_smoothing and focal_gamma; leave them out")
+    if training.focal_gamma and training.label_smoothing:
+        raise MmerError("training: focal_gamma and label_smoothing exclude each other; set one of them to 0")
     return head, training
 
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.arrays import Indices
-from fusion.evaluation.task import Task, task_of
+from fusion.evaluation.task import Task, loss_of, task_of, with_loss
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.streams import StreamSelection, featurize_command, head_inputs, repair_command, select_streams
 from fusion.fingerprint import digest_of, without_defaults
@@ -51,8 +53,33 @@ class RunPlan:
 
     @property
     def task(self) -> Task:
-        """The task of the run."""
-        return task_of(self.identity)
+        """The task of the run, with the main loss of its training."""
+        return with_loss(task_of(self.identity), self.experiment.training.loss, self.experiment.training.focal_gamma)
+
+    def task_of(self, train: Indices, fold: str) -> Task:
+        """Returns the task of a training, with the scale of its targets.
+
+        Args:
+            train: indices of the training subset, int64 ``(n,)``.
+            fold: name of the fold, for messages.
+
+        Raises:
+            MmerError: if all training utterances have the same value of a dimension.
+        """
+        return self.task.scaled(self.split.scale(train, fold))
+
+    def with_targets(self, source: "CachedFeatures", train: Indices, fold: str) -> "CachedFeatures":
+        """Returns features with the targets of a training, rated values scaled; the same features for classes.
+
+        Args:
+            source: features of the plan.
+            train: indices of the training subset, int64 ``(n,)``.
+            fold: name of the fold, for messages.
+        """
+        values, scale = self.split.values, self.split.scale(train, fold)
+        if values is None:
+            return source
+        return source.with_labels(values.astype(np.float32) if scale is None else scale.to_unit(values))
 
     @property
     def every_stream(self) -> dict[str, str]:
@@ -174,6 +201,7 @@ class Splits:
             "other_streams": selection.indirect,
             "choices": selection.choices,
             "labels": experiment.labels,
+            "target": experiment.target,
             "protocol": experiment.protocol,
             "only": dict(experiment.only),
             "data_seed": experiment.training.data_seed,
@@ -206,13 +234,15 @@ def plan_run(experiment: Experiment, cache: AnyCache, splits: Splits | None = No
         experiment = replace(experiment, head=head)
         selection = select_streams(cache, head, experiment.streams, learned)
     split = (splits or Splits(cache)).of(experiment, selection)
+    identity = experiment.identity(cache, selection, split)
+    loss = loss_of(task_of(identity), experiment.training.loss)
     plan = RunPlan(
         experiment=experiment,
         cache=cache,
         selection=selection,
         split=split,
-        inputs=head_inputs(cache, selection, split.labels.names, starts, experiment.label_encoder),
-        identity=experiment.identity(cache, selection, split),
+        inputs=head_inputs(cache, selection, split.labels.names, starts, experiment.label_encoder, loss=loss),
+        identity=identity,
         starts=starts,
     )
     build(plan, seed=0)  # raises the error before any training if head and streams do not fit
@@ -234,9 +264,16 @@ def build(plan: RunPlan, *, seed: int) -> "Head":
     Raises:
         MmerError: if the configuration of the head does not fit the streams.
     """
+    from fusion.head import FittedHead
     from fusion.heads.build import build_head  # imports torch, which nothing that is checked before needs
 
-    return build_head(plan.experiment.fusion, plan.experiment.head, plan.inputs, seed=seed)
+    head = build_head(plan.experiment.fusion, plan.experiment.head, plan.inputs, seed=seed)
+    if isinstance(head, FittedHead) and not plan.task.is_classification:
+        fusion, target = plan.experiment.fusion, plan.experiment.target
+        raise MmerError(
+            f"head {fusion} is fitted to one class of each utterance, not to --target {target}; choose another"
+        )
+    return head
 
 
 def build_model(plan: RunPlan, *, seed: int) -> "Head":

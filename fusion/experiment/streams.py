@@ -17,8 +17,19 @@ from cache.joined import AnyCache
 from cache.stream import ROLES, SPEECH, VIEW, StreamSpec
 from cache.transcripts import VARIANT, AsrReading
 from fusion.config import nearest
-from fusion.head_config import AUDIO, TEXT, EncodeTexts, HeadConfig, HeadInputs, Weights, view_role
-from fusion.recipes.catalog import Recipe
+from fusion.evaluation.task import CROSS_ENTROPY
+from fusion.head_config import (
+    AUDIO,
+    CTC_SYMBOLS,
+    MOST_CTC_SYMBOLS,
+    TEXT,
+    EncodeTexts,
+    HeadConfig,
+    HeadInputs,
+    Weights,
+    view_role,
+)
+from fusion.recipes.catalog import RECIPES, Recipe
 
 if TYPE_CHECKING:
     from fusion.end_to_end.learning.start import Start
@@ -49,6 +60,7 @@ FEATURIZE_DEFAULTS: Mapping[str, object] = {
     "max-seconds": 60.0,
     "event-tags": "strip",
 }
+RECIPE_ENCODER = re.compile(r"--encoder ([^@ ]+)")  # in the options of a recipe
 INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
 NO_STREAMS: Mapping[str, str] = {}
 WILDCARDS = "*?["  # in a pattern of streams
@@ -252,6 +264,8 @@ def head_inputs(
     classes: Sequence[str],
     learned: "Mapping[str, Start] | None" = None,
     encode_texts: EncodeTexts | None = None,
+    *,
+    loss: str = CROSS_ENTROPY,
 ) -> HeadInputs:
     """Returns the inputs that a head is built from: classes, row shapes, layers and weights of encoders.
 
@@ -261,6 +275,7 @@ def head_inputs(
         classes: names of the classes, in the order of their indices.
         learned: role -> start of an encoder that learns; the head reads what it makes of the stream.
         encode_texts: encoder of the text stream, if it is available.
+        loss: main loss of the task.
     """
     learned = learned or {}
     specs = {role: cache.stream(name).spec for role, name in {**selection.starts, **selection.streams}.items()}
@@ -268,13 +283,29 @@ def head_inputs(
     weights: dict[str, Weights] = {role: stored[spec.encoder] for role, spec in specs.items() if spec.encoder in stored}
     return HeadInputs(
         classes=tuple(classes),
+        loss=loss,
         shapes={role: spec.shape for role, spec in specs.items()} | {role: learned[role].shape for role in learned},
         weights=weights,
         layers={role: spec.layers for role, spec in specs.items()}
         | {role: learned[role].choice.text for role in learned},
         tuned=frozenset(learned),
         encode_texts=encode_texts,
+        symbols=_symbols_of(specs.get("chars")),
     )
+
+
+def _symbols_of(spec: StreamSpec | None) -> int:
+    """Returns the number of symbols of CTC targets.
+
+    Raises:
+        MmerError: if the stream records an impossible number.
+    """
+    recorded = None if spec is None else spec.preprocessing.get("symbol_count")
+    if recorded is None:
+        return CTC_SYMBOLS
+    if not isinstance(recorded, int) or not 2 <= recorded <= MOST_CTC_SYMBOLS:
+        raise MmerError(f"stream ctc.chars records {recorded!r} symbols; run mmer-featurize again")
+    return recorded
 
 
 def streams_of(recipe: Recipe, cache: AnyCache, roles: Collection[str], requested: Mapping[str, str]) -> dict[str, str]:
@@ -377,6 +408,7 @@ class _Selector:
         """Returns a text with the command that adds a stream, if its encoder is known; empty for a misspelt name."""
         encoder = _encoder_of(name.partition(VIEW)[0]).partition("@")[0]
         published = {row.partition("@")[0] for rows in ADDED_BY.values() for row in rows}
+        published |= {row for recipe in RECIPES.values() for row in RECIPE_ENCODER.findall(recipe.featurize)}
         published |= {row.partition("@")[0].partition("+")[0] for row in self.cache.streams if row == _encoder_of(row)}
         if encoder not in published:
             return ""

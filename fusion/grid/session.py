@@ -246,9 +246,10 @@ class GridSession:
     def _nested_interval(self, winners: Mapping[str, int]) -> dict[str, Interval | None]:
         """Computes the 95% interval of the nested score by a clustered bootstrap of the winners' test predictions."""
         models = [model for fold, combination in winners.items() for model in self._models(combination, fold)]
-        classes = list(self.combinations[0].plan.inputs.classes)
+        plan = self.combinations[0].plan
+        classes, task = list(plan.inputs.classes), plan.task
         return bootstrap_interval(
-            pooled_predictions([self.journal.folder(model) for model in models], self.cache, classes)
+            pooled_predictions([self.journal.folder(model) for model in models], self.cache, classes, task)
         )
 
     def _notes(self) -> list[str]:

@@ -13,10 +13,13 @@
 - C-3: a single modality is pooled and classified alone.
 """
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fusion.evaluation.dimensions import ccc_loss, mse_loss
 from fusion.head import Batch, Head, HeadOutput
 from fusion.head_config import AUDIO, BOTH, TEXT, HeadInputs
 from fusion.heads.configs.baselines import ConcatConfig, CrossAttentionConfig, PooledConfig, ScoreConfig, UnimodalConfig
@@ -53,8 +56,8 @@ class Unimodal(Head):
 class Score(Head):
     """The sum of the logits of one model per modality; the model of an absent modality contributes 0.
 
-    In training the sum has no gradient: each model learns from its own cross entropy over the utterances that have its
-    modality.
+    In training the sum has no gradient: each model learns from its own loss over the utterances that have its modality.
+    Of dimensions, the output is the mean of the models.
     """
 
     config_class, stackable = ScoreConfig, True
@@ -65,13 +68,16 @@ class Score(Head):
         self.models = nn.ModuleDict({role: Unimodal(config.unimodal(role), inputs) for role in config.roles})
 
     def forward(self, batch: Batch) -> HeadOutput:
-        """Computes the sum of logits, ``(batch, classes)``, and in training the cross entropy of each model."""
+        """Computes the sum of logits, ``(batch, classes)``, and in training the loss of each model."""
         present = {role: batch.masks[role].any(dim=1) for role in self.config.roles}
         scores = {role: model(batch).logits for role, model in self.models.items()}
         total = torch.stack([score * present[role][:, None] for role, score in scores.items()]).sum(dim=0)
+        if not self.inputs.has_classes:  # each model predicts the value itself
+            total = total / torch.stack([*present.values()]).sum(dim=0).clamp(min=1)[:, None]
         if not self.training:
             return HeadOutput(total)
-        losses = {role: _cross_entropy(score, batch.labels, present[role]) for role, score in scores.items()}
+        loss = OWN_LOSSES[self.inputs.loss]
+        losses = {role: loss(score, batch.labels, present[role]) for role, score in scores.items()}
         return HeadOutput(total.detach(), losses)
 
 
@@ -156,3 +162,11 @@ def _cross_entropy(logits: Tensor, labels: Tensor, present: Tensor) -> Tensor:
     """Averages the cross entropy over the utterances where `present` is True; 0 if there is none."""
     losses = functional.cross_entropy(logits, labels, reduction="none")
     return (losses * present).sum() / present.sum().clamp(min=1)
+
+
+# Main loss of a head -> the loss of each model of `Score`, from outputs, targets and the utterances that count.
+OWN_LOSSES: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "cross_entropy": _cross_entropy,
+    "ccc": ccc_loss,
+    "mse": mse_loss,
+}

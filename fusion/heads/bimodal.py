@@ -87,7 +87,7 @@ class Bimodal(Head):
         if self.training and self.coding is not None:
             losses[LOSSES[CPC]] = self.coding(rows[AUDIO][:count], states[:count], batch.masks[AUDIO][:count])
         if self.training and self.projection is not None:
-            losses |= self._contrastive_losses(pair, batch.labels[:count], augmented)
+            losses |= self._contrastive_losses(pair, batch.classes[:count], augmented)
         return HeadOutput(self.classifier(pair[:count]), losses)
 
     def encode_blocks(self, rows: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -29,6 +29,8 @@ def build_head(name: str, config: HeadConfig, inputs: HeadInputs, *, seed: int) 
     spec = head_spec(name)
     if type(config) is not spec.config:
         raise ValueError(f"head {name} is configured by {spec.config.__name__}, got {type(config).__name__}")
+    if config.needs_classes and not inputs.has_classes:
+        raise MmerError(f"head {name} cannot predict {', '.join(inputs.classes)}: {config.needs_classes}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too, which are not forked here
         try:

@@ -116,7 +116,7 @@ class JFM(Head):
         if not self.training or not self.config.loss_weights.get(ICL):
             return HeadOutput(logits)
         features = torch.cat(list(pooled.values()), dim=1)
-        loss = supervised_contrastive_loss(features, batch.labels, temperature=self.config.tau)
+        loss = supervised_contrastive_loss(features, batch.classes, temperature=self.config.tau)
         return HeadOutput(logits, {ICL: loss})
 
     def prepare(self, rows: TrainingRows) -> list[str]:

@@ -44,7 +44,6 @@ from fusion.nn.layers import Pool, input_projection
 from fusion.nn.sequences import valid_first
 
 Streams: TypeAlias = Mapping[str, Tensor]  # by modality
-SYMBOLS = 32  # characters of wav2vec2-base, including the blank
 ATTENTION_HEADS = 12  # G-1
 EXPANSION = 4  # 768 -> 3072, as printed
 KERNEL = 31  # rows, of `LocalGate`
@@ -79,7 +78,7 @@ class ResCMFA(Head):
         self.dropout = Dropout(rate)
         self.classifier = nn.Linear(dim, len(inputs.classes))
         self.ctc_dropout = Dropout(rate)
-        self.ctc = nn.Linear(dim, SYMBOLS) if config.reads(AUDIO) else None
+        self.ctc = nn.Linear(dim, inputs.symbols) if config.reads(AUDIO) else None
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits ``(batch, classes)``, and in training the loss ``ctc``."""

@@ -6,7 +6,8 @@ fold; missing test utterances are an error or show in the number of scored utter
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,9 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.layout import COMMITTED
 from cache.utterance import Utterance
-from fusion.arrays import ClassIds
+from fusion.arrays import ClassIds, Indices
 from fusion.config import nearest
+from fusion.evaluation.dimensions import TargetScale
 from fusion.protocols.catalog import (
     check_history_streams,
     choose_protocol,
@@ -26,6 +28,7 @@ from fusion.protocols.catalog import (
     protocol_notes,
 )
 from fusion.protocols.folds import Fold
+from fusion.protocols.labels import DEFAULTS as LABEL_DEFAULTS
 from fusion.protocols.labels import LEFT_OUT, LabelSet, alike_notes, choose_labels, classes_of
 from fusion.protocols.leaks import (
     check_classes,
@@ -36,12 +39,14 @@ from fusion.protocols.leaks import (
     note_twins,
 )
 from fusion.protocols.own_folds import OWN, OwnFolds
+from fusion.protocols.targets import SOFT_TIES, Target, has_tie, parse_target, rated_values, vote_shares, voted_labels
 
 Filters = Mapping[str, tuple[str, ...]]  # column -> values that take part
 
 # Columns that describe utterances; the raw labels belong to label sets.
 FILTER_COLUMNS = ("speaker", "session", "dialogue", "split", "style", "channel", "sentiment")
 SHOWN = 6  # values that a message shows
+RATED = "utterances with ratings"  # in the place of a class, for messages
 NAMED = 3  # utterances that a message names
 NO_FILTERS: Filters = {}
 NO_CHOICES: Mapping[str, Sequence[str]] = {}
@@ -184,6 +189,9 @@ class Split:
         promise: promise of the protocol, in words.
         notes: notes to print with the scores.
         chosen: fold -> role -> stream, for roles with a stream of its own for each fold.
+        target: rated dimensions or soft labels that are predicted; None for classes. With dimensions, `labels` names
+            them, and the class of an utterance that takes part is 0. With soft labels, the class has the most votes.
+        values: rated values, or shares of votes, of every utterance, float64 ``(n, outputs)``; None for classes.
     """
 
     protocol: str
@@ -194,6 +202,33 @@ class Split:
     promise: str
     notes: list[str]
     chosen: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    target: Target | None = None
+    values: npt.NDArray[np.float64] | None = None
+
+    @property
+    def targets(self) -> npt.NDArray[Any]:
+        """Target of every utterance: its class, int64 ``(n,)``, or its values or shares, float64 ``(n, outputs)``."""
+        return self.classes if self.values is None else self.values
+
+    def truth(self, indices: Indices) -> list[Any]:
+        """Returns the truth of utterances as predictions.csv holds it: names of classes, or values, or shares."""
+        if self.values is not None:
+            return list(self.values[indices])
+        return [self.labels.names[index] for index in self.classes[indices]]
+
+    def scale(self, train: Indices, fold: str) -> TargetScale | None:
+        """Returns the scale of the rated values of a training subset; None for classes and soft labels.
+
+        Args:
+            train: indices of the training subset, int64 ``(n,)``.
+            fold: name of the fold, for messages.
+
+        Raises:
+            MmerError: if all utterances have the same value of a dimension.
+        """
+        if self.values is None or self.target is None or self.target.soft:
+            return None
+        return TargetScale.of(self.values[train], self.labels.names, fold)
 
 
 def split_cache(
@@ -204,6 +239,7 @@ def split_cache(
     other_streams: Sequence[str] = (),
     choices: Mapping[str, Sequence[str]] = NO_CHOICES,
     labels: str | None = None,
+    target: str = "",
     protocol: str | None = None,
     only: Filters = NO_FILTERS,
     own_folds: OwnFolds | None = None,
@@ -221,6 +257,7 @@ def split_cache(
             utterances may lack their features.
         choices: role -> streams of which each fold reads the one whose encoder has not seen its test subset.
         labels: value of ``--labels``; None for the default of the corpus.
+        target: value of ``--target``; empty for classes.
         protocol: value of ``--protocol``; None for the default of the corpus.
         only: column -> values that take part.
         own_folds: folds of ``--folds``, which take the place of a protocol; None for the protocol.
@@ -233,14 +270,32 @@ def split_cache(
     """
     corpus = str(cache.header["corpus"].get("name", ""))
     utterances = cache.utterances
-    label_set = choose_labels(labels, corpus, utterances)
-    classes, filter_notes = filter_utterances(classes_of(utterances, label_set), utterances, only)
+    wanted = parse_target(target)
+    values: npt.NDArray[np.float64] | None = None
+    tied = np.zeros(len(utterances), dtype=np.bool_)
+    if wanted is None:
+        label_set = choose_labels(labels, corpus, utterances)
+        classes, names = classes_of(utterances, label_set), label_set.names
+        target_notes = alike_notes(utterances, label_set)
+    elif wanted.soft:
+        known = labels or corpus in LABEL_DEFAULTS
+        label_set = choose_labels(labels, corpus, utterances) if known else voted_labels(utterances, corpus)
+        values, names = vote_shares(utterances, label_set), label_set.names
+        tied = has_tie(values)
+        classes, target_notes = _voted(values, tied, wanted)
+    else:
+        label_set, names = wanted.label_set, (RATED,)
+        values = rated_values(utterances, wanted, corpus)
+        classes, target_notes = _rated(values, wanted)
+    classes, filter_notes = filter_utterances(classes, utterances, only)
     if own_folds is None:
         name, choice_notes = choose_protocol(protocol, corpus, utterances, classes)
     else:
         name, choice_notes = OWN, own_folds.check_ids(cache.ids)
-    notes = [*alike_notes(utterances, label_set), *filter_notes, *choice_notes]
-    folds = make_folds(utterances, classes, name, data_seed, label_set.names, own_folds=own_folds)
+    notes = [*target_notes, *filter_notes, *choice_notes]
+    folds = make_folds(utterances, classes, name, data_seed, names, own_folds=own_folds)
+    if tied.any():  # without a majority, an utterance can be trained on but not scored
+        folds = [_without_ties(fold, tied) for fold in folds]
     of_folds = {name for names in choices.values() for name in names}
     streams = [name for name in streams if name not in of_folds]
     opened = [cache.stream(stream) for stream in [*streams, *training_streams]]
@@ -262,7 +317,7 @@ def split_cache(
         chosen |= {covered.fold.name: streams_of_fold} if streams_of_fold else {}
         notes += [*note_twins(covered.fold, cache.ids, opened), *note_transcripts(covered.fold, utterances, specs)]
     folds = [covered.fold for covered in covered_folds]
-    check_classes(folds, classes, label_set.names)
+    check_classes(folds, classes, names)
     return Split(
         protocol=name,
         labels=label_set,
@@ -273,10 +328,47 @@ def split_cache(
         notes=[
             *notes,
             *_choice_notes(chosen),
-            *protocol_notes(folds, utterances, classes, label_set.names, name, own_folds=own_folds),
+            *protocol_notes(folds, utterances, classes, names, name, own_folds=own_folds),
         ],
         chosen=chosen,
+        target=wanted,
+        values=values,
     )
+
+
+def _voted(shares: npt.NDArray[np.float64], tied: npt.NDArray[np.bool_], target: Target) -> tuple[ClassIds, list[str]]:
+    """Returns the class with the most votes of each utterance, int64 ``(n,)``, and notes; -1 for those left out."""
+    voted = shares.any(axis=1)
+    kept = voted if target.keep_ties else voted & ~tied
+    classes = np.where(kept, shares.argmax(axis=1), LEFT_OUT)
+    notes = []
+    if silent := int((~voted).sum()):
+        notes.append(f"{silent} of {len(shares)} utterances are left out, they have no vote for a class")
+    if ties := int(tied.sum()):
+        fate = "only trained on" if target.keep_ties else f"left out (--target {SOFT_TIES} trains on them)"
+        notes.append(f"{ties} of {len(shares)} utterances have no majority, they are {fate}")
+    return classes, notes
+
+
+def _rated(values: npt.NDArray[np.float64], target: Target) -> tuple[ClassIds, list[str]]:
+    """Returns 0 for each utterance with all ratings and -1 for the others, int64 ``(n,)``; and a note on the others.
+
+    Raises:
+        MmerError: if no utterance has all ratings.
+    """
+    complete = ~np.isnan(values).any(axis=1)
+    names = ", ".join(target.dimensions)
+    if not complete.any():
+        raise MmerError(f"--target {target.text}: no utterance has all of {names}; name fewer dimensions")
+    absent = int((~complete).sum())
+    notes = [f"{absent} of {len(values)} utterances are left out, a rating of {names} is absent"] if absent else []
+    return np.where(complete, 0, LEFT_OUT), notes
+
+
+def _without_ties(fold: Fold, tied: npt.NDArray[np.bool_]) -> Fold:
+    """Returns a fold whose dev and test subset have no utterances without a majority."""
+    parts = {part: indices[~tied[indices]] for part, indices in fold.parts.items()}
+    return replace(fold, dev=fold.dev[~tied[fold.dev]], test=fold.test[~tied[fold.test]], parts=parts)
 
 
 def _choice_notes(chosen: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -26,7 +26,7 @@ from fusion.evaluation.task import CLASSIFICATION, ID, OUTPUT, Task
 from fusion.experiment.plan import RunPlan
 from fusion.fingerprint import digest_of
 from fusion.head import Head
-from fusion.head_config import HeadInputs
+from fusion.head_config import CTC_SYMBOLS, HeadInputs
 from fusion.heads.build import count_parameters
 from fusion.protocols.folds import Fold
 from fusion.run.folder import (
@@ -80,14 +80,19 @@ def provenance(plan: RunPlan) -> dict[str, Any]:
 def write_splits(plan: RunPlan, folder: RunFolder) -> None:
     """Writes the subset of every utterance of the cache, with a column for each fold."""
     folds, names = plan.split.folds, [*plan.inputs.classes, ""]  # utterances without a class have index -1
+    dimensions = () if plan.task.has_classes else plan.inputs.classes
     longest = max((len(part) for fold in folds for part in fold.parts), default=0)
     subsets = np.full((len(plan.cache), len(folds)), LEFT_OUT, dtype=f"<U{max(longest, len(LEFT_OUT))}")
     for column, fold in enumerate(folds):
         for subset, indices in {**fold.subsets, **fold.parts}.items():
             subsets[indices, column] = subset
-    rows = zip(plan.cache.ids, (names[index] for index in plan.split.classes), subsets.tolist(), strict=True)
-    header = ["id", "label", *(f"fold {fold.name}" for fold in folds)]
-    folder.write_rows(SPLITS, header, ([name, label, *cells] for name, label, cells in rows))
+    if plan.task.has_classes or plan.split.values is None:
+        labels = [[names[index]] for index in plan.split.classes]
+    else:
+        labels = [["" if np.isnan(value) else value for value in row] for row in plan.split.values.tolist()]
+    rows = zip(plan.cache.ids, labels, subsets.tolist(), strict=True)
+    header = ["id", *(dimensions or ["label"]), *(f"fold {fold.name}" for fold in folds)]
+    folder.write_rows(SPLITS, header, ([name, *label, *cells] for name, label, cells in rows))
 
 
 def write_trained(folder: ModelFolder, trained: TrainedModel, device: torch.device) -> None:
@@ -109,18 +114,18 @@ def write_trained(folder: ModelFolder, trained: TrainedModel, device: torch.devi
 def write_predictions(
     folder: ModelFolder,
     ids: Sequence[str],
-    truth: Sequence[str],
+    truth: Sequence[Any],
     probabilities: npt.NDArray[Any],
     names: Sequence[str],
     *,
     task: Task = CLASSIFICATION,
 ) -> None:
-    """Writes truth, guess and the probability of every class of each test utterance.
+    """Writes truth, guess and the outputs of each test utterance: probabilities of classes, or values.
 
     Args:
         folder: folder of the model.
         ids: identifiers of the utterances.
-        truth: names of their classes.
+        truth: names of their classes, or their rated values.
         probabilities: ``(n, classes)``.
         names: names of the classes.
         task: task with the columns of the file.
@@ -159,7 +164,7 @@ def model_scores(
     """
     guess = plan.task.decide(probabilities)
     # the checks of the split have passed: a class that this fold lacks is in another, and is stated in a note
-    scores = plan.task.evaluate(plan.split.classes[fold.test], guess, len(plan.inputs.classes), complete=False)
+    scores = plan.task.evaluate(plan.split.targets[fold.test], guess, len(plan.inputs.classes), complete=False)
     return {
         "epoch": trained.best_epoch,
         **{subset: len(indices) for subset, indices in fold.subsets.items()},
@@ -306,7 +311,8 @@ def _inputs_record(inputs: HeadInputs) -> dict[str, Any]:
     Pre-trained weights are recorded as type and shape, single numbers as values.
     """
     weights = {role: {name: _weight_record(held[name]) for name in held} for role, held in inputs.weights.items()}
-    return {"shapes": dict(inputs.shapes), "layers": dict(inputs.layers), "weights": weights}
+    symbols = {} if inputs.symbols == CTC_SYMBOLS else {"symbols": inputs.symbols}
+    return {"shapes": dict(inputs.shapes), "layers": dict(inputs.layers), "weights": weights, **symbols}
 
 
 def _weight_record(values: npt.NDArray[Any]) -> str | float:

@@ -18,7 +18,7 @@ from cache.joined import AnyCache, open_cache
 from fusion.evaluation.metrics import METRICS
 from fusion.evaluation.paired import McNemar, mcnemar, paired_t_test
 from fusion.evaluation.statistics import RESAMPLES, Difference, Interval, Predictions, compare, pooled_scores
-from fusion.evaluation.task import CLASSIFICATION, ID
+from fusion.evaluation.task import CLASSIFICATION, ID, task_of
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import read_predictions, read_probabilities, read_scores
 from fusion.run.folder import RunFolder
@@ -165,6 +165,9 @@ def compare_runs(runs: Sequence[Path], *, cache: Path | None = None, seed: int =
     _check_distinct(runs)
     folders = [RunFolder(path) for path in runs]
     identities = [folder.identity for folder in folders]
+    for folder, identity in zip(folders, identities, strict=True):
+        if not task_of(identity).is_classification:
+            raise MmerError(f"{folder.path} predicts {identity['target']}; only runs of classes can be compared")
     for folder, identity in zip(folders[1:], identities[1:], strict=True):
         _check_labels(folders[0], identities[0], folder, identity)
     names = list(identities[0]["labels"])

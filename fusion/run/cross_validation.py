@@ -6,7 +6,7 @@ test subset, once per model, after training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ import torch
 from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, BatchSource, CachedFeatures, TrainingSubset
 from fusion.data.memory import memory_needed
+from fusion.evaluation.calibration import fit_temperature
 from fusion.experiment.config_file import write_config
 from fusion.experiment.plan import RunPlan, build_model
 from fusion.experiment.streams import corpus_of
@@ -32,7 +33,7 @@ from fusion.run.artifacts import (
 )
 from fusion.run.folder import CURVES, PREDICTIONS, SCORES, STATE, WEIGHTS, ModelFolder, RunFolder, encoder_weights
 from fusion.training.checkpoint import EpochScores
-from fusion.training.evaluate import predict_probabilities
+from fusion.training.evaluate import predict_logits, predict_probabilities
 from fusion.training.interrupt import StopRequested, never_stop
 from fusion.training.loop import SAVE_EVERY_S, train_fold
 from fusion.training.model import TrainedModel
@@ -209,12 +210,16 @@ def score_test_subset(
     Raises:
         MmerError: if a probability is not finite, or a file cannot be written.
     """
-    probabilities = predict_probabilities(head, source, fold.test, task=plan.task)
+    task = plan.task_of(fold.train, fold.name)
+    probabilities = predict_probabilities(head, source, fold.test, task=task)
     names, ids = plan.inputs.classes, [plan.cache.ids[index] for index in fold.test]
-    truth = [names[index] for index in plan.split.classes[fold.test]]
-    write_predictions(folder, ids, truth, probabilities, names, task=plan.task)
+    write_predictions(folder, ids, plan.split.truth(fold.test), probabilities, names, task=task)
     scores = model_scores(plan, fold, head, trained, probabilities, source=source)
-    scores = {"fold": fold.name, "seed": seed, **scores, "notes": list(notes)}
+    learned: dict[str, Any] = {} if task.scale is None else {"scale": task.scale.plain}
+    if task.has_classes:
+        dev_logits = predict_logits(head, source, fold.dev).numpy()
+        learned["temperature"] = fit_temperature(dev_logits, plan.split.classes[fold.dev])
+    scores = {"fold": fold.name, "seed": seed, **scores, **learned, "notes": list(notes)}
     # a grid keeps the encoders of a model among its weights
     encoders = [name for name in map(encoder_weights, plan.starts) if (folder.path / name).exists()]
     folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, CURVES, PREDICTIONS, *encoders)))
@@ -311,7 +316,7 @@ class RunModel:
             The chosen epoch.
         """
         plan, fold = self.plan, self.fold
-        source = plan.of_fold(source, fold.name)
+        source = plan.with_targets(plan.of_fold(source, fold.name), fold.train, fold.name)
         with memory_needed(source.device, memory_remedy(plan)):
             head, notes = build_and_prepare_head(plan, source, fold.train, seed=self.seed)
         for note in notes:
@@ -338,7 +343,7 @@ class RunModel:
                 self.fold.train,
                 self.fold.dev,
                 replace(training, seed=self.seed),
-                task=self.plan.task,
+                task=self.plan.task_of(self.fold.train, self.fold.name),
                 checkpoint=self.folder.path / STATE,
                 save_every_s=self.save_every_s,
                 on_epoch=progress.epoch,

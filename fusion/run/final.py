@@ -129,7 +129,7 @@ def median_epoch(plan: RunPlan, folder: RunFolder, seed: int) -> int:
     Raises:
         DamagedRun: if a model of the seed is not scored.
     """
-    return median_low(int(read_scores(folder.model(fold.name, seed))["epoch"]) for fold in plan.split.folds)
+    return median_low(int(read_scores(folder.model(fold.name, seed), plan.task)["epoch"]) for fold in plan.split.folds)
 
 
 def read_final_models(plan: RunPlan, folder: RunFolder) -> list[FinalModel]:
@@ -184,6 +184,7 @@ class _FinalTraining:
     ) -> EpochScores:
         """Trains the model and writes its folder; returns the losses of its last epoch."""
         remedy = memory_remedy(self.plan)
+        source = self.plan.with_targets(source, self.train, FINAL)
         with memory_needed(source.device, remedy):
             head, notes = build_and_prepare_head(self.plan, source, self.train, seed=self.seed)
         for note in notes:
@@ -198,7 +199,7 @@ class _FinalTraining:
                 self.train,
                 replace(training, seed=self.seed),
                 epochs=self.epochs,
-                task=self.plan.task,
+                task=self.plan.task_of(self.train, FINAL),
                 checkpoint=self.folder.path / STATE,
                 save_every_s=save_every_s,
                 on_epoch=progress.epoch,
@@ -209,6 +210,8 @@ class _FinalTraining:
         counts = {"epoch": self.epochs, "train": len(self.train), "parameters": count_parameters(head)}
         written = (WEIGHTS, CURVES, *map(encoder_weights, self.plan.starts))
         digests = {name: self.folder.digest(name) for name in written}
-        self.folder.write(FINAL_JSON, {"seed": self.seed, **counts, "notes": notes, "digests": digests})
+        scale = self.plan.split.scale(self.train, FINAL)
+        scaled = {} if scale is None else {"scale": scale.plain}
+        self.folder.write(FINAL_JSON, {"seed": self.seed, **counts, **scaled, "notes": notes, "digests": digests})
         self.folder.delete(STATE)
         return trained.curves[-1]

@@ -15,6 +15,7 @@ final-seedS/        with ``--final``, the model of all utterances for one seed: 
 config.toml         the options of the run, for ``--config``
 results.json        the output of ``mmer-train --json``
 confusion.csv, confusion.png   confusion matrix over all test subsets and seeds, rows are the truth
+values.png                     of dimensions instead: rated and predicted values
 """
 
 import csv
@@ -44,6 +45,7 @@ FINAL, FINAL_JSON = "final", "final.json"  # in place of a fold: the model of al
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
 CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
+VALUES_PNG = "values.png"
 IDENTITY_KEYS = frozenset({"fusion", "seeds", "labels", "protocol", "folds"})  # in the identity of every run
 SECTIONS = ("head", "training")  # sections of fields in an identity
 ELSEWHERE = "choose another --out"

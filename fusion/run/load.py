@@ -14,11 +14,14 @@ from torch import Tensor
 
 from cache.errors import MmerError
 from cache.files import check_regular
+from cache.json_text import is_count
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import parse_tunes
+from fusion.evaluation.dimensions import TargetScale
+from fusion.evaluation.task import AUTO_LOSS, Task, loss_of, task_of
 from fusion.fingerprint import Plain
 from fusion.head import Head
-from fusion.head_config import HeadConfig, HeadInputs, Weights
+from fusion.head_config import CTC_SYMBOLS, MOST_CTC_SYMBOLS, HeadConfig, HeadInputs, Weights
 from fusion.heads.build import build_head
 from fusion.heads.catalog import config_for, is_import_path, stored_head_spec
 from fusion.run.artifacts import read_scores
@@ -64,7 +67,7 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
         way_out = "; train the final model with --final" if fold == FINAL else ""
         raise MmerError(f"{run.path} has no model of fold {fold} and seed {seed}; {known}{way_out}")
     inputs, complete = _recorded_inputs(identity, run.record, path)
-    digests: Plain = (read_final(model) if final else read_scores(model))["digests"]
+    digests: Plain = (read_final(model) if final else read_scores(model, task_of(identity)))["digests"]
     why = f"cannot be built as {path} records it"
     try:
         config = config_for(name, identity["head"])
@@ -82,6 +85,26 @@ def load_model(run: RunFolder, fold: str, seed: int, head: str | None = None) ->
     if identity.get("tune"):
         trained = _with_encoders(trained, model, digests, run)
     return trained.eval()
+
+
+def load_scale(model: ModelFolder, task: Task, *, final: bool) -> TargetScale | None:
+    """Loads the scale of the values that a model predicts; None for classes.
+
+    Args:
+        model: folder of the model.
+        task: task of the run.
+        final: True for a model of all utterances.
+
+    Raises:
+        DamagedRun: if the scale is missing or invalid.
+    """
+    if task.has_classes:
+        return None
+    record: Plain = read_final(model) if final else read_scores(model, task)
+    try:
+        return TargetScale(**{name: tuple(map(float, record["scale"][name])) for name in ("mean", "std")})
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedRun(f"{model.path} does not record the scale of its values ({error}); {TRAIN_AGAIN}") from error
 
 
 def read_weights(folder: ModelFolder, head: Head, *, digest: str | None, way_out: str) -> dict[str, Tensor]:
@@ -182,10 +205,18 @@ def _recorded_inputs(identity: Plain, record: Plain, path: Path) -> tuple[HeadIn
             layers={role: str(layers) for role, layers in inputs["layers"].items()},
             weights={role: _zeros(held) for role, held in inputs.get("weights", {}).items()},
             tuned=frozenset(identity.get("tune", {})),
+            symbols=_symbols(inputs.get("symbols", CTC_SYMBOLS)),
+            loss=loss_of(task_of(identity), AUTO_LOSS),  # a trained head does not compute it
         )
     except (AttributeError, KeyError, TypeError, ValueError, MemoryError) as error:
         raise MmerError(f"{path} is damaged (inputs: {error}); {TRAIN_AGAIN}") from error
     return recorded, "weights" in inputs
+
+
+def _symbols(count: object) -> int:
+    if not isinstance(count, int) or not is_count(count) or not 2 <= count <= MOST_CTC_SYMBOLS:
+        raise ValueError(f"symbols must be 2 to {MOST_CTC_SYMBOLS}, got {count!r}")
+    return count
 
 
 def _shape(sizes: Sequence[int | str]) -> tuple[int, ...]:

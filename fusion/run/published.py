@@ -28,7 +28,7 @@ def compare_run(plan: RunPlan, results: Plain) -> list[str]:
         results: results with ``mean`` and ``protocol``, as in ``results.json``.
     """
     experiment = plan.experiment
-    if not experiment.recipe:
+    if not experiment.recipe or not plan.task.is_classification:
         return []
     settings = recipe(experiment.recipe)
     facts = _facts(plan, results["protocol"], settings)
@@ -51,7 +51,7 @@ def compare_sum(runs: Sequence[RunFolder], results: Plain, corpus: str) -> list[
 
 def published_figures(plan: RunPlan) -> list[dict[str, Any]]:
     """Returns the published scores of a recipe as plain values, with the reasons why one is not like for like."""
-    if not plan.experiment.recipe:
+    if not plan.experiment.recipe or not plan.task.is_classification:
         return []
     published = recipe(plan.experiment.recipe).published
     streams = read_streams(plan)

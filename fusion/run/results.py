@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,17 +15,32 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
-from fusion.evaluation.metrics import METRICS, Scores, confusion
-from fusion.evaluation.statistics import Predictions, bootstrap_interval, clusters_of, pooled_scores, summarize
-from fusion.evaluation.task import Score, task_of
+from cache.json_text import is_number
+from fusion.evaluation.calibration import calibration_error, with_temperature
+from fusion.evaluation.metrics import confusion
+from fusion.evaluation.statistics import (
+    Predictions,
+    RatedPredictions,
+    SoftPredictions,
+    bootstrap_interval,
+    clusters_of,
+    pooled_scores,
+    summarize,
+)
+from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, OUTPUT, SOFT, Score, Task, task_of
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
-from fusion.run.artifacts import OVER_LIMITS, read_cost, read_predictions, read_scores
-from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, DamagedRun, ModelFolder, RunFolder
+from fusion.run.artifacts import OVER_LIMITS, Row, read_cost, read_predictions, read_scores
+from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, VALUES_PNG, DamagedRun, ModelFolder, RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+KINDS: Mapping[str, type[Predictions]] = {
+    CLASSIFICATION.name: Predictions,
+    DIMENSIONS.name: RatedPredictions,
+    SOFT.name: SoftPredictions,
+}
 COLUMNS = ("fold", "seed", "epoch", "train", "dev", "test")
 OVER_ALL: Plain = {"mean": "mean", "std": "std", "pooled": "pooled", "interval": "95% of pooled"}
 SIGNS = str.maketrans({"±": r"$\pm$", "Δ": r"$\Delta$"})  # signs in texts of mmer
@@ -76,15 +92,17 @@ def collect_results(
     models, task = folder.models(identity), task_of(identity)
     folds = [{name: value for name, value in read_scores(model, task).items() if name != "digests"} for model in models]
     names = list(identity["labels"])
-    predictions = pooled_predictions(models, cache, names)
-    by_seed: dict[int, list[Scores]] = defaultdict(list)
+    rows = [read_predictions(model, names, task) for model in models]
+    predictions = _pooled([row for of_model in rows for row in of_model], cache, names, task)
+    by_seed: dict[int, list[Plain]] = defaultdict(list)
     for fold in folds:
-        by_seed[fold["seed"]].append(Scores(**{metric: fold[metric] for metric in METRICS}))
+        by_seed[fold["seed"]].append({name: fold[name] for name in task.names})
     summary = summarize(by_seed, predictions)
     results = {
         "fusion": identity["fusion"],
         "cache": str(cache.path),
         "protocol": identity["protocol"],
+        **({} if task.is_classification else {"task": task.name, "target": identity["target"]}),
         "labels": names,
         "run": str(folder.path),
         "folds": folds,
@@ -93,40 +111,88 @@ def collect_results(
         "interval": {name: None if ends is None else list(ends) for name, ends in summary.interval.items()},
         "pooled": summary.pooled,
     }
-    counts = confusion(predictions.truth, predictions.guess, len(names))
     if test_parts:
         results["tests"] = {part: _part_scores(predictions, ids) for part, ids in sorted(test_parts.items())}
-    results["recall"] = dict(zip(names, (counts.diagonal() / counts.sum(axis=1)).tolist(), strict=True))
+    title = f"{identity['fusion']}, {identity['protocol']}"
+    if isinstance(predictions, RatedPredictions):
+        results["dimensions"] = _dimension_results(predictions, names)
+        plot_values(folder, predictions, names, title)
+    else:
+        of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
+        results["recall"] = _write_confusion(folder, of_classes, names, title)
+        results["calibration"] = _calibration(rows, folds, names)
     results["notes"] = [*notes, *_cluster_notes(predictions)]
     if published:
         results["published"] = list(published)
-    rows = [[name, *map(int, row)] for name, row in zip(names, counts, strict=True)]
-    folder.write_rows(CONFUSION, ["truth", *names], rows)
-    plot_confusion(folder, counts, names, f"{identity['fusion']}, {identity['protocol']}")
     folder.write(RESULTS, results)
     return results
 
 
-def pooled_predictions(models: Sequence[ModelFolder], cache: AnyCache, names: Sequence[str]) -> Predictions:
+def _write_confusion(folder: RunFolder, predictions: Predictions, names: Sequence[str], title: str) -> dict[str, float]:
+    """Writes the confusion matrix and its figure; returns the recall of each class."""
+    counts = confusion(predictions.truth, predictions.guess, len(names))
+    rows = [[name, *map(int, row)] for name, row in zip(names, counts, strict=True)]
+    folder.write_rows(CONFUSION, ["truth", *names], rows)
+    plot_confusion(folder, counts, names, title)
+    return dict(zip(names, (counts.diagonal() / counts.sum(axis=1)).tolist(), strict=True))
+
+
+def _calibration(rows: Sequence[Sequence[Row]], folds: Sequence[Plain], names: Sequence[str]) -> dict[str, Any]:
+    """Returns the calibration error of all predictions, and that with the temperatures that were fitted on dev.
+
+    Runs of older versions and late fusions have no temperatures.
+    """
+    truth, plain, scaled = [], [], []
+    for of_model, scores in zip(rows, folds, strict=True):
+        probabilities = np.array([[float(row[OUTPUT + name]) for name in names] for row in of_model])
+        truth += [names.index(row["label"]) for row in of_model]
+        plain.append(probabilities)
+        if is_number(scores.get("temperature")) and scores["temperature"] > 0:
+            scaled.append(with_temperature(probabilities, scores["temperature"]))
+    classes = np.array(truth)
+    found: dict[str, Any] = {"ece": calibration_error(np.concatenate(plain), classes)}
+    if len(scaled) < len(plain):
+        return found
+    temperatures = [scores["temperature"] for scores in folds]
+    return found | {"ece_scaled": calibration_error(np.concatenate(scaled), classes), "temperature": temperatures}
+
+
+def _dimension_results(predictions: RatedPredictions, names: Sequence[str]) -> dict[str, Any]:
+    """Returns the pooled scores of each dimension with their intervals."""
+    of_each = {}
+    for index, name in enumerate(names):
+        alone = replace(predictions, dimension=index)
+        interval = {score: None if ends is None else list(ends) for score, ends in bootstrap_interval(alone).items()}
+        of_each[name] = {"pooled": pooled_scores(alone), "interval": interval}
+    return of_each
+
+
+def pooled_predictions(
+    models: Sequence[ModelFolder], cache: AnyCache, names: Sequence[str], task: Task = CLASSIFICATION
+) -> Predictions:
     """Reads the test predictions of all models of a run.
 
     Args:
         models: folders of the models.
         cache: cache with the speakers or dialogues that cluster the utterances.
-        names: names of the classes.
+        names: names of the classes, or of the dimensions.
+        task: task of the run.
 
     Raises:
         MmerError: if predictions cannot be read, or the cache lacks one of the utterances.
     """
-    rows = [row for model in models for row in read_predictions(model, names)]
+    return _pooled([row for model in models for row in read_predictions(model, names, task)], cache, names, task)
+
+
+def _pooled(rows: Sequence[Row], cache: AnyCache, names: Sequence[str], task: Task) -> Predictions:
     check_utterances((row["id"] for row in rows), cache)
     indices = {name: index for index, name in enumerate(cache.ids)}
     clusters = clusters_of(cache.utterances, corpus_of(cache))
-    classes = {name: index for index, name in enumerate(names)}
-    return Predictions(
+    truth, guess = task.parse(rows, names)
+    return KINDS[task.name](
         ids=np.array([row["id"] for row in rows]),
-        truth=np.array([classes[row["label"]] for row in rows]),
-        guess=np.array([classes[row["guess"]] for row in rows]),
+        truth=truth,
+        guess=guess,
         clusters=np.array([clusters[indices[row["id"]]] for row in rows]),
         classes=len(names),
     )
@@ -209,6 +275,26 @@ def fold_notes(folds: Sequence[Plain]) -> Iterator[str]:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         text = "utterances are longer than the head can read in full"
         yield f"{counts} {text}: {', '.join(names[:SHOWN])}{more}"
+
+
+def detail_line(results: Plain) -> str:
+    """Formats the recall of each class, or the agreement in each dimension, over all test subsets and seeds.
+
+    Example:
+        >>> scores = {"ccc": 0.5, "mae": 0.75, "pearson": 0.6}
+        >>> detail_line({"dimensions": {"valence": {"pooled": scores, "interval": {"ccc": [0.4, 0.6]}}}})
+        'valence: CCC 0.500 (95% 0.400 to 0.600), MAE 0.750, Pearson 0.600'
+    """
+    if "recall" in results:
+        return recall_line(results)
+    lines = []
+    for name, found in results["dimensions"].items():
+        pooled, ends = found["pooled"], found["interval"]["ccc"]
+        interval = f" (95% {ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
+        lines.append(
+            f"{name}: CCC {pooled['ccc']:.3f}{interval}, MAE {pooled['mae']:.3f}, Pearson {pooled['pearson']:.3f}"
+        )
+    return "; ".join(lines)
 
 
 def recall_line(results: Plain) -> str:
@@ -303,15 +389,51 @@ def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: s
 def _part_scores(predictions: Predictions, ids: frozenset[str]) -> dict[str, Any]:
     """Returns the number of utterances of a test subset, and its scores over all folds and seeds with intervals."""
     chosen = np.array([name in ids for name in predictions.ids.tolist()])
-    part = Predictions(
-        ids=predictions.ids[chosen],
-        truth=predictions.truth[chosen],
-        guess=predictions.guess[chosen],
-        clusters=predictions.clusters[chosen],
-        classes=predictions.classes,
-    )
+    columns = {
+        column.name: value[chosen]
+        for column in fields(predictions)
+        if isinstance(value := getattr(predictions, column.name), np.ndarray)
+    }
+    part = replace(predictions, **columns)
     interval = {name: None if ends is None else list(ends) for name, ends in bootstrap_interval(part).items()}
     return {"test": len(ids), **pooled_scores(part), "interval": interval}
+
+
+def plot_values(folder: RunFolder, predictions: RatedPredictions, names: Sequence[str], title: str) -> None:
+    """Writes a figure of rated and predicted values.
+
+    Args:
+        folder: folder of the run.
+        predictions: test predictions of all folds and seeds.
+        names: names of the dimensions.
+        title: title of the figure.
+
+    Raises:
+        MmerError: if the figure cannot be written.
+    """
+    with folder.replacing(VALUES_PNG) as path:
+        draw_values(predictions.truth, predictions.guess, names, title).savefig(path, dpi=150, format="png")
+
+
+def draw_values(
+    truth: npt.NDArray[np.float64], guess: npt.NDArray[np.float64], names: Sequence[str], title: str
+) -> "Figure":
+    """Returns the figure that `plot_values` writes: a scatter plot for each dimension, with the line of equality."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here, since it takes a second
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.0 + 3.4 * len(names), 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    alpha = min(1.0, max(0.1, 300 / len(truth)))  # thousands of points would cover each other
+    for index, name in enumerate(names):
+        axes: Any = figure.add_subplot(1, len(names), index + 1)
+        both = np.concatenate([truth[:, index], guess[:, index]])
+        ends = [float(both.min()), float(both.max())]
+        axes.scatter(truth[:, index], guess[:, index], s=8, alpha=alpha, linewidths=0)
+        axes.plot(ends, ends, color="grey", linewidth=1)
+        axes.set(xlabel="rated", ylabel="predicted", title=_plain(name), aspect="equal")
+    figure.suptitle(_plain(title))
+    return figure
 
 
 def _cluster_notes(predictions: Predictions) -> list[str]:

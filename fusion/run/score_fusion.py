@@ -14,6 +14,7 @@ import numpy.typing as npt
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.evaluation.metrics import compute_scores
+from fusion.evaluation.task import task_of
 from fusion.fingerprint import Plain, digest_of
 from fusion.run.artifacts import Row, read_predictions, read_probabilities, read_scores, with_digests, write_predictions
 from fusion.run.folder import PREDICTIONS, SCORES, ModelFolder, RunFolder
@@ -44,6 +45,9 @@ def fuse_scores(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, r
     if out.path.resolve() in {run.path.resolve() for run in runs}:
         raise MmerError(f"{out.path} is one of the runs to fuse; choose another --out")
     identities = [run.identity for run in runs]
+    for run, identity in zip(runs, identities, strict=True):
+        if not task_of(identity).is_classification:
+            raise MmerError(f"{run.path} predicts {identity['target']}; only the logits of classes can be fused")
     for run, identity in zip(runs[1:], identities[1:], strict=True):
         _check_matching(runs[0], identities[0], run, identity)
     fused, provenance = _fused_identity(identities), _provenance(runs, cache)

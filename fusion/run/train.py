@@ -29,9 +29,9 @@ from fusion.run.folder import RESULTS, RunFolder
 from fusion.run.published import compare_run, compare_sum, published_figures
 from fusion.run.results import (
     collect_results,
+    detail_line,
     fold_notes,
     latex_row,
-    recall_line,
     score_header,
     score_table,
     total_cost,
@@ -111,7 +111,7 @@ class TrainedRun:
 
         They are recalls, protocol, comparison, notes on excluded and long utterances, and final models.
         """
-        lines = [recall_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
+        lines = [detail_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
         lines += [note for other in self.results.get("cross", ()) for note in other["notes"]]
         return [*lines, *self.encoders, *(model.line for model in self.final)]
 

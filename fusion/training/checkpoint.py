@@ -54,7 +54,7 @@ def training_identity(
     """
     shapes = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
     subsets = {
-        subset: [(source.ids[index], int(source.labels[index])) for index in indices.tolist()]
+        subset: [(source.ids[index], source.labels[index].tolist()) for index in indices.tolist()]
         for subset, indices in {"train": train, "dev": dev}.items()
     }
     streams = dict(source.identity(head.training_reads))

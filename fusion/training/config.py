@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fusion.evaluation.task import MONITORS
+from fusion.evaluation.task import AUTO_LOSS, LOSSES, MONITORS
 
 # Shape -> factor of the learning rate, from the share of the steps after the warm-up that are done.
 SCHEDULES: Mapping[str, Callable[[float], float]] = {
@@ -65,8 +65,15 @@ class TrainConfig:
         warmup_steps: number of steps in which the learning rate rises linearly, instead of the share; 0 for the share.
         clip: maximum norm of the gradient; 0 for no clipping.
         patience: number of epochs without a better development score before early stopping.
-        monitor: development score that selects the epoch: ``wf1``, ``ua``, ``wa``, ``mf1`` or ``loss``.
+        monitor: development score that selects the epoch: ``wf1``, ``ua``, ``wa``, ``mf1`` or ``loss``; of dimensions,
+            ``ccc`` (their default), ``mae``, ``pearson`` or ``loss``.
+        loss: main loss: ``auto`` for ``cross_entropy`` of classes and ``ccc`` (1 - CCC of the batch) of dimensions; of
+            dimensions also ``mse``.
         class_weights: weight each class in the loss by its inverse frequency in the training subset.
+        balanced_batches: fill each batch with equally many utterances of each class; an epoch has as many batches as
+            without it, so that it repeats utterances of rare classes and leaves out some of frequent ones.
+        focal_gamma: exponent of the focal loss, which lowers the weight of utterances that are classified well; 0 for
+            the cross entropy.
         label_smoothing: label smoothing of the cross entropy, in [0, 1).
         precision: precision of training: ``float32``, or mixed with ``bfloat16`` or ``float16``; scoring is in float32.
         seed: random seed of the model: dropout and modality dropout.
@@ -101,9 +108,18 @@ class TrainConfig:
     layer_decay: float = 1.0
     accumulate: int = 1
     checkpointing: bool = False
+    loss: str = AUTO_LOSS
+    focal_gamma: float = 0.0
+    balanced_batches: bool = False
 
     def __post_init__(self) -> None:
-        choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "monitor": MONITORS, "precision": PRECISIONS}
+        choices = {
+            "optimizer": OPTIMIZERS,
+            "schedule": SCHEDULES,
+            "monitor": MONITORS,
+            "precision": PRECISIONS,
+            "loss": LOSSES,
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -113,7 +129,7 @@ class TrainConfig:
         for name in ("seed", "data_seed"):
             if getattr(self, name) >= SEEDS:
                 raise ValueError(f"{name} must be below {SEEDS}, got {getattr(self, name)}")
-        for name in ("weight_decay", "clip", "warmup_steps", "audio_lr", "text_lr"):
+        for name in ("weight_decay", "clip", "warmup_steps", "audio_lr", "text_lr", "focal_gamma"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name, below in {"warmup": 1, "label_smoothing": 1}.items():

@@ -1,13 +1,14 @@
 """Evaluation of a head: logits and probabilities of utterances, and scores on the development subset."""
 
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fusion.arrays import ClassIds, Indices
+from fusion.arrays import Indices
 from fusion.data.batches import scoring_batches
 from fusion.data.features import BatchSource
 from fusion.data.memory import is_out_of_memory
@@ -89,18 +90,21 @@ def map_batches(
     return map_batches(logits, source, indices, roles, batch_size // 2)
 
 
-def dev_scores(logits: Tensor, labels: ClassIds, task: Task = CLASSIFICATION) -> dict[str, float]:
+def dev_scores(logits: Tensor, labels: npt.NDArray[Any], task: Task = CLASSIFICATION) -> dict[str, float]:
     """Computes the scores of logits of a development subset; a class may be missing in it.
 
     Args:
         logits: float32 ``(n, classes)``.
-        labels: class of each utterance, int64 ``(n,)``.
+        labels: class of each utterance, int64 ``(n,)``; or its scaled values, float32 ``(n, dimensions)``.
         task: task that defines loss and scores.
 
     Returns:
-        Scores by name: ``wa``, ``ua``, ``wf1``, ``mf1``, and the cross entropy as ``loss``.
+        Scores by name, such as ``wa``, ``ua``, ``wf1``, ``mf1``, and the main loss as ``loss``.
     """
-    scores = task.evaluate(labels, task.decide(logits.numpy()), logits.shape[1], complete=False)
+    truth, guess = labels, task.decide((task.predict(logits) if task.scores_predictions else logits).numpy())
+    if task.scale is not None:
+        truth, guess = task.scale.to_corpus(truth), task.scale.to_corpus(guess)
+    scores = task.evaluate(truth, guess, logits.shape[1], complete=False)
     return {**scores, LOSS: float(task.loss(logits, torch.from_numpy(labels)))}
 
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from cache.errors import MmerError
-from fusion.arrays import Indices
-from fusion.data.batches import training_batches
+from fusion.arrays import ClassIds, Indices
+from fusion.data.batches import balanced_batches, training_batches
 from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, reset_peak
 from fusion.data.views import ViewDraw
@@ -65,19 +65,29 @@ from fusion.training.steps import (
 SAVE_EVERY_S = 60.0  # the most that a kill loses; the time to write a checkpoint is negligible
 
 
-def epoch_batches(train: Indices, lengths: Indices, config: TrainConfig, *, epoch: int) -> list[Indices]:
+def epoch_batches(
+    train: Indices, lengths: Indices, config: TrainConfig, *, epoch: int, classes: ClassIds | None = None
+) -> list[Indices]:
     """Returns the utterances of each batch of an epoch.
 
     Args:
         train: utterances of the training subset, int64 ``(n,)``.
         lengths: length of each of them in rows, int64 ``(n,)``.
-        config: training configuration; its batch size and data seed matter.
+        config: training configuration; its batch size, balance and data seed matter.
         epoch: number of the epoch, counted from 1.
+        classes: class of every utterance of the cache, int64 ``(n,)``; read for balanced batches only.
 
     Returns:
         Positions among all utterances of the cache, int64 ``(batch,)`` for each batch.
     """
-    batches = training_batches(lengths, batch_size=config.batch_size, data_seed=config.data_seed, epoch=epoch)
+    draw: dict[str, int] = {"batch_size": config.batch_size, "data_seed": config.data_seed, "epoch": epoch}
+    if config.balanced_batches:
+        if classes is None:
+            raise ValueError("balanced_batches needs the classes of the utterances")
+        of_train = classes[train] if classes.ndim == 1 else classes[train].argmax(axis=1)  # the majority of votes
+        batches = balanced_batches(lengths, of_train, **draw)
+    else:
+        batches = training_batches(lengths, **draw)
     return [train[batch] for batch in batches]
 
 
@@ -387,4 +397,4 @@ class _Training:
         Checkpoint(config=self.identity, progress=self.progress, tensors=tensors).save(self.path)
 
     def _batches(self, epoch: int) -> list[Indices]:
-        return epoch_batches(self.train, self.lengths, self.config, epoch=epoch)
+        return epoch_batches(self.train, self.lengths, self.config, epoch=epoch, classes=self.source.labels)

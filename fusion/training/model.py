@@ -1,4 +1,4 @@
-"""What a training gives: the weights of the best epoch, curves and cost."""
+"""Trained models: the weights of the best epoch, curves and cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

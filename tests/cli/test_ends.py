@@ -16,7 +16,8 @@ from cli.maintain import info
 from tests.support.processes import ROOT, started, wait_until
 
 INSIDE = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background would ignore it
 from cli.options import clean_errors
 with clean_errors():
     print("inside", flush=True)

@@ -34,7 +34,7 @@ def test_json_is_the_object_of_the_contract_and_nothing_else(trainable: Path, he
     result = train_by_command(trainable, "--fusion", "audio", "--json")
     told = json.loads(done(result))
     assert result.stdout.count("\n") == 1
-    assert list(told) == [*KEYS, "recall", "notes"]
+    assert list(told) == [*KEYS, "recall", "calibration", "notes"]
     assert told["notes"][1] == "frozen features of voice"
     assert told["notes"][-2].startswith("epochs are selected on dev by wf1; each test subset is scored once")
     assert list(told["folds"][0])[: len(FOLD_KEYS)] == FOLD_KEYS
@@ -67,9 +67,8 @@ def test_a_finished_run_is_printed_again_and_replace_trains_anew(trainable: Path
 
 
 def test_replace_trains_another_run_into_the_same_folder(trainable: Path, here: Path) -> None:
-    (here / "out").mkdir()
-    (here / "out" / "notes.txt").write_text("mine")
     done(train_by_command(trainable, "--fusion", "audio", "--out", "out"))
+    (here / "out" / "notes.txt").write_text("mine")
     other = ["--fusion", "text", "--out", "out"]
     assert "out already holds a different run (fusion: audio there, text requested" in stopped(
         train_by_command(trainable, *other)
@@ -125,7 +124,11 @@ def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -
         done(train_by_command(trainable, "--fusion", head, "--out", head))
     both = ["--fusion", "score", "--cache", str(trainable), "--run", "audio", "--run", "text"]
     told = json.loads(done(CliRunner().invoke(train, [*both, "--json"])))
-    assert (list(told), told["fusion"], told["run"]) == ([*KEYS, "recall", "notes"], "score", "runs/score-audio-text")
+    assert (list(told), told["fusion"], told["run"]) == (
+        [*KEYS, "recall", "calibration", "notes"],
+        "score",
+        "runs/score-audio-text",
+    )
     lines = done(CliRunner().invoke(train, both)).splitlines()
     assert "the sum of the logits of audio and text" in lines
     assert "frozen features of voice" in lines

@@ -55,8 +55,8 @@ def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> Non
         ([*AUDIO, "--protocol", "sesion"], "unknown protocol 'sesion'; known: session, speaker"),
         ([*AUDIO, "--protocol", "official"], "choose another --protocol"),
         ([*AUDIO, "--labels", "iemocap3"], "unknown label set 'iemocap3'; known: iemocap4"),
-        ([*AUDIO, "--labels", "meld7"], "label set meld7 leaves no utterance; found: angry (18)"),
-        ([*AUDIO, "--labels", "iemocap6"], "no utterance of class hap, exc, ang, neu, fru; found: "),
+        ([*AUDIO, "--labels", "meld7"], "label set meld7 leaves no utterance; found: 'angry' (18)"),
+        ([*AUDIO, "--labels", "iemocap6"], "no utterance of class 'hap', 'exc', 'ang', 'neu', 'fru'; found: "),
         ([*AUDIO, "--labels", "a=ang,b=hap"], "label set a=ang,b=hap leaves no utterance; found: "),
         ([*AUDIO, "--audio", "vioce"], "no stream vioce; did you mean voice"),
         ([*AUDIO, "--stream", "x=voice"], "the head does not read x, for which a stream is given; it reads audio"),
@@ -78,7 +78,7 @@ def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> Non
         (["--fusion", "rescmfa", "--set", "heads=5"], "head rescmfa: "),
         (
             ["--fusion", "jfm", "--set", "blocks=4"],
-            "4 ViT layers are needed from layer 0 on, the cache holds 3; run `mmer",
+            "4 ViT layers are needed from layer 0 on, the cache holds 3; add them by running",
         ),
     ],
 )
@@ -105,7 +105,8 @@ def test_a_cache_that_is_not_there_is_one_line(name: str, told: str) -> None:
         (
             {"without": ["voice"]},
             [],
-            "no stream for audio, which the head needs; add it with mmer-featurize toy --root 'a b'",
+            "no stream for audio, which the head needs; add it with mmer-featurize, the corpus 'toy' as --root "
+            "(recorded as a b, which is not here)",
         ),
         (
             {"failing": {"voice": 5}},

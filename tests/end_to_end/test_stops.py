@@ -64,7 +64,7 @@ def test_a_corpus_without_its_root_says_where_to_get_it(tmp_path: Path, monkeypa
 
 
 def test_a_manifest_without_a_needed_column_stops_the_run(tmp_path: Path) -> None:
-    (tmp_path / "corpus.csv").write_text("id,text\na,hello\n")
+    (tmp_path / "corpus.csv").write_text("id,label\na,happy\n")
     assert "audio" in stopped(run(tmp_path / "corpus.csv"))
 
 
@@ -87,7 +87,7 @@ def test_a_cache_of_a_newer_version_stops_the_run(committed: Path) -> None:
 def test_a_file_that_is_no_cache_is_not_overwritten(tmp_path: Path) -> None:
     manifest = write_voices(tmp_path, "a")
     (tmp_path / "a.h5").write_text("my thesis")
-    assert "not a readable cache" in stopped(run(manifest))
+    assert "is not a cache file but a file of another kind" in stopped(run(manifest))
     assert (tmp_path / "a.h5").read_text() == "my thesis"
 
 

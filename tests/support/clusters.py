@@ -22,12 +22,12 @@ def small_cluster(**configuration: Any) -> Iterator[Cluster]:
 
 
 @contextmanager
-def threaded_cluster(threads: int) -> Iterator[Cluster]:
-    """Joins a cluster of one worker with some threads."""
+def joined_cluster(*, workers: int = 1, threads: int = 1) -> Iterator[Cluster]:
+    """Joins a cluster that others may join too, of some workers with some threads each."""
     fork_server()
     with (
         dask.config.set(FORKED),
-        LocalCluster(n_workers=1, threads_per_worker=threads, dashboard_address=":0", silence_logs=50) as running,
+        LocalCluster(n_workers=workers, threads_per_worker=threads, dashboard_address=":0", silence_logs=50) as running,
         cluster_of(Workers(scheduler=running.scheduler_address, device="cpu")) as made,
     ):
         yield made

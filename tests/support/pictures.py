@@ -8,14 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from fusion.evaluation.statistics import RatedPredictions
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.grid.report import plots
 from fusion.grid.report.scale import plot_data, varied_axes
 from fusion.grid.selection import Ranked
 from fusion.run import results
-from fusion.run.folder import CONFUSION_PNG, Folder, RunFolder
+from fusion.run.folder import CONFUSION_PNG, VALUES_PNG, Folder, RunFolder
 
-DRAWN = (results.plot_confusion, plots.plot_grid)
+DRAWN = (results.plot_confusion, plots.plot_grid, results.plot_values)
 
 
 def write_counts(folder: RunFolder, counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> None:
@@ -38,10 +39,17 @@ def write_axes(
     return list(names)
 
 
+def write_values(folder: RunFolder, predictions: RatedPredictions, names: Sequence[str], title: str) -> None:
+    """Writes what the picture of rated values shows to its file, as text."""
+    with folder.replacing(VALUES_PNG) as path:
+        path.write_text(f"{title} {list(names)} {predictions.truth.tolist()} {predictions.guess.tolist()}")
+
+
 @contextmanager
-def pictures_by(plot_confusion: object, plot_grid: object) -> Iterator[None]:
-    """Has pictures made by these two functions: `DRAWN`, or the stand-ins."""
+def pictures_by(plot_confusion: object, plot_grid: object, plot_values: object) -> Iterator[None]:
+    """Has pictures made by these functions: `DRAWN`, or the stand-ins."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "plot_confusion", plot_confusion)
         patch.setattr(plots, "plot_grid", plot_grid)
+        patch.setattr(results, "plot_values", plot_values)
         yield

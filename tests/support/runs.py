@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from cache.joined import open_cache
 from cache.layout import StreamPlan, read_layout
 from cache.rebuild import build_file
-from cache.rows import to_stored
+from cache.rows import StoredRows, rows_checksum, to_stored
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from cache.writer import CacheWriter, Row, writing_lock
@@ -98,7 +98,10 @@ def write_cache(path: Path, *, failing: Mapping[str, int] | None = None, **chang
 
 
 def scramble(path: Path, indices: Sequence[int]) -> None:
-    """Replaces features, transcripts and labels of some utterances by noise, and leaves all others as they are."""
+    """Replaces features, transcripts and labels of some utterances by noise, and leaves all others as they are.
+
+    Checksums are those of the noise, else a run would find the rows damaged.
+    """
     cache, random = open_cache(path), np.random.default_rng(5)
     with h5py.File(path, "r+") as file:
         for name, stream in cache.streams.items():
@@ -107,6 +110,8 @@ def scramble(path: Path, indices: Sequence[int]) -> None:
                 start, end = (int(one) for one in stream.offsets[index : index + 2])
                 noise = random.standard_normal((end - start, *stream.spec.shape)) * 3
                 values[start:end] = noise if values.dtype.kind == "f" else np.abs(noise).astype(values.dtype)
+                checksums = file[f"streams/{name}/checksum"]
+                checksums[index] = rows_checksum(StoredRows(values[start:end], None))
         labels = file["utterances/label"][()]
         labels[list(indices)] = random.permutation(labels[list(indices)])
         file["utterances/label"][...] = labels
@@ -155,8 +160,8 @@ def train_by_command(cache: Path, *options: str) -> Result:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file that a run leaves and a second run must repeat bit by bit."""
-    skipped = {"cost.json", ".lock"}
+    """Every file that a run leaves and a second run must repeat bit by bit, wherever its cache lies."""
+    skipped = {"cost.json", "config.toml", ".lock"}
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in skipped]
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 

@@ -14,10 +14,11 @@ from fusion.end_to_end.learning.source import NO_FOLDERS, Folders
 from fusion.end_to_end.learning.tune import parse_tunes
 from fusion.end_to_end.prediction.source import is_bundle, open_bundle
 from fusion.end_to_end.prediction.trust import check_encoder, check_inside
+from fusion.evaluation.dimensions import TargetScale
 from fusion.evaluation.task import Task, task_of
 from fusion.head import Head
 from fusion.run.folder import FINAL, FINAL_JSON, RUN, ModelFolder, RunFolder
-from fusion.run.load import TRAIN_AGAIN, load_model
+from fusion.run.load import TRAIN_AGAIN, load_model, load_scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Model:
         head: head with its tuned encoders, in eval mode.
         specs: role -> spec of the stream that is read for it.
         waves: roles that get waveforms instead of the rows of a stream.
+        scale: scale of its values, of dimensions; None for classes.
     """
 
     fold: str
@@ -37,6 +39,7 @@ class Model:
     head: Head
     specs: Mapping[str, StreamSpec]
     waves: frozenset[str]
+    scale: TargetScale | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,8 @@ def _load(
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MmerError(f"{run.path / RUN} does not record its streams ({error}); {TRAIN_AGAIN}") from error
     waves = frozenset(role for role, tune in tunes.items() if tune.wave)
-    return Model(fold=fold, seed=seed, head=model, specs=specs, waves=waves)
+    scale = load_scale(folder, task_of(record["decides"]), final=(folder.path / FINAL_JSON).exists())
+    return Model(fold=fold, seed=seed, head=model, specs=specs, waves=waves, scale=scale)
 
 
 def _checked(identity: Mapping[str, Any], path: Path) -> tuple[list[str], list[int]]:

@@ -17,6 +17,7 @@ from fusion.evaluation.task import OUTPUT
 
 COLUMNS = ("file", "start_s", "end_s", "text", "label")  # of CSV, before probabilities and error
 ERROR = "error"
+PROBABILITIES, VALUES = "probabilities", "values"  # keys of JSON, of classes and of dimensions
 CSV, JSON = "csv", "jsonl"
 FORMATS = {".csv": CSV, ".jsonl": JSON, ".ndjson": JSON}  # ending of a file of rows -> its format
 Key: TypeAlias = tuple[str, float | None, float | None]  # file, start and end of a row
@@ -30,9 +31,9 @@ def key_of(row: Recording | Prediction) -> Key:
 def json_line(prediction: Prediction) -> str:
     """Formats a prediction as one JSON object without a line break."""
     row = {name: getattr(prediction, name) for name in COLUMNS}
-    return json.dumps(
-        {**row, "probabilities": dict(prediction.probabilities), ERROR: prediction.error}, ensure_ascii=True
-    )
+    # a prediction without a label has values of dimensions, or an error
+    outputs = VALUES if prediction.probabilities and not prediction.label else PROBABILITIES
+    return json.dumps({**row, outputs: dict(prediction.probabilities), ERROR: prediction.error}, ensure_ascii=True)
 
 
 def csv_header(classes: Sequence[str]) -> str:
@@ -49,13 +50,16 @@ def csv_line(prediction: Prediction, classes: Sequence[str]) -> str:
 def table_of(predictions: Sequence[Prediction], classes: Sequence[str]) -> tuple[list[str], list[list[object]]]:
     """Returns the header and the rows of a table; start and end are left out if no row has them."""
     timed = any(row.start_s is not None or row.end_s is not None for row in predictions)
-    header = ["file", *(["start", "end"] if timed else []), "label", *map(_printable, classes)]
+    labelled = any(row.label for row in predictions) or not any(row.probabilities for row in predictions)
+    label = ["label"] if labelled else []
+    header = ["file", *(["start", "end"] if timed else []), *label, *map(_printable, classes)]
     failed = any(row.error for row in predictions)
     rows: list[list[object]] = []
     for row in predictions:
         times = [_seconds(row.start_s, "start"), _seconds(row.end_s, "end")] if timed else []
         values = [f"{row.probabilities[name]:.3f}" if row.probabilities else "-" for name in classes]
-        cells = [_printable(row.file or row.text), *times, _printable(row.label) or "-", *values]
+        labels = [_printable(row.label) or "-"] if labelled else []
+        cells = [_printable(row.file or row.text), *times, *labels, *values]
         rows.append([*cells, _printable(row.error)] if failed else [*cells])
     return [*header, *([ERROR] if failed else [])], rows
 
@@ -143,7 +147,8 @@ class RowFile:
                 row: dict[str, Any] = dict(zip(names, map(restored_cell, cells), strict=True))
                 return (row["file"], _number(row["start_s"]), _number(row["end_s"])), str(row[ERROR])
             row = json.loads(record)
-            if row["probabilities"] and list(row["probabilities"]) != list(self.classes):
+            outputs = row[VALUES] if VALUES in row else row[PROBABILITIES]
+            if outputs and list(outputs) != list(self.classes):
                 raise ValueError("other classes")
             return (row["file"], row["start_s"], row["end_s"]), str(row[ERROR])
         except (KeyError, TypeError, ValueError) as error:

@@ -248,7 +248,7 @@ class Predictor:
             if index in failures:
                 predictions.append(_failed(piece, failures[index]))
                 continue
-            label = names[int(self.models.task.decide(means[index][None])[0])]
+            label = self._label(means[index])
             predictions.append(
                 replace(
                     _failed(piece, ""),
@@ -322,7 +322,9 @@ class Predictor:
             by_role = {role: [rows[_rows_id(model, role)].get(index) for index in range(total)] for role in model.specs}
             blanks = {role: blank_row(spec, wave=role in model.waves) for role, spec in model.specs.items()}
             source = ComputedFeatures(by_role, blanks, self._device)
-            means[indices] += predict_probabilities(model.head, source, indices, task=self.models.task)
+            means[indices] += predict_probabilities(
+                model.head, source, indices, task=self.models.task.scaled(model.scale)
+            )
         means /= len(self.models.models)
         return means
 
@@ -332,9 +334,13 @@ class Predictor:
             return _failed(recording, pieces[0].error)
         weights = [(piece.end_s or 0.0) - (piece.start_s or 0.0) for piece in good]
         mean = np.average([list(piece.probabilities.values()) for piece in good], axis=0, weights=weights)
-        label = self.classes[int(self.models.task.decide(mean[None])[0])]
+        label = self._label(mean)
         probabilities = dict(zip(self.classes, mean.tolist(), strict=True))
         return replace(_failed(recording, ""), label=label, probabilities=probabilities)
+
+    def _label(self, outputs: npt.NDArray[np.float64]) -> str:
+        """Returns the class of probabilities ``(classes,)``; empty for values of dimensions."""
+        return self.classes[int(outputs.argmax())] if self.models.task.has_classes else ""
 
     @property
     def _specs(self) -> list[StreamSpec]:

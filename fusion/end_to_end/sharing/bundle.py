@@ -210,6 +210,8 @@ def write_bundle(
         MmerError: if the run is not finished or damaged, or an encoder is not available.
     """
     models = load_models(run.path, head=head, device=CPU)
+    if not models.task.is_classification:
+        raise MmerError(f"{run.path} predicts {run.identity['target']}; only runs of classes can be exported")
     roles = list(run.identity.get("tune", {}))
     specs = {spec.key: spec for model in models.models for role, spec in model.specs.items() if role not in model.waves}
     for model in models.models:

@@ -28,6 +28,8 @@ ENCODER_LICENCES: Mapping[str, str] = {
     "facebook/mms-300m": NON_COMMERCIAL,
     "facebook/mms-1b": NON_COMMERCIAL,
     "facebook/w2v-bert-2.0": MIT,
+    "microsoft/unispeech-sat-base-plus": WAVLM,
+    "microsoft/unispeech-sat-large": WAVLM,
     "openai/whisper-tiny": APACHE,
     "openai/whisper-tiny.en": APACHE,
     "openai/whisper-base": APACHE,

@@ -171,12 +171,15 @@ class _CalibrationRun:
     """Models of one group on a few training utterances, drawn at random so that their lengths are typical."""
 
     def __init__(self, models: Sequence[Model], source: CachedFeatures) -> None:
-        self.models, self.source = models, source
+        self.models = models
         first, size = models[0], models[0].training.batch_size
         drawn = np.random.default_rng(first.training.data_seed).permutation(first.fold.train)
         self.train = drawn[: BATCHES * size]
         self.warmup = drawn[:size]
         self.dev = first.fold.dev[:1]
+        plan, fold = models[0].combination.plan, models[0].fold
+        self.source = plan.with_targets(source, fold.train, fold.name)
+        self.task = plan.task_of(fold.train, fold.name)
         self.heads: dict[int, Head] = {}
 
     def rate(self, placement: Placement) -> float:
@@ -200,7 +203,7 @@ class _CalibrationRun:
             torch.cuda.synchronize(self.source.device)
 
     def _train(self, heads: Sequence[Head], configs: Sequence[TrainConfig], train: Indices) -> None:
-        task = self.models[0].combination.plan.task
+        task = self.task
         if len(heads) == 1:
             train_fold(heads[0], self.source, train, self.dev, configs[0], task=task)
         else:

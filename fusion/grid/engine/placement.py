@@ -55,13 +55,14 @@ def footprint_of(model: Model, source: CachedFeatures) -> Footprint:
     head, _ = build_model(model, source)
     head.to(source.device)
     head.train()
-    roles = head.training_reads
+    roles, fold, plan = head.training_reads, model.fold, model.combination.plan
+    source = plan.with_targets(source, fold.train, fold.name)
     lengths = source.lengths(model.fold.train, roles)
     longest = scoring_batches(lengths, batch_size=model.training.batch_size)[0]
     batch = source.batch(model.fold.train[longest], roles)
     return Footprint(
         parameters=sum(parameter.nbytes for parameter in head.parameters() if parameter.requires_grad),
-        activations=_kept_bytes(head, batch, model.combination.plan.task),
+        activations=_kept_bytes(head, batch, plan.task),
     )
 
 

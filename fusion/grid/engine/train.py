@@ -43,7 +43,8 @@ def train_models(
         KeyboardInterrupt: if `stopping` returned True.
         MmerError: if the features cannot be read.
     """
-    source = models[0].combination.plan.of_fold(source, models[0].fold.name)
+    fold, plan = models[0].fold, models[0].combination.plan
+    source = plan.with_targets(plan.of_fold(source, fold.name), fold.train, fold.name)
     try:
         if len(models) == 1:
             return [_train_single(models[0], source, on_epoch, stopping)]
@@ -80,7 +81,7 @@ def _train_single(model: Model, source: CachedFeatures, on_epoch: OnEpoch, stopp
             model.fold.train,
             model.fold.dev,
             model.training,
-            task=model.combination.plan.task,
+            task=model.combination.plan.task_of(model.fold.train, model.fold.name),
             on_epoch=lambda scores: on_epoch(model, scores),
             stopping=stopping,
         )
@@ -98,7 +99,7 @@ def _train_stacked(models: Sequence[Model], source: CachedFeatures, on_epoch: On
         fold.train,
         fold.dev,
         [model.training for model in models],
-        task=models[0].combination.plan.task,
+        task=models[0].combination.plan.task_of(fold.train, fold.name),
         on_epoch=lambda index, scores: on_epoch(models[index], scores),
     )
     return [_outcome(result, notes) for result, (_, notes) in zip(results, built, strict=True)]

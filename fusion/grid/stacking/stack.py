@@ -25,7 +25,17 @@ from fusion.nn.layers import MaskedBatchNorm
 from fusion.training.config import TrainConfig
 
 # Fields of the training that all models of a stack share; each model has its own values of the others.
-COMMON = ("batch_size", "data_seed", "optimizer", "precision", "class_weights", "label_smoothing")
+COMMON = (
+    "batch_size",
+    "data_seed",
+    "optimizer",
+    "precision",
+    "class_weights",
+    "label_smoothing",
+    "loss",
+    "focal_gamma",
+    "balanced_batches",
+)
 ALIGNED = 16  # float32 numbers, 64 bytes: a matrix that begins elsewhere is slow to multiply
 Tensors = Mapping[str, Tensor]
 

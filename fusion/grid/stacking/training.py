@@ -348,7 +348,7 @@ class _StackTraining:
         return torch.tensor(values, device=self.source.device)
 
     def _groups(self, epoch: int) -> list[Indices]:
-        return epoch_batches(self.train, self.lengths, self.config, epoch=epoch)
+        return epoch_batches(self.train, self.lengths, self.config, epoch=epoch, classes=self.source.labels)
 
     def _share_time(self) -> None:
         """Divides the time since the last call among the members."""

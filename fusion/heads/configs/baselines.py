@@ -63,10 +63,11 @@ class ProbeConfig(PooledConfig):
         super().__post_init__()
         if self.pooling not in PROBE_POOLING:
             raise ValueError(f"pooling of a probe must be one of {', '.join(PROBE_POOLING)}, got {self.pooling!r}")
-        for name in ("adapter", "tuned_adapter", "dropout", "modality_dropout", "dim", "standardize"):
+        if self.standardize:
+            raise ValueError("standardize must be false for a probe, which standardizes pooled vectors; leave it out")
+        for name in ("adapter", "tuned_adapter", "dropout", "modality_dropout", "dim"):
             if getattr(self, name):
-                reason = "it standardizes pooled vectors" if name == "standardize" else "it is one linear layer"
-                raise ValueError(f"{name} has no effect on a probe: {reason}; leave it out")
+                raise ValueError(f"{name} has no effect on a probe, which is one linear layer; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

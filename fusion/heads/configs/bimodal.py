@@ -126,6 +126,13 @@ class BimodalConfig(HeadConfig):
         return replace(self, tasks=f"{CPC}+{SUPERVISED}" if self.causal else SUPERVISED)
 
     @property
+    def needs_classes(self) -> str:
+        """The contrastive terms, if one is trained."""
+        if not self.weights[SUPERVISED] and not self.weights[AUGMENTED]:
+            return ""
+        return f"its contrastive terms compare classes; pass --set tasks={CPC if self.causal else NONE}"
+
+    @property
     def loss_weights(self) -> Mapping[str, float]:
         """Weight of the loss of each term."""
         return {LOSSES[name]: weight for name, weight in self.weights.items()}

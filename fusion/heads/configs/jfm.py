@@ -99,6 +99,11 @@ class JFMConfig(HeadConfig):
         return ((PATCHES,) if MEL in self.roles else ()) + (text if self.reads(TEXT) else ())
 
     @property
+    def needs_classes(self) -> str:
+        """The inter-class contrastive loss, if it is trained."""
+        return "its contrastive loss compares classes; pass --set icl=false" if self.icl and self.icl_weight else ""
+
+    @property
     def loss_weights(self) -> Mapping[str, float]:
         """Weight of the inter-class contrastive loss."""
         return {ICL: self.icl_weight} if self.icl else {}

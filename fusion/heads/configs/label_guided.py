@@ -151,6 +151,13 @@ class LabelGuidedConfig(HeadConfig):
         return (*(role for role in words if role not in self.roles), *(("codes",) if self.uses_codes else ()))
 
     @property
+    def needs_classes(self) -> str:
+        """The label embeddings, which describe classes."""
+        if not self.has_labels(TEXT) and not self.has_labels(AUDIO):
+            return ""
+        return "its label embeddings describe classes; pass --set text_labels=off --set tonal_labels=off"
+
+    @property
     def loss_weights(self) -> Mapping[str, float]:
         """Weights of the constraint and of the label losses, relative to `mu_m`."""
         weights = {LOSSES[TEXT]: self.mu_text, LOSSES[AUDIO]: self.mu_speech, "l_c": self.mu_c}

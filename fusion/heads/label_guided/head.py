@@ -131,7 +131,7 @@ class LabelGuided(Head):
     def _label_losses(self, guides: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         masks = {role: without_ends(mask) if role == TEXT else mask for role, mask in batch.masks.items()}
         return {
-            LOSSES[role]: label_loss(guide, masks[role], batch.labels)
+            LOSSES[role]: label_loss(guide, masks[role], batch.classes)
             for role, guide in guides.items()
             if self.config.loss_weights[LOSSES[role]]
         }

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import soundfile
 import torch
 
@@ -37,7 +38,7 @@ def test_iemocap_with_its_oddities_becomes_a_cache(iemocap_root: Path) -> None:
         if utterance.id != "Ses05M_script01_1b_F000":
             soundfile.write(recording, tone(0.3 + 0.1 * index), RATE_HZ)
     cache = featurized("iemocap", iemocap_root, iemocap_root / "iemocap.h5")
-    assert [(failure["id"], failure["reason"]) for failure in summarize(cache)["failures"]] == [
+    assert [(failure["id"], failure["reason"].partition(":")[0]) for failure in summarize(cache)["failures"]] == [
         ("Ses05M_script01_1b_F000", "missing")
     ] * 2  # frames and codes
     index = cache.ids.index("Ses01F_impro01_F000")
@@ -47,6 +48,7 @@ def test_iemocap_with_its_oddities_becomes_a_cache(iemocap_root: Path) -> None:
     assert next(finding for finding in examine(cache) if finding.what == "turns").differs
 
 
+@pytest.mark.slow
 def test_the_whole_real_ravdess_becomes_a_cache(ravdess_root: Path, tmp_path: Path) -> None:
     cache = featurized("ravdess", ravdess_root, tmp_path / "ravdess.h5", QUICK)
     assert {stream["committed"] for stream in summarize(cache)["streams"].values()} == {1440}

@@ -27,7 +27,14 @@ def test_a_turn_carries_everything_the_release_says_of_it(iemocap_root: Path) ->
         valence=2.5,
         activation=2.5,
         dominance=2.5,
+        votes="neu:1",
     )
+
+
+def test_each_category_that_an_annotator_chose_is_a_vote_and_those_of_actors_are_not(iemocap_root: Path) -> None:
+    found = by_id(iemocap_root)
+    assert found["Ses01F_impro01_F001"].votes == "fru:1,ang:1"
+    assert found["Ses01F_impro01_M000"].votes == ""
 
 
 def test_only_turn_headers_at_the_top_level_become_utterances(iemocap_root: Path) -> None:

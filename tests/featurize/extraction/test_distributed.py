@@ -23,7 +23,7 @@ from cache.store import FeatureCache
 from featurize.extraction.distributed import EncoderCache, extract_on, run_shards_on
 from featurize.extraction.run import ExtractionReport, run_job, run_shards
 from featurize.runtime.cluster import Cluster
-from tests.support.clusters import small_cluster, threaded_cluster
+from tests.support.clusters import joined_cluster, small_cluster
 from tests.support.processes import PATIENCE_S, Child, command, forked, started, wait_until
 from tests.support.voices import RATE_HZ, Silent, contents, featurized, job_over, tone, write_corpus
 
@@ -36,6 +36,13 @@ SPEECH: Mapping[str, Any] = {"encoders": ("wav2vec2-tiny",), "mel": False, "audi
 def cluster() -> Iterator[Cluster]:
     with small_cluster() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def shared_cluster() -> Iterator[Cluster]:
+    """A cluster that other processes may join: it asks for no certificate."""
+    with joined_cluster(workers=2) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +191,9 @@ def committed(path: Path) -> int:
 
 @pytest.mark.parametrize("options", [(), ("--shards", "2")], ids=["one file", "shards"])
 def test_a_client_killed_while_workers_are_at_work_loses_nothing(
-    cluster: Cluster, voices: Path, tmp_path: Path, expected: Mapping[Any, Any], options: Sequence[str]
+    shared_cluster: Cluster, voices: Path, tmp_path: Path, expected: Mapping[Any, Any], options: Sequence[str]
 ) -> None:
+    cluster = shared_cluster
     address = cluster.client.scheduler.address
     with client(voices, tmp_path / "a.h5", address, *options) as process:
         assert killed_while_writing(process, tmp_path) < LONG - 1
@@ -219,7 +227,7 @@ def test_a_worker_with_other_weights_stops_the_run(
 
 def test_threads_of_a_worker_do_not_meet_in_an_encoder(voices: Path, tmp_path: Path) -> None:
     layers: Mapping[str, Any] = {"encoders": ("wav2vec2-tiny@2", "roberta-tiny@2"), "mel": False, "batch_seconds": 20.0}
-    with threaded_cluster(4) as threaded:
+    with joined_cluster(threads=4) as threaded:
         run_on(threaded, voices, tmp_path / "a.h5", Silent(), **layers)
     with one_thread():
         featurized(voices, tmp_path / "b.h5", **layers)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fusion.data.batches import scoring_batches, training_batches
+from fusion.data.batches import balanced_batches, scoring_batches, training_batches
 
 LENGTHS = arrays(np.int64, st.integers(0, 200), elements=st.integers(1, 900))
 
@@ -51,3 +51,19 @@ def test_little_of_a_batch_is_padding() -> None:
     batches = training_batches(lengths, batch_size=32, data_seed=0, epoch=1)
     padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
     assert padded / lengths.sum() == pytest.approx(1.06, abs=0.02)  # 2.7 where batches are drawn at random
+
+
+@given(st.integers(1, 5), st.integers(2, 9), st.integers(0, 3))
+def test_balanced_batches_have_equally_many_utterances_of_each_class(rare: int, batch_size: int, epoch: int) -> None:
+    classes = np.array([0] * 20 + [1] * 7 + [2] * rare)
+    lengths = np.random.default_rng(0).integers(0, 50, len(classes))
+    options = {"batch_size": batch_size, "data_seed": 3, "epoch": epoch}
+    batches = balanced_batches(lengths, classes, **options)
+    counts = [np.bincount(classes[batch], minlength=3) for batch in batches]
+    assert all(np.ptp(count) <= 1 for count in counts)
+    assert np.ptp(np.sum(counts, axis=0)) == 0
+    drawn = np.concatenate(batches)
+    assert len(drawn) == 3 * -(-len(classes) // 3)
+    assert {*np.flatnonzero(classes == 2)} <= {*drawn}
+    again = balanced_batches(lengths, classes, **options)
+    assert all(np.array_equal(one, other) for one, other in zip(batches, again, strict=True))

@@ -7,10 +7,10 @@ from fusion.heads.catalog import HEADS, config_for, head_spec
 from fusion.heads.configs.baselines import ConcatConfig, UnimodalConfig
 from tests.support.heads import head_inputs
 
-NAMES = "rescmfa bimodal tab jfm label-guided concat cross-attention audio text score"
+NAMES = "rescmfa bimodal tab jfm label-guided concat cross-attention audio text probe score"
 
 
-def test_all_ten_heads_are_there_and_told_in_a_line() -> None:
+def test_all_eleven_heads_are_there_and_told_in_a_line() -> None:
     assert list(HEADS) == NAMES.split()
     assert all(spec.summary and len(spec.summary) < 90 and spec.paper for spec in HEADS.values())
 

@@ -107,6 +107,7 @@ FIELDS: Mapping[str, Mapping[str, object]] = {
     "cross-attention": {"pooling": "mean", "heads": 0},
     "audio": {"adapter": False, "modalities": "audio", "pooling": "mean", "normalize": False, "hidden": 0},
     "text": {"adapter": False, "modalities": "text", "pooling": "mean", "normalize": False, "hidden": 0},
+    "probe": {"adapter": False, "dropout": 0.0, "pooling": "meanstd"},
     "score": {"adapter": False, "pooling": "mean"},
 }
 

@@ -17,7 +17,7 @@ from fusion.heads.build import build_head
 from fusion.heads.catalog import HEADS
 from fusion.nn.layers import InputProjection, Standardize, learn_scales
 
-REFUSED = {"jfm", "label-guided"}
+REFUSED = {"jfm", "label-guided", "probe"}
 
 
 class Rows:

@@ -11,8 +11,8 @@ from fusion.experiment.streams import streams_of
 from fusion.recipes.catalog import recipe
 
 
-def holding(*streams: str) -> AnyCache:
-    header = {"corpus": {"name": "iemocap", "root": "/data/IEMOCAP"}}
+def holding(*streams: str, root: Path = Path("nowhere")) -> AnyCache:
+    header = {"corpus": {"name": "iemocap", "root": str(root)}}
     file = SimpleNamespace(path=Path("my caches/a.h5"))
     return cast(AnyCache, SimpleNamespace(path=file.path, files=[file], streams=dict.fromkeys(streams), header=header))
 
@@ -26,15 +26,15 @@ def test_the_recipe_names_the_streams_unless_the_user_does() -> None:
     assert streams_of(settings, cache, ["text"], {}) == {"text": "roberta-base"}
 
 
-def test_a_missing_stream_is_told_with_the_command_that_adds_it() -> None:
+def test_a_missing_stream_is_told_with_the_command_that_adds_it(tmp_path: Path) -> None:
     command = (
-        "mmer-featurize iemocap --root /data/IEMOCAP --cache 'my caches/a.h5' --encoder wav2vec2-base "
+        f"mmer-featurize iemocap --root {tmp_path} --cache 'my caches/a.h5' --encoder wav2vec2-base "
         "--encoder bert-base --history 10 --max-tokens 150"
     )
     with pytest.raises(
         MmerError, match=re.escape("my caches/a.h5 lacks bert-base+history10, which recipe lemer-iemocap")
     ) as error:
-        streams_of(recipe("lemer-iemocap"), holding("wav2vec2-base", "bert-base"), ["audio", "text"], {})
+        streams_of(recipe("lemer-iemocap"), holding("wav2vec2-base", "bert-base", root=tmp_path), ["audio", "text"], {})
     assert command in str(error.value)
     assert str(error.value).endswith("or choose another stream with --text NAME")
 

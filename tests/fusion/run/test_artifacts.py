@@ -25,7 +25,7 @@ STANDARDIZED: Mapping[str, object] = {"standardize": "true"}
 SCALED: Mapping[str, object] = {**STANDARDIZED, "modality_dropout": "0.3"}
 FORMS: list[tuple[str, Mapping[str, object]]] = [
     *((name, NO_FIELDS) for name in HEADS),
-    *((name, SCALED) for name in HEADS if name not in {*SINGLE, "jfm", "label-guided"}),
+    *((name, SCALED) for name in HEADS if name not in {*SINGLE, "jfm", "label-guided", "probe"}),
     *((name, STANDARDIZED) for name in SINGLE),
     ("jfm", {"fusion": "late", "modality_dropout": "0.3"}),
     ("jfm", {"layers": "last", "blocks": "1", "freeze_layers": "true"}),

@@ -15,7 +15,7 @@ from fusion.run.results import collect_results, latex_row, score_header, score_t
 from tests.support.runs import finish, plan
 
 KEYS = ["fusion", "cache", "protocol", "labels", "run", "folds", "mean", "std", "interval", "pooled"]
-BESIDE = ["recall", "notes"]
+BESIDE = ["recall", "calibration", "notes"]
 FOLD_KEYS = {"fold": str, "seed": int, "epoch": int, "train": int, "dev": int, "test": int}
 SCORES = ["wa", "ua", "wf1", "mf1"]
 

@@ -1,6 +1,6 @@
 """Folds and seeds on the workers of a real cluster give the files that one process gives."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ def run_of(cache: Path, out: Path, fusion: str = "audio", **options: Any) -> Tra
 
 class Here:
     """Runs tasks in this process, in place of a cluster; the first one may be lost."""
+
+    notes: Sequence[str] = ()
 
     def __init__(self, *, lost: bool = False) -> None:
         self.lost, self.done = lost, 0

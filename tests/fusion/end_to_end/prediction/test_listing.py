@@ -72,7 +72,7 @@ def test_one_text_is_for_one_recording(calls: Path) -> None:
     ("argument", "message"),
     [
         ("calls/*.mp3", r"no file matches calls/\*.mp3"),
-        ("nothing", "nothing has no sound or video; expected .aif, .aiff"),
+        ("nothing", "nothing has no sound or video; expected .aac, .aif, .aiff"),
         ("gone.csv", "the manifest gone.csv does not exist"),
     ],
 )

@@ -50,7 +50,7 @@ CHANGES: list[tuple[Callable[[Record], object], str]] = [
     (lambda record: record["decides"].update(tune=3), "damaged"),
     (
         lambda record: record["decides"].update(tune={"audio": "all/../x"}),
-        "--tune audio must be all|does not fit the head",
+        "--tune audio must be all|does not fit the head|cannot be read",
     ),
     (lambda record: record["decides"].update(fusion="os:system"), "os:system"),
     (lambda record: record["decides"].update(fusion=7), "is a late fusion of other runs"),
@@ -144,5 +144,5 @@ def test_a_fold_or_a_folder_that_does_not_exist_is_one_line(concat: RunFolder, t
         loaded(concat.path, fold="../../x")
     with pytest.raises(MmerError, match=r"gone is not a run folder"):
         loaded(tmp_path / "gone")
-    with pytest.raises(MmerError, match=r"run.json cannot be read"):
+    with pytest.raises(MmerError, match=r"has no run\.json"):
         loaded(tmp_path)

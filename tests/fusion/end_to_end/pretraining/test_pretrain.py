@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from cache.errors import MmerError
 from cache.joined import open_cache
+from cache.rows import StoredRows, rows_checksum
 from cli.extract import featurize
 from featurize.encoders.huggingface import load_speech, open_checkpoint, weights_digest
 from fusion.end_to_end.pretraining.pretrain import PretrainedRun
@@ -52,8 +53,10 @@ def scramble(path: Path, indices: list[int]) -> None:
     with h5py.File(path, "r+") as file:
         for index in indices:
             start, end = (int(offset) for offset in stream.offsets[index : index + 2])
-            file[f"streams/{CONV}/values"][start:end] = random.standard_normal((end - start, *stream.spec.shape))
-            file[f"streams/{CONV}/checksum"][index] += 1
+            values = file[f"streams/{CONV}/values"]
+            values[start:end] = random.standard_normal((end - start, *stream.spec.shape))
+            checksums = file[f"streams/{CONV}/checksum"]
+            checksums[index] = rows_checksum(StoredRows(values[start:end], None))
 
 
 def test_every_fold_has_an_encoder_that_has_seen_its_training_subset_only(cache: Path, run: PretrainedRun) -> None:

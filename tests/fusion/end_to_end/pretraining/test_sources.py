@@ -66,5 +66,8 @@ def test_the_table_of_a_manifest_stands_for_its_folder(corpus: Path) -> None:
 
 
 def test_missing_recordings_are_counted(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(MmerError, match=r"the recording of u00 and 2 more is not .*\(missing\); pass the folder of"):
+    with pytest.raises(
+        MmerError,
+        match=r"the recording of u00 and 2 more is not .*\(missing: not found \(tried .*\)\); pass the folder of",
+    ):
         recordings(corpus, tmp_path)

@@ -31,7 +31,7 @@ NAMES = [pytest.param(name, marks=[] if name == QUICK else [pytest.mark.slow]) f
 
 
 def small(name: str) -> Head:
-    dropout = 0.0 if name in SINGLE else 0.2
+    dropout = 0.0 if name in {*SINGLE, "probe"} else 0.2
     return made(name, SINGLE.get(name, "both"), modality_dropout=dropout).eval()
 
 

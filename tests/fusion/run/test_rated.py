@@ -1,0 +1,221 @@
+"""Runs that predict rated dimensions: values on the scale of the corpus, from training to loaded models."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache.errors import MmerError
+from cache.joined import open_cache
+from fusion.evaluation.calibration import calibration_error
+from fusion.evaluation.dimensions import TargetScale
+from fusion.evaluation.task import DIMENSIONS
+from fusion.experiment.experiment import ExperimentRequest
+from fusion.heads.catalog import HEADS
+from fusion.run.compare import compare_runs
+from fusion.run.folder import RunFolder
+from fusion.run.load import load_model, load_scale
+from fusion.run.score_fusion import fuse_scores
+from fusion.run.train import TrainedRun, train_run
+from fusion.training.evaluate import predict_probabilities
+from tests.support.every_head import SMALL
+from tests.support.grids import planned, trained
+from tests.support.heads import samples
+from tests.support.runs import QUICK, utterances, write_cache
+
+TARGET = "valence,activation"
+MONITOR: dict[str, object] = {"monitor": "ccc"}
+
+
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache whose valence is that of its classes, on a scale around 100; the last utterance has no activation."""
+    random = np.random.default_rng(1)
+    drawn = samples(72)
+    told = [
+        replace(
+            utterance,
+            valence=100 + 10 * sample.label + float(random.normal()),
+            activation=None if index == len(drawn) - 1 else float(random.uniform(1, 5)),
+        )
+        for index, (utterance, sample) in enumerate(zip(utterances(drawn), drawn, strict=True))
+    ]
+    return write_cache(tmp_path_factory.mktemp("rated") / "rated.h5", utterances=told)
+
+
+def run_of(
+    cache: Path, out: Path, fusion: str = "concat", *, target: str = TARGET, final: bool = False, **fields: Any
+) -> TrainedRun:
+    opened = open_cache(cache)
+    request = ExperimentRequest(fusion=fusion, fields={**QUICK, **SMALL.get(fusion, {}), **fields}, target=target)
+    return train_run(request.experiment(opened), opened, out=out, final=final)
+
+
+@pytest.fixture(scope="module")
+def run(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """A finished run with a final model; tests only read it."""
+    return run_of(rated, tmp_path_factory.mktemp("runs") / "run", final=True)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_scores_are_those_of_the_predictions_on_the_scale_of_the_corpus(run: TrainedRun) -> None:
+    rows = rows_of(run.folder / "1-seed0" / "predictions.csv")
+    assert list(rows[0]) == ["id", "valence", "activation", "p_valence", "p_activation"]
+    truth, guess = DIMENSIONS.parse(rows, ["valence", "activation"])
+    assert 90 < guess[:, 0].mean() < 140
+    assert {name: run.folds[0][name] for name in DIMENSIONS.names} == pytest.approx(
+        DIMENSIONS.evaluate(truth, guess, 2)
+    )
+    assert run.results["task"] == "dimensions"
+    assert run.results["target"] == TARGET
+    assert run.results["interval"]["ccc"][0] < run.results["pooled"]["ccc"] < run.results["interval"]["ccc"][1]
+    each = [run.results["dimensions"][name]["pooled"]["mae"] for name in ("valence", "activation")]
+    assert run.results["pooled"]["mae"] == pytest.approx(np.mean(each))
+    assert (run.folder / "values.png").exists()
+    assert not (run.folder / "confusion.csv").exists()
+
+
+def test_the_scale_is_that_of_the_training_subset(run: TrainedRun) -> None:
+    splits = rows_of(run.folder / "splits.csv")
+    values = np.array([float(row["valence"]) for row in splits if row["fold 1"] == "train"])
+    stored = json.loads((run.folder / "1-seed0" / "scores.json").read_text())["scale"]
+    assert stored["mean"][0] == pytest.approx(values.mean())
+    assert stored["std"][0] == pytest.approx(values.std())
+    everyone = [float(row["valence"]) for row in splits if row["activation"]]
+    final = json.loads((run.folder / "final-seed0" / "final.json").read_text())["scale"]
+    assert final["mean"][0] == pytest.approx(np.mean(everyone))
+
+
+def test_an_utterance_without_a_rating_is_left_out_with_a_note(run: TrainedRun) -> None:
+    assert "1 of 72 utterances are left out, a rating of valence, activation is absent" in run.results["notes"]
+    assert sum(fold["test"] for fold in run.folds) == 71
+    assert any(line.startswith("valence: CCC ") for line in run.notes)
+
+
+def test_a_loaded_model_predicts_what_the_run_wrote(rated: Path, run: TrainedRun) -> None:
+    folder = RunFolder(run.folder)
+    head = load_model(folder, "2", 0)
+    scale = load_scale(folder.model("2", 0), DIMENSIONS, final=False)
+    assert isinstance(scale, TargetScale)
+    opened = open_cache(rated)
+    rows = rows_of(run.folder / "2-seed0" / "predictions.csv")
+    from fusion.data.features import CachedFeatures
+
+    streams = {role: name.split()[0] for role, name in folder.identity["streams"].items()}
+    source = CachedFeatures(opened, streams, np.zeros(len(opened), dtype=np.int64))
+    indices = np.array([opened.ids.index(row["id"]) for row in rows])
+    found = predict_probabilities(head, source, indices, task=DIMENSIONS.scaled(scale))
+    np.testing.assert_allclose(found[:, 0], [float(row["p_valence"]) for row in rows], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("fusion", "fields"), [("score", {}), ("rescmfa", {"loss": "mse"}), ("jfm", {"icl": "false"})])
+def test_other_heads_train_on_dimensions(rated: Path, tmp_path: Path, fusion: str, fields: dict[str, Any]) -> None:
+    found = run_of(rated, tmp_path / "run", fusion, **fields, epochs=1, target="valence")
+    assert set(found.mean) == {"ccc", "mae", "pearson"}
+    assert found.mean["mae"] < 40
+
+
+@pytest.mark.parametrize("fusion", sorted(HEADS))
+def test_a_head_that_needs_classes_names_the_fields_that_switch_them_off(rated: Path, fusion: str) -> None:
+    opened = open_cache(rated)
+    request = ExperimentRequest(fusion=fusion, fields=SMALL.get(fusion, {}), target="valence")
+    needed = request.experiment(opened).head.needs_classes
+    assert bool(needed) == (fusion in {"bimodal", "jfm", "label-guided"})
+    off = dict(pair.split("=") for pair in needed.split("--set ")[1:] for pair in [pair.strip()])
+    relieved = replace(request, fields={**request.fields, **off}).experiment(opened)
+    assert not relieved.head.needs_classes
+
+
+def test_a_head_that_is_fitted_to_classes_is_refused(rated: Path, tmp_path: Path) -> None:
+    with pytest.raises(MmerError, match="head probe is fitted to one class of each utterance, not to --target val"):
+        run_of(rated, tmp_path / "run", "probe", target="valence", epochs=1)
+
+
+def test_a_head_with_contrastive_classes_is_refused_in_one_line(rated: Path, tmp_path: Path) -> None:
+    message = "head jfm cannot predict valence: its contrastive loss compares classes; pass --set icl=false"
+    with pytest.raises(MmerError, match=message):
+        run_of(rated, tmp_path / "run", "jfm", target="valence")
+
+
+@pytest.mark.parametrize("fusion", ["concat", "score"])
+def test_a_stack_predicts_what_single_models_predict(rated: Path, tmp_path: Path, fusion: str) -> None:
+    fields: list[dict[str, object]] = [{"lr": rate, **MONITOR} for rate in (0.01, 0.003)]
+    scores = []
+    for engine in ("shared", "fused"):
+        combinations = planned(rated, fusion, *fields, target="valence")
+        _, told = trained(tmp_path / engine, combinations, engine=engine, folds=["1"])
+        assert not [outcome.failure for outcome in told.outcomes.values() if outcome.failure]
+        scores.append([scores.dev["ccc"] for _, scores in sorted(told.epochs, key=lambda one: (one[0], one[1].epoch))])
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "message"),
+    [
+        ({"labels": "a=b,c=d"}, {}, "--labels selects classes, and --target valence has none; leave one of them out"),
+        ({}, {"monitor": "ua"}, "training: monitor must be one of ccc, mae, pearson, loss for dimensions, got 'ua'"),
+        ({}, {"class_weights": "true"}, "--target valence has no classes for class_weights; leave them out"),
+        ({"target": ""}, {"loss": "mse"}, "training: loss must be one of auto, cross_entropy for classification"),
+        ({"target": ""}, {"monitor": "ccc"}, "training: monitor must be one of wf1, ua, wa, mf1, loss for classific"),
+    ],
+)
+def test_options_of_other_targets_are_refused(
+    rated: Path, options: dict[str, Any], fields: dict[str, object], message: str
+) -> None:
+    with pytest.raises(MmerError, match=message):
+        ExperimentRequest(fusion="concat", fields=fields, **{"target": "valence", **options}).experiment(
+            open_cache(rated)
+        )
+
+
+def test_a_run_of_classes_keeps_its_identity(rated: Path) -> None:
+    opened = open_cache(rated)
+    from fusion.experiment.plan import plan_run
+
+    plan = plan_run(ExperimentRequest(fusion="concat").experiment(opened), opened)
+    assert not {"task", "target"} & plan.identity.keys()
+    assert plan.identity_without_defaults["training"] == {}
+
+
+def test_runs_of_dimensions_are_neither_compared_nor_fused(rated: Path, run: TrainedRun, tmp_path: Path) -> None:
+    with pytest.raises(MmerError, match=f"predicts {TARGET}; only runs of classes can be compared"):
+        compare_runs([run.folder, Path(shutil.copytree(run.folder, tmp_path / "copy"))])
+    folder = RunFolder(run.folder)
+    with pytest.raises(MmerError, match=f"predicts {TARGET}; only the logits of classes can be fused"):
+        fuse_scores([folder, folder], open_cache(rated), RunFolder(tmp_path / "sum"))
+
+
+@pytest.fixture(scope="module")
+def classified(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """A run of classes with focal loss and balanced batches."""
+    fields: dict[str, Any] = {"focal_gamma": 2, "balanced_batches": "true"}
+    return run_of(rated, tmp_path_factory.mktemp("runs") / "classes", target="", epochs=1, **fields)
+
+
+def test_results_have_the_calibration_error_with_and_without_the_temperatures_of_dev(classified: TrainedRun) -> None:
+    found = classified.results["calibration"]
+    assert found["temperature"] == [fold["temperature"] for fold in classified.folds]
+    assert all(0.05 <= value <= 20 for value in found["temperature"])
+    rows = [row for fold in "123" for row in rows_of(classified.folder / f"{fold}-seed0" / "predictions.csv")]
+    names = classified.results["labels"]
+    probabilities = np.array([[float(row[f"p_{name}"]) for name in names] for row in rows])
+    truth = np.array([names.index(row["label"]) for row in rows])
+    assert found["ece"] == calibration_error(probabilities, truth)
+    assert 0 <= found["ece_scaled"] <= 1
+
+
+def test_focal_loss_is_a_column_of_the_curves(classified: TrainedRun) -> None:
+    assert "focal_loss" in rows_of(classified.folder / "1-seed0" / "curves.csv")[0]
+    with pytest.raises(MmerError, match="focal_gamma and label_smoothing exclude each other"):
+        ExperimentRequest(fusion="concat", fields={"focal_gamma": 1, "label_smoothing": 0.1})
+    with pytest.raises(MmerError, match="head score does not use class_weights, label_smoothing and focal_gamma"):
+        ExperimentRequest(fusion="score", fields={"focal_gamma": 1})
