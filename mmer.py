@@ -121,6 +121,7 @@ def train(
     labels: str | None = None,
     target: str = "",
     protocol: str | None = None,
+    folds: str | Path | None = None,
     only: Mapping[str, str | Sequence[str]] | None = None,
     seeds: Sequence[int] = (0,),
     allow_missing: bool = False,
@@ -153,6 +154,7 @@ def train(
         labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
         target: rated dimensions to predict instead of classes, such as ``valence,activation``.
         protocol: how folds are made; that of the recipe or the corpus by default.
+        folds: table with the columns id,fold or id,fold,subset, or ``emobox:DIR``, instead of a protocol.
         only: column -> value or values of the utterances that take part, such as ``{"style": "improvised"}``.
         seeds: random seeds of the models; each is trained on every fold.
         allow_missing: score the test utterances that have features where some have none.
@@ -195,6 +197,7 @@ def train(
         labels=labels,
         target=target,
         protocol=protocol,
+        folds=folds,
         only=only,
         seeds=seeds,
         allow_missing=allow_missing,
@@ -237,6 +240,7 @@ def grid(
     labels: str | None = None,
     target: str = "",
     protocol: str | None = None,
+    folds: str | Path | None = None,
     only: Mapping[str, str | Sequence[str]] | None = None,
     seeds: Sequence[int] = (0,),
     allow_missing: bool = False,
@@ -271,6 +275,7 @@ def grid(
         labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
         target: rated dimensions to predict instead of classes, such as ``valence,activation``.
         protocol: how folds are made; that of the recipe or the corpus by default.
+        folds: table with the columns id,fold or id,fold,subset, or ``emobox:DIR``, instead of a protocol.
         only: column -> value or values of the utterances that take part.
         seeds: random seeds of the models; each combination is trained with each.
         allow_missing: score the test utterances that have features where some have none.
@@ -309,6 +314,7 @@ def grid(
         labels=labels,
         target=target,
         protocol=protocol,
+        folds=folds,
         only=only,
         seeds=seeds,
         allow_missing=allow_missing,
@@ -574,6 +580,7 @@ def _request(
     labels: str | None,
     target: str,
     protocol: str | None,
+    folds: str | Path | None,
     allow_missing: bool,
     allow_leak: bool,
     label_encoder: str,
@@ -584,6 +591,7 @@ def _request(
     from fusion.end_to_end.label_encoder import LabelEncoders
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import united
+    from fusion.protocols.own_folds import read_own_folds
     from fusion.protocols.split import parse_filters
 
     texts = {name: value if isinstance(value, str) else "+".join(value) for name, value in (only or {}).items()}
@@ -595,6 +603,7 @@ def _request(
         labels=labels,
         target=target,
         protocol=protocol,
+        own_folds=None if folds is None else read_own_folds(str(folds)),
         only=parse_filters(texts),
         seeds=tuple(seeds),
         allow_missing=allow_missing,

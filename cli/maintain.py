@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cache.doctor import Finding
     from cache.joined import AnyCache
     from cache.merge import Merged
+    from cache.packs.base import Pack
     from cache.packs.importing import Imported
 
 OURS = ("npy", "packed", "safetensors")
@@ -140,13 +141,11 @@ def import_pack(  # noqa: PLR0917 - click calls it by name
         mmer-cache import dump/iemocap/wavlm-base cache/iemocap.h5 --stream wavlm-emobox=wavlm-base
     """
     from cache.audit import summarize
-    from cache.packs.catalog import open_pack
     from cache.packs.importing import import_pack as join
-    from cache.packs.third_party import ImportOptions
     from cache.store import FeatureCache
 
     with clean_errors():
-        pack = open_pack(folder, ImportOptions(role=role or "", corpus=corpus, metadata=metadata), layout or "")
+        pack = _opened_pack(folder, file, layout or "", role=role or "", corpus=corpus, metadata=metadata)
         done = join(pack, file, streams=streams, corpus=corpus, partial=partial, replace=replace)
         summary = summarize(FeatureCache(file))
     summary["streams"] = {name: summary["streams"][name] for name in done.written}
@@ -280,6 +279,15 @@ def _problems(opened: "AnyCache", audio: Path | None) -> "list[Problem]":
     from featurize.extraction.staleness import current_audio_digests
 
     return problems + verify_recordings(opened, current_audio_digests(audio))
+
+
+def _opened_pack(folder: Path, file: Path, layout: str, **described: Any) -> "Pack":
+    """Opens a pack to import into a file, whose ids decide how files are named."""
+    from cache.packs.catalog import open_pack
+    from cache.packs.importing import held_ids
+    from cache.packs.third_party import ImportOptions
+
+    return open_pack(folder, ImportOptions(known_ids=held_ids(file), **described), layout)
 
 
 def _print_merged(merged: "Merged", summary: dict[str, Any], out: Path) -> None:

@@ -233,6 +233,14 @@ def share(ctx: click.Context, param: click.Parameter, value: float) -> float:
     return value
 
 
+folds_option = click.option(
+    "--folds",
+    "folds_file",
+    metavar="FILE",
+    help="Folds of your own instead of a protocol: a table with the columns id,fold or id,fold,subset (the manifest "
+    "may have them), or emobox:DIR for EmoBox's JSON lines.  [default: none]",
+)
+
 OPTIONS: Sequence[Callable[[Any], Any]] = (
     config_option,
     click.option(
@@ -252,9 +260,11 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     ),
     click.option(
         "--protocol",
-        help="Split into training, development and test subsets: session, speaker, session5, random5, official, "
-        "actor6, actor5 or auto.  [default: that of the corpus]",
+        help="Split into training, development and test subsets: session, speaker, loso (leave one speaker out), "
+        "session5, speakers:K (K groups of speakers), random5, official, actor6, actor5 or auto.  "
+        "[default: that of the corpus]",
     ),
+    folds_option,
     click.option(
         "--labels",
         help="Label set: a name, or classes over raw labels such as happy=hap+exc,sad=sad.  [default: the corpus']",
@@ -377,6 +387,7 @@ class ExperimentOptions(TypedDict):
     fusion: str | None
     recipe: str | None
     protocol: str | None
+    folds_file: str | None
     labels: str | None
     target: str | None
     only: tuple[str, ...]
@@ -442,6 +453,7 @@ def experiment_request(
     from fusion.experiment.config_file import TABLES
     from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import parse_fields, united
+    from fusion.protocols.own_folds import read_own_folds
     from fusion.protocols.split import parse_filters
 
     flags: dict[str, object] = {
@@ -475,6 +487,7 @@ def experiment_request(
         tune_all=tune_all,
         encoders={name: Path(folder) for name, folder in {**held["encoder"], **folders}.items()},
         root=options["root"],
+        own_folds=read_own_folds(options["folds_file"]) if options["folds_file"] else None,
     )
 
 

@@ -10,6 +10,7 @@ import click
 from cli.options import (
     clean_errors,
     echo,
+    folds_option,
     json_option,
     positive,
     print_json,
@@ -117,9 +118,10 @@ def settings_options(command: Any) -> Any:
 )
 @click.option(
     "--protocol",
-    help="Split into folds: session, speaker, session5, random5, official, actor6, actor5 or auto.  "
-    "[default: that of the corpus]",
+    help="Split into folds: session, speaker, loso (leave one speaker out), session5, speakers:K (K groups of "
+    "speakers), random5, official, actor6, actor5 or auto.  [default: that of the corpus]",
 )
+@folds_option
 @click.option(
     "--labels",
     help="Label set; utterances of other labels take no part.  [default: that of the corpus]",
@@ -231,12 +233,15 @@ def _pretrained(
     from featurize.runtime.device import choose_device
     from fusion.end_to_end.pretraining.pretrain import PretrainRequest, pretrain_encoder
     from fusion.experiment.fields import parse_fields
+    from fusion.protocols.own_folds import read_own_folds
     from fusion.protocols.split import parse_filters
     from fusion.training.interrupt import deferred_interrupts
 
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     filters = parse_filters(parse_fields(options.pop("only"), form="COLUMN=VALUE", such_as="--only style=improvised"))
-    request = PretrainRequest(config=config, only=filters, **options)
+    file = options.pop("folds_file")
+    own_folds = read_own_folds(file) if file else None
+    request = PretrainRequest(config=config, only=filters, own_folds=own_folds, **options)
     with PretrainBar() as bar, deferred_interrupts() as stopping:
         return pretrain_encoder(
             request,

@@ -30,7 +30,6 @@ from cli.options import (
 if TYPE_CHECKING:
     from cache.joined import AnyCache
     from featurize.runtime.cluster import Cluster
-    from fusion.experiment.experiment import ExperimentRequest
     from fusion.run.train import TrainedRun
 
 
@@ -51,6 +50,20 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     metavar="RUN",
     help="Finished run folder for late fusion (the logits are added); two or more, with --fusion score.",
+)
+@click.option(
+    "--test-cache",
+    "test_caches",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Cache of another corpus on which every model is scored too; with --protocol cross, a run is trained on each "
+    "cache and scored on the others; repeatable.",
+)
+@click.option(
+    "--test-labels",
+    metavar="LABELS",
+    help="Label set of the other corpora, as in --labels.  [default: that of each corpus, joined by name]",
 )
 @click.option("--replace", is_flag=True, help="Delete another run that the run folder holds, and train again.")
 @click.option("--latex", is_flag=True, help="Also print the scores as a row of a LaTeX table.")
@@ -88,6 +101,8 @@ def train(
     seeds: tuple[int, ...],
     out: Path | None,
     runs: tuple[Path, ...],
+    test_caches: tuple[Path, ...],
+    test_labels: str | None,
     device: str,
     resident_share: float,
     replace: bool,
@@ -116,17 +131,42 @@ def train(
         check_one_form(as_json=as_json, latex=latex)
         from cache.joined import open_cache
 
-        opened = open_cache(cache)  # before torch is imported, so that a wrong path is answered at once
+        caches = [(path, open_cache(path)) for path in (cache, *test_caches)]  # before torch: a wrong path ends at once
         tune_process()
         if runs:
-            _check_sum(runs, seeds, final, options)
-            run = _fused(runs, opened, out=out, replace=replace)
+            _check_sum(runs, seeds, final or test_caches, options)
+            found = [_fused(runs, caches[0][1], out=out, replace=replace)]
         else:
-            request = experiment_request(options, seeds=seeds, tune_all=tune_all)
-            flags = {"replace": replace, "tensorboard": tensorboard, "final": final, "track": track or ""}
+            flags: Any = {"replace": replace, "tensorboard": tensorboard, "final": final, "track": track or ""}
+            training: Any = {"seeds": seeds, "tune_all": tune_all, "share": resident_share, "test_labels": test_labels}
             machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
-            run = _trained(request, opened, cache, machine, device=device, out=out, share=resident_share, **flags)
-        print_run(run, as_json=as_json, latex=latex)
+            found = _trained(options, caches, machine, device=device, out=out, **training, **flags)
+        print_runs(found, as_json=as_json, latex=latex)
+
+
+def print_runs(runs: "Sequence[TrainedRun]", *, as_json: bool = False, latex: bool = False) -> None:
+    """Prints a finished run, or a table corpus by corpus of several runs with their folders.
+
+    Args:
+        runs: one run, or those of protocol ``cross``.
+        as_json: print the results as one JSON object instead, or as a list of several.
+        latex: also print a row of a LaTeX table for each run.
+    """
+    if len(runs) == 1:
+        print_run(runs[0], as_json=as_json, latex=latex)
+        return
+    from fusion.run.cross_corpus import cross_table
+
+    if as_json:
+        print_json([run.results for run in runs])
+        return
+    print_table(*cross_table([run.results for run in runs]))
+    for run in runs:
+        echo(f"{run.folder}: {run.results['notes'][0]}")
+        for note in (note for other in run.results["cross"] for note in other["notes"]):
+            echo(f"  {note}")
+        if latex:
+            echo(run.latex)
 
 
 def print_run(run: "TrainedRun", *, as_json: bool = False, latex: bool = False) -> None:
@@ -141,6 +181,8 @@ def print_run(run: "TrainedRun", *, as_json: bool = False, latex: bool = False) 
         print_json(run.results)
         return
     print_table(*run.table)
+    if run.cross_table:
+        print_table(*run.cross_table)
     for line in run.notes:
         echo(line)
     took = f", {run.seconds:.1f} s of training, peak {size_text(run.peak_bytes)}" if run.seconds else ""
@@ -150,36 +192,33 @@ def print_run(run: "TrainedRun", *, as_json: bool = False, latex: bool = False) 
 
 
 def _trained(
-    request: "ExperimentRequest",
-    opened: "AnyCache",
-    cache: Path,
+    options: ExperimentOptions,
+    caches: "Sequence[tuple[Path, AnyCache]]",
     machine: "Callable[[], AbstractContextManager[Cluster | None]]",
     *,
     device: str,
-    out: Path | None,
+    seeds: Sequence[int],
+    tune_all: bool,
     share: float,
     **flags: Any,
-) -> "TrainedRun":
+) -> "list[TrainedRun]":
     from cli.progress import TrainingBar
     from featurize.runtime.device import choose_device
-    from fusion.run.train import train_run
+    from fusion.run.train import CROSS, train_across, train_run
     from fusion.training.interrupt import deferred_interrupts
 
-    chosen = choose_device(device)
-    experiment = request.experiment(opened)
+    across = options["protocol"] == CROSS
+    data: ExperimentOptions = {**options, "protocol": None} if across else options
+    request = experiment_request(data, seeds=seeds, tune_all=tune_all)
+    (path, cache), *others = caches
+    common: dict[str, Any] = {"device": choose_device(device), "resident_share": share, **flags}
+    experiment = None if across else request.experiment(cache)
     with machine() as cluster, TrainingBar() as bar, deferred_interrupts() as stopping:
-        return train_run(
-            experiment,
-            opened,
-            out=out,
-            named_after=cache,
-            device=chosen,
-            progress=bar,
-            resident_share=share,
-            cluster=cluster,
-            stopping=stopping,
-            **flags,
-        )
+        common |= {"cluster": cluster, "progress": bar, "stopping": stopping}
+        if experiment is None:
+            return train_across(request, caches, **common)
+        tested = [other for _, other in others]
+        return [train_run(experiment, cache, named_after=path, test_caches=tested, **common)]
 
 
 def _fused(runs: Sequence[Path], cache: "AnyCache", *, out: Path | None, replace: bool) -> "TrainedRun":
@@ -188,7 +227,7 @@ def _fused(runs: Sequence[Path], cache: "AnyCache", *, out: Path | None, replace
     return fuse_runs(runs, cache, out=out, replace=replace)
 
 
-def _check_sum(runs: Sequence[Path], seeds: Sequence[int], final: bool, options: ExperimentOptions) -> None:
+def _check_sum(runs: Sequence[Path], seeds: Sequence[int], final: object, options: ExperimentOptions) -> None:
     """Checks that --run is not combined with options that finished runs cannot follow."""
     from cache.errors import MmerError
     from fusion.run.score_fusion import SCORE_FUSION

@@ -4,7 +4,8 @@ Source: Ma et al., 2024, EmoBox, Interspeech; https://github.com/emo-box/EmoBox,
 Features: ``KEY.npy``, ``(frames, dim)``, with all layers ``(layers, frames, dim)``, averaged ``(dim,)``; its older
 script mirrors the tree of the recordings instead. EmoBox leaves out recordings over 30 s; here they are failed.
 Metadata: ``data/DATASET/DATASET.jsonl`` (key, dataset, wav, length, emo, ...) or ``.json`` (the same by key), copied
-into the folder or passed with --metadata. Labels stay as published; its label_map.json is not applied.
+into the folder or passed with --metadata. Records may have speaker, session, dialogue, split and text. Labels stay as
+published; its label_map.json is not applied.
 Ids: the key without its prefix ``DATASET-``, which is the utterance id of the corpora.
 """
 
@@ -23,6 +24,7 @@ from cache.packs.third_party import ForeignArrays, ImportOptions, Load, array_fi
 from cache.utterance import Utterance
 
 LAYOUT = "emobox"
+DESCRIBED = ("speaker", "session", "dialogue", "split", "text")  # further columns, where a record has them
 _FIELDS = {"wav", "emo"}  # fields of every record of EmoBox' metadata, and of no other file of a dataset
 
 
@@ -107,7 +109,8 @@ def _utterance(record: Mapping[str, Any], corpus: str, prefix: str, location: st
         "start_s": record.get("start_time"),
         "end_s": record.get("end_time"),
     }
-    return utterance_from({**columns, **speaker_columns(corpus, name)}, location)
+    described = {column: record[column] for column in DESCRIBED if isinstance(record.get(column), str)}
+    return utterance_from({**columns, **speaker_columns(corpus, name), **described}, location)
 
 
 def _file_of(record: Mapping[str, Any], files: Mapping[str, Path]) -> Path | None:

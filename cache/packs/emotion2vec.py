@@ -63,15 +63,22 @@ def has_arrays(folder: Path) -> bool:
 def read_single(folder: Path, options: ImportOptions) -> Pack:
     """Opens a folder with one file per recording; the name of a file is the utterance id.
 
+    Where the cache to import into has none of the names but the paths, an id is the path without its ending, as in
+    ``A/001``.
+
     Raises:
         MmerError: if two files have the same name, or features are not usable.
     """
     _check_no_metadata(options)
-    paths = array_files(folder).values()
-    check_unique((path.stem for path in paths), folder)
+    files = array_files(folder)
+    stems = [path.stem for path in files.values()]
+    by_path = not options.known_ids & {*stems} and bool(options.known_ids & files.keys())
+    if not by_path:
+        check_unique(stems, folder)
+    named = files if by_path else dict(zip(stems, files.values(), strict=True))
     corpus = options.corpus or folder.resolve().name
-    utterances = [_utterance(corpus, {"id": path.stem}, str(path)) for path in paths]
-    arrays: dict[str, tuple[str, Load]] = {path.stem: (str(path), partial(load_array, path)) for path in paths}
+    utterances = [_utterance(corpus, {"id": name}, str(path)) for name, path in named.items()]
+    arrays: dict[str, tuple[str, Load]] = {name: (str(path), partial(load_array, path)) for name, path in named.items()}
     found = ForeignArrays(
         folder=folder, layout=SINGLE, stream=STREAM, corpus=corpus, utterances=utterances, arrays=arrays
     )

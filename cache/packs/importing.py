@@ -92,6 +92,15 @@ def import_pack(
         return Imported(created=cache is None, written=_write(target), left_out=left_out)
 
 
+def held_ids(path: Path) -> frozenset[str]:
+    """Returns the utterance ids of a cache file; none if there is no such file.
+
+    Raises:
+        MmerError: if the file is not a cache.
+    """
+    return frozenset(FeatureCache(path).ids) if path.is_file() else frozenset()
+
+
 def _chosen(pack: Pack, requested: Sequence[str]) -> dict[str, PackStream]:
     """Selects the requested streams, by their new names."""
     chosen: dict[str, PackStream] = {}

@@ -55,11 +55,13 @@ class ImportOptions:
         role: role of the stream, one of `ROLES`; empty for audio.
         corpus: name of the corpus; empty for the name in the pack, or else that of its folder.
         metadata: file that describes the utterances, where the layout has such a file; None for the file in the folder.
+        known_ids: ids of the cache to import into, which decide whether a file is named by its path or its name.
     """
 
     role: str = ""
     corpus: str = ""
     metadata: Path | None = None
+    known_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

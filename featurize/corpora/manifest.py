@@ -1,6 +1,7 @@
 """Manifest: the user's own corpus as a table of utterances in CSV, TSV or JSON lines.
 
-Expects: the column ``id`` and one of ``audio`` and ``text``; cells may be empty. Optional: all other `COLUMNS`.
+Expects: the column ``id`` and one of ``audio`` and ``text``; cells may be empty. Optional: all other `COLUMNS`. With
+``label`` and neither of the two, the corpus is for features that are imported.
 Audio: paths relative to the folder of the manifest, which is the root of the corpus.
 Text: unchanged. Other cells of text have no white space around them, and a whole number is one name however it is
 written: speaker 1.0 is speaker 1.
@@ -22,11 +23,13 @@ from featurize.corpora.base import CorpusReading
 from featurize.corpora.columns import NO_CHOICE, ColumnChoice
 from featurize.corpora.table import DELIMITERS, JSON_SUFFIXES, Row, line_error, read_rows
 
-MEDIA = ("audio", "text")  # one of the two is needed
+MEDIA = ("audio", "text")  # one of the two is needed, unless features are imported
+LABEL = "label"  # a table of labels alone needs none of the two
 USUAL = ("id", *MEDIA, "label", "speaker", "session")
 TIMES_AND_RATINGS = ("start_s", "end_s", "valence", "activation", "dominance")
 COLUMNS = (*USUAL, "dialogue", "turn", "split", "style", "channel", *TIMES_AND_RATINGS, "sentiment", "votes")
 NAMES = frozenset({"speaker", "session", "dialogue"})  # columns in which 1.0 is 1
+FOLD = "fold"  # column that training reads from the table itself
 WHOLE = re.compile(r"([0-9]+)\.0+")
 
 # Column -> other names of it in public tables, in lower case.
@@ -36,7 +39,7 @@ ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
     "text": ("transcript", "transcription", "sentence", "utterance", "transcripts", "words"),
     "label": ("emotion", "emo", "class", "target", "category", "labels"),
     "speaker": ("speaker_id", "spk", "spk_id", "actor", "subject", "participant", "client_id"),
-    "session": ("session_id", "fold"),
+    "session": ("session_id",),
     "dialogue": ("dialog", "dialogue_id", "conversation", "conversation_id"),
     "turn": ("turn_id", "utterance_index"),
     "split": ("subset", "set", "partition"),
@@ -147,7 +150,9 @@ def _listed(names: Collection[str]) -> str:
 def _check_columns(path: Path, line: int, found: Collection[str]) -> None:
     missing = [name for name in ("id",) if name not in found]
     wanted = [*missing]
-    if not set(MEDIA) & {*found}:
+    named = {*_near_names([name for name in found if name not in COLUMNS], found).values()}
+    # a table of labels alone is for imported features, unless a column may be that of recordings or texts
+    if not set(MEDIA) & {*found} and (LABEL not in found or named & set(MEDIA)):
         missing.append("audio or text (one of the two)")
         wanted += MEDIA
     if missing:
@@ -177,6 +182,8 @@ def _near_names(unknown: Collection[str], found: Collection[str]) -> dict[str, s
 
 
 def _unknown_note(unknown: Collection[str], found: Collection[str]) -> str:
+    if [*unknown] == [FOLD]:
+        return "the column fold is for training: mmer-train --folds with this table"
     meant = [f"{name} for {guess}" for name, guess in _near_names(unknown, found).items()]
     return f"unknown columns are ignored: {_listed(unknown)}" + (f" (meant {', '.join(meant)}?)" if meant else "")
 

@@ -46,6 +46,9 @@ from featurize.views.catalog import ViewRequest, check_views, parse_views
 from featurize.views.load import load_views
 
 MEL = "logmel80"
+LABELS_ONLY_NOTE = (
+    "no recording and no text: only the utterances are stored; add features with mmer-cache import DIR {cache}"
+)
 MOST_DROPPED = 0.1  # share of letters without a CTC symbol from which a note says so
 DEMO, MANIFEST = "demo", "manifest"  # corpora of the catalog with special defaults of root or cache
 TEXT_ENCODERS = ("roberta-base",)  # of texts without recordings, where the corpus has no default encoder of text
@@ -258,6 +261,9 @@ def read_job(job: ExtractionJob) -> tuple[CorpusReading, EncoderSet]:
         parse_asr(job.asr)
     columns = parse_columns(job.columns, job.keep_columns)
     reading = read_corpus(job.corpus, job.root, allow_outside=job.allow_outside, encoding=job.encoding, columns=columns)
+    if not job.encoders and not job.asr and not any(held.audio or has_text(held) for held in reading.utterances):
+        reading = replace(reading, notes=[*reading.notes, LABELS_ONLY_NOTE.format(cache=job.cache)])
+        return reading, EncoderSet(requests=(), options=job.options, mel=False, characters=False)
     requests = _select_encoders(job, reading)
     modalities = {consumes(request.source) for request in requests}
     check_views(views, modalities)

@@ -22,6 +22,7 @@ from fusion.heads.catalog import head_spec
 from fusion.protocols.catalog import AUTO, find_protocol
 from fusion.protocols.folds import Fold
 from fusion.protocols.labels import find_label_set
+from fusion.protocols.own_folds import OwnFolds
 from fusion.protocols.split import Filters, Split
 from fusion.protocols.targets import parse_target
 from fusion.recipes.catalog import Recipe, recipe
@@ -81,6 +82,7 @@ class Experiment:
         tune: role -> what of its encoder learns; empty if all features are frozen.
         encoders: name of an encoder that learns -> folder with its checkpoint, if it did not come from a hub.
         root: folder of the corpus, for an encoder that learns from the recordings; None for that of the cache.
+        own_folds: folds of ``--folds``, which take the place of the protocol.
         options: the options that give the experiment back, for its configuration file; empty if they are unknown.
 
     Raises:
@@ -105,6 +107,7 @@ class Experiment:
     encoders: Mapping[str, Path] = field(default_factory=dict)
     root: Path | None = None
     options: Mapping[str, object] = field(default_factory=dict)
+    own_folds: OwnFolds | None = None
 
     def __post_init__(self) -> None:
         if (
@@ -146,6 +149,7 @@ class Experiment:
             **({"task": split.target.task, "target": split.target.text} if split.target else {}),
             "labels": {name: list(raws) for name, raws in split.labels.classes.items()},
             "protocol": split.protocol,
+            **({"own_folds": self.own_folds.digest} if self.own_folds else {}),
             **({"label_encoder": dict(self.label_encoder.identity)} if self.label_encoder else {}),
             **({"tune": {role: tune.text for role, tune in self.tune.items()}} if self.tune else {}),
             **({"only": {column: list(values) for column, values in self.only.items()}} if self.only else {}),
@@ -182,6 +186,7 @@ class ExperimentRequest:
         tune_all: without values of ``--tune`` and without a recipe that has some, the encoder of every role learns.
         encoders: name of an encoder that learns -> folder with its checkpoint.
         root: folder of the corpus, for an encoder that learns from the recordings.
+        own_folds: folds of ``--folds``, in the place of a protocol.
 
     Raises:
         MmerError: if there is neither head nor recipe, one of them is unknown, or the recipe is for another head.
@@ -207,9 +212,14 @@ class ExperimentRequest:
     tune_all: bool = False
     encoders: Mapping[str, Path] = field(default_factory=dict)
     root: Path | None = None
+    own_folds: OwnFolds | None = None
 
     def __post_init__(self) -> None:
         parse_tunes(self.tune)
+        if self.own_folds and self.protocol:
+            raise MmerError(
+                f"--folds {self.own_folds.source} and --protocol {self.protocol} both define the folds; give only one"
+            )
         settings = self.settings
         if not self.fusion and settings is None:
             raise MmerError("no head given; pass --fusion NAME (see --list-heads) or --recipe NAME")
@@ -246,6 +256,7 @@ class ExperimentRequest:
             "fusion": self.fusion,
             "recipe": self.recipe,
             "protocol": self.protocol,
+            "folds": self.own_folds.source if self.own_folds else "",
             "labels": self.labels,
             "target": self.target,
             "seed": list(self.seeds),
@@ -307,6 +318,7 @@ class ExperimentRequest:
             tune=tunes,
             encoders=self.encoders,
             root=self.root,
+            own_folds=self.own_folds,
             label_encoder=label_encoder,
             notes=(note,) if note else (),
             options=self.options,
@@ -426,6 +438,6 @@ def _fold_digest(cache: AnyCache, split: Split, fold: Fold) -> str:
     targets = split.targets.tolist()
     subsets = {
         name: sorted((cache.ids[index], targets[index]) for index in indices.tolist())
-        for name, indices in fold.subsets.items()
+        for name, indices in {**fold.subsets, **fold.parts}.items()
     }
     return digest_of(subsets)

@@ -142,6 +142,15 @@ class RunPlan:
         return [self.split.promise, self._features, *self.split.notes, *self.experiment.notes, *self._warmup_notes]
 
     @property
+    def test_parts(self) -> dict[str, frozenset[str]]:
+        """The ids of the utterances of each of several test subsets; empty if every fold has a single one."""
+        parts: dict[str, set[str]] = {}
+        for fold in self.split.folds:
+            for name, indices in fold.parts.items():
+                parts.setdefault(name, set()).update(self.cache.ids[index] for index in indices.tolist())
+        return {name: frozenset(ids) for name, ids in parts.items()}
+
+    @property
     def restrictions(self) -> list[str]:
         """The options that leave out utterances of the corpus and the label set."""
         only = [f"--only {column}={'+'.join(values)}" for column, values in self.experiment.only.items()]
@@ -199,9 +208,10 @@ class Splits:
             "allow_missing": experiment.allow_missing,
             "allow_leak": experiment.allow_leak,
         }
-        key = digest_of(request)
+        folds = experiment.own_folds
+        key = digest_of({**request, "own_folds": folds.digest if folds else ""})
         if key not in self._known:
-            self._known[key] = split_cache(self.cache, **request)
+            self._known[key] = split_cache(self.cache, **request, own_folds=folds)
         return self._known[key]
 
 

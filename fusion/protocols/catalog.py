@@ -5,8 +5,10 @@ random fifths because papers use them, the published split of MELD, EmoBox's fol
 arXiv:2406.07162). The development subset is never part of the test subset (docs/decisions.md#c-2).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,9 @@ from cache.errors import MmerError
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from fusion.arrays import ClassIds
+from fusion.config import nearest
 from fusion.protocols.folds import (
+    FIFTHS,
     Fold,
     SplitFunction,
     UtteranceTable,
@@ -25,7 +29,9 @@ from fusion.protocols.folds import (
     by_published_split,
     by_random_fifth,
     by_session,
+    by_single_speaker,
     by_speaker,
+    by_speaker_groups,
 )
 from fusion.protocols.leaks import (
     Check,
@@ -35,14 +41,20 @@ from fusion.protocols.leaks import (
     check_history,
     check_speakers,
     check_subsets,
+    note_classes,
     note_dev,
     note_dialogues,
     note_share,
     note_speakers,
 )
+from fusion.protocols.own_folds import OWN, OwnFolds
 
 AUTO = "auto"
 DIALOGUES = "dialogues"
+SPEAKERS = "speakers"
+GROUPS = "speakers:K"  # in lists; K is a number
+MANY_FOLDS = 24  # more folds than that (the actors of RAVDESS) are a note on time
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +107,49 @@ PROTOCOLS: Mapping[str, Protocol] = {
         split=by_emobox_actors,
         promise="EmoBox's six folds of four actors: train, dev and test share no speaker; dev is a tenth of the "
         "training speakers",
-        tenth_of="speakers",
+        tenth_of=SPEAKERS,
         checks=(check_speakers, check_dev_speakers, check_dialogues),
     ),
     "actor5": Protocol(
         split=by_actor_group,
         promise="five groups of speakers: train, dev and test share no speaker, train and dev no dialogue; dev is a "
         "tenth of the training speakers",
-        tenth_of="speakers",
+        tenth_of=SPEAKERS,
+        checks=(check_speakers, check_dev_speakers, check_dialogues),
+    ),
+    "loso": Protocol(
+        split=by_single_speaker,
+        promise="leave one speaker out: train, dev and test share no speaker, train and dev no dialogue; dev is the "
+        "partners in dialogue, else a tenth of the training speakers",
         checks=(check_speakers, check_dev_speakers, check_dialogues),
     ),
 }
+
+# Names that other programs and papers use -> what to choose here.
+HABITS: Mapping[str, str] = {
+    "kfold": "speakers:5 (speakers held out) or random5 (speaker-dependent)",
+    "cv": "speakers:5 (speakers held out) or random5 (speaker-dependent)",
+    "random": "random5 (speaker-dependent) or speakers:5 (speakers held out)",
+    "stratified": "random5 (speaker-dependent) or speakers:5 (speakers held out)",
+    "loo": "loso (leave one speaker out)",
+    "leave-one-speaker-out": "loso",
+    "leave-one-out": "loso (leave one speaker out)",
+    "logo": "loso (leave one speaker out)",
+    "speaker-independent": "speakers:5 or loso",
+    "leave-one-session-out": "session",
+    "losso": "session",
+    "sessions": "session",
+    "actor": "actor6 (EmoBox's folds of RAVDESS) or loso",
+    "emobox": "actor6 on RAVDESS, or --folds emobox:DIR with its files",
+    "predefined": "official",
+    "published": "official",
+    "split": "official",
+    "holdout": "official with a column split, or --folds FILE",
+    "cross": "--protocol cross of mmer-train with --test-cache OTHER",
+    "cross-corpus": "--protocol cross of mmer-train with --test-cache OTHER",
+    OWN: "--folds FILE, which needs no --protocol",
+}
+_N_FOLD = re.compile(r"(\d+)-?folds?(-?cv)?|(?:cv|kfold|random|group)-?(\d+)|groups?:(\d+)")
 
 # Corpus -> default protocol.
 # ESD has a published split, but it shares its speakers.
@@ -119,15 +163,41 @@ DEFAULTS: Mapping[str, str] = {
 
 
 def find_protocol(name: str) -> Protocol:
-    """Looks up a protocol by its name.
+    """Looks up a protocol by its name; ``speakers:K`` is one for each number K.
 
     Raises:
-        MmerError: if the name is unknown.
+        MmerError: if the name is unknown; names what it may mean.
     """
-    try:
+    kind, colon, number = name.partition(":")
+    if kind == SPEAKERS:
+        if not colon or not number.isdecimal() or not 2 <= int(number) < 1000:
+            raise MmerError(f"protocol {name!r} needs a number of groups of speakers from 2, such as speakers:5")
+        return _speaker_groups(int(number))
+    if name in PROTOCOLS:
         return PROTOCOLS[name]
-    except KeyError:
-        raise MmerError(f"unknown protocol {name!r}; known: {', '.join([*PROTOCOLS, AUTO])}") from None
+    raise MmerError(f"unknown protocol {name!r}; {_near(name)}")
+
+
+def _speaker_groups(count: int) -> Protocol:
+    return Protocol(
+        split=partial(by_speaker_groups, count=count),
+        promise=f"{_number(count)} groups of speakers with similar classes: train, dev and test share no speaker, "
+        "train and dev no dialogue; dev is a tenth of the training speakers",
+        tenth_of=SPEAKERS,
+        checks=(check_speakers, check_dev_speakers, check_dialogues),
+    )
+
+
+def _near(name: str) -> str:
+    """Returns a hint for an unknown name: what another program calls so, a similar name, or all names."""
+    plain = re.sub(r"[\s_]+", "-", name.strip().lower())
+    if plain in HABITS:
+        return f"choose {HABITS[plain]}"
+    if match := _N_FOLD.fullmatch(plain):
+        number = match[1] or match[3] or match[4]
+        random = " or random5 (speaker-dependent)" if number == "5" else ""
+        return f"choose speakers:{number} (speakers held out){random}"
+    return nearest(name, [*PROTOCOLS, GROUPS, AUTO])
 
 
 def choose_protocol(
@@ -142,7 +212,7 @@ def choose_protocol(
         classes: class index of each, int64 ``(n,)``; -1 for utterances that are left out.
 
     Returns:
-        The name of the protocol, never ``auto``, and notes on the choice.
+        The name of the protocol, never ``auto``, and a note on the choice of ``auto``.
 
     Raises:
         MmerError: if the protocol is unknown.
@@ -155,7 +225,13 @@ def choose_protocol(
 
 
 def make_folds(
-    utterances: Sequence[Utterance], classes: ClassIds, protocol: str, data_seed: int, names: Sequence[str] = ()
+    utterances: Sequence[Utterance],
+    classes: ClassIds,
+    protocol: str,
+    data_seed: int,
+    names: Sequence[str] = (),
+    *,
+    own_folds: OwnFolds | None = None,
 ) -> list[Fold]:
     """Splits the utterances of a label set, and checks the promises of the protocol on every fold.
 
@@ -165,6 +241,7 @@ def make_folds(
         protocol: name of a protocol, or ``auto``.
         data_seed: random seed of all draws.
         names: names of the classes, for messages.
+        own_folds: folds that take the place of the protocol; they promise nothing that could be broken.
 
     Raises:
         MmerError: if the corpus does not fit the protocol, or a promise does not hold; names the offenders.
@@ -172,14 +249,14 @@ def make_folds(
     table = UtteranceTable.of(utterances, classes)
     if protocol == AUTO:
         protocol = _automatic(table)[0]
-    chosen = find_protocol(protocol)
+    chosen = _chosen(protocol, own_folds)
     names = names or [str(index) for index in range(int(classes.max()) + 1)]
     folds = list(chosen.split(table, data_seed))
     for fold in folds:
         check_subsets(fold)
         for check in chosen.checks:
             check(fold, utterances)
-        check_classes(fold, classes, names)
+    check_classes(folds, classes, names)
     return folds
 
 
@@ -198,7 +275,7 @@ def check_history_streams(
         MmerError: if a dialogue with history is split; names the streams, and the dialogue if a fold splits one.
     """
     streams = [spec.name for spec in specs if spec.preprocessing.get("history")]
-    if streams and not find_protocol(protocol).history:
+    if streams and protocol != OWN and not find_protocol(protocol).history:
         raise MmerError(
             f"protocol {protocol} splits dialogues, and {', '.join(streams)} contains previous turns; "
             "choose a stream without history, or another --protocol"
@@ -214,13 +291,46 @@ def describe_protocol(protocol: str) -> str:
         >>> describe_protocol("random5")
         'random5: five random fifths of the utterances: speaker-dependent, no promise'
     """
-    return f"{protocol}: {find_protocol(protocol).promise}"
+    return f"{protocol}: {'folds of a file' if protocol == OWN else find_protocol(protocol).promise}"
+
+
+def promise_of(
+    protocol: str,
+    folds: Sequence[Fold],
+    utterances: Sequence[Utterance],
+    corpus: str,
+    own_folds: OwnFolds | None = None,
+) -> str:
+    """Returns what a protocol is and promises on a corpus, in words.
+
+    Args:
+        protocol: name of the protocol.
+        folds: its folds.
+        utterances: all utterances of the cache.
+        corpus: name of the corpus.
+        own_folds: folds that take the place of the protocol.
+    """
+    if own_folds is not None:
+        return own_folds.promise(folds, utterances)
+    promise = find_protocol(protocol).promise
+    if protocol == "actor5":
+        return promise.replace("five groups", f"{_number(len(folds))} groups")
+    if protocol == "actor6" and corpus != "ravdess":
+        groups = f"{_number(len(folds))} groups of speakers (those of EmoBox's folds of RAVDESS)"
+        return promise.replace("EmoBox's six folds of four actors", groups)
+    return promise
 
 
 def protocol_notes(
-    folds: Sequence[Fold], utterances: Sequence[Utterance], classes: ClassIds, names: Sequence[str], protocol: str
+    folds: Sequence[Fold],
+    utterances: Sequence[Utterance],
+    classes: ClassIds,
+    names: Sequence[str],
+    protocol: str,
+    *,
+    own_folds: OwnFolds | None = None,
 ) -> list[str]:
-    """Returns notes on shared and unknown speakers, on unknown dialogues, and on classes and size of dev.
+    """Returns notes on folds: their number, speakers, unknown dialogues, classes of test, classes and size of dev.
 
     Args:
         folds: folds of the protocol.
@@ -228,9 +338,13 @@ def protocol_notes(
         classes: class index of each, int64 ``(n,)``; -1 for utterances that are left out.
         names: names of the classes.
         protocol: name of the protocol.
+        own_folds: folds that take the place of the protocol.
     """
-    unit = find_protocol(protocol).tenth_of
+    unit = own_folds.unit_of_dev(folds, utterances) if own_folds else find_protocol(protocol).tenth_of
+    many = f"{len(folds)} folds are {len(folds)} trainings for each seed; --protocol speakers:5 has five"
     return [
+        *([many] if len(folds) > MANY_FOLDS else []),
+        *note_classes(folds, classes, names),
         *(note_dialogues(folds, utterances) if unit == DIALOGUES else []),
         *(note for fold in folds for note in note_speakers(fold, utterances)),
         *(note for fold in folds for note in note_dev(fold, classes, names)),
@@ -238,15 +352,28 @@ def protocol_notes(
     ]
 
 
+def _chosen(protocol: str, own_folds: OwnFolds | None) -> Protocol:
+    if own_folds is None:
+        return find_protocol(protocol)
+    return Protocol(split=own_folds.split, promise="folds of a file")
+
+
 def _automatic(table: UtteranceTable) -> tuple[str, list[str]]:
-    """Selects the first protocol whose promise the columns can keep, and a note if there is none."""
+    """Selects the first protocol whose promise the columns can keep; the note states what was selected and why."""
     if (table.splits != "").any():
-        return "official", []
+        return "official", ["protocol auto uses official: the column split names the subsets"]
     if _divides(table.sessions) and not _has_shared_speaker(table.sessions, table.speakers):
-        return "session", []
+        count = len(set(table.sessions.tolist()))
+        return "session", [f"protocol auto uses session: the column session has {count} values and shares no speaker"]
     if (table.speakers != "").all() and _divides(table.speaker_groups, at_least=3):  # one for each subset
-        return "actor5", []
+        speakers, groups = (len(set(column.tolist())) for column in (table.speakers, table.speaker_groups))
+        number = _number(min(FIFTHS, groups))
+        return "actor5", [f"protocol auto uses actor5: {number} groups of the {speakers} speakers, no usable session"]
     return "random5", ["no usable column split, session or speaker: protocol random5 is used, speaker-dependent"]
+
+
+def _number(count: int) -> str:
+    return NUMBERS[count] if count < len(NUMBERS) else str(count)
 
 
 def _divides(values: npt.NDArray[np.str_], at_least: int = 2) -> bool:

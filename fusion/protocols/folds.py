@@ -8,10 +8,11 @@ scikit-learn takes over a second to import: the functions that draw import it, s
 looked up without it.
 """
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +24,9 @@ from fusion.arrays import ClassIds, Indices
 
 DEV_SHARE = 10  # the development subset is a tenth of what is not test (docs/decisions.md#c-2)
 FIFTHS = 5
+DRAWS = 10  # draws of speaker groups, of which the one with most classes in every test subset is used
+TRAIN, DEV, TEST = "train", "dev", "test"
+SEVERAL_TESTS = re.compile(r"test[-_ ]?\d+")  # names of one of several test subsets, such as Test1 of MSP-Podcast
 LAST_SESSION = "5"  # the test session of the six-class convention (docs/decisions.md#c-2)
 
 # Test actors of https://github.com/emo-box/EmoBox, data/ravdess/fold_{1..6}, at bb22000 and fdc57b0
@@ -36,6 +40,7 @@ EMOBOX_ACTORS: Mapping[str, tuple[str, ...]] = {
     "6": ("06", "13", "17", "22"),
 }
 
+NO_PARTS: Mapping[str, Indices] = {}
 Division: TypeAlias = tuple[Indices, Indices]  # positions in an `UtteranceTable`: what remains, what is held out
 
 
@@ -48,12 +53,15 @@ class Fold:
         train: training subset: positions among all utterances of the cache, int64 ``(n,)``, ascending.
         dev: development subset, likewise.
         test: test subset, likewise.
+        parts: name -> the utterances of `test` in one of several test subsets, which are scored apart too; empty for
+            a single test subset.
     """
 
     name: str
     train: Indices
     dev: Indices
     test: Indices
+    parts: Mapping[str, Indices] = field(default_factory=dict)
 
     @property
     def subsets(self) -> dict[str, Indices]:
@@ -142,16 +150,29 @@ class UtteranceTable:
             raise MmerError(f"all utterances have the same {column} ({values[0]}); choose another --protocol")
         return values
 
-    def fold(self, name: str, division: Division, test: Indices) -> Fold:
+    def fold(self, name: str, division: Division, test: Indices, *, parts: Mapping[str, Indices] = NO_PARTS) -> Fold:
         """Builds a fold from positions in this table.
 
         Args:
             name: name of the fold.
             division: training and development subset.
             test: test subset.
+            parts: test subsets that `test` consists of; a single one is not kept apart.
         """
         train, dev = division
-        return Fold(name=name, train=self.indices[train], dev=self.indices[dev], test=self.indices[test])
+        several = {part: self.indices[held] for part, held in parts.items()} if len(parts) > 1 else {}
+        return Fold(name=name, train=self.indices[train], dev=self.indices[dev], test=self.indices[test], parts=several)
+
+
+def subset_of(name: str) -> str:
+    """Returns the subset of a name in a published split: ``train``, ``dev``, ``test``; empty if it is unknown.
+
+    Example:
+        >>> [subset_of(name) for name in ("Development", "Test1", "held-out")]
+        ['dev', 'test', '']
+    """
+    plain = name.lower()
+    return SUBSET_NAMES.get(plain, TEST if SEVERAL_TESTS.fullmatch(plain) else "")
 
 
 SplitFunction: TypeAlias = Callable[[UtteranceTable, int], Iterator[Fold]]  # from the utterances and the data seed
@@ -197,16 +218,23 @@ def by_random_fifth(table: UtteranceTable, seed: int) -> Iterator[Fold]:
 
 
 def by_published_split(table: UtteranceTable, seed: int) -> Iterator[Fold]:
-    """Selects the published split; if it has no dev, dev consists of training dialogues."""
-    subsets = np.array([SUBSET_NAMES.get(split.lower(), "") for split in table.splits])
+    """Selects the published split; if it has no dev, dev consists of training dialogues.
+
+    Several test subsets (``Test1``, ``Test2``) are the parts of the fold.
+    """
+    subsets = np.array([subset_of(split) for split in table.splits.tolist()])
     unknown = np.flatnonzero(subsets == "")
     if len(unknown):
         raise MmerError(
             f"{len(unknown)} of {len(subsets)} utterances have no known split (first: {table.ids[unknown[0]]}, split "
-            f"{str(table.splits[unknown[0]])!r}); allowed: {', '.join(SUBSET_NAMES)}; or choose another --protocol"
+            f"{str(table.splits[unknown[0]])!r}); allowed: {', '.join(SUBSET_NAMES)}, test1, test2, ...; or choose "
+            "another --protocol"
         )
-    train, dev, test = (np.flatnonzero(subsets == subset) for subset in ("train", "dev", "test"))
-    yield table.fold("official", (train, dev) if len(dev) else split_off_dev_by_dialogue(table, train, seed), test)
+    train, dev, test = (np.flatnonzero(subsets == subset) for subset in (TRAIN, DEV, TEST))
+    names = np.char.lower(table.splits)
+    parts = {name: np.flatnonzero(names == name) for name in sorted({*names[test].tolist()})}
+    division = (train, dev) if len(dev) else split_off_dev_by_dialogue(table, train, seed)
+    yield table.fold("official", division, test, parts=parts)
 
 
 def by_emobox_actors(table: UtteranceTable, seed: int) -> Iterator[Fold]:
@@ -225,7 +253,8 @@ def by_emobox_actors(table: UtteranceTable, seed: int) -> Iterator[Fold]:
 def by_actor_group(table: UtteranceTable, seed: int) -> Iterator[Fold]:
     """Tests on five groups of speakers of similar size; dev consists of training speakers.
 
-    Speakers who share a dialogue stay together.
+    Speakers who share a dialogue stay together. The groups are drawn without the classes; only if a group lacks a class
+    then, they are those of `by_speaker_groups`.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -237,9 +266,42 @@ def by_actor_group(table: UtteranceTable, seed: int) -> Iterator[Fold]:
             "protocol actor5 needs at least 3 groups of speakers without a common dialogue, for train, dev and test, "
             f"got {count}; choose another --protocol"
         )
-    splitter = GroupKFold(min(FIFTHS, count))
-    for number, (rest, test) in enumerate(splitter.split(groups, groups=groups), start=1):
+    draw = list(GroupKFold(min(FIFTHS, count)).split(groups, groups=groups))
+    if _lacking(table.classes, draw):
+        draw = min(
+            [draw, _draw_groups(table.classes, groups, min(FIFTHS, count))], key=partial(_lacking, table.classes)
+        )
+    for number, (rest, test) in enumerate(draw, start=1):
         yield table.fold(str(number), split_off_dev_by_speaker(table, rest, seed), test)
+
+
+def by_speaker_groups(table: UtteranceTable, seed: int, *, count: int) -> Iterator[Fold]:
+    """Tests on a number of groups of speakers with similar classes; dev consists of training speakers.
+
+    Speakers who share a dialogue stay together. The groups do not depend on the data seed.
+    """
+    table.complete_column("speaker")
+    groups = table.speaker_groups
+    held = len(set(groups))
+    if held < max(count, 3):
+        way_out = f"choose speakers:{held} or loso" if held > 2 else "choose another --protocol"
+        raise MmerError(
+            f"protocol speakers:{count} needs {max(count, 3)} groups of speakers without a common dialogue, for train, "
+            f"dev and test, got {held}; {way_out}"
+        )
+    for number, (rest, test) in enumerate(_draw_groups(table.classes, groups, count), start=1):
+        yield table.fold(str(number), split_off_dev_by_speaker(table, rest, seed), test)
+
+
+def by_single_speaker(table: UtteranceTable, seed: int) -> Iterator[Fold]:
+    """Leaves out one speaker after the other; dev consists of the partners in dialogue, else of training speakers."""
+    groups = table.speaker_groups
+    for name, rest, test in _leave_one_out(table.complete_column("speaker")):
+        partners = groups[rest] == groups[test[0]]
+        if partners.any() and not partners.all():
+            yield table.fold(name, (rest[~partners], rest[partners]), test)
+        else:
+            yield table.fold(name, split_off_dev_by_speaker(table, rest, seed), test)
 
 
 def split_off_dev_by_dialogue(table: UtteranceTable, rest: Indices, seed: int) -> Division:
@@ -326,6 +388,24 @@ def _draws(splitter: Any, classes: ClassIds, groups: npt.NDArray[np.str_] | None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return list(splitter.split(classes, classes, groups))
+
+
+def _draw_groups(classes: ClassIds, groups: npt.NDArray[np.str_], count: int) -> list[Division]:
+    """Draws groups for the test subsets with similar classes; of several draws, that with most classes in each."""
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    draws = [_draws(StratifiedGroupKFold(count), classes, groups)]
+    for seed in range(DRAWS if _lacking(classes, draws[0]) else 0):
+        draws.append(_draws(StratifiedGroupKFold(count, shuffle=True, random_state=seed), classes, groups))
+    usable = [draw for draw in draws if all(len(test) and len(rest) for rest, test in draw)]
+    # a greedy draw may leave a group of few speakers empty; groups of equal size never do
+    return min(usable or [_draws(GroupKFold(count), classes, groups)], key=partial(_lacking, classes))
+
+
+def _lacking(classes: ClassIds, draw: Sequence[Division]) -> int:
+    """Counts the classes that test subsets lack, over all folds of a draw."""
+    every = len(set(classes.tolist()))
+    return sum(every - len(set(classes[test].tolist())) for _, test in draw)
 
 
 def _best_draw(classes: ClassIds, groups: npt.NDArray[np.str_], rest: Indices, draws: Sequence[Division]) -> Division:

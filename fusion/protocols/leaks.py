@@ -57,16 +57,14 @@ def check_subsets(fold: Fold) -> None:
         raise MmerError(f"fold {fold.name} has an utterance in two subsets")
 
 
-def check_classes(fold: Fold, classes: ClassIds, names: Sequence[str]) -> None:
-    """Checks that train and test have utterances of every class."""
-    for subset in ("train", "test"):
-        counts = np.bincount(classes[fold.subsets[subset]], minlength=len(names))
-        missing = [name for name, count in zip(names, counts, strict=True) if not count]
-        if missing:
-            raise MmerError(
-                f"fold {fold.name} has no {subset} utterance of class {_listed(missing)}; "
-                "choose another --protocol, or --labels without it"
-            )
+def check_classes(folds: Sequence[Fold], classes: ClassIds, names: Sequence[str]) -> None:
+    """Checks that each training subset, and all test subsets together, have utterances of every class."""
+    subsets = [(f"fold {fold.name} has no train utterance", fold.train) for fold in folds]
+    every_test = np.concatenate([fold.test for fold in folds])
+    alone = f"fold {folds[0].name} has no test utterance"
+    for problem, subset in [*subsets, (alone if len(folds) == 1 else "no fold has a test utterance", every_test)]:
+        if missing := _missing(classes[subset], names):
+            raise MmerError(f"{problem} of class {_listed(missing)}; choose another --protocol, or --labels without it")
 
 
 def check_history(fold: Fold, utterances: Sequence[Utterance], specs: Sequence[StreamSpec]) -> None:
@@ -172,10 +170,29 @@ def note_dialogues(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> li
     return [f"{unknown} of {len(used)} utterances have no dialogue: each counts as a dialogue of its own for dev"]
 
 
+def note_classes(folds: Sequence[Fold], classes: ClassIds, names: Sequence[str]) -> list[str]:
+    """Returns notes on classes that a test subset lacks; UA and macro F1 of the fold are over the other classes."""
+    notes = [
+        f"fold {fold.name}: test has no utterance of class {_listed(missing)}; its UA and M-F1 are means over the "
+        "other classes"
+        for fold in folds
+        if (missing := _missing(classes[fold.test], names))
+    ]
+    notes += [
+        f"{part} has no utterance of class {_listed(missing)}; its UA and M-F1 are means over the other classes"
+        for fold in folds
+        for part, indices in fold.parts.items()
+        if (missing := _missing(classes[indices], names))
+    ]
+    if len(notes) > NAMED:
+        more = len(notes) - NAMED
+        notes = [*notes[:NAMED], f"{more} more test subsets lack a class; pooled scores are over all classes"]
+    return notes
+
+
 def note_dev(fold: Fold, classes: ClassIds, names: Sequence[str]) -> list[str]:
     """Returns a note on classes without a dev utterance; UA on dev is then the mean over the other classes."""
-    counts = np.bincount(classes[fold.dev], minlength=len(names))
-    missing = [name for name, count in zip(names, counts, strict=True) if not count]
+    missing = _missing(classes[fold.dev], names)
     return [f"fold {fold.name}: dev has no utterance of class {_listed(missing)}"] if missing else []
 
 
@@ -233,6 +250,12 @@ def note_transcripts(fold: Fold, utterances: Sequence[Utterance], specs: Sequenc
         f"fold {fold.name}: {shared} of {len(test)} test utterances have a transcript of {SENTENCE} words or more "
         "that train or dev has too"
     ]
+
+
+def _missing(classes: ClassIds, names: Sequence[str]) -> list[str]:
+    """Returns the names of the classes that do not occur."""
+    counts = np.bincount(classes, minlength=len(names))
+    return [name for name, count in zip(names, counts, strict=True) if not count]
 
 
 def _check_disjoint(

@@ -23,8 +23,8 @@ from fusion.evaluation.dimensions import TargetScale
 from fusion.protocols.catalog import (
     check_history_streams,
     choose_protocol,
-    describe_protocol,
     make_folds,
+    promise_of,
     protocol_notes,
 )
 from fusion.protocols.folds import Fold
@@ -38,6 +38,7 @@ from fusion.protocols.leaks import (
     note_transcripts,
     note_twins,
 )
+from fusion.protocols.own_folds import OWN, OwnFolds
 from fusion.protocols.targets import SOFT_TIES, Target, has_tie, parse_target, rated_values, vote_shares, voted_labels
 
 Filters = Mapping[str, tuple[str, ...]]  # column -> values that take part
@@ -167,7 +168,8 @@ def drop_uncovered(
         )
     train = fold.train[(complete & _committed(cache, training_streams))[fold.train]]
     dev = fold.dev[complete[fold.dev]]
-    covered = Fold(name=fold.name, train=train, dev=dev, test=fold.test[complete[fold.test]])
+    parts = {part: indices[complete[indices]] for part, indices in fold.parts.items()}
+    covered = Fold(name=fold.name, train=train, dev=dev, test=fold.test[complete[fold.test]], parts=parts)
     notes = [
         f"fold {fold.name}: {len(left_out)} of {len(indices)} {subset} utterances are left out, they have no "
         f"features ({_reasons(cache, [*streams, *training_streams], left_out)})"
@@ -243,6 +245,7 @@ def split_cache(
     target: str = "",
     protocol: str | None = None,
     only: Filters = NO_FILTERS,
+    own_folds: OwnFolds | None = None,
     data_seed: int = 0,
     allow_missing: bool = False,
     allow_leak: bool = False,
@@ -260,6 +263,7 @@ def split_cache(
         target: value of ``--target``; empty for classes.
         protocol: value of ``--protocol``; None for the default of the corpus.
         only: column -> values that take part.
+        own_folds: folds of ``--folds``, which take the place of a protocol; None for the protocol.
         data_seed: random seed of all draws.
         allow_missing: score the test utterances with features if others have none.
         allow_leak: accept encoders that have seen test speakers, with a note.
@@ -287,11 +291,14 @@ def split_cache(
         values = rated_values(utterances, wanted, corpus)
         classes, target_notes = _rated(values, wanted)
     classes, filter_notes = filter_utterances(classes, utterances, only)
-    name, choice_notes = choose_protocol(protocol, corpus, utterances, classes)
+    if own_folds is None:
+        name, choice_notes = choose_protocol(protocol, corpus, utterances, classes)
+    else:
+        name, choice_notes = OWN, own_folds.check_ids(cache.ids)
     notes = [*target_notes, *filter_notes, *choice_notes]
-    folds = make_folds(utterances, classes, name, data_seed, names)
+    folds = make_folds(utterances, classes, name, data_seed, names, own_folds=own_folds)
     if tied.any():  # without a majority, an utterance can be trained on but not scored
-        folds = [replace(fold, dev=fold.dev[~tied[fold.dev]], test=fold.test[~tied[fold.test]]) for fold in folds]
+        folds = [_without_ties(fold, tied) for fold in folds]
     of_folds = {name for names in choices.values() for name in names}
     streams = [name for name in streams if name not in of_folds]
     opened = [cache.stream(stream) for stream in [*streams, *training_streams]]
@@ -307,21 +314,25 @@ def split_cache(
     chosen: dict[str, dict[str, str]] = {}
     for covered in covered_folds:
         check_subsets(covered.fold)
-        check_classes(covered.fold, classes, names)
         notes += [*covered.notes, *check_encoders(covered.fold, utterances, specs, corpus, allow_leak=allow_leak)]
         streams_of_fold, leaks = choose_streams(covered.fold, utterances, candidates, corpus, allow_leak=allow_leak)
         notes += leaks
         chosen |= {covered.fold.name: streams_of_fold} if streams_of_fold else {}
         notes += [*note_twins(covered.fold, cache.ids, opened), *note_transcripts(covered.fold, utterances, specs)]
     folds = [covered.fold for covered in covered_folds]
+    check_classes(folds, classes, names)
     return Split(
         protocol=name,
         labels=label_set,
         classes=classes,
         folds=folds,
         totals={covered.fold.name: covered.total for covered in covered_folds},
-        promise=describe_protocol(name),
-        notes=[*notes, *_choice_notes(chosen), *protocol_notes(folds, utterances, classes, names, name)],
+        promise=f"{name}: {promise_of(name, folds, utterances, corpus, own_folds)}",
+        notes=[
+            *notes,
+            *_choice_notes(chosen),
+            *protocol_notes(folds, utterances, classes, names, name, own_folds=own_folds),
+        ],
         chosen=chosen,
         target=wanted,
         values=values,
@@ -355,6 +366,12 @@ def _rated(values: npt.NDArray[np.float64], target: Target) -> tuple[ClassIds, l
     absent = int((~complete).sum())
     notes = [f"{absent} of {len(values)} utterances are left out, a rating of {names} is absent"] if absent else []
     return np.where(complete, 0, LEFT_OUT), notes
+
+
+def _without_ties(fold: Fold, tied: npt.NDArray[np.bool_]) -> Fold:
+    """Returns a fold whose dev and test subset have no utterances without a majority."""
+    parts = {part: indices[~tied[indices]] for part, indices in fold.parts.items()}
+    return replace(fold, dev=fold.dev[~tied[fold.dev]], test=fold.test[~tied[fold.test]], parts=parts)
 
 
 def _choice_notes(chosen: Mapping[str, Mapping[str, str]]) -> list[str]:

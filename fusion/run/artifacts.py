@@ -81,9 +81,10 @@ def write_splits(plan: RunPlan, folder: RunFolder) -> None:
     """Writes the subset of every utterance of the cache, with a column for each fold."""
     folds, names = plan.split.folds, [*plan.inputs.classes, ""]  # utterances without a class have index -1
     dimensions = () if plan.task.has_classes else plan.inputs.classes
-    subsets = np.full((len(plan.cache), len(folds)), LEFT_OUT)
+    longest = max((len(part) for fold in folds for part in fold.parts), default=0)
+    subsets = np.full((len(plan.cache), len(folds)), LEFT_OUT, dtype=f"<U{max(longest, len(LEFT_OUT))}")
     for column, fold in enumerate(folds):
-        for subset, indices in fold.subsets.items():
+        for subset, indices in {**fold.subsets, **fold.parts}.items():
             subsets[indices, column] = subset
     if plan.task.has_classes or plan.split.values is None:
         labels = [[names[index]] for index in plan.split.classes]
@@ -162,7 +163,8 @@ def model_scores(
         source: features of all utterances.
     """
     guess = plan.task.decide(probabilities)
-    scores = plan.task.evaluate(plan.split.targets[fold.test], guess, len(plan.inputs.classes))
+    # the checks of the split have passed: a class that this fold lacks is in another, and is stated in a note
+    scores = plan.task.evaluate(plan.split.targets[fold.test], guess, len(plan.inputs.classes), complete=False)
     return {
         "epoch": trained.best_epoch,
         **{subset: len(indices) for subset, indices in fold.subsets.items()},
@@ -356,7 +358,7 @@ def _read_scored_predictions(
         raise _damaged(folder, PREDICTIONS, WRONG_COLUMNS) from error
     if not all(row.get(ID) for row in rows):
         raise _damaged(folder, PREDICTIONS, WRONG_COLUMNS)
-    computed = task.evaluate(truth, guess, len(names))
+    computed = task.evaluate(truth, guess, len(names), complete=False)
     written = [name for name in task.names if name in scores]
     if not all(abs(computed[name] - scores[name]) <= ROUNDING for name in written):  # also False for NaN
         raise _damaged(folder, PREDICTIONS, f"they do not reproduce the scores of {SCORES}")

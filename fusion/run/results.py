@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +58,7 @@ SPECIAL = SIGNS | str.maketrans(
     }
 )
 SHOWN = 5  # utterances over the limits of a head that a note lists; scores.json of each fold has all of them
+NO_PARTS: Mapping[str, frozenset[str]] = {}
 FEW = 10  # clusters; an interval over fewer is not reliable
 
 
@@ -68,6 +69,7 @@ def collect_results(
     *,
     notes: Sequence[str] = (),
     published: Sequence[Plain] = (),
+    test_parts: Mapping[str, frozenset[str]] = NO_PARTS,
 ) -> dict[str, Any]:
     """Computes and writes the results of a run whose models are all scored.
 
@@ -79,6 +81,7 @@ def collect_results(
         identity: identity of the run.
         notes: notes to add to the results.
         published: figures of the recipe's paper to add to the results.
+        test_parts: name -> utterances of each of several test subsets, which are scored apart.
 
     Returns:
         The results, as ``mmer-train --json`` prints them.
@@ -108,6 +111,8 @@ def collect_results(
         "interval": {name: None if ends is None else list(ends) for name, ends in summary.interval.items()},
         "pooled": summary.pooled,
     }
+    if test_parts:
+        results["tests"] = {part: _part_scores(predictions, ids) for part, ids in sorted(test_parts.items())}
     title = f"{identity['fusion']}, {identity['protocol']}"
     if isinstance(predictions, RatedPredictions):
         results["dimensions"] = _dimension_results(predictions, names)
@@ -230,7 +235,8 @@ def score_header(results: Plain) -> list[str]:
 def score_table(results: Plain) -> list[list[object]]:
     """Returns the rows below `score_header`.
 
-    There is a row for each model, then mean, standard deviation, pooled scores and their interval.
+    There is a row for each model, then for each of several test subsets, then mean, standard deviation, pooled scores
+    and their interval.
     """
     task = task_of(results)
     rows: list[list[object]] = [
@@ -245,6 +251,8 @@ def score_table(results: Plain) -> list[list[object]]:
         ]
         for fold in results["folds"]
     ]
+    for part, scores in results.get("tests", {}).items():
+        rows.append([part, "", "", "", "", scores["test"], *(score.text(scores[score.name]) for score in task.scores)])
     for name, title in OVER_ALL.items():
         cells = [_cell(results[name][score.name], score) for score in task.scores]
         rows.append([title, "", "", "", "", "", *cells])
@@ -376,6 +384,19 @@ def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: s
         axes.text(column, row, cell, ha="center", va="center", color=shade, fontsize=9)
     figure.colorbar(image, label="share of the truth", shrink=0.8)
     return figure
+
+
+def _part_scores(predictions: Predictions, ids: frozenset[str]) -> dict[str, Any]:
+    """Returns the number of utterances of a test subset, and its scores over all folds and seeds with intervals."""
+    chosen = np.array([name in ids for name in predictions.ids.tolist()])
+    columns = {
+        column.name: value[chosen]
+        for column in fields(predictions)
+        if isinstance(value := getattr(predictions, column.name), np.ndarray)
+    }
+    part = replace(predictions, **columns)
+    interval = {name: None if ends is None else list(ends) for name, ends in bootstrap_interval(part).items()}
+    return {"test": len(ids), **pooled_scores(part), "interval": interval}
 
 
 def plot_values(folder: RunFolder, predictions: RatedPredictions, names: Sequence[str], title: str) -> None:

@@ -131,7 +131,7 @@ def _fuse_fold(
         "seed": 0,
         "epoch": 0,
         **{subset: min(record[subset] for record in records) for subset in ("train", "dev", "test")},
-        **compute_scores(classes, probabilities.argmax(axis=1), len(names)).as_dict(),
+        **compute_scores(classes, probabilities.argmax(axis=1), len(names), every_class=False).as_dict(),
         "test_of": max(record["test_of"] for record in records),
         "over_limits": sorted({name for record in records for name in record["over_limits"]}),
         "parameters": sum(read_scores(models[0])["parameters"] for models in by_run),

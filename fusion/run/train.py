@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replaced
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -15,12 +16,13 @@ from cache.joined import AnyCache
 from cache.stream import TRANSCRIPT
 from fusion.data.features import RESIDENT_SHARE
 from fusion.experiment.config_file import write_config
-from fusion.experiment.experiment import Experiment
+from fusion.experiment.experiment import Experiment, ExperimentRequest
 from fusion.experiment.plan import RunPlan, plan_run
 from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import Plain, digest_of
 from fusion.head_config import AUDIO, TEXT
 from fusion.heads.catalog import file_name_of
+from fusion.run.cross_corpus import cross_table, plan_other_corpus, score_other_corpus
 from fusion.run.cross_validation import SilentProgress, TrainingProgress, cross_validate
 from fusion.run.final import FinalModel, read_final_models, train_final_models
 from fusion.run.folder import RESULTS, RunFolder
@@ -40,6 +42,8 @@ from fusion.run.trackio import tracked
 from fusion.run.workers import WorkerCluster, cross_validate_on
 from fusion.training.interrupt import StopRequested, never_stop
 
+CROSS = "cross"  # name of the protocol that trains on each of several corpora
+FEWEST_CORPORA = 2
 RUNS = Path("runs")  # folder of all runs without an explicit folder
 PATTERN = re.compile(r"[-_.]*[*?\[\]]+[-_.]*")  # wildcards of a file pattern, with the separators around them
 CPU = torch.device("cpu")
@@ -97,12 +101,18 @@ class TrainedRun:
         return score_header(self.results), score_table(self.results)
 
     @property
+    def cross_table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]] | None:
+        """Header and rows of the scores on other corpora; None if there are none."""
+        return cross_table([self.results]) if self.results.get("cross") else None
+
+    @property
     def notes(self) -> list[str]:
         """Lines that accompany the scores.
 
         They are recalls, protocol, comparison, notes on excluded and long utterances, and final models.
         """
         lines = [detail_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
+        lines += [note for other in self.results.get("cross", ()) for note in other["notes"]]
         return [*lines, *self.encoders, *(model.line for model in self.final)]
 
     @property
@@ -126,6 +136,8 @@ def train_run(
     final: bool = False,
     cluster: WorkerCluster | None = None,
     stopping: StopRequested = never_stop,
+    test_caches: Sequence[AnyCache] = (),
+    test_labels: str | None = None,
 ) -> TrainedRun:
     """Trains and scores a head on every fold.
 
@@ -146,6 +158,8 @@ def train_run(
         final: then train a model for each seed on all utterances, for the median best epoch of the folds.
         cluster: workers that train the models of the folds, one each; None for this process.
         stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
+        test_caches: open caches of other corpora; every model is scored on them too.
+        test_labels: label set of the other corpora; None for their defaults.
 
     Raises:
         KeyboardInterrupt: if `stopping` returned True.
@@ -155,6 +169,7 @@ def train_run(
     known = {"cache": str(named_after or cache.path), "out": out and str(out), "final": final}
     experiment = replaced(experiment, options={**known, **experiment.options} if experiment.options else {})
     plan = plan_run(experiment, cache)
+    others = [plan_other_corpus(plan, other, labels=test_labels) for other in test_caches]
     folder = RunFolder(out or _default_run(plan, named_after or cache.path))
     progress = progress or SilentProgress()
     progress = TensorBoardProgress(progress, folder) if tensorboard else progress
@@ -170,13 +185,19 @@ def train_run(
             path = named_after or cache.path
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
         notes = [*plan.notes, plan.scoring_note]
-        results = collect_results(folder, cache, plan.identity, notes=notes, published=published_figures(plan))
+        results = collect_results(
+            folder, cache, plan.identity, notes=notes, published=published_figures(plan), test_parts=plan.test_parts
+        )
         if final:
             train_final_models(
                 plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
             )
         if finals := tuple(read_final_models(plan, folder)):
             results["final"] = [model.plain for model in finals]
+        if others:
+            scored = partial(score_other_corpus, plan, folder, device=device, resident_share=resident_share)
+            results["cross"] = [scored(other) for other in others]
+        if finals or others:
             folder.write(RESULTS, results)
     seconds, peak_bytes = total_cost(folder, plan.identity)
     return TrainedRun(
@@ -188,6 +209,38 @@ def train_run(
         seconds=seconds,
         peak_bytes=peak_bytes,
     )
+
+
+def train_across(
+    request: ExperimentRequest, caches: Sequence[tuple[Path, AnyCache]], *, out: Path | None = None, **options: Any
+) -> list[TrainedRun]:
+    """Trains a run on each of several corpora, and scores its models on each other.
+
+    Args:
+        request: options of every run; without a protocol, each corpus has its default.
+        caches: path and open cache of each corpus.
+        out: folder with a run folder for each cache, named after it; by default the runs' own below ``runs/``.
+        **options: further arguments of `train_run`.
+
+    Raises:
+        MmerError: if there are fewer than two caches, two have the same name, or a run does not suit another cache.
+    """
+    stems = [path.stem for path, _ in caches]
+    if len(caches) < FEWEST_CORPORA or len(set(stems)) < len(stems):
+        raise MmerError(
+            f"protocol cross needs two or more caches of different names, got {', '.join(stems)}; pass the others with "
+            "--test-cache"
+        )
+    others = [[other for _, other in caches if other is not cache] for _, cache in caches]
+    experiments = [request.experiment(cache) for _, cache in caches]
+    for experiment, (_, cache), rest in zip(experiments, caches, others, strict=True):  # errors before any training
+        plan = plan_run(experiment, cache)
+        for other in rest:
+            plan_other_corpus(plan, other, labels=options.get("test_labels"))
+    return [
+        train_run(experiment, cache, out=out and out / path.stem, named_after=path, **{**options, "test_caches": rest})
+        for experiment, (path, cache), rest in zip(experiments, caches, others, strict=True)
+    ]
 
 
 def fuse_runs(runs: Sequence[Path], cache: AnyCache, *, out: Path | None = None, replace: bool = False) -> TrainedRun:

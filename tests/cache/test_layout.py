@@ -22,7 +22,7 @@ def test_the_file_is_what_format_1_says(toy: tuple[Path, StreamPlan]) -> None:
     with h5py.File(toy[0]) as file:
         assert (file.attrs["format"], file.attrs["format_version"]) == ("mmer-cache", 1)
         assert json.loads(file.attrs["corpus"])["name"] == "toy"
-        assert set(file["utterances"]) == set(COLUMNS) - {"votes"}  # no utterance has votes
+        assert set(file["utterances"]) == set(COLUMNS) - {"votes", "further"}  # no utterance has one
         stream = file["streams/enc"]
         assert set(stream) == {"offsets", "values", *BOOKKEEPING}
         assert stream["offsets"].dtype == np.int64

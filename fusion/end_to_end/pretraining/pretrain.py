@@ -41,6 +41,7 @@ from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import digest_of
 from fusion.protocols.folds import Fold
 from fusion.protocols.leaks import check_encoders
+from fusion.protocols.own_folds import OwnFolds
 from fusion.protocols.split import Filters, Split, split_cache
 from fusion.run.folder import COST, RunFolder
 from fusion.run.train import default_folder
@@ -68,6 +69,7 @@ class PretrainRequest:
         only: column -> values that take part.
         folds: names of the folds; empty for all.
         allow_leak: accept an encoder that has seen test speakers of a fold.
+        own_folds: folds of ``--folds``, in the place of a protocol.
     """
 
     encoder: str
@@ -79,8 +81,13 @@ class PretrainRequest:
     only: Filters = field(default_factory=dict)
     folds: tuple[str, ...] = ()
     allow_leak: bool = False
+    own_folds: OwnFolds | None = None
 
     def __post_init__(self) -> None:
+        if self.own_folds and self.protocol:
+            raise MmerError(
+                f"--folds {self.own_folds.source} and --protocol {self.protocol} both define the folds; give only one"
+            )
         if self.start not in STARTS:
             raise MmerError(f"--from must be one of {', '.join(STARTS)}, got {self.start!r}")
         if self.root is not None and self.start == CONV:
@@ -232,7 +239,11 @@ class _Plan:
             "training": asdict(self.config),
             "encoder": {"source": start.source, "revision": start.revision, "weights": start.weights},
             "data": {"from": self.request.start, "stream": f"{start.stream.spec.name} {start.stream.key}"},
-            "split": {"protocol": self.split.protocol, "labels": digest_of(dict(self.split.labels.classes))},
+            "split": {
+                "protocol": self.split.protocol,
+                **({"own_folds": folds.digest} if (folds := self.request.own_folds) else {}),
+                "labels": digest_of(dict(self.split.labels.classes)),
+            },
         }
 
     @property
@@ -341,6 +352,7 @@ class _Plan:
             labels=request.labels,
             protocol=request.protocol,
             only=request.only,
+            own_folds=request.own_folds,
             data_seed=self.config.data_seed,
             allow_missing=True,  # test subsets are not read
             allow_leak=True,  # only the chosen folds are checked, below

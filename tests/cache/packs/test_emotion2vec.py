@@ -127,6 +127,18 @@ def test_one_file_per_recording_is_taken_by_its_name(tmp_path: Path) -> None:
         open_pack(tmp_path / "feats")
 
 
+def test_ids_with_a_slash_are_paths_of_files_where_the_cache_has_them(tmp_path: Path) -> None:
+    for number, name in enumerate(("A/1", "B/1")):
+        path = tmp_path / "feats" / f"{name}.npy"
+        path.parent.mkdir(parents=True)
+        np.save(path, frames(number + 1))
+    pack = open_pack(tmp_path / "feats", ImportOptions(known_ids=frozenset({"A/1", "B/1", "C/1"})))
+    stream = pack.streams["emotion2vec"]
+    assert {name: entry.rows for name, entry in stream.entries.items()} == {"A/1": 1, "B/1": 2}
+    with pytest.raises(MmerError, match="duplicate id 1"):
+        open_pack(tmp_path / "feats", ImportOptions(known_ids=frozenset({"1"})))
+
+
 def test_one_vector_per_utterance_is_one_row(tmp_path: Path) -> None:
     for number, name in enumerate("ab"):
         np.save(tmp_path / f"{name}.npy", frames(7, seed=number).mean(axis=0))

@@ -18,16 +18,16 @@ def test_names_actors_and_votes_become_utterances(tmp_path: Path) -> None:
         text="It's eleven o'clock",
         label="neutral",
         speaker="1001",
+        votes="neutral:10,happy:1",
         further={
             "sentence": "IEO",
             "level": "unspecified",
             "gender": "male",
             "age": "51",
             "vote": "neutral",
-            "votes": "neutral:10,happy:1",
         },
     )
-    assert (anger.label, anger.further["votes"], "vote" in anger.further) == (
+    assert (anger.label, anger.votes, "vote" in anger.further) == (
         "anger",
         "anger:5,disgust:5,neutral:1,sad:1",
         False,

@@ -114,8 +114,8 @@ def test_spaces_around_column_names_and_whole_floats_are_tolerated(tmp_path: Pat
 
 
 def test_a_missing_column_is_named_with_those_found(tmp_path: Path) -> None:
-    path = written(tmp_path, csv_of("u1,x", header="id,label"))
-    message = r"missing columns audio or text \(one of the two\); found id, label; add them; their cells may be empty"
+    path = written(tmp_path, csv_of("u1,x", header="id,speaker"))
+    message = r"missing columns audio or text \(one of the two\); found id, speaker; add them; their cells may be empty"
     with pytest.raises(MmerError, match=message):
         read_manifest(path)
 
@@ -263,3 +263,17 @@ def test_votes_are_read_and_those_that_do_not_sum_are_refused_with_their_line(tm
         MmerError, match=r"line 2: votes of a sum to 0\.7 .*; expected whole numbers, or shares that sum"
     ):
         read_manifest(written(tmp_path, f'{header}a,hello,"happy:0.5,sad:0.2"\n'))
+
+
+def test_a_table_of_labels_alone_is_a_corpus_for_imported_features(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("id,label,speaker,fold\nA/1,sad,s1,1\nA/2,glad,s2,2\n")
+    reading = read_manifest(path)
+    assert [(held.id, held.label, held.audio, held.text) for held in reading.utterances] == [
+        ("A/1", "sad", "", ""),
+        ("A/2", "glad", "", ""),
+    ]
+    assert reading.notes == ["the column fold is for training: mmer-train --folds with this table"]
+    path.write_text("id,label,wav\na,sad,a.wav\n")
+    with pytest.raises(MmerError, match="rename wav to audio"):
+        read_manifest(path)

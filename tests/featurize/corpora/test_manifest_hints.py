@@ -115,7 +115,6 @@ def test_a_row_of_json_may_lack_what_another_row_has(tmp_path: Path) -> None:
         ("speaker id", "speaker"),
         ("arousal", "activation"),
         ("Split", "split"),
-        ("fold", "session"),
     ],
 )
 def test_an_unknown_column_is_named_with_the_one_that_it_probably_is(tmp_path: Path, unknown: str, meant: str) -> None:

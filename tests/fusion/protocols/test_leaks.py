@@ -20,6 +20,7 @@ from fusion.protocols.leaks import (
     check_speakers,
     check_subsets,
     choose_streams,
+    note_classes,
     note_transcripts,
     note_twins,
 )
@@ -78,9 +79,27 @@ def test_a_part_may_be_neither_empty_nor_overlap() -> None:
 
 def test_train_and_test_need_every_class_and_dev_does_not() -> None:
     classes = np.array([0, 1, 0, 0, 1, 0])
-    check_classes(FOLD, classes, ("sad", "glad"))
+    check_classes([FOLD], classes, ("sad", "glad"))
     with pytest.raises(MmerError, match="fold 1 has no train utterance of class mad; choose another --protocol, or"):
-        check_classes(FOLD, classes, ("sad", "glad", "mad"))
+        check_classes([FOLD], classes, ("sad", "glad", "mad"))
+
+
+def test_a_class_may_lack_in_one_test_subset_but_not_in_all() -> None:
+    classes, names = np.array([0, 1, 0, 1, 0, 0]), ("sad", "glad")
+    first, second = fold_of([0, 1], [2], [4, 5], "1"), fold_of([0, 1], [4, 5], [2, 3], "2")
+    check_classes([first, second], classes, names)
+    assert note_classes([first, second], classes, names) == [
+        "fold 1: test has no utterance of class glad; its UA and M-F1 are means over the other classes"
+    ]
+    with pytest.raises(MmerError, match="fold 1 has no test utterance of class glad; choose another --protocol"):
+        check_classes([first], classes, names)
+    with pytest.raises(MmerError, match="no fold has a test utterance of class glad"):
+        check_classes([first, first], classes, names)
+    folds = [fold_of([0, 1], [2], [4, 5], str(number)) for number in range(7)]
+    assert (
+        note_classes(folds, classes, names)[-1]
+        == "2 more test subsets lack a class; pooled scores are over all classes"
+    )
 
 
 def test_history_is_refused_under_random5_and_where_dialogues_cross() -> None:
