@@ -202,14 +202,16 @@ def _trained(
     share: float,
     **flags: Any,
 ) -> "list[TrainedRun]":
-    from cli.progress import TrainingBar
-    from featurize.runtime.device import choose_device
-    from fusion.run.train import CROSS, train_across, train_run
-    from fusion.training.interrupt import deferred_interrupts
+    from fusion.protocols.catalog import CROSS
 
     across = options["protocol"] == CROSS
     data: ExperimentOptions = {**options, "protocol": None} if across else options
-    request = experiment_request(data, seeds=seeds, tune_all=tune_all)
+    request = experiment_request(data, seeds=seeds, tune_all=tune_all)  # before torch: a wrong setting ends at once
+    from cli.progress import TrainingBar
+    from featurize.runtime.device import choose_device
+    from fusion.run.train import train_across, train_run
+    from fusion.training.interrupt import deferred_interrupts
+
     (path, cache), *others = caches
     common: dict[str, Any] = {"device": choose_device(device), "resident_share": share, **flags}
     experiment = None if across else request.experiment(cache)

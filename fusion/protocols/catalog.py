@@ -50,6 +50,7 @@ from fusion.protocols.leaks import (
 from fusion.protocols.own_folds import OWN, OwnFolds
 
 AUTO = "auto"
+CROSS = "cross"  # trains on each of several corpora; no way to split one
 DIALOGUES = "dialogues"
 SPEAKERS = "speakers"
 GROUPS = "speakers:K"  # in lists; K is a number

@@ -42,7 +42,6 @@ from fusion.run.trackio import tracked
 from fusion.run.workers import WorkerCluster, cross_validate_on
 from fusion.training.interrupt import StopRequested, never_stop
 
-CROSS = "cross"  # name of the protocol that trains on each of several corpora
 FEWEST_CORPORA = 2
 RUNS = Path("runs")  # folder of all runs without an explicit folder
 PATTERN = re.compile(r"[-_.]*[*?\[\]]+[-_.]*")  # wildcards of a file pattern, with the separators around them

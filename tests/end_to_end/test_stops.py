@@ -69,8 +69,8 @@ def test_an_encoder_of_speech_for_texts_alone_stops_the_run(tmp_path: Path) -> N
 
 
 def test_a_manifest_without_a_needed_column_stops_the_run(tmp_path: Path) -> None:
-    (tmp_path / "corpus.csv").write_text("id,label\na,happy\n")
-    assert "audio" in stopped(run(tmp_path / "corpus.csv"))
+    (tmp_path / "corpus.csv").write_text("audio,label\na.wav,happy\n")
+    assert "missing columns id; found audio, label" in stopped(run(tmp_path / "corpus.csv"))
 
 
 @pytest.fixture

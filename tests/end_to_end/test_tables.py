@@ -85,7 +85,7 @@ def test_words_that_an_earlier_version_joined_are_spelt_anew_and_all_others_stay
 ) -> None:
     table.write_text("id,text\na,no--wait\nb,well-known\n")
     with monkeypatch.context() as earlier:
-        earlier.setattr("featurize.inputs.transcript._PARTING", re.compile("(?!)"))
+        earlier.setattr("featurize.inputs.transcript.PARTING", re.compile("(?!)"))
         run(table)
     before = FeatureCache(table.with_suffix(".h5")).stream("ctc.chars")
     notes = run(table)["notes"]

@@ -51,6 +51,9 @@ def test_training_fields_are_common_or_of_each_model() -> None:
         "precision": "bfloat16",
         "class_weights": True,
         "label_smoothing": 0.1,
+        "loss": "mse",
+        "focal_gamma": 2.0,
+        "balanced_batches": True,
     }
     assert {*own, *common, *TUNING} == {field.name for field in fields(TrainConfig)}  # tuned models are not stacked
     plain = keyed("concat")
