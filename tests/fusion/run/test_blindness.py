@@ -78,7 +78,7 @@ def test_only_the_final_scoring_reads_the_test_part(
         (_, training), (_, scoring) = spy.opened[2 * place : 2 * place + 2]
         assert training <= {*fold.train.tolist(), *fold.dev.tolist()}
         assert training >= set(fold.dev.tolist())
-        assert scoring == set(fold.test.tolist())
+        assert scoring == {*fold.test.tolist(), *fold.dev.tolist()}  # the temperature is fitted on dev
 
 
 def test_t001_7_views_are_read_for_the_training_part_of_a_fold_alone(
