@@ -6,10 +6,10 @@ RAVDESS: 60 speech recordings of each of 24 actors and 44 songs of each of 23 (L
 doi:10.1371/journal.pone.0196391).
 MELD: utterances, emotions and dialogues counted from its csv files, sentiments from the paper (Poria et al., 2019,
 arXiv:1810.02508, https://affective-meld.github.io).
-All others: the papers and pages that the readers of `featurize.corpora` name; the counts by label of EMO-DB, CREMA-D
-and nEMO are those of the files of the release, of MSP-IMPROV those of the consensus of its raters. The splits of
-MSP-Podcast are those of release 1.11 on the page of its laboratory; of release 2.0 the total alone. Those of CMU-MOSEI
-are of the 22,856 segments in label.csv; its paper counts 23,453.
+All others: totals from the papers and pages that the readers of `featurize.corpora` name. The counts by label of
+CREMA-D, EMO-DB, nEMO and MSP-IMPROV and the splits of ESD, CMU-MOSI and CMU-MOSEI add up to these totals, and were not
+compared with a release. The splits of MSP-Podcast are those of release 1.11 on the page of its laboratory; of release
+2.0 the total alone. Those of CMU-MOSEI are of the 22,856 segments in label.csv; its paper counts 23,453.
 """
 
 from collections.abc import Mapping

@@ -209,9 +209,10 @@ def load_any_speech_encoder(request: EncoderRequest, options: EncodingOptions) -
     checkpoint = open_checkpoint(request.location)
     model, extractor = load_any_speech(checkpoint)
     batched = checkpoint.family in MASKED_FAMILIES
+    counter = RowCounter(model, extractor)
     encoder = OneByOneEncoder(
         model=model,
-        extractor=extractor,
+        counter=counter,
         batched=batched,
         spec=_template_spec(
             request,
@@ -226,14 +227,15 @@ def load_any_speech_encoder(request: EncoderRequest, options: EncodingOptions) -
             },
             limits=recorded_limits(options, chunk=options.chunk),
         ),
-        choices=parse_choices(request.layers, layers=RowCounter(model, extractor).layers, encoder=request.name),
+        choices=parse_choices(request.layers, layers=counter.layers, encoder=request.name),
         chunk_samples=_chunk_samples(options),
         device=options.device,
         precision=PRECISIONS[options.precision],
     )
-    rate_hz = encoder.specs[0].rate_hz
-    way = "" if batched else f"is of type {checkpoint.family}: utterances are encoded one by one, "
-    return encoder, "" if batched else f"{way}{rate_hz:g} rows a second as measured"
+    if batched:
+        return encoder, ""
+    rate = f"{encoder.specs[0].rate_hz:g} rows a second as measured"
+    return encoder, f"is of type {checkpoint.family}: utterances are encoded one by one, {rate}"
 
 
 def load_mel_encoder(request: EncoderRequest, options: EncodingOptions) -> tuple[WaveformEncoder, str]:

@@ -5,7 +5,6 @@ of an utterance is measured: the model runs on the meta device, where tensors ha
 own mask makes a padded batch exact (w2v-BERT 2.0: Barrault et al., 2023, arXiv:2312.05187) are batched.
 """
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from cache.rows import Rows
 from cache.stream import StreamSpec
 from featurize.encoders.base import InputPlan, Waveform
 from featurize.encoders.layers import LayerChoice
+from featurize.encoders.options import in_precisions
 from featurize.encoders.speech import full_float32
 from featurize.inputs.audio import MIN_SAMPLES, RATE_HZ
 
@@ -32,7 +32,7 @@ class OneByOneEncoder:
 
     Args:
         model: Hugging Face's encoder, in eval mode and float32.
-        extractor: the feature extractor of the checkpoint.
+        counter: counter of the rows of this model, with its feature extractor.
         batched: the extractor's padding and mask leave every utterance of a batch as it is alone.
         spec: spec that all streams share; name, layers, shape and rate are set for each choice.
         choices: hidden states of each stream of frames.
@@ -48,7 +48,7 @@ class OneByOneEncoder:
         self,
         *,
         model: nn.Module,
-        extractor: Any,
+        counter: "RowCounter",
         batched: bool,
         spec: StreamSpec,
         choices: Sequence[LayerChoice],
@@ -57,17 +57,15 @@ class OneByOneEncoder:
         precision: torch.dtype,
     ) -> None:
         self.model = model.to(device).eval()
-        self.extractor = extractor
+        self.extractor = counter.extractor
         self.batched = batched
         self.choices = choices
         self.device = device
         self.start_weights: Mapping[str, npt.NDArray[Any]] = {}
         self._piece = None if chunk_samples is None else max(MIN_SAMPLES, chunk_samples)
         self._precision = precision
-        self._models = {torch.float32: self.model}
-        if precision != torch.float32:
-            self._models[precision] = copy.deepcopy(self.model).to(precision)
-        self._counter = RowCounter(self.model, extractor)
+        self._models = in_precisions(self.model, precision)
+        self._counter = counter
         self.specs = [self._spec(spec, choice) for choice in choices]
 
     def plan(self, sizes: Sequence[int]) -> list[InputPlan]:
@@ -159,6 +157,7 @@ class RowCounter:
         extractor: its feature extractor.
 
     Attributes:
+        extractor: the feature extractor.
         dims: number of values of a row of each hidden state, of the output last.
 
     Raises:
@@ -166,7 +165,7 @@ class RowCounter:
     """
 
     def __init__(self, model: nn.Module, extractor: Any) -> None:
-        self._model, self._extractor = model, extractor
+        self._model, self.extractor = model, extractor
         self._meta = _without_values(model)
         self._counts: dict[int, Shapes] = {}
         self.dims = tuple(int(state.shape[-1]) for state in self._states(RATE_HZ))
@@ -200,7 +199,7 @@ class RowCounter:
 
     def _states(self, samples: int) -> tuple[Tensor, ...]:
         """Computes hidden states of silence; empty if it is too short for one frame."""
-        values = inputs_of(self._extractor, [np.zeros(samples, dtype=np.float32)])
+        values = inputs_of(self.extractor, [np.zeros(samples, dtype=np.float32)])
         valid = {name: _without_padding(value, values.get("attention_mask")) for name, value in values.items()}
         if not all(value.numel() for value in valid.values()):
             return ()

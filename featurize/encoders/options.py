@@ -1,11 +1,14 @@
 """Options of encoders: device, precision, limits of inputs; and the library versions that a spec records."""
 
+import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
+from torch import nn
 
 from cache.stream import Scalar
 from cache.transcripts import AsrReading
@@ -56,6 +59,13 @@ class EncodingOptions:
     chunk: bool = False
     start_layers: int = 2
     transcripts: AsrReading | None = None
+
+
+def in_precisions(model: nn.Module, precision: torch.dtype) -> dict[torch.dtype, Any]:
+    """Returns a float32 model by the type that it computes in: as it is, and a copy in the requested precision."""
+    if precision == torch.float32:
+        return {precision: model}
+    return {torch.float32: model, precision: copy.deepcopy(model).to(precision)}
 
 
 def recorded_limits(options: EncodingOptions, *, chunk: bool) -> dict[str, Scalar]:

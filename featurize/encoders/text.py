@@ -7,7 +7,6 @@ Papers: RoBERTa (Liu et al., 2019, arXiv:1907.11692), BERT (Devlin et al., 2019,
 al., 2019, arXiv:1910.01108), DeBERTa v3 (He et al., 2023, arXiv:2111.09543).
 """
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -25,6 +24,7 @@ from cache.stream import StreamSpec
 from cache.transcripts import VARIANT, AsrReading
 from featurize.encoders.base import InputPlan
 from featurize.encoders.layers import LayerChoice, captured_states
+from featurize.encoders.options import in_precisions
 from featurize.inputs.transcript import Turn, spoken
 
 SENTENCEPIECE_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space
@@ -70,9 +70,7 @@ class TextEncoder:
         self.choices = choices
         self._wanted = {index for choice in choices for index in choice.indices}
         self._precision = precision
-        self._models = {torch.float32: self.model}
-        if precision != torch.float32:
-            self._models[precision] = copy.deepcopy(self.model).to(precision)
+        self._models = in_precisions(self.model, precision)
         model_limit = max_model_tokens(model, tokenizer)
         self.max_tokens = min(model_limit, max_tokens or model_limit)
         self._limit_text = "--max-tokens" if self.max_tokens < model_limit else "the encoder"

@@ -9,7 +9,6 @@ and then the patches, column by column in time, the five patches of a column fro
 Padding is therefore on the right.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +22,7 @@ from cache.rows import Rows
 from cache.stream import Scalar, StreamSpec
 from featurize.encoders.base import InputPlan, Waveform, WaveformEncoder
 from featurize.encoders.layers import LayerChoice, captured_states
+from featurize.encoders.options import in_precisions
 from featurize.encoders.padding import valid_mask
 
 PATCH, BANDS = 16, 80
@@ -110,9 +110,7 @@ class MelEncoder:
         self.choices = choices
         self._wanted = {index for choice in choices for index in choice.indices}
         self._precision = precision
-        self._models = {torch.float32: self.model}
-        if precision != torch.float32:
-            self._models[precision] = copy.deepcopy(self.model).to(precision)
+        self._models = in_precisions(self.model, precision)
         projection = self.model.embeddings.patch_embeddings.projection
         self._kernel, self._bias = patch_kernel(projection).flatten(start_dim=1), projection.bias.detach()
         self._positions = patch_positions(self.model.embeddings, COLUMNS).to(device)

@@ -5,7 +5,6 @@ and reads no mask; without the padding its features are others. Every window has
 nothing, and what counts for a batch is the number of windows.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +18,7 @@ from cache.rows import Rows
 from cache.stream import Scalar, StreamSpec
 from featurize.encoders.base import InputPlan, Waveform
 from featurize.encoders.layers import LayerChoice, captured_states
+from featurize.encoders.options import in_precisions
 from featurize.inputs.audio import RATE_HZ
 
 HOP = 320  # samples between frames
@@ -64,9 +64,7 @@ class WhisperEncoder:
         # pieces are whole frames, so that a recording has as many frames in pieces as in one
         self._piece = None if chunk_samples is None else max(HOP, min(chunk_samples, self.window_samples) // HOP * HOP)
         self._precision = precision
-        self._models = {torch.float32: self.model}
-        if precision != torch.float32:
-            self._models[precision] = copy.deepcopy(self.model).to(precision)
+        self._models = in_precisions(self.model, precision)
         config: Any = self.model.config
         self._top = int(config.encoder_layers)
         self._wanted = {index for choice in choices for index in choice.indices} - {self._top}
