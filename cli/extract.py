@@ -10,20 +10,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
+from cli.command import Command
+from cli.ending import clean_errors, fail
 from cli.listing import LISTING, list_corpora, list_encoders
 from cli.maintain import print_streams
-from cli.options import (
-    clean_errors,
-    dashboard_option,
-    echo,
-    fail,
-    json_option,
-    positive,
-    print_json,
-    print_table,
-    size_text,
-    tune_process,
-)
+from cli.options import dashboard_option, json_option, positive, tune_process
+from cli.output import echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +36,7 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     return value
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("corpus")
 @click.option(
     "--root",

@@ -7,22 +7,20 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from cli.command import Command
+from cli.ending import clean_errors
 from cli.listing import listing_options
 from cli.options import (
     ExperimentOptions,
     check_one_form,
-    clean_errors,
-    echo,
     experiment_options,
     experiment_request,
     json_option,
     positive,
-    print_json,
-    print_table,
-    size_text,
     tune_process,
     worker_cluster,
 )
+from cli.output import echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     from cache.joined import AnyCache
@@ -55,7 +53,7 @@ class _Machine:
     share: float
 
 
-@click.command()
+@click.command(cls=Command)
 @experiment_options
 @click.option(
     "--grid",

@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from cli.options import clean_errors, echo, print_aligned, print_table
+from cli.ending import clean_errors
+from cli.output import echo, print_aligned, print_table
 
 LISTING: dict[str, Any] = {"is_eager": True, "expose_value": False}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
-from cli.options import echo
+from cli.output import echo
 
 if TYPE_CHECKING:
     from fusion.grid.combinations import Model, ModelOutcome

@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
+from cli.command import Command
+from cli.ending import clean_errors
 from cli.listing import listing_options
 from cli.options import (
     ExperimentOptions,
     check_one_form,
-    clean_errors,
     dashboard_option,
-    echo,
     experiment_options,
     experiment_request,
     json_option,
     positive,
-    print_json,
-    print_table,
-    size_text,
     tune_process,
     worker_cluster,
 )
+from cli.output import echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     from cache.joined import AnyCache
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from fusion.run.train import TrainedRun
 
 
-@click.command()
+@click.command(cls=Command)
 @experiment_options
 @click.option(
     "--seed",

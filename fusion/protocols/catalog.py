@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import MmerError
+from cache.near_names import nearest
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from fusion.arrays import ClassIds
-from fusion.config import nearest
 from fusion.protocols.folds import (
     FIFTHS,
     Fold,

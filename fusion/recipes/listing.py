@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from cache.errors import MmerError
-from fusion.config import nearest
+from cache.near_names import nearest
 from fusion.recipes.catalog import PAPER, RECIPES, Recipe
 from fusion.recipes.comparison import aligned, published_table
 from fusion.recipes.other_systems import OTHER_SYSTEMS, WITHOUT_TABLES, SystemTable
