@@ -97,5 +97,17 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TB"
 
 
+def duration_text(seconds: float) -> str:
+    """Formats a duration with its unit.
+
+    Example:
+        >>> duration_text(150)
+        '2.5 min'
+    """
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
