@@ -298,7 +298,7 @@ def _fused(
     final: bool,
     **others: Any,
 ) -> "list[TrainedRun]":
-    _check_sum(runs, seeds, final or caches[1:], options)
+    _check_sum(runs, seeds, final or len(caches) > 1, options)
     from fusion.run.train import fuse_runs
 
     return [fuse_runs(runs, caches[0][1], out=out, replace=replace)]

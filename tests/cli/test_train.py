@@ -59,10 +59,10 @@ def test_a_finished_run_is_printed_again_and_replace_trains_anew(trainable: Path
     before = files_of(here / "runs")
     again = train_by_command(trainable, "--fusion", "audio")
     assert done(again) == done(first)
-    assert "fold 1, seed 0: chosen epoch " in first.stderr
+    assert "fold 1 of 3, seed 0: chosen epoch " in first.stderr
     assert "epoch" not in again.stderr
     anew = train_by_command(trainable, "--fusion", "audio", "--replace")
-    assert "fold 1, seed 0: chosen epoch " in anew.stderr
+    assert "fold 1 of 3, seed 0: chosen epoch " in anew.stderr
     assert files_of(here / "runs") == before
 
 
