@@ -12,6 +12,7 @@ from cache.version import mmer_version
 
 HELP_NAMES = ["-h", "--help"]
 VERSION = "--version"
+JSON = "mmer.json"  # key in the context of a command: it prints JSON
 SHOWN = 3  # file names in an error
 
 
@@ -24,6 +25,7 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Reads the arguments; explains an unknown option and arguments that are left over."""
+        ctx.meta[JSON] = "--json" in args  # a listing ends the command before options that follow it are read
         given, ctx.allow_extra_args = list(args), True  # what is left over is an error below, with its explanation
         try:
             left = super().parse_args(ctx, args)
@@ -69,6 +71,11 @@ class LazyGroup(click.Group):
         if name not in self._commands_at and not ctx.resilient_parsing and not name.startswith("-"):
             ctx.fail(f"No such command {name!r}{_hint(near_names(name, self._commands_at))}")
         return super().resolve_command(ctx, args)
+
+
+def wants_json(ctx: click.Context) -> bool:
+    """Returns True if the command line of a command has ``--json``."""
+    return bool(ctx.meta.get(JSON))
 
 
 def with_version(params: Sequence[click.Parameter]) -> list[click.Parameter]:

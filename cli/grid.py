@@ -1,7 +1,7 @@
 """The command ``mmer-grid``: trains combinations of fields on every fold and ranks them."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -163,13 +163,13 @@ def print_found(found: "GridRun | GridEstimate", *, as_json: bool = False, latex
 
     Args:
         found: to print.
-        as_json: print the results of a grid as one JSON object instead.
+        as_json: print the results of a grid, or the estimate, as one JSON object instead.
         latex: also print the ablation table in LaTeX.
     """
     from fusion.grid.run import GridEstimate
 
     if isinstance(found, GridEstimate):
-        _print_estimate(found)
+        print_json({**asdict(found), "journal": str(found.journal)}) if as_json else _print_estimate(found)
     elif as_json:
         print_json(found.results)
     else:

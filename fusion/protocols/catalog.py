@@ -179,6 +179,17 @@ def find_protocol(name: str) -> Protocol:
     raise MmerError(f"unknown protocol {name!r}; {_near(name)}")
 
 
+def list_protocols() -> list[tuple[str, str]]:
+    """Returns name and promise of every protocol, ``speakers:K`` and ``auto`` included."""
+    groups = _speaker_groups(5).promise.replace("five groups", "K groups", 1)
+    automatic = "official, session or actor5, whichever the columns of the corpus allow first; else random5"
+    return [
+        *((name, protocol.promise) for name, protocol in PROTOCOLS.items()),
+        (GROUPS, groups),
+        (AUTO, automatic),
+    ]
+
+
 def _speaker_groups(count: int) -> Protocol:
     return Protocol(
         split=partial(by_speaker_groups, count=count),
