@@ -8,7 +8,7 @@ import click
 
 from cli.command import Command
 from cli.ending import clean_errors
-from cli.options import check_one_form, json_option
+from cli.options import check_one_form, check_run, json_option
 from cli.output import echo, print_json, print_table
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def compare(*, runs: tuple[Path, ...], cache: Path | None, latex: bool, as_json:
     """
     with clean_errors():
         check_one_form(as_json=as_json, latex=latex)
+        for run in runs:
+            check_run(run)
         from fusion.run.compare import compare_runs
 
         found = compare_runs(runs, cache=cache)
