@@ -46,6 +46,10 @@ class TrainingProgress(Protocol):
         """Receives a note that must be printed with the scores."""
         ...
 
+    def begin(self, folds: Sequence[str], seeds: Sequence[int], models: int) -> None:
+        """Receives folds and seeds of the run, and the number of models that are not finished."""
+        ...
+
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Receives the start of the training of a model and its maximum number of epochs."""
         ...
@@ -63,6 +67,9 @@ class SilentProgress:
     """Progress callbacks that do nothing."""
 
     def note(self, note: str) -> None:
+        """Does nothing."""
+
+    def begin(self, folds: Sequence[str], seeds: Sequence[int], models: int) -> None:
         """Does nothing."""
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
@@ -154,7 +161,9 @@ def begin_run(
     ]
     unfinished = [model for model in models if not model.finished(progress)]
     write_splits(plan, folder)
-    if not unfinished:
+    if unfinished:
+        progress.begin([fold.name for fold in plan.split.folds], plan.experiment.seeds, len(unfinished))
+    else:
         progress.note("all models are trained and scored; nothing is trained again")
     return unfinished
 

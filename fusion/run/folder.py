@@ -172,6 +172,18 @@ class RunFolder(Folder):
             self._check_free(identity)
             self.write(RUN, {"format_version": FORMAT_VERSION, "decides": identity, **provenance})
             return
+        self.check(identity, defaults)
+
+    def check(self, identity: Plain, defaults: Plain = NO_DEFAULTS) -> None:
+        """Checks that the folder, which has a run.json, holds a run; writes nothing.
+
+        Args:
+            identity: everything that decides the results of the run.
+            defaults: as in `begin`.
+
+        Raises:
+            MmerError: if the folder holds a different run.
+        """
         held = with_defaults(self.identity, defaults)
         if differences := _differences(held, json.loads(json.dumps(identity))):
             raise MmerError(

@@ -169,7 +169,7 @@ def train_run(
     experiment = replaced(experiment, options={**known, **experiment.options} if experiment.options else {})
     plan = plan_run(experiment, cache)
     others = [plan_other_corpus(plan, other, labels=test_labels) for other in test_caches]
-    folder = RunFolder(out or _default_run(plan, named_after or cache.path))
+    folder = RunFolder(out or default_run(plan, named_after or cache.path))
     progress = progress or SilentProgress()
     progress = TensorBoardProgress(progress, folder) if tensorboard else progress
     progress = tracked(progress, folder, track)
@@ -315,6 +315,12 @@ def encoder_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
     return [f"streams of the tuned encoders: {command}; a later run reads them with {reads}"]
 
 
-def _default_run(plan: RunPlan, cache: Path) -> Path:
+def default_run(plan: RunPlan, cache: Path) -> Path:
+    """Returns the default folder of a run.
+
+    Args:
+        plan: plan of the run.
+        cache: path of the cache, or pattern of its files.
+    """
     digest = digest_of(plan.identity_without_defaults)[:8]
     return default_folder(cache, f"{file_name_of(plan.experiment.fusion)}-{digest}")
