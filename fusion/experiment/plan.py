@@ -207,6 +207,7 @@ class Splits:
             "data_seed": experiment.training.data_seed,
             "allow_missing": experiment.allow_missing,
             "allow_leak": experiment.allow_leak,
+            "earlier_dev": experiment.earlier_dev,
         }
         folds = experiment.own_folds
         key = digest_of({**request, "own_folds": folds.digest if folds else ""})

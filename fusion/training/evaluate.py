@@ -113,6 +113,27 @@ def is_better(dev: Mapping[str, float], best: Mapping[str, float], monitor: str,
     return task.is_better(dev[monitor], best[monitor], monitor)
 
 
+def is_selected(dev: Mapping[str, float], best: Mapping[str, float], monitor: str, task: Task = CLASSIFICATION) -> bool:
+    """Checks whether an epoch replaces the best so far: a better score, or an equal score and no higher loss.
+
+    Small development subsets tie often. Of equal scores the lower loss is kept, and of equal losses the later epoch.
+
+    Args:
+        dev: development scores of the later epoch, with ``loss``.
+        best: those of the best epoch so far.
+        monitor: name of the score that selects.
+        task: task that compares scores.
+
+    Example:
+        >>> tied = {"wf1": 1.0, "loss": 0.3}
+        >>> [is_selected({"wf1": 1.0, "loss": loss}, tied, "wf1") for loss in (0.2, 0.3, 0.4)]
+        [True, True, False]
+    """
+    if dev[monitor] != best[monitor]:
+        return is_better(dev, best, monitor, task)
+    return dev[LOSS] <= best[LOSS]
+
+
 def _map_batches(
     logits: Callable[[Batch], Tensor],
     source: BatchSource,

@@ -41,7 +41,7 @@ from fusion.training.checkpoint import (
     training_identity,
 )
 from fusion.training.config import Schedule, TrainConfig
-from fusion.training.evaluate import dev_scores, is_better, predict_logits
+from fusion.training.evaluate import dev_scores, is_selected, predict_logits
 from fusion.training.fit import fit_candidate, fit_fold
 from fusion.training.interrupt import StopRequested, never_stop
 from fusion.training.loss_monitor import (
@@ -107,6 +107,9 @@ def record_epoch(
 ) -> bool:
     """Records a complete epoch, and applies early stopping.
 
+    Of equal scores, the epoch with the lower loss on dev is the best, then the later one. Patience counts from the last
+    epoch whose score itself was better, so ties do not lengthen a training.
+
     Args:
         progress: progress of the training; updated in place.
         scores: losses and scores of the epoch.
@@ -119,10 +122,11 @@ def record_epoch(
     progress.curves.append(scores)
     progress.epoch, progress.batch, progress.sums = scores.epoch, 0, {}
     best = progress.curves[max(0, progress.best_epoch - 1)]
-    better = not progress.best_epoch or is_better(scores.dev, best.dev, config.monitor, task)
+    better = not progress.best_epoch or is_selected(scores.dev, best.dev, config.monitor, task)
     if better:
         progress.best_epoch = scores.epoch
-    without_gain = scores.epoch - progress.best_epoch
+    reached = progress.curves[progress.best_epoch - 1].dev[config.monitor]
+    without_gain = scores.epoch - next(held.epoch for held in progress.curves if held.dev[config.monitor] == reached)
     progress.finished = scores.epoch >= config.epochs or without_gain >= config.patience
     return better
 
