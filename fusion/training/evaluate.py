@@ -15,6 +15,7 @@ from fusion.data.memory import is_out_of_memory
 from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
 from fusion.head import Batch, Head
 
+LOSS_DECIMALS = 6  # losses of equal scores are compared with: engines differ by rounding (docs/decisions.md#ties)
 SCORING_BATCH = 64  # utterances; twice the batch of training fits into memory without gradients
 
 
@@ -131,7 +132,7 @@ def is_selected(dev: Mapping[str, float], best: Mapping[str, float], monitor: st
     """
     if dev[monitor] != best[monitor]:
         return is_better(dev, best, monitor, task)
-    return dev[LOSS] <= best[LOSS]
+    return round(dev[LOSS], LOSS_DECIMALS) <= round(best[LOSS], LOSS_DECIMALS)
 
 
 def _map_batches(
