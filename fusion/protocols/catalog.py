@@ -75,7 +75,7 @@ class Protocol:
 
 
 _BY_DIALOGUE = "dev is a tenth of the training dialogues, and train and dev share none"
-_BY_SPEAKER = "dev is whole training speakers, about a seventh of the utterances"
+_BY_SPEAKER = "dev is whole training speakers, about a tenth of the utterances"
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "session": Protocol(
@@ -113,7 +113,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "loso": Protocol(
         split=by_single_speaker,
         promise="leave one speaker out: train, dev and test share no speaker, train and dev no dialogue; dev is the "
-        "partners in dialogue, else whole training speakers, about a seventh of the utterances",
+        "partners in dialogue, else whole training speakers, about a tenth of the utterances",
         checks=(check_speakers, check_dev_speakers, check_dialogues),
     ),
 }

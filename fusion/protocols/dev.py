@@ -25,9 +25,9 @@ Division: TypeAlias = tuple[Indices, Indices]  # positions in an `UtteranceTable
 
 DIALOGUES, SPEAKERS, UTTERANCES = "dialogues", "speakers", "utterances"  # units that a development subset consists of
 DEV_SHARE = 10  # a tenth of the dialogues or utterances outside test (docs/decisions.md#c-2)
-SPEAKER_SHARE = 0.15  # of the utterances outside test, for whole speakers (docs/decisions.md#development-subsets)
+SPEAKER_SHARE = 0.1  # of the utterances outside test, for whole speakers (docs/decisions.md#development-subsets)
 MOST_SHARE = 0.25  # of the utterances outside test; more only if a single speaker has more
-SEVERAL = 3  # speakers of dev at least, where that many are at most `MOST_SHARE` of all
+SEVERAL = 2  # speakers of dev at least, where that many are at most `MOST_SHARE` of all
 FEWEST_SPEAKERS = 4  # outside test, for dev by speakers where a protocol does not promise it
 SPEAKER_DRAWS = 100  # random orders of the speakers, of which the best beginning is dev
 

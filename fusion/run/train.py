@@ -27,6 +27,7 @@ from fusion.run.cross_validation import SilentProgress, TrainingProgress, cross_
 from fusion.run.final import FinalModel, read_final_models, train_final_models
 from fusion.run.folder import RESULTS, RUN, RunFolder
 from fusion.run.published import compare_run, compare_sum, published_figures
+from fusion.run.refit import cross_validate_refit
 from fusion.run.results import (
     collect_results,
     detail_line,
@@ -179,9 +180,8 @@ def train_run(
         if replace:
             folder.clear()
         if cluster is None:
-            cross_validate(
-                plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
-            )
+            validate = cross_validate_refit if plan.experiment.training.refit else cross_validate
+            validate(plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping)
         else:
             path = named_after or cache.path
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)

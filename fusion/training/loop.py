@@ -195,7 +195,7 @@ def train_epochs(
         source: source of the features.
         train: utterances to train on, int64 ``(n,)``.
         config: training configuration; patience and monitor have no effect.
-        epochs: number of epochs, at most that of the configuration.
+        epochs: number of epochs, at most that of the configuration; of a fitted head the number of its candidate.
         task: task that defines the loss.
         checkpoint: file of the checkpoint; an existing one is resumed.
         save_every_s: minimum number of seconds between two writes of the checkpoint, as in `train_fold`.
@@ -207,8 +207,9 @@ def train_epochs(
         MmerError: as `train_fold`.
         ValueError: if the number of epochs is not 1 to that of the configuration.
     """
-    if not 1 <= epochs <= config.epochs:
-        raise ValueError(f"epochs must be 1 to {config.epochs}, got {epochs}")
+    most = len(head.candidates) if isinstance(head, FittedHead) else config.epochs
+    if not 1 <= epochs <= most:
+        raise ValueError(f"epochs must be 1 to {most}, got {epochs}")
     reset_peak(source.device)
     if isinstance(head, FittedHead):
         return fit_candidate(head, source, train, config, epochs=epochs, task=task, on_epoch=on_epoch)

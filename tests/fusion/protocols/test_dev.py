@@ -96,14 +96,14 @@ def test_several_speakers_are_in_dev_where_there_are_several() -> None:
         utterances = actors(count)
         folds = make_folds(utterances, by_label(utterances), "loso", 0)
         counts[count] = {len(speakers(utterances, fold.dev)) for fold in folds}
-    assert counts == {24: {3}, 13: {3}, 9: {2}, 5: {1}, 3: {1}}
+    assert counts == {24: {2}, 13: {2}, 9: {2}, 5: {1}, 3: {1}}
 
 
 def test_a_speaker_with_most_recordings_is_no_dev_of_half_the_corpus() -> None:
     utterances = roster([200, 20, 22, 24, 26, 28, 30, 32, 34])
     folds = make_folds(utterances, by_label(utterances), "speakers:3", 0)
     assert all(
-        0.1 <= share <= MOST_SHARE
+        0.08 <= share <= MOST_SHARE
         for share in shares([fold for fold in folds if "s00" in speakers(utterances, fold.train)])
     )
     assert all("s00" not in speakers(utterances, fold.dev) for fold in folds)
