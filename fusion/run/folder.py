@@ -9,6 +9,8 @@ FOLD-seedS/         one folder for each model
     scores.json           written last: test scores, epoch, counts, parameters, digests of the files above
     cost.json             time, peak memory and device; the only file that differs in a repeated run
     state.safetensors     checkpoint during training, or after a loss that was not finite
+    selected.json         with ``refit``: epoch and curves of the first training, whose dev selected the epoch
+    refit.safetensors     with ``refit``, checkpoint of the second training
     audio/, text/         tuned encoders as checkpoints, with the data that they were trained on
 final-seedS/        with ``--final``, the model of all utterances for one seed: weights, curves and cost as above, and
     final.json            written last: epochs, counts, parameters, notes, digests of weights and curves; no scores
@@ -43,6 +45,7 @@ FORMAT_VERSION = 1
 RUN, SCORES, RESULTS, COST = "run.json", "scores.json", "results.json", "cost.json"
 FINAL, FINAL_JSON = "final", "final.json"  # in place of a fold: the model of all utterances, and its record
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
+SELECTED, REFIT_STATE = "selected.json", "refit.safetensors"  # of a run with refit
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
 CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
 VALUES_PNG = "values.png"
@@ -141,7 +144,7 @@ class Folder:
 class ModelFolder(Folder):
     """The folder of one trained model, in a run folder or in the journal of a grid."""
 
-    FILES = (WEIGHTS, CURVES, PREDICTIONS, SCORES, FINAL_JSON, COST, STATE)
+    FILES = (WEIGHTS, CURVES, PREDICTIONS, SCORES, FINAL_JSON, COST, STATE, SELECTED, REFIT_STATE)
 
     @property
     def scored(self) -> bool:

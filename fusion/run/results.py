@@ -121,7 +121,7 @@ def collect_results(
         of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
         results["recall"] = _write_confusion(folder, of_classes, names, title)
         results["calibration"] = _calibration(rows, folds, names)
-    results["notes"] = [*notes, *_cluster_notes(predictions)]
+    results["notes"] = [*notes, *_refit_notes(folds), *_cluster_notes(predictions)]
     if published:
         results["published"] = list(published)
     folder.write(RESULTS, results)
@@ -434,6 +434,18 @@ def draw_values(
         axes.set(xlabel="rated", ylabel="predicted", title=_plain(name), aspect="equal")
     figure.suptitle(_plain(title))
     return figure
+
+
+def _refit_notes(folds: Sequence[Plain]) -> list[str]:
+    """Returns a note on the second trainings of a run with refit (`fusion.run.refit`); nothing without."""
+    epochs = {fold["seed"]: fold["refit"] for fold in folds if "refit" in fold}
+    if not epochs:
+        return []
+    by_seed = ", ".join(f"{count} (seed {seed})" for seed, count in epochs.items())
+    return [
+        f"refit: each fold is trained once more on train and dev for the median best epoch of the folds, {by_seed}; "
+        "this model is scored, and the column epoch shows what dev selected before"
+    ]
 
 
 def _cluster_notes(predictions: Predictions) -> list[str]:

@@ -17,7 +17,7 @@ from cache.stream import TRANSCRIPT
 from fusion.data.features import RESIDENT_SHARE
 from fusion.experiment.config_file import write_config
 from fusion.experiment.experiment import Experiment, ExperimentRequest
-from fusion.experiment.plan import RunPlan, plan_run
+from fusion.experiment.plan import RunPlan, plan_earlier, plan_run
 from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import Plain, digest_of
 from fusion.head_config import AUDIO, TEXT
@@ -25,8 +25,9 @@ from fusion.heads.catalog import file_name_of
 from fusion.run.cross_corpus import cross_table, plan_other_corpus, score_other_corpus
 from fusion.run.cross_validation import SilentProgress, TrainingProgress, cross_validate
 from fusion.run.final import FinalModel, read_final_models, train_final_models
-from fusion.run.folder import RESULTS, RunFolder
+from fusion.run.folder import RESULTS, RUN, RunFolder
 from fusion.run.published import compare_run, compare_sum, published_figures
+from fusion.run.refit import cross_validate_refit
 from fusion.run.results import (
     collect_results,
     detail_line,
@@ -168,8 +169,10 @@ def train_run(
     known = {"cache": str(named_after or cache.path), "out": out and str(out), "final": final}
     experiment = replaced(experiment, options={**known, **experiment.options} if experiment.options else {})
     plan = plan_run(experiment, cache)
-    others = [plan_other_corpus(plan, other, labels=test_labels) for other in test_caches]
     folder = RunFolder(out or default_run(plan, named_after or cache.path))
+    if not replace:
+        plan, folder = _as_begun(plan, folder, out, named_after or cache.path)
+    others = [plan_other_corpus(plan, other, labels=test_labels) for other in test_caches]
     progress = progress or SilentProgress()
     progress = TensorBoardProgress(progress, folder) if tensorboard else progress
     progress = tracked(progress, folder, track)
@@ -177,9 +180,8 @@ def train_run(
         if replace:
             folder.clear()
         if cluster is None:
-            cross_validate(
-                plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
-            )
+            validate = cross_validate_refit if plan.experiment.training.refit else cross_validate
+            validate(plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping)
         else:
             path = named_after or cache.path
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
@@ -313,6 +315,17 @@ def encoder_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
     command = featurize_command(plan.cache, " ".join([*requests, *options, *audio_only]))
     reads = " ".join(f"--{role} 'tuned*'" for role in plan.starts if role in {AUDIO, TEXT})
     return [f"streams of the tuned encoders: {command}; a later run reads them with {reads}"]
+
+
+def _as_begun(plan: RunPlan, folder: RunFolder, out: Path | None, cache: Path) -> tuple[RunPlan, RunFolder]:
+    """Returns plan and folder of a run that version 0.1 began, with its dev; else those that are given."""
+    if (folder.path / RUN).exists() and folder.identity["folds"] == plan.identity["folds"]:
+        return plan, folder
+    if (out or RUNS).is_dir() and (earlier := plan_earlier(plan)):
+        begun = RunFolder(out or default_run(earlier, cache))
+        if (begun.path / RUN).exists() and begun.identity["folds"] == earlier.identity["folds"]:
+            return earlier, begun
+    return plan, folder
 
 
 def default_run(plan: RunPlan, cache: Path) -> Path:

@@ -83,7 +83,7 @@ def grid_report(results: GridResults, journal: Journal, cache: AnyCache, *, engi
     axes = list(dict.fromkeys(name for fields in combinations for name in fields))
     folder = Folder(journal.path / REPORTS / _digest(results))
     seconds = round(results.seconds, 3)
-    scores_json = grid_json(ranked, scores, winners, engine=engine, seconds=seconds, task=task)
+    scores_json = grid_json(ranked, scores, winners, engine=engine, seconds=seconds, task=task, monitor=results.monitor)
     return GridReport(
         folder=folder,
         results=results,
@@ -92,7 +92,7 @@ def grid_report(results: GridResults, journal: Journal, cache: AnyCache, *, engi
         ranking=grid_table(ranked, axes, winners, task),
         folds=fold_table(ranked, scores, winners, task),
         lines=[
-            *summary_lines(ranked, scores, winners, task),
+            *summary_lines(ranked, scores, winners, task, results.monitor),
             _interval_text(results.interval, task),
             *plan.notes,
             *results.notes,
