@@ -18,7 +18,6 @@ from cache.near_names import nearest
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from fusion.arrays import ClassIds
-from fusion.config import nearest
 from fusion.protocols.dev import DIALOGUES, SPEAKERS, dev_words
 from fusion.protocols.folds import (
     FIFTHS,
