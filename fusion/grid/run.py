@@ -21,7 +21,8 @@ from fusion.grid.session import GridSession
 from fusion.grid.space import RANDOM, TPE, GridRequest, Search
 from fusion.heads.catalog import file_name_of
 from fusion.recipes.comparison import published_table
-from fusion.run.train import CPU, default_folder
+from fusion.run.names import default_folder
+from fusion.run.train import CPU
 from fusion.training.checkpoint import EpochScores
 
 ENGINES = (AUTO, FUSED, SHARED)  # of this process

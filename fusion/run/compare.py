@@ -22,7 +22,8 @@ from fusion.evaluation.task import CLASSIFICATION, ID, task_of
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import read_predictions, read_probabilities, read_scores
 from fusion.run.folder import RunFolder
-from fusion.run.results import escape_latex, pooled_predictions
+from fusion.run.latex import escape_latex
+from fusion.run.results import pooled_predictions
 
 SIGNIFICANT = 0.05  # p-values below it get a star
 STAR = r"$^{*}$"

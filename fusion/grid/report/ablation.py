@@ -8,7 +8,7 @@ from fusion.grid.combinations import FieldValues, fields_text, value_text
 from fusion.grid.report.tables import ALL_TESTS, MISSING, failure_text, spread_text
 from fusion.grid.selection import UNSET, Ranked, Spread
 from fusion.run.folder import Folder
-from fusion.run.results import SIGNS, escape_latex
+from fusion.run.latex import SIGNS, escape_latex
 
 ABLATION_MD, ABLATION_TEX = "ablation.md", "ablation.tex"
 BASE = "base"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fusion.evaluation.task import CLASSIFICATION, Score, Task
 from fusion.grid.combinations import ModelScores, fields_text
 from fusion.grid.selection import Ranked, Spread, fold_winners, nested_scores, shows_unselected_tests, single_best
-from fusion.run.results import latex_row
+from fusion.run.latex import latex_row
 
 MISSING = "-"
 REASON_LETTERS = 48  # of a reason in a table; the CSV file has the whole reason

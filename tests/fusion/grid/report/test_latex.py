@@ -2,7 +2,7 @@ import re
 
 from fusion.grid.report.tables import latex_rows
 from fusion.grid.selection import nested_scores
-from fusion.run.results import escape_latex
+from fusion.run.latex import escape_latex
 from tests.support.scored import grid, opened, ranked
 
 WON = {"1": 1, "2": 0}
