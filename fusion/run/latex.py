@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fusion.evaluation.task import Score, Task, task_of
+from fusion.run.names import main_streams
 
 SIGNS = str.maketrans({"±": r"$\pm$", "Δ": r"$\Delta$"})  # signs in texts of mmer
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # a line break would end a row, an empty line a paragraph
@@ -61,7 +62,7 @@ def latex_row(results: Mapping[str, Any]) -> str:
         'audio & wav2vec2-tiny & session & 50.00 $\\pm$ 1.00 [40.00, 60.00] & 25.00 & 40.00 & 30.00 \\\\'
     """
     task = task_of(results)
-    streams = ", ".join(dict.fromkeys(results.get("streams", {}).values()))
+    streams = ", ".join(main_streams(results.get("streams", {})))
     first = [escape_latex(str(text)) for text in (results["fusion"], streams, results.get("protocol", ""))]
     return " & ".join([*first, *(_cell(results, score) for score in task.scores)]) + r" \\"
 

@@ -1,9 +1,10 @@
 """Names of runs: the default folder of a run or grid below ``runs/``, and the streams that a run reads."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from cache.stream import INTEGER_ROLES
 from fusion.fingerprint import Plain
 
 RUNS = Path("runs")  # folder of all runs without an explicit folder
@@ -60,6 +61,16 @@ def stream_names(identity: Plain) -> dict[str, str]:
         for role, text in held.items():
             by_role.setdefault(role, []).append(text.rpartition(" ")[0])
     return names | {role: ", ".join(dict.fromkeys(held)) for role, held in by_role.items()}
+
+
+def main_streams(streams: Mapping[str, str]) -> list[str]:
+    """Returns the names of streams of features, each once, speech first; ids of codes, tokens and letters follow them.
+
+    Example:
+        >>> main_streams({"text": "roberta-tiny", "chars": "ctc.chars", "audio": "wav2vec2-tiny"})
+        ['wav2vec2-tiny', 'roberta-tiny']
+    """
+    return list(dict.fromkeys(streams[role] for role in sorted(streams) if role not in INTEGER_ROLES))
 
 
 def _stem(cache: Path) -> str:

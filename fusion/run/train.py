@@ -19,7 +19,7 @@ from fusion.evaluation.task import task_of
 from fusion.experiment.config_file import write_config
 from fusion.experiment.experiment import Experiment, ExperimentRequest
 from fusion.experiment.plan import RunPlan, plan_run
-from fusion.experiment.streams import INTEGER_ROLES, corpus_of, featurize_command
+from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import Plain, digest_of
 from fusion.head_config import AUDIO, TEXT
 from fusion.heads.catalog import file_name_of
@@ -29,7 +29,7 @@ from fusion.run.cross_validation import SilentProgress, TrainingProgress, cross_
 from fusion.run.final import FinalModel, read_final_models, train_final_models
 from fusion.run.folder import RUN, RunFolder
 from fusion.run.latex import latex_header, latex_row
-from fusion.run.names import RUNS, default_folder, run_name
+from fusion.run.names import RUNS, default_folder, main_streams, run_name
 from fusion.run.notes import arrange, limits
 from fusion.run.published import compare_run, compare_sum, published_figures
 from fusion.run.results import collect_results, total_cost, write_results
@@ -360,9 +360,9 @@ def default_run(plan: RunPlan, cache: Path) -> Path:
     """
     digest = digest_of(plan.identity_without_defaults)[:8]
     head, selection = file_name_of(plan.experiment.fusion), plan.selection
-    roles = [role for role in plan.experiment.head.roles if role not in INTEGER_ROLES]
-    requested = plan.experiment.streams
-    names = [requested[role] if role in selection.choices else selection.streams[role] for role in roles]
-    folder = RUNS / run_name(cache, head, names, digest)
+    roles = [role for role in selection.streams if role in plan.experiment.head.roles]
+    patterns = {role: plan.experiment.streams[role] for role in selection.choices}
+    names = {role: patterns.get(role, selection.streams[role]) for role in roles}
+    folder = RUNS / run_name(cache, head, main_streams(names), digest)
     older = default_folder(cache, f"{head}-{digest}")
     return older if (older / RUN).exists() and not (folder / RUN).exists() else folder
