@@ -301,7 +301,13 @@ def _listed_reports(path: Path) -> list[ListedRun]:
                 spread = {"std": results.get("nested_std"), "interval": results.get("nested_interval")}
                 name = f"{path.name}/{REPORTS}/{report.name}"
                 state = f"finished, {len(results.get('rows', []))} combinations"
-                facts = {"state": state, "fields": texts, "task": task, "scores": scores, "spread": spread}
+                facts: dict[str, Any] = {
+                    "state": state,
+                    "fields": texts,
+                    "task": task,
+                    "scores": scores,
+                    "spread": spread,
+                }
                 listed.append(ListedRun(name=name, path=report, **facts, **common))
     if listed:
         return listed
@@ -333,7 +339,7 @@ def _fields(record: Plain, identity: Plain) -> dict[str, str]:
 def _grid_fields(results: Plain) -> dict[str, str]:
     axes = {name: None for row in results.get("rows", []) for name in row.get("config", {})}
     streams = results.get("streams", {})
-    return {
+    texts = {
         "head": _text(results.get("fusion", "")),
         "cache": Path(_text(results.get("cache", ""))).stem,
         "streams": "+".join(main_streams(streams)) if isinstance(streams, Mapping) else "",
@@ -341,6 +347,7 @@ def _grid_fields(results: Plain) -> dict[str, str]:
         "seeds": _text(results.get("seeds", [])),
         "axes": " ".join(axes),
     }
+    return {name: text for name, text in texts.items() if text}
 
 
 def _file_facts(path: Path) -> dict[str, Any]:

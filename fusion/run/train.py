@@ -42,6 +42,7 @@ from fusion.run.workers import WorkerCluster, cross_validate_on
 from fusion.training.interrupt import StopRequested, never_stop
 
 FEWEST_CORPORA = 2
+CHOSEN = "chosen"  # in run.json of the winner of a grid: how it was chosen
 CPU = torch.device("cpu")
 
 
@@ -213,19 +214,19 @@ def train_run(
         return finish_run(plan, folder, results, cross=[scored(other) for other in others])
 
 
-def run_results(plan: RunPlan, folder: RunFolder, cache: AnyCache, *, notes: Sequence[str] = ()) -> dict[str, Any]:
+def run_results(plan: RunPlan, folder: RunFolder, cache: AnyCache) -> dict[str, Any]:
     """Collects and writes the results of a run whose models are all scored.
 
     Args:
         plan: plan of the run.
         folder: folder of the run; the caller holds its lock.
         cache: open cache.
-        notes: further notes.
 
     Raises:
         MmerError: if a model is not scored.
     """
-    plan_notes = [*notes, *plan.notes, plan.scoring_note]
+    chosen = folder.record.get(CHOSEN)
+    plan_notes = [*([chosen] if isinstance(chosen, str) else []), *plan.notes, plan.scoring_note]
     figures, parts = published_figures(plan), plan.test_parts
     return collect_results(folder, cache, plan.identity, notes=plan_notes, published=figures, test_parts=parts)
 

@@ -15,9 +15,8 @@ from tests.support.runs import train_by_command
 def trained(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for lr in ("0.01", "0.02"):
-        result = train_by_command(
-            trainable, "--fusion", "audio", "--lr", lr, "--epochs", "1", "--out", str(folder / lr)
-        )
+        options = ["--fusion", "audio", "--lr", lr, "--epochs", "1", "--out", str(folder / lr)]
+        result = train_by_command(trainable, *options)
         assert result.exit_code == 0, result.output
     return folder
 
