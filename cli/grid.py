@@ -280,6 +280,7 @@ def _print_run(run: "GridRun", *, latex: bool, quiet: bool) -> None:
     print_table(*report.ranking)
     echo()
     print_table(*report.folds)
+    echo(report.legend)
     for line in report.limits if quiet else report.lines:
         echo(line)
     if run.kept:

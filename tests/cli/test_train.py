@@ -209,3 +209,13 @@ def test_what_there_is_is_listed_without_a_cache(option: str, known: dict[str, o
 def test_a_pattern_of_one_file_is_that_file(trainable: Path, here: Path) -> None:
     shutil.copy(trainable, here / "one-1.h5")
     assert json.loads(done(train_by_command(here / "one-*.h5", "--fusion", "audio", "--json")))["fusion"] == "audio"
+
+
+def test_event_tags_that_are_kept_are_told_with_every_result(tmp_path: Path, here: Path) -> None:
+    cache = write_cache(tmp_path / "a.h5", specs={"text": {"preprocessing": {"event_tags": "keep"}}})
+    told = done(train_by_command(cache, "--fusion", "text", "--quiet"))
+    note = "event tags such as [LAUGHTER] are kept in the transcripts of words@4"
+    assert note in told.splitlines()
+    (results,) = here.glob("runs/*/results.json")
+    assert note in json.loads(results.read_text())["notes"]
+    assert f"- {note}\n" in results.with_suffix(".md").read_text()

@@ -19,6 +19,7 @@ from fusion.grid.report.tables import (
     count_text,
     fold_table,
     grid_table,
+    legend,
     nested_latex,
     summary_lines,
 )
@@ -43,6 +44,7 @@ class GridReport:
         axes: names of all fields that a combination sets.
         ranking: table of the combinations.
         folds: table of the folds.
+        legend: definitions of the scores.
         lines: lines to print below the tables.
         nested_latex: row of LaTeX with the nested scores.
         entries: combination, fold and seed -> name of the model's entry in the journal.
@@ -56,6 +58,7 @@ class GridReport:
     axes: Sequence[str]
     ranking: Table
     folds: Table
+    legend: str
     lines: Sequence[str]
     nested_latex: str
     entries: Entries
@@ -104,7 +107,7 @@ def grid_report(results: GridResults, journal: Journal, cache: AnyCache, *, engi
     ranked = rank(combinations, scores, results.monitor, folds=folds, task=task)
     axes = list(dict.fromkeys(name for fields in combinations for name in fields))
     folder = Folder(journal.path / REPORTS / _digest(results))
-    entries = _entries(results)
+    entries, nested = _entries(results), nested_scores(scores, winners, task)
     seconds = round(results.seconds, 3)
     scores_json = grid_json(ranked, scores, winners, engine=engine, seconds=seconds, task=task)
     described = scores_json | _provenance(results, cache, folder)
@@ -116,6 +119,7 @@ def grid_report(results: GridResults, journal: Journal, cache: AnyCache, *, engi
         axes=axes,
         ranking=grid_table(ranked, axes, winners, task),
         folds=fold_table(ranked, scores, winners, task, entries),
+        legend=legend(nested, task),
         lines=[
             *summary_lines(ranked, scores, winners, task),
             _interval_text(results.interval, task),
@@ -123,10 +127,7 @@ def grid_report(results: GridResults, journal: Journal, cache: AnyCache, *, engi
             *skipped_by_reason(results.skipped),
             f"{folder.path}: tables and pictures; {engine}; {results.seconds:.1f} s",
         ],
-        nested_latex=nested_latex(
-            {**described, "task": task.name, "interval": described["nested_interval"]},
-            nested_scores(scores, winners, task),
-        ),
+        nested_latex=nested_latex({**described, "task": task.name, "interval": described["nested_interval"]}, nested),
         entries=entries,
         json=described,
         ablation=ablation_table(ranked, _title(results, cache), task=task),

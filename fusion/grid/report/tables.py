@@ -98,10 +98,6 @@ def summary_lines(
     """Formats the lines below the tables: nested scores, best combination, and the limits of both."""
     nested = nested_scores(scores, winners, task)
     lines = [f"nested: test {_scores_text(nested, task)} over {count_text(len(winners), 'fold')}; {NESTED}"]
-    if spread_of := over(nested):
-        lines.append(f"{definitions(task)}; ± is the standard deviation over {spread_of}")
-    else:
-        lines.append(definitions(task))
     best = single_best(ranked)
     if best and best.dev:
         test = f", test {_scores_text(best.test, task)}" if best.test else ""
@@ -111,6 +107,12 @@ def summary_lines(
     if shows_unselected_tests(scores, winners):
         lines.append(ALL_TESTS)
     return lines
+
+
+def legend(nested: Spread, task: Task = CLASSIFICATION) -> str:
+    """Formats the definitions of the scores, and what the deviation of the nested scores is over."""
+    deviation = over(nested)
+    return definitions(task) + (f"; ± is the standard deviation over {deviation}" if deviation else "")
 
 
 def spread_text(scores: Spread | None, score: Score) -> str:
