@@ -2,29 +2,27 @@
 
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from cli.command import Command
+from cli.ending import clean_errors
 from cli.listing import listing_options
 from cli.options import (
     ExperimentOptions,
     check_one_form,
-    clean_errors,
-    echo,
     experiment_options,
     experiment_request,
     json_option,
     positive,
-    print_json,
-    print_table,
     quiet_option,
-    size_text,
     tune_process,
     worker_cluster,
 )
+from cli.output import echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     from cache.joined import AnyCache
@@ -58,7 +56,7 @@ class _Machine:
     quiet: bool
 
 
-@click.command()
+@click.command(cls=Command)
 @experiment_options
 @click.option(
     "--grid",
@@ -180,14 +178,14 @@ def print_found(
 
     Args:
         found: to print.
-        as_json: print the results of a grid as one JSON object instead.
+        as_json: print the results of a grid, or the estimate, as one JSON object instead.
         latex: also print the ablation table and the nested scores in LaTeX.
         quiet: print only those notes that limit what the scores mean.
     """
     from fusion.grid.run import GridEstimate
 
     if isinstance(found, GridEstimate):
-        _print_estimate(found)
+        print_json({**asdict(found), "journal": str(found.journal)}) if as_json else _print_estimate(found)
     elif as_json:
         print_json(found.results)
     else:

@@ -2,8 +2,7 @@
 
 import click
 
-from cache.version import DISTRIBUTION
-from cli.options import LazyGroup
+from cli.command import LazyGroup
 
 COMMANDS = {
     "featurize": "cli.extract:featurize",
@@ -20,7 +19,6 @@ COMMANDS = {
 
 
 @click.group(cls=LazyGroup, commands_at=COMMANDS)
-@click.version_option(package_name=DISTRIBUTION)
 def mmer() -> None:
     """Multimodal (speech + text) emotion recognition from cached encoder features."""
 

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import clean_errors, echo, json_option, print_json, print_table, size_text
+from cli.command import Command
+from cli.ending import clean_errors
+from cli.options import json_option
+from cli.output import echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     from fusion.run.listing import RunList
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder", metavar="[DIR]", default="runs", type=click.Path(path_type=Path))
 @click.option(
     "--sort",

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.json_text import is_count
+from cache.near_names import nearest
 from cache.stream import INTEGER_ROLES, ROLES, SPEECH, VIEW, StreamSpec
 from cache.transcripts import VARIANT, AsrReading
-from fusion.config import nearest
 from fusion.evaluation.task import CROSS_ENTROPY
 from fusion.head_config import (
     AUDIO,

@@ -62,6 +62,11 @@ class Journal:
         if not (self.path / MODELS).exists():
             check_unused(self.path)
 
+    @property
+    def has_models(self) -> bool:
+        """True if a model was ever trained for the journal."""
+        return (self.path / MODELS).exists()
+
     def holds(self, model: Model) -> bool:
         """Checks whether a model was trained or has failed permanently."""
         return (self.folder(model).path / ENTRY).exists()

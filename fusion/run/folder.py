@@ -9,6 +9,8 @@ FOLD-seedS/         one folder for each model
     scores.json           written last: test scores, epoch, counts, parameters, digests of the files above
     cost.json             time, peak memory and device; the only file that differs in a repeated run
     state.safetensors     checkpoint during training, or after a loss that was not finite
+    selected.json         with ``refit``: epoch and curves of the first training, whose dev selected the epoch
+    refit.safetensors     with ``refit``, checkpoint of the second training
     audio/, text/         tuned encoders as checkpoints, with the data that they were trained on
 final-seedS/        with ``--final``, the model of all utterances for one seed: weights, curves and cost as above, and
     final.json            written last: epochs, counts, parameters, notes, digests of weights and curves; no scores
@@ -45,6 +47,7 @@ RUN, SCORES, RESULTS, COST = "run.json", "scores.json", "results.json", "cost.js
 RESULTS_MD = "results.md"
 FINAL, FINAL_JSON = "final", "final.json"  # in place of a fold: the model of all utterances, and its record
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
+SELECTED, REFIT_STATE = "selected.json", "refit.safetensors"  # of a run with refit
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
 CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
 VALUES_PNG = "values.png"
@@ -144,7 +147,7 @@ class Folder:
 class ModelFolder(Folder):
     """The folder of one trained model, in a run folder or in the journal of a grid."""
 
-    FILES = (WEIGHTS, CURVES, PREDICTIONS, SCORES, FINAL_JSON, COST, STATE)
+    FILES = (WEIGHTS, CURVES, PREDICTIONS, SCORES, FINAL_JSON, COST, STATE, SELECTED, REFIT_STATE)
 
     @property
     def scored(self) -> bool:
@@ -175,6 +178,18 @@ class RunFolder(Folder):
             self._check_free(identity)
             self.write(RUN, {"format_version": FORMAT_VERSION, "decides": identity, **provenance})
             return
+        self.check(identity, defaults)
+
+    def check(self, identity: Plain, defaults: Plain = NO_DEFAULTS) -> None:
+        """Checks that the folder, which has a run.json, holds a run; writes nothing.
+
+        Args:
+            identity: everything that decides the results of the run.
+            defaults: as in `begin`.
+
+        Raises:
+            MmerError: if the folder holds a different run.
+        """
         held = with_defaults(self.identity, defaults)
         expected = json.loads(json.dumps(identity))
         if held["seeds"] != expected["seeds"] and {**held, "seeds": expected["seeds"]} == expected:

@@ -14,7 +14,7 @@ from filelock import Timeout
 from cache.errors import MmerError
 from cache.files import lock_of, writable
 from cache.json_text import is_number
-from fusion.config import nearest
+from cache.near_names import nearest
 from fusion.evaluation.task import Score, Task, task_of
 from fusion.experiment.config_file import CONFIG
 from fusion.fingerprint import Plain, digest_of

@@ -107,7 +107,7 @@ def collect_results(
         of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
         results |= _write_confusion(folder, of_classes, names, title)
         results["calibration"] = _calibration(rows, folds, names)
-    results["notes"] = arrange([*notes, *_cluster_notes(predictions), *head_notes(folds)])
+    results["notes"] = arrange([*notes, *_refit_notes(folds), *_cluster_notes(predictions), *head_notes(folds)])
     if published:
         results["published"] = list(published)
     write_results(folder, results)
@@ -230,6 +230,18 @@ def _part_scores(predictions: Predictions, ids: frozenset[str]) -> dict[str, Any
     part = replace(predictions, **columns)
     interval = {name: None if ends is None else list(ends) for name, ends in bootstrap_interval(part).items()}
     return {"test": len(ids), **pooled_scores(part), "interval": interval}
+
+
+def _refit_notes(folds: Sequence[Plain]) -> list[str]:
+    """Returns a note on the second trainings of a run with refit (`fusion.run.refit`); nothing without."""
+    epochs = {fold["seed"]: fold["refit"] for fold in folds if "refit" in fold}
+    if not epochs:
+        return []
+    by_seed = ", ".join(f"{count} (seed {seed})" for seed, count in epochs.items())
+    return [
+        f"refit: each fold is trained once more on train and dev for the median best epoch of the folds, {by_seed}; "
+        "this model is scored, and the column epoch shows what dev selected before"
+    ]
 
 
 def _cluster_notes(predictions: Predictions) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 from cache.errors import MmerError
 from cache.files import replacing, writable
 from fusion.fingerprint import Plain, with_defaults
-from fusion.run.folder import FINAL, FINAL_JSON, RUN, SCORES, STATE, ModelFolder, RunFolder
+from fusion.run.folder import FINAL, FINAL_JSON, REFIT_STATE, RUN, SCORES, SELECTED, STATE, ModelFolder, RunFolder
 
 SEEDS = "seeds"
 
@@ -51,7 +51,7 @@ def take_over_models(folder: RunFolder, identity: Plain, defaults: Plain, *, fin
 
 
 def _begun(folder: RunFolder, fold: str, seed: int) -> bool:
-    return any((folder.model(fold, seed).path / name).exists() for name in (SCORES, FINAL_JSON, STATE))
+    return any((folder.model(fold, seed).path / name).exists() for name in (SCORES, FINAL_JSON, STATE, SELECTED))
 
 
 def _alike(folder: RunFolder, identity: Plain, defaults: Plain) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
@@ -91,7 +91,7 @@ def _take(folder: RunFolder, other: RunFolder, fold: str, seed: int, last: str) 
 
 
 def _is_kept(path: Path) -> bool:
-    return path.name != STATE and not any(part.startswith(".") for part in path.parts)
+    return path.name not in {STATE, REFIT_STATE} and not any(part.startswith(".") for part in path.parts)
 
 
 def _link(path: Path, target: ModelFolder, name: Path) -> None:

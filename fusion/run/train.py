@@ -18,7 +18,7 @@ from fusion.data.features import RESIDENT_SHARE
 from fusion.evaluation.task import task_of
 from fusion.experiment.config_file import write_config
 from fusion.experiment.experiment import Experiment, ExperimentRequest
-from fusion.experiment.plan import RunPlan, plan_run
+from fusion.experiment.plan import RunPlan, plan_earlier, plan_run
 from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import Plain, digest_of
 from fusion.head_config import AUDIO, TEXT
@@ -32,6 +32,7 @@ from fusion.run.latex import latex_header, latex_row
 from fusion.run.names import RUNS, default_folder, main_streams, run_name
 from fusion.run.notes import arrange, limits
 from fusion.run.published import compare_run, compare_sum, published_figures
+from fusion.run.refit import cross_validate_refit
 from fusion.run.results import collect_results, total_cost, write_results
 from fusion.run.score_fusion import SCORE_FUSION, fuse_scores
 from fusion.run.score_table import definitions, detail_lines, score_header, score_table
@@ -186,8 +187,10 @@ def train_run(
     known = {"cache": str(named_after or cache.path), "out": out and str(out), "final": final}
     experiment = replaced(experiment, options={**known, **experiment.options} if experiment.options else {})
     plan = plan_run(experiment, cache)
-    others = [plan_other_corpus(plan, other, labels=test_labels) for other in test_caches]
     folder = RunFolder(out or default_run(plan, named_after or cache.path))
+    if not replace:
+        plan, folder = _as_begun(plan, folder, out, named_after or cache.path)
+    others = [plan_other_corpus(plan, other, labels=test_labels) for other in test_caches]
     progress = progress or SilentProgress()
     progress = TensorBoardProgress(progress, folder) if tensorboard else progress
     progress = tracked(progress, folder, track)
@@ -197,9 +200,8 @@ def train_run(
         elif out is None:
             _take_over(plan, folder, progress)
         if cluster is None:
-            cross_validate(
-                plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
-            )
+            validate = cross_validate_refit if plan.experiment.training.refit else cross_validate
+            validate(plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping)
         else:
             path = named_after or cache.path
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
@@ -348,6 +350,17 @@ def _take_over(plan: RunPlan, folder: RunFolder, progress: TrainingProgress, *, 
     folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
     for note in take_over_models(folder, plan.identity, plan.experiment.defaults, final=final):
         progress.note(note)
+
+
+def _as_begun(plan: RunPlan, folder: RunFolder, out: Path | None, cache: Path) -> tuple[RunPlan, RunFolder]:
+    """Returns plan and folder of a run that version 0.1 began, with its dev; else those that are given."""
+    if (folder.path / RUN).exists() and folder.identity["folds"] == plan.identity["folds"]:
+        return plan, folder
+    if (out or RUNS).is_dir() and (earlier := plan_earlier(plan)):
+        begun = RunFolder(out or default_run(earlier, cache))
+        if (begun.path / RUN).exists() and begun.identity["folds"] == earlier.identity["folds"]:
+            return earlier, begun
+    return plan, folder
 
 
 def default_run(plan: RunPlan, cache: Path) -> Path:

@@ -64,10 +64,10 @@ def test_a_finished_run_is_printed_again_and_replace_trains_anew(trainable: Path
     before = files_of(here / "runs")
     again = train_by_command(trainable, "--fusion", "audio")
     assert done(again) == done(first)
-    assert "fold 1, seed 0: chosen epoch " in first.stderr
+    assert "fold 1 of 3, seed 0: chosen epoch " in first.stderr
     assert "epoch" not in again.stderr
     anew = train_by_command(trainable, "--fusion", "audio", "--replace")
-    assert "fold 1, seed 0: chosen epoch " in anew.stderr
+    assert "fold 1 of 3, seed 0: chosen epoch " in anew.stderr
     assert files_of(here / "runs") == before
 
 
@@ -219,3 +219,26 @@ def test_event_tags_that_are_kept_are_told_with_every_result(tmp_path: Path, her
     (results,) = here.glob("runs/*/results.json")
     assert note in json.loads(results.read_text())["notes"]
     assert f"- {note}\n" in results.with_suffix(".md").read_text()
+
+
+def test_a_dry_run_prints_folds_and_costs_and_writes_nothing(trainable: Path, here: Path) -> None:
+    result = train_by_command(trainable, "--fusion", "concat", "--epochs", "2", "--dry-run")
+    lines = done(result).splitlines()
+    assert lines[0].split()[:4] == ["fold", "subset", "utterances", "angry"]
+    assert [line.split()[:2] for line in lines[1:4]] == [["1", "train"], ["1", "dev"], ["1", "test"]]
+    assert lines[10].startswith("session: leave one session out")
+    assert [line.split()[0] for line in lines[-4:]] == ["features", "3", "time:", "would"]
+    assert lines[-1].startswith("would write runs/toy-concat-")
+    assert not list(here.iterdir())
+
+
+def test_a_dry_run_as_json_names_every_speaker(trainable: Path, here: Path) -> None:
+    told = json.loads(done(train_by_command(trainable, "--fusion", "audio", "--dry-run", "--json")))
+    assert told["members"][2]["speakers"] == ["1F", "1M"]
+    assert told["classes"] == list(told["members"][0]["classes"])
+    assert not list(here.iterdir())
+
+
+def test_a_dry_run_of_a_fusion_of_finished_runs_is_an_error(trainable: Path, here: Path) -> None:
+    result = train_by_command(trainable, "--fusion", "score", "--run", "a", "--run", "b", "--dry-run")
+    assert "--run trains nothing" in stopped(result)

@@ -7,7 +7,16 @@ from typing import Any
 from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
 from fusion.grid.combinations import ModelScores
 from fusion.grid.report.tables import NO_ENTRIES, Entries, folds_won
-from fusion.grid.selection import Ranked, Spread, fold_winners, nested_scores, shows_unselected_tests, single_best
+from fusion.grid.selection import (
+    Ranked,
+    Spread,
+    fold_winners,
+    nested_scores,
+    shows_unselected_tests,
+    single_best,
+    tied_with_best,
+    tied_with_winners,
+)
 from fusion.run.folder import Folder
 
 GRID_CSV, MODELS_CSV = "grid.csv", "models.csv"
@@ -21,6 +30,7 @@ def grid_json(
     engine: str,
     seconds: float,
     task: Task = CLASSIFICATION,
+    monitor: str = "",
 ) -> dict[str, Any]:
     """Builds the scores that ``mmer-grid --json`` prints; `fusion.grid.report.output` adds further keys.
 
@@ -31,7 +41,9 @@ def grid_json(
         engine: name of the engine that trained the models.
         seconds: duration of the grid.
         task: task of the grid.
+        monitor: name of the dev score that selects; that of the task by default.
     """
+    monitor = monitor or task.monitors[0]
     nested, best = nested_scores(scores, winners, task), single_best(ranked)
     fields = {combination.combination: dict(combination.fields) for combination in ranked}
     return {
@@ -50,6 +62,13 @@ def grid_json(
         ],
         "winner": dict(best.fields) if best else None,
         "winner_nested": False,
+        "ties": {
+            "best": [dict(row.fields) for row in tied_with_best(ranked, monitor, task)],
+            "folds": {
+                fold: [fields[index] for index in equal]
+                for fold, equal in tied_with_winners(scores, winners, monitor, task).items()
+            },
+        },
         "shows_unchosen_tests": shows_unselected_tests(scores, winners),
         "engine": engine,
         "seconds": seconds,

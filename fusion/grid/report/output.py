@@ -109,7 +109,7 @@ def grid_report(results: GridResults, journal: Journal, cache: AnyCache, *, engi
     folder = Folder(journal.path / REPORTS / _digest(results))
     entries, nested = _entries(results), nested_scores(scores, winners, task)
     seconds = round(results.seconds, 3)
-    scores_json = grid_json(ranked, scores, winners, engine=engine, seconds=seconds, task=task)
+    scores_json = grid_json(ranked, scores, winners, engine=engine, seconds=seconds, task=task, monitor=results.monitor)
     described = scores_json | _provenance(results, cache, folder)
     _add_origins(described, results, ranked, entries)
     return GridReport(
@@ -121,7 +121,7 @@ def grid_report(results: GridResults, journal: Journal, cache: AnyCache, *, engi
         folds=fold_table(ranked, scores, winners, task, entries),
         legend=legend(nested, task),
         lines=[
-            *summary_lines(ranked, scores, winners, task),
+            *summary_lines(ranked, scores, winners, task, results.monitor),
             _interval_text(results.interval, task),
             *described["notes"],
             *skipped_by_reason(results.skipped),

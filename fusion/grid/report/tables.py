@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 
 from fusion.evaluation.task import CLASSIFICATION, Score, Task
 from fusion.grid.combinations import ModelScores, fields_text
-from fusion.grid.selection import Ranked, Spread, fold_winners, nested_scores, shows_unselected_tests, single_best
+from fusion.grid.selection import (
+    Ranked,
+    Spread,
+    fold_winners,
+    nested_scores,
+    shows_unselected_tests,
+    single_best,
+    tied_with_best,
+    tied_with_winners,
+)
 from fusion.run.latex import latex_row
 from fusion.run.score_table import definitions
 
@@ -13,6 +22,8 @@ MISSING = "-"
 REASON_LETTERS = 48  # of a reason in a table; the CSV file has the whole reason
 NESTED = "the grid's result: each fold's winner is chosen on its own dev and scored on its own test"
 NOT_NESTED = "not nested: the dev parts of other folds may hold this fold's test speakers"
+TIE_BREAK = "the lowest loss on dev decides, then the order of the grid"
+SHOWN_TIES = 3  # combinations that a line on a tie names
 ONE_FOLD = "there is one fold, whose winner this is"
 ALL_TESTS = "tests of combinations that were not chosen are shown; choosing by them would be choosing on test"
 Table = tuple[list[str], list[list[object]]]  # header and rows
@@ -94,8 +105,17 @@ def summary_lines(
     scores: Sequence[ModelScores],
     winners: Mapping[str, int],
     task: Task = CLASSIFICATION,
+    monitor: str = "",
 ) -> list[str]:
-    """Formats the lines below the tables: nested scores, best combination, and the limits of both."""
+    """Formats the lines below the tables: nested scores, best combination, the limits of both, and ties.
+
+    Args:
+        ranked: the combinations.
+        scores: scores of their models.
+        winners: index of the winning combination, by fold.
+        task: task of the grid.
+        monitor: name of the dev score that selects; that of the task by default.
+    """
     nested = nested_scores(scores, winners, task)
     lines = [f"nested: test {_scores_text(nested, task)} over {count_text(len(winners), 'fold')}; {NESTED}"]
     best = single_best(ranked)
@@ -104,8 +124,28 @@ def summary_lines(
         caveat = NOT_NESTED if len(winners) > 1 else ONE_FOLD
         dev = _scores_text(best.dev, task)
         lines.append(f"best by mean dev: {fields_text(best.fields)}, dev {dev}{test}; {caveat}")
+    lines += tie_lines(ranked, scores, winners, task, monitor or task.monitors[0])
     if shows_unselected_tests(scores, winners):
         lines.append(ALL_TESTS)
+    return lines
+
+
+def tie_lines(
+    ranked: Sequence[Ranked], scores: Sequence[ModelScores], winners: Mapping[str, int], task: Task, monitor: str
+) -> list[str]:
+    """Formats a line on combinations that dev cannot tell apart, over all folds and on each fold.
+
+    The arguments are those of `summary_lines`.
+    """
+    title, lines = task.score(monitor).title, []
+    if tied := tied_with_best(ranked, monitor, task):
+        names = [fields_text(row.fields) for row in tied]
+        more = f" and {len(names) - SHOWN_TIES} more" if len(names) > SHOWN_TIES else ""
+        shown = "; ".join(names[:SHOWN_TIES]) + more
+        lines.append(f"tie: {len(names)} combinations have the best mean dev {title} ({shown}); {TIE_BREAK}")
+    if by_fold := tied_with_winners(scores, winners, monitor, task):
+        counts = ", ".join(f"{len(equal)} on fold {fold}" for fold, equal in by_fold.items())
+        lines.append(f"tie: combinations with the best dev {title}: {counts}; {TIE_BREAK}")
     return lines
 
 
