@@ -62,6 +62,7 @@ def print_comparison(found: "RunComparison", *, as_json: bool = False, latex: bo
         print_table(*found.table(pair))
         if line := found.mcnemar_line(pair):
             echo(line)
+    echo(found.legend)
     for note in found.notes:
         echo(f"note: {note}")
     if latex:

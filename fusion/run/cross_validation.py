@@ -142,8 +142,6 @@ def begin_run(
     Raises:
         MmerError: if the folder holds another run, or cannot be written.
     """
-    for note in plan.notes:
-        progress.note(note)
     folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
     if plan.experiment.options:
         write_config(folder.path, plan.experiment.options, command="mmer-train")
@@ -334,8 +332,6 @@ class RunModel:
         source = plan.with_targets(plan.of_fold(source, fold.name), fold.train, fold.name)
         with memory_needed(source.device, memory_remedy(plan)):
             head, notes = build_and_prepare_head(plan, source, fold.train, seed=self.seed)
-        for note in notes:
-            progress.note(f"fold {fold.name}: {note}")
         trained = self.train(head, source, progress)
         self.folder.delete(SCORES)  # of a damaged model: they belong to other weights
         seen = np.concatenate([fold.train, fold.dev])
