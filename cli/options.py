@@ -21,6 +21,14 @@ dashboard_option = click.option(
     help="Serve dask's dashboard of the processes of --workers to this machine, on a free port that is printed.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+latex_header_option = click.option(
+    "--latex-header", is_flag=True, help="Print the rows of --latex with a row of column names first."
+)
+quiet_option = click.option(
+    "--quiet",
+    is_flag=True,
+    help="Print no progress, and of the notes only those that limit what the scores mean; files hold all of them.",
+)
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 

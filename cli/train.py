@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -19,7 +19,9 @@ from cli.options import (
     experiment_options,
     experiment_request,
     json_option,
+    latex_header_option,
     positive,
+    quiet_option,
     tune_process,
     worker_cluster,
 )
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
     multiple=True,
     help="Random seed of the model; repeat the option to train several.  [default: 0]",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder to write.  [default: runs/CACHE-HEAD-DIGEST]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder to write.  [default: runs/CACHE-HEAD-STREAMS-DIGEST]"
+)
 @click.option(
     "--run",
     "runs",
@@ -63,10 +67,17 @@ if TYPE_CHECKING:
 @click.option(
     "--test-labels",
     metavar="LABELS",
-    help="Label set of the other corpora, as in --labels.  [default: that of each corpus, joined by name]",
+    help="Label set of the other corpora, as in --labels; with --target, scales of their ratings such as valence=1:7.  "
+    "[default: that of each corpus, joined by name]",
 )
 @click.option("--replace", is_flag=True, help="Delete another run that the run folder holds, and train again.")
-@click.option("--latex", is_flag=True, help="Also print the scores as a row of a LaTeX table.")
+@click.option(
+    "--latex",
+    is_flag=True,
+    help="Also print a row of a LaTeX table: head, streams, protocol, scores with spread and interval.",
+)
+@latex_header_option
+@quiet_option
 @click.option(
     "--final",
     is_flag=True,
@@ -118,6 +129,8 @@ def train(
     tensorboard: bool,
     track: str | None,
     latex: bool,
+    latex_header: bool,
+    quiet: bool,
     dry_run: bool,
     as_json: bool,
     tune_all: bool = False,
@@ -134,7 +147,7 @@ def train(
         mmer-train --recipe gcf2net-iemocap --cache cache/iemocap.h5 --seed 1 --seed 2 --seed 3
     """
     with clean_errors():
-        check_one_form(as_json=as_json, latex=latex)
+        check_one_form(as_json=as_json, latex=latex or latex_header)
         from cache.joined import open_cache
 
         caches = [(path, open_cache(path)) for path in (cache, *test_caches)]  # before torch: a wrong path ends at once
@@ -145,56 +158,63 @@ def train(
             print_estimates(_estimated(options, caches, runs, device=device, out=out, **training, **flags), as_json)
         else:
             machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
-            train_all = partial(_trained, options, caches, machine, device=device, **training)
+            train_all = partial(_trained, options, caches, machine, device=device, quiet=quiet, **training)
             found = _fused(runs, caches, options, seeds, out=out, **flags) if runs else train_all(out=out, **flags)
-            print_runs(found, as_json=as_json, latex=latex)
+            print_runs(found, as_json=as_json, latex=latex, latex_header=latex_header, quiet=quiet)
 
 
-def print_runs(runs: "Sequence[TrainedRun]", *, as_json: bool = False, latex: bool = False) -> None:
+def print_runs(
+    runs: "Sequence[TrainedRun]",
+    *,
+    as_json: bool = False,
+    latex: bool = False,
+    latex_header: bool = False,
+    quiet: bool = False,
+) -> None:
     """Prints a finished run, or a table corpus by corpus of several runs with their folders.
 
     Args:
         runs: one run, or those of protocol ``cross``.
         as_json: print the results as one JSON object instead, or as a list of several.
         latex: also print a row of a LaTeX table for each run.
+        latex_header: print the header of these rows first.
+        quiet: print only those notes that limit what the scores mean.
     """
-    if len(runs) == 1:
-        print_run(runs[0], as_json=as_json, latex=latex)
-        return
     from fusion.run.cross_corpus import cross_table
 
     if as_json:
-        print_json([run.results for run in runs])
+        print_json(runs[0].results if len(runs) == 1 else [run.results for run in runs])
         return
-    print_table(*cross_table([run.results for run in runs]))
-    for run in runs:
-        echo(f"{run.folder}: {run.results['notes'][0]}")
-        for note in (note for other in run.results["cross"] for note in other["notes"]):
-            echo(f"  {note}")
-        if latex:
-            echo(run.latex)
+    if len(runs) == 1:
+        print_run(runs[0], quiet=quiet)
+    else:
+        print_table(*cross_table([run.results for run in runs]))
+        echo(runs[0].legend)
+        for run in runs:
+            echo(f"{run.folder}: {run.promise}")
+            notes = [note for other in run.results["cross"] for note in other["notes"]]
+            for note in dict.fromkeys([*run.limits, *([] if quiet else notes)]):
+                echo(f"  {note}")
+    if latex or latex_header:
+        for line in ([runs[0].latex_header] if latex_header else []) + [run.latex for run in runs]:
+            echo(line)
 
 
-def print_run(run: "TrainedRun", *, as_json: bool = False, latex: bool = False) -> None:
-    """Prints a finished run: the table of folds, its notes, its cost.
+def print_run(run: "TrainedRun", *, quiet: bool = False) -> None:
+    """Prints a finished run: the table of folds, the definitions of its scores, its notes, its cost.
 
     Args:
         run: to print.
-        as_json: print its results as one JSON object instead.
-        latex: also print a row of a LaTeX table.
+        quiet: print only those notes that limit what the scores mean.
     """
-    if as_json:
-        print_json(run.results)
-        return
     print_table(*run.table)
     if run.cross_table:
         print_table(*run.cross_table)
-    for line in run.notes:
+    echo(run.legend)
+    for line in run.limits if quiet else run.notes:
         echo(line)
     took = f", {run.seconds:.1f} s of training, peak {size_text(run.peak_bytes)}" if run.seconds else ""
     echo(f"{run.folder}: {run.parameters:,} parameters{took}")
-    if latex:
-        echo(run.latex)
 
 
 def print_estimates(found: "Sequence[RunEstimate]", as_json: bool) -> None:
@@ -268,18 +288,21 @@ def _trained(
     seeds: Sequence[int],
     tune_all: bool,
     share: float,
+    quiet: bool,
     **flags: Any,
 ) -> "list[TrainedRun]":
     request, across = _requested(options, seeds=seeds, tune_all=tune_all)  # before torch: a wrong setting ends at once
     from cli.progress import TrainingBar
     from featurize.runtime.device import choose_device
+    from fusion.run.cross_validation import SilentProgress
     from fusion.run.train import train_across, train_run
     from fusion.training.interrupt import deferred_interrupts
 
     (path, cache), *others = caches
     common: dict[str, Any] = {"device": choose_device(device), "resident_share": share, **flags}
     experiment = None if across else request.experiment(cache)
-    with machine() as cluster, TrainingBar() as bar, deferred_interrupts() as stopping:
+    bar_or_none = nullcontext(SilentProgress()) if quiet else TrainingBar()
+    with machine() as cluster, bar_or_none as bar, deferred_interrupts() as stopping:
         common |= {"cluster": cluster, "progress": bar, "stopping": stopping}
         if experiment is None:
             return train_across(request, caches, **common)

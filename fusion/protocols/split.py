@@ -171,7 +171,7 @@ def drop_uncovered(
     train = fold.train[(complete & _committed(cache, training_streams))[fold.train]]
     dev = fold.dev[complete[fold.dev]]
     parts = {part: indices[complete[indices]] for part, indices in fold.parts.items()}
-    covered = Fold(name=fold.name, train=train, dev=dev, test=fold.test[complete[fold.test]], parts=parts)
+    covered = replace(fold, train=train, dev=dev, test=fold.test[complete[fold.test]], parts=parts)
     notes = [
         f"fold {fold.name}: {len(left_out)} of {len(indices)} {subset} utterances are left out, they have no "
         f"features ({_reasons(cache, [*streams, *training_streams], left_out)})"
@@ -251,6 +251,7 @@ def split_cache(
     data_seed: int = 0,
     allow_missing: bool = False,
     allow_leak: bool = False,
+    earlier_dev: bool = False,
 ) -> Split:
     """Selects label set and protocol, makes the folds, and checks them against the streams.
 
@@ -269,6 +270,7 @@ def split_cache(
         data_seed: random seed of all draws.
         allow_missing: score the test utterances with features if others have none.
         allow_leak: accept encoders that have seen test speakers, with a note.
+        earlier_dev: draw dev as version 0.1 did, for a run that it began.
 
     Raises:
         MmerError: if a promise does not hold, a stream leaks, or test utterances have no features.
@@ -298,7 +300,7 @@ def split_cache(
     else:
         name, choice_notes = OWN, own_folds.check_ids(cache.ids)
     notes = [*target_notes, *filter_notes, *choice_notes]
-    folds = make_folds(utterances, classes, name, data_seed, names, own_folds=own_folds)
+    folds = make_folds(utterances, classes, name, data_seed, names, own_folds=own_folds, earlier_dev=earlier_dev)
     if tied.any():  # without a majority, an utterance can be trained on but not scored
         folds = [_without_ties(fold, tied) for fold in folds]
     of_folds = {name for names in choices.values() for name in names}

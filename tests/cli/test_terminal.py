@@ -38,7 +38,7 @@ RESULTS = """
 import json
 import sys
 from cli.output import print_table
-from fusion.run.results import score_header, score_table
+from fusion.run.score_table import score_header, score_table
 results = json.load(sys.stdin)
 print_table(score_header(results), score_table(results))
 """
