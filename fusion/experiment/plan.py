@@ -141,7 +141,8 @@ class RunPlan:
     @property
     def notes(self) -> list[str]:
         """The lines to print with the scores: promise, features, notes on the split and on the experiment."""
-        return [self.split.promise, self._features, *self.split.notes, *self.experiment.notes, *self._warmup_notes]
+        of_streams = [self.split.promise, self._features, *self._event_notes]
+        return [*of_streams, *self.split.notes, *self.experiment.notes, *self._warmup_notes]
 
     @property
     def test_parts(self) -> dict[str, frozenset[str]]:
@@ -164,6 +165,13 @@ class RunPlan:
         """The line to print on how ``mmer-train`` selects epochs and scores test subsets."""
         monitor = self.experiment.training.monitor
         return f"epochs are selected on dev by {monitor}; each test subset is scored once, with the selected epoch"
+
+    @property
+    def _event_notes(self) -> list[str]:
+        """A note on streams of transcripts whose event tags are kept: annotators hear what a recognizer may not."""
+        read = dict.fromkeys([*self.selection.required, *self.selection.training_only])
+        kept = [name for name in read if self.cache.stream(name).spec.preprocessing.get("event_tags") == "keep"]
+        return [f"event tags such as [LAUGHTER] are kept in the transcripts of {', '.join(kept)}"] if kept else []
 
     @property
     def _warmup_notes(self) -> list[str]:

@@ -12,7 +12,7 @@ named in the report, since a small development subset cannot tell such combinati
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from cache.errors import MmerError
@@ -31,10 +31,17 @@ class Spread:
     Attributes:
         mean: mean over folds of the mean over seeds; with equal seeds on all folds the order does not matter.
         std: standard deviation over folds of the mean over seeds, with the divisor n - 1; None for a single fold.
+        std_seeds: standard deviation over seeds of the mean over folds, likewise; None for a single seed.
     """
 
     mean: Mapping[str, float]
     std: Mapping[str, float | None]
+    std_seeds: Mapping[str, float | None] = field(default_factory=dict)
+
+    def deviation(self, metric: str) -> float | None:
+        """Returns the standard deviation over folds, of a single fold that over seeds; None without either."""
+        over_folds = self.std.get(metric)
+        return self.std_seeds.get(metric) if over_folds is None else over_folds
 
 
 def spread(scores: Mapping[str, Sequence[Mapping[str, float]]], metrics: Iterable[str]) -> Spread:
@@ -53,9 +60,15 @@ def spread(scores: Mapping[str, Sequence[Mapping[str, float]]], metrics: Iterabl
         for metric in metrics
         if all(metric in by_name for seeds in scores.values() for by_name in seeds)
     }
+    seeds = {len(held) for held in scores.values()}
+    by_seed = {
+        metric: [fmean(by_name[metric] for by_name in held) for held in zip(*scores.values(), strict=True)]
+        for metric in (by_metric if len(seeds) == 1 else ())  # a fold that lacks a seed has no pair for it
+    }
     return Spread(
         mean={metric: fmean(values) for metric, values in by_metric.items()},
         std={metric: _std(values) for metric, values in by_metric.items()},
+        std_seeds={metric: _std(by_seed.get(metric, [])) for metric in by_metric},
     )
 
 
@@ -230,10 +243,18 @@ def nested_scores(scores: Sequence[ModelScores], winners: Mapping[str, int], tas
     Raises:
         ValueError: if the test subset of a winner is closed, or there is no winner.
     """
-    tests = {winner.fold: [winner.test] for winner in fold_winners(scores, winners) if winner.test is not None}
-    if len(tests) < len(winners):
-        missing = ", ".join(fold for fold in winners if fold not in tests)
-        raise ValueError(f"the winner of each fold must be scored on test; not scored on fold {missing}")
+    tests: dict[str, list[Mapping[str, float]]] = {fold: [] for fold in winners}
+    missing = []
+    for model in scores:
+        if winners.get(model.fold) == model.combination:
+            if model.test is None:
+                missing.append(model.fold)
+            else:
+                tests[model.fold].append(model.test)
+    missing += [fold for fold, held in tests.items() if not held]
+    if missing:
+        names = ", ".join(dict.fromkeys(fold for fold in winners if fold in missing))
+        raise ValueError(f"the winner of each fold must be scored on test; not scored on fold {names}")
     return spread(tests, task.names)
 
 

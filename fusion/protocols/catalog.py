@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import MmerError
+from cache.near_names import nearest
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from fusion.arrays import ClassIds
-from fusion.config import nearest
 from fusion.protocols.dev import DIALOGUES, SPEAKERS, dev_words
 from fusion.protocols.folds import (
     FIFTHS,
@@ -169,6 +169,17 @@ def find_protocol(name: str) -> Protocol:
     if name in PROTOCOLS:
         return PROTOCOLS[name]
     raise MmerError(f"unknown protocol {name!r}; {_near(name)}")
+
+
+def list_protocols() -> list[tuple[str, str]]:
+    """Returns name and promise of every protocol, ``speakers:K`` and ``auto`` included."""
+    groups = _speaker_groups(5).promise.replace("five groups", "K groups", 1)
+    automatic = "official, session or actor5, whichever the columns of the corpus allow first; else random5"
+    return [
+        *((name, protocol.promise) for name, protocol in PROTOCOLS.items()),
+        (GROUPS, groups),
+        (AUTO, automatic),
+    ]
 
 
 def _speaker_groups(count: int) -> Protocol:

@@ -16,9 +16,9 @@ from cache.corpus_facts import broken_clips
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.layout import COMMITTED
+from cache.near_names import nearest
 from cache.utterance import COLUMNS, Utterance, own_columns
 from fusion.arrays import ClassIds, Indices
-from fusion.config import nearest
 from fusion.evaluation.dimensions import TargetScale
 from fusion.protocols.catalog import (
     check_history_streams,
@@ -71,7 +71,8 @@ def parse_filters(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     filters: dict[str, tuple[str, ...]] = {}
     for column, text in pairs.items():
         if column in COLUMNS and column not in FILTER_COLUMNS:
-            raise MmerError(f"--only: unknown column {column!r}; {nearest(column, FILTER_COLUMNS)}")
+            way_out = "--labels chooses classes" if column == "label" else nearest(column, FILTER_COLUMNS)
+            raise MmerError(f"--only: unknown column {column!r}; {way_out}")
         filters[column] = tuple(sorted({value.strip() for value in text.split("+")}))
         if not all(filters[column]):
             raise MmerError(f"--only {column}={text} has an empty value; expected {column}=a+b")
@@ -107,7 +108,8 @@ def filter_utterances(classes: ClassIds, utterances: Sequence[Utterance], only: 
             counts = Counter(column_values[before >= 0].tolist()).most_common(SHOWN)
             found = ", ".join(f"{value!r} ({count})" if value else f"none ({count})" for value, count in counts)
             problem = "leaves no utterance" if unknown is None else f"has an unknown value {unknown!r}"
-            raise MmerError(f"--only {filter_text} {problem}; found: {found}")
+            pattern = " (values are no patterns; join several by +)" if unknown and "*" in unknown else ""
+            raise MmerError(f"--only {filter_text} {problem}{pattern}; found: {found}")
         notes.append(f"only {filter_text}: {kept} of {total} utterances")
     return classes, notes
 

@@ -46,6 +46,10 @@ class TrainingProgress(Protocol):
         """Receives a note that must be printed with the scores."""
         ...
 
+    def begin(self, folds: Sequence[str], seeds: Sequence[int], models: int) -> None:
+        """Receives folds and seeds of the run, and the number of models that are not finished."""
+        ...
+
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Receives the start of the training of a model and its maximum number of epochs."""
         ...
@@ -63,6 +67,9 @@ class SilentProgress:
     """Progress callbacks that do nothing."""
 
     def note(self, note: str) -> None:
+        """Does nothing."""
+
+    def begin(self, folds: Sequence[str], seeds: Sequence[int], models: int) -> None:
         """Does nothing."""
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
@@ -135,8 +142,6 @@ def begin_run(
     Raises:
         MmerError: if the folder holds another run, or cannot be written.
     """
-    for note in plan.notes:
-        progress.note(note)
     folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
     if plan.experiment.options:
         write_config(folder.path, plan.experiment.options, command="mmer-train")
@@ -154,7 +159,9 @@ def begin_run(
     ]
     unfinished = [model for model in models if not model.finished(progress)]
     write_splits(plan, folder)
-    if not unfinished:
+    if unfinished:
+        progress.begin([fold.name for fold in plan.split.folds], plan.experiment.seeds, len(unfinished))
+    else:
         progress.note("all models are trained and scored; nothing is trained again")
     return unfinished
 
@@ -325,8 +332,6 @@ class RunModel:
         source = plan.with_targets(plan.of_fold(source, fold.name), fold.train, fold.name)
         with memory_needed(source.device, memory_remedy(plan)):
             head, notes = build_and_prepare_head(plan, source, fold.train, seed=self.seed)
-        for note in notes:
-            progress.note(f"fold {fold.name}: {note}")
         trained = self.train(head, source, progress)
         self.folder.delete(SCORES)  # of a damaged model: they belong to other weights
         seen = np.concatenate([fold.train, fold.dev])

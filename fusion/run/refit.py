@@ -103,8 +103,6 @@ def select_epoch(model: RunModel, source: CachedFeatures, progress: TrainingProg
     source = plan.with_targets(plan.of_fold(source, fold.name), fold.train, fold.name)
     with memory_needed(source.device, memory_remedy(plan)):
         head, notes = build_and_prepare_head(plan, source, fold.train, seed=model.seed)
-    for note in notes:
-        progress.note(f"fold {fold.name}: {note}")
     trained = model.train(head, source, progress)
     record: dict[str, Any] = {
         "epoch": trained.best_epoch,

@@ -23,6 +23,7 @@ COMMANDS = {
     "mmer-train": "cli.train:train",
     "mmer-grid": "cli.grid:grid",
     "mmer-compare": "cli.compare:compare",
+    "mmer-runs": "cli.runs:runs",
     "mmer-pretrain": "cli.pretrain:pretrain",
 }
 ANSWERS = [
@@ -34,6 +35,7 @@ ANSWERS = [
     "mmer-train --help",
     "mmer-grid --help",
     "mmer-compare --help",
+    "mmer-runs --help",
     "mmer-pretrain --help",
     "mmer-featurize --list-encoders",
     "mmer-featurize --list-corpora",
@@ -54,6 +56,7 @@ ERRORS = {
     "mmer-cache info nowhere.h5": "no cache at nowhere.h5",
     "mmer-train --fusion rescmfa --cache nowhere.h5": "no cache at nowhere.h5",
     "mmer-train --fusion rescmfa --cache text.h5": "text.h5",
+    "mmer-runs nowhere": "nowhere is not a folder",
     "mmer-pretrain --encoder wav2vec2-tiny --cache nowhere.h5": "no cache at nowhere.h5",
     "mmer-grid --fusion rescmfa --cache nowhere.h5 --grid lr=1,2": "no cache at nowhere.h5",
     "mmer-grid --fusion rescmfa --cache text.h5 --grid lr=1,2": "text.h5",

@@ -270,6 +270,10 @@ def test_a_head_keeps_its_name_its_identity_and_its_numbers(here: Path, head: st
     expected = EXPECTED["heads"][head]
     stopped = interrupted_at(2, *head_options(head))
     assert stopped.exit_code == 130, stopped.output
+    stem, _, digest = expected["folder"].rpartition("-")
+    (named,) = (here / "runs").iterdir()
+    assert (named.name.startswith(f"{stem}-"), named.name.endswith(f"-{digest}")) == (True, True)
+    named.rename(here / "runs" / expected["folder"])  # the name that version 0.1 gave, without streams: it is resumed
     part = here / "runs" / expected["folder"] / "5-seed0"
     assert_close(state_config(part / "state.safetensors"), expected["state"])
     results = trained(*head_options(head))

@@ -44,7 +44,7 @@ from fusion.protocols.leaks import check_encoders
 from fusion.protocols.own_folds import OwnFolds
 from fusion.protocols.split import Filters, Split, split_cache
 from fusion.run.folder import COST, RunFolder
-from fusion.run.train import default_folder
+from fusion.run.names import default_folder
 from fusion.training.interrupt import StopRequested, never_stop
 from fusion.training.loop import SAVE_EVERY_S
 from fusion.training.steps import TOTAL

@@ -6,7 +6,7 @@ from typing import Any
 
 from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
 from fusion.grid.combinations import ModelScores
-from fusion.grid.report.tables import folds_won
+from fusion.grid.report.tables import NO_ENTRIES, Entries, folds_won
 from fusion.grid.selection import (
     Ranked,
     Spread,
@@ -50,6 +50,7 @@ def grid_json(
         "rows": [_json_row(combination, winners, task) for combination in ranked],
         "nested": dict(nested.mean),
         "nested_std": dict(nested.std),
+        "nested_std_seeds": dict(nested.std_seeds),
         "folds": [
             {
                 "fold": winner.fold,
@@ -82,6 +83,7 @@ def write_csv(
     winners: Mapping[str, int],
     *,
     task: Task = CLASSIFICATION,
+    entries: Entries = NO_ENTRIES,
 ) -> None:
     """Writes `GRID_CSV` with a row for each combination and `MODELS_CSV` with a row for each model.
 
@@ -94,6 +96,7 @@ def write_csv(
         axes: names of the axes of the grid.
         winners: index of the winning combination, by fold.
         task: task of the grid.
+        entries: combination, fold and seed -> name of the model's entry in the journal.
 
     Raises:
         MmerError: if a file cannot be written.
@@ -103,9 +106,15 @@ def write_csv(
     spread_names = [f"{name}{end}" for name in names for end in ("", "_std")]
     header = ["rank", "combination", *axes, *spread_names, "models", "of", "failures", "failure", "wins", "seconds"]
     folder.write_rows(GRID_CSV, header, (_combination_row(row, axes, winners, columns) for row in ranked))
-    header = ["combination", *axes, "fold", "seed", "chosen", "epoch", "seconds", *names, "failure"]
+    header = ["combination", *axes, "fold", "seed", "chosen", "epoch", "seconds", *names, "failure", "journal"]
     by_index = {combination.combination: combination for combination in ranked}
-    rows = (_model_row(model, by_index[model.combination], axes, winners, columns) for model in scores)
+    rows = (
+        [
+            *_model_row(model, by_index[model.combination], axes, winners, columns),
+            entries.get((model.combination, model.fold, model.seed), ""),
+        ]
+        for model in scores
+    )
     folder.write_rows(MODELS_CSV, header, rows)
 
 
@@ -122,9 +131,11 @@ def _json_row(row: Ranked, winners: Mapping[str, int], task: Task) -> dict[str, 
         "config": dict(row.fields),
         "dev": _task_scores(row.dev.mean, task) if row.dev else missing,
         "dev_std": _task_scores(row.dev.std, task) if row.dev else missing,
+        "dev_std_seeds": _task_scores(row.dev.std_seeds, task) if row.dev else missing,
         "dev_loss": loss if math.isfinite(loss) else None,
         "test": dict(row.test.mean) if row.test else None,
         "test_std": dict(row.test.std) if row.test else None,
+        "test_std_seeds": dict(row.test.std_seeds) if row.test else None,
         "wins": folds_won(row.combination, winners),
         "models": row.models,
         "of": row.expected,

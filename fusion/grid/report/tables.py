@@ -15,7 +15,8 @@ from fusion.grid.selection import (
     tied_with_best,
     tied_with_winners,
 )
-from fusion.run.results import latex_row
+from fusion.run.latex import latex_row
+from fusion.run.score_table import definitions
 
 MISSING = "-"
 REASON_LETTERS = 48  # of a reason in a table; the CSV file has the whole reason
@@ -26,24 +27,19 @@ SHOWN_TIES = 3  # combinations that a line on a tie names
 ONE_FOLD = "there is one fold, whose winner this is"
 ALL_TESTS = "tests of combinations that were not chosen are shown; choosing by them would be choosing on test"
 Table = tuple[list[str], list[list[object]]]  # header and rows
+Entries = Mapping[tuple[int, str, int], str]  # combination, fold and seed -> name of an entry of the journal
+NO_ENTRIES: Entries = {}
 
 
-def latex_rows(name: str, ranked: Sequence[Ranked], nested: Spread, task: Task = CLASSIFICATION) -> list[str]:
-    """Formats rows of LaTeX: the nested scores, then dev and open test scores of each complete combination.
+def nested_latex(results: Mapping[str, object], nested: Spread) -> str:
+    """Formats the nested scores of a grid as a row of LaTeX, as `fusion.run.latex.latex_row` does for a run.
 
     Args:
-        name: name of the head.
-        ranked: the combinations.
-        nested: nested scores of the grid.
-        task: task of the grid.
+        results: head, streams, protocol, task and interval of the grid.
+        nested: its nested scores.
     """
-    rows = [_latex_row(f"{name}, nested", nested, task)]
-    for combination in ranked:
-        if combination.complete and combination.dev:
-            rows.append(_latex_row(f"{fields_text(combination.fields)}, dev", combination.dev, task))
-        if combination.complete and combination.test:
-            rows.append(_latex_row(f"{fields_text(combination.fields)}, test", combination.test, task))
-    return rows
+    scores = {"mean": nested.mean, "std": nested.std, "std_seeds": nested.std_seeds}
+    return latex_row({**results, **scores, "fusion": f"{results['fusion']}, nested"})
 
 
 def grid_table(
@@ -76,8 +72,17 @@ def fold_table(
     scores: Sequence[ModelScores],
     winners: Mapping[str, int],
     task: Task = CLASSIFICATION,
+    entries: Entries = NO_ENTRIES,
 ) -> Table:
-    """Formats the winner of each fold with its dev and test scores; the last row has the nested scores."""
+    """Formats the winner of each fold with its dev and test scores; the last row has the nested scores.
+
+    Args:
+        ranked: the combinations.
+        scores: scores of their models.
+        winners: index of the winning combination, by fold.
+        task: task of the grid.
+        entries: combination, fold and seed -> name of the model's entry in the journal; no column without any.
+    """
     fields = {combination.combination: combination.fields for combination in ranked}
     header = ["fold", "winner", *(f"{subset} {score.title}" for subset in ("dev", "test") for score in task.scores)]
     rows: list[list[object]] = [
@@ -86,7 +91,13 @@ def fold_table(
     ]
     nested = nested_scores(scores, winners, task)
     rows.append(["nested", "", *[""] * len(task.scores), *(spread_text(nested, score) for score in task.scores)])
-    return header, rows
+    if not entries:
+        return header, rows
+    names = [
+        " ".join(entry for (index, name, _), entry in entries.items() if (index, name) == (winner, fold))
+        for fold, winner in winners.items()
+    ]
+    return [*header, "journal"], [[*row, name] for row, name in zip(rows, [*names, ""], strict=True)]
 
 
 def summary_lines(
@@ -138,8 +149,14 @@ def tie_lines(
     return lines
 
 
+def legend(nested: Spread, task: Task = CLASSIFICATION) -> str:
+    """Formats the definitions of the scores, and what the deviation of the nested scores is over."""
+    deviation = over(nested)
+    return definitions(task) + (f"; ± is the standard deviation over {deviation}" if deviation else "")
+
+
 def spread_text(scores: Spread | None, score: Score) -> str:
-    """Formats mean and standard deviation of a score as papers do.
+    """Formats mean and standard deviation of a score as papers do, over folds, or over seeds of a single fold.
 
     Example:
         >>> wa = Score(name="wa", title="WA")
@@ -148,8 +165,21 @@ def spread_text(scores: Spread | None, score: Score) -> str:
     """
     if scores is None or score.name not in scores.mean:
         return MISSING
-    deviation = scores.std[score.name]
+    deviation = scores.deviation(score.name)
     return score.text(scores.mean[score.name]) + ("" if deviation is None else f" ± {score.text(deviation)}")
+
+
+def over(scores: Spread) -> str:
+    """Returns what the standard deviation of scores is over; empty without one.
+
+    Example:
+        >>> over(Spread(mean={"wa": 0.5}, std={"wa": None}, std_seeds={"wa": 0.1}))
+        'seeds'
+    """
+    for name, values in (("folds", scores.std), ("seeds", scores.std_seeds)):
+        if any(value is not None for value in values.values()):
+            return name
+    return ""
 
 
 def short_reason(reason: str) -> str:
@@ -196,10 +226,6 @@ def count_text(count: int, noun: str) -> str:
         ('1 fold', '2 folds')
     """
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _latex_row(name: str, scores: Spread, task: Task) -> str:
-    return latex_row({"fusion": name, "task": task.name, "mean": scores.mean, "std": scores.std})
 
 
 def _notes(combination: Ranked, winners: Mapping[str, int]) -> str:
