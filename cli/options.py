@@ -115,7 +115,8 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--protocol",
         help="Split into training, development and test subsets: session, speaker, loso (leave one speaker out), "
-        "session5, speakers:K (K groups of speakers), random5, official, actor6, actor5 or auto.  "
+        "session5, speakers:K (K groups of speakers), random5, official, actor6 (EmoBox's folds of RAVDESS), "
+        "actor5 (five groups of speakers) or auto.  "
         "[default: that of the corpus]",
     ),
     folds_option,
