@@ -414,7 +414,7 @@ def load(
         MmerError: if there is no such model, its files are damaged, or an encoder is not available.
 
     Example:
-        >>> predictor = load("runs/demo-rescmfa-c68a5223")  # doctest: +SKIP
+        >>> predictor = load("runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223")  # doctest: +SKIP
         >>> predictor.predict("call.wav", text="where have you been").label  # doctest: +SKIP
         'calm'
     """
@@ -478,7 +478,8 @@ def predict(
         MmerError: if an argument is invalid, the run cannot predict, or texts are missing that it needs.
 
     Example:
-        >>> rows = predict("runs/demo-rescmfa-c68a5223", "calls", texts="texts.csv")  # doctest: +SKIP
+        >>> run = "runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223"
+        >>> rows = predict(run, "calls", texts="texts.csv")  # doctest: +SKIP
     """
     from fusion.end_to_end.prediction.run import PredictionRequest, predict_files
 
@@ -536,7 +537,7 @@ def export(
             folder holds something else, or the hub refuses.
 
     Example:
-        >>> report = export("runs/demo-rescmfa-c68a5223", "demo-emotions")  # doctest: +SKIP
+        >>> report = export("runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223", "demo-emotions")  # doctest: +SKIP
     """
     from fusion.end_to_end.sharing.export import ExportRequest, export_run
 
