@@ -241,6 +241,7 @@ def grid(
     search: str = "grid",
     search_seed: int = 0,
     report_all_tests: bool = False,
+    keep_winner: bool = False,
     fields: Mapping[str, object] | None = None,
     streams: Mapping[str, str] | None = None,
     labels: str | None = None,
@@ -276,6 +277,7 @@ def grid(
         search: ``grid`` for all combinations, ``random:N`` or ``tpe:N`` for some.
         search_seed: random seed of the search.
         report_all_tests: score the test subsets of all combinations, for ablation tables.
+        keep_winner: also write the combination with the best mean dev score as a run folder, `GridRun.kept`.
         fields: fields of head or training by name; needed only for a name that is an argument here.
         streams: role -> stream, where the cache has several for a role.
         labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
@@ -350,6 +352,7 @@ def grid(
             engine=DASK if scheduler else engine,
             cluster=cluster,
             progress=progress,
+            keep=keep_winner,
             resident_share=resident_share,
         )
 
