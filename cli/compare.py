@@ -37,7 +37,7 @@ def compare(*, runs: tuple[Path, ...], cache: Path | None, latex: bool, as_json:
 
     \b
     Example:
-        mmer-compare runs/demo-audio-7f3818a6 runs/demo-rescmfa-c68a5223
+        mmer-compare runs/demo-audio-wav2vec2-tiny-7f3818a6 runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223
     """
     with clean_errors():
         check_one_form(as_json=as_json, latex=latex)

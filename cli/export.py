@@ -48,8 +48,8 @@ def export(*, folder: Path | None, encoders: tuple[str, ...], **options: Any) ->
 
     \b
     Example:
-        mmer-export runs/demo-rescmfa-c68a5223 demo-emotions
-        mmer-export runs/demo-rescmfa-c68a5223 --push somebody/demo-emotions
+        mmer-export runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223 demo-emotions
+        mmer-export runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223 --push somebody/demo-emotions
     """
     with clean_errors():
         check_run(options["run"])

@@ -89,8 +89,8 @@ def predict(*, files: tuple[str, ...], encoders: tuple[str, ...], as_csv: bool, 
 
     \b
     Example:
-        mmer-predict runs/demo-rescmfa-c68a5223 call.wav --text "where have you been"
-        mmer-predict runs/demo-audio-7f3818a6 calls/ --window 6 --hop 3 --json
+        mmer-predict runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223 call.wav --text "where have you been"
+        mmer-predict runs/demo-audio-wav2vec2-tiny-7f3818a6 calls/ --window 6 --hop 3 --json
     """
     with clean_errors():
         check_run(options["run"])
