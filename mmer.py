@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cache.joined import AnyCache, open_cache
     from featurize.extraction.job import JobOptions
     from featurize.extraction.progress import ExtractionProgress
-    from featurize.extraction.run import ExtractionReport
+    from featurize.extraction.report import ExtractionReport
     from featurize.runtime.cluster import Cluster
     from fusion.end_to_end.prediction.predictor import Prediction, PredictionProgress, Predictor
     from fusion.end_to_end.sharing.export import ExportReport

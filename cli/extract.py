@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from featurize.extraction.job import ExtractionJob, JobOptions
-    from featurize.extraction.run import ExtractionReport
+    from featurize.extraction.report import ExtractionReport
     from featurize.runtime.cluster import Workers
 
 SHOWN = 5  # kinds of failures and notes printed; all of them are in the cache
@@ -257,6 +257,9 @@ def featurize(
         _check_usage(workers, scheduler, shard, shards, dashboard=dashboard)
         _set_environment()
         root = _checked_root(corpus, root, encoders, options)
+        request = {"root": root, "cache": cache, "encoders": encoders, **options}
+        if not dry_run and not parity_check and print_finished(corpus, shard, shards, as_json, request):
+            return
         encoding, planning = _devices(workers, scheduler, device, dashboard=dashboard)
         job = _job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
         job = _shard_of(job, shard, shards)
@@ -266,6 +269,23 @@ def featurize(
             print_estimate(job, as_json)
         else:
             run(job, encoding, None if shard else shards, as_json)
+
+
+def print_finished(corpus: str, shard: int | None, shards: int | None, as_json: bool, options: Any) -> bool:
+    """Prints the report of a run that has nothing to do; returns False if it is not certain, which needs torch."""
+    from featurize.extraction.finished import RunRequest, finished_report
+    from featurize.extraction.shard import Shard
+
+    request = RunRequest.of_options(corpus, **options)
+    if request is not None and shard and shards:
+        request, shards = request.of_shard(Shard(shard, shards)), None
+    report = finished_report(request, shards)
+    if report is None:
+        return False
+    for note in report.notes:
+        echo(f"note: {note}", err=True)
+    _print_outcome(report, as_json)
+    return True
 
 
 def check_parity(job: "ExtractionJob", utterances: int, as_json: bool) -> None:
@@ -311,6 +331,11 @@ def run(job: "ExtractionJob", workers: "Workers | None", shards: int | None, as_
 
     with ProgressBar() as progress:
         report = featurize_corpus(job, workers=workers, shards=shards, progress=progress)
+    _print_outcome(report, as_json)
+
+
+def _print_outcome(report: "ExtractionReport", as_json: bool) -> None:
+    """Prints a report; ends the command if a stream has no row at all."""
     if as_json:
         print_json(
             {

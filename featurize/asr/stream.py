@@ -17,8 +17,9 @@ from cache.stream import StreamSpec
 from cache.transcripts import ENDING, AsrReading, longest_bytes, text_rows
 from featurize.asr.transcriber import Transcriber
 from featurize.encoders.base import Encoder, InputPlan, Waveform
-from featurize.encoders.options import EncodingOptions, library_versions
+from featurize.encoders.options import EncodingOptions
 from featurize.inputs.audio import RATE_HZ
+from featurize.runtime.versions import library_versions
 
 
 @dataclass(frozen=True, kw_only=True)

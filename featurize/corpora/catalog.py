@@ -19,6 +19,7 @@ from featurize.corpora.esd import TREE as ESD_TREE
 from featurize.corpora.esd import read_esd
 from featurize.corpora.iemocap import TREE as IEMOCAP_TREE
 from featurize.corpora.iemocap import read_iemocap
+from featurize.corpora.imported import imported_name, is_imported
 from featurize.corpora.manifest import read_manifest
 from featurize.corpora.meld import TREE as MELD_TREE
 from featurize.corpora.meld import read_meld
@@ -136,7 +137,8 @@ CORPORA: Mapping[str, CorpusSpec] = {
     ),
 }
 
-ENCODED = ("manifest", "iemocap")  # corpora whose text may be in another encoding than Unicode
+DEMO, MANIFEST = "demo", "manifest"  # corpora with special defaults of root or cache
+ENCODED = (MANIFEST, "iemocap")  # corpora whose text may be in another encoding than Unicode
 
 
 def corpus_spec(name: str) -> CorpusSpec:
@@ -207,6 +209,27 @@ def read_corpus(
         reading = rename_columns(reading, columns, name)
     check_reading(reading, name)
     return reading
+
+
+def default_cache(corpus: str, root: Path | None, cache: Path | None) -> Path:
+    """Returns the cache file of a corpus, by default one in ``cache/`` that is named after the corpus or the manifest.
+
+    Args:
+        corpus: name in the catalog, or a data set of another library.
+        root: folder of the corpus, or file of a manifest.
+        cache: the requested file; None for the default.
+
+    Example:
+        >>> default_cache("hf:owner/name", None, None).as_posix()
+        'cache/name.h5'
+    """
+    name = root.stem if corpus == MANIFEST and root else imported_name(corpus) if is_imported(corpus) else corpus
+    return cache or Path("cache") / f"{name}.h5"
+
+
+def default_root(corpus: str, root: Path | None, cache: Path) -> Path | None:
+    """Returns the root of a corpus: the built-in corpus is generated in the folder of the cache, unless one is given."""
+    return cache.parent / DEMO if corpus == DEMO and root is None else root
 
 
 def root_variable(name: str) -> str:

@@ -45,7 +45,7 @@ from featurize.encoders.huggingface import (
 )
 from featurize.encoders.layers import parse_choices
 from featurize.encoders.one_by_one import OneByOneEncoder, RowCounter
-from featurize.encoders.options import PRECISIONS, EncodingOptions, library_versions, recorded_limits
+from featurize.encoders.options import PRECISIONS, EncodingOptions, recorded_limits
 from featurize.encoders.speech import PREPROCESSING as SPEECH_PREPROCESSING
 from featurize.encoders.speech import ChunkedEncoder, SpeechEncoder
 from featurize.encoders.squeezed import SqueezedEncoder
@@ -63,6 +63,7 @@ from featurize.encoders.whisper import PREPROCESSING as WHISPER_PREPROCESSING
 from featurize.encoders.whisper import WhisperEncoder
 from featurize.inputs.audio import MIN_SAMPLES, RATE_HZ
 from featurize.inputs.transcript import Turn
+from featurize.runtime.versions import library_versions
 
 LOGMEL = "logmel80"
 ACOUSTIC = ("logmel80", "mfcc39")

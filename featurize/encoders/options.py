@@ -1,10 +1,8 @@
-"""Options of encoders: device, precision, limits of inputs; and the library versions that a spec records."""
+"""Options of encoders: device, precision, limits of inputs."""
 
 import copy
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -12,17 +10,12 @@ from torch import nn
 
 from cache.stream import Scalar
 from cache.transcripts import AsrReading
-from cache.version import DISTRIBUTION
 from featurize.inputs.ctc_vocabulary import STANDARD, CtcVocabulary
 
 PRECISIONS: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
-}
-RECORDED: Mapping[str, str] = {  # name in a stream's spec -> distribution
-    "mmer": DISTRIBUTION,
-    **{name: name for name in ("torch", "transformers", "numpy", "soxr", "soundfile", "librosa", "av")},
 }
 
 
@@ -71,21 +64,3 @@ def in_precisions(model: nn.Module, precision: torch.dtype) -> dict[torch.dtype,
 def recorded_limits(options: EncodingOptions, *, chunk: bool) -> dict[str, Scalar]:
     """Returns the limits of inputs that a stream's spec records."""
     return {"max_seconds": options.max_seconds, "chunk": chunk}
-
-
-def library_versions() -> dict[str, str]:
-    """Returns the versions of the packages that influence a feature, as far as they are installed."""
-    found = {name: _installed(distribution) for name, distribution in RECORDED.items()}
-    return {name: installed for name, installed in found.items() if installed}
-
-
-@functools.cache
-def _installed(distribution: str) -> str:
-    """Returns the version of a package, empty without it: in a bare clone, or on a machine without librosa.
-
-    A process reads it once, since every stream records all versions.
-    """
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""

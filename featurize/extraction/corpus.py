@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from featurize.extraction.job import ExtractionJob
 from featurize.extraction.progress import ExtractionProgress, SilentProgress
-from featurize.extraction.run import ExtractionReport, run_job, run_shards
+from featurize.extraction.report import ExtractionReport
+from featurize.extraction.run import run_job, run_shards
 
 if TYPE_CHECKING:
     from featurize.runtime.cluster import Workers

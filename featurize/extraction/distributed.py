@@ -22,7 +22,8 @@ from featurize.extraction.encode import EncodeRequest, FailedInput, encode_input
 from featurize.extraction.job import EncoderSet, ExtractionJob, PlannedJob
 from featurize.extraction.pipeline import CommitThread, EncoderRun, pending_batches
 from featurize.extraction.progress import ExtractionProgress
-from featurize.extraction.run import ExtractionReport, joined_report, run_job, shard_jobs
+from featurize.extraction.report import ExtractionReport
+from featurize.extraction.run import joined_report, run_job, shard_jobs
 from featurize.runtime.cluster import Cluster, Killed, own_device
 from featurize.runtime.memory import keep_freed_memory
 

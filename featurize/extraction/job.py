@@ -19,7 +19,7 @@ from cache.transcripts import stored_transcripts
 from cache.utterance import alike_labels, alike_note
 from featurize.asr.stream import AsrEncoder, AsrEncoderSet, parse_asr
 from featurize.corpora.base import CorpusReading
-from featurize.corpora.catalog import corpus_spec, read_corpus
+from featurize.corpora.catalog import MANIFEST, corpus_spec, default_cache, default_root, read_corpus
 from featurize.corpora.columns import parse_columns
 from featurize.corpora.imported import imported_name, is_imported, write_imported
 from featurize.encoders.any_text import AnyTextEncoder
@@ -50,7 +50,6 @@ LABELS_ONLY_NOTE = (
     "no recording and no text: only the utterances are stored; add features with mmer-cache import DIR {cache}"
 )
 MOST_DROPPED = 0.1  # share of letters without a CTC symbol from which a note says so
-DEMO, MANIFEST = "demo", "manifest"  # corpora of the catalog with special defaults of root or cache
 TEXT_ENCODERS = ("roberta-base",)  # of texts without recordings, where the corpus has no default encoder of text
 AUDIO_ONLY_NOTE = "no text encoder is named: transcripts are left out; add one, as in --encoder roberta-base"
 
@@ -210,16 +209,14 @@ def job_of(
         >>> job.cache.as_posix(), job.root.as_posix(), job.options.max_seconds
         ('cache/demo.h5', 'cache/demo', 30)
     """
-    name = root.stem if corpus == MANIFEST and root else imported_name(corpus) if is_imported(corpus) else corpus
-    cache = cache or Path("cache") / f"{name}.h5"
+    cache = default_cache(corpus, root, cache)
     if is_pattern(cache):
         raise ValueError(f"cache must be one file to write, got the pattern {cache}")
-    if corpus == DEMO and root is None:
-        root = cache.parent / DEMO
+    root = default_root(corpus, root, cache)
     fields: dict[str, Any] = dict(options)
     splits = fields.pop("splits", ())
     if is_imported(corpus):
-        root = write_imported(corpus, root or cache.parent / name, splits)
+        root = write_imported(corpus, root or cache.parent / imported_name(corpus), splits)
         corpus, fields["allow_outside"] = MANIFEST, True  # recordings of a local data set stay where they are
     elif splits:
         raise MmerError(f"--split is for hf:OWNER/NAME and audformat:FOLDER, not for {corpus}; remove it")

@@ -3,20 +3,15 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from cache.audit import left_out, noted, summarize
 from cache.errors import CacheBusy
-from cache.joined import AnyCache, AnyStream, open_cache
 from cache.layout import COMMITTED, read_layout
-from cache.transcripts import stored_transcripts
+from cache.store import FeatureCache
 from cache.writer import CacheWriter, writing_lock
 from featurize.asr.stream import parse_asr
-from featurize.asr.word_errors import WordErrors, word_errors
+from featurize.extraction.finished import RunRequest, watch_files, watch_recordings, write_record
 from featurize.extraction.job import (
     ExtractionJob,
     PlannedJob,
@@ -26,36 +21,13 @@ from featurize.extraction.job import (
     with_transcripts,
 )
 from featurize.extraction.pipeline import extract
+from featurize.extraction.plan import EncoderPlan
 from featurize.extraction.prepare import prepared_cache
 from featurize.extraction.progress import ExtractionProgress
+from featurize.extraction.report import ExtractionReport, build_report
 from featurize.extraction.shard import all_shards, check_shards, shard_pattern
 
 Extractor = Callable[[PlannedJob, CacheWriter, ExtractionProgress], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractionReport:
-    """The result of a run.
-
-    Attributes:
-        cache: the file, or the pattern of the files of all shards.
-        streams: names of the streams of this run.
-        summary: summary of the cache, as ``mmer-cache info`` prints it.
-        noted: notes on committed rows.
-        notes: notes on the run as a whole.
-        seconds: duration of the run.
-        empty: streams of this run without any committed utterance.
-        word_errors: errors of the transcripts by ASR against the corpus' texts; None where both do not exist.
-    """
-
-    cache: Path
-    streams: list[str]
-    summary: dict[str, Any]
-    noted: list[dict[str, str]]
-    notes: list[str]
-    seconds: float
-    empty: list[str]
-    word_errors: WordErrors | None = None
 
 
 def extract_here(planned_job: PlannedJob, writer: CacheWriter, progress: ExtractionProgress) -> None:
@@ -67,6 +39,8 @@ def extract_here(planned_job: PlannedJob, writer: CacheWriter, progress: Extract
 def run_job(job: ExtractionJob, progress: ExtractionProgress, extractor: Extractor = extract_here) -> ExtractionReport:
     """Featurizes a corpus: computes the rows that its cache lacks.
 
+    A run that ends complete is recorded, so that `finished_report` answers the next one.
+
     Args:
         job: description of the run.
         progress: receives the state of the run.
@@ -77,7 +51,11 @@ def run_job(job: ExtractionJob, progress: ExtractionProgress, extractor: Extract
     """
     started = time.monotonic()
     notes: list[str] = []
+    request = RunRequest.of_job(job)
+    files = watch_files(request)  # before anything is read: what changes meanwhile does not match the record
     reading, encoder_set = read_job(job)
+    if files is not None:
+        files = watch_recordings(files, request, [utterance.audio for utterance in reading.utterances[: job.limit]])
     path = job.cache.resolve() if job.cache.is_symlink() else job.cache  # the lock belongs to the file, not to the link
     with _write_lock(path, job, progress):
         if path.exists():
@@ -91,8 +69,12 @@ def run_job(job: ExtractionJob, progress: ExtractionProgress, extractor: Extract
             planned_job = plan_job(job, reading, encoder_set)
             plans = planned_job.plans
         notes += _compute(path, planned_job, progress, extractor)
-    streams = [spec.name for plan in plans for spec in plan.specs]
-    return build_report(job.cache, streams, asr=job.asr, notes=notes, seconds=time.monotonic() - started)
+        streams = [spec.name for plan in plans for spec in plan.specs]
+        if files is not None and _is_complete(path, plans):
+            write_record(request, files, streams=streams, notes=planned_job.notes)
+    return build_report(
+        job.cache, streams, notes=notes, seconds=time.monotonic() - started, transcripts=_transcripts(job)
+    )
 
 
 def shard_jobs(job: ExtractionJob, count: int) -> tuple[list[ExtractionJob], int]:
@@ -143,37 +125,7 @@ def joined_report(
     streams = dict.fromkeys(name for report in reports for name in report.streams)
     notes = dict.fromkeys(note for report in reports for note in report.notes)
     pattern = shard_pattern(job.cache, count)
-    return build_report(pattern, list(streams), asr=job.asr, notes=list(notes), seconds=seconds)
-
-
-def build_report(
-    cache: Path, streams: Sequence[str], *, asr: str, notes: Sequence[str], seconds: float
-) -> ExtractionReport:
-    """Builds the report of a run from its cache.
-
-    Args:
-        cache: the file, or the pattern of several files.
-        streams: names of the streams of the run.
-        asr: ASR model of the run; empty for none.
-        notes: notes on the run as a whole.
-        seconds: duration of the run.
-    """
-    opened = open_cache(cache)
-    return ExtractionReport(
-        cache=cache,
-        streams=list(streams),
-        summary=summarize(opened),
-        noted=noted(opened),
-        notes=list(notes),
-        seconds=seconds,
-        empty=[name for name in streams if _is_empty(opened.streams[name])],
-        word_errors=_word_errors(opened, parse_asr(asr).stream) if asr else None,
-    )
-
-
-def _word_errors(cache: AnyCache, name: str) -> WordErrors | None:
-    transcripts = stored_transcripts(cache, cache.stream(name).key)
-    return word_errors(cache, name, transcripts or {})
+    return build_report(pattern, list(streams), notes=list(notes), seconds=seconds, transcripts=_transcripts(job))
 
 
 def _compute(path: Path, planned_job: PlannedJob, progress: ExtractionProgress, extractor: Extractor) -> list[str]:
@@ -187,9 +139,19 @@ def _compute(path: Path, planned_job: PlannedJob, progress: ExtractionProgress, 
     return [*planned_job.notes, *notes]
 
 
-def _is_empty(stream: AnyStream) -> bool:
-    """Returns True for a stream without committed rows that leaves out some utterance for want of rows."""
-    return not np.any(stream.state == COMMITTED) and len(left_out(stream)) < len(stream)
+def _is_complete(path: Path, plans: Sequence[EncoderPlan]) -> bool:
+    """Returns True if the next run has nothing to compute: every row is committed, or failed before encoding."""
+    cache = FeatureCache(path)
+    for plan in (stream for each in plans for stream in each.streams()):
+        is_done = cache.stream(plan.spec.name).state == COMMITTED
+        is_done[list(plan.failures)] = True
+        if not is_done.all():
+            return False
+    return True
+
+
+def _transcripts(job: ExtractionJob) -> str:
+    return parse_asr(job.asr).stream if job.asr else ""
 
 
 @contextmanager

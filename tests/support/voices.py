@@ -18,7 +18,8 @@ from cache.writer import Row
 from featurize.encoders.options import EncodingOptions
 from featurize.extraction.job import ExtractionJob
 from featurize.extraction.pipeline import CommitThread
-from featurize.extraction.run import ExtractionReport, run_job
+from featurize.extraction.report import ExtractionReport
+from featurize.extraction.run import run_job
 
 RATE_HZ = 16_000
 STREAMS = ["ctc.chars", "logmel80", "roberta-tiny", "roberta-tiny.tokens", "wav2vec2-tiny", "wav2vec2-tiny.codes"]

@@ -11,7 +11,8 @@ from cache.doctor import examine
 from cache.store import FeatureCache
 from featurize.encoders.options import EncodingOptions
 from featurize.extraction.job import ExtractionJob
-from featurize.extraction.run import ExtractionReport, run_job
+from featurize.extraction.report import ExtractionReport
+from featurize.extraction.run import run_job
 from featurize.extraction.staleness import current_audio_digests
 from featurize.inputs.audio import resampled_length
 from tests.support.meld_release import FOLDERS, write_release

@@ -21,7 +21,8 @@ from cache.joined import open_cache
 from cache.layout import COMMITTED
 from cache.store import FeatureCache
 from featurize.extraction.distributed import EncoderCache, extract_on, run_shards_on
-from featurize.extraction.run import ExtractionReport, run_job, run_shards
+from featurize.extraction.report import ExtractionReport
+from featurize.extraction.run import run_job, run_shards
 from featurize.runtime.cluster import Cluster
 from tests.support.clusters import joined_cluster, small_cluster
 from tests.support.processes import PATIENCE_S, Child, command, forked, started, wait_until
