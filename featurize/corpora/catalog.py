@@ -228,7 +228,7 @@ def default_cache(corpus: str, root: Path | None, cache: Path | None) -> Path:
 
 
 def default_root(corpus: str, root: Path | None, cache: Path) -> Path | None:
-    """Returns the root of a corpus: the built-in corpus is generated in the folder of the cache, unless one is given."""
+    """Returns the root of a corpus; the built-in corpus is generated in the folder of the cache by default."""
     return cache.parent / DEMO if corpus == DEMO and root is None else root
 
 

@@ -1,11 +1,11 @@
 """Records of finished runs, by which the same command answers at once while nothing that the run read has changed.
 
-A run that ends complete writes a record next to its cache: ``CACHE.finished``. It has the identity of the cache file and,
-for each request, the digest of the identities of all files that the run depended on: those of the corpus, of the
+A run that ends complete writes a record next to its cache: ``CACHE.finished``. It has the identity of the cache file
+and, for each request, the digest of the identities of all files that the run depended on: those of the corpus, of the
 folders of encoders and of mmer itself (`featurize.inputs.file_identity`). The files are looked up before the run reads
-them, so that a change during the run never matches. A record that does not match in every respect, or cannot be read, has no
-effect: the run checks everything. It names inodes of this machine and times that no program can set, so the record of
-another machine never matches, and a copied cache is checked in full.
+them, so that a change during the run never matches. A record that does not match in every respect, or cannot be read,
+has no effect: the run checks everything. It names inodes of this machine and times that no program can set, so the
+record of another machine never matches, and a copied cache is checked in full.
 
 No torch is needed here, since the point of a record is that nothing large is imported.
 """

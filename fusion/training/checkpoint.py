@@ -15,7 +15,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,6 +27,7 @@ from fusion.data.features import BatchSource
 from fusion.fingerprint import Plain, with_defaults
 from fusion.head import Head
 from fusion.training.config import TrainConfig
+from fusion.training.optimizer import Adam
 
 HEAD, BEST, OPTIMIZER = "head", "best", "optimizer"  # sections of tensors
 METADATA = "mmer"  # key of the JSON text in the metadata
@@ -221,28 +221,22 @@ def epoch_scores(stored: object) -> EpochScores:
     return EpochScores(**stored)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: Adam) -> dict[str, Tensor]:
     """Returns the state of an optimizer as tensors, by ``INDEX.NAME`` of a parameter and its moment."""
-    states = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": tensor for index, state in states.items() for name, tensor in state.items()}
+    return {f"{index}.{name}": tensor for index, state in optimizer.tensors().items() for name, tensor in state.items()}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(optimizer: Adam, tensors: Mapping[str, Tensor]) -> None:
     """Loads the result of `optimizer_tensors` into an optimizer of the same parameters.
 
     Raises:
-        ValueError: if a tensor does not belong to a parameter.
+        ValueError: if a tensor does not belong to a parameter, or a parameter lacks one.
     """
     states: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
         states.setdefault(int(index), {})[name] = tensor
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, state in states.items():
-        for name, tensor in state.items():
-            if not 0 <= number < len(parameters) or tensor.shape not in {(), parameters[number].shape}:
-                raise ValueError(f"{name} of parameter {number} does not fit the optimizer")
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load(states)
 
 
 def _progress(stored: Any) -> TrainingState:

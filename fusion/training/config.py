@@ -12,7 +12,7 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: (1.0 + math.cos(math.pi * done)) / 2,  # Loshchilov and Hutter, 2017, arXiv:1608.03983
 }
-OPTIMIZERS = ("adamw", "adam")  # keys of `fusion.training.steps.OPTIMIZERS`
+OPTIMIZERS = ("adamw", "adam")  # names of `fusion.training.optimizer.Adam`
 PRECISIONS = ("float32", "bfloat16", "float16")  # keys of `fusion.training.steps.PRECISIONS`
 POSITIVE = ("epochs", "batch_size", "patience", "accumulate")  # counts of at least 1
 TUNING = ("audio_lr", "text_lr", "layer_decay", "accumulate", "checkpointing")  # fields of tuned encoders only

@@ -1,6 +1,7 @@
 """One training step: modality dropout, total loss, optimizer, learning rate and gradient clipping."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,8 @@ from cache.stream import ROLES, SPEECH
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.head import Batch, Head, HeadOutput
 from fusion.head_config import AUDIO, TEXT
+from fusion.training.optimizer import Adam
 
-OPTIMIZERS: Mapping[str, type[torch.optim.Adam]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 PRECISIONS: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -23,7 +24,7 @@ TARGETS = frozenset({"chars"})  # roles that are targets of a loss; modality dro
 MODALITY_DROPOUT = 0xD20  # part of the random seed: separates these draws from those of batches
 
 
-def build_optimizer(head: nn.Module, *, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+def build_optimizer(head: nn.Module, *, name: str, lr: float, weight_decay: float) -> Adam:
     """Builds the optimizer of the trainable parameters.
 
     ``adamw`` decays weights separately from the gradient, ``adam`` adds L2 to the gradient. Norms, biases and other
@@ -45,10 +46,10 @@ def build_optimizer(head: nn.Module, *, name: str, lr: float, weight_decay: floa
         if (chosen := [parameter for parameter in trained if (parameter.ndim > 1) == matrices])
     ]
     fused = all(parameter.device.type in {"cpu", "cuda"} for _, trained in parts for parameter in trained)
-    return OPTIMIZERS[name](groups, lr=lr, fused=fused)
+    return Adam(groups, name=name, lr=lr, fused=fused)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: Adam, rate: float) -> None:
     """Sets the learning rate of the next step; each part of a head has its share of it."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group[SHARE]
@@ -85,7 +86,7 @@ def total_loss(
 
 
 def optimizer_step(
-    loss: Tensor, head: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, *, clip: float
+    loss: Tensor, head: nn.Module, optimizer: Adam, scaler: torch.amp.GradScaler, *, clip: float
 ) -> None:
     """Updates the parameters by one step on a loss.
 
@@ -98,10 +99,11 @@ def optimizer_step(
     """
     optimizer.zero_grad()
     torch.autograd.backward(scaler.scale(loss))
+    scaled: Any = optimizer  # a scaler reads its groups and calls its step
     if clip:
-        scaler.unscale_(optimizer)
+        scaler.unscale_(scaled)
         nn.utils.clip_grad_norm_(head.parameters(), clip)
-    scaler.step(optimizer)
+    scaler.step(scaled)
     scaler.update()
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from safetensors import safe_open
 
@@ -25,6 +24,7 @@ from cli.extract import featurize
 from cli.grid import grid
 from cli.maintain import cache as maintain
 from cli.train import train
+from fusion.training.optimizer import Adam
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "v0.1"
 EXPECTED: Mapping[str, Any] = json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))
@@ -71,7 +71,7 @@ def untrainable(monkeypatch: pytest.MonkeyPatch) -> None:
     def step(*args: object, **options: object) -> None:
         raise AssertionError("a training step was taken")
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    monkeypatch.setattr(Adam, "step", step)
 
 
 def unpacked(packed: Path, path: Path) -> Path:
@@ -99,7 +99,7 @@ def interrupted_at(step: int, *options: str) -> Result:
     """Runs ``mmer-train`` and sends it Ctrl-C in a training step."""
     taken = 0
 
-    def counted(optimizer: torch.optim.AdamW, *args: Any, **keywords: Any) -> Any:
+    def counted(optimizer: Adam, *args: Any, **keywords: Any) -> Any:
         nonlocal taken
         taken += 1
         if taken == step:
@@ -107,8 +107,8 @@ def interrupted_at(step: int, *options: str) -> Result:
         return own(optimizer, *args, **keywords)
 
     with pytest.MonkeyPatch.context() as patch:
-        own = torch.optim.AdamW.step
-        patch.setattr(torch.optim.AdamW, "step", counted)
+        own = Adam.step
+        patch.setattr(Adam, "step", counted)
         return CliRunner().invoke(train, list(options))
 
 

@@ -245,10 +245,11 @@ class _Training:
         with drawn_from(config.seed, TRAIN, step, device=self.source.device):
             losses = self.model(batch, config, PRECISIONS[config.precision])
             torch.autograd.backward(self.scaler.scale(losses.loss / losses.frames))
+        scaled: Any = self.optimizer  # a scaler reads its groups and calls its step
         if config.clip:
-            self.scaler.unscale_(self.optimizer)
+            self.scaler.unscale_(scaled)
             nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        self.scaler.step(self.optimizer)
+        self.scaler.step(scaled)
         self.scaler.update()
         return _by_frame(losses)
 

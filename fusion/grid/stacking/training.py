@@ -37,6 +37,7 @@ from fusion.training.loss_monitor import (
     find_nonfinite_feature,
 )
 from fusion.training.model import TrainedModel
+from fusion.training.optimizer import Adam
 from fusion.training.steps import PRECISIONS, TOTAL, total_loss
 
 CLIP_EPSILON = 1e-6  # that of torch's `clip_grad_norm_`
@@ -139,7 +140,7 @@ class StackedAdam:
         self._update = update
         fused = update.device.type in {"cpu", "cuda"}
         # with rate 1 and decay 1, a step overwrites the previous update
-        self._adam = torch.optim.AdamW([update], lr=1.0, weight_decay=1.0, fused=fused)
+        self._adam = Adam([{"params": [update]}], name="adamw", lr=1.0, weight_decay=1.0, fused=fused)
 
 
 def clip_rows(gradient: Tensor, clip: Tensor) -> None:

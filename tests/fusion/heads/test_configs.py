@@ -22,5 +22,4 @@ def test_the_choices_of_a_configuration_are_what_can_be_built() -> None:
     assert tuple(ACTIVATIONS) == rescmfa.CHOICES["gate"]
     assert rescmfa.CHOICES["ctc_reduction"] == REDUCTIONS
     assert MOST_LAYERS == jfm.MOST_LAYERS
-    assert tuple(steps.OPTIMIZERS) == config.OPTIMIZERS
     assert tuple(steps.PRECISIONS) == config.PRECISIONS

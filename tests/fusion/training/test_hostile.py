@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from cache.errors import MmerError
 from fusion.training.checkpoint import METADATA, fitting, load_checkpoint, restore_optimizer
+from fusion.training.optimizer import Adam
 
 CURVE = {"epoch": 1, "losses": {"total": 1.0}, "dev": {"ua": 0.5}}
 PROGRESS: dict[str, Any] = {
@@ -100,6 +101,6 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["9.exp_avg", "-1.exp_avg", "a.exp_avg", "0.exp_avg"])
 def test_moments_of_other_parameters_are_one_line(key: str) -> None:
-    optimizer = torch.optim.AdamW([torch.zeros(3, requires_grad=True)])
+    optimizer = Adam([{"params": [torch.zeros(3, requires_grad=True)]}], name="adamw", lr=0.1, fused=True)
     with pytest.raises(MmerError, match="does not fit the model"), fitting(Path("state")):
         restore_optimizer(optimizer, {key: torch.zeros(7)})
