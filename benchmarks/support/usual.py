@@ -51,7 +51,7 @@ def padded(every: Sequence[Rows], labels: Tensor, indices: Sequence[int]) -> Bat
     return Batch(features=features, masks=masks, labels=labels[chosen], indices=chosen)
 
 
-def train_epoch(head: Head, batches: Iterator[Batch], optimizer: Any) -> None:
+def train_epoch(head: Head, batches: Iterator[Batch], optimizer: Any) -> None:  # noqa: ANN401 - ours or one of torch
     """Takes one step for each batch."""
     head.train()
     scaler = torch.amp.GradScaler("cpu", enabled=False)
