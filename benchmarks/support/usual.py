@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import torch
@@ -51,7 +52,7 @@ def padded(every: Sequence[Rows], labels: Tensor, indices: Sequence[int]) -> Bat
     return Batch(features=features, masks=masks, labels=labels[chosen], indices=chosen)
 
 
-def train_epoch(head: Head, batches: Iterator[Batch], optimizer: Any) -> None:  # noqa: ANN401 - ours or one of torch
+def train_epoch(head: Head, batches: Iterator[Batch], optimizer: Any) -> None:
     """Takes one step for each batch."""
     head.train()
     scaler = torch.amp.GradScaler("cpu", enabled=False)
