@@ -1,4 +1,4 @@
-"""Development scores of settings of a head on a cache: the measurement that the defaults of each kind of stream rest on.
+"""Development scores of settings of a head on a cache: the measurement behind the defaults of each kind of stream.
 
 Every setting is trained on every fold of the protocol with every seed. Test subsets are never read. The table has the
 mean over folds and seeds of the development scores at the selected epoch, and of the last three epochs, which no
@@ -90,7 +90,7 @@ def _plan(options: argparse.Namespace, cache: AnyCache, setting: str) -> RunPlan
 def _train_fold(
     plans: dict[str, RunPlan], fold: Fold, source: CachedFeatures, seeds: Sequence[int]
 ) -> Iterator[Trained]:
-    """Trains all settings and seeds on one fold; models that pool first and have equal stack keys train as one stack."""
+    """Trains all settings and seeds on one fold; models that pool first train as stacks."""
     groups: dict[object, list[tuple[str, Head, TrainConfig]]] = defaultdict(list)
     for setting, plan in plans.items():
         for seed in seeds:

@@ -14,8 +14,15 @@ from cache.joined import AnyCache
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import NONE, TUNABLE, Tune, parse_tunes
 from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, SOFT, TASKS, loss_of
+from fusion.experiment.defaults import automatic, stream_defaults, without_auto
 from fusion.experiment.fields import configure
-from fusion.experiment.streams import StreamSelection, featurize_command, select_text, streams_of
+from fusion.experiment.streams import (
+    StreamSelection,
+    featurize_command,
+    select_streams,
+    select_text,
+    streams_of,
+)
 from fusion.fingerprint import digest_of
 from fusion.head_config import TEXT, HeadConfig
 from fusion.heads.catalog import head_spec
@@ -227,7 +234,7 @@ class ExperimentRequest:
             raise MmerError(
                 f"recipe {settings.name} is for head {settings.fusion}, not for {self.fusion}; leave --fusion out"
             )
-        configure(self.head, {**(settings.fields if settings else {}), **self.fields})
+        configure(self.head, {**(settings.fields if settings else {}), **self._set_fields})
         if self.protocol not in {None, "", AUTO}:
             find_protocol(str(self.protocol))
         if self.labels:
@@ -287,9 +294,12 @@ class ExperimentRequest:
         recipe_fields = {
             name: value for name, value in (settings.fields if settings else {}).items() if tunes or name not in TUNING
         }
-        base = {**tuned_defaults, **recipe_fields, **self.fields}
+        base = {**tuned_defaults, **recipe_fields, **self._set_fields}
         by_axis = {name.removeprefix(STREAM_AXIS): str(axes[name]) for name in axes if name.startswith(STREAM_AXIS)}
         fields = {name: value for name, value in axes.items() if not name.startswith(STREAM_AXIS)}
+        fields = without_auto(self.head, fields)
+        if not settings and not tunes:
+            base = {**self._stream_defaults(cache, {**self.streams, **by_axis}, {**base, **fields}), **base}
         head, training = configure(self.head, {**base, **fields})
         training = _fitted(training, self.target, given={*self.fields, *fields})
         named = dict(self.streams)
@@ -350,6 +360,22 @@ class ExperimentRequest:
         )
 
     @property
+    def _set_fields(self) -> dict[str, object]:
+        """The fields that the run sets to a value; ``auto`` leaves a field to the streams."""
+        return without_auto(self.head, self.fields)
+
+    def _stream_defaults(
+        self, cache: AnyCache, named: Mapping[str, str], given: Mapping[str, object]
+    ) -> dict[str, object]:
+        """Returns the defaults of the head for the streams that it reads; an axis may drop a role."""
+        if not automatic(self.head):
+            return {}
+        config, _ = configure(self.head, given)
+        named = {role: name for role, name in named.items() if role in config.every_role}
+        streams = select_streams(cache, config, named).streams
+        return stream_defaults(self.head, config, cache, streams, given, classes=self._has_classes)
+
+    @property
     def _has_classes(self) -> bool:
         """True if the target has classes, whose label set a recipe may name."""
         target = parse_target(self.target)
@@ -364,7 +390,7 @@ class ExperimentRequest:
             return parse_tunes(settings.tune)
         if not self.tune_all:
             return {}
-        head, _ = configure(self.head, {**(settings.fields if settings else {}), **self.fields})
+        head, _ = configure(self.head, {**(settings.fields if settings else {}), **self._set_fields})
         if not (roles := [role for role in head.roles if role in TUNABLE]):
             raise MmerError(f"head {self.head} reads {', '.join(head.roles)}, and no encoder of these can learn")
         return {role: Tune(role=role) for role in roles}

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from cache.errors import MmerError
 from fusion.config import configured, nearest
+from fusion.experiment.defaults import AUTO, automatic, word_of
 from fusion.head_config import HeadConfig
 from fusion.heads.catalog import config_for, head_spec
 from fusion.training.config import TrainConfig
@@ -42,12 +43,17 @@ def list_fields(fusion: str) -> list[Field]:
     spec, config = head_spec(fusion), config_for(fusion, {})
     hidden = {*spec.fixed, *ELSEWHERE}
     owners = ((HEAD, config), (TRAINING, TrainConfig()))
-    return [
-        (field.name, getattr(owned, field.name), owner, meanings(type(owned)).get(field.name, ""))
-        for owner, owned in owners
-        for field in fields(owned)
-        if field.name not in hidden
-    ]
+    by_stream = automatic(fusion)
+    rows: list[Field] = []
+    for owner, owned in owners:
+        for field in fields(owned):
+            default, meaning = getattr(owned, field.name), meanings(type(owned)).get(field.name, "")
+            if field.name in by_stream:
+                meaning = f"{meaning} auto: {by_stream[field.name]}; {word_of(default)} otherwise."
+                default = AUTO
+            if field.name not in hidden:
+                rows.append((field.name, default, owner, meaning))
+    return rows
 
 
 def meanings(config: type[Any]) -> dict[str, str]:
