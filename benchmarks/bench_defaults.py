@@ -59,7 +59,8 @@ def main() -> None:
     chosen = np.unique(np.concatenate(used))
     streams = {role: name for plan in plans.values() for role, name in plan.every_stream.items()}
     source = first.features(streams, device=torch.device("cpu"), chosen=chosen, resident_share=0.25)
-    for fold in first.split.folds:
+    folds = [fold for fold in first.split.folds if fold.name in (options.fold or [fold.name])]
+    for fold in folds:
         for trained in _train_fold(plans, fold, source, options.seed):
             results[trained.setting].append(trained)
     header = ["setting", "dev UA", "std", "dev W-F1", f"UA of the last {LAST}", "epochs", "s"]
@@ -73,6 +74,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--protocol", help="Protocol; by default that of the corpus.")
     parser.add_argument("--audio", help="Audio stream.")
     parser.add_argument("--text", help="Text stream.")
+    parser.add_argument("--fold", action="append", default=[], help="Name of a fold; repeatable; all by default.")
     parser.add_argument("--seed", type=int, action="append", default=[], help="Seed of the models; repeatable.")
     parser.add_argument("settings", nargs="*", default=[""], help="Fields of each setting, FIELD=VALUE[,FIELD=VALUE].")
     options = parser.parse_args()

@@ -86,6 +86,12 @@ if TYPE_CHECKING:
     help="Address of a dask scheduler whose workers train folds and seeds; they need cache and run folder at the same "
     "paths.  [default: none]",
 )
+@click.option(
+    "--with-probe",
+    is_flag=True,
+    help="Also train head probe, a logistic regression of seconds, on the same streams and folds, and print its scores "
+    "in the same table.",
+)
 @dashboard_option
 @click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
 @click.option(
@@ -110,6 +116,7 @@ def train(
     workers: int | None,
     scheduler: str | None,
     dashboard: bool,
+    with_probe: bool,
     tensorboard: bool,
     track: str | None,
     latex: bool,
@@ -140,7 +147,9 @@ def train(
             flags: Any = {"replace": replace, "tensorboard": tensorboard, "final": final, "track": track or ""}
             training: Any = {"seeds": seeds, "tune_all": tune_all, "share": resident_share, "test_labels": test_labels}
             machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
-            found = _trained(options, caches, machine, device=device, out=out, **training, **flags)
+            found = _trained(
+                options, caches, machine, device=device, out=out, with_probe=with_probe, **training, **flags
+            )
         print_runs(found, as_json=as_json, latex=latex)
 
 

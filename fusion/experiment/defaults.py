@@ -2,8 +2,8 @@
 
 They replace the defaults of a head and of its training where a run names neither a recipe nor encoders that learn. The
 values come from development subsets of RAVDESS and of the demo (benchmarks/README.md); the reasons are in
-docs/decisions.md#defaults-by-stream. They are resolved when a run is planned, so that a run folder records values and never ``auto``; the
-classes of the fields keep the defaults that older runs and grids were recorded with.
+docs/decisions.md#defaults-by-stream. They are resolved when a run is planned, so that a run folder records values and
+never ``auto``. The classes of the fields keep the defaults that older runs and grids were recorded with.
 """
 
 from collections.abc import Collection, Mapping

@@ -24,9 +24,11 @@ from fusion.head_config import AUDIO, TEXT
 from fusion.heads.catalog import file_name_of
 from fusion.run.cross_corpus import cross_table, plan_other_corpus, score_other_corpus
 from fusion.run.cross_validation import SilentProgress, TrainingProgress, cross_validate
+from fusion.run.diagnosis import training_notes
 from fusion.run.final import FinalModel, read_final_models, train_final_models
 from fusion.run.folder import RESULTS, RunFolder
 from fusion.run.published import compare_run, compare_sum, published_figures
+from fusion.run.reference import PROBE, REFERENCE, reference_folder, reference_of, reference_results, reference_rows
 from fusion.run.results import (
     collect_results,
     detail_line,
@@ -95,9 +97,9 @@ class TrainedRun:
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
         """Header and rows of the table of scores.
 
-        Rows are each model, then mean, standard deviation, pooled scores and their interval.
+        Rows are each model, then mean, standard deviation, pooled scores and their interval, and those of the probe.
         """
-        return score_header(self.results), score_table(self.results)
+        return score_header(self.results), [*score_table(self.results), *reference_rows(self.results)]
 
     @property
     def cross_table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]] | None:
@@ -137,6 +139,7 @@ def train_run(
     stopping: StopRequested = never_stop,
     test_caches: Sequence[AnyCache] = (),
     test_labels: str | None = None,
+    with_probe: bool = False,
 ) -> TrainedRun:
     """Trains and scores a head on every fold.
 
@@ -159,16 +162,24 @@ def train_run(
         stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
         test_caches: open caches of other corpora; every model is scored on them too.
         test_labels: label set of the other corpora; None for their defaults.
+        with_probe: also train head ``probe`` on the same streams and folds, in a run folder of its own, and add its
+            scores to the results.
 
     Raises:
         KeyboardInterrupt: if `stopping` returned True.
         MmerError: if the experiment does not suit the cache, the folder holds another run, a loss is not finite, or
             memory runs out.
     """
-    known = {"cache": str(named_after or cache.path), "out": out and str(out), "final": final}
+    known = {"cache": str(named_after or cache.path), "out": out and str(out), "final": final, "with-probe": with_probe}
     experiment = replaced(experiment, options={**known, **experiment.options} if experiment.options else {})
     plan = plan_run(experiment, cache)
     others = [plan_other_corpus(plan, other, labels=test_labels) for other in test_caches]
+    probe: dict[str, Any] = {}
+    if with_probe and experiment.fusion != PROBE:
+        shared: dict[str, Any] = {"device": device, "resident_share": resident_share, "stopping": stopping}
+        shared |= {"named_after": named_after, "progress": progress, "replace": replace}
+        trained = train_run(reference_of(plan), cache, out=reference_folder(out), **shared)
+        probe = {REFERENCE: reference_results(trained.results)}
     folder = RunFolder(out or _default_run(plan, named_after or cache.path))
     progress = progress or SilentProgress()
     progress = TensorBoardProgress(progress, folder) if tensorboard else progress
@@ -183,7 +194,7 @@ def train_run(
         else:
             path = named_after or cache.path
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
-        notes = [*plan.notes, plan.scoring_note]
+        notes = [*plan.notes, plan.scoring_note, *training_notes(plan, folder)]
         results = collect_results(
             folder, cache, plan.identity, notes=notes, published=published_figures(plan), test_parts=plan.test_parts
         )
@@ -196,7 +207,8 @@ def train_run(
         if others:
             scored = partial(score_other_corpus, plan, folder, device=device, resident_share=resident_share)
             results["cross"] = [scored(other) for other in others]
-        if finals or others:
+        results |= probe
+        if finals or others or probe:
             folder.write(RESULTS, results)
     seconds, peak_bytes = total_cost(folder, plan.identity)
     return TrainedRun(
