@@ -58,8 +58,8 @@ EXCLUDED_BY: Mapping[str, tuple[str, ...]] = {
 
 
 def kind_of(spec: StreamSpec) -> KindDefaults:
-    """Returns the kind of a stream: features without pre-trained weights are hand-made."""
-    return ENCODED if spec.weights else HANDMADE
+    """Returns the kind of a stream: features without weights are hand-made, unless another toolkit computed them."""
+    return ENCODED if spec.weights or spec.imported else HANDMADE
 
 
 def stream_defaults(

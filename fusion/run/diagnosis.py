@@ -49,7 +49,7 @@ def _single_class(plan: RunPlan, models: list[ModelFolder]) -> Iterator[str]:
     for model in models:
         rows = read_predictions(model, names, plan.task)
         guesses = {row["guess"] for row in rows}
-        if len(guesses) == 1 and len({row["truth"] for row in rows}) > 1:
+        if len(guesses) == 1 and len({row["label"] for row in rows}) > 1:
             single.append((model.path.name, guesses.pop()))
     if single:
         training, guessed = plan.experiment.training, ", ".join(dict.fromkeys(guess for _, guess in single))
