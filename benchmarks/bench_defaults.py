@@ -10,23 +10,27 @@ selection raises. A setting is a list of fields as for ``--set``, separated by c
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from cache.joined import AnyCache, open_cache
 from cli.options import print_table
-from fusion.data.features import CachedFeatures
+from fusion.arrays import Indices
+from fusion.data.features import BatchSource, CachedFeatures
+from fusion.data.pooled import PooledSource
+from fusion.data.views import ViewDraw
 from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.fields import parse_fields
 from fusion.experiment.plan import RunPlan, plan_run
 from fusion.grid.stacking.stack import stack_key
 from fusion.grid.stacking.training import train_stack
-from fusion.head import FittedHead, Head
+from fusion.head import Batch, FittedHead, Head
 from fusion.protocols.folds import Fold
 from fusion.run.cross_validation import build_and_prepare_head
 from fusion.training.checkpoint import EpochScores
@@ -48,6 +52,34 @@ class Trained:
     seconds: float
 
 
+class AveragedRows(PooledSource):
+    """Batches in which groups of neighboring rows are averaged, for a faster look at heads that learn over rows.
+
+    Args:
+        source: source of the rows.
+        rows: number of rows of a group.
+    """
+
+    def __init__(self, source: BatchSource, rows: int) -> None:
+        super().__init__(source, {}, np.arange(len(source.labels)))
+        self.rows = rows
+
+    def batches(
+        self, groups: Iterable[Indices], roles: Collection[str], draw: ViewDraw | None = None
+    ) -> Generator[Batch]:
+        """Yields a batch of averaged rows for each group of indices."""
+        for batch in self._source.batches(groups, roles, draw):
+            features, masks = {}, {}
+            for role, values in batch.features.items():
+                short = -values.shape[1] % self.rows
+                mask = functional.pad(batch.masks[role], (0, short)).unflatten(1, (-1, self.rows))
+                padded = functional.pad(values, (0, 0, 0, short)).unflatten(1, (-1, self.rows))
+                total = padded.masked_fill(~mask[..., None], 0).sum(dim=2)
+                features[role] = total / mask.sum(dim=2).clamp(min=1)[..., None]
+                masks[role] = mask.any(dim=2)
+            yield replace(batch, features=features, masks=masks)
+
+
 def main() -> None:
     """Trains the settings and prints a table."""
     options = _options()
@@ -61,7 +93,7 @@ def main() -> None:
     source = first.features(streams, device=torch.device("cpu"), chosen=chosen, resident_share=0.25)
     folds = [fold for fold in first.split.folds if fold.name in (options.fold or [fold.name])]
     for fold in folds:
-        for trained in _train_fold(plans, fold, source, options.seed):
+        for trained in _train_fold(plans, fold, source, options.seed, options.average):
             results[trained.setting].append(trained)
     header = ["setting", "dev UA", "std", "dev W-F1", f"UA of the last {LAST}", "epochs", "s"]
     print_table(header, [_row(setting, results[setting]) for setting in plans])
@@ -74,6 +106,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--protocol", help="Protocol; by default that of the corpus.")
     parser.add_argument("--audio", help="Audio stream.")
     parser.add_argument("--text", help="Text stream.")
+    parser.add_argument("--average", type=int, default=1, help="Rows that are averaged to one, for speed; 1 for none.")
     parser.add_argument("--fold", action="append", default=[], help="Name of a fold; repeatable; all by default.")
     parser.add_argument("--seed", type=int, action="append", default=[], help="Seed of the models; repeatable.")
     parser.add_argument("settings", nargs="*", default=[""], help="Fields of each setting, FIELD=VALUE[,FIELD=VALUE].")
@@ -90,7 +123,7 @@ def _plan(options: argparse.Namespace, cache: AnyCache, setting: str) -> RunPlan
 
 
 def _train_fold(
-    plans: dict[str, RunPlan], fold: Fold, source: CachedFeatures, seeds: Sequence[int]
+    plans: dict[str, RunPlan], fold: Fold, source: CachedFeatures, seeds: Sequence[int], average: int
 ) -> Iterator[Trained]:
     """Trains all settings and seeds on one fold; models that pool first train as stacks."""
     groups: dict[object, list[tuple[str, Head, TrainConfig]]] = defaultdict(list)
@@ -98,12 +131,13 @@ def _train_fold(
         for seed in seeds:
             head, _ = build_and_prepare_head(plan, source, fold.train, seed=seed)
             config = replace(plan.experiment.training, seed=seed)
-            stacks = head.early_pooling and not isinstance(head, FittedHead)
+            stacks = head.early_pooling and average == 1 and not isinstance(head, FittedHead)
             groups[stack_key(head, config) if stacks else (setting, seed)].append((setting, head, config))
+    read = source if average == 1 else AveragedRows(source, average)
     for members in groups.values():
         heads, configs = [head for _, head, _ in members], [config for *_, config in members]
         if len(members) == 1:
-            trained: Sequence[object] = [train_fold(heads[0], source, fold.train, fold.dev, configs[0])]
+            trained: Sequence[object] = [train_fold(heads[0], read, fold.train, fold.dev, configs[0])]
         else:
             trained = train_stack(heads, source, fold.train, fold.dev, configs)
         for (setting, *_), model in zip(members, trained, strict=True):
