@@ -57,7 +57,8 @@ def print_comparison(found: "RunComparison", *, as_json: bool = False, latex: bo
         return
     for pair in found.pairs:
         print_table(*found.table(pair))
-        echo(found.mcnemar_line(pair))
+        if line := found.mcnemar_line(pair):
+            echo(line)
     for note in found.notes:
         echo(f"note: {note}")
     if latex:

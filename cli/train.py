@@ -63,7 +63,8 @@ if TYPE_CHECKING:
 @click.option(
     "--test-labels",
     metavar="LABELS",
-    help="Label set of the other corpora, as in --labels.  [default: that of each corpus, joined by name]",
+    help="Label set of the other corpora, as in --labels; with --target, scales of their ratings such as valence=1:7.  "
+    "[default: that of each corpus, joined by name]",
 )
 @click.option("--replace", is_flag=True, help="Delete another run that the run folder holds, and train again.")
 @click.option("--latex", is_flag=True, help="Also print the scores as a row of a LaTeX table.")

@@ -337,7 +337,7 @@ def _p_values(both: Matrix, difference: Callable[[Matrix], Matrix], scores: int,
     def statistic(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], axis: int) -> Matrix:
         # first is 1 where a cluster is exchanged, (..., clusters) -> (..., 4)
         moved = (first @ change).reshape(*first.shape[:-1], *total.shape[1:])
-        differences = np.abs(difference(np.stack([total[0] + moved, total[1] - moved], axis=-3)))
+        differences = np.abs(difference(np.stack([total[0] + moved, total[1] - moved], axis=-total.ndim)))
         return np.where(np.abs(differences - observed) <= ROUNDING, observed, differences)
 
     runs = np.zeros(count, np.int64), np.ones(count, np.int64)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = npt.NDArray[Any]
 LOSS = "loss"  # name of the loss on the development subset
 ID = "id"  # first column of predictions.csv
+GUESS = "guess"  # column with the predicted class
 OUTPUT = "p_"  # prefix of the columns with the outputs of a head
 CROSS_ENTROPY, CCC, MSE = "cross_entropy", "ccc", "mse"  # main losses
 SHARE = "v_"  # prefix of the columns with the shares of votes
@@ -64,6 +65,15 @@ class Score:
     def unit(self) -> float:
         """Factor from the plain value to the printed number."""
         return 100.0 if self.in_percent else 1.0
+
+    def signed(self, value: float) -> str:
+        """Formats a difference for a table, with its sign.
+
+        Example:
+            >>> Score(name="wf1", title="W-F1").signed(-0.0123)
+            '-1.23'
+        """
+        return f"{self.unit * value + 0.0:+.{self.decimals}f}"
 
     def text(self, value: float | None) -> str:
         """Formats a value for a table; a missing value is a dash.
@@ -164,6 +174,18 @@ class Task:
             return self
         return replace(self, scale=scale, predict=partial(_to_corpus, scale))
 
+    def truth_columns(self, names: Sequence[str]) -> list[str]:
+        """Returns the columns of predictions.csv that hold the truth.
+
+        Args:
+            names: names of the outputs.
+
+        Example:
+            >>> SOFT.truth_columns(["happy", "sad"])
+            ['label', 'v_happy', 'v_sad']
+        """
+        return [name for name in self.columns(names) if name != GUESS and not name.startswith(OUTPUT)]
+
     def score(self, name: str) -> Score:
         """Returns the score with a name; ``loss`` is the main loss.
 
@@ -257,7 +279,7 @@ def _class_scores(truth: Array, guess: Array, outputs: int, *, complete: bool = 
 
 
 def _class_columns(names: Sequence[str]) -> list[str]:
-    return ["label", "guess", *(f"{OUTPUT}{name}" for name in names)]
+    return ["label", GUESS, *(f"{OUTPUT}{name}" for name in names)]
 
 
 def _class_row(truth: str, prediction: Array, names: Sequence[str]) -> list[object]:
@@ -324,7 +346,7 @@ def _soft_scores(truth: Array, guess: Array, outputs: int, *, complete: bool = T
 
 
 def _soft_columns(names: Sequence[str]) -> list[str]:
-    return ["label", "guess", *(f"{SHARE}{name}" for name in names), *(f"{OUTPUT}{name}" for name in names)]
+    return ["label", GUESS, *(f"{SHARE}{name}" for name in names), *(f"{OUTPUT}{name}" for name in names)]
 
 
 def _soft_row(truth: Any, prediction: Array, names: Sequence[str]) -> list[object]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
+from cache.json_text import is_count
 from cache.stream import ROLES, SPEECH, VIEW, StreamSpec
 from cache.transcripts import VARIANT, AsrReading
 from fusion.config import nearest
@@ -156,7 +157,8 @@ def _reading(cache: AnyCache) -> str:
     corpus = cache.header["corpus"]
     encoding = f" --encoding {quote(str(corpus['encoding']))}" if corpus.get("encoding") else ""
     columns = _listed_options(corpus, "columns", "--column") + _listed_options(corpus, "keep_columns", "--keep-column")
-    return f"{encoding}{columns}{' --allow-outside' if corpus.get('allow_outside') else ''}"
+    limit = f" --limit {corpus['limit']}" if is_count(corpus.get("limit")) else ""
+    return f"{encoding}{columns}{' --allow-outside' if corpus.get('allow_outside') else ''}{limit}"
 
 
 def _listed_options(corpus: Mapping[str, Any], name: str, option: str) -> str:
