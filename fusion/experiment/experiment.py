@@ -90,6 +90,7 @@ class Experiment:
         encoders: name of an encoder that learns -> folder with its checkpoint, if it did not come from a hub.
         root: folder of the corpus, for an encoder that learns from the recordings; None for that of the cache.
         own_folds: folds of ``--folds``, which take the place of the protocol.
+        by_stream: fields whose values are defaults of the streams.
         options: the options that give the experiment back, for its configuration file; empty if they are unknown.
 
     Raises:
@@ -115,6 +116,7 @@ class Experiment:
     root: Path | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     own_folds: OwnFolds | None = None
+    by_stream: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (
@@ -130,6 +132,30 @@ class Experiment:
         """The defaults of all fields, by section as in `identity`."""
         training = {name: value for name, value in asdict(TrainConfig()).items() if name != "seed"}
         return {"head": asdict(type(self.head)()), "training": training}
+
+    def as_recorded(self, held: Mapping[str, Any]) -> "Experiment":
+        """Returns the experiment with the defaults that a held run was recorded with.
+
+        Versions without defaults by stream recorded those of the fields' classes; a run of theirs is continued with
+        them, and so is the journal of a grid.
+
+        Args:
+            held: identity of the held run, by section.
+        """
+        older = {
+            section: {name: value for name, value in values.items() if name in self.by_stream}
+            for section, values in self.defaults.items()
+        }
+        if not (held and self.by_stream) or any(
+            held.get(section, {}).get(name, value) != value
+            for section, values in older.items()
+            for name, value in values.items()
+        ):
+            return self
+        names = ", ".join(self.by_stream)
+        note = f"continued with the defaults of an older version for {names}; choose another --out for those by stream"
+        head, training = replace(self.head, **older["head"]), replace(self.training, **older["training"])
+        return replace(self, head=head, training=training, by_stream=(), notes=(*self.notes, note))
 
     def identity(self, cache: AnyCache, selection: StreamSelection, split: Split) -> dict[str, Any]:
         """Returns the identity of the run: all values that determine its results.
@@ -298,8 +324,10 @@ class ExperimentRequest:
         by_axis = {name.removeprefix(STREAM_AXIS): str(axes[name]) for name in axes if name.startswith(STREAM_AXIS)}
         fields = {name: value for name, value in axes.items() if not name.startswith(STREAM_AXIS)}
         fields = without_auto(self.head, fields)
+        by_stream: dict[str, object] = {}
         if not settings and not tunes:
-            base = {**self._stream_defaults(cache, {**self.streams, **by_axis}, {**base, **fields}), **base}
+            by_stream = self._stream_defaults(cache, {**self.streams, **by_axis}, {**base, **fields})
+            base = {**by_stream, **base}
         head, training = configure(self.head, {**base, **fields})
         training = _fitted(training, self.target, given={*self.fields, *fields})
         named = dict(self.streams)
@@ -329,6 +357,7 @@ class ExperimentRequest:
             encoders=self.encoders,
             root=self.root,
             own_folds=self.own_folds,
+            by_stream=tuple(by_stream),
             label_encoder=label_encoder,
             notes=(note,) if note else (),
             options=self.options,

@@ -62,6 +62,15 @@ class Journal:
         if not (self.path / MODELS).exists():
             check_unused(self.path)
 
+    @property
+    def held(self) -> dict[str, Any]:
+        """The identity of one model of the journal; empty if there is none, or it cannot be read."""
+        for path in sorted(self.path.glob(f"{MODELS}/*/{ENTRY}")):
+            entry = ModelFolder(path.parent).read(ENTRY)
+            if _is_entry(entry):
+                return dict(entry["decides"])
+        return {}
+
     def holds(self, model: Model) -> bool:
         """Checks whether a model was trained or has failed permanently."""
         return (self.folder(model).path / ENTRY).exists()

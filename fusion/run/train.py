@@ -172,6 +172,8 @@ def train_run(
     """
     known = {"cache": str(named_after or cache.path), "out": out and str(out), "final": final, "with-probe": with_probe}
     experiment = replaced(experiment, options={**known, **experiment.options} if experiment.options else {})
+    if out and not replace and (held := RunFolder(out).held):
+        experiment = experiment.as_recorded(held)
     plan = plan_run(experiment, cache)
     others = [plan_other_corpus(plan, other, labels=test_labels) for other in test_caches]
     probe: dict[str, Any] = {}
