@@ -16,6 +16,7 @@ from fusion.heads.catalog import HEADS
 
 AUTO = "auto"
 HISTORY_POOL = "history_pool"
+ACOUSTIC = frozenset({"logmel80", "mfcc39"})  # sources of hand-made features, as in the catalog of encoders
 PAPER_HEADS = frozenset({"label-guided"})  # keep what their paper prints; their field can be set
 
 
@@ -58,8 +59,8 @@ EXCLUDED_BY: Mapping[str, tuple[str, ...]] = {
 
 
 def kind_of(spec: StreamSpec) -> KindDefaults:
-    """Returns the kind of a stream: features without weights are hand-made, unless another toolkit computed them."""
-    return ENCODED if spec.weights or spec.imported else HANDMADE
+    """Returns the kind of a stream, by what computed it."""
+    return HANDMADE if spec.source in ACOUSTIC else ENCODED
 
 
 def stream_defaults(
