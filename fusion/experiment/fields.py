@@ -49,7 +49,7 @@ def list_fields(fusion: str) -> list[Field]:
         for field in fields(owned):
             default, meaning = getattr(owned, field.name), meanings(type(owned)).get(field.name, "")
             if field.name in by_stream:
-                meaning = f"{meaning} auto: {by_stream[field.name]}; {word_of(default)} otherwise."
+                meaning = f"{meaning} auto: {by_stream[field.name]}; {word_of(default)} otherwise, and with a recipe."
                 default = AUTO
             if field.name not in hidden:
                 rows.append((field.name, default, owner, meaning))

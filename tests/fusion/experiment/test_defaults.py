@@ -33,8 +33,7 @@ def test_defaults_depend_on_the_stream_that_a_head_reads(encoded: Path) -> None:
     of_encoder = settings(encoded, "audio", streams={"audio": "voice"})
     for name, value in HANDMADE.of("audio").items():
         assert handmade[name] == value
-    assert of_encoder["hidden"] == 0
-    assert of_encoder["pooling"] == handmade["pooling"] == "meanstd"
+    assert (of_encoder["adapter"], of_encoder["dim"], of_encoder["pooling"]) == (False, 0, "meanstd")
     by_axis = settings(encoded, "audio", {"stream.audio": "logmel80"})
     assert by_axis == handmade
 
