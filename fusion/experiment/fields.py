@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from cache.errors import MmerError
 from fusion.config import configured, nearest
-from fusion.experiment.defaults import AUTO, automatic, word_of
+from fusion.experiment.defaults import AUTO, automatic, without_auto, word_of
 from fusion.head_config import HeadConfig
 from fusion.heads.catalog import config_for, head_spec
 from fusion.training.config import TrainConfig
@@ -69,11 +69,13 @@ def configure(fusion: str, values: Mapping[str, object]) -> tuple[HeadConfig, Tr
 
     Args:
         fusion: name of the head.
-        values: field of the head or of the training -> value, as text or as a value of its type.
+        values: field of the head or of the training -> value, as text or as a value of its type; ``auto`` for the
+            default of the class, which the caller replaces by that of the stream.
 
     Raises:
         MmerError: if the head or a field is unknown, or a value is not allowed.
     """
+    values = without_auto(fusion, values)
     of_head = {field.name for field in fields(head_spec(fusion).config)}
     of_training = {field.name for field in fields(TrainConfig)} - ELSEWHERE.keys()
     known = of_head | of_training
