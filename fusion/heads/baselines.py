@@ -62,7 +62,7 @@ class Unimodal(Head):
         return {} if self.config.hidden else united_keys({self.config.modalities: self._pooling})
 
     def pool_rows(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Pools the rows of the modality, ``(batch, ...)``."""
+        """Pools the rows of the modality, ``(batch, width)``."""
         return self._pooling.pooled(batch)
 
     def present(self, batch: Batch) -> Tensor:
@@ -110,7 +110,7 @@ class Score(Head):
         return pooling if all(pooling.values()) else {}
 
     def pool_rows(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Pools the rows of a modality, ``(batch, ...)``."""
+        """Pools the rows of a modality, ``(batch, width)``."""
         return self._models[role].pool_rows(role, batch)
 
     @property
@@ -143,7 +143,7 @@ class Concat(Head):
         return united_keys(self._poolings)
 
     def pool_rows(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Pools the rows of a modality, ``(batch, ...)``."""
+        """Pools the rows of a modality, ``(batch, width)``."""
         return self._poolings[role].pooled(batch)
 
     @property

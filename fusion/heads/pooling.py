@@ -1,7 +1,7 @@
 """Pooled rows of a modality: from the rows of a batch, or from vectors that were pooled before training.
 
 Where nothing random or learned changes the rows of an utterance before they are pooled, training pools them once and
-reads vectors in every epoch. A linear path before the mean is applied to the mean, which is the same up to rounding.
+reads vectors in every epoch.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,15 +42,14 @@ class RolePooling:
         """Computes ``(batch, width)`` from the rows of a batch, or from its vectors if it is pooled."""
         x = batch.features[self.role]
         if batch.pooled:
-            mean = self.front.linear(x) if self._after else x
-            return self.pool.filled(mean[:, 0], batch.masks[self.role][:, 0])
+            return self.pool.filled(x[:, 0], batch.masks[self.role][:, 0])
         mask = self.mask(batch)
         return self.pool(self.front(self.change(x, mask) if self.change else x), mask)
 
     @property
     def key(self) -> str:
-        """Text that decides the pooled vectors; empty if rows pass a learned layer that does not come after pooling."""
-        if self.pool.scores is not None or (self.front.learns and not self._after):
+        """Text that decides the pooled vectors; empty if rows pass a learned layer first."""
+        if self.pool.scores is not None or self.front.learns:
             return ""
         scaling = self.front.scaling
         scales = _digest(scaling.mean, scaling.scale) if isinstance(scaling, Standardize) else ""
@@ -59,17 +58,10 @@ class RolePooling:
         return " ".join([self.pool.kind, "changed", changed, "scaled", scales, "over", own])
 
     def pooled(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Pools rows before training: ``(batch, ...)`` and bool ``(batch,)``; see `Head.pool_rows`."""
+        """Pools rows before training: ``(batch, width)`` and bool ``(batch,)``; see `Head.pool_rows`."""
         x, mask = batch.features[self.role], self.mask(batch)
         scaled = self.front.scaling(self.change(x, mask) if self.change else x)
-        vectors = POOLING[self.pool.kind](scaled.flatten(2), mask)
-        shape = scaled.shape[2:] if self.pool.kind == "mean" else vectors.shape[1:]
-        return vectors.view(len(vectors), *shape), mask.any(dim=1)
-
-    @property
-    def _after(self) -> bool:
-        """True if the learned part of the path is linear and the pooling a mean, so that it may follow the pooling."""
-        return self.pool.kind == "mean" and self.front.is_linear and self.front.learns
+        return POOLING[self.pool.kind](scaled, mask), mask.any(dim=1)
 
 
 def pooled_mask(batch: Batch, role: str, history_pool: str) -> Tensor:

@@ -179,23 +179,13 @@ class InputProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns ``(batch, rows, dim)`` from ``(batch, rows, ...)``."""
-        adapted: Tensor = self.adapter(self.linear(self.scaling(x)))
+        adapted: Tensor = self.adapter(self.project(self.mix(self.scaling(x))))
         return adapted
-
-    def linear(self, x: Tensor) -> Tensor:
-        """Mixes layers and projects; returns ``(batch, rows, dim)`` from ``(batch, rows, ...)``."""
-        projected: Tensor = self.project(self.mix(x))
-        return projected
 
     @property
     def learns(self) -> bool:
         """True if the path has trained parameters."""
         return next(self.parameters(), None) is not None
-
-    @property
-    def is_linear(self) -> bool:
-        """True if the path is linear after its scaling: the mean of its rows is the path of their mean."""
-        return isinstance(self.adapter, nn.Identity)
 
 
 def input_projection(config: HeadConfig, inputs: HeadInputs, role: str, *, dim: int) -> InputProjection:

@@ -1,4 +1,4 @@
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,27 +22,28 @@ from fusion.nn.layers import learn_scales
 from fusion.training import loop
 from fusion.training.evaluate import predict_logits
 from fusion.training.loop import train_fold
-from tests.support.trainings import CONFIG, DEV, LABELS, SHAPES, STREAMS, TEST, TRAIN, write_cache
+from tests.support.trainings import CONFIG, DEV, LABELS, STREAMS, TEST, TRAIN, write_cache
 
 USED = np.concatenate([TRAIN, DEV])
+VOICES = {AUDIO: "voice", TEXT: "voice"}
 
-# Head and fields of models whose rows are pooled before anything learned, or before a linear part that follows a mean.
+# Head and fields of models whose rows are pooled before anything learned; they read the stream of voices twice.
 POOLED: list[tuple[str, dict[str, object]]] = [
     ("audio", {}),
     ("audio", {"pooling": "max", "standardize": True}),
     ("audio", {"pooling": "meanstd", "standardize": True, "dropout": 0.3}),
     ("audio", {"pooling": "meanstd", "normalize": True}),
-    ("audio", {"dim": 5}),
-    ("text", {}),  # two layers, mixed after pooling
     ("score", {"standardize": True}),
     ("concat", {"adapter": False, "modality_dropout": 0.4}),
 ]
 UNPOOLED: list[tuple[str, dict[str, object]]] = [
     ("audio", {"adapter": True}),
     ("audio", {"hidden": 4}),
+    ("audio", {"dim": 5}),
+    ("text", {}),  # two layers, which are mixed by learned weights
+    ("score", {}),
     ("audio", {"pooling": "attention"}),
     ("audio", {"dim": 5, "pooling": "meanstd"}),
-    ("text", {"pooling": "max"}),
     ("concat", {}),
     ("cross-attention", {"adapter": False}),
 ]
@@ -69,14 +70,15 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def source_of(path: Path, **options: Any) -> CountedFeatures:
-    source = CountedFeatures(open_cache(path), STREAMS, LABELS, **options)
+def source_of(path: Path, streams: Mapping[str, str] = VOICES, **options: Any) -> CountedFeatures:
+    source = CountedFeatures(open_cache(path), streams, LABELS, **options)
     source.reads = {}
     return source
 
 
 def built(fusion: str, fields: dict[str, object], source: CachedFeatures, seed: int = 0) -> Head:
-    inputs = HeadInputs(classes=("a", "b", "c"), shapes=SHAPES)
+    shapes = {role: stream.spec.shape for role, stream in source.streams.items()}
+    inputs = HeadInputs(classes=("a", "b", "c"), shapes=shapes)
     head = build_head(fusion, config_for(fusion, fields), inputs, seed=seed)
     learn_scales(head, TrainingSubset(source, TRAIN))
     return head
@@ -109,7 +111,7 @@ def test_a_training_from_vectors_is_the_training_from_rows(
 def test_rows_that_pass_something_learned_are_not_pooled_before_training(
     cached: Path, fusion: str, fields: dict[str, object]
 ) -> None:
-    source = source_of(cached)
+    source = source_of(cached, STREAMS)
     assert pooled_once([built(fusion, fields, source)], source, USED, precision="float32") is source
 
 
