@@ -92,6 +92,7 @@ class Experiment:
         own_folds: folds of ``--folds``, which take the place of the protocol.
         by_stream: fields whose values are defaults of the streams.
         options: the options that give the experiment back, for its configuration file; empty if they are unknown.
+        earlier_dev: draw dev as version 0.1 did, to go on with a run that it began.
 
     Raises:
         MmerError: if there is no seed, or a seed is negative, too great or given twice.
@@ -117,6 +118,7 @@ class Experiment:
     options: Mapping[str, object] = field(default_factory=dict)
     own_folds: OwnFolds | None = None
     by_stream: tuple[str, ...] = ()
+    earlier_dev: bool = False
 
     def __post_init__(self) -> None:
         if (
