@@ -97,6 +97,12 @@ if TYPE_CHECKING:
     help="Address of a dask scheduler whose workers train folds and seeds; they need cache and run folder at the same "
     "paths.  [default: none]",
 )
+@click.option(
+    "--with-probe",
+    is_flag=True,
+    help="Also train head probe, a logistic regression of seconds, on the same streams and folds, and print its scores "
+    "in the same table.",
+)
 @dashboard_option
 @click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
 @click.option(
@@ -126,6 +132,7 @@ def train(
     workers: int | None,
     scheduler: str | None,
     dashboard: bool,
+    with_probe: bool,
     tensorboard: bool,
     track: str | None,
     latex: bool,
@@ -158,7 +165,9 @@ def train(
             print_estimates(_estimated(options, caches, runs, device=device, out=out, **training, **flags), as_json)
         else:
             machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
-            train_all = partial(_trained, options, caches, machine, device=device, quiet=quiet, **training)
+            train_all = partial(
+                _trained, options, caches, machine, device=device, quiet=quiet, with_probe=with_probe, **training
+            )
             found = _fused(runs, caches, options, seeds, out=out, **flags) if runs else train_all(out=out, **flags)
             print_runs(found, as_json=as_json, latex=latex, latex_header=latex_header, quiet=quiet)
 
