@@ -16,6 +16,7 @@ from cli.options import (
     experiment_options,
     experiment_request,
     json_option,
+    pictures_option,
     positive,
     print_json,
     print_table,
@@ -121,6 +122,7 @@ class _Machine:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Journal folder to write.  [default: runs/CACHE-HEAD-grid]"
 )
+@pictures_option
 @click.option("--latex", is_flag=True, help="Also print the ablation table in LaTeX.")
 @listing_options
 @json_option
@@ -133,6 +135,7 @@ def grid(
     scheduler: str | None,
     resident_share: float,
     dry_run: bool,
+    pictures: str,
     latex: bool,
     as_json: bool,
     **options: Unpack[GridOptions],
@@ -156,7 +159,9 @@ def grid(
         opened = open_cache(cache)  # before torch is imported, so that a wrong path is answered at once
         tune_process()
         machine = _Machine(device=device, engine=engine, scheduler=scheduler, share=resident_share)
-        found = _trained(_request(options, opened), opened, cache, out=out, machine=machine, dry_run=dry_run)
+        found = _trained(
+            _request(options, opened), opened, cache, out=out, machine=machine, dry_run=dry_run, pictures=pictures
+        )
         print_found(found, as_json=as_json, latex=latex)
 
 
@@ -218,6 +223,7 @@ def _trained(
     out: Path | None,
     machine: "_Machine",
     dry_run: bool,
+    pictures: str,
 ) -> "GridRun | GridEstimate":
     from cli.progress import GridBar
     from featurize.runtime.device import choose_device
@@ -239,6 +245,7 @@ def _trained(
             cluster=cluster,
             progress=bar,
             resident_share=share,
+            pictures=pictures,
         )
 
 

@@ -30,6 +30,13 @@ dashboard_option = click.option(
     help="Serve dask's dashboard of the processes of --workers to this machine, on a free port that is printed.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+pictures_option = click.option(
+    "--pictures",
+    type=click.Choice(["png", "svg", "pdf"]),
+    default="png",
+    show_default=True,
+    help="Format of the pictures in the folder.",
+)
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 

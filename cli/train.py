@@ -19,6 +19,7 @@ from cli.options import (
     experiment_options,
     experiment_request,
     json_option,
+    pictures_option,
     positive,
     print_json,
     print_table,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     help="Label set of the other corpora, as in --labels.  [default: that of each corpus, joined by name]",
 )
 @click.option("--replace", is_flag=True, help="Delete another run that the run folder holds, and train again.")
+@pictures_option
 @click.option("--latex", is_flag=True, help="Also print the scores as a row of a LaTeX table.")
 @click.option(
     "--final",
@@ -112,6 +114,7 @@ def train(
     dashboard: bool,
     tensorboard: bool,
     track: str | None,
+    pictures: str,
     latex: bool,
     as_json: bool,
     tune_all: bool = False,
@@ -137,7 +140,13 @@ def train(
             _check_sum(runs, seeds, final or test_caches, options)
             found = [_fused(runs, caches[0][1], out=out, replace=replace)]
         else:
-            flags: Any = {"replace": replace, "tensorboard": tensorboard, "final": final, "track": track or ""}
+            flags: Any = {
+                "replace": replace,
+                "tensorboard": tensorboard,
+                "final": final,
+                "track": track or "",
+                "pictures": pictures,
+            }
             training: Any = {"seeds": seeds, "tune_all": tune_all, "share": resident_share, "test_labels": test_labels}
             machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
             found = _trained(options, caches, machine, device=device, out=out, **training, **flags)

@@ -107,6 +107,7 @@ def run_grid(
     cluster: GridCluster | None = None,
     progress: GridProgress | None = None,
     resident_share: float = RESIDENT_SHARE,
+    pictures: str = "png",
 ) -> GridRun:
     """Trains the combinations that the journal lacks, selects one for each fold on dev, and writes the report.
 
@@ -120,6 +121,7 @@ def run_grid(
         cluster: workers that train the models instead.
         progress: notified of notes, models and epochs.
         resident_share: share of the device's memory that features may take, in [0, 1]; the rest is read as needed.
+        pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Raises:
         MmerError: if no combination can be trained, a fold has no winner, or the journal cannot be written.
@@ -140,7 +142,7 @@ def run_grid(
     session = _session(request, cache, trainer, device=device, resident_share=resident_share)
     results = session.run(request.space, request.search, seed=request.search_seed, all_tests=request.report_all_tests)
     report = grid_report(results, journal, cache, engine=trainer.name)
-    report.write()
+    report.write(pictures)
     known = {"cache": str(path), "out": out and str(out)}
     write_config(journal.path, {**known, **request.options}, command="mmer-grid")
     settings = request.base.settings

@@ -50,7 +50,8 @@ class Unimodal(Head):
         """Computes logits ``(batch, classes)``."""
         x, mask = batch.features[self.config.modalities], batch.masks[self.config.modalities]
         rows = self.front(_normalize(x, mask) if self.config.normalize else x)
-        return HeadOutput(self.classifier(self.pool(self.hidden(rows), mask)))
+        pooled = self.pool(self.hidden(rows), mask)
+        return HeadOutput(self.classifier(pooled), embedding=pooled)
 
 
 class Score(Head):
@@ -98,8 +99,8 @@ class Concat(Head):
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits ``(batch, classes)``."""
         rows = {role: front(batch.features[role]) for role, front in self.fronts.items()}
-        pooled = [self.pools[role](x, batch.masks[role]) for role, x in rows.items()]
-        return HeadOutput(self.classifier(torch.cat(pooled, dim=-1)))
+        pooled = torch.cat([self.pools[role](x, batch.masks[role]) for role, x in rows.items()], dim=-1)
+        return HeadOutput(self.classifier(pooled), embedding=pooled)
 
 
 class CrossAttention(Head):
@@ -125,8 +126,8 @@ class CrossAttention(Head):
             role: crossing(rows[role], rows[OTHER[role]], batch.masks[OTHER[role]])
             for role, crossing in self.crossings.items()
         }
-        pooled = [self.pools[role](x, batch.masks[role]) for role, x in (rows | crossed).items()]
-        return HeadOutput(self.classifier(torch.cat(pooled, dim=-1)))
+        pooled = torch.cat([self.pools[role](x, batch.masks[role]) for role, x in (rows | crossed).items()], dim=-1)
+        return HeadOutput(self.classifier(pooled), embedding=pooled)
 
 
 def _input_projections(config: PooledConfig, inputs: HeadInputs) -> nn.ModuleDict:

@@ -16,6 +16,8 @@ config.toml         the options of the run, for ``--config``
 results.json        the output of ``mmer-train --json``
 confusion.csv, confusion.png   confusion matrix over all test subsets and seeds, rows are the truth
 values.png                     of dimensions instead: rated and predicted values
+losses.png, dev_scores.png     losses and dev scores by epoch, with the chosen epochs
+    ``--pictures`` writes them as ``.pdf`` or ``.svg`` instead
 """
 
 import csv
@@ -44,8 +46,12 @@ RUN, SCORES, RESULTS, COST = "run.json", "scores.json", "results.json", "cost.js
 FINAL, FINAL_JSON = "final", "final.json"  # in place of a fold: the model of all utterances, and its record
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
-CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
-VALUES_PNG = "values.png"
+CONFUSION = "confusion.csv"
+# Pictures without the ending of their format.
+CONFUSION_PICTURE, VALUES, LOSSES, DEV_SCORES = "confusion", "values", "losses", "dev_scores"
+PICTURES = tuple(
+    f"{name}.{kind}" for name in (CONFUSION_PICTURE, VALUES, LOSSES, DEV_SCORES) for kind in ("png", "svg", "pdf")
+)
 IDENTITY_KEYS = frozenset({"fusion", "seeds", "labels", "protocol", "folds"})  # in the identity of every run
 SECTIONS = ("head", "training")  # sections of fields in an identity
 ELSEWHERE = "choose another --out"
@@ -242,7 +248,7 @@ class RunFolder(Folder):
         for name in (
             RESULTS,
             CONFUSION,
-            CONFUSION_PNG,
+            *PICTURES,
             SPLITS,
             CONFIG,
             RUN,
@@ -272,7 +278,7 @@ class RunFolder(Folder):
     def _check_free(self, identity: Plain) -> None:
         """Raises an error if the folder has files that a run would overwrite."""
         models = [*self.models(identity), *self.final_models(identity)]
-        written = [self.path / name for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS)]
+        written = [self.path / name for name in (RESULTS, CONFUSION, *PICTURES, SPLITS)]
         written += [model.path / name for model in models for name in ModelFolder.FILES]
         if found := next((path for path in written if path.exists()), None):
             raise MmerError(f"{found} already exists, but {self.path} has no {RUN}; choose another --out")

@@ -1,6 +1,6 @@
 """Results of a finished run: scores of every fold and seed with mean, spread and interval, tables, confusion matrix.
 
-The confusion matrix is drawn by matplotlib without a display.
+Pictures are drawn by `fusion.pictures`, without a display.
 """
 
 import re
@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
@@ -27,14 +27,26 @@ from fusion.evaluation.statistics import (
     pooled_scores,
     summarize,
 )
-from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, OUTPUT, SOFT, Score, Task, task_of
+from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, LOSS, OUTPUT, SOFT, Score, Task, task_of
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
+from fusion.head_config import AUDIO, TEXT
 from fusion.run.artifacts import OVER_LIMITS, Row, read_cost, read_predictions, read_scores
-from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, VALUES_PNG, DamagedRun, ModelFolder, RunFolder
+from fusion.run.folder import (
+    CONFUSION,
+    CONFUSION_PICTURE,
+    CURVES,
+    DEV_SCORES,
+    LOSSES,
+    RESULTS,
+    VALUES,
+    DamagedRun,
+    ModelFolder,
+    RunFolder,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from fusion.pictures.curves import Curve
 
 KINDS: Mapping[str, type[Predictions]] = {
     CLASSIFICATION.name: Predictions,
@@ -58,6 +70,7 @@ SPECIAL = SIGNS | str.maketrans(
     }
 )
 SHOWN = 5  # utterances over the limits of a head that a note lists; scores.json of each fold has all of them
+SHOWN_ROLES = (AUDIO, TEXT, "mel", "patches")  # whose streams the titles of pictures name
 NO_PARTS: Mapping[str, frozenset[str]] = {}
 FEW = 10  # clusters; an interval over fewer is not reliable
 
@@ -70,10 +83,11 @@ def collect_results(
     notes: Sequence[str] = (),
     published: Sequence[Plain] = (),
     test_parts: Mapping[str, frozenset[str]] = NO_PARTS,
+    pictures: str = "png",
 ) -> dict[str, Any]:
     """Computes and writes the results of a run whose models are all scored.
 
-    The confusion matrix is written too.
+    The confusion matrix and pictures are written too.
 
     Args:
         folder: folder of the run.
@@ -82,6 +96,7 @@ def collect_results(
         notes: notes to add to the results.
         published: figures of the recipe's paper to add to the results.
         test_parts: name -> utterances of each of several test subsets, which are scored apart.
+        pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Returns:
         The results, as ``mmer-train --json`` prints them.
@@ -113,27 +128,25 @@ def collect_results(
     }
     if test_parts:
         results["tests"] = {part: _part_scores(predictions, ids) for part, ids in sorted(test_parts.items())}
-    title = f"{identity['fusion']}, {identity['protocol']}"
     if isinstance(predictions, RatedPredictions):
         results["dimensions"] = _dimension_results(predictions, names)
-        plot_values(folder, predictions, names, title)
     else:
         of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
-        results["recall"] = _write_confusion(folder, of_classes, names, title)
+        results["recall"] = _write_confusion(folder, of_classes, names)
         results["calibration"] = _calibration(rows, folds, names)
     results["notes"] = [*notes, *_cluster_notes(predictions)]
     if published:
         results["published"] = list(published)
+    plot_run(folder, identity, results, predictions, subject=subject_of(results, identity), kind=pictures)
     folder.write(RESULTS, results)
     return results
 
 
-def _write_confusion(folder: RunFolder, predictions: Predictions, names: Sequence[str], title: str) -> dict[str, float]:
-    """Writes the confusion matrix and its figure; returns the recall of each class."""
+def _write_confusion(folder: RunFolder, predictions: Predictions, names: Sequence[str]) -> dict[str, float]:
+    """Writes the confusion matrix; returns the recall of each class."""
     counts = confusion(predictions.truth, predictions.guess, len(names))
     rows = [[name, *map(int, row)] for name, row in zip(names, counts, strict=True)]
     folder.write_rows(CONFUSION, ["truth", *names], rows)
-    plot_confusion(folder, counts, names, title)
     return dict(zip(names, (counts.diagonal() / counts.sum(axis=1)).tolist(), strict=True))
 
 
@@ -345,45 +358,110 @@ def latex_row(results: Mapping[str, Any]) -> str:
     return " & ".join([escape_latex(str(results["fusion"])), *cells]) + r" \\"
 
 
-def plot_confusion(folder: RunFolder, counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> None:
-    """Writes a figure of a confusion matrix.
-
-    Rows are the truth, shades are recall, numbers are utterances.
+def plot_run(
+    folder: RunFolder,
+    identity: Plain,
+    results: Plain,
+    predictions: Predictions,
+    *,
+    subject: str,
+    kind: str = "png",
+) -> None:
+    """Writes the pictures of a run: confusion matrix, or rated and predicted values; learning curves.
 
     Args:
         folder: folder of the run.
-        counts: numbers of utterances, int64 ``(classes, classes)``.
-        names: names of the classes.
-        title: title of the figure.
+        identity: identity of the run.
+        results: its results.
+        predictions: test predictions of all folds and seeds.
+        subject: title of the pictures.
+        kind: format of the files: ``png``, ``svg`` or ``pdf``.
 
     Raises:
-        MmerError: if the figure cannot be written.
+        MmerError: if a picture cannot be written.
     """
-    with folder.replacing(CONFUSION_PNG) as path:
-        draw_confusion(counts, names, title).savefig(path, dpi=150, format="png")
+    from fusion.pictures.canvas import save
+    from fusion.pictures.curves import draw_dev_scores, draw_losses
+
+    names = list(identity["labels"])
+    if isinstance(predictions, RatedPredictions):
+        from fusion.pictures.values import draw_values
+
+        figures = {VALUES: draw_values(predictions.truth, predictions.guess, names, subject)}
+    else:
+        from fusion.pictures.confusion import draw_confusion
+
+        of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
+        counts = confusion(of_classes.truth, of_classes.guess, len(names))
+        figures = {CONFUSION_PICTURE: draw_confusion(counts, names, subject)}
+    if curves := read_curves(folder, identity, results["folds"]):
+        figures[LOSSES] = draw_losses(curves, subject)
+        if any(curve.dev_score for curve in curves):
+            figures[DEV_SCORES] = draw_dev_scores(curves, monitor_label(identity), subject)
+    for name, figure in figures.items():
+        with folder.replacing(f"{name}.{kind}") as path:
+            save(figure, path, kind)
 
 
-def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> "Figure":
-    """Returns the figure that `plot_confusion` writes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here, since it takes a second
-    from matplotlib.figure import Figure
+def read_curves(folder: RunFolder, identity: Plain, folds: Sequence[Plain]) -> "list[Curve]":
+    """Reads the learning curves of all models of a run; models without recorded curves are left out.
 
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = 0.8 * len(names)
-    figure = Figure(figsize=(2.2 + size, 1.6 + size), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: Any = figure.add_subplot()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    labels = [_plain(name) for name in names]
-    axes.set_xticks(range(len(names)), labels=labels, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), labels=labels)
-    axes.set(xlabel="guess", ylabel="truth", title=_plain(title))
-    for row, column in np.ndindex(counts.shape):
-        cell = f"{counts[row, column]:,}\n{100 * shares[row, column]:.0f}%"
-        shade = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, cell, ha="center", va="center", color=shade, fontsize=9)
-    figure.colorbar(image, label="share of the truth", shrink=0.8)
-    return figure
+    Args:
+        folder: folder of the run.
+        identity: identity of the run.
+        folds: scores of the models, as in ``results.json``.
+    """
+    from fusion.pictures.curves import Curve
+
+    score = _monitored(identity)
+    curves = []
+    for scores in folds:
+        with suppress(DamagedRun):
+            rows = folder.model(str(scores["fold"]), int(scores["seed"])).read_rows(CURVES)
+            # without auxiliary losses, which dev does not have
+            main = next((name for name in (task_of(identity).loss_name, "total") if rows and name in rows[0]), "")
+            curve = Curve(
+                name=f"{scores['fold']}, seed {scores['seed']}",
+                train_loss=_column(rows, main),
+                dev_loss=_column(rows, "dev_loss"),
+                dev_score=tuple(score.unit * value for value in _column(rows, f"dev_{score.name}")) if score else (),
+                chosen=int(scores["epoch"]),
+            )
+            curves += [curve] if curve.train_loss else []
+    return curves
+
+
+def monitor_label(identity: Plain) -> str:
+    """Returns the title of the score that chose the epochs of a run, with its unit."""
+    score = _monitored(identity)
+    return "dev loss" if score is None else f"dev {score.title}{' (%)' if score.in_percent else ''}"
+
+
+def _monitored(identity: Plain) -> Score | None:
+    """Returns the score that chose the epochs; None for the loss, and for runs without a training."""
+    name = identity.get("training", {}).get("monitor", LOSS)
+    return next((score for score in task_of(identity).scores if score.name == name), None)
+
+
+def _column(rows: Sequence[Row], name: str) -> tuple[float, ...]:
+    """Returns a column of curves.csv; empty where a value is missing."""
+    try:
+        return tuple(float(row[name]) for row in rows)
+    except (KeyError, ValueError):
+        return ()
+
+
+def subject_of(results: Plain, identity: Plain) -> str:
+    """Returns the title of the pictures of a run: corpus, streams, head, protocol.
+
+    Example:
+        >>> run = {"cache": "cache/demo.h5", "fusion": "audio", "protocol": "session"}
+        >>> subject_of(run, {"streams": {"audio": "mfcc39 27a"}})
+        'demo, mfcc39, audio, session'
+    """
+    streams = [text.partition(" ")[0] for role, text in identity.get("streams", {}).items() if role in SHOWN_ROLES]
+    corpus = re.split(r"[-_.]*[*?\[\]]", Path(str(results["cache"])).stem)[0]
+    return ", ".join([corpus, *dict.fromkeys(streams), str(results["fusion"]), str(results["protocol"])])
 
 
 def _part_scores(predictions: Predictions, ids: frozenset[str]) -> dict[str, Any]:
@@ -397,43 +475,6 @@ def _part_scores(predictions: Predictions, ids: frozenset[str]) -> dict[str, Any
     part = replace(predictions, **columns)
     interval = {name: None if ends is None else list(ends) for name, ends in bootstrap_interval(part).items()}
     return {"test": len(ids), **pooled_scores(part), "interval": interval}
-
-
-def plot_values(folder: RunFolder, predictions: RatedPredictions, names: Sequence[str], title: str) -> None:
-    """Writes a figure of rated and predicted values.
-
-    Args:
-        folder: folder of the run.
-        predictions: test predictions of all folds and seeds.
-        names: names of the dimensions.
-        title: title of the figure.
-
-    Raises:
-        MmerError: if the figure cannot be written.
-    """
-    with folder.replacing(VALUES_PNG) as path:
-        draw_values(predictions.truth, predictions.guess, names, title).savefig(path, dpi=150, format="png")
-
-
-def draw_values(
-    truth: npt.NDArray[np.float64], guess: npt.NDArray[np.float64], names: Sequence[str], title: str
-) -> "Figure":
-    """Returns the figure that `plot_values` writes: a scatter plot for each dimension, with the line of equality."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here, since it takes a second
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.0 + 3.4 * len(names), 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    alpha = min(1.0, max(0.1, 300 / len(truth)))  # thousands of points would cover each other
-    for index, name in enumerate(names):
-        axes: Any = figure.add_subplot(1, len(names), index + 1)
-        both = np.concatenate([truth[:, index], guess[:, index]])
-        ends = [float(both.min()), float(both.max())]
-        axes.scatter(truth[:, index], guess[:, index], s=8, alpha=alpha, linewidths=0)
-        axes.plot(ends, ends, color="grey", linewidth=1)
-        axes.set(xlabel="rated", ylabel="predicted", title=_plain(name), aspect="equal")
-    figure.suptitle(_plain(title))
-    return figure
 
 
 def _cluster_notes(predictions: Predictions) -> list[str]:
@@ -451,8 +492,3 @@ def _over_limits(folds: Sequence[Plain], key: str) -> list[str]:
     A late fusion of runs has only the key of the test subset.
     """
     return list(dict.fromkeys(name for scores in folds for name in scores.get(key, ())))
-
-
-def _plain(text: str) -> str:
-    """Escapes dollar signs, which matplotlib would read as mathematics."""
-    return text.replace("$", r"\$")

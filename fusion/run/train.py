@@ -137,6 +137,7 @@ def train_run(
     stopping: StopRequested = never_stop,
     test_caches: Sequence[AnyCache] = (),
     test_labels: str | None = None,
+    pictures: str = "png",
 ) -> TrainedRun:
     """Trains and scores a head on every fold.
 
@@ -159,6 +160,7 @@ def train_run(
         stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
         test_caches: open caches of other corpora; every model is scored on them too.
         test_labels: label set of the other corpora; None for their defaults.
+        pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Raises:
         KeyboardInterrupt: if `stopping` returned True.
@@ -185,7 +187,13 @@ def train_run(
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
         notes = [*plan.notes, plan.scoring_note]
         results = collect_results(
-            folder, cache, plan.identity, notes=notes, published=published_figures(plan), test_parts=plan.test_parts
+            folder,
+            cache,
+            plan.identity,
+            notes=notes,
+            published=published_figures(plan),
+            test_parts=plan.test_parts,
+            pictures=pictures,
         )
         if final:
             train_final_models(

@@ -52,8 +52,11 @@ class GridReport:
         """The ablation table in LaTeX."""
         return as_latex(self.ablation)
 
-    def write(self) -> None:
+    def write(self, pictures: str = "png") -> None:
         """Writes tables and plots.
+
+        Args:
+            pictures: format of the plots: ``png``, ``svg`` or ``pdf``.
 
         Raises:
             MmerError: if a file cannot be written.
@@ -63,7 +66,7 @@ class GridReport:
         results, folder, task = self.results, self.folder, self.results.task
         write_csv(folder, self.ranked, results.scores, self.axes, results.winners, task=task)
         write_ablation(folder, self.ablation)
-        plot_grid(folder, self.ranked, self.axes, results.monitor, task)
+        plot_grid(folder, self.ranked, self.axes, results.monitor, task, scores=results.scores, kind=pictures)
         folder.write(RESULTS, self.json)
 
 
