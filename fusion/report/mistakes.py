@@ -54,10 +54,10 @@ def calibration_section(runs: Sequence[FinishedRun], pen: Pen) -> Section:
         after = "-" if scaled is None else f"{100 * calibration_error(scaled, run.truth):.2f}"
         rows.append([run.name, before, after, _temperatures(run)])
     table = Table(header=["run", "ECE", "ECE scaled", "temperatures"], rows=rows)
-    lead = "A bar on the line: of guesses with this probability, as many are right. ECE is the mean distance, in points."
-    return Section(
-        name="calibration", heading="Calibration", lead=lead, blocks=[Pictures(items=pictures), table]
+    lead = (
+        "A bar on the line: of guesses with this probability, as many are right. ECE is the mean distance, in points."
     )
+    return Section(name="calibration", heading="Calibration", lead=lead, blocks=[Pictures(items=pictures), table])
 
 
 def hardest_section(runs: Sequence[FinishedRun], sounds: Sounds, count: int = HARDEST) -> Section:

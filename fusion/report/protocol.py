@@ -105,7 +105,8 @@ def _labels_fact(run: FinishedRun) -> tuple[str, str, bool]:
     if not run.task.has_classes:
         return "Target", ", ".join(run.labels), False
     merged = [
-        f"{name} ({' + '.join(raws)})" if list(raws) != [name] else name for name, raws in run.identity["labels"].items()
+        f"{name} ({' + '.join(raws)})" if list(raws) != [name] else name
+        for name, raws in run.identity["labels"].items()
     ]
     return "Classes", ", ".join(merged), False
 
@@ -146,7 +147,9 @@ def _overlaps(run: FinishedRun) -> list[tuple[str, str, bool]]:
             train, test = (_values(run, subsets.get(name, []), column) for name in ("train", "test"))
             shared, known = shared + len(train & test), known or bool(test)
         if known:
-            of_test = f"{shared} of the test subsets are also in train" if shared else "none of a test subset is in train"
+            of_test = (
+                f"{shared} of the test subsets are also in train" if shared else "none of a test subset is in train"
+            )
             facts.append((term, of_test, shared > 0))
         elif column == "speaker":
             facts.append((term, "the corpus names none, so that an overlap cannot be seen", True))

@@ -55,7 +55,9 @@ def _score_table(runs: Sequence[FinishedRun]) -> Table:
         for title, key in (("pooled", "pooled"), ("mean over folds", "mean"), ("deviation over folds", "std")):
             rows.append([f"{name}{title}", *(score.text(run.results[key].get(score.name)) for score in scores)])
     strong = [3 * index for index in range(len(runs))]
-    return Table(header=["%" if scores[0].in_percent else "", *(score.title for score in scores)], rows=rows, strong=strong)
+    return Table(
+        header=["%" if scores[0].in_percent else "", *(score.title for score in scores)], rows=rows, strong=strong
+    )
 
 
 def _score_figure(runs: Sequence[FinishedRun]) -> Any:

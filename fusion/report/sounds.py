@@ -61,8 +61,7 @@ class Sounds:
         return encoded
 
     def _waveform(self, run: FinishedRun, name: str) -> npt.NDArray[Any] | None:
-        from featurize.inputs.audio import RecordingError  # imports the decoders, which few reports need
-        from fusion.end_to_end.prediction.recordings import Recording, load_waveform
+        from fusion.end_to_end.prediction.recordings import Recording, decode  # imports decoders, which few need
 
         utterance = run.utterances.get(name)
         root = Path(str(run.cache.header["corpus"].get("root", ""))) if run.cache else Path()
@@ -73,14 +72,11 @@ class Sounds:
         if not path.is_relative_to(root.resolve()):
             self.missing.append(f"{utterance.audio} of {name} is not below the folder of the corpus")
             return None
-        span = Recording(file=name, source=path, start_s=utterance.start_s, end_s=utterance.end_s).measured()
-        try:
-            if isinstance(span, str):
-                raise RecordingError(span)
-            return load_waveform(span)
-        except RecordingError as error:
-            self.missing.append(f"{path} ({error})")
+        wave = decode(Recording(file=name, source=path, start_s=utterance.start_s, end_s=utterance.end_s))
+        if isinstance(wave, str):
+            self.missing.append(f"{path} ({wave})")
             return None
+        return wave
 
 
 def _mp3(wave: npt.NDArray[Any]) -> str:
