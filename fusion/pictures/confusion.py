@@ -60,7 +60,7 @@ def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: s
             **ink,
         )
         if both:
-            axes.text(column + 0.475, row + 0.68, percent, va="center", fontsize=SMALL - 1.5, **ink)
+            axes.text(column + 0.475, row + 0.68, percent, va="center", fontsize=SMALL - 1, **ink)
     axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xlabel="guess", ylabel="truth")
     fonts, middles = letters_of(*names), np.arange(len(names)) + 0.475
     axes.set_xticks(middles, labels=labels, rotation=45, ha="right", rotation_mode="anchor", **fonts)

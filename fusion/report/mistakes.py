@@ -24,10 +24,14 @@ def confusion_section(runs: Sequence[FinishedRun], pen: Pen) -> Section:
     for run in runs:
         name = f"{run.name}: " if len(runs) > 1 else ""
         figure = draw_confusion(run.counts, run.labels)
-        pictures.append(pen.picture(figure, f"{name}utterances and share of the truth, over all folds and seeds"))
+        pictures.append(
+            pen.picture(
+                figure, f"{name}{'u' if name else 'U'}tterances and share of the truth, over all folds and seeds"
+            )
+        )
     blocks: list[Block] = [Pictures(items=pictures), _class_table(runs)]
     lead = "Rows are the truth, columns the guess. The diagonal is recall."
-    return Section(name="confusion", heading="Confusion", lead=lead, blocks=blocks)
+    return Section(name="confusion", heading="Confusion", lead=lead, blocks=blocks, beside=len(runs) == 1)
 
 
 def values_section(runs: Sequence[FinishedRun], pen: Pen) -> Section:
@@ -45,11 +49,13 @@ def calibration_section(runs: Sequence[FinishedRun], pen: Pen) -> Section:
     pictures, rows = [], []
     for run in runs:
         name = f"{run.name}: " if len(runs) > 1 else ""
-        pictures.append(pen.picture(draw_reliability(run.probabilities, run.truth), f"{name}as trained"))
+        pictures.append(
+            pen.picture(draw_reliability(run.probabilities, run.truth), f"{name}{'a' if name else 'A'}s trained")
+        )
         before = f"{100 * calibration_error(run.probabilities, run.truth):.2f}"
         scaled = _scaled(run)
         if scaled is not None:
-            caption = f"{name}with the temperatures of dev"
+            caption = f"{name}{'w' if name else 'W'}ith the temperatures of dev"
             pictures.append(pen.picture(draw_reliability(scaled, run.truth), caption))
         after = "-" if scaled is None else f"{100 * calibration_error(scaled, run.truth):.2f}"
         rows.append([run.name, before, after, _temperatures(run)])
@@ -125,8 +131,8 @@ def _class_table(runs: Sequence[FinishedRun]) -> Table:
         f1 = 200 * right[index] / max(truth[index] + guess[index], 1)
         worst = max((other for other in range(len(labels)) if other != index), key=lambda other: counts[index, other])
         taken = f"{labels[worst]} ({counts[index, worst]:,})" if len(labels) > 1 and counts[index, worst] else "-"
-        rows.append([name, f"{truth[index]:,}", f"{recall:.1f}", f"{precision:.1f}", f"{f1:.1f}", taken])
-    header = ["class", "utterances", "recall", "precision", "F1", "most often taken for"]
+        rows.append([name, f"{recall:.1f}", f"{precision:.1f}", f"{f1:.1f}", taken])
+    header = ["class", "recall", "precision", "F1", "taken for"]
     return Table(header=header, rows=rows)
 
 

@@ -80,10 +80,13 @@ def _facts(run: FinishedRun) -> list[tuple[str, str, bool]]:
     facts += _overlaps(run)
     training = identity.get("training", {})
     if training:
-        patience = f", after {training['patience']} epochs without a better one" if training.get("patience") else ""
-        chosen = f"the dev subset, by {training.get('monitor', 'wf1')}; training ends{patience}" if patience else ""
-        chosen = chosen.replace("ends,", "ends") or f"the dev subset, by {training.get('monitor', 'wf1')}"
-        facts.append(("Epoch chosen by", f"{chosen}. Each test subset is scored once.", False))
+        patience = (
+            f"; training ends after {training['patience']} epochs without a better one"
+            if training.get("patience")
+            else ""
+        )
+        title = run.task.score(str(training.get("monitor", "wf1"))).title
+        facts.append(("Epoch chosen by", f"{title} on dev{patience}. Each test subset is scored once.", False))
     facts.append(_labels_fact(run))
     facts += _encoder_facts(run)
     tags = {str(spec.get("preprocessing", {}).get("event_tags", "")) for spec in run.record.get("specs", {}).values()}

@@ -19,7 +19,7 @@ def tiles_of(run: FinishedRun) -> list[Tile]:
     tiles = []
     for score in sorted(run.task.scores, key=lambda score: score.name not in FIRST):
         value, ends = run.results["pooled"].get(score.name), run.results["interval"].get(score.name)
-        interval = f"95% from {score.text(ends[0])} to {score.text(ends[1])}" if ends else "no interval: one cluster"
+        interval = f"{_short(score, ends[0])} to {_short(score, ends[1])} (95%)" if ends else "no interval: one cluster"
         tiles.append(Tile(title=_named(score), value=_short(score, value), note=interval))
     return tiles
 

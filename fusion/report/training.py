@@ -16,11 +16,14 @@ def training_section(runs: Sequence[FinishedRun], pen: Pen) -> Section | None:
         name = f"{run.name}: " if len(runs) > 1 else ""
         curves = read_curves(run.folder, run.identity, run.results["folds"])
         if curves:
-            pictures.append(pen.picture(draw_losses(curves), f"{name}loss by epoch, a line for each model"))
+            pictures.append(
+                pen.picture(draw_losses(curves), f"{name}{'l' if name else 'L'}oss by epoch, a line for each model")
+            )
         if any(curve.dev_score for curve in curves):
             label = monitor_label(run.identity)
-            figure = draw_dev_scores(curves, label)
-            pictures.append(pen.picture(figure, f"{name}{label.partition(' (')[0]} by epoch, which chose the epoch"))
+            what = label.partition(" (")[0].removeprefix("dev ")
+            caption = f"{name}{what} on dev by epoch; it chose the epochs"
+            pictures.append(pen.picture(draw_dev_scores(curves, label), caption))
         lines.append(name + _cost(run))
     if not pictures:
         return None

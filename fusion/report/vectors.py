@@ -23,7 +23,7 @@ from fusion.training.evaluate import map_batches
 
 MOST = 1500  # utterances of a map; more points hide each other and take minutes
 PERPLEXITY = 30.0  # default of scikit-learn; lower for fewer than 91 utterances
-CONTRASTIVE = ("supervised", "augmented", "icl")  # names of contrastive losses in the settings of heads
+CONTRASTIVE = ("supervised", "ecl", "icl")  # names of the contrastive losses of heads
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,6 +96,23 @@ def vectors_of(model: LoadedModel) -> npt.NDArray[np.float32]:
     return vectors
 
 
+def inputs_of(model: LoadedModel) -> npt.NDArray[np.float32]:
+    """Computes the mean of the rows that the head reads of each test utterance, ``(n, width)``."""
+
+    def of_batch(batch: Batch) -> Tensor:
+        means = []
+        for role in model.head.config.roles:
+            rows = batch.features[role].float().flatten(2)  # (batch, rows, width)
+            mask = batch.masks[role][..., None]
+            means.append((rows * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1))
+        return torch.cat(means, dim=1)
+
+    vectors: npt.NDArray[np.float32] = map_batches(
+        of_batch, model.source, model.indices, model.head.config.roles
+    ).numpy()
+    return vectors
+
+
 def map_by_tsne(vectors: npt.NDArray[np.float32], seed: int = 0) -> npt.NDArray[np.float32]:
     """Computes points in the plane whose neighbours are those of the vectors, ``(n, 2)``.
 
@@ -128,15 +145,24 @@ def vectors_section(
         if model is None or len(model.indices) < 4:
             continue
         try:
-            with torch.no_grad():
-                points = map_by_tsne(vectors_of(model))
+            points = map_by_tsne(vectors_of(model))
         except MmerError as error:
             notes.append(f"no map of vectors: {error}")
             continue
-        losses = _contrastive(run)
+        losses = " and ".join(name for name in CONTRASTIVE if model.head.config.loss_weights.get(name))
         name = f"{run.name}: " if len(runs) > 1 else ""
-        with_losses = f", trained with {losses}" if losses else ", without a contrastive loss" if len(runs) > 1 else ""
+        with_losses = (
+            f", trained with the contrastive loss {losses}"
+            if losses
+            else ", without a contrastive loss"
+            if len(runs) > 1
+            else ""
+        )
         caption = f"{name}{len(points)} test utterances of fold {model.fold}, seed {model.seed}{with_losses}"
+        if len(runs) == 1 and not run.identity.get("tune"):
+            before = draw_vectors(map_by_tsne(inputs_of(model)), model.classes, run.labels)
+            pictures.append(pen.picture(before, "Before the head: the mean of the rows that it reads"))
+            caption = f"After the head: {caption}"
         pictures.append(pen.picture(draw_vectors(points, model.classes, run.labels), caption))
     if not pictures:
         return None, notes
@@ -145,17 +171,6 @@ def vectors_section(
         "nothing."
     )
     return Section(name="vectors", heading="Fused vectors", lead=lead, blocks=[Pictures(items=pictures)]), notes
-
-
-def _contrastive(run: FinishedRun) -> str:
-    """Returns the contrastive losses that the head was trained with."""
-    head = run.identity.get("head", {})
-    tasks = [name for name in str(head.get("tasks", "")).replace("+", ",").split(",") if name in CONTRASTIVE]
-    weights = dict(zip(str(head.get("tasks", "")).replace("+", ",").split(","), ("alpha", "beta"), strict=False))
-    used = [name for name in tasks if head.get(weights.get(name, ""), 1)]
-    if head.get("icl"):
-        used.append("the contrastive loss of joint vectors")
-    return " and ".join(f"the {name} contrastive loss" if name in CONTRASTIVE else name for name in used)
 
 
 def _streams(run: FinishedRun, fold: str, head: Head) -> dict[str, str]:
