@@ -12,6 +12,7 @@ COMMANDS = {
     "finetune": "cli.finetune:finetune",
     "grid": "cli.grid:grid",
     "compare": "cli.compare:compare",
+    "report": "cli.report:report",
     "pretrain": "cli.pretrain:pretrain",
     "predict": "cli.predict:predict",
     "export": "cli.export:export",

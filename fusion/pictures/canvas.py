@@ -23,7 +23,16 @@ SIZE, SMALL = 8.0, 7.0  # points, of axes and of ticks
 
 INK, MUTED, RULE, ACCENT, SECOND, PAPER = "#1d2330", "#667080", "#d8dde4", "#2f6db3", "#c8553d", "#fefefe"
 # Each ink and the variable of a page that replaces it, so that a figure follows a light and a dark page.
-VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", ACCENT: "accent", SECOND: "second", PAPER: "on-accent"}
+VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    RULE: "rule",
+    ACCENT: "accent",
+    SECOND: "second",
+    PAPER: "on-accent",
+    "#000000": "ink",
+    "#ffffff": "page",
+}
 # Inks of classes and runs: of middle lightness, so that they are read on white and on black.
 CLASSES = (
     "#3b7dd8",
@@ -67,15 +76,15 @@ def new_figure(width: float = COLUMN, height: float = 2.6) -> "Figure":
     return figure
 
 
-def plain_axes(figure: "Figure", *place: int, grid: str = "y") -> Any:
+def plain_axes(figure: "Figure", *position: int, grid: str = "y") -> Any:
     """Adds axes with thin rules and without a frame.
 
     Args:
         figure: figure of the axes.
-        *place: rows, columns and number, as for `add_subplot`.
+        *position: rows, columns and number, as for `add_subplot`.
         grid: axis with rules: ``x``, ``y`` or empty.
     """
-    axes: Any = figure.add_subplot(*place)
+    axes: Any = figure.add_subplot(*position)
     axes.spines[["top", "right", "left" if grid == "y" else "bottom"]].set_visible(False)
     axes.spines[:].set_color(MUTED)
     axes.tick_params(colors=INK, labelsize=SMALL, length=2.5, width=0.6, color=MUTED)

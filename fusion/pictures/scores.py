@@ -82,10 +82,10 @@ def draw_folds(
     wide = BARS / len(folds)
     for index, of_run in enumerate(folds.values()):
         color = ACCENT if len(folds) == 1 else CLASSES[index % len(CLASSES)]
-        for place, name in enumerate(names):
+        for position, name in enumerate(names):
             if not (values := of_run.get(name)):
                 continue
-            x = place - BARS / 2 + wide * (index + 0.5)
+            x = position - BARS / 2 + wide * (index + 0.5)
             mean = float(np.mean(values))
             axes.bar([x], [mean], width=wide * 0.9, color=color, alpha=0.85, linewidth=0)
             if len(values) > 1:

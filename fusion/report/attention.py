@@ -86,10 +86,10 @@ def attention_by_class(run: FinishedRun, model: LoadedModel) -> Mapping[int, Cla
                 probabilities = model.head(batch).logits.softmax(dim=-1).numpy()
                 weights = kept.pop().weights.numpy()
                 spoken, heard = without_ends(batch.masks[TEXT]).numpy(), batch.masks[AUDIO].numpy()
-                for place, index in enumerate(batch.indices.tolist()):
-                    matrix = weights[place][spoken[place]][:, heard[place]]
-                    of_class = found[int(batch.labels[place])]
-                    sure = float(probabilities[place, int(batch.labels[place])])
+                for position, index in enumerate(batch.indices.tolist()):
+                    matrix = weights[position][spoken[position]][:, heard[position]]
+                    of_class = found[int(batch.labels[position])]
+                    sure = float(probabilities[position, int(batch.labels[position])])
                     _add(of_class, matrix, model.source.ids[index], sure, rate_hz)
     finally:
         hook.remove()

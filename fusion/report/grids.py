@@ -1,4 +1,4 @@
-"""A grid as a page: its result, its axes or the changes of an ablation, its combinations and the winner of each fold."""
+"""A grid as a page: its result, its axes or the changes of an ablation, its combinations, the winner of each fold."""
 
 import math
 from collections.abc import Sequence
@@ -77,8 +77,8 @@ def read_grid(path: Path) -> FinishedGrid:
     folder = Folder(path)
     results, numbers = folder.read(RESULTS), folder.read_rows(GRID_CSV)
     try:
-        places = [int(row["combination"]) - 1 for row in numbers]
-        ranked = [_ranked(row, place) for row, place in zip(results["rows"], places, strict=True)]
+        positions = [int(row["combination"]) - 1 for row in numbers]
+        ranked = [_ranked(row, position) for row, position in zip(results["rows"], positions, strict=True)]
         scores = [_model(row) for row in folder.read_rows(MODELS_CSV)]
     except (KeyError, TypeError, ValueError) as error:
         raise MmerError(
@@ -185,7 +185,7 @@ def _cells(spread: Spread | None, scores: Sequence[Score]) -> list[str]:
     return cells
 
 
-def _ranked(row: Plain, place: int) -> Ranked:
+def _ranked(row: Plain, position: int) -> Ranked:
     dev_loss = row.get("dev_loss")
     dev = None
     if row["dev"] and any(value is not None for value in row["dev"].values()):
@@ -195,7 +195,7 @@ def _ranked(row: Plain, place: int) -> Ranked:
         )
     return Ranked(
         rank=row["rank"],
-        combination=place,
+        combination=position,
         fields=row["config"],
         dev=dev,
         test=Spread(mean=row["test"], std=row["test_std"]) if row.get("test") else None,

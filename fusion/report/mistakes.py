@@ -31,7 +31,7 @@ def confusion_section(runs: Sequence[FinishedRun], pen: Pen) -> Section:
         )
     blocks: list[Block] = [Pictures(items=pictures), _class_table(runs)]
     lead = "Rows are the truth, columns the guess. The diagonal is recall."
-    return Section(name="confusion", heading="Confusion", lead=lead, blocks=blocks, beside=len(runs) == 1)
+    return Section(name="confusion", heading="Confusion", lead=lead, blocks=blocks, paired=len(runs) == 1)
 
 
 def values_section(runs: Sequence[FinishedRun], pen: Pen) -> Section:

@@ -134,7 +134,7 @@ class Section:
         name: anchor of the section.
         heading: heading.
         lead: sentence that says how to read it; empty for none.
-        beside: whether its blocks stand side by side where there is room.
+        paired: whether its blocks stand side by side where there is room.
         blocks: its blocks.
     """
 
@@ -142,7 +142,7 @@ class Section:
     heading: str
     blocks: Sequence[Block]
     lead: str = ""
-    beside: bool = False
+    paired: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

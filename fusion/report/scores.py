@@ -41,8 +41,8 @@ def score_section(runs: Sequence[FinishedRun], pen: Pen) -> Section:
     header = " & ".join(["", *(score.title for score in runs[0].task.scores)])
     blocks.append(Code(text=f"% {header} \\\\  mean and deviation over folds\n{rows}", label="Rows for LaTeX"))
     lead = (
-        "WA is accuracy, UA mean recall, W-F1 and M-F1 the F1 of the classes, weighted and not. Intervals resample whole "
-        "speakers or dialogues."
+        "WA is accuracy, UA mean recall, W-F1 and M-F1 the F1 of the classes, weighted and not. Intervals resample "
+        "whole speakers or dialogues."
     )
     return Section(name="scores", heading="Scores", lead=lead if runs[0].task.has_classes else "", blocks=blocks)
 

@@ -69,8 +69,8 @@ def load_test_model(run: FinishedRun) -> LoadedModel:
     if missing:
         raise MmerError(f"{run.cache.path} has no utterance {missing[0]}")
     kept = np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).round().astype(np.int64))
-    indices = np.array([index_of[rows[place][0].row["id"]] for place in kept.tolist()], dtype=np.int64)
-    classes = np.array([int(rows[place][1]) for place in kept.tolist()], dtype=np.int64)
+    indices = np.array([index_of[rows[position][0].row["id"]] for position in kept.tolist()], dtype=np.int64)
+    classes = np.array([int(rows[position][1]) for position in kept.tolist()], dtype=np.int64)
     labels = np.full(len(run.cache), -1, dtype=np.int64)
     labels[indices] = classes
     source = CachedFeatures(run.cache, _streams(run, fold, head), labels, chosen=indices)
@@ -176,11 +176,11 @@ def vectors_section(
 def _streams(run: FinishedRun, fold: str, head: Head) -> dict[str, str]:
     """Returns role -> stream of the cache with the key of the run."""
     assert run.cache is not None
-    own = run.record.get("fold_specs", {}).get(fold, {})
+    chosen = run.record.get("fold_specs", {}).get(fold, {})
     streams = {}
     for role in head.config.roles:
-        if role in own:
-            streams[role] = str(own[role]["name"])
+        if role in chosen:
+            streams[role] = str(chosen[role]["name"])
             continue
         name, _, key = str(run.identity["streams"][role]).partition(" ")
         alike = [held for held, stream in run.cache.streams.items() if stream.key == key]

@@ -23,6 +23,7 @@ COMMANDS = {
     "mmer-train": "cli.train:train",
     "mmer-grid": "cli.grid:grid",
     "mmer-compare": "cli.compare:compare",
+    "mmer-report": "cli.report:report",
     "mmer-pretrain": "cli.pretrain:pretrain",
 }
 ANSWERS = [
@@ -34,6 +35,7 @@ ANSWERS = [
     "mmer-train --help",
     "mmer-grid --help",
     "mmer-compare --help",
+    "mmer-report --help",
     "mmer-pretrain --help",
     "mmer-featurize --list-encoders",
     "mmer-featurize --list-corpora",
@@ -42,6 +44,7 @@ ANSWERS += ["mmer-train --list-heads", "mmer-train --list-fields rescmfa", "mmer
 ANSWERS += ["mmer-train --published all"]
 USAGE = {
     "mmer-compare": "Missing argument 'RUN RUN...'",
+    "mmer-report": "Missing argument 'RUN...'",
     "mmer-train --fusion rescmfa": "Missing option '--cache'",
     "mmer-train --cache x.h5 --lr 0": "Invalid value for '--lr'",
     "mmer-pretrain --cache x.h5": "Missing option '--encoder'",

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from fusion.grid.report.scale import PlotData, Scale, plot_text, scale_of, score_scale
+from fusion.pictures.canvas import INK, MUTED
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,7 +21,7 @@ SMOOTH = 40  # points of a line between two axes
 BAND = 0.4  # share of the space between two values that the parallel lines of one value take
 WIDEST = 0.14  # share of an axis: largest height of such a band
 EDGE = 0.08  # share of an axis beyond each end: room for half a band
-DARK, LIGHT = "#17263c", "#9aa5b1"
+DARK, LIGHT = INK, MUTED
 MANY = 12  # combinations above which lines are transparent
 
 

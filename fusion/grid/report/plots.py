@@ -20,12 +20,12 @@ from fusion.grid.report.ablation import changes_to_base, is_ablation
 from fusion.grid.report.parallel import draw_parallel
 from fusion.grid.report.scale import PlotData, Scale, plot_data, plot_text, scale_of, varied_axes
 from fusion.grid.selection import Ranked
-from fusion.pictures.canvas import save
+from fusion.pictures.canvas import ACCENT, INK, RULE, SECOND, save
 from fusion.pictures.changes import draw_changes
 from fusion.run.folder import Folder
 
 PARALLEL, ABLATION = "parallel", "ablation"  # without the ending of the format
-POINT, MEAN, BEST = "#5b8db8", "#17263c", "#d1495b"
+POINT, MEAN, BEST = ACCENT, INK, SECOND
 GOLDEN = 0.618034  # golden ratio: its multiples modulo 1 are spread evenly, whatever their number
 WIDTH, MIDDLE = 0.12, 0.03  # shares of the space between two values: points this close read as the same value
 NEIGHBOURS = 6  # groups of neighbours that are averaged where numbers are too many for a tick each
@@ -150,7 +150,7 @@ def _format_axes(plot: Any, scale: Scale) -> None:
     edge = max(0.06 * (high - low), 0.5 * scale.gap if scale.grouped else 0.0)
     plot.set_xlim(low - edge, high + edge)
     plot.margins(y=0.08)
-    plot.grid(axis="y", color="#e3e6ea", linewidth=0.8)
+    plot.grid(axis="y", color=RULE, linewidth=0.8)
     plot.set_axisbelow(True)
     plot.spines[["top", "right"]].set_visible(False)
 
