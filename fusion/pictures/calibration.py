@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusion.arrays import ClassIds
-from fusion.evaluation.calibration import BINS, calibration_error
+from fusion.evaluation.calibration import BINS
 from fusion.pictures.canvas import ACCENT, INK, MUTED, SMALL, new_figure, plain_axes, set_title
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 3.4, 2.6  # inches
 
 
 def draw_reliability(probabilities: npt.NDArray[Any], truth: ClassIds, title: str = "") -> "Figure":
-    """Returns a bar for each bin of probability, and the calibration error of all.
+    """Returns a bar for each bin of probability, and the number of utterances in it as a small bar below.
 
     Args:
         probabilities: ``(n, classes)``.
@@ -34,8 +34,6 @@ def draw_reliability(probabilities: npt.NDArray[Any], truth: ClassIds, title: st
     share = counts / max(1, counts.max())
     axes.bar(100 * middles, 6 * share, width=100 / BINS * 0.92, bottom=-8, color=MUTED, alpha=0.6, linewidth=0)
     axes.plot([0, 100], [0, 100], color=INK, linewidth=0.9, linestyle=(0, (3, 2)))
-    error = calibration_error(probabilities, truth)
-    axes.text(3, 92, f"ECE {100 * error:.1f}", fontsize=SMALL + 1, color=INK)
     axes.text(1, -4.5, "utterances", va="center", fontsize=SMALL - 1, color=MUTED)
     axes.set(xlim=(0, 100), ylim=(-8.5, 100), xlabel="probability of the guess (%)", ylabel="right (%)")
     axes.set_yticks(range(0, 101, 20))

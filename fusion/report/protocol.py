@@ -19,15 +19,31 @@ MOST_FOLDS = 30  # rows of the table of folds
 
 def protocol_section(runs: Sequence[FinishedRun]) -> Section:
     """Returns the protocol card of each run, and the utterances of each fold of the first."""
-    blocks: list[Block] = []
-    for run in runs:
-        blocks.append(Facts(rows=_facts(run), caption=run.name if len(runs) > 1 else ""))
+    facts = [_facts(run) for run in runs]
+    shared = [row for row in facts[0] if all(row in rows for rows in facts[1:])]
+    blocks: list[Block] = [Facts(rows=shared, caption="All runs" if len(runs) > 1 else "")] if shared else []
+    for run, rows in zip(runs, facts, strict=True):
+        if rest := [row for row in rows if row not in shared]:
+            blocks.append(Facts(rows=rest, caption=run.name))
     if table := fold_table(runs[0]):
         blocks.append(table)
     if counts := class_table(runs[0]):
         blocks.append(counts)
     lead = "Who is in train, dev and test, what chose the epoch, and what the encoders had seen before."
     return Section(name="protocol", heading="Protocol", lead=lead, blocks=blocks)
+
+
+def differences_table(runs: Sequence[FinishedRun]) -> Table | None:
+    """Returns the settings in which runs differ; None for a single run and for equal settings."""
+    settings = [_settings(run) for run in runs]
+    names = list(dict.fromkeys(name for found in settings for name in found))
+    texts = {name: [found.get(name, "-") for found in settings] for name in names}
+    rows = [[name, *values] for name, values in texts.items() if len(set(values)) > 1]
+    if not rows:
+        return None
+    return Table(
+        header=["setting", *(run.name for run in runs)], rows=rows, caption="Settings in which the runs differ"
+    )
 
 
 def sentence(run: FinishedRun) -> str:
@@ -102,6 +118,15 @@ def _facts(run: FinishedRun) -> list[tuple[str, str, bool]]:
     skipped = ("frozen features of", "epochs are selected on dev")
     facts += [("Note", note, False) for note in others if not note.startswith(skipped) and note != promise]
     return facts
+
+
+def _settings(run: FinishedRun) -> dict[str, str]:
+    """Returns head, streams and fields of a run as texts."""
+    identity = run.identity
+    fields = {**identity.get("head", {}), **identity.get("training", {})}
+    named = {"head": identity["fusion"], "recipe": identity.get("recipe") or "-", "protocol": identity["protocol"]}
+    seeds = {"seeds": ", ".join(map(str, identity["seeds"]))}
+    return {name: str(value) for name, value in {**named, **run.streams, **fields, **seeds}.items()}
 
 
 def _labels_fact(run: FinishedRun) -> tuple[str, str, bool]:

@@ -10,7 +10,7 @@ from fusion.report.comparison import comparison_section
 from fusion.report.complexity import Complexity, measure, median_lengths
 from fusion.report.finished import FinishedRun, open_runs
 from fusion.report.grids import find_grid, grid_page, read_grid
-from fusion.report.mistakes import calibration_section, confusion_section, hardest_section, values_section
+from fusion.report.mistakes import HARDEST, calibration_section, confusion_section, hardest_section, values_section
 from fusion.report.page import Facts, Page, Pen, Section, render
 from fusion.report.protocol import protocol_section, sentence
 from fusion.report.scores import score_section, tiles_of
@@ -95,7 +95,10 @@ def _run_page(
     if not classes:
         sections.append(values_section(runs, pen))
     else:
-        sections += [confusion_section(runs, pen), hardest_section(runs, sounds)]
+        sections += [
+            confusion_section(runs, pen),
+            hardest_section(runs, sounds, HARDEST if len(runs) == 1 else HARDEST // 2),
+        ]
     sections.append(training_section(runs, pen))
     if classes:
         sections.append(calibration_section(runs, pen))
@@ -106,9 +109,12 @@ def _run_page(
     measured = _measured(runs, models) if complexity else {}
     if measured:
         sections.append(_complexity_section(measured))
-    title = " and ".join(dict.fromkeys(str(run.identity["fusion"]) for run in runs))
+    heads, corpora = (
+        " and ".join(dict.fromkeys(names))
+        for names in ((str(run.identity["fusion"]) for run in runs), (run.corpus for run in runs))
+    )
     page = Page(
-        title=f"{title} on {' and '.join(dict.fromkeys(run.corpus for run in runs))}",
+        title=f"{heads} on {corpora}" if len(runs) == 1 else f"{len(runs)} runs of {heads} on {corpora}",
         sentence=" ".join(dict.fromkeys(sentence(run) for run in runs)),
         tiles=tiles_of(runs[0]) if len(runs) == 1 else [],
         sections=[section for section in sections if section],

@@ -9,6 +9,7 @@ from fusion.fingerprint import Plain
 from fusion.pictures.scores import draw_folds, draw_scores
 from fusion.report.finished import FinishedRun
 from fusion.report.page import Block, Code, Pen, Pictures, Section, Table, Tile
+from fusion.report.protocol import differences_table
 from fusion.run.results import latex_row
 
 FIRST = ("ua", "ccc")  # score of the bars of folds
@@ -27,6 +28,8 @@ def tiles_of(run: FinishedRun) -> list[Tile]:
 def score_section(runs: Sequence[FinishedRun], pen: Pen) -> Section:
     """Returns scores with intervals, scores of folds, published figures and rows for LaTeX."""
     blocks: list[Block] = [_score_table(runs)]
+    if differences := differences_table(runs):
+        blocks.append(differences)
     pictures = [pen.picture(_score_figure(runs), "Pooled over folds and seeds, with 95% intervals over speakers")]
     score = next(score for name in FIRST for score in runs[0].task.scores if score.name == name)
     folds = {run.name: _by_fold(run, score) for run in runs}

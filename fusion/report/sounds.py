@@ -19,11 +19,11 @@ class Sounds:
     """The recordings of one page.
 
     Args:
-        count: greatest number of recordings; 0 for none.
+        count: greatest number of whole recordings; 0 for no sound. Parts of recordings are not counted.
     """
 
     def __init__(self, count: int) -> None:
-        self.left = count
+        self.count = self.left = count
         self.size_bytes = 0
         self.missing: list[str] = []
         self._held: dict[tuple[str, str, float], str] = {}
@@ -47,7 +47,8 @@ class Sounds:
         key = (str(run.folder.path), name, -1.0 if middle_s is None else middle_s)
         if key in self._held:
             return self._held[key]
-        if self.left < 1 or self.size_bytes > MOST_BYTES:
+        whole = middle_s is None
+        if self.size_bytes > MOST_BYTES or (self.left < 1 if whole else not self.count):
             return ""
         wave = self._waveform(run, name)
         if wave is None:
@@ -56,7 +57,7 @@ class Sounds:
             start = max(0, round((middle_s - width_s / 2) * RATE_HZ))
             wave = wave[start : start + round(width_s * RATE_HZ)]
         encoded = _mp3(wave[: round(LONGEST_S * RATE_HZ)])
-        self.left, self.size_bytes = self.left - 1, self.size_bytes + len(encoded)
+        self.left, self.size_bytes = self.left - whole, self.size_bytes + len(encoded)
         self._held[key] = encoded
         return encoded
 
