@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LETTERS = 22  # of a label
 CELL = 0.34  # least width of a cell in inches: three digits of `SMALL`
+LARGE = 0.5  # inches; numbers are larger in such a cell
 DARK = 0.55  # share above which numbers are light
 
 
@@ -43,6 +44,7 @@ def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: s
     margin = 0.45 + 0.065 * max(map(len, labels))  # inches that the labels of the rows take
     width = max(COLUMN, margin + CELL * len(names))
     cell = (width - margin) / len(names)
+    size = SMALL + 1.5 if cell > LARGE else SMALL
     figure = new_figure(width, min(cell, 0.62) * len(names) + 0.3 + 0.75 * margin + (0.2 if title else 0))
     axes = figure.add_subplot()
     for row, column in np.ndindex(counts.shape):
@@ -56,11 +58,11 @@ def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: s
             row + (0.36 if both else 0.475),
             f"{counts[row, column]:,}",
             va="center",
-            fontsize=SMALL,
+            fontsize=size,
             **ink,
         )
         if both:
-            axes.text(column + 0.475, row + 0.68, percent, va="center", fontsize=SMALL - 1, **ink)
+            axes.text(column + 0.475, row + 0.68, percent, va="center", fontsize=size - 1, **ink)
     axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xlabel="guess", ylabel="truth")
     fonts, middles = letters_of(*names), np.arange(len(names)) + 0.475
     axes.set_xticks(middles, labels=labels, rotation=45, ha="right", rotation_mode="anchor", **fonts)

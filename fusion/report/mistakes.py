@@ -49,15 +49,15 @@ def calibration_section(runs: Sequence[FinishedRun], pen: Pen) -> Section:
     pictures, rows = [], []
     for run in runs:
         name = f"{run.name}: " if len(runs) > 1 else ""
-        pictures.append(
-            pen.picture(draw_reliability(run.probabilities, run.truth), f"{name}{'a' if name else 'A'}s trained")
-        )
-        before = f"{100 * calibration_error(run.probabilities, run.truth):.2f}"
         scaled = _scaled(run)
+        before, after = (
+            "-" if found is None else f"{100 * calibration_error(found, run.truth):.2f}"
+            for found in (run.probabilities, scaled)
+        )
+        pictures.append(pen.picture(draw_reliability(run.probabilities, run.truth), f"{name}ECE {before} as trained"))
         if scaled is not None:
-            caption = f"{name}{'w' if name else 'W'}ith the temperatures of dev"
+            caption = f"{name}ECE {after} with the temperatures that dev chose"
             pictures.append(pen.picture(draw_reliability(scaled, run.truth), caption))
-        after = "-" if scaled is None else f"{100 * calibration_error(scaled, run.truth):.2f}"
         rows.append([run.name, before, after, _temperatures(run)])
     table = Table(header=["run", "ECE", "ECE scaled", "temperatures"], rows=rows)
     lead = (

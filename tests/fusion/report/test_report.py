@@ -66,7 +66,7 @@ def test_without_the_cache_a_report_says_what_it_lacks(run: Path, tmp_path: Path
 def test_an_unfinished_run_is_one_line(run: Path, tmp_path: Path) -> None:
     other = rewritten(run, tmp_path / "other")
     (other / "results.json").unlink()
-    with pytest.raises(MmerError, match="is not finished, it has no results.json; repeat"):
+    with pytest.raises(MmerError, match=r"is not finished, it has no results\.json; repeat"):
         write_report([other])
     with pytest.raises(MmerError, match="is not a run folder"):
         write_report([tmp_path / "none"])
