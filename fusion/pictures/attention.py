@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fusion.pictures.canvas import ACCENT, INK, MUTED, SMALL, drawn, letters_of, new_figure, set_title
+from fusion.pictures.canvas import CELL, INK, MUTED, SMALL, drawn, letters_of, new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ def draw_attention(by_class: Mapping[str, npt.NDArray[Any]], title: str = "") ->
         for row, column in np.ndindex(panel.shape):
             shade = (panel[row, column] - low) / max(high - low, 1e-9)
             cell = ((column / frames, row / tokens), 1 / frames * 1.01, 1 / tokens * 1.01)
-            axes.add_patch(Rectangle(*cell, color=ACCENT, alpha=0.04 + 0.96 * float(shade), linewidth=0))
+            axes.add_patch(Rectangle(*cell, color=CELL, alpha=0.04 + 0.96 * float(shade), linewidth=0))
         axes.set(xlim=(0, 1), ylim=(1, 0))
         last = index >= len(by_class) - COLUMNS
         axes.set_xticks([0.02, 0.98], labels=["start", "end"] if last else ["", ""])

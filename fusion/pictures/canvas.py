@@ -21,7 +21,8 @@ COLUMN = 3.4  # inches, a column of a two-column paper
 FONT = "DejaVu Sans"  # comes with matplotlib
 SIZE, SMALL = 8.0, 7.0  # points, of axes and of ticks
 
-INK, MUTED, RULE, ACCENT, SECOND, PAPER = "#1d2330", "#667080", "#d8dde4", "#2f6db3", "#c8553d", "#fefefe"
+INK, MUTED, RULE, ACCENT, SECOND = "#1d2330", "#667080", "#d8dde4", "#2f6db3", "#c8553d"
+CELL, PAPER = "#2f6db4", "#fefefe"  # of a cell with a number, and of a number in a full cell
 # Each ink and the variable of a page that replaces it, so that a figure follows a light and a dark page.
 VARIABLES = {
     INK: "ink",
@@ -29,7 +30,8 @@ VARIABLES = {
     RULE: "rule",
     ACCENT: "accent",
     SECOND: "second",
-    PAPER: "on-accent",
+    CELL: "cell",
+    PAPER: "on-cell",
     "#000000": "ink",
     "#ffffff": "page",
 }
@@ -47,7 +49,7 @@ CLASSES = (
     "#22a3b5",
 )
 ESCAPE = re.compile(r"\\u\{([0-9a-f]+)\}")
-STYLE = {
+STYLE: Any = {  # keys and values of matplotlib's rcParams
     "font.size": SIZE,
     "axes.titlesize": SIZE,
     "axes.labelsize": SIZE,
@@ -69,10 +71,10 @@ def new_figure(width: float = COLUMN, height: float = 2.6) -> "Figure":
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here, since it takes a second
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr]
     return figure
 
 
@@ -156,7 +158,7 @@ def save(figure: "Figure", path: Path, kind: str = "png") -> None:
 
     stamp = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with mpl.rc_context({**STYLE, "svg.fonttype": "path", "svg.hashsalt": "mmer"}):
-        figure.savefig(path, dpi=DPI, format=kind, facecolor="white", metadata=stamp[kind])  # type: ignore[arg-type]
+        figure.savefig(path, dpi=DPI, format=kind, facecolor="white", metadata=stamp[kind])
 
 
 def page_svg(figure: "Figure", salt: str) -> str:
@@ -171,7 +173,7 @@ def page_svg(figure: "Figure", salt: str) -> str:
     buffer = BytesIO()
     unstamped = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata=unstamped)  # type: ignore[arg-type]
+        figure.savefig(buffer, format="svg", transparent=True, metadata=unstamped)
     svg = buffer.getvalue().decode("utf-8")
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)

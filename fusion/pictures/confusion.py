@@ -1,13 +1,13 @@
 """Confusion matrix: rows are the truth, shades are recall, numbers are utterances and shares of the truth."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fusion.pictures.canvas import (
-    ACCENT,
+    CELL,
     COLUMN,
     INK,
     MUTED,
@@ -49,8 +49,8 @@ def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: s
     axes = figure.add_subplot()
     for row, column in np.ndindex(counts.shape):
         share = float(shares[row, column])
-        axes.add_patch(Rectangle((column, row), 0.95, 0.95, color=ACCENT, alpha=0.05 + 0.95 * share, linewidth=0))
-        ink = {"ha": "center", "color": PAPER if share > DARK else INK}
+        axes.add_patch(Rectangle((column, row), 0.95, 0.95, color=CELL, alpha=0.05 + 0.95 * share, linewidth=0))
+        ink: Any = {"ha": "center", "color": PAPER if share > DARK else INK}
         percent = "" if counts[row, column] == 0 else f"{100 * share:.0f}%"
         both = counts[row, column] > 0
         axes.text(

@@ -58,7 +58,7 @@ def test_a_figure_of_a_page_is_xml_whose_text_is_text_and_whose_inks_are_variabl
     element = ElementTree.fromstring(svg)
     texts = [node.text for node in element.iter() if node.tag.endswith("text")]
     assert {"<b>", "a & b", "3", "truth"} <= set(texts)
-    assert "var(--accent)" in svg
+    assert "var(--cell)" in svg
     assert "var(--ink)" in svg
     assert "#1d2330" not in svg
 
