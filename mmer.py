@@ -137,6 +137,8 @@ def train(
     tensorboard: bool = False,
     track: str = "",
     final: bool = False,
+    test_caches: "Sequence[str | Path | AnyCache]" = (),
+    test_labels: str | None = None,
     progress: "TrainingProgress | None" = None,
     **changes: object,
 ) -> "TrainedRun":
@@ -173,6 +175,8 @@ def train(
         track: also log the curves to this tracker, ``trackio``; empty for none.
         final: then train a model for each seed on all utterances, for the median best epoch of the folds; it is not
             scored, and ``load(run, fold="final")`` loads it.
+        test_caches: caches of other corpora, open or as paths; every model is scored on them too.
+        test_labels: label set of the other corpora, or scales of their ratings such as ``valence=1:7``.
         progress: notified of notes, models and epochs.
         changes: fields of head or training, such as ``epochs=20`` or ``lr=1e-3``; see ``mmer-train --list-fields``.
 
@@ -222,6 +226,8 @@ def train(
             track=track,
             final=final,
             stopping=stopping,
+            test_caches=[_opened(other)[0] for other in test_caches],
+            test_labels=test_labels,
         )
 
 

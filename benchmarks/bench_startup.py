@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.support.measure import Spread, machine_line
-from cli.options import print_table
+from cli.output import print_table
 
 TARGET_S = 0.5
 COMMANDS = (

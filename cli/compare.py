@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import check_one_form, clean_errors, echo, json_option, print_json, print_table
+from cli.command import Command
+from cli.ending import clean_errors
+from cli.options import check_one_form, json_option
+from cli.output import echo, print_json, print_table
 
 if TYPE_CHECKING:
     from fusion.run.compare import RunComparison
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path(path_type=Path))
 @click.option(
     "--cache",
@@ -57,7 +60,9 @@ def print_comparison(found: "RunComparison", *, as_json: bool = False, latex: bo
         return
     for pair in found.pairs:
         print_table(*found.table(pair))
-        echo(found.mcnemar_line(pair))
+        if line := found.mcnemar_line(pair):
+            echo(line)
+    echo(found.legend)
     for note in found.notes:
         echo(f"note: {note}")
     if latex:

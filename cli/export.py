@@ -6,10 +6,13 @@ from typing import Any
 
 import click
 
-from cli.options import clean_errors, echo, size_text, tune_process
+from cli.command import Command
+from cli.ending import clean_errors
+from cli.options import tune_process
+from cli.output import echo, size_text
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option(

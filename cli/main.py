@@ -2,8 +2,7 @@
 
 import click
 
-from cache.version import DISTRIBUTION
-from cli.options import LazyGroup
+from cli.command import LazyGroup
 
 COMMANDS = {
     "featurize": "cli.extract:featurize",
@@ -13,6 +12,7 @@ COMMANDS = {
     "grid": "cli.grid:grid",
     "compare": "cli.compare:compare",
     "report": "cli.report:report",
+    "runs": "cli.runs:runs",
     "pretrain": "cli.pretrain:pretrain",
     "predict": "cli.predict:predict",
     "export": "cli.export:export",
@@ -20,7 +20,6 @@ COMMANDS = {
 
 
 @click.group(cls=LazyGroup, commands_at=COMMANDS)
-@click.version_option(package_name=DISTRIBUTION)
 def mmer() -> None:
     """Multimodal (speech + text) emotion recognition from cached encoder features."""
 

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import clean_errors, encodable, fail, positive, print_table, tune_process
+from cli.command import Command
+from cli.ending import clean_errors, fail
+from cli.options import positive, tune_process
+from cli.output import encodable, print_table
 
 if TYPE_CHECKING:
     from fusion.end_to_end.prediction.predictor import Prediction
     from fusion.end_to_end.prediction.run import PredictionJob, PredictionRequest
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1)
 @click.option("--text", help="Transcript of the recording, if there is only one.  [default: none]")

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import clean_errors, echo, json_option, print_json, print_table, size_text, tune_process
+from cli.command import Command
+from cli.ending import clean_errors
+from cli.options import json_option, tune_process
+from cli.output import echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     from fusion.report.report import Report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option(
     "--out",

@@ -302,7 +302,7 @@ def plan_transcription(job: ExtractionJob, reading: CorpusReading, path: Path) -
     plan = plan_encoder(encoder, inputs, max_seconds=job.options.max_seconds, chunk=job.options.chunk)
     return PlannedJob(
         job=job,
-        corpus=CorpusHeader(name=job.corpus, root=reading.root),
+        corpus=_header_of(job, reading),
         encoder_set=encoder_set,
         inputs=inputs,
         plans=[plan_transcripts(plan, inputs, wanted | held.keys())],
@@ -361,19 +361,24 @@ def plan_job(
     ]
     return PlannedJob(
         job=job,
-        corpus=CorpusHeader(
-            name=job.corpus,
-            root=reading.root,
-            table=job.root.name if job.corpus == MANIFEST and job.root else "",
-            encoding=job.encoding,
-            allow_outside=job.allow_outside,
-            columns=job.columns,
-            keep_columns=job.keep_columns,
-        ),
+        corpus=_header_of(job, reading),
         encoder_set=encoder_set,
         inputs=inputs,
         plans=plans,
         notes=notes,
+    )
+
+
+def _header_of(job: ExtractionJob, reading: CorpusReading) -> CorpusHeader:
+    return CorpusHeader(
+        name=job.corpus,
+        root=reading.root,
+        table=job.root.name if job.corpus == MANIFEST and job.root else "",
+        encoding=job.encoding,
+        allow_outside=job.allow_outside,
+        columns=job.columns,
+        keep_columns=job.keep_columns,
+        limit=job.limit if job.limit is not None and job.limit < len(reading.utterances) else None,
     )
 
 

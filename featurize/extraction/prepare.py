@@ -40,6 +40,7 @@ class CorpusHeader:
         allow_outside: recordings may lie outside the folder.
         columns: columns that were read under other names, ``NAME=COLUMN``.
         keep_columns: further columns of the manifest that were kept.
+        limit: number of utterances that were taken of more; None if all were.
     """
 
     name: str
@@ -49,15 +50,17 @@ class CorpusHeader:
     allow_outside: bool = False
     columns: Sequence[str] = ()
     keep_columns: Sequence[str] = ()
+    limit: int | None = None
 
-    def as_json(self) -> dict[str, str | bool | list[str]]:
+    def as_json(self) -> dict[str, str | bool | int | list[str]]:
         """Returns the entry as a plain object for JSON, without what has its default."""
-        more: dict[str, str | bool | list[str] | None] = {
+        more: dict[str, str | bool | int | list[str] | None] = {
             "table": self.table,
             "encoding": self.encoding,
             "allow_outside": self.allow_outside,
             "columns": list(self.columns),
             "keep_columns": list(self.keep_columns),
+            "limit": self.limit,
         }
         return {"name": self.name, "root": str(self.root), **{name: value for name, value in more.items() if value}}
 

@@ -3,7 +3,7 @@
 A task collects everything that depends on the kind of target. Training, evaluation, run folders and grids read it and
 know nothing else about targets. `CLASSIFICATION` has one class for each utterance, `SOFT` the shares of votes,
 `DIMENSIONS` rated values. The intervals of all are in `fusion.evaluation.statistics`, their tables and plots in
-`fusion.run.results`.
+`fusion.run.score_table` and `fusion.run.pictures`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = npt.NDArray[Any]
 LOSS = "loss"  # name of the loss on the development subset
 ID = "id"  # first column of predictions.csv
+GUESS = "guess"  # column with the predicted class
 OUTPUT = "p_"  # prefix of the columns with the outputs of a head
 CROSS_ENTROPY, CCC, MSE = "cross_entropy", "ccc", "mse"  # main losses
 SHARE = "v_"  # prefix of the columns with the shares of votes
@@ -49,6 +50,7 @@ class Score:
     Attributes:
         name: key in JSON, CSV and options, such as ``wf1``.
         title: heading in tables, such as ``W-F1``.
+        meaning: definition in a few words, such as ``weighted F1``.
         higher_is_better: whether a higher value is better.
         in_percent: whether tables print it in percent; files always hold the plain value.
         decimals: number of decimals in tables.
@@ -56,6 +58,7 @@ class Score:
 
     name: str
     title: str
+    meaning: str = ""
     higher_is_better: bool = True
     in_percent: bool = True
     decimals: int = 2
@@ -64,6 +67,15 @@ class Score:
     def unit(self) -> float:
         """Factor from the plain value to the printed number."""
         return 100.0 if self.in_percent else 1.0
+
+    def signed(self, value: float) -> str:
+        """Formats a difference for a table, with its sign.
+
+        Example:
+            >>> Score(name="wf1", title="W-F1").signed(-0.0123)
+            '-1.23'
+        """
+        return f"{self.unit * value + 0.0:+.{self.decimals}f}"
 
     def text(self, value: float | None) -> str:
         """Formats a value for a table; a missing value is a dash.
@@ -164,6 +176,18 @@ class Task:
             return self
         return replace(self, scale=scale, predict=partial(_to_corpus, scale))
 
+    def truth_columns(self, names: Sequence[str]) -> list[str]:
+        """Returns the columns of predictions.csv that hold the truth.
+
+        Args:
+            names: names of the outputs.
+
+        Example:
+            >>> SOFT.truth_columns(["happy", "sad"])
+            ['label', 'v_happy', 'v_sad']
+        """
+        return [name for name in self.columns(names) if name != GUESS and not name.startswith(OUTPUT)]
+
     def score(self, name: str) -> Score:
         """Returns the score with a name; ``loss`` is the main loss.
 
@@ -257,7 +281,7 @@ def _class_scores(truth: Array, guess: Array, outputs: int, *, complete: bool = 
 
 
 def _class_columns(names: Sequence[str]) -> list[str]:
-    return ["label", "guess", *(f"{OUTPUT}{name}" for name in names)]
+    return ["label", GUESS, *(f"{OUTPUT}{name}" for name in names)]
 
 
 def _class_row(truth: str, prediction: Array, names: Sequence[str]) -> list[object]:
@@ -324,7 +348,7 @@ def _soft_scores(truth: Array, guess: Array, outputs: int, *, complete: bool = T
 
 
 def _soft_columns(names: Sequence[str]) -> list[str]:
-    return ["label", "guess", *(f"{SHARE}{name}" for name in names), *(f"{OUTPUT}{name}" for name in names)]
+    return ["label", GUESS, *(f"{SHARE}{name}" for name in names), *(f"{OUTPUT}{name}" for name in names)]
 
 
 def _soft_row(truth: Any, prediction: Array, names: Sequence[str]) -> list[object]:
@@ -350,12 +374,17 @@ def _parse_dimensions(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -
     return truth, np.array([[float(row[f"{OUTPUT}{name}"]) for name in names] for row in rows])
 
 
-TITLES: Mapping[str, str] = {"wa": "WA", "ua": "UA", "wf1": "W-F1", "mf1": "M-F1"}
+TITLES: Mapping[str, tuple[str, str]] = {
+    "wa": ("WA", "accuracy"),
+    "ua": ("UA", "mean recall of the classes"),
+    "wf1": ("W-F1", "weighted F1"),
+    "mf1": ("M-F1", "macro F1"),
+}
 
 # One class for each utterance; targets are class ids, int64 (n,), and outputs are logits, (n, classes).
 CLASSIFICATION = Task(
     name="classification",
-    scores=tuple(Score(name=name, title=TITLES[name]) for name in METRICS),
+    scores=tuple(Score(name=name, title=TITLES[name][0], meaning=TITLES[name][1]) for name in METRICS),
     loss_name=CROSS_ENTROPY,
     monitors=("wf1", "ua", "wa", "mf1", LOSS),
     loss=cross_entropy,
@@ -373,9 +402,16 @@ CLASSIFICATION = Task(
 DIMENSIONS = Task(
     name="dimensions",
     scores=(
-        Score(name="ccc", title="CCC", in_percent=False, decimals=3),
-        Score(name="mae", title="MAE", higher_is_better=False, in_percent=False, decimals=3),
-        Score(name="pearson", title="Pearson", in_percent=False, decimals=3),
+        Score(name="ccc", title="CCC", meaning="concordance correlation coefficient", in_percent=False, decimals=3),
+        Score(
+            name="mae",
+            title="MAE",
+            meaning="mean absolute error",
+            higher_is_better=False,
+            in_percent=False,
+            decimals=3,
+        ),
+        Score(name="pearson", title="Pearson", meaning="correlation coefficient", in_percent=False, decimals=3),
     ),
     loss_name=CCC_LOSS,
     monitors=("ccc", "mae", "pearson", LOSS),
@@ -396,7 +432,14 @@ SOFT = Task(
     name="soft",
     scores=(
         *CLASSIFICATION.scores,
-        Score(name=KL, title="KL", higher_is_better=False, in_percent=False, decimals=3),
+        Score(
+            name=KL,
+            title="KL",
+            meaning="mean divergence from the votes in nats",
+            higher_is_better=False,
+            in_percent=False,
+            decimals=3,
+        ),
     ),
     loss_name=CROSS_ENTROPY,
     monitors=(*CLASSIFICATION.monitors, KL),

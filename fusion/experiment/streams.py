@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
-from cache.stream import ROLES, SPEECH, VIEW, StreamSpec
+from cache.json_text import is_count
+from cache.near_names import nearest
+from cache.stream import INTEGER_ROLES, ROLES, SPEECH, VIEW, StreamSpec
 from cache.transcripts import VARIANT, AsrReading
-from fusion.config import nearest
 from fusion.evaluation.task import CROSS_ENTROPY
 from fusion.head_config import (
     AUDIO,
@@ -61,7 +62,6 @@ FEATURIZE_DEFAULTS: Mapping[str, object] = {
     "event-tags": "strip",
 }
 RECIPE_ENCODER = re.compile(r"--encoder ([^@ ]+)")  # in the options of a recipe
-INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
 NO_STREAMS: Mapping[str, str] = {}
 WILDCARDS = "*?["  # in a pattern of streams
 
@@ -156,7 +156,8 @@ def _reading(cache: AnyCache) -> str:
     corpus = cache.header["corpus"]
     encoding = f" --encoding {quote(str(corpus['encoding']))}" if corpus.get("encoding") else ""
     columns = _listed_options(corpus, "columns", "--column") + _listed_options(corpus, "keep_columns", "--keep-column")
-    return f"{encoding}{columns}{' --allow-outside' if corpus.get('allow_outside') else ''}"
+    limit = f" --limit {corpus['limit']}" if is_count(corpus.get("limit")) else ""
+    return f"{encoding}{columns}{' --allow-outside' if corpus.get('allow_outside') else ''}{limit}"
 
 
 def _listed_options(corpus: Mapping[str, Any], name: str, option: str) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LETTERS = 22  # of a label
-CELL = 0.34  # least width of a cell in inches: three digits of `SMALL`
+NARROW = 0.34  # least width of a cell in inches: three digits of `SMALL`
 LARGE = 0.5  # inches; numbers are larger in such a cell
 DARK = 0.55  # share above which numbers are light
 
@@ -42,7 +42,7 @@ def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: s
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     labels = [drawn(name, LETTERS) for name in names]
     margin = 0.45 + 0.065 * max(map(len, labels))  # inches that the labels of the rows take
-    width = max(COLUMN, margin + CELL * len(names))
+    width = max(COLUMN, margin + NARROW * len(names))
     cell = (width - margin) / len(names)
     size = SMALL + 1.5 if cell > LARGE else SMALL
     figure = new_figure(width, min(cell, 0.62) * len(names) + 0.3 + 0.75 * margin + (0.2 if title else 0))

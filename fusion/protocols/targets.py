@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import MmerError
+from cache.near_names import nearest
 from cache.utterance import Utterance, parse_votes
-from fusion.config import nearest
 from fusion.protocols.labels import LabelSet
 
 Range: TypeAlias = tuple[float, float]
@@ -115,8 +115,13 @@ def rated_values(utterances: Sequence[Utterance], target: Target, corpus: str) -
             rated = [other for other in DIMENSIONS if any(getattr(u, other) is not None for u in utterances)]
             has = f"it has {', '.join(rated)}" if rated else "it has no ratings"
             raise MmerError(f"--target {name}: no utterance of {corpus} has a {name}; {has}")
-        _check_scale(values[:, index], name, target.scales.get(name, SCALES.get(corpus)), utterances)
+        _check_scale(values[:, index], name, scale_of(name, target, corpus), utterances)
     return values
+
+
+def scale_of(name: str, target: Target, corpus: str) -> Range | None:
+    """Returns least and greatest rating of a dimension, as the user or the corpus gives it; None if neither does."""
+    return target.scales.get(name, SCALES.get(corpus))
 
 
 def voted_labels(utterances: Sequence[Utterance], corpus: str) -> LabelSet:

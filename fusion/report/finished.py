@@ -18,7 +18,8 @@ from fusion.evaluation.task import OUTPUT, Task, task_of
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import Row, read_predictions
 from fusion.run.folder import RESULTS, SPLITS, DamagedRun, RunFolder
-from fusion.run.results import SHOWN_ROLES
+from fusion.run.names import stream_names
+from fusion.run.pictures import SHOWN_ROLES
 
 NO_UTTERANCES: Mapping[str, Utterance] = {}
 
@@ -73,8 +74,7 @@ class FinishedRun:
     @property
     def streams(self) -> dict[str, str]:
         """Role -> name of the stream, of the roles that a reader knows."""
-        streams = self.identity.get("streams", {})
-        return {role: str(text).partition(" ")[0] for role, text in streams.items() if role in SHOWN_ROLES}
+        return {role: name for role, name in stream_names(self.identity).items() if role in SHOWN_ROLES}
 
     @cached_property
     def rows(self) -> list[TestRow]:

@@ -10,7 +10,7 @@ from fusion.pictures.scores import draw_folds, draw_scores
 from fusion.report.finished import FinishedRun
 from fusion.report.page import Block, Code, Pen, Pictures, Section, Table, Tile
 from fusion.report.protocol import differences_table
-from fusion.run.results import latex_row
+from fusion.run.latex import latex_rows
 
 FIRST = ("ua", "ccc")  # score of the bars of folds
 
@@ -40,9 +40,8 @@ def score_section(runs: Sequence[FinishedRun], pen: Pen) -> Section:
     blocks.append(Pictures(items=pictures))
     if table := _published(runs):
         blocks.append(table)
-    rows = "\n".join(latex_row(run.results) for run in runs)
-    header = " & ".join(["", *(score.title for score in runs[0].task.scores)])
-    blocks.append(Code(text=f"% {header} \\\\  mean and deviation over folds\n{rows}", label="Rows for LaTeX"))
+    rows = latex_rows([run.results for run in runs], header=True)
+    blocks.append(Code(text=rows, label="Rows for LaTeX"))
     lead = (
         "WA is accuracy, UA mean recall, W-F1 and M-F1 the F1 of the classes, weighted and not. Intervals resample "
         "whole speakers or dialogues."

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from fusion.pictures.curves import draw_dev_scores, draw_losses
 from fusion.report.finished import FinishedRun
 from fusion.report.page import Block, Lines, Pen, Picture, Pictures, Section
-from fusion.run.results import monitor_label, read_curves, total_cost
+from fusion.run.pictures import monitor_label, read_curves
+from fusion.run.results import total_cost
 
 
 def training_section(runs: Sequence[FinishedRun], pen: Pen) -> Section | None:

@@ -182,7 +182,7 @@ def _streams(run: FinishedRun, fold: str, head: Head) -> dict[str, str]:
         if role in chosen:
             streams[role] = str(chosen[role]["name"])
             continue
-        name, _, key = str(run.identity["streams"][role]).partition(" ")
+        name, _, key = str(run.identity["streams"][role]).rpartition(" ")
         alike = [held for held, stream in run.cache.streams.items() if stream.key == key]
         if not alike:
             raise MmerError(f"{run.cache.path} has no stream {name} with the key of {run.folder.path}")

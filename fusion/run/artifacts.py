@@ -167,6 +167,7 @@ def model_scores(
     scores = plan.task.evaluate(plan.split.targets[fold.test], guess, len(plan.inputs.classes), complete=False)
     return {
         "epoch": trained.best_epoch,
+        **({"refit": trained.refit} if trained.refit else {}),
         **{subset: len(indices) for subset, indices in fold.subsets.items()},
         **scores,
         "dev_scores": dict(trained.dev),
@@ -226,13 +227,25 @@ def read_predictions(folder: ModelFolder, names: Sequence[str], task: Task = CLA
     return _read_scored_predictions(folder, names, _read_written_scores(folder, task), task)[0]
 
 
+def truth_texts(rows: Sequence[Row], names: Sequence[str], task: Task) -> dict[str, str]:
+    """Returns the label, the shares of votes or the rated values of utterances as texts, by id.
+
+    Args:
+        rows: rows of predictions.csv.
+        names: names of the classes or dimensions.
+        task: task of the run.
+    """
+    columns = task.truth_columns(names)
+    return {row[ID]: ", ".join(row[column] for column in columns) for row in rows}
+
+
 def read_probabilities(
     folder: ModelFolder, names: Sequence[str], task: Task = CLASSIFICATION
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Reads the class probabilities of each test utterance of a model.
+    """Reads the class probabilities, or the predicted values, of each test utterance of a model.
 
     Returns:
-        Probabilities by id of the utterance, float64 ``(classes,)`` each.
+        Outputs by id of the utterance, float64 ``(classes,)`` or ``(dimensions,)`` each.
 
     Raises:
         DamagedRun: if the file is missing or changed, or a probability is missing.

@@ -3,6 +3,7 @@
 The first run is the reference. Differences are score of the other run minus score of the reference. Intervals and the
 permutation test resample and exchange whole clusters (speakers, dialogues in MELD) over the pooled predictions of all
 folds and seeds (`fusion.evaluation.statistics`); McNemar's test and the t-test are those of `fusion.evaluation.paired`.
+Runs of rated values have no McNemar's test, since a value is not right or wrong.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +16,24 @@ import numpy.typing as npt
 
 from cache.errors import CacheMissing, MmerError
 from cache.joined import AnyCache, open_cache
-from fusion.evaluation.metrics import METRICS
 from fusion.evaluation.paired import McNemar, mcnemar, paired_t_test
-from fusion.evaluation.statistics import RESAMPLES, Difference, Interval, Predictions, compare, pooled_scores
-from fusion.evaluation.task import CLASSIFICATION, ID, task_of
+from fusion.evaluation.statistics import (
+    RESAMPLES,
+    Difference,
+    Interval,
+    Predictions,
+    SoftPredictions,
+    compare,
+    pooled_scores,
+)
+from fusion.evaluation.task import Score, Task, task_of
 from fusion.fingerprint import Plain
-from fusion.run.artifacts import read_predictions, read_probabilities, read_scores
+from fusion.run.artifacts import read_predictions, read_probabilities, read_scores, truth_texts
 from fusion.run.folder import RunFolder
-from fusion.run.results import escape_latex, pooled_predictions
+from fusion.run.latex import escape_latex
+from fusion.run.names import main_streams, stream_names
+from fusion.run.results import pooled_predictions
+from fusion.run.score_table import definitions
 
 SIGNIFICANT = 0.05  # p-values below it get a star
 STAR = r"$^{*}$"
@@ -36,20 +47,26 @@ class ComparedRun:
     Attributes:
         path: run folder.
         fusion: name of its head.
-        scores: pooled scores by name, as fractions.
+        streams: names of the streams that it reads.
+        protocol: name of its protocol.
+        task: what the run predicts.
+        scores: pooled scores by name, as fractions or in units of the corpus.
         by_model: fold and seed -> scores by name.
         test: fold -> ids of its test utterances.
         predictions: test predictions of all folds and seeds.
-        right: utterance -> whether the mean probability of the seeds predicts its class.
+        right: utterance -> whether the mean probability of the seeds predicts its class; None without classes.
     """
 
     path: Path
     fusion: str
+    streams: Sequence[str]
+    protocol: str
+    task: Task
     scores: Mapping[str, float]
     by_model: Mapping[tuple[str, int], Mapping[str, float]]
     test: Mapping[str, frozenset[str]]
     predictions: Predictions
-    right: Mapping[str, bool]
+    right: Mapping[str, bool] | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,13 +77,13 @@ class PairedComparison:
         run: the run.
         difference: scores of the run minus those of the reference, with intervals and p-values of the permutation test.
         t_test: p-value of the paired t-test over folds and seeds by score; None where it cannot be computed.
-        mcnemar: McNemar's test; the first run of it is the reference.
+        mcnemar: McNemar's test, whose first run is the reference; None without classes.
     """
 
     run: ComparedRun
     difference: Difference
     t_test: Mapping[str, float | None]
-    mcnemar: McNemar
+    mcnemar: McNemar | None
 
     def significant(self, name: str) -> bool:
         """Checks whether the permutation test of a score has p < 0.05."""
@@ -101,26 +118,31 @@ class RunComparison:
                     "interval": {name: _plain(ends) for name, ends in pair.difference.interval.items()},
                     "p_permutation": pair.difference.p,
                     "p_t_test": dict(pair.t_test),
-                    "mcnemar": asdict(pair.mcnemar),
+                    "mcnemar": asdict(pair.mcnemar) if pair.mcnemar else None,
                 }
                 for pair in self.pairs
             ],
             "notes": list(self.notes),
         }
 
+    @property
+    def legend(self) -> str:
+        """The definitions of the scores, to print below the tables."""
+        return definitions(self.reference.task)
+
     def table(self, pair: PairedComparison) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-        """Returns header and rows of the comparison of one run, scores and differences in points."""
+        """Returns header and rows of the comparison of one run; scores in percent have differences in points."""
         header = ("score", str(self.reference.path), str(pair.run.path), *HEADER)
         rows = []
-        for score in CLASSIFICATION.scores:
+        for score in self.reference.task.scores:
             name, difference = score.name, pair.difference
             rows.append(
                 (
                     score.title,
                     score.text(self.reference.scores[name]),
                     score.text(pair.run.scores[name]),
-                    f"{100 * difference.difference[name] + 0.0:+.2f}",
-                    _interval_text(difference.interval[name]),
+                    score.signed(difference.difference[name]),
+                    _interval_text(difference.interval[name], score),
                     f"{difference.p[name]:.4f}",
                     _p_text(pair.t_test[name]),
                 )
@@ -128,8 +150,10 @@ class RunComparison:
         return header, rows
 
     def mcnemar_line(self, pair: PairedComparison) -> str:
-        """Returns a line on McNemar's test of one run."""
+        """Returns a line on McNemar's test of one run; empty without classes."""
         test = pair.mcnemar
+        if test is None:
+            return ""
         return (
             f"McNemar: {test.first_only} utterances are right only in {self.reference.path}, {test.second_only} only "
             f"in {pair.run.path}; exact p = {test.p:.4f}"
@@ -140,7 +164,7 @@ class RunComparison:
         """Rows of a LaTeX table; a star marks scores that differ from the reference with p < 0.05."""
         lines = [_latex_row(self.reference, stars=())]
         for pair in self.pairs:
-            lines.append(_latex_row(pair.run, stars=[name for name in METRICS if pair.significant(name)]))
+            lines.append(_latex_row(pair.run, stars=[name for name in pair.run.task.names if pair.significant(name)]))
         legend = (
             f"% {STAR}: p < {SIGNIFICANT} against {self.reference.path}, permutation test clustered by speaker "
             "(MELD: by dialogue)"
@@ -165,10 +189,8 @@ def compare_runs(runs: Sequence[Path], *, cache: Path | None = None, seed: int =
     _check_distinct(runs)
     folders = [RunFolder(path) for path in runs]
     identities = [folder.identity for folder in folders]
-    for folder, identity in zip(folders, identities, strict=True):
-        if not task_of(identity).is_classification:
-            raise MmerError(f"{folder.path} predicts {identity['target']}; only runs of classes can be compared")
     for folder, identity in zip(folders[1:], identities[1:], strict=True):
+        check_targets(folders[0], identities[0], folder, identity)
         _check_labels(folders[0], identities[0], folder, identity)
     names = list(identities[0]["labels"])
     truths = [_truth(folder, identity, names) for folder, identity in zip(folders, identities, strict=True)]
@@ -180,6 +202,26 @@ def compare_runs(runs: Sequence[Path], *, cache: Path | None = None, seed: int =
     )
     pairs = tuple(_compare_pair(first, other, seed) for other in others)
     return RunComparison(reference=first, pairs=pairs, notes=tuple(_notes(first, others)))
+
+
+def check_targets(first: RunFolder, expected: Plain, other: RunFolder, found: Plain) -> None:
+    """Checks that two runs predict the same.
+
+    Args:
+        first: one run.
+        expected: its identity.
+        other: the other run.
+        found: its identity.
+
+    Raises:
+        MmerError: if one predicts classes and the other soft labels or rated values, or other dimensions.
+    """
+    targets = [identity.get("target", "classes") for identity in (expected, found)]
+    if targets[0] != targets[1]:
+        raise MmerError(
+            f"{first.path} predicts {targets[0]} and {other.path} predicts {targets[1]}; train both with the same "
+            "--target"
+        )
 
 
 def _open(cache: Path | None, run: RunFolder) -> AnyCache:
@@ -194,14 +236,19 @@ def _open(cache: Path | None, run: RunFolder) -> AnyCache:
 
 
 def _compare_pair(reference: ComparedRun, run: ComparedRun, seed: int) -> PairedComparison:
-    ids = list(reference.right)
-    first_right, second_right = (np.array([scored.right[name] for name in ids]) for scored in (reference, run))
     return PairedComparison(
         run=run,
         difference=compare(run.predictions, reference.predictions, seed=seed),
-        t_test={name: _t_test(reference, run, name) for name in METRICS},
-        mcnemar=mcnemar(first_right, second_right),
+        t_test={name: _t_test(reference, run, name) for name in run.task.names},
+        mcnemar=_mcnemar(reference, run),
     )
+
+
+def _mcnemar(reference: ComparedRun, run: ComparedRun) -> McNemar | None:
+    if reference.right is None or run.right is None:
+        return None
+    ids = list(reference.right)
+    return mcnemar(*(np.array([right[name] for name in ids]) for right in (reference.right, run.right)))
 
 
 def _t_test(reference: ComparedRun, run: ComparedRun, name: str) -> float | None:
@@ -218,26 +265,37 @@ def _same_models(reference: ComparedRun, run: ComparedRun) -> bool:
 
 def _read_run(folder: RunFolder, identity: Plain, cache: AnyCache, names: Sequence[str]) -> ComparedRun:
     """Reads scores and predictions of all models of a run."""
+    task = task_of(identity)
     models = {(fold, seed): folder.model(fold, seed) for seed in identity["seeds"] for fold in identity["folds"]}
-    predictions = pooled_predictions(list(models.values()), cache, names)
+    predictions = pooled_predictions(list(models.values()), cache, names, task)
     by_model, test = {}, {}
     summed: dict[str, npt.NDArray[np.float64]] = {}
     for (fold, seed), model in models.items():
-        by_model[fold, seed] = {name: read_scores(model)[name] for name in METRICS}
-        probabilities = read_probabilities(model, names)
-        test[fold] = frozenset(probabilities)
-        for name, row in probabilities.items():
+        scores = read_scores(model, task)
+        by_model[fold, seed] = {name: scores[name] for name in task.names}
+        outputs = read_probabilities(model, names, task)
+        test[fold] = frozenset(outputs)
+        for name, row in outputs.items():
             summed[name] = summed[name] + row if name in summed else row
-    truth = dict(zip(predictions.ids.tolist(), predictions.truth.tolist(), strict=True))
     return ComparedRun(
         path=folder.path,
         fusion=str(identity["fusion"]),
+        streams=main_streams(stream_names(identity)),
+        protocol=str(identity["protocol"]),
+        task=task,
         scores=pooled_scores(predictions),
         by_model=by_model,
         test=test,
         predictions=predictions,
-        right={name: bool(np.argmax(row) == truth[name]) for name, row in summed.items()},
+        right=_right(predictions, summed) if task.has_classes else None,
     )
+
+
+def _right(predictions: Predictions, summed: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, bool]:
+    """Returns whether the largest sum of probabilities is that of the class, by utterance."""
+    of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
+    truth = dict(zip(of_classes.ids.tolist(), of_classes.truth.tolist(), strict=True))
+    return {name: bool(np.argmax(row) == truth[name]) for name, row in summed.items()}
 
 
 def _check_distinct(runs: Sequence[Path]) -> None:
@@ -261,8 +319,10 @@ def _labels_text(identity: Plain) -> str:
 
 
 def _truth(folder: RunFolder, identity: Plain, names: Sequence[str]) -> dict[str, str]:
-    """Returns the label of each test utterance of all folds, by id."""
-    return {row[ID]: row["label"] for model in folder.models(identity) for row in read_predictions(model, names)}
+    """Returns the label, the shares of votes or the rated values of each test utterance of all folds, by id."""
+    task = task_of(identity)
+    rows = [row for model in folder.models(identity) for row in read_predictions(model, names, task)]
+    return truth_texts(rows, names, task)
 
 
 def _check_utterances(first: RunFolder, expected: Plain, other: RunFolder, found: Plain) -> None:
@@ -292,7 +352,8 @@ def _notes(reference: ComparedRun, others: Sequence[ComparedRun]) -> list[str]:
         "t-test: over the scores of each fold and seed, as papers print it; folds share training data, so that its "
         "p-values are too small",
     ]
-    if any(len(run.predictions.ids) > len(run.right) for run in (reference, *others)):
+    compared = (reference, *others)
+    if any(run.right is not None and len(run.predictions.ids) > len(run.right) for run in compared):
         notes.append("McNemar: the class of an utterance is that of the mean probability over the seeds of a run")
     unpaired = [run for run in others if not _same_models(reference, run)]
     notes += [f"no t-test: {reference.path} and {run.path} have different folds or seeds" for run in unpaired]
@@ -311,8 +372,8 @@ def _plain(ends: Interval | None) -> list[float] | None:
     return None if ends is None else list(ends)
 
 
-def _interval_text(ends: Interval | None) -> str:
-    return "-" if ends is None else " to ".join(f"{100 * end + 0.0:+.2f}" for end in ends)
+def _interval_text(ends: Interval | None, score: Score) -> str:
+    return "-" if ends is None else " to ".join(map(score.signed, ends))
 
 
 def _p_text(p: float | None) -> str:
@@ -320,7 +381,6 @@ def _p_text(p: float | None) -> str:
 
 
 def _latex_row(run: ComparedRun, *, stars: Sequence[str]) -> str:
-    cells = [
-        score.text(run.scores[score.name]) + (STAR if score.name in stars else "") for score in CLASSIFICATION.scores
-    ]
-    return " & ".join([escape_latex(f"{run.fusion} ({run.path.name})"), *cells]) + r" \\"
+    cells = [score.text(run.scores[score.name]) + (STAR if score.name in stars else "") for score in run.task.scores]
+    first = (f"{run.fusion} ({run.path.name})", ", ".join(run.streams), run.protocol)
+    return " & ".join([*map(escape_latex, first), *cells]) + r" \\"

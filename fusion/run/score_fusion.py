@@ -2,7 +2,8 @@
 
 Source: LE-MER (Wang et al., Interspeech 2023, arXiv:2309.02106), section 3.4. A run stores probabilities. Their
 logarithms differ from the logits by a constant per utterance, which does not change the softmax of a sum. The logits of
-a run with several seeds are averaged over the seeds.
+a run with several seeds are averaged over the seeds. Runs of soft labels are fused in the same way. Rated values have
+no logits; their fusion is the mean of the predicted values.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,17 +14,25 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
-from fusion.evaluation.metrics import compute_scores
-from fusion.evaluation.task import task_of
+from fusion.evaluation.task import ID, Task, task_of
 from fusion.fingerprint import Plain, digest_of
-from fusion.run.artifacts import Row, read_predictions, read_probabilities, read_scores, with_digests, write_predictions
+from fusion.run.artifacts import (
+    Row,
+    read_predictions,
+    read_probabilities,
+    read_scores,
+    truth_texts,
+    with_digests,
+    write_predictions,
+)
+from fusion.run.compare import check_targets
 from fusion.run.folder import PREDICTIONS, SCORES, ModelFolder, RunFolder
 from fusion.run.results import check_utterances, collect_results
 
 SCORE_FUSION = "score"
 MIN_PROBABILITY = float(np.finfo(np.float32).tiny)  # replaces probabilities that float32 rounds to 0
 
-Logits = dict[str, npt.NDArray[np.float64]]
+Outputs = dict[str, npt.NDArray[np.float64]]
 
 
 def fuse_scores(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, replace: bool = False) -> dict[str, Any]:
@@ -45,22 +54,21 @@ def fuse_scores(runs: Sequence[RunFolder], cache: AnyCache, out: RunFolder, *, r
     if out.path.resolve() in {run.path.resolve() for run in runs}:
         raise MmerError(f"{out.path} is one of the runs to fuse; choose another --out")
     identities = [run.identity for run in runs]
-    for run, identity in zip(runs, identities, strict=True):
-        if not task_of(identity).is_classification:
-            raise MmerError(f"{run.path} predicts {identity['target']}; only the logits of classes can be fused")
     for run, identity in zip(runs[1:], identities[1:], strict=True):
+        check_targets(runs[0], identities[0], run, identity)
         _check_matching(runs[0], identities[0], run, identity)
-    fused, provenance = _fused_identity(identities), _provenance(runs, cache)
+    task = task_of(identities[0])
+    fused, provenance = _fused_identity(identities), _provenance(runs, cache, task)
     by_fold = {fold: _fuse_fold(runs, identities, fold) for fold in fused["folds"]}
     check_utterances((row["id"] for _, rows, _ in by_fold.values() for row in rows), cache)
     with out.locked():
         if replace:
             out.clear()
         out.begin(fused, provenance)
-        for fold, (scores, rows, probabilities) in by_fold.items():
-            model = out.model(fold, 0)
-            labels = [row["label"] for row in rows]
-            write_predictions(model, [row["id"] for row in rows], labels, probabilities, list(fused["labels"]))
+        for fold, (scores, rows, outputs) in by_fold.items():
+            model, names = out.model(fold, 0), list(fused["labels"])
+            ids, truth = [row[ID] for row in rows], _written_truth(rows, names, task)
+            write_predictions(model, ids, truth, outputs, names, task=task)
             model.write(SCORES, with_digests(model, scores, (PREDICTIONS,)))
         return collect_results(out, cache, fused, notes=provenance["notes"])
 
@@ -69,6 +77,7 @@ def _fused_identity(identities: Sequence[Plain]) -> dict[str, Any]:
     first = identities[0]
     return {
         "fusion": SCORE_FUSION,
+        **{name: first[name] for name in ("task", "target") if name in first},
         "seeds": [0],
         "labels": first["labels"],
         "protocol": first["protocol"],
@@ -77,9 +86,10 @@ def _fused_identity(identities: Sequence[Plain]) -> dict[str, Any]:
     }
 
 
-def _provenance(runs: Sequence[RunFolder], cache: AnyCache) -> dict[str, Any]:
+def _provenance(runs: Sequence[RunFolder], cache: AnyCache, task: Task) -> dict[str, Any]:
     notes = dict.fromkeys(note for run in runs for note in run.record.get("notes", []))
-    summed = f"the sum of the logits of {' and '.join(str(run.path) for run in runs)}"
+    fused = "sum of the logits" if task.has_classes else "mean of the predicted values"
+    summed = f"the {fused} of {' and '.join(str(run.path) for run in runs)}"
     paths = [str(run.path.absolute()) for run in runs]
     return {"cache": str(cache.path.absolute()), "runs": paths, "notes": [summed, *notes]}
 
@@ -109,35 +119,51 @@ def _fuse_fold(
     """Computes the fusion of one fold.
 
     Returns:
-        The scores, the rows of the test utterances in predictions.csv of the first run, and the fused probabilities,
-        float64 ``(n, classes)``.
+        The scores, the rows of the test utterances in predictions.csv of the first run, and the fused probabilities or
+        values, float64 ``(n, outputs)``.
     """
-    names = list(identities[0]["labels"])
+    names, task = list(identities[0]["labels"]), task_of(identities[0])
     by_run = [
         [run.model(fold, seed) for seed in identity["seeds"]] for run, identity in zip(runs, identities, strict=True)
     ]
-    rows = read_predictions(by_run[0][0], names)
-    truth = {row["id"]: row["label"] for row in rows}
+    rows = read_predictions(by_run[0][0], names, task)
+    texts = truth_texts(rows, names, task)
     for run, models in zip(runs, by_run, strict=True):
         for model in models:
-            found = {row["id"]: row["label"] for row in read_predictions(model, names)}
-            _check_truth(fold, truth, found, runs[0], run)
-    logits = [_mean_logits(models, names) for models in by_run]
-    probabilities = _softmax(np.stack([sum(of_run[name] for of_run in logits) for name in truth]))
-    classes = np.array([names.index(label) for label in truth.values()])
-    records = [read_scores(model) for models in by_run for model in models]
+            found = truth_texts(read_predictions(model, names, task), names, task)
+            _check_truth(fold, texts, found, runs[0], run)
+    fused = _fused_outputs(by_run, [row[ID] for row in rows], names, task)
+    truth = task.parse(rows, names)[0]
+    records = [read_scores(model, task) for models in by_run for model in models]
     scores = {
         "fold": fold,
         "seed": 0,
         "epoch": 0,
         **{subset: min(record[subset] for record in records) for subset in ("train", "dev", "test")},
-        **compute_scores(classes, probabilities.argmax(axis=1), len(names), every_class=False).as_dict(),
+        **task.evaluate(truth, task.decide(fused), len(names), complete=False),
         "test_of": max(record["test_of"] for record in records),
         "over_limits": sorted({name for record in records for name in record["over_limits"]}),
-        "parameters": sum(read_scores(models[0])["parameters"] for models in by_run),
+        "parameters": sum(read_scores(models[0], task)["parameters"] for models in by_run),
         "notes": [],
     }
-    return scores, rows, probabilities
+    return scores, rows, fused
+
+
+def _fused_outputs(
+    by_run: Sequence[Sequence[ModelFolder]], ids: Sequence[str], names: Sequence[str], task: Task
+) -> npt.NDArray[np.float64]:
+    """Computes the softmax of the sum of the logits, or the mean of the values, ``(n, outputs)``."""
+    outputs = [_mean_outputs(models, names, task) for models in by_run]
+    stacked = np.array([[of_run[name] for of_run in outputs] for name in ids])  # (n, runs, outputs)
+    if task.has_classes:
+        return _softmax(stacked.sum(axis=1))
+    values: npt.NDArray[np.float64] = stacked.mean(axis=1)
+    return values
+
+
+def _written_truth(rows: Sequence[Row], names: Sequence[str], task: Task) -> Sequence[Any]:
+    """Returns the truth as `write_predictions` takes it: names of classes, shares of votes or rated values."""
+    return [row["label"] for row in rows] if task.is_classification else list(task.parse(rows, names)[0])
 
 
 def _check_truth(fold: str, expected: Plain, found: Plain, first: RunFolder, other: RunFolder) -> None:
@@ -156,13 +182,12 @@ def _check_truth(fold: str, expected: Plain, found: Plain, first: RunFolder, oth
         )
 
 
-def _mean_logits(models: Sequence[ModelFolder], names: Sequence[str]) -> Logits:
-    """Returns the logits of each test utterance, averaged over the seeds of a run."""
-    by_seed = [
-        {name: np.log(np.maximum(row, MIN_PROBABILITY)) for name, row in read_probabilities(model, names).items()}
-        for model in models
-    ]
-    return {name: np.mean([logits[name] for logits in by_seed], axis=0) for name in by_seed[0]}
+def _mean_outputs(models: Sequence[ModelFolder], names: Sequence[str], task: Task) -> Outputs:
+    """Returns the logits or the values of each test utterance, averaged over the seeds of a run."""
+    by_seed = [read_probabilities(model, names, task) for model in models]
+    if task.has_classes:
+        by_seed = [{name: np.log(np.maximum(row, MIN_PROBABILITY)) for name, row in held.items()} for held in by_seed]
+    return {name: np.mean([held[name] for held in by_seed], axis=0) for name in by_seed[0]}
 
 
 def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 import mmer
 from cli.finetune import finetune
 from cli.train import train
+from tests.support.folds import table_of_folds
 from tests.support.tuned import write_learning_cache
 
 QUICK = ("--device", "cpu", "--epochs", "1", "--batch-size", "8")
@@ -108,3 +109,10 @@ def test_a_lack_of_memory_names_what_helps(cache: Path, tmp_path: Path, monkeypa
     last = result.output.splitlines()[-1]
     for remedy in ("--set checkpointing=true", "--set accumulate", "tune fewer layers, as in --tune audio=3"):
         assert remedy in last
+
+
+def test_a_wrong_table_of_folds_is_one_line(cache: Path, tmp_path: Path) -> None:
+    folds = table_of_folds(cache, tmp_path / "folds.csv", more="nobody,a\n")
+    result = called(cache, "--fusion", "audio", "--folds", str(folds))
+    assert (result.exit_code, len(result.output.splitlines())) == (1, 1)
+    assert "nobody" in result.output

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from cli.extract import featurize
 from cli.pretrain import pretrain
 from tests.support.commands import stopped
+from tests.support.folds import table_of_folds
 from tests.support.pretraining import featurize_sessions, write_sessions
 from tests.support.processes import started
 
@@ -87,6 +88,11 @@ def test_the_default_folder_is_named_after_cache_encoder_and_settings(
 )
 def test_mistakes_are_one_line(cache: Path, tmp_path: Path, encoder: str, options: list[str], message: str) -> None:
     assert message in stopped(run(cache, *QUICK, *options, "--out", str(tmp_path / "run"), encoder=encoder))
+
+
+def test_a_wrong_table_of_folds_is_one_line(cache: Path, tmp_path: Path) -> None:
+    folds = table_of_folds(cache, tmp_path / "folds.csv", more="nobody,a\n")
+    assert "nobody" in stopped(run(cache, *QUICK, "--folds", str(folds), "--out", str(tmp_path / "run")))
 
 
 def test_values_out_of_range_are_usage_errors(cache: Path) -> None:

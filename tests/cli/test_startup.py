@@ -24,6 +24,7 @@ COMMANDS = {
     "mmer-grid": "cli.grid:grid",
     "mmer-compare": "cli.compare:compare",
     "mmer-report": "cli.report:report",
+    "mmer-runs": "cli.runs:runs",
     "mmer-pretrain": "cli.pretrain:pretrain",
 }
 ANSWERS = [
@@ -36,6 +37,7 @@ ANSWERS = [
     "mmer-grid --help",
     "mmer-compare --help",
     "mmer-report --help",
+    "mmer-runs --help",
     "mmer-pretrain --help",
     "mmer-featurize --list-encoders",
     "mmer-featurize --list-corpora",
@@ -57,6 +59,7 @@ ERRORS = {
     "mmer-cache info nowhere.h5": "no cache at nowhere.h5",
     "mmer-train --fusion rescmfa --cache nowhere.h5": "no cache at nowhere.h5",
     "mmer-train --fusion rescmfa --cache text.h5": "text.h5",
+    "mmer-runs nowhere": "nowhere is not a folder",
     "mmer-pretrain --encoder wav2vec2-tiny --cache nowhere.h5": "no cache at nowhere.h5",
     "mmer-grid --fusion rescmfa --cache nowhere.h5 --grid lr=1,2": "no cache at nowhere.h5",
     "mmer-grid --fusion rescmfa --cache text.h5 --grid lr=1,2": "text.h5",

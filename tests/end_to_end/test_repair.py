@@ -52,3 +52,16 @@ def test_the_printed_command_repairs_the_rows_and_changes_no_others(built: Path,
     assert result.exit_code == 0, result.output
     assert verify(FeatureCache(built)) == []
     assert contents(built) == whole
+
+
+def test_a_cache_of_the_first_utterances_stays_one(tmp_path: Path) -> None:
+    manifest = write_voices(tmp_path, "abcd")
+    cache = tmp_path / "corpus.h5"
+    given = ["manifest", "--root", str(manifest), "--cache", str(cache), "--encoder", "wav2vec2-tiny@2"]
+    for limit, wanted in (("2", " --limit 2 "), ("9", "")):
+        assert CliRunner().invoke(featurize, [*given, "--audio-only", "--limit", limit]).exit_code == 0
+        command = repair_command(FeatureCache(cache), "wav2vec2-tiny@2")
+        assert (wanted in command) if wanted else ("--limit" not in command)
+        held = FeatureCache(cache).ids
+        assert CliRunner().invoke(featurize, shlex.split(command)[1:]).exit_code == 0
+        assert FeatureCache(cache).ids == held

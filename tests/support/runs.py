@@ -130,6 +130,9 @@ class Told:
     def note(self, note: str) -> None:
         self.notes.append(note)
 
+    def begin(self, folds: Sequence[str], seeds: Sequence[int], models: int) -> None:
+        self.started.append(("begin", models))
+
     def start(self, fold: str, seed: int, epochs: int) -> None:
         self.started.append((fold, seed))
 

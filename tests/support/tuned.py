@@ -44,6 +44,7 @@ def write_learning_cache(folder: Path, **changes: Any) -> Path:
         sound += noise * np.random.default_rng(place).standard_normal(len(sound)).astype(np.float32)
         soundfile.write(folder / f"v{place:02}.wav", sound, RATE_HZ)
         told = {"speaker": f"s{session}{turn % 2}", "session": str(session), "dialogue": f"d{session}{turn // 3}"}
+        told["valence"] = str(1.5 + turn % len(CLASSES) + 0.1 * session)
         rows.append({"id": f"v{place:02}", "text": text, "label": label, **told})
     cache = folder / "voices.h5"
     options = {"dtype": "float32", "start_layers": 5, "encoders": ENCODERS, **changes}

@@ -36,6 +36,7 @@ from fusion.end_to_end.prediction.encoders import check_names, load_stream_encod
 from fusion.end_to_end.prediction.models import RunModels, load_models
 from fusion.end_to_end.prediction.source import BUNDLE, BUNDLE_VERSION, ENCODERS_FOLDER, read_bundle
 from fusion.end_to_end.prediction.trust import ENCODER_FILES
+from fusion.evaluation.task import Task
 from fusion.fingerprint import digest_of
 from fusion.head_config import AUDIO, TEXT
 from fusion.run.artifacts import read_scores
@@ -58,7 +59,7 @@ from fusion.run.folder import (
 
 README = "README.md"
 UTTERANCES = ("train_over_limits", "dev_over_limits", "over_limits")  # lists of ids in scores.json
-SCORES_KEPT = ("mean", "std", "interval", "pooled", "recall")  # of results.json
+SCORES_KEPT = ("mean", "std", "interval", "pooled", "recall", "dimensions")  # of results.json
 CPU = torch.device("cpu")
 
 
@@ -97,13 +98,16 @@ class BundleFolder(RunFolder):
             },
         )
 
-    def add_model(self, source: ModelFolder, target: ModelFolder, roles: Iterable[str], *, final: bool) -> None:
+    def add_model(
+        self, source: ModelFolder, target: ModelFolder, roles: Iterable[str], *, task: Task, final: bool
+    ) -> None:
         """Copies what predicting needs of a model: weights, record and tuned encoders, by new digests.
 
         Args:
             source: folder of the model in the run.
             target: its folder in the bundle.
             roles: roles whose encoders are tuned.
+            task: task of the run.
             final: whether it is a model of all utterances.
         """
         target.make()
@@ -117,7 +121,7 @@ class BundleFolder(RunFolder):
             digests = {name: target.digest(name) for name in (*names, CURVES)}
             target.write(FINAL_JSON, {**record, "digests": digests})
             return
-        scores = {name: value for name, value in read_scores(source).items() if name != "digests"}
+        scores = {name: value for name, value in read_scores(source, task).items() if name != "digests"}
         scores |= {name: [] for name in UTTERANCES if name in scores}
         digests = {name: target.digest(name) for name in names}
         target.write(SCORES, {**scores, "digests": {**digests, SCORES: digest_of(scores)}})
@@ -210,14 +214,12 @@ def write_bundle(
         MmerError: if the run is not finished or damaged, or an encoder is not available.
     """
     models = load_models(run.path, head=head, device=CPU)
-    if not models.task.is_classification:
-        raise MmerError(f"{run.path} predicts {run.identity['target']}; only runs of classes can be exported")
     roles = list(run.identity.get("tune", {}))
     specs = {spec.key: spec for model in models.models for role, spec in model.specs.items() if role not in model.waves}
     for model in models.models:
         source, copy = run.model(model.fold, model.seed), target.model(model.fold, model.seed)
         final = model.fold == FINAL and model.fold not in run.identity["folds"]
-        target.add_model(source, copy, roles, final=final)
+        target.add_model(source, copy, roles, task=models.task, final=final)
     target.add_record(run, models, target.add_encoders(specs.values(), encoders))
     return load_models(target.path, head=head, device=CPU)
 

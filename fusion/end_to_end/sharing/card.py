@@ -26,12 +26,25 @@ NOT_PLAIN = re.compile(r"[^\w .,:;%+=()/-]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]+")
 LONGEST = 300  # characters of a text from a run folder
 MOST_CLASSES = 200  # names of classes in a card
-HUB_METRICS: Mapping[str, str] = {"wa": "accuracy", "ua": "recall", "wf1": "f1", "mf1": "f1"}
+HUB_METRICS: Mapping[str, str] = {
+    "wa": "accuracy",
+    "ua": "recall",
+    "wf1": "f1",
+    "mf1": "f1",
+    "kl": "kl_divergence",
+    "ccc": "concordance_correlation",
+    "mae": "mae",
+    "pearson": "pearsonr",
+}
 METRIC_NAMES: Mapping[str, str] = {
     "wa": "WA (accuracy)",
     "ua": "UA (unweighted average recall)",
     "wf1": "weighted F1",
     "mf1": "macro F1",
+    "kl": "KL divergence from the votes, in nats",
+    "ccc": "CCC (concordance correlation coefficient)",
+    "mae": "MAE, in units of the corpus",
+    "pearson": "Pearson correlation",
 }
 
 
@@ -61,6 +74,11 @@ class CardFacts:
         name = str(self.record.get("corpus", {}).get("name", ""))
         cache = Path(str(self.record.get("cache", ""))).name.removesuffix(".h5")
         return cache if name in {"", "manifest"} and cache else name
+
+    @property
+    def outputs(self) -> str:
+        """The word for the outputs of the models: labels or dimensions."""
+        return "labels" if self.models.task.has_classes else "dimensions"
 
     @property
     def specs(self) -> dict[str, StreamSpec]:
@@ -143,7 +161,7 @@ def _title(facts: CardFacts) -> list[str]:
         "",
         "| what | value |",
         "|---|---|",
-        f"| labels | {_listed(facts.models.classes)} |",
+        f"| {facts.outputs} | {_listed(facts.models.classes)} |",
         f"| head | {plain(head)}{plain(summary)} |",
         f"| parameters that were trained | {parameters:,} in each of {len(facts.models.models)} models |",
         f"| prediction | {plain(facts.models.source)} |",
@@ -171,12 +189,18 @@ def _data(facts: CardFacts) -> list[str]:
     identity = facts.record["decides"]
     known = facts.corpus.casefold()
     filters = "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in _items(identity.get("only")))
+    labels = list(identity["labels"].items())[:MOST_CLASSES]
+    targets = [
+        ("label set", facts.record.get("label_set", "")),
+        *((f"label {name}", ", ".join(raws)) for name, raws in labels),
+    ]
+    everyone = "all with a label of the label set" if facts.models.task.has_classes else "all with ratings"
     rows = [
         ("corpus", facts.corpus or UNKNOWN),
         ("licence of the corpus", CORPUS_LICENCES.get(known, UNKNOWN)),
-        ("utterances", f"only those with {filters}" if filters else "all with a label of the label set"),
-        ("label set", facts.record.get("label_set", "")),
-        *((f"label {name}", ", ".join(raws)) for name, raws in list(identity["labels"].items())[:MOST_CLASSES]),
+        ("utterances", f"only those with {filters}" if filters else everyone),
+        *([("target", identity["target"])] if "target" in identity else []),
+        *(targets if facts.models.task.has_classes else []),
         ("protocol", identity["protocol"]),
         ("folds, seeds", f"{len(identity['folds'])} folds; seeds {', '.join(map(str, identity['seeds']))}"),
     ]
@@ -188,10 +212,11 @@ def _data(facts: CardFacts) -> list[str]:
 
 def _scores(facts: CardFacts) -> list[str]:
     results = facts.results
+    unit = ", in percent" if facts.models.task.is_classification else ""
     lines = [
         "## Scores",
         "",
-        "Test subsets of all folds, in percent. The interval is the 95% bootstrap interval of the pooled scores over "
+        f"Test subsets of all folds{unit}. The interval is the 95% bootstrap interval of the pooled scores over "
         "speakers or dialogues.",
         "",
         "| score | mean of the folds | pooled | 95% interval |",
@@ -234,17 +259,22 @@ def _limits(facts: CardFacts) -> list[str]:
     return [
         "## Intended use and limits",
         "",
-        "Intended for research on emotion in speech. It knows no emotion but the labels above, and always chooses one "
-        "of them.",
+        f"Intended for research on emotion in speech. {_knows(facts)}",
         "",
         f"- Scores hold for {corpus} ({language}) under the protocol above. Other speakers, languages, microphones, "
         "noise, and spontaneous instead of acted speech lower them.",
         "- It estimates what listeners would label, not what a person feels. Do not use it for decisions about "
         "persons; in the European Union, emotion recognition at work and in education is restricted by law.",
-        "- Probabilities are not calibrated.",
+        *(["- Probabilities are not calibrated."] if facts.models.task.has_classes else []),
         *missing,
         "- The licences of corpus and encoders apply in addition to that of this bundle.",
     ]
+
+
+def _knows(facts: CardFacts) -> str:
+    if facts.models.task.has_classes:
+        return "It knows no emotion but the labels above, and always chooses one of them."
+    return "It estimates the dimensions above on the scale of its corpus; values may lie outside this scale."
 
 
 def _reads(facts: CardFacts, *, speech: bool) -> bool:

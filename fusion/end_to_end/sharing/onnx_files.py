@@ -30,6 +30,8 @@ def write_onnx(models: RunModels, target: BundleFolder, *, full: bool) -> list[s
         if full:
             files.append(export_full(model, path, models.encoders))
         else:
-            files.append(export_head(model.head.head if isinstance(model.head, TunedModel) else model.head, path))
+            head = model.head.head if isinstance(model.head, TunedModel) else model.head
+            files.append(export_head(head, path, model.scale))
     worst = max(file.difference for file in files)
-    return [f"{name} of {len(files)} models: probabilities differ from those of torch by at most {worst:.1e}"]
+    what = "probabilities" if models.task.has_classes else "values"
+    return [f"{name} of {len(files)} models: {what} differ from those of torch by at most {worst:.1e}"]

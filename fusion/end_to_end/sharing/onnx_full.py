@@ -1,4 +1,4 @@
-"""Heads with their encoders in front as ONNX files: waveforms and token ids in, probabilities out.
+"""Heads with their encoders in front as ONNX files: waveforms and token ids in, predictions out.
 
 Inputs are, for a head that reads speech, ``waveform`` (16 kHz, at least 400 samples, ``(batch, samples)``) and
 ``waveform_mask``; for one that reads text, ``tokens`` (ids of the tokenizer, int64 ``(batch, tokens)``) and
@@ -21,7 +21,7 @@ from featurize.inputs.audio import MIN_SAMPLES
 from fusion.end_to_end.learning.model import TunedModel
 from fusion.end_to_end.learning.source import Folders, load_encoder
 from fusion.end_to_end.prediction.models import Model
-from fusion.end_to_end.sharing.onnx_head import OnnxFile, export_checked, exportable
+from fusion.end_to_end.sharing.onnx_head import ModelOutput, OnnxFile, export_checked, exportable
 from fusion.head import Batch, Head
 from fusion.head_config import AUDIO, TEXT
 
@@ -99,14 +99,15 @@ class FullModel(nn.Module):
     Args:
         head: trained head.
         fronts: role -> its encoder, in the order of the roles of the head.
+        output: predictions from the outputs of the head.
     """
 
-    def __init__(self, head: Head, fronts: Mapping[str, nn.Module]) -> None:
+    def __init__(self, head: Head, fronts: Mapping[str, nn.Module], output: ModelOutput) -> None:
         super().__init__()
-        self.head, self.fronts = head, nn.ModuleDict(fronts)
+        self.head, self.fronts, self.output = head, nn.ModuleDict(fronts), output
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """Returns probabilities ``(batch, classes)``."""
+        """Returns probabilities or values, ``(batch, outputs)``."""
         count = len(self.fronts)
         given = zip(self.fronts.items(), tensors[:count], tensors[count:], strict=True)
         encoded = {role: front(values, mask) for (role, front), values, mask in given}
@@ -117,8 +118,8 @@ class FullModel(nn.Module):
             labels=index,
             indices=index,
         )
-        probabilities: Tensor = self.head(batch).logits.softmax(dim=1)
-        return probabilities
+        predictions: Tensor = self.output(self.head(batch).logits)
+        return predictions
 
 
 def export_full(model: Model, path: Path, folders: Folders) -> OnnxFile:
@@ -134,8 +135,9 @@ def export_full(model: Model, path: Path, folders: Folders) -> OnnxFile:
     """
     head = model.head.head if isinstance(model.head, TunedModel) else model.head
     fronts = {role: _front(model, role, folders) for role in head.config.roles}
-    full = FullModel(exportable(head), fronts).eval()
-    reference = FullModel(head, fronts).eval()
+    output = ModelOutput(model.scale)
+    full = FullModel(exportable(head), fronts, output).eval()
+    reference = FullModel(head, fronts, output).eval()
     names = [INPUTS[role] for role in fronts]
     sizes = [{0: "batch", 1: f"{name}_length"} for name in names]
     sounds = AUDIO in fronts
@@ -143,6 +145,7 @@ def export_full(model: Model, path: Path, folders: Folders) -> OnnxFile:
     return export_checked(
         full,
         path,
+        output=output,
         reference=reference,
         make_inputs=lambda shape: _inputs(fronts, *shape),
         names=[*names, *(f"{name}_mask" for name in names)],

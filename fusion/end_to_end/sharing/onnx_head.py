@@ -1,7 +1,8 @@
 """Heads as ONNX files: features and masks in, probabilities out, for any number of utterances and rows.
 
 Inputs are ``ROLE`` with ``(batch, ROLE_rows, ...)`` and ``ROLE_mask`` with bool ``(batch, ROLE_rows)`` for each role of
-the head; the output is ``probabilities``, ``(batch, classes)``. Names of the classes are in the metadata of the file.
+the head; the output is ``probabilities``, ``(batch, classes)``, or ``values`` on the scale of the corpus, ``(batch,
+dimensions)``. Names of the classes or dimensions are in the metadata of the file.
 """
 
 import copy
@@ -22,13 +23,14 @@ from torch.nn import functional
 
 from cache.errors import MmerError
 from cache.files import replacing
+from fusion.evaluation.dimensions import TargetScale
 from fusion.head import Batch, Head
 from fusion.heads.rescmfa import SlotGate, zero_padding
 from fusion.nn.sequences import RaggedGRU, ragged
 
 INTEGERS = frozenset({"codes", "tokens", "chars"})  # roles whose rows are not float32
 
-TOLERANCE = 1e-4  # largest difference of a probability between onnxruntime and torch
+TOLERANCE = 1e-4  # largest difference of a probability, or of a value of deviation 1, between onnxruntime and torch
 EXPORTED = (3, 22)  # utterances and rows of the batch that is traced
 SHAPES = ((1, 17), (5, 40), (2, 3))  # utterances and rows of the batches that are compared
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -41,30 +43,56 @@ class OnnxFile:
 
     Attributes:
         path: its path.
-        difference: largest difference of a probability from torch.
+        difference: largest difference of an output from torch.
     """
 
     path: Path
     difference: float
 
 
-def export_head(head: Head, path: Path) -> OnnxFile:
+class ModelOutput(nn.Module):
+    """What a model predicts from the outputs of its head: probabilities, or values on the scale of the corpus.
+
+    Args:
+        scale: scale of the values; None for classes.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, scale: TargetScale | None) -> None:
+        super().__init__()
+        self.name = "probabilities" if scale is None else "values"
+        self.tolerance = TOLERANCE * max((1.0, *(scale.std if scale else ())))
+        self.scaled = scale is not None
+        self.register_buffer("mean", torch.tensor(scale.mean if scale else ()))
+        self.register_buffer("std", torch.tensor(scale.std if scale else ()))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Returns probabilities or values, ``(batch, outputs)``."""
+        return logits * self.std + self.mean if self.scaled else logits.softmax(dim=1)
+
+
+def export_head(head: Head, path: Path, scale: TargetScale | None = None) -> OnnxFile:
     """Writes a trained head as an ONNX file and compares it with torch on padded batches.
 
     Args:
         head: trained head in eval mode, without encoders.
         path: file to write.
+        scale: scale of the values of a head for dimensions; None for classes.
 
     Raises:
         MmerError: if a package is missing, or the head cannot be exported or computes something else as ONNX.
     """
-    module, reference = _Probabilities(exportable(head)).eval(), _Probabilities(head).eval()
+    output = ModelOutput(scale)
+    module, reference = _HeadOfTensors(exportable(head), output).eval(), _HeadOfTensors(head, output).eval()
     names = [*head.config.roles, *(f"{role}_mask" for role in head.config.roles)]
     axes = [_axes(role) for role in head.config.roles] * 2
     metadata = {"classes": json.dumps(list(head.inputs.classes)), "roles": json.dumps(list(head.config.roles))}
     return export_checked(
         module,
         path,
+        output=output,
         reference=reference,
         make_inputs=lambda shape: _inputs(head, *shape),
         names=names,
@@ -77,17 +105,19 @@ def export_checked(
     module: nn.Module,
     path: Path,
     *,
+    output: ModelOutput,
     reference: nn.Module,
     make_inputs: Callable[[tuple[int, int]], Sequence[Tensor]],
     names: Sequence[str],
     axes: Sequence[Mapping[int, str]],
     metadata: Mapping[str, str],
 ) -> OnnxFile:
-    """Writes a module that returns probabilities as an ONNX file, if onnxruntime computes what torch computes.
+    """Writes a module that returns predictions as an ONNX file, if onnxruntime computes what torch computes.
 
     Args:
         module: module in eval mode.
         path: file to write.
+        output: last part of the module, which names the output.
         reference: module with which the file is compared; the same, or that of which `module` is a copy for ONNX.
         make_inputs: returns the inputs of a padded batch, from its numbers of utterances and rows.
         names: names of the inputs.
@@ -98,14 +128,15 @@ def export_checked(
         MmerError: if a package is missing, or the module cannot be exported or computes something else as ONNX.
     """
     check_packages()
-    program = _exported(module, tuple(make_inputs(EXPORTED)), names, axes)
+    program = _exported(module, tuple(make_inputs(EXPORTED)), names, axes, output=output.name)
     with replacing(path) as temporary:
         program.save(str(temporary))
         _add_metadata(temporary, metadata)
         difference = largest_difference(reference, temporary, names, [make_inputs(shape) for shape in SHAPES])
-        if not difference <= TOLERANCE:  # also for NaN
+        if not difference <= output.tolerance:  # also for NaN
             raise MmerError(
-                f"the ONNX file of {path.parent.name} differs from torch by {difference:.1e}, more than {TOLERANCE:g}; "
+                f"the ONNX file of {path.parent.name} differs from torch by {difference:.1e}, more than "
+                f"{output.tolerance:g}; "
                 "export without --onnx"
             )
     return OnnxFile(path=path, difference=difference)
@@ -221,15 +252,15 @@ class ExportableSlotGate(nn.Module):
         return torch.where(within[:, None], gate, torch.ones_like(gate))
 
 
-class _Probabilities(nn.Module):
+class _HeadOfTensors(nn.Module):
     """A head with tensors as inputs: the features of all roles, then their masks."""
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: Head, output: ModelOutput) -> None:
         super().__init__()
-        self.head = head
+        self.head, self.output = head, output
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """Returns probabilities ``(batch, classes)``."""
+        """Returns probabilities or values, ``(batch, outputs)``."""
         roles = self.head.config.roles
         features, masks = tensors[: len(roles)], tensors[len(roles) :]
         index = torch.zeros(tensors[0].shape[0], dtype=torch.int64)  # labels and indices are not read in eval mode
@@ -239,7 +270,8 @@ class _Probabilities(nn.Module):
             labels=index,
             indices=index,
         )
-        return self.head(batch).logits.softmax(dim=1)
+        predictions: Tensor = self.output(self.head(batch).logits)
+        return predictions
 
 
 # Module that ONNX cannot express -> module with its weights that computes the same.
@@ -281,7 +313,12 @@ def _axes(role: str) -> dict[int, str]:
 
 
 def _exported(
-    module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], axes: Sequence[Mapping[int, str]]
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    names: Sequence[str],
+    axes: Sequence[Mapping[int, str]],
+    *,
+    output: str,
 ) -> Any:
     """Traces a module with dynamic sizes."""
     shapes = tuple(dict.fromkeys(held, torch.export.Dim.DYNAMIC) for held in axes)
@@ -291,7 +328,7 @@ def _exported(
                 module,
                 inputs,
                 input_names=list(names),
-                output_names=["probabilities"],
+                output_names=[output],
                 dynamic_shapes=(shapes,),
                 dynamo=True,
                 optimize=False,

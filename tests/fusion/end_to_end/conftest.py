@@ -30,3 +30,10 @@ def tuned(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run whose encoder of speech has learned, without a final model."""
     request = wanted("audio", {"audio": "wav2vec2-tiny"}, tune=("audio",), fields={"audio_lr": 1e-3})
     return run_of(spoken, tmp_path_factory.mktemp("tuned") / "run", request)
+
+
+@pytest.fixture(scope="session")
+def rated(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run of ratings that reads speech alone, with a final model."""
+    request = wanted("audio", {"audio": "wav2vec2-tiny"}, target="valence=1:5")
+    return run_of(spoken, tmp_path_factory.mktemp("rated") / "run", request, final=True)

@@ -51,11 +51,11 @@ def test_every_model_is_scored_on_the_common_classes(trainable: Path, run: RunFo
     every = sorted(CLASSES)  # the order of the label set
     common = [name for name in every if name != CLASSES[1]]
     assert scores["labels"] == common
-    source = CachedFeatures(open_cache(other), {"audio": "voice"}, found.classes)
+    source = CachedFeatures(open_cache(other), {"audio": "voice"}, found.truth)
     probabilities = predict_probabilities(load_model(run, "2", 1), source, found.chosen)
     columns = [every.index(name) for name in common]
     guess = np.array(columns)[probabilities[:, columns].argmax(axis=1)]
-    truth = found.classes[found.chosen]
+    truth = found.truth[found.chosen]
     model = scores["models"][1]
     assert model["wa"] == pytest.approx(accuracy_score(truth, guess))
     assert model["ua"] == pytest.approx(recall_score(truth, guess, average="macro"))

@@ -2,22 +2,25 @@
 
 import csv
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cache.errors import MmerError
 from cache.joined import open_cache
+from fusion.data.features import CachedFeatures
 from fusion.evaluation.calibration import calibration_error
 from fusion.evaluation.dimensions import TargetScale
 from fusion.evaluation.task import DIMENSIONS
 from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.plan import RunPlan, plan_run
 from fusion.heads.catalog import HEADS
 from fusion.run.compare import compare_runs
+from fusion.run.cross_corpus import cross_table, plan_other_corpus, score_other_corpus
 from fusion.run.folder import RunFolder
 from fusion.run.load import load_model, load_scale
 from fusion.run.score_fusion import fuse_scores
@@ -60,6 +63,10 @@ def run_of(
 def run(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """A finished run with a final model; tests only read it."""
     return run_of(rated, tmp_path_factory.mktemp("runs") / "run", final=True)
+
+
+def planned_source(plan: RunPlan) -> CachedFeatures:
+    return CachedFeatures(plan.cache, plan.selection.streams, plan.split.classes)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -179,19 +186,92 @@ def test_options_of_other_targets_are_refused(
 
 def test_a_run_of_classes_keeps_its_identity(rated: Path) -> None:
     opened = open_cache(rated)
-    from fusion.experiment.plan import plan_run
-
     plan = plan_run(ExperimentRequest(fusion="concat").experiment(opened), opened)
     assert not {"task", "target"} & plan.identity.keys()
     assert plan.identity_without_defaults["training"] == {}
 
 
-def test_runs_of_dimensions_are_neither_compared_nor_fused(rated: Path, run: TrainedRun, tmp_path: Path) -> None:
-    with pytest.raises(MmerError, match=f"predicts {TARGET}; only runs of classes can be compared"):
-        compare_runs([run.folder, Path(shutil.copytree(run.folder, tmp_path / "copy"))])
-    folder = RunFolder(run.folder)
-    with pytest.raises(MmerError, match=f"predicts {TARGET}; only the logits of classes can be fused"):
-        fuse_scores([folder, folder], open_cache(rated), RunFolder(tmp_path / "sum"))
+@pytest.fixture(scope="module")
+def second(rated: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """A second run of the same dimensions."""
+    return run_of(rated, tmp_path_factory.mktemp("runs") / "second", epochs=1)
+
+
+def predicted(run: TrainedRun) -> tuple[np.ndarray, np.ndarray]:
+    """Rated and predicted values of all folds."""
+    rows = [row for fold in "123" for row in rows_of(run.folder / f"{fold}-seed0" / "predictions.csv")]
+    return DIMENSIONS.parse(rows, ["valence", "activation"])
+
+
+def test_runs_of_dimensions_are_compared_on_the_scale_of_the_corpus(run: TrainedRun, second: TrainedRun) -> None:
+    found = compare_runs([run.folder, second.folder])
+    (pair,) = found.pairs
+    expected = [DIMENSIONS.evaluate(*predicted(held), 2) for held in (run, second)]
+    assert pair.difference.difference == pytest.approx(
+        {name: expected[1][name] - expected[0][name] for name in ("ccc", "mae", "pearson")}
+    )
+    assert pair.mcnemar is None
+    assert found.mcnemar_line(pair) == ""
+    _, rows = found.table(pair)
+    assert [row[0] for row in rows] == ["CCC", "MAE", "Pearson"]
+    assert rows[0][3] == f"{expected[1]['ccc'] - expected[0]['ccc']:+.3f}"
+    assert found.json["comparisons"][0]["mcnemar"] is None
+
+
+def test_fused_values_are_the_mean_of_the_predicted_values(
+    rated: Path, run: TrainedRun, second: TrainedRun, tmp_path: Path
+) -> None:
+    out = RunFolder(tmp_path / "fused")
+    results = fuse_scores([RunFolder(run.folder), RunFolder(second.folder)], open_cache(rated), out)
+    truth, first = predicted(run)
+    mean = (first + predicted(second)[1]) / 2
+    assert results["pooled"] == pytest.approx(DIMENSIONS.evaluate(truth, mean, 2))
+    assert results["notes"][0].startswith("the mean of the predicted values of")
+    rows = [row for fold in "123" for row in rows_of(out.path / f"{fold}-seed0" / "predictions.csv")]
+    np.testing.assert_allclose(DIMENSIONS.parse(rows, ["valence", "activation"])[1], mean)
+
+
+def test_runs_of_other_targets_do_not_match(rated: Path, run: TrainedRun, classified: TrainedRun) -> None:
+    with pytest.raises(MmerError, match=f"predicts {TARGET} and .* predicts classes; train both with the same"):
+        compare_runs([run.folder, classified.folder])
+    with pytest.raises(MmerError, match=f"predicts classes and .* predicts {TARGET}; train both with the same"):
+        fuse_scores([RunFolder(classified.folder), RunFolder(run.folder)], open_cache(rated), RunFolder(Path("none")))
+
+
+@pytest.mark.parametrize(
+    ("target", "scales"), [("valence=0:1000,activation=0:10", "valence=0:10"), ("", "")], ids=["mapped", "as it is"]
+)
+def test_models_are_scored_on_the_ratings_of_another_corpus(
+    rated: Path, run: TrainedRun, tmp_path: Path, target: str, scales: str
+) -> None:
+    unit = 0.01 if target else 1.0
+    told = [
+        replace(held, id=f"x{held.id}", valence=None if held.valence is None else held.valence * unit)
+        for held in open_cache(rated).utterances
+    ]
+    other = open_cache(write_cache(tmp_path / "other.h5", utterances=told, corpus={"name": "other", "root": ""}))
+    if target:
+        run = run_of(rated, tmp_path / "run", target=target, epochs=1)
+    opened = open_cache(rated)
+    fields = {**QUICK, **({"epochs": 1} if target else {})}
+    request = ExperimentRequest(fusion="concat", fields=fields, target=target or TARGET)
+    plan = plan_run(request.experiment(opened), opened)
+    joined = plan_other_corpus(plan, other, labels=scales or None)
+    scores = score_other_corpus(plan, RunFolder(run.folder), joined, device=torch.device("cpu"))
+    assert scores["test"] == len(told) - 1  # one has no activation
+    model = load_model(RunFolder(run.folder), "1", 0)
+    task = DIMENSIONS.scaled(load_scale(RunFolder(run.folder).model("1", 0), DIMENSIONS, final=False))
+    values = predict_probabilities(model, planned_source(plan), joined.chosen, task=task) * [unit, 1]
+    assert scores["models"][0] == pytest.approx(
+        {"fold": "1", "seed": 0, **DIMENSIONS.evaluate(joined.truth[joined.chosen], values, 2)}
+    )
+    notes = " ".join(joined.notes)
+    assert ("predicted valence is mapped from 0 to 1000 to 0 to 10" in notes) == bool(target)
+    assert "activation is compared as it is, since a scale is unknown" in notes
+    header, rows = cross_table([{**run.results, "cross": [scores]}])
+    assert header[3:] == ["CCC", "MAE", "Pearson"]
+    assert [row[:2] for row in rows][:2] == [["rated", "rated"], ["rated", "other"]]
+    assert ("final" in scores) == (not target)
 
 
 @pytest.fixture(scope="module")

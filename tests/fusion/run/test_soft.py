@@ -13,12 +13,19 @@ from torch.nn import functional
 
 from cache.errors import MmerError
 from cache.joined import open_cache
+from fusion.data.features import CachedFeatures
 from fusion.evaluation.metrics import compute_scores
 from fusion.evaluation.statistics import SoftPredictions, pooled_scores
 from fusion.evaluation.task import SOFT
 from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.plan import plan_run
+from fusion.run.compare import compare_runs
+from fusion.run.cross_corpus import plan_other_corpus, score_other_corpus
+from fusion.run.folder import RunFolder
+from fusion.run.load import load_model
+from fusion.run.score_fusion import fuse_scores
 from fusion.run.train import TrainedRun, train_run
+from fusion.training.evaluate import predict_probabilities
 from tests.support.heads import samples
 from tests.support.runs import QUICK, utterances, write_cache
 
@@ -35,6 +42,14 @@ def voted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         votes = f"{utterance.label}:2,{other}:2" if index % 12 == 5 else f"{utterance.label}:3,{other}:1"
         told.append(replace(utterance, votes="" if index == 0 else votes))
     return write_cache(tmp_path_factory.mktemp("voted") / "voted.h5", utterances=told)
+
+
+def rows_of(run: TrainedRun) -> list[dict[str, str]]:
+    rows = []
+    for fold in "123":
+        with (run.folder / f"{fold}-seed0" / "predictions.csv").open(newline="") as file:
+            rows += list(csv.DictReader(file))
+    return rows
 
 
 def request(fusion: str = "concat", *, target: str = "soft", **fields: Any) -> ExperimentRequest:
@@ -107,3 +122,44 @@ def test_a_corpus_without_votes_and_a_focal_loss_are_one_line(trainable: Path, v
         plan_run(request().experiment(opened), opened)
     with pytest.raises(MmerError, match="--target soft has no focal loss; set focal_gamma to 0"):
         request(focal_gamma=2).experiment(open_cache(voted))
+
+
+def test_runs_on_votes_are_compared_and_fused(voted: Path, run: TrainedRun, tmp_path: Path) -> None:
+    opened = open_cache(voted)
+    other = train_run(request("audio").experiment(opened), opened, out=tmp_path / "audio")
+    found = compare_runs([run.folder, other.folder])
+    (pair,) = found.pairs
+    assert pair.difference.difference == pytest.approx(
+        {name: other.results["pooled"][name] - run.results["pooled"][name] for name in SOFT.names}
+    )
+    assert pair.mcnemar is not None
+    right = [sum(row["label"] == row["guess"] for row in rows_of(held)) for held in (run, other)]
+    assert pair.mcnemar.first_only - pair.mcnemar.second_only == right[0] - right[1]
+    fused = fuse_scores([RunFolder(run.folder), RunFolder(other.folder)], opened, RunFolder(tmp_path / "fused"))
+    assert fused["task"] == "soft"
+    p = [np.array([[float(row[f"p_{name}"]) for name in NAMES] for row in rows_of(held)]) for held in (run, other)]
+    product = p[0] * p[1]
+    expected = product / product.sum(axis=1, keepdims=True)
+    votes = np.array([[float(row[f"v_{name}"]) for name in NAMES] for row in rows_of(run)])
+    assert fused["pooled"] == pytest.approx(SOFT.evaluate(votes, expected, 4))
+
+
+def test_models_are_scored_on_the_votes_of_another_corpus(voted: Path, run: TrainedRun, tmp_path: Path) -> None:
+    """The other corpus has no votes for sad: those shares are left out, and so is the class among the guesses."""
+    told = []
+    for held in open_cache(voted).utterances:
+        votes = held.votes.replace("angry", "anger").replace("sad", "bored")
+        told.append(replace(held, id=f"x{held.id}", votes=votes))
+    other = open_cache(write_cache(tmp_path / "other.h5", utterances=told, corpus={"name": "other", "root": ""}))
+    opened = open_cache(voted)
+    plan = plan_run(request(balanced_batches="true", class_weights="true").experiment(opened), opened)
+    joined = plan_other_corpus(plan, other)
+    assert joined.labels == ("angry", "calm", "happy")
+    assert "on other: votes for bored are left out, no class of the run" in joined.notes
+    scores = score_other_corpus(plan, RunFolder(run.folder), joined, device=torch.device("cpu"))
+    source = CachedFeatures(opened, plan.selection.streams, plan.split.classes)
+    p = predict_probabilities(load_model(RunFolder(run.folder), "2", 0), source, joined.chosen)[:, :3]
+    p = np.column_stack([p / p.sum(axis=1, keepdims=True), np.zeros(len(p))])
+    assert scores["models"][1] == pytest.approx(
+        {"fold": "2", "seed": 0, **SOFT.evaluate(joined.truth[joined.chosen], p, 4, complete=False)}
+    )

@@ -42,6 +42,20 @@ def test_a_bundle_predicts_what_its_run_predicts(
     np.testing.assert_array_equal(probabilities(found, spoken), probabilities(expected, spoken))
 
 
+def test_a_bundle_of_ratings_predicts_values_on_their_scale(spoken: Path, rated: RunFolder, tmp_path: Path) -> None:
+    bundle = bundle_of(rated.path, tmp_path / "bundle")
+    expected, found = (load_predictor(path, device="cpu").predict(recording(spoken)) for path in (rated.path, bundle))
+    assert found.probabilities == expected.probabilities
+    assert 1 < found.probabilities["valence"] < 5
+    assert found.label == ""
+    card = (bundle / "README.md").read_text()
+    assert "| dimensions | valence |" in card
+    assert "| target | valence=1:5 |" in card
+    assert "| CCC (concordance correlation coefficient) |" in card
+    assert "type: concordance_correlation" in card
+    assert "calibrated" not in card
+
+
 def test_a_bundle_predicts_on_another_machine(spoken: Path, concat: RunFolder, tmp_path: Path) -> None:
     """Another folder, another home, no run, no cache."""
     run = Path(shutil.copytree(concat.path, tmp_path / "run"))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -16,9 +17,11 @@ from fusion.end_to_end.sharing.onnx_head import (
     TOLERANCE,
     ExportableGRU,
     ExportableSlotGate,
+    ModelOutput,
     export_checked,
     export_head,
 )
+from fusion.evaluation.dimensions import TargetScale
 from fusion.head import Head
 from fusion.heads.catalog import HEADS
 from fusion.heads.rescmfa import SlotGate
@@ -52,6 +55,26 @@ def test_every_head_is_an_onnx_file(tmp_path: Path, name: str) -> None:
     onnx.checker.check_model(file.path, full_check=True)
 
 
+def test_the_output_of_a_model_is_its_probabilities_or_its_values() -> None:
+    logits = torch.randn(3, 2, generator=torch.Generator().manual_seed(1))
+    scale = TargetScale(mean=(1.0, 20.0), std=(0.5, 100.0))
+    torch.testing.assert_close(ModelOutput(None)(logits), logits.softmax(dim=1))
+    np.testing.assert_allclose(ModelOutput(scale)(logits), scale.to_corpus(logits.numpy()), rtol=1e-5)
+    assert (ModelOutput(None).tolerance, ModelOutput(scale).tolerance) == (TOLERANCE, 100 * TOLERANCE)
+
+
+@pytest.mark.slow  # takes 5 to 15 seconds to trace
+def test_values_are_on_the_scale_of_the_corpus(tmp_path: Path) -> None:
+    head = small(QUICK)
+    scale = TargetScale(mean=(1.0, 20.0, -3.0, 0.5), std=(0.5, 100.0, 1.0, 2.0))
+    session = onnxruntime.InferenceSession(str(export_head(head, tmp_path / "model.onnx", scale).path))
+    batch = batch_of(4, seed=5)
+    inputs = {role: batch.features[role].numpy() for role in head.config.roles}
+    masks = {f"{role}_mask": batch.masks[role].numpy() for role in head.config.roles}
+    (found,) = session.run(["values"], {**inputs, **masks})
+    np.testing.assert_allclose(found, scale.to_corpus(predicted(head, batch).numpy()), atol=0.01)
+
+
 def test_a_gate_for_onnx_is_the_gate() -> None:
     gate = SlotGate((5, 7), activation="tanh")
     nn.init.normal_(gate.weight)
@@ -81,6 +104,7 @@ def test_a_file_that_differs_from_torch_is_not_kept(tmp_path: Path) -> None:
         export_checked(
             Loud(1.5),
             tmp_path / "model.onnx",
+            output=ModelOutput(None),
             reference=Loud(1.0),
             make_inputs=make,
             names=["x"],
@@ -104,6 +128,7 @@ def test_a_module_that_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
         export_checked(
             Unknown(),
             tmp_path / "model.onnx",
+            output=ModelOutput(None),
             reference=Unknown(),
             make_inputs=lambda shape: [torch.ones(shape)],
             names=["x"],
