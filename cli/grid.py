@@ -4,7 +4,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
@@ -169,7 +169,8 @@ def grid(
         opened = open_cache(cache)  # before torch is imported, so that a wrong path is answered at once
         tune_process()
         machine = _Machine(device=device, engine=engine, scheduler=scheduler, share=resident_share, quiet=quiet)
-        request, flags = _request(options, opened), {"dry_run": dry_run, "keep": keep_winner, "pictures": pictures}
+        request = _request(options, opened)
+        flags: Any = {"dry_run": dry_run, "keep": keep_winner, "pictures": pictures}
         found = _trained(request, opened, cache, out=out, machine=machine, **flags)
         print_found(found, as_json=as_json, latex=latex, quiet=quiet)
 

@@ -139,13 +139,13 @@ def _class_table(runs: Sequence[FinishedRun]) -> Table:
 def _scaled(run: FinishedRun) -> npt.NDArray[np.float64] | None:
     """Returns the probabilities with the temperature of each model; None for runs that have none."""
     temperatures = {(str(fold["fold"]), int(fold["seed"])): fold.get("temperature") for fold in run.results["folds"]}
-    if not all(is_number(value) and value > 0 for value in temperatures.values()):  # type: ignore[operator]
+    if not all(is_number(value) and value > 0 for value in temperatures.values()):
         return None
     scaled = run.probabilities.copy()
     models = [(row.fold, row.seed) for row in run.rows]
     for model, temperature in temperatures.items():
         chosen = np.array([name == model for name in models])
-        scaled[chosen] = with_temperature(run.probabilities[chosen], float(temperature))  # type: ignore[arg-type]
+        scaled[chosen] = with_temperature(run.probabilities[chosen], float(temperature))
     return scaled
 
 

@@ -85,7 +85,8 @@ def _by_fold(run: FinishedRun, score: Score) -> dict[str, list[float]]:
 
 def _published(runs: Sequence[FinishedRun]) -> Table | None:
     """Returns the published figures of the recipes of the runs next to their own means."""
-    rows, strong = [], []
+    rows: list[list[str]] = []
+    strong: list[int] = []
     scores = runs[0].task.scores
     for run in runs:
         figures: list[Plain] = list(run.results.get("published", ()))

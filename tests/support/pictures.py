@@ -13,10 +13,10 @@ from fusion.grid.combinations import ModelScores
 from fusion.grid.report import plots
 from fusion.grid.report.scale import plot_data, varied_axes
 from fusion.grid.selection import Ranked
-from fusion.run import results
+from fusion.run import pictures, results
 from fusion.run.folder import CONFUSION_PICTURE, VALUES, Folder, RunFolder
 
-DRAWN = (results.plot_run, plots.plot_grid)
+DRAWN = (pictures.plot_run, plots.plot_grid)
 
 
 def write_run(
