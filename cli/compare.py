@@ -8,7 +8,7 @@ import click
 
 from cli.command import Command
 from cli.ending import clean_errors
-from cli.options import check_one_form, json_option
+from cli.options import check_one_form, check_run, json_option
 from cli.output import echo, print_json, print_table
 
 if TYPE_CHECKING:
@@ -37,10 +37,12 @@ def compare(*, runs: tuple[Path, ...], cache: Path | None, latex: bool, as_json:
 
     \b
     Example:
-        mmer-compare runs/demo-audio-7f3818a6 runs/demo-rescmfa-c68a5223
+        mmer-compare runs/demo-audio-wav2vec2-tiny-7f3818a6 runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223
     """
     with clean_errors():
         check_one_form(as_json=as_json, latex=latex)
+        for run in runs:
+            check_run(run)
         from fusion.run.compare import compare_runs
 
         found = compare_runs(runs, cache=cache)

@@ -8,7 +8,7 @@ import click
 
 from cli.command import Command
 from cli.ending import clean_errors
-from cli.options import tune_process
+from cli.options import check_run, tune_process
 from cli.output import echo, size_text
 
 
@@ -48,10 +48,11 @@ def export(*, folder: Path | None, encoders: tuple[str, ...], **options: Any) ->
 
     \b
     Example:
-        mmer-export runs/demo-rescmfa-c68a5223 demo-emotions
-        mmer-export runs/demo-rescmfa-c68a5223 --push somebody/demo-emotions
+        mmer-export runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223 demo-emotions
+        mmer-export runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223 --push somebody/demo-emotions
     """
     with clean_errors():
+        check_run(options["run"])
         tune_process()
         from fusion.end_to_end.sharing.export import ExportRequest, export_run
         from fusion.experiment.fields import parse_fields

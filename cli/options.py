@@ -51,6 +51,18 @@ def check_one_form(*, as_json: bool, latex: bool) -> None:
         raise MmerError("--latex and --json exclude each other (--json prints one object only); leave one of them out")
 
 
+def check_run(run: Path) -> None:
+    """Checks that the folder of a run exists, before torch is imported; a bundle of a hub is looked up later.
+
+    Raises:
+        MmerError: if it does not exist, or is not a run.
+    """
+    from fusion.run.folder import RUN, RunFolder
+
+    if not str(run).startswith("hf:") and not (run / RUN).exists():
+        RunFolder(run).record  # noqa: B018 - raises the error
+
+
 def tune_process() -> None:
     """Sets up this process for encoders and heads; called before torch is imported."""
     # Waiting OpenMP threads spin, which slows a machine that other programs use too: with one of two cores busy, early
@@ -110,7 +122,8 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--protocol",
         help="Split into training, development and test subsets: session, speaker, loso (leave one speaker out), "
-        "session5, speakers:K (K groups of speakers), random5, official, actor6, actor5 or auto.  "
+        "session5, speakers:K (K groups of speakers), random5, official, actor6 (EmoBox's folds of RAVDESS), "
+        "actor5 (five groups of speakers) or auto.  "
         "[default: that of the corpus]",
     ),
     folds_option,

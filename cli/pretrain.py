@@ -111,7 +111,8 @@ def settings_options(command: Any) -> Any:
 @click.option(
     "--protocol",
     help="Split into folds: session, speaker, loso (leave one speaker out), session5, speakers:K (K groups of "
-    "speakers), random5, official, actor6, actor5 or auto.  [default: that of the corpus]",
+    "speakers), random5, official, actor6 (EmoBox's folds of RAVDESS), actor5 (five groups of speakers) or auto.  "
+    "[default: that of the corpus]",
 )
 @folds_option
 @click.option(

@@ -163,7 +163,8 @@ class GridSession:
         return planned, skipped
 
     def _experiment_of(self, fields: FieldValues) -> Experiment:
-        return replace(self.experiment_of(fields), earlier_dev=bool(self._earlier_dev))
+        experiment = self.experiment_of(fields)
+        return replace(experiment, earlier_dev=True) if self._earlier_dev else experiment
 
     def _was_begun_earlier(self, planned: Sequence[Combination]) -> bool:
         """Checks whether the journal has models of a combination with the dev of version 0.1, and none with another."""

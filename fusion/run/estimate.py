@@ -297,7 +297,9 @@ def _seconds(plan: RunPlan, trial: _Trial, fold: Fold, epochs: int) -> float:
     """Returns the time of a model that is trained for some epochs, and scored once."""
     if trial.fit_s:
         return trial.fit_s
-    batches = -(-len(fold.train) // plan.experiment.training.batch_size)
+    training = plan.experiment.training
+    seen = len(fold.train) + (len(fold.train) + len(fold.dev) if training.refit and len(fold.dev) else 0)
+    batches = -(-seen // training.batch_size)
     return epochs * (batches * trial.step_s + len(fold.dev) * trial.score_s) + len(fold.test) * trial.score_s
 
 

@@ -185,6 +185,9 @@ class RunFolder(Folder):
             self.write(RUN, {"format_version": FORMAT_VERSION, "decides": identity, **provenance})
             return
         self.check(identity, defaults)
+        held, requested = self.identity["seeds"], list(identity["seeds"])
+        if held != requested:
+            self._add_seeds(requested)
 
     def check(self, identity: Plain, defaults: Plain = NO_DEFAULTS) -> None:
         """Checks that the folder, which has a run.json, holds a run; writes nothing.
@@ -199,25 +202,24 @@ class RunFolder(Folder):
         held = with_defaults(self.identity, defaults)
         expected = json.loads(json.dumps(identity))
         if held["seeds"] != expected["seeds"] and {**held, "seeds": expected["seeds"]} == expected:
-            self._add_seeds(held["seeds"], expected["seeds"])
+            self._check_seeds(held["seeds"], expected["seeds"])
         elif differences := _differences(held, expected):
             raise MmerError(
                 f"{self.path} already holds a different run ({'; '.join(differences[:4])}); "
                 "choose another --out, or pass --replace to overwrite it"
             )
 
-    def _add_seeds(self, held: Sequence[int], requested: Sequence[int]) -> None:
-        """Extends the run of the folder by seeds; its models stay.
-
-        Raises:
-            MmerError: if the run has a seed that is not requested: its results would lack it.
-        """
+    def _check_seeds(self, held: Sequence[int], requested: Sequence[int]) -> None:
+        """Raises an error if the run of the folder has a seed that is not requested: its results would lack it."""
         missing = [str(seed) for seed in held if seed not in requested]
         if missing:
             raise MmerError(
                 f"{self.path} already holds this run with seed {', '.join(map(str, held))}; also pass --seed "
                 f"{' --seed '.join(missing)} to add to it, choose another --out, or pass --replace to overwrite it"
             )
+
+    def _add_seeds(self, requested: Sequence[int]) -> None:
+        """Extends the run of the folder by seeds; its models stay."""
         record = self.record
         self.delete(CONFIG)  # it names the seeds; the run writes it again
         self.write(RUN, {**record, "decides": {**record["decides"], "seeds": list(requested)}})

@@ -96,10 +96,10 @@ class RunList:
             for name, value in run.fields.items():
                 values.setdefault(name, set()).add(value)
         several = [name for name, held in values.items() if len(held) > 1]
-        told = [name for name in several if name not in DIGESTS]
-        apart = {tuple(run.fields.get(name) for name in told) for run in self.runs}
+        plain = [name for name in several if name not in DIGESTS]
+        apart = {tuple(run.fields.get(name) for name in plain) for run in self.runs}
         chosen = (
-            told if len(apart) == len(self.runs) else several
+            plain if len(apart) == len(self.runs) else several
         )  # a digest says something only where nothing else does
         return sorted(chosen, key=lambda name: name not in FIRST_FIELDS)
 

@@ -1,4 +1,4 @@
-"""Names of runs: the default folder of a run or grid below ``runs/``, and the streams that a run reads."""
+"""Default names of run folders: the folder of a run or grid below ``runs/``, and the streams that a run reads."""
 
 import re
 from collections.abc import Iterable, Mapping

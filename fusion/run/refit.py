@@ -102,7 +102,7 @@ def select_epoch(model: RunModel, source: CachedFeatures, progress: TrainingProg
     plan, fold = model.plan, model.fold
     source = plan.with_targets(plan.of_fold(source, fold.name), fold.train, fold.name)
     with memory_needed(source.device, memory_remedy(plan)):
-        head, notes = build_and_prepare_head(plan, source, fold.train, seed=model.seed)
+        head, _ = build_and_prepare_head(plan, source, fold.train, seed=model.seed)
     trained = model.train(head, source, progress)
     record: dict[str, Any] = {
         "epoch": trained.best_epoch,

@@ -22,7 +22,7 @@ SEEDS = "seeds"
 
 
 def take_over_models(folder: RunFolder, identity: Plain, defaults: Plain, *, final: bool = False) -> list[str]:
-    """Takes the finished models that a run lacks over from runs next to it that differ in their seeds only.
+    """Links the finished models that a run lacks from runs next to it that differ in their seeds only.
 
     Args:
         folder: run folder that has begun; the caller holds its lock.

@@ -351,7 +351,7 @@ def encoder_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
 
 
 def _take_over(plan: RunPlan, folder: RunFolder, progress: TrainingProgress, *, final: bool = False) -> None:
-    """Takes models over from other runs below ``runs/`` that differ in their seeds only; a folder of --out has none."""
+    """Links models of other runs below ``runs/`` that differ in their seeds only; a folder of --out has none."""
     folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
     for note in take_over_models(folder, plan.identity, plan.experiment.defaults, final=final):
         progress.note(note)

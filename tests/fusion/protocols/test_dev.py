@@ -1,6 +1,7 @@
 """Development subsets: whole speakers with a share of the utterances, and the dev of version 0.1."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_dev_is_whole_speakers_with_a_share_of_the_utterances(takes: list[int], 
 def test_the_printed_promises_hold_on_every_fold(takes: list[int], protocol: str, pairs: bool, seed: int) -> None:
     """No speaker on two sides; with dialogues between neighbors, none on two sides either."""
     utterances = [
-        Utterance(**{**vars_of(held), "dialogue": f"d{int(held.speaker[1:]) // 2}" if pairs else ""})
+        replace(held, dialogue=f"d{int(held.speaker[1:]) // 2}" if pairs else "")
         for held in roster(takes, sessions=True)
     ]
     try:
@@ -84,10 +85,6 @@ def test_the_printed_promises_hold_on_every_fold(takes: list[int], protocol: str
         assert not dialogues[0] & dialogues[1]
     if any(fold.dev_of == "speakers" for fold in folds):
         assert "dev is whole training speakers: " in promise_of(protocol, folds, utterances, "mine")
-
-
-def vars_of(utterance: Utterance) -> dict[str, str]:
-    return {name: getattr(utterance, name) for name in ("id", "label", "speaker", "session")}
 
 
 def test_several_speakers_are_in_dev_where_there_are_several() -> None:

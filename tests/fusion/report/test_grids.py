@@ -18,7 +18,11 @@ FIELDS: list[FieldValues] = [{}, {"alpha": 0.5}, {"layers": 2}, {"name": "<scrip
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an ablation of three changes on two folds."""
     folder = Folder(tmp_path_factory.mktemp("journal") / "grids" / "0123abcd")
-    scores = [result(index, fold, 0.5 + 0.02 * index, 0.4 if index == 3 else None) for index in range(4) for fold in ("1", "2")]
+    scores = [
+        result(index, fold, 0.5 + 0.02 * index, 0.4 if index == 3 else None)
+        for index in range(4)
+        for fold in ("1", "2")
+    ]
     ranked, winners = rank(FIELDS, scores, "wf1"), {"1": 3, "2": 3}
     write_csv(folder, ranked, scores, ["alpha", "layers", "name"], winners)
     found = grid_json(ranked, scores, winners, engine="shared", seconds=1.0)

@@ -75,3 +75,14 @@ def test_a_fitted_head_is_timed_by_one_fit(trainable: Path, tmp_path: Path) -> N
     found = estimated(trainable, tmp_path / "run", "probe")
     assert found.measured == f"by one fit of fold {found.members[0].fold}"
     assert found.shortest_s == found.longest_s > 0
+
+
+def test_a_seed_that_the_run_lacks_is_estimated_and_not_added(trainable: Path, tmp_path: Path) -> None:
+    values = {"epochs": "1", "patience": "4"}
+    finish(plan(trainable, "audio", values), tmp_path / "run")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    head, training = configure("audio", {**QUICK, **values})
+    experiment = Experiment(fusion="audio", head=head, training=training, seeds=(0, 1))
+    found = estimate_run(experiment, open_cache(trainable), out=tmp_path / "run")
+    assert (found.models, found.finished) == (6, 3)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

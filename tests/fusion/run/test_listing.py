@@ -66,7 +66,7 @@ def test_the_list_is_sorted_by_scores_and_fields_and_filtered_by_patterns(made: 
     assert [run.name for run in list_runs(made, only={"lr": "0.0*3"}).runs] == ["fast"]
     for wrong in ({"sort": "uaa"}, {"only": {"lrr": "1"}}):
         with pytest.raises(MmerError, match=r"did you mean (ua|lr)"):
-            list_runs(made, **wrong)  # type: ignore[arg-type]
+            list_runs(made, **wrong)
 
 
 def test_a_run_that_is_not_finished_or_damaged_is_listed_without_scores(runs: Path) -> None:
