@@ -20,6 +20,7 @@ from cli.options import (
     experiment_request,
     json_option,
     latex_header_option,
+    pictures_option,
     positive,
     quiet_option,
     tune_process,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     "[default: that of each corpus, joined by name]",
 )
 @click.option("--replace", is_flag=True, help="Delete another run that the run folder holds, and train again.")
+@pictures_option
 @click.option(
     "--latex",
     is_flag=True,
@@ -135,6 +137,7 @@ def train(
     with_probe: bool,
     tensorboard: bool,
     track: str | None,
+    pictures: str,
     latex: bool,
     latex_header: bool,
     quiet: bool,
@@ -166,7 +169,15 @@ def train(
         else:
             machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
             train_all = partial(
-                _trained, options, caches, machine, device=device, quiet=quiet, with_probe=with_probe, **training
+                _trained,
+                options,
+                caches,
+                machine,
+                device=device,
+                quiet=quiet,
+                with_probe=with_probe,
+                pictures=pictures,
+                **training,
             )
             found = _fused(runs, caches, options, seeds, out=out, **flags) if runs else train_all(out=out, **flags)
             print_runs(found, as_json=as_json, latex=latex, latex_header=latex_header, quiet=quiet)

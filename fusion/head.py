@@ -64,10 +64,13 @@ class HeadOutput:
     Attributes:
         logits: ``(batch, classes)``.
         losses: auxiliary losses by name, unweighted scalars; empty in eval mode.
+        embedding: vector of each utterance before the classifier, ``(batch, width)``, which a report draws; None for a
+            head without such a vector.
     """
 
     logits: Tensor
     losses: Mapping[str, Tensor] = field(default_factory=dict)
+    embedding: Tensor | None = None
 
 
 class Head(nn.Module, ABC):

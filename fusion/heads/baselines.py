@@ -51,10 +51,12 @@ class Unimodal(Head):
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits ``(batch, classes)``."""
         if not self.config.hidden:
-            return HeadOutput(self.classifier(self._pooling.vectors(batch)))
+            vectors = self._pooling.vectors(batch)
+            return HeadOutput(self.classifier(vectors), embedding=vectors)
         x, mask = batch.features[self.config.modalities], self._pooling.mask(batch)
         rows = self.front(_normalize(x, mask) if self.config.normalize else x)
-        return HeadOutput(self.classifier(self.pool(self.hidden(rows), mask)))
+        pooled = self.pool(self.hidden(rows), mask)
+        return HeadOutput(self.classifier(pooled), embedding=pooled)
 
     @property
     def early_pooling(self) -> dict[str, str]:
@@ -134,8 +136,8 @@ class Concat(Head):
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits ``(batch, classes)``."""
-        pooled = [pooling.vectors(batch) for pooling in self._poolings.values()]
-        return HeadOutput(self.classifier(torch.cat(pooled, dim=-1)))
+        pooled = torch.cat([pooling.vectors(batch) for pooling in self._poolings.values()], dim=-1)
+        return HeadOutput(self.classifier(pooled), embedding=pooled)
 
     @property
     def early_pooling(self) -> dict[str, str]:
@@ -181,8 +183,8 @@ class CrossAttention(Head):
             for role, crossing in self.crossings.items()
         }
         masks = {role: pooled_mask(batch, role, self.config.history_pool) for role in rows}
-        pooled = [self.pools[role](x, masks[role]) for role, x in (rows | crossed).items()]
-        return HeadOutput(self.classifier(torch.cat(pooled, dim=-1)))
+        pooled = torch.cat([self.pools[role](x, masks[role]) for role, x in (rows | crossed).items()], dim=-1)
+        return HeadOutput(self.classifier(pooled), embedding=pooled)
 
 
 def _input_projections(config: PooledConfig, inputs: HeadInputs) -> nn.ModuleDict:

@@ -45,7 +45,8 @@ class Probe(FittedHead):
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits ``(batch, classes)``."""
-        return HeadOutput(self.classifier((self.vectors(batch) - self.center) * self.scale))
+        vectors = (self.vectors(batch) - self.center) * self.scale
+        return HeadOutput(self.classifier(vectors), embedding=vectors)
 
     def vectors(self, batch: Batch) -> Tensor:
         """Pools the rows of each modality, ``(batch, width)``."""

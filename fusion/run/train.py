@@ -159,6 +159,7 @@ def train_run(
     test_caches: Sequence[AnyCache] = (),
     test_labels: str | None = None,
     with_probe: bool = False,
+    pictures: str = "png",
 ) -> TrainedRun:
     """Trains and scores a head on every fold.
 
@@ -183,6 +184,7 @@ def train_run(
         test_labels: label set of the other corpora; None for their defaults.
         with_probe: also train head ``probe`` on the same streams and folds, in a run folder of its own, and add its
             scores to the results.
+        pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Raises:
         KeyboardInterrupt: if `stopping` returned True.
@@ -218,7 +220,7 @@ def train_run(
         else:
             path = named_after or cache.path
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
-        results = run_results(plan, folder, cache)
+        results = run_results(plan, folder, cache, pictures=pictures)
         if final:
             if out is None and not replace:
                 _take_over(plan, folder, progress, final=True)
@@ -229,13 +231,14 @@ def train_run(
         return finish_run(plan, folder, {**results, **probe}, cross=[scored(other) for other in others])
 
 
-def run_results(plan: RunPlan, folder: RunFolder, cache: AnyCache) -> dict[str, Any]:
+def run_results(plan: RunPlan, folder: RunFolder, cache: AnyCache, *, pictures: str = "png") -> dict[str, Any]:
     """Collects and writes the results of a run whose models are all scored.
 
     Args:
         plan: plan of the run.
         folder: folder of the run; the caller holds its lock.
         cache: open cache.
+        pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Raises:
         MmerError: if a model is not scored.
@@ -244,7 +247,9 @@ def run_results(plan: RunPlan, folder: RunFolder, cache: AnyCache) -> dict[str, 
     plan_notes = [*([chosen] if isinstance(chosen, str) else []), *plan.notes, plan.scoring_note]
     plan_notes += training_notes(plan, folder)
     figures, parts = published_figures(plan), plan.test_parts
-    return collect_results(folder, cache, plan.identity, notes=plan_notes, published=figures, test_parts=parts)
+    return collect_results(
+        folder, cache, plan.identity, notes=plan_notes, published=figures, test_parts=parts, pictures=pictures
+    )
 
 
 def finish_run(plan: RunPlan, folder: RunFolder, results: dict[str, Any], *, cross: Sequence[Plain] = ()) -> TrainedRun:

@@ -88,12 +88,13 @@ class LabelGuided(Head):
         if self.config.modalities != BOTH:
             masks = {role: pooled_mask(batch, role, self.config.history_pool) for role in rows}
             pooled = torch.cat([self.pools[role](x, masks[role]) for role, x in rows.items()], dim=-1)
-            return HeadOutput(self.classifier(self.dropout(pooled)), losses)
+            return HeadOutput(self.classifier(self.dropout(pooled)), losses, pooled)
         both = (guides[TEXT], guides[AUDIO]) if len(guides) > 1 else None
         alignment = self.attention(rows[TEXT], rows[AUDIO], batch.masks[AUDIO], both)
         if self.training and self.config.loss_weights.get("l_c"):
             losses["l_c"] = self._constraint(alignment.guided, alignment.learned, batch)
-        return HeadOutput(self.classifier(self.dropout(self._fuse(rows, alignment.weights, batch))), losses)
+        fused = self._fuse(rows, alignment.weights, batch)
+        return HeadOutput(self.classifier(self.dropout(fused)), losses, fused)
 
     def prepare(self, rows: TrainingRows) -> list[str]:
         """Initializes the labels from words and codes of the training rows.
