@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from cache.joined import AnyCache, open_cache
-from cli.options import print_table
+from cli.output import print_table
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource, CachedFeatures
 from fusion.data.pooled import PooledSource
