@@ -153,7 +153,7 @@ def _row(setting: str, models: Sequence[Trained]) -> list[object]:
     return [
         setting or "(defaults)",
         f"{mean(ua):.1f}",
-        f"{stdev(ua):.1f}",
+        f"{stdev(ua):.1f}" if len(ua) > 1 else "-",
         f"{mean(100 * model.chosen.dev['wf1'] for model in models):.1f}",
         f"{mean(100 * model.last_ua for model in models):.1f}",
         f"{mean(model.epochs for model in models):.0f}",
