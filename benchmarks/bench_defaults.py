@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from cache.joined import AnyCache, open_cache
-from cli.options import print_table
+from cli.output import print_table
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource, CachedFeatures
 from fusion.data.pooled import PooledSource
@@ -153,7 +153,7 @@ def _row(setting: str, models: Sequence[Trained]) -> list[object]:
     return [
         setting or "(defaults)",
         f"{mean(ua):.1f}",
-        f"{stdev(ua):.1f}",
+        f"{stdev(ua):.1f}" if len(ua) > 1 else "-",
         f"{mean(100 * model.chosen.dev['wf1'] for model in models):.1f}",
         f"{mean(100 * model.last_ua for model in models):.1f}",
         f"{mean(model.epochs for model in models):.0f}",

@@ -19,7 +19,7 @@ from benchmarks.support.iemocap import build_cache
 from benchmarks.support.measure import Spread, alternate, machine_line, speedup, verdict
 from cache.joined import open_cache
 from cache.utterance import Utterance
-from cli.options import print_table
+from cli.output import print_table
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource, CachedFeatures, TrainingSubset
 from fusion.data.pooled import pooled_once
