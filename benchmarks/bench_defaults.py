@@ -72,8 +72,8 @@ class AveragedRows(PooledSource):
             features, masks = {}, {}
             for role, values in batch.features.items():
                 short = -values.shape[1] % self.rows
-                mask = functional.pad(batch.masks[role], (0, short)).unflatten(1, (-1, self.rows))
-                padded = functional.pad(values, (0, 0, 0, short)).unflatten(1, (-1, self.rows))
+                mask = functional.pad(batch.masks[role], (0, short)).view(len(values), -1, self.rows)
+                padded = functional.pad(values, (0, 0, 0, short)).view(len(values), -1, self.rows, values.shape[-1])
                 total = padded.masked_fill(~mask[..., None], 0).sum(dim=2)
                 features[role] = total / mask.sum(dim=2).clamp(min=1)[..., None]
                 masks[role] = mask.any(dim=2)

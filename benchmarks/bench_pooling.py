@@ -75,7 +75,10 @@ class Bench:
         started = time.perf_counter()
         self.pool()
         pooling_s = time.perf_counter() - started
-        arms = {"vectors": lambda: self.fit(once=True), "rows": lambda: self.fit(once=False)}
+        arms: dict[str, Callable[[], object]] = {
+            "vectors": lambda: self.fit(once=True),
+            "rows": lambda: self.fit(once=False),
+        }
         seconds = alternate(arms, rounds=rounds)
         epochs = self.config.epochs
         rows = [[name, Spread.of([value / epochs for value in taken]).text(3)] for name, taken in seconds.items()]

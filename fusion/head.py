@@ -25,7 +25,7 @@ class Batch:
         masks: role -> True where a row is valid, bool ``(batch, rows)``.
         labels: class of each utterance, int64 ``(batch,)``; or its values, float32 ``(batch, outputs)``.
         indices: index of each utterance among all utterances of the cache, int64 ``(batch,)``.
-        pooled: whether each role has a single row, which `Head.pool_rows` computed from its rows.
+        pooled: whether each role has a single row, which `Head.pool_role` computed from its rows.
     """
 
     features: Mapping[str, Tensor]
@@ -129,14 +129,14 @@ class Head(nn.Module, ABC):
 
     @property
     def early_pooling(self) -> Mapping[str, str]:
-        """Role -> text that decides what `pool_rows` returns, if rows are pooled before anything random or learned.
+        """Role -> text that decides what `pool_role` returns, if rows are pooled before anything random or learned.
 
         Training then pools the rows of each utterance once, and `forward` receives pooled batches. Empty for a head
         whose rows pass a learned layer first.
         """
         return {}
 
-    def pool_rows(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
+    def pool_role(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pools the rows of a role of `early_pooling`.
 
         Returns:

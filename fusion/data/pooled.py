@@ -180,7 +180,7 @@ def _pool(
             for position, index in enumerate(group.tolist()):
                 single = _utterance(batch, position)
                 for role in roles:
-                    vector, present = head.pool_rows(role, single)
+                    vector, present = head.pool_role(role, single)
                     if role not in sets:
                         sets[role] = _empty(len(source.labels), vector)
                     sets[role][0][index], sets[role][1][index] = vector[0], present[0]

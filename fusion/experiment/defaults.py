@@ -111,8 +111,9 @@ def automatic(fusion: str) -> dict[str, str]:
         for name, values in words.items()
     }
     spec = HEADS.get(fusion)
-    has_field = spec is not None and HISTORY_POOL in {field.name for field in fields(spec.config)}
-    if has_field and fusion not in PAPER_HEADS and spec.fixed.get("modalities") != AUDIO:
+    if spec is None or HISTORY_POOL not in {field.name for field in fields(spec.config)}:
+        return described
+    if fusion not in PAPER_HEADS and spec.fixed.get("modalities") != AUDIO:
         described[HISTORY_POOL] = f"{OWN} for text with history"
     return described
 

@@ -63,7 +63,7 @@ class Unimodal(Head):
         """The pooling of the modality, unless a hidden layer precedes it."""
         return {} if self.config.hidden else united_keys({self.config.modalities: self._pooling})
 
-    def pool_rows(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
+    def pool_role(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pools the rows of the modality, ``(batch, width)``."""
         return self._pooling.pooled(batch)
 
@@ -75,7 +75,7 @@ class Unimodal(Head):
     def _pooling(self) -> RolePooling:
         change = _normalize if self.config.normalize else None
         role, history_pool = self.config.modalities, self.config.history_pool
-        return RolePooling(role, self.front, self.pool, history_pool=history_pool, change=change)
+        return RolePooling(role, cast(InputProjection, self.front), self.pool, history_pool=history_pool, change=change)
 
 
 class Score(Head):
@@ -111,9 +111,9 @@ class Score(Head):
         pooling = {role: model.early_pooling.get(role, "") for role, model in self._models.items()}
         return pooling if all(pooling.values()) else {}
 
-    def pool_rows(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
+    def pool_role(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pools the rows of a modality, ``(batch, width)``."""
-        return self._models[role].pool_rows(role, batch)
+        return self._models[role].pool_role(role, batch)
 
     @property
     def _models(self) -> dict[str, Unimodal]:
@@ -144,7 +144,7 @@ class Concat(Head):
         """The pooling of each modality, if no learned layer precedes it."""
         return united_keys(self._poolings)
 
-    def pool_rows(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
+    def pool_role(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pools the rows of a modality, ``(batch, width)``."""
         return self._poolings[role].pooled(batch)
 

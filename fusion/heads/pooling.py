@@ -44,7 +44,8 @@ class RolePooling:
         if batch.pooled:
             return self.pool.filled(x[:, 0], batch.masks[self.role][:, 0])
         mask = self.mask(batch)
-        return self.pool(self.front(self.change(x, mask) if self.change else x), mask)
+        vectors: Tensor = self.pool(self.front(self.change(x, mask) if self.change else x), mask)
+        return vectors
 
     @property
     def key(self) -> str:
@@ -58,7 +59,7 @@ class RolePooling:
         return " ".join([self.pool.kind, "changed", changed, "scaled", scales, "over", own])
 
     def pooled(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Pools rows before training: ``(batch, width)`` and bool ``(batch,)``; see `Head.pool_rows`."""
+        """Pools rows before training: ``(batch, width)`` and bool ``(batch,)``; see `Head.pool_role`."""
         x, mask = batch.features[self.role], self.mask(batch)
         scaled = self.front.scaling(self.change(x, mask) if self.change else x)
         return POOLING[self.pool.kind](scaled, mask), mask.any(dim=1)

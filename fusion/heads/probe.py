@@ -52,7 +52,7 @@ class Probe(FittedHead):
         """Pools the rows of each modality, ``(batch, width)``."""
         if batch.pooled:
             return torch.cat([batch.features[role][:, 0] for role in self.pools], dim=-1)
-        return torch.cat([self.pool_rows(role, batch)[0] for role in self.pools], dim=-1)
+        return torch.cat([self.pool_role(role, batch)[0] for role in self.pools], dim=-1)
 
     @property
     def early_pooling(self) -> dict[str, str]:
@@ -60,7 +60,7 @@ class Probe(FittedHead):
         own = self.config.history_pool
         return dict.fromkeys(self.pools, f"{self.config.pooling} of averaged layers, 0 without rows, over {own}")
 
-    def pool_rows(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
+    def pool_role(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pools the rows of a modality, ``(batch, width)``; 0 for an utterance without a row to pool."""
         rows, mask = batch.features[role], pooled_mask(batch, role, self.config.history_pool)
         pooled: Tensor = self.pools[role](rows.mean(dim=2) if rows.dim() == 4 else rows, mask)

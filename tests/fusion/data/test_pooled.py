@@ -209,6 +209,6 @@ def test_text_with_history_pools_the_tokens_of_the_current_turn() -> None:
         torch.testing.assert_close(head(batch).logits[:, 0], torch.tensor(expected))
         probe = build_head("probe", config_for("probe", {"history_pool": pool, "modalities": "text"}), inputs, seed=0)
         torch.testing.assert_close(probe.vectors(batch)[:, 0], torch.tensor(expected))  # type: ignore[operator]
-        vector, present = head.pool_rows(TEXT, batch)
+        vector, present = head.pool_role(TEXT, batch)
         torch.testing.assert_close(vector[present, 0], torch.tensor(expected)[present])
         assert present.tolist() == ([True, False] if pool == "own" else [True, True])

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ def trained(cache: Path, out: Path, *, with_probe: bool = False, fusion: str = "
 
 
 def test_a_first_loss_far_above_chance_is_a_note_with_a_setting(trainable: Path, tmp_path: Path) -> None:
-    plain: dict[str, object] = {"standardize": False, "hidden": 0}
+    plain: dict[str, Any] = {"standardize": False, "hidden": 0}
     run = trained(trainable, tmp_path / "high", lr=300.0, warmup=0.0, clip=0.0, optimizer="adam", **plain)
     (note,) = [note for note in run.results["notes"] if note.startswith("the loss of the first epoch")]
     assert "where chance has 1.4: features have large values; pass --set standardize=true" in note
