@@ -7,6 +7,7 @@ epochs from rows. Run it by ``python -m benchmarks.bench_pooling``; the cache ha
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
