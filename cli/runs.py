@@ -75,7 +75,8 @@ def print_list(found: "RunList", *, as_json: bool = False) -> None:
     print_table(*found.table)
     for task in {run.task.name: run.task for run in found.runs if run.scores}.values():
         echo(definitions(task))
-    others = f"; not runs: {', '.join(found.others)}" if found.others else ""
+    rest = {"pre-trained encoders": found.pretrainings, "not runs": found.others}
+    others = "".join(f"; {kind}: {', '.join(names)}" for kind, names in rest.items() if names)
     echo(f"{found.folder}: {len(found.runs)} runs and grids, {size_text(found.size_bytes)}{others}")
 
 

@@ -134,6 +134,12 @@ def open_runs(paths: Sequence[Path], cache: Path | None = None) -> tuple[list[Fi
         if not (path / RESULTS).exists():
             raise MmerError(f"{path} is not finished, it has no {RESULTS}; repeat the command of the run")
         results = folder.read(RESULTS)
+        models = len(folder.models(record["decides"]))
+        if len(results["folds"]) < models:  # a seed was added, and its training has not ended
+            raise MmerError(
+                f"{path} is not finished, its results have {len(results['folds'])} of {models} models; repeat the "
+                "command of the run"
+            )
         held = cache or Path(str(record.get("cache", "")))
         if held not in opened:
             try:

@@ -68,6 +68,12 @@ def test_an_unfinished_run_is_one_line(run: Path, tmp_path: Path) -> None:
     (other / "results.json").unlink()
     with pytest.raises(MmerError, match=r"is not finished, it has no results\.json; repeat"):
         write_report([other])
+    other = rewritten(run, tmp_path / "extended")
+    record = json.loads((other / "run.json").read_text())
+    record["decides"]["seeds"].append(4)
+    (other / "run.json").write_text(json.dumps(record))
+    with pytest.raises(MmerError, match="results have 3 of 6 models; repeat"):
+        write_report([other])
     with pytest.raises(MmerError, match="is not a run folder"):
         write_report([tmp_path / "none"])
 
