@@ -99,6 +99,12 @@ if TYPE_CHECKING:
     help="Address of a dask scheduler whose workers train folds and seeds; they need cache and run folder at the same "
     "paths.  [default: none]",
 )
+@click.option(
+    "--with-probe",
+    is_flag=True,
+    help="Also train head probe, a logistic regression of seconds, on the same streams and folds, and print its scores "
+    "in the same table.",
+)
 @dashboard_option
 @click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
 @click.option(
@@ -128,6 +134,7 @@ def train(
     workers: int | None,
     scheduler: str | None,
     dashboard: bool,
+    with_probe: bool,
     tensorboard: bool,
     track: str | None,
     pictures: str,
@@ -162,7 +169,15 @@ def train(
         else:
             machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
             train_all = partial(
-                _trained, options, caches, machine, device=device, quiet=quiet, pictures=pictures, **training
+                _trained,
+                options,
+                caches,
+                machine,
+                device=device,
+                quiet=quiet,
+                with_probe=with_probe,
+                pictures=pictures,
+                **training,
             )
             found = _fused(runs, caches, options, seeds, out=out, **flags) if runs else train_all(out=out, **flags)
             print_runs(found, as_json=as_json, latex=latex, latex_header=latex_header, quiet=quiet)

@@ -201,9 +201,10 @@ def _session(
 ) -> GridSession:
     for note in request.space.notes(request.search):
         trainer.progress.note(note)
+    held = trainer.journal.held  # a journal of an older version is completed with its defaults
     return GridSession(
         cache=cache,
-        experiment_of=lambda axes: request.base.experiment(cache, axes),
+        experiment_of=lambda axes: request.base.experiment(cache, axes).as_recorded(held),
         journal=trainer.journal,
         train=trainer.run,
         device=device,

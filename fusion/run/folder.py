@@ -259,6 +259,11 @@ class RunFolder(Folder):
             raise MmerError(f"{self.path / RUN} is damaged ({', '.join(wrong)} of another type); choose another --out")
         return record
 
+    @property
+    def held(self) -> dict[str, Any]:
+        """The identity of the run in the folder; empty if there is none."""
+        return self.identity if (self.path / RUN).exists() else {}
+
     def model(self, fold: str, seed: int) -> ModelFolder:
         """Returns the folder of one model."""
         return ModelFolder(self.path / f"{quote(fold, safe=' ')}-seed{seed}")
