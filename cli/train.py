@@ -169,8 +169,8 @@ def train(
             print_estimates(_estimated(options, caches, runs, device=device, out=out, **training, **flags), as_json)
         else:
             machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
-            shown: Any = {"device": device, "quiet": quiet, "pictures": pictures}
-            train_all = partial(_trained, options, caches, machine, **shown, **training)
+            training |= {"quiet": quiet, "pictures": pictures}
+            train_all = partial(_trained, options, caches, machine, device=device, **training)
             found = _fused(runs, caches, options, seeds, out=out, **flags) if runs else train_all(out=out, **flags)
             print_runs(found, as_json=as_json, latex=latex, latex_header=latex_header, quiet=quiet)
 

@@ -1,8 +1,11 @@
+import base64
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from cache.errors import MmerError
 from fusion.report.report import write_report
@@ -44,6 +47,15 @@ def test_hostile_names_and_transcripts_stay_text(hostile_report: Path) -> None:
         assert tag not in page
     assert page.count("</style>") == 1
     assert all(name.partition("<")[0] in page for name in LABELS)
+
+
+def test_a_report_holds_as_many_recordings_as_requested(hostile_report: Path) -> None:
+    sounds = re.findall(r'src="data:audio/mpeg;base64,([^"]+)"', hostile_report.read_text())
+    assert len(sounds) == 2
+    samples, rate_hz = soundfile.read(io.BytesIO(base64.b64decode(sounds[0])))
+    assert rate_hz == 16_000
+    assert 0.25 < len(samples) / rate_hz < 0.5
+    assert abs(samples).max() > 0.2
 
 
 def test_several_runs_are_compared_in_pairs(run: Path, trainable: Path, tmp_path: Path) -> None:
