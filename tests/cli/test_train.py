@@ -154,7 +154,7 @@ def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -
     lines = done(CliRunner().invoke(train, both)).splitlines()
     assert "the sum of the logits of audio and text" in lines
     assert "frozen features of voice" in lines
-    assert lines[-1] == "runs/score-audio-text: 200 parameters"
+    assert lines[-1] == "runs/score-audio-text: 392 parameters"
     assert "leave out: epochs" in stopped(CliRunner().invoke(train, [*both, "--epochs", "3"]))
     assert "two or more" in stopped(CliRunner().invoke(train, both[:-2]))
 
@@ -254,7 +254,7 @@ def test_a_dry_run_with_the_probe_estimates_both(trainable: Path, here: Path) ->
 
 def test_finished_runs_are_added_without_a_probe(trainable: Path, here: Path) -> None:
     result = train_by_command(trainable, "--fusion", "score", "--run", "a", "--run", "b", "--with-probe")
-    assert "leave out: with_probe" in stopped(result)
+    assert "leave out: epochs, with_probe" in stopped(result)
 
 
 def test_a_dry_run_of_a_fusion_of_finished_runs_is_an_error(trainable: Path, here: Path) -> None:
