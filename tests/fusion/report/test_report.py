@@ -90,6 +90,20 @@ def test_an_unfinished_run_is_one_line(run: Path, tmp_path: Path) -> None:
         write_report([tmp_path / "none"])
 
 
+def test_a_report_replaces_reports_and_nothing_else(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "report.html"
+    for _ in range(2):
+        assert write_report([run], out=path).path == path
+    held = (run / "run.json").read_bytes()
+    with pytest.raises(MmerError, match="is not a report; choose another --out"):
+        write_report([run], out=run / "run.json")
+    assert (run / "run.json").read_bytes() == held
+    with pytest.raises(MmerError, match="is not a file"):
+        write_report([run], out=tmp_path)
+    with pytest.raises(MmerError, match="more than once"):
+        write_report([run, run], out=path)
+
+
 def test_runs_of_other_labels_are_not_put_together(run: Path, hostile_run: Path, tmp_path: Path) -> None:
     with pytest.raises(MmerError, match="have different targets"):
         write_report([run, hostile_run], out=tmp_path / "report.html")
