@@ -77,7 +77,8 @@ def print_list(found: "RunList", *, as_json: bool = False) -> None:
         echo(definitions(task))
     rest = {"pre-trained encoders": found.pretrainings, "not runs": found.others}
     others = "".join(f"; {kind}: {', '.join(names)}" for kind, names in rest.items() if names)
-    echo(f"{found.folder}: {len(found.runs)} runs and grids, {size_text(found.size_bytes)}{others}")
+    count = "1 run or grid" if len(found.runs) == 1 else f"{len(found.runs)} runs and grids"
+    echo(f"{found.folder}: {count}, {size_text(found.size_bytes)}{others}")
 
 
 def _filters(only: tuple[str, ...]) -> dict[str, str]:

@@ -302,7 +302,8 @@ def _listed_reports(path: Path) -> list[ListedRun]:
                 scores = _numbers(results.get("nested"), task)
                 spread = {"std": results.get("nested_std"), "interval": results.get("nested_interval")}
                 name = f"{path.name}/{REPORTS}/{report.name}"
-                state = f"finished, {len(results.get('rows', []))} combinations"
+                count = len(results.get("rows", []))
+                state = f"finished, {count} combination{'' if count == 1 else 's'}"
                 facts: dict[str, Any] = {
                     "state": state,
                     "fields": texts,

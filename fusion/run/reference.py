@@ -35,7 +35,9 @@ def reference_of(plan: RunPlan) -> Experiment:
     fields = {"modalities": head.modalities, "history_pool": getattr(head, "history_pool", "all")}
     training = TrainConfig(**{name: getattr(experiment.training, name) for name in SHARED})
     config = config_for(PROBE, fields)
-    streams = {role: name for role, name in plan.selection.streams.items() if role in config.roles}
+    # a pattern stays one: each fold chooses its own stream
+    named = {role: experiment.streams[role] for role in plan.selection.choices}
+    streams = {role: name for role, name in {**plan.selection.streams, **named}.items() if role in config.roles}
     options = {
         **experiment.options,
         **{
