@@ -154,7 +154,7 @@ def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -
     lines = done(CliRunner().invoke(train, both)).splitlines()
     assert "the sum of the logits of audio and text" in lines
     assert "frozen features of voice" in lines
-    assert lines[-1] == "runs/score-audio-text: 200 parameters"
+    assert lines[-1] == "runs/score-audio-text: 392 parameters"
     assert "leave out: epochs" in stopped(CliRunner().invoke(train, [*both, "--epochs", "3"]))
     assert "two or more" in stopped(CliRunner().invoke(train, both[:-2]))
 
