@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,18 +49,37 @@ def true_pictures() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def toy(tmp_path: Path) -> tuple[Path, "StreamPlan"]:
-    """A cache of four utterances, the third failed, everything else committed."""
+@pytest.fixture(autouse=True, scope="session")
+def quick_files() -> Iterator[None]:
+    """Leaves written data to the operating system: a test ends before the machine does.
+
+    Processes that tests start, those that are killed among them, wait for the disk as usual.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("fsync", "fdatasync"):
+            patch.setattr(os, name, os.fstat)  # which fails too if a file is closed
+        yield
+
+
+@pytest.fixture(scope="session")
+def toy_template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "StreamPlan"]:
+    """The cache that every test of `toy` has a copy of."""
     import numpy as np
 
     from tests.support.toys import commit, create, plan_for, utterances_named
 
-    path = tmp_path / "toy.h5"
+    path = tmp_path_factory.mktemp("toy") / "toy.h5"
     plan = plan_for([3, 5, 0, 2], failures={2: "missing"})
     create(path, utterances_named("abcd"), [plan], enc={"w": np.arange(3.0)})
     commit(path, plan, [0, 1, 3])
     return path, plan
+
+
+@pytest.fixture
+def toy(toy_template: tuple[Path, "StreamPlan"], tmp_path: Path) -> tuple[Path, "StreamPlan"]:
+    """A cache of four utterances, the third failed, everything else committed."""
+    path, plan = toy_template
+    return Path(shutil.copy(path, tmp_path / "toy.h5")), plan
 
 
 @pytest.fixture
