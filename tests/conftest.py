@@ -100,8 +100,18 @@ def cache(corpus: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recordings of the demo corpus and their manifest."""
+    from featurize.corpora.demo.corpus import read_demo
+    from tests.support.once import made_once
+
+    return made_once(tmp_path_factory, "demo-corpus", read_demo)
+
+
+@pytest.fixture(scope="session")
 def trainable(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that every head can be trained on; nobody writes to it."""
+    """A cache that every head can be trained on; no test writes to it."""
+    from tests.support.once import made_once
     from tests.support.runs import write_cache
 
-    return write_cache(tmp_path_factory.mktemp("trainable") / "toy.h5")
+    return made_once(tmp_path_factory, "trainable", lambda folder: write_cache(folder / "toy.h5")) / "toy.h5"
