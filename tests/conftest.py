@@ -82,20 +82,35 @@ def toy(toy_template: tuple[Path, "StreamPlan"], tmp_path: Path) -> tuple[Path, 
     return Path(shutil.copy(path, tmp_path / "toy.h5")), plan
 
 
+@pytest.fixture(scope="session")
+def six_voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with six recordings, their manifest and their complete cache, which tests have copies of."""
+    from tests.support.once import made_once
+    from tests.support.voices import featurized, write_voices
+
+    return made_once(
+        tmp_path_factory,
+        "six-voices",
+        lambda folder: featurized(write_voices(folder / "corpus", "abcdef"), folder / "a.h5"),
+    )
+
+
 @pytest.fixture
-def corpus(tmp_path: Path) -> Path:
+def corpus(six_voices: Path, tmp_path: Path) -> Path:
     """The manifest of six recordings."""
-    from tests.support.voices import write_voices
-
-    return write_voices(tmp_path / "corpus", "abcdef")
+    shutil.copytree(six_voices / "corpus", tmp_path / "corpus")
+    return tmp_path / "corpus" / "corpus.csv"
 
 
 @pytest.fixture
-def cache(corpus: Path, tmp_path: Path) -> Path:
+def cache(six_voices: Path, corpus: Path, tmp_path: Path) -> Path:
     """Its complete cache."""
-    from tests.support.voices import featurized
+    import h5py
 
-    featurized(corpus, tmp_path / "a.h5")
+    for name in ("a.h5", "a.h5.lock"):
+        shutil.copy(six_voices / name, tmp_path / name)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file.attrs["corpus"] = file.attrs["corpus"].replace(str(six_voices / "corpus"), str(corpus.parent))
     return tmp_path / "a.h5"
 
 
