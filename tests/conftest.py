@@ -31,6 +31,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Looks for examples in docstrings of the packages alone: tests have none, and to search them takes seconds."""
+    found = yield
+    return [collector for collector in found if type(collector) is pytest.Module]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def quick_pictures() -> Iterator[None]:
     """Writes text in place of pictures, which take as long as a small training."""
