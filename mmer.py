@@ -241,6 +241,7 @@ def grid(
     search: str = "grid",
     search_seed: int = 0,
     report_all_tests: bool = False,
+    keep_winner: bool = False,
     fields: Mapping[str, object] | None = None,
     streams: Mapping[str, str] | None = None,
     labels: str | None = None,
@@ -276,6 +277,7 @@ def grid(
         search: ``grid`` for all combinations, ``random:N`` or ``tpe:N`` for some.
         search_seed: random seed of the search.
         report_all_tests: score the test subsets of all combinations, for ablation tables.
+        keep_winner: also write the combination with the best mean dev score as a run folder, `GridRun.kept`.
         fields: fields of head or training by name; needed only for a name that is an argument here.
         streams: role -> stream, where the cache has several for a role.
         labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
@@ -350,6 +352,7 @@ def grid(
             engine=DASK if scheduler else engine,
             cluster=cluster,
             progress=progress,
+            keep=keep_winner,
             resident_share=resident_share,
         )
 
@@ -414,7 +417,7 @@ def load(
         MmerError: if there is no such model, its files are damaged, or an encoder is not available.
 
     Example:
-        >>> predictor = load("runs/demo-rescmfa-c68a5223")  # doctest: +SKIP
+        >>> predictor = load("runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223")  # doctest: +SKIP
         >>> predictor.predict("call.wav", text="where have you been").label  # doctest: +SKIP
         'calm'
     """
@@ -478,7 +481,8 @@ def predict(
         MmerError: if an argument is invalid, the run cannot predict, or texts are missing that it needs.
 
     Example:
-        >>> rows = predict("runs/demo-rescmfa-c68a5223", "calls", texts="texts.csv")  # doctest: +SKIP
+        >>> run = "runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223"
+        >>> rows = predict(run, "calls", texts="texts.csv")  # doctest: +SKIP
     """
     from fusion.end_to_end.prediction.run import PredictionRequest, predict_files
 
@@ -536,7 +540,7 @@ def export(
             folder holds something else, or the hub refuses.
 
     Example:
-        >>> report = export("runs/demo-rescmfa-c68a5223", "demo-emotions")  # doctest: +SKIP
+        >>> report = export("runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223", "demo-emotions")  # doctest: +SKIP
     """
     from fusion.end_to_end.sharing.export import ExportRequest, export_run
 

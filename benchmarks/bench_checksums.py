@@ -23,7 +23,7 @@ from benchmarks.support.measure import Spread, alternate, machine_line, verdict
 from benchmarks.support.usual import train_epoch
 from cache.store import FeatureCache
 from cache.utterance import Utterance
-from cli.options import print_table
+from cli.output import print_table
 from fusion.arrays import Indices
 from fusion.data.features import CachedFeatures
 from fusion.head import Head

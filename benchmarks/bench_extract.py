@@ -26,7 +26,7 @@ from benchmarks.support.measure import Arms, Silent, Spread, alternate, iemocap_
 from cache.rows import Rows
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
-from cli.options import print_table
+from cli.output import print_table
 from featurize.corpora.base import CorpusReading
 from featurize.encoders.base import Waveform
 from featurize.encoders.layers import LayerChoice

@@ -33,7 +33,7 @@ from cache.joined import open_cache
 from cache.layout import StreamPlan
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
-from cli.options import print_table
+from cli.output import print_table
 from featurize.encoders.layers import parse_layers
 from featurize.runtime.memory import keep_freed_memory
 from fusion.data.batches import training_batches

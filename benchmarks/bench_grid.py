@@ -43,7 +43,7 @@ from benchmarks.support.iemocap import (
 from benchmarks.support.measure import Spread, machine_line, speedup, verdict
 from benchmarks.support.usual import write_datasets
 from cache.utterance import Utterance
-from cli.options import print_table
+from cli.output import print_table
 from fusion.grid.engine.calibration import Calibration
 from fusion.grid.engine.placement import ALONE
 

@@ -22,7 +22,7 @@ import torch
 from benchmarks.support.measure import Silent, Spread, machine_line, verdict
 from cache.audit import summarize
 from cache.store import FeatureCache
-from cli.options import print_table
+from cli.output import print_table
 from featurize.corpora.manifest import USUAL
 from featurize.encoders.options import EncodingOptions
 from featurize.extraction.job import ExtractionJob

@@ -22,7 +22,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from benchmarks.support.measure import Silent, Spread, alternate, iemocap_like, machine_line, speedup, verdict
 from cache.joined import open_cache
-from cli.options import print_table
+from cli.output import print_table
 from featurize.encoders.options import EncodingOptions
 from featurize.extraction.job import ExtractionJob
 from featurize.extraction.run import run_job

@@ -14,7 +14,7 @@ import time
 from contextlib import ExitStack
 
 from benchmarks.support.measure import Spread, machine_line
-from cli.options import print_table
+from cli.output import print_table
 
 ARMS = {"as torch starts": (False, {}), "memory kept": (True, {}), "early sleep": (False, {"GOMP_SPINCOUNT": "1000"})}
 ARMS["both, as the command"] = (True, {"GOMP_SPINCOUNT": "1000"})

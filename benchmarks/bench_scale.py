@@ -29,7 +29,7 @@ import torch
 
 from benchmarks.support.measure import machine_line, verdict
 from cache.store import FeatureCache
-from cli.options import print_table
+from cli.output import print_table
 from featurize.corpora.manifest import USUAL
 from featurize.encoders.acoustic import logmel80
 from featurize.encoders.options import EncodingOptions

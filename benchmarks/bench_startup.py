@@ -15,20 +15,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.support.measure import Spread, machine_line
-from cli.options import print_table
+from cli.output import print_table
 
 TARGET_S = 0.5
 COMMANDS = (
     "main --help",
+    "main --version",
     "extract --help",
     "maintain --help",
+    "maintain doctor --help",
     "train --help",
+    "finetune --help",
     "grid --help",
+    "compare --help",
+    "pretrain --help",
+    "predict --help",
+    "export --help",
     "extract --list-encoders",
-    "extract --list-corpora",
+    "extract --list-corpora --json",
     "train --list-heads",
     "train --list-fields rescmfa",
+    "train --list-protocols",
     "train --list-recipes",
+    "train --published all --json",
+    "train --learning-rate 1",
     "extract none",
     "extract demo --encoder none",
     "extract iemocap --root nowhere",
@@ -36,6 +46,10 @@ COMMANDS = (
     "train --fusion rescmfa --cache nowhere.h5",
     "train --fusion rescmfa --cache text.h5",
     "grid --fusion rescmfa --cache nowhere.h5 --grid lr=1,2",
+    "compare nowhere nowhere-2",
+    "predict nowhere call.wav",
+    "export nowhere bundle",
+    "pretrain --cache nowhere.h5 --encoder wav2vec2-tiny",
     "train --fusion none --cache demo.h5",
     "train --recipe none --cache demo.h5",
     "train --fusion rescmfa --cache demo.h5 --set none=1",

@@ -26,7 +26,7 @@ from cache.layout import StreamPlan
 from cache.store import FeatureCache, Stream
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
-from cli.options import print_table
+from cli.output import print_table
 
 DIM, MEAN_FRAMES, BATCH = 768, 222, 32
 MEMCPY, CACHE = "memcpy", "cache, packed"

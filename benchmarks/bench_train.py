@@ -43,7 +43,7 @@ from benchmarks.support.measure import Spread, alternate, machine_line, speedup,
 from benchmarks.support.usual import padded, read_rows, train_epoch, write_datasets
 from cache.joined import open_cache
 from cache.utterance import Utterance
-from cli.options import print_table
+from cli.output import print_table
 from featurize.runtime.memory import keep_freed_memory
 from fusion.data.features import CachedFeatures
 from fusion.head import Batch

@@ -14,7 +14,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPr
 
 from benchmarks.support.measure import machine_line
 from cache.rows import Rows, from_stored, to_stored
-from cli.options import print_table
+from cli.output import print_table
 from featurize.encoders.acoustic import logmel80
 from featurize.encoders.base import Waveform
 from featurize.encoders.tiny import build_wav2vec2_tiny

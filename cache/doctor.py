@@ -27,6 +27,7 @@ from cache.layout import COMMITTED, FAILED
 from cache.stream import SPEECH
 from cache.utterance import Utterance, alike_labels, alike_note
 
+SIDES = ("speaker", "session", "split")  # columns by which a protocol puts utterances into different subsets
 LONG_S, SHORT_S = 30.0, 0.4  # heads of the papers accept 30 s of speech; less than 0.4 s hardly holds a syllable
 
 
@@ -189,16 +190,35 @@ def _unexpected(cache: AnyCache, stream: AnyStream, defects: Mapping[str, Defect
 
 
 def _twins(cache: AnyCache) -> list[Finding]:
-    """Finds recordings with identical samples: they may be in two subsets of a split."""
-    for stream in cache.streams.values():
-        if stream.spec.consumes == SPEECH:
-            groups: dict[bytes, list[str]] = defaultdict(list)
-            for index in np.flatnonzero(stream.state == COMMITTED).tolist():
-                groups[bytes(stream.input_digest[index])].append(cache.ids[index])
-            twins = [ids for ids in groups.values() if len(ids) > 1]
-            detail = "; ".join(" = ".join(ids) for ids in twins[:5])
-            return [Finding("groups of identical recordings", len(twins), None, detail)]
-    return []
+    """Finds recordings with identical samples, and those that are on both sides of a split by a column."""
+    stream = next((stream for stream in cache.streams.values() if stream.spec.consumes == SPEECH), None)
+    if stream is None:
+        return []
+    by_sound: dict[bytes, list[Utterance]] = defaultdict(list)
+    for index in np.flatnonzero(stream.state == COMMITTED).tolist():
+        by_sound[bytes(stream.input_digest[index])].append(cache.utterances[index])
+    groups = [group for group in by_sound.values() if len(group) > 1]
+    crossing = {column: [group for group in groups if len(_values(group, column)) > 1] for column in SIDES}
+    return [
+        Finding("groups of identical recordings", len(groups), None, "; ".join(map(_group_text, groups))),
+        *(
+            Finding(f"identical recordings of several {column}s", len(found), None, "; ".join(map(_group_text, found)))
+            for column, found in crossing.items()
+            if found
+        ),
+    ]
+
+
+def _group_text(group: Sequence[Utterance]) -> str:
+    """Returns the ids of identical recordings, with the columns in which they differ."""
+    ids = " = ".join(utterance.id for utterance in group)
+    values = {column: _values(group, column) for column in (*SIDES, "label")}
+    differing = [f"{column}s {', '.join(found)}" for column, found in values.items() if len(found) > 1]
+    return f"{ids} ({'; '.join(differing)})" if differing else ids
+
+
+def _values(group: Sequence[Utterance], column: str) -> list[str]:
+    return sorted({str(getattr(utterance, column)) for utterance in group} - {""})
 
 
 def _durations(utterances: Sequence[Utterance]) -> list[Finding]:

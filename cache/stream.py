@@ -21,6 +21,7 @@ _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "ui
 DTYPES = ("float16", "float32", "float64", *_INTEGERS)
 
 # Role of a stream -> what its encoder consumes. Heads request streams by role.
+INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
 ROLES: Mapping[str, str] = {
     "audio": SPEECH,
     "mel": SPEECH,

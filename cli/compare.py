@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import check_one_form, clean_errors, echo, json_option, print_json, print_table
+from cli.command import Command
+from cli.ending import clean_errors
+from cli.options import check_one_form, check_run, json_option
+from cli.output import echo, print_json, print_table
 
 if TYPE_CHECKING:
     from fusion.run.compare import RunComparison
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path(path_type=Path))
 @click.option(
     "--cache",
@@ -34,10 +37,12 @@ def compare(*, runs: tuple[Path, ...], cache: Path | None, latex: bool, as_json:
 
     \b
     Example:
-        mmer-compare runs/demo-audio-7f3818a6 runs/demo-rescmfa-c68a5223
+        mmer-compare runs/demo-audio-wav2vec2-tiny-7f3818a6 runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223
     """
     with clean_errors():
         check_one_form(as_json=as_json, latex=latex)
+        for run in runs:
+            check_run(run)
         from fusion.run.compare import compare_runs
 
         found = compare_runs(runs, cache=cache)
@@ -59,6 +64,7 @@ def print_comparison(found: "RunComparison", *, as_json: bool = False, latex: bo
         print_table(*found.table(pair))
         if line := found.mcnemar_line(pair):
             echo(line)
+    echo(found.legend)
     for note in found.notes:
         echo(f"note: {note}")
     if latex:

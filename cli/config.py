@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 HELD = "mmer.config"  # key of the file in the context of a command
 # Options of the machine, of the output and of a single call: a run does not have them.
-NOT_OF_A_RUN = frozenset({"config", "replace", "latex", "json", "dry-run", "help"})
+NOT_OF_A_RUN = frozenset({"config", "replace", "latex", "json", "dry-run", "help", "version"})
 
 
 def held_config() -> "RunConfig | None":
@@ -24,7 +24,7 @@ def use_config(ctx: click.Context, param: click.Parameter, value: Path | None) -
     """Reads the file, whose values become the defaults of the command's options."""
     if value is None or ctx.resilient_parsing:
         return
-    from cli.options import clean_errors
+    from cli.ending import clean_errors
     from fusion.experiment.config_file import TABLES, read_config
 
     options = {

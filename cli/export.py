@@ -6,10 +6,13 @@ from typing import Any
 
 import click
 
-from cli.options import clean_errors, echo, size_text, tune_process
+from cli.command import Command
+from cli.ending import clean_errors
+from cli.options import check_run, tune_process
+from cli.output import echo, size_text
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -45,10 +48,11 @@ def export(*, folder: Path | None, encoders: tuple[str, ...], **options: Any) ->
 
     \b
     Example:
-        mmer-export runs/demo-rescmfa-c68a5223 demo-emotions
-        mmer-export runs/demo-rescmfa-c68a5223 --push somebody/demo-emotions
+        mmer-export runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223 demo-emotions
+        mmer-export runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223 --push somebody/demo-emotions
     """
     with clean_errors():
+        check_run(options["run"])
         tune_process()
         from fusion.end_to_end.sharing.export import ExportRequest, export_run
         from fusion.experiment.fields import parse_fields

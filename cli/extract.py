@@ -10,20 +10,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
+from cli.command import Command
+from cli.ending import clean_errors, fail
 from cli.listing import LISTING, list_corpora, list_encoders
 from cli.maintain import print_streams
-from cli.options import (
-    clean_errors,
-    dashboard_option,
-    echo,
-    fail,
-    json_option,
-    positive,
-    print_json,
-    print_table,
-    size_text,
-    tune_process,
-)
+from cli.options import dashboard_option, json_option, positive, tune_process
+from cli.output import duration_text, echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +36,7 @@ def one_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> 
     return value
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("corpus")
 @click.option(
     "--root",
@@ -307,7 +299,9 @@ def print_estimate(job: "ExtractionJob", as_json: bool) -> None:
     )
     echo(f"{found.utterances} utterances, {found.audio_s / 3600:.2f} h of speech")
     echo(f"file: {size_text(found.size_bytes)}, free disk: {size_text(found.free_bytes)}")
-    echo(f"time: about {_duration(found.seconds)} on {job.options.device}, by one batch of each encoder")
+    echo(f"time: about {duration_text(found.seconds)} on {job.options.device}, by one batch of each encoder")
+    for note in found.notes:
+        echo(f"note: {note}")
 
 
 def run(job: "ExtractionJob", workers: "Workers | None", shards: int | None, as_json: bool) -> None:
@@ -352,18 +346,12 @@ def _print_report(report: "ExtractionReport") -> None:
         echo(f"word error rate of {errors.stream} against the transcripts of the corpus: {errors.rate:.2%} ({counts})")
     pending = [name for name, stream in report.summary["streams"].items() if stream["pending"]]
     rest = f"; pending, for their encoder to run again: {', '.join(pending)}" if pending else ""
-    echo(f"{report.cache} is done after {_duration(report.seconds)}{rest}")
+    echo(f"{report.cache} is done after {duration_text(report.seconds)}{rest}")
 
 
 def _errors_json(report: "ExtractionReport") -> dict[str, Any]:
     assert report.word_errors
     return {**asdict(report.word_errors), "rate": report.word_errors.rate}
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _set_environment() -> None:

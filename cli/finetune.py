@@ -3,8 +3,7 @@
 import sys
 from functools import partial
 
-import click
-
+from cli.command import Command
 from cli.train import train
 
 HELP = """Trains encoders together with a fusion head, and scores them on every fold.
@@ -21,7 +20,7 @@ Example:
 """
 
 assert train.callback is not None  # it is the function under the decorators
-finetune = click.Command("finetune", params=train.params, callback=partial(train.callback, tune_all=True), help=HELP)
+finetune = Command("finetune", params=train.params, callback=partial(train.callback, tune_all=True), help=HELP)
 
 if __name__ == "__main__":
     sys.exit(finetune())

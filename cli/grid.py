@@ -1,28 +1,28 @@
 """The command ``mmer-grid``: trains combinations of fields on every fold and ranks them."""
 
 import sys
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from cli.command import Command
+from cli.ending import clean_errors
 from cli.listing import listing_options
 from cli.options import (
     ExperimentOptions,
     check_one_form,
-    clean_errors,
-    echo,
     experiment_options,
     experiment_request,
     json_option,
     positive,
-    print_json,
-    print_table,
-    size_text,
+    quiet_option,
     tune_process,
     worker_cluster,
 )
+from cli.output import echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     from cache.joined import AnyCache
@@ -47,15 +47,16 @@ class GridOptions(ExperimentOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class _Machine:
-    """Device, engine, workers and memory that a grid is trained with, as the options name them."""
+    """Device, engine, workers, memory and progress that a grid is trained with, as the options name them."""
 
     device: str
     engine: str
     scheduler: str | None
     share: float
+    quiet: bool
 
 
-@click.command()
+@click.command(cls=Command)
 @experiment_options
 @click.option(
     "--grid",
@@ -121,7 +122,14 @@ class _Machine:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Journal folder to write.  [default: runs/CACHE-HEAD-grid]"
 )
-@click.option("--latex", is_flag=True, help="Also print the ablation table in LaTeX.")
+@click.option(
+    "--keep-winner",
+    is_flag=True,
+    help="Also write the combination with the best mean dev score as a run folder, as mmer-train does; its models are "
+    "not trained again.",
+)
+@click.option("--latex", is_flag=True, help="Also print the ablation table and a row with the nested scores in LaTeX.")
+@quiet_option
 @listing_options
 @json_option
 def grid(
@@ -133,7 +141,9 @@ def grid(
     scheduler: str | None,
     resident_share: float,
     dry_run: bool,
+    keep_winner: bool,
     latex: bool,
+    quiet: bool,
     as_json: bool,
     **options: Unpack[GridOptions],
 ) -> None:
@@ -155,27 +165,31 @@ def grid(
 
         opened = open_cache(cache)  # before torch is imported, so that a wrong path is answered at once
         tune_process()
-        machine = _Machine(device=device, engine=engine, scheduler=scheduler, share=resident_share)
-        found = _trained(_request(options, opened), opened, cache, out=out, machine=machine, dry_run=dry_run)
-        print_found(found, as_json=as_json, latex=latex)
+        machine = _Machine(device=device, engine=engine, scheduler=scheduler, share=resident_share, quiet=quiet)
+        request, flags = _request(options, opened), {"dry_run": dry_run, "keep": keep_winner}
+        found = _trained(request, opened, cache, out=out, machine=machine, **flags)
+        print_found(found, as_json=as_json, latex=latex, quiet=quiet)
 
 
-def print_found(found: "GridRun | GridEstimate", *, as_json: bool = False, latex: bool = False) -> None:
+def print_found(
+    found: "GridRun | GridEstimate", *, as_json: bool = False, latex: bool = False, quiet: bool = False
+) -> None:
     """Prints the tables of a grid, or the estimate of a dry run.
 
     Args:
         found: to print.
-        as_json: print the results of a grid as one JSON object instead.
-        latex: also print the ablation table in LaTeX.
+        as_json: print the results of a grid, or the estimate, as one JSON object instead.
+        latex: also print the ablation table and the nested scores in LaTeX.
+        quiet: print only those notes that limit what the scores mean.
     """
     from fusion.grid.run import GridEstimate
 
     if isinstance(found, GridEstimate):
-        _print_estimate(found)
+        print_json({**asdict(found), "journal": str(found.journal)}) if as_json else _print_estimate(found)
     elif as_json:
         print_json(found.results)
     else:
-        _print_run(found, latex=latex)
+        _print_run(found, latex=latex, quiet=quiet)
 
 
 def _request(options: GridOptions, opened: "AnyCache") -> "GridRequest":
@@ -218,13 +232,15 @@ def _trained(
     out: Path | None,
     machine: "_Machine",
     dry_run: bool,
+    keep: bool,
 ) -> "GridRun | GridEstimate":
     from cli.progress import GridBar
     from featurize.runtime.device import choose_device
-    from fusion.grid.run import estimate_grid, run_grid
+    from fusion.grid.run import SilentGridProgress, estimate_grid, run_grid
 
     device, share = choose_device(machine.device), machine.share
-    with GridBar() as bar, worker_cluster(None, machine.scheduler, machine.device) as cluster:
+    bar_or_none = nullcontext(SilentGridProgress()) if machine.quiet else GridBar()
+    with bar_or_none as bar, worker_cluster(None, machine.scheduler, machine.device) as cluster:
         if dry_run:
             return estimate_grid(
                 request, opened, out=out, named_after=cache, device=device, progress=bar, resident_share=share
@@ -239,6 +255,7 @@ def _trained(
             cluster=cluster,
             progress=bar,
             resident_share=share,
+            keep=keep,
         )
 
 
@@ -256,16 +273,19 @@ def _print_estimate(found: "GridEstimate") -> None:
         echo(f"{cost.placement}; at most {cost.seconds:.0f} s, less where models stop early")
 
 
-def _print_run(run: "GridRun", *, latex: bool) -> None:
+def _print_run(run: "GridRun", *, latex: bool, quiet: bool) -> None:
     report = run.report
     print_table(*report.ranking)
     echo()
     print_table(*report.folds)
-    for line in report.lines:
+    echo(report.legend)
+    for line in report.limits if quiet else report.lines:
         echo(line)
+    if run.kept:
+        echo(f"{run.kept.folder}: the best combination by mean dev, as a run")
     if latex:
         echo(report.latex)
-    for line in run.comparison:
+    for line in () if quiet else run.comparison:
         echo(line)
 
 

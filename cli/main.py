@@ -2,8 +2,7 @@
 
 import click
 
-from cache.version import DISTRIBUTION
-from cli.options import LazyGroup
+from cli.command import LazyGroup
 
 COMMANDS = {
     "featurize": "cli.extract:featurize",
@@ -12,6 +11,7 @@ COMMANDS = {
     "finetune": "cli.finetune:finetune",
     "grid": "cli.grid:grid",
     "compare": "cli.compare:compare",
+    "runs": "cli.runs:runs",
     "pretrain": "cli.pretrain:pretrain",
     "predict": "cli.predict:predict",
     "export": "cli.export:export",
@@ -19,7 +19,6 @@ COMMANDS = {
 
 
 @click.group(cls=LazyGroup, commands_at=COMMANDS)
-@click.version_option(package_name=DISTRIBUTION)
 def mmer() -> None:
     """Multimodal (speech + text) emotion recognition from cached encoder features."""
 

@@ -6,17 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import (
-    LazyGroup,
-    clean_errors,
-    echo,
-    fail,
-    file_argument,
-    json_option,
-    print_json,
-    print_table,
-    size_text,
-)
+from cli.command import Command, LazyGroup
+from cli.ending import clean_errors, fail
+from cli.options import file_argument, json_option
+from cli.output import echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     from cache.audit import Problem
@@ -42,7 +35,7 @@ COMMANDS = {
 SHOWN = 20
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--replace", is_flag=True, help="Overwrite OUT if it exists.")
@@ -71,7 +64,7 @@ def merge(out: Path, files: tuple[Path, ...], replace: bool, as_json: bool) -> N
         _print_merged(merged, summary, out)
 
 
-@click.command()
+@click.command(cls=Command)
 @file_argument
 @folder_argument
 @click.option("--layout", type=click.Choice(OURS), default="npy", show_default=True, help="Form of the files in DIR.")
@@ -100,7 +93,7 @@ def export(  # noqa: PLR0917 - click calls it by name
     echo(f"{file} -> {folder}: {total} ({layout})")
 
 
-@click.command(name="import")
+@click.command(cls=Command, name="import")
 @folder_argument
 @file_argument
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Form of the files in DIR.  [default: the one that fits]")
@@ -160,7 +153,7 @@ def cache() -> None:
     """Inspects and maintains caches; FILE may be a quoted pattern of files that form one corpus."""
 
 
-@click.command()
+@click.command(cls=Command)
 @file_argument
 @json_option
 def info(file: Path, as_json: bool) -> None:
@@ -179,7 +172,7 @@ def info(file: Path, as_json: bool) -> None:
         _print_items(noted(opened), "noted", "note")
 
 
-@click.command()
+@click.command(cls=Command)
 @file_argument
 @click.option(
     "--audio",
@@ -205,7 +198,7 @@ def verify(file: Path, audio: Path | None, as_json: bool) -> None:
         fail(f"{file} has {what}; {way_out}")
 
 
-@click.command()
+@click.command(cls=Command)
 @file_argument
 @json_option
 def doctor(file: Path, as_json: bool) -> None:
@@ -223,7 +216,7 @@ def doctor(file: Path, as_json: bool) -> None:
         _print_findings(findings)
 
 
-@click.command()
+@click.command(cls=Command)
 @file_argument
 @click.argument("stream")
 @json_option

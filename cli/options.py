@@ -1,15 +1,8 @@
-"""Parts that commands share: options, one-line errors, tables, subcommands that are imported when called."""
+"""Options that commands share, the request that they describe, and checks of their values."""
 
-import errno
-import importlib
-import json
 import os
-import re
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -21,8 +14,6 @@ if TYPE_CHECKING:
     from featurize.runtime.cluster import Cluster
     from fusion.experiment.experiment import ExperimentRequest
 
-# All control characters but tab and line feed, marks and overrides of direction, separators of lines, lone surrogates.
-STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 Number = TypeVar("Number", int, float)
 dashboard_option = click.option(
     "--dashboard",
@@ -30,104 +21,15 @@ dashboard_option = click.option(
     help="Serve dask's dashboard of the processes of --workers to this machine, on a free port that is printed.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+latex_header_option = click.option(
+    "--latex-header", is_flag=True, help="Print the rows of --latex with a row of column names first."
+)
+quiet_option = click.option(
+    "--quiet",
+    is_flag=True,
+    help="Print no progress, and of the notes only those that limit what the scores mean; files hold all of them.",
+)
 file_argument = click.argument("file", type=click.Path(path_type=Path))
-
-
-class LazyGroup(click.Group):
-    """Command group that imports a command only when it is called, so that help needs no torch."""
-
-    def __init__(self, *args: Any, commands_at: Mapping[str, str] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._commands_at = commands_at or {}
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Returns the names of the commands, in the order of the table."""
-        return list(self._commands_at)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports and returns a command, which the table gives as ``module:name``."""
-        if cmd_name not in self._commands_at:
-            return None
-        module, name = self._commands_at[cmd_name].split(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
-
-
-@contextmanager
-def clean_errors() -> Iterator[None]:
-    """Turns an MmerError into one line and exit code 1, and Ctrl-C and SIGTERM into a line on how to resume."""
-    from cache.errors import MmerError
-    from fusion.training.interrupt import Terminated, termination_as_exception
-
-    try:
-        with termination_as_exception():
-            yield
-    except MmerError as error:
-        fail(str(error))
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            raise
-        drop_output()
-        fail(f"the output cannot be written ({error.strerror}); what is committed stays")
-    except KeyboardInterrupt as interrupt:
-        terminated = isinstance(interrupt, Terminated)
-        word = "terminated" if terminated else "interrupted"
-        echo(f"Error: {word}; what is committed stays; run the same command again to resume", err=True)
-        end_by(signal.SIGTERM if terminated else signal.SIGINT)
-
-
-def drop_output() -> None:
-    """Discards what stdout still holds: it cannot be written, and the end of the process would try again."""
-    out = sys.__stdout__
-    if out is not None and sys.stdout is out:
-        with suppress(OSError, ValueError), open(os.devnull, "w") as nothing:  # noqa: PTH123 - a device
-            os.dup2(nothing.fileno(), out.fileno())
-
-
-def end_by(number: signal.Signals) -> None:
-    """Ends the command by a signal, as a shell expects: a loop that Ctrl-C interrupts goes no further.
-
-    Inside another program, such as a test, it raises SystemExit with the exit code that a shell would see.
-    """
-    out = sys.__stdout__
-    if out is not None and sys.stdout is out and threading.current_thread() is threading.main_thread():
-        with suppress(OSError, ValueError):
-            out.flush()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-    sys.exit(128 + number)
-
-
-def echo(text: str = "", *, err: bool = False) -> None:
-    """Prints text that may hold names of anybody: signs that steer a terminal, or that it lacks, are escaped.
-
-    Args:
-        text: one line or several.
-        err: print to stderr.
-    """
-    click.echo(encodable(printable(text), err=err), err=err)
-
-
-def encodable(text: str, *, err: bool = False) -> str:
-    """Returns a text with an escape for each sign that stdout, or stderr, cannot encode."""
-    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def printable(text: str) -> str:
-    r"""Returns a text with control characters, changes of direction and lone surrogates as escapes.
-
-    Example:
-        >>> printable("a\x1b[2J")
-        'a\\x1b[2J'
-    """
-    return STEERING.sub(lambda sign: sign[0].encode("unicode_escape", "surrogatepass").decode(), text)
-
-
-def fail(message: str) -> None:
-    """Prints one line and ends the command with exit code 1."""
-    echo(f"Error: {' '.join(message.split())}", err=True)
-    sys.exit(1)
 
 
 def check_one_form(*, as_json: bool, latex: bool) -> None:
@@ -142,6 +44,18 @@ def check_one_form(*, as_json: bool, latex: bool) -> None:
         raise MmerError("--latex and --json exclude each other (--json prints one object only); leave one of them out")
 
 
+def check_run(run: Path) -> None:
+    """Checks that the folder of a run exists, before torch is imported; a bundle of a hub is looked up later.
+
+    Raises:
+        MmerError: if it does not exist, or is not a run.
+    """
+    from fusion.run.folder import RUN, RunFolder
+
+    if not str(run).startswith("hf:") and not (run / RUN).exists():
+        RunFolder(run).record  # noqa: B018 - raises the error
+
+
 def tune_process() -> None:
     """Sets up this process for encoders and heads; called before torch is imported."""
     # Waiting OpenMP threads spin, which slows a machine that other programs use too: with one of two cores busy, early
@@ -153,66 +67,6 @@ def tune_process() -> None:
     from featurize.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
-
-
-def print_json(value: object) -> None:
-    """Prints one JSON object."""
-    text = json.dumps(value, ensure_ascii=False)
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    plain = STEERING.search(text) is None and text.encode(encoding, "ignore").decode(encoding) == text
-    click.echo(text if plain else json.dumps(value))
-
-
-def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table: fitted to the width of a terminal, as plain text if stdout is not a terminal.
-
-    In plain text the first column is left-aligned and all others are right-aligned.
-    """
-    texts = [[encodable(printable(_cell(value))) for value in row] for row in rows]
-    header = list(map(encodable, header))
-    if sys.stdout.isatty():
-        from cli.terminal import print_fitted
-
-        print_fitted(header, texts)
-        return
-    cells = [list(header), *texts]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    for row in cells:
-        first, *others = (
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        echo("  ".join([first, *others]).rstrip())
-
-
-def print_aligned(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
-    """Prints rows of text without a header, with the last cell wrapped on a terminal.
-
-    Args:
-        rows: cells of each row.
-        widths: least width in plain text of all columns but the last.
-    """
-    if sys.stdout.isatty():
-        from cli.terminal import print_aligned as print_wrapped
-
-        print_wrapped([[encodable(printable(cell)) for cell in row] for row in rows])
-        return
-    for *first, last in rows:
-        echo(" ".join([*(cell.ljust(width) for cell, width in zip(first, widths, strict=True)), last]))
-
-
-def size_text(size_bytes: float) -> str:
-    """Formats a number of bytes with its unit.
-
-    Example:
-        >>> size_text(1_234_567)
-        '1.2 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
 
 
 def positive(kind: type[Number]) -> Callable[[click.Context, click.Parameter, Number | None], Number | None]:
@@ -261,7 +115,8 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--protocol",
         help="Split into training, development and test subsets: session, speaker, loso (leave one speaker out), "
-        "session5, speakers:K (K groups of speakers), random5, official, actor6, actor5 or auto.  "
+        "session5, speakers:K (K groups of speakers), random5, official, actor6 (EmoBox's folds of RAVDESS), "
+        "actor5 (five groups of speakers) or auto.  "
         "[default: that of the corpus]",
     ),
     folds_option,
@@ -500,7 +355,3 @@ def experiment_options(command: Any) -> Any:
 
 def _given(options: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _cell(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)

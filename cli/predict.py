@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import clean_errors, encodable, fail, positive, print_table, tune_process
+from cli.command import Command
+from cli.ending import clean_errors, fail
+from cli.options import check_run, positive, tune_process
+from cli.output import encodable, print_table
 
 if TYPE_CHECKING:
     from fusion.end_to_end.prediction.predictor import Prediction
     from fusion.end_to_end.prediction.run import PredictionJob, PredictionRequest
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1)
 @click.option("--text", help="Transcript of the recording, if there is only one.  [default: none]")
@@ -86,10 +89,11 @@ def predict(*, files: tuple[str, ...], encoders: tuple[str, ...], as_csv: bool, 
 
     \b
     Example:
-        mmer-predict runs/demo-rescmfa-c68a5223 call.wav --text "where have you been"
-        mmer-predict runs/demo-audio-7f3818a6 calls/ --window 6 --hop 3 --json
+        mmer-predict runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223 call.wav --text "where have you been"
+        mmer-predict runs/demo-audio-wav2vec2-tiny-7f3818a6 calls/ --window 6 --hop 3 --json
     """
     with clean_errors():
+        check_run(options["run"])
         tune_process()
         request = _request(files, encoders, as_csv=as_csv, as_json=as_json, **options)
         failed = _print_predictions(request, _form(as_csv=as_csv, as_json=as_json, resume=request.resume))

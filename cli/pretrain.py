@@ -7,18 +7,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
-from cli.options import (
-    clean_errors,
-    echo,
-    folds_option,
-    json_option,
-    positive,
-    print_json,
-    print_table,
-    share,
-    size_text,
-    tune_process,
-)
+from cli.command import Command
+from cli.ending import clean_errors
+from cli.options import folds_option, json_option, positive, share, tune_process
+from cli.output import echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     from cache.joined import AnyCache
@@ -90,7 +82,7 @@ def settings_options(command: Any) -> Any:
     return command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--cache",
     required=True,
@@ -119,7 +111,8 @@ def settings_options(command: Any) -> Any:
 @click.option(
     "--protocol",
     help="Split into folds: session, speaker, loso (leave one speaker out), session5, speakers:K (K groups of "
-    "speakers), random5, official, actor6, actor5 or auto.  [default: that of the corpus]",
+    "speakers), random5, official, actor6 (EmoBox's folds of RAVDESS), actor5 (five groups of speakers) or auto.  "
+    "[default: that of the corpus]",
 )
 @folds_option
 @click.option(

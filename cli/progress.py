@@ -2,12 +2,13 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
-from cli.options import echo
+from cli.output import duration_text, echo
 
 if TYPE_CHECKING:
     from fusion.grid.combinations import Model, ModelOutcome
@@ -71,31 +72,94 @@ class ProgressBar(_Bar):
         self._bar.update(utterances)
 
 
+@dataclass(kw_only=True)
+class TimeLeft:
+    """Time left of a run, by the models that are done; before one is done, by the epochs of the first.
+
+    Attributes:
+        waiting: number of models that have not started.
+        clock: seconds since any point in time.
+    """
+
+    waiting: int = 0
+    clock: Callable[[], float] = time.monotonic
+    _done_s: list[float] = field(default_factory=list)
+    _started_s: float = 0.0
+    _epochs: int = 0
+    _before: int | None = None  # epochs of the running model that an earlier run has trained
+
+    def start(self, epochs: int) -> None:
+        """Starts a model of at most so many epochs."""
+        self._started_s, self._epochs, self._before = self.clock(), epochs, None
+        self.waiting = max(0, self.waiting - 1)
+
+    def after_epoch(self, epoch: int) -> str:
+        """Returns the time left after an epoch of the running model, in words."""
+        elapsed_s = self.clock() - self._started_s
+        self._before = epoch - 1 if self._before is None else self._before
+        if self._done_s:
+            model_s = self._mean_s
+            return self._text("about", max(0.0, model_s - elapsed_s) + model_s * self.waiting)
+        epoch_s = elapsed_s / (epoch - self._before)
+        return self._text("at most", epoch_s * (self._epochs - epoch + self._epochs * self.waiting))
+
+    def after_model(self) -> str:
+        """Returns the time left after the running model, in words; empty after the last."""
+        self._done_s.append(self.clock() - self._started_s)
+        return self._text("about", self._mean_s * self.waiting)
+
+    @property
+    def _mean_s(self) -> float:
+        return sum(self._done_s) / len(self._done_s)
+
+    def _text(self, word: str, left_s: float) -> str:
+        return f"{word} {duration_text(left_s)} left" if left_s >= 1 else ""
+
+
 class TrainingBar(_NotingBar):
-    """Bar of epochs of each model, with its development scores; in a log file, a line a minute."""
+    """Bar of epochs of each model, with development scores and the time left of the run; in a log, a line a minute."""
 
     def __init__(self) -> None:
         super().__init__()
         self._name = ""
         self._epochs = 0
         self._printed_s = time.monotonic()
+        self._folds: list[str] = []
+        self._seeds: list[int] = []
+        self._left = TimeLeft()
+
+    def begin(self, folds: Sequence[str], seeds: Sequence[int], models: int) -> None:
+        """Receives folds and seeds of the run, and the number of models to train."""
+        self._folds, self._seeds, self._left = list(folds), list(seeds), TimeLeft(waiting=models)
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Starts the bar of a model."""
-        self._name, self._epochs = f"{'final model' if fold == FINAL else f'fold {fold}'}, seed {seed}", epochs
+        self._name, self._epochs = self._named(fold, seed), epochs
+        self._left.start(epochs)
         self._bar = tqdm(total=epochs, desc=self._name, unit="epoch", leave=False, disable=not _terminal())
 
     def epoch(self, scores: "EpochScores") -> None:
         """Advances the bar to an epoch; a resumed run starts in the middle."""
-        self._bar.set_postfix_str(_scores_text(scores), refresh=False)
+        text = ", ".join(filter(None, [_scores_text(scores), self._left.after_epoch(scores.epoch)]))
+        self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(scores.epoch - self._bar.n)
         if not _terminal() and time.monotonic() - self._printed_s >= QUIET_S:
-            self._line(f"epoch {scores.epoch} of at most {self._epochs}, {_scores_text(scores)}")
+            self._line(f"epoch {scores.epoch} of at most {self._epochs}, {text}")
 
     def end(self, best: "EpochScores") -> None:
         """Closes the bar and prints the scores of the chosen epoch."""
         self._close()
-        self._line(f"{'chosen' if best.dev else 'last'} epoch {best.epoch}, {_scores_text(best)}")
+        text = ", ".join(filter(None, [_scores_text(best), self._left.after_model()]))
+        self._line(f"{'chosen' if best.dev else 'last'} epoch {best.epoch}, {text}")
+
+    def _named(self, fold: str, seed: int) -> str:
+        """Returns a model in words, such as ``fold 2 of 6, seed 1``, with the name of a fold that is not its number."""
+        seeds = f" ({self._seeds.index(seed) + 1} of {len(self._seeds)})" if len(self._seeds) > 1 else ""
+        if fold not in self._folds:
+            return f"{'final model' if fold == FINAL else f'fold {fold}'}, seed {seed}{seeds}"
+        number = self._folds.index(fold) + 1
+        name = "" if fold == str(number) else f" ({fold})"
+        return f"fold {number} of {len(self._folds)}{name}, seed {seed}{seeds}"
 
     def _line(self, text: str) -> None:
         self._printed_s = time.monotonic()

@@ -2,38 +2,40 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
+from cli.command import Command
+from cli.ending import clean_errors
 from cli.listing import listing_options
 from cli.options import (
     ExperimentOptions,
     check_one_form,
-    clean_errors,
     dashboard_option,
-    echo,
     experiment_options,
     experiment_request,
     json_option,
+    latex_header_option,
     positive,
-    print_json,
-    print_table,
-    size_text,
+    quiet_option,
     tune_process,
     worker_cluster,
 )
+from cli.output import duration_text, echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
     from cache.joined import AnyCache
     from featurize.runtime.cluster import Cluster
+    from fusion.experiment.experiment import ExperimentRequest
+    from fusion.run.estimate import RunEstimate
     from fusion.run.train import TrainedRun
 
 
-@click.command()
+@click.command(cls=Command)
 @experiment_options
 @click.option(
     "--seed",
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
     multiple=True,
     help="Random seed of the model; repeat the option to train several.  [default: 0]",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder to write.  [default: runs/CACHE-HEAD-DIGEST]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder to write.  [default: runs/CACHE-HEAD-STREAMS-DIGEST]"
+)
 @click.option(
     "--run",
     "runs",
@@ -67,7 +71,13 @@ if TYPE_CHECKING:
     "[default: that of each corpus, joined by name]",
 )
 @click.option("--replace", is_flag=True, help="Delete another run that the run folder holds, and train again.")
-@click.option("--latex", is_flag=True, help="Also print the scores as a row of a LaTeX table.")
+@click.option(
+    "--latex",
+    is_flag=True,
+    help="Also print a row of a LaTeX table: head, streams, protocol, scores with spread and interval.",
+)
+@latex_header_option
+@quiet_option
 @click.option(
     "--final",
     is_flag=True,
@@ -94,6 +104,11 @@ if TYPE_CHECKING:
     type=click.Choice(["trackio"]),
     help="Also log the curves to this tracker, on this machine; needs the extra track.  [default: none]",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print folds, counts by class, parameters, memory, time and files; train a few batches only, write nothing.",
+)
 @listing_options
 @json_option
 def train(
@@ -114,6 +129,9 @@ def train(
     tensorboard: bool,
     track: str | None,
     latex: bool,
+    latex_header: bool,
+    quiet: bool,
+    dry_run: bool,
     as_json: bool,
     tune_all: bool = False,
     **options: Unpack[ExperimentOptions],
@@ -129,67 +147,136 @@ def train(
         mmer-train --recipe gcf2net-iemocap --cache cache/iemocap.h5 --seed 1 --seed 2 --seed 3
     """
     with clean_errors():
-        check_one_form(as_json=as_json, latex=latex)
+        check_one_form(as_json=as_json, latex=latex or latex_header)
         from cache.joined import open_cache
 
         caches = [(path, open_cache(path)) for path in (cache, *test_caches)]  # before torch: a wrong path ends at once
         tune_process()
-        if runs:
-            _check_sum(runs, seeds, final or test_caches, options)
-            found = [_fused(runs, caches[0][1], out=out, replace=replace)]
+        flags: Any = {"replace": replace, "tensorboard": tensorboard, "final": final, "track": track or ""}
+        training: Any = {"seeds": seeds, "tune_all": tune_all, "share": resident_share, "test_labels": test_labels}
+        if dry_run:
+            print_estimates(_estimated(options, caches, runs, device=device, out=out, **training, **flags), as_json)
         else:
-            flags: Any = {"replace": replace, "tensorboard": tensorboard, "final": final, "track": track or ""}
-            training: Any = {"seeds": seeds, "tune_all": tune_all, "share": resident_share, "test_labels": test_labels}
             machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
-            found = _trained(options, caches, machine, device=device, out=out, **training, **flags)
-        print_runs(found, as_json=as_json, latex=latex)
+            train_all = partial(_trained, options, caches, machine, device=device, quiet=quiet, **training)
+            found = _fused(runs, caches, options, seeds, out=out, **flags) if runs else train_all(out=out, **flags)
+            print_runs(found, as_json=as_json, latex=latex, latex_header=latex_header, quiet=quiet)
 
 
-def print_runs(runs: "Sequence[TrainedRun]", *, as_json: bool = False, latex: bool = False) -> None:
+def print_runs(
+    runs: "Sequence[TrainedRun]",
+    *,
+    as_json: bool = False,
+    latex: bool = False,
+    latex_header: bool = False,
+    quiet: bool = False,
+) -> None:
     """Prints a finished run, or a table corpus by corpus of several runs with their folders.
 
     Args:
         runs: one run, or those of protocol ``cross``.
         as_json: print the results as one JSON object instead, or as a list of several.
         latex: also print a row of a LaTeX table for each run.
+        latex_header: print the header of these rows first.
+        quiet: print only those notes that limit what the scores mean.
     """
-    if len(runs) == 1:
-        print_run(runs[0], as_json=as_json, latex=latex)
-        return
     from fusion.run.cross_corpus import cross_table
 
     if as_json:
-        print_json([run.results for run in runs])
+        print_json(runs[0].results if len(runs) == 1 else [run.results for run in runs])
         return
-    print_table(*cross_table([run.results for run in runs]))
-    for run in runs:
-        echo(f"{run.folder}: {run.results['notes'][0]}")
-        for note in (note for other in run.results["cross"] for note in other["notes"]):
-            echo(f"  {note}")
-        if latex:
-            echo(run.latex)
+    if len(runs) == 1:
+        print_run(runs[0], quiet=quiet)
+    else:
+        print_table(*cross_table([run.results for run in runs]))
+        echo(runs[0].legend)
+        for run in runs:
+            echo(f"{run.folder}: {run.promise}")
+            notes = [note for other in run.results["cross"] for note in other["notes"]]
+            for note in dict.fromkeys([*run.limits, *([] if quiet else notes)]):
+                echo(f"  {note}")
+    if latex or latex_header:
+        for line in ([runs[0].latex_header] if latex_header else []) + [run.latex for run in runs]:
+            echo(line)
 
 
-def print_run(run: "TrainedRun", *, as_json: bool = False, latex: bool = False) -> None:
-    """Prints a finished run: the table of folds, its notes, its cost.
+def print_run(run: "TrainedRun", *, quiet: bool = False) -> None:
+    """Prints a finished run: the table of folds, the definitions of its scores, its notes, its cost.
 
     Args:
         run: to print.
-        as_json: print its results as one JSON object instead.
-        latex: also print a row of a LaTeX table.
+        quiet: print only those notes that limit what the scores mean.
     """
-    if as_json:
-        print_json(run.results)
-        return
     print_table(*run.table)
     if run.cross_table:
         print_table(*run.cross_table)
-    for line in run.notes:
+    echo(run.legend)
+    for line in run.limits if quiet else run.notes:
         echo(line)
     took = f", {run.seconds:.1f} s of training, peak {size_text(run.peak_bytes)}" if run.seconds else ""
     echo(f"{run.folder}: {run.parameters:,} parameters{took}")
-    if latex:
-        echo(run.latex)
+
+
+def print_estimates(found: "Sequence[RunEstimate]", as_json: bool) -> None:
+    """Prints the estimates of a dry run: the subsets of every fold, then what the run needs and writes.
+
+    Args:
+        found: estimates of a run, or those of protocol ``cross``.
+        as_json: print one JSON object instead, or a list of several.
+    """
+    if as_json:
+        print_json(found[0].plain if len(found) == 1 else [run.plain for run in found])
+        return
+    for run in found:
+        print_table(*run.table)
+        for line in (run.promise, *run.notes):
+            echo(line)
+        files = f"weights on disk {size_text(run.disk_bytes)}"
+        echo(f"features {size_text(run.features_bytes)}, peak of a training {size_text(run.peak_bytes)}, {files}")
+        rest = f", of which {run.finished} are finished" if run.finished else ""
+        echo(f"{run.models} models of {run.parameters:,} parameters{rest}")
+        ends = dict.fromkeys(map(duration_text, (run.shortest_s, run.longest_s)))
+        echo(f"time: {' to '.join(ends)}: {run.measured}")
+        echo(f"would write {run.folder}: {run.files}")
+
+
+def _estimated(
+    options: ExperimentOptions,
+    caches: "Sequence[tuple[Path, AnyCache]]",
+    runs: Sequence[Path],
+    *,
+    device: str,
+    out: Path | None,
+    seeds: Sequence[int],
+    tune_all: bool,
+    share: float,
+    test_labels: str | None,
+    **flags: Any,
+) -> "list[RunEstimate]":
+    from cache.errors import MmerError
+
+    if runs:
+        raise MmerError("--run trains nothing, so that --dry-run has nothing to estimate; leave one of them out")
+    request, across = _requested(options, seeds=seeds, tune_all=tune_all)
+    from featurize.runtime.device import choose_device
+    from fusion.run.estimate import estimate_across, estimate_run
+
+    common: dict[str, Any] = {"device": choose_device(device), "resident_share": share, "test_labels": test_labels}
+    common |= {"replace": flags["replace"], "final": flags["final"], "out": out}
+    if across:
+        return estimate_across(request, caches, **common)
+    (path, cache), *others = caches
+    tested = [other for _, other in others]
+    return [estimate_run(request.experiment(cache), cache, named_after=path, test_caches=tested, **common)]
+
+
+def _requested(options: ExperimentOptions, *, seeds: Sequence[int], tune_all: bool) -> "tuple[ExperimentRequest, bool]":
+    """Returns the request of the options, and True if a run is trained on each of several corpora."""
+    from fusion.protocols.catalog import CROSS
+
+    across = options["protocol"] == CROSS
+    data: ExperimentOptions = {**options, "protocol": None} if across else options
+    return experiment_request(data, seeds=seeds, tune_all=tune_all), across
 
 
 def _trained(
@@ -201,22 +288,21 @@ def _trained(
     seeds: Sequence[int],
     tune_all: bool,
     share: float,
+    quiet: bool,
     **flags: Any,
 ) -> "list[TrainedRun]":
-    from fusion.protocols.catalog import CROSS
-
-    across = options["protocol"] == CROSS
-    data: ExperimentOptions = {**options, "protocol": None} if across else options
-    request = experiment_request(data, seeds=seeds, tune_all=tune_all)  # before torch: a wrong setting ends at once
+    request, across = _requested(options, seeds=seeds, tune_all=tune_all)  # before torch: a wrong setting ends at once
     from cli.progress import TrainingBar
     from featurize.runtime.device import choose_device
+    from fusion.run.cross_validation import SilentProgress
     from fusion.run.train import train_across, train_run
     from fusion.training.interrupt import deferred_interrupts
 
     (path, cache), *others = caches
     common: dict[str, Any] = {"device": choose_device(device), "resident_share": share, **flags}
     experiment = None if across else request.experiment(cache)
-    with machine() as cluster, TrainingBar() as bar, deferred_interrupts() as stopping:
+    bar_or_none = nullcontext(SilentProgress()) if quiet else TrainingBar()
+    with machine() as cluster, bar_or_none as bar, deferred_interrupts() as stopping:
         common |= {"cluster": cluster, "progress": bar, "stopping": stopping}
         if experiment is None:
             return train_across(request, caches, **common)
@@ -224,10 +310,21 @@ def _trained(
         return [train_run(experiment, cache, named_after=path, test_caches=tested, **common)]
 
 
-def _fused(runs: Sequence[Path], cache: "AnyCache", *, out: Path | None, replace: bool) -> "TrainedRun":
+def _fused(
+    runs: Sequence[Path],
+    caches: "Sequence[tuple[Path, AnyCache]]",
+    options: ExperimentOptions,
+    seeds: Sequence[int],
+    *,
+    out: Path | None,
+    replace: bool,
+    final: bool,
+    **others: Any,
+) -> "list[TrainedRun]":
+    _check_sum(runs, seeds, final or len(caches) > 1, options)
     from fusion.run.train import fuse_runs
 
-    return fuse_runs(runs, cache, out=out, replace=replace)
+    return [fuse_runs(runs, caches[0][1], out=out, replace=replace)]
 
 
 def _check_sum(runs: Sequence[Path], seeds: Sequence[int], final: object, options: ExperimentOptions) -> None:

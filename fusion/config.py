@@ -1,13 +1,13 @@
 """Configuration dataclasses built from ``field=value`` pairs of a command line or a file."""
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cache.errors import MmerError
+from cache.near_names import nearest
 
 Config = TypeVar("Config")
 
@@ -46,20 +46,6 @@ def configured(kind: type[Config], values: Mapping[str, object], *, owner: str) 
         return kind(**converted)
     except ValueError as error:
         raise MmerError(f"{owner}: {error}") from None
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns a hint for an unknown name: similar known names, or all of them.
-
-    Example:
-        >>> nearest("droput", ["dim", "dropout"])
-        'did you mean dropout?'
-        >>> nearest("x", ["dim", "dropout"])
-        'known: dim, dropout'
-    """
-    names = list(known)
-    similar = difflib.get_close_matches(name, names, n=3)
-    return f"did you mean {' or '.join(similar)}?" if similar else f"known: {', '.join(names)}"
 
 
 def _convert(value: object, expected: Any, what: str) -> object:

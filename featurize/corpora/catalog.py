@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import MmerError
+from cache.near_names import nearest
 from featurize.corpora.base import CorpusReading, check_reading
 from featurize.corpora.cmu_mosi import TREE as CMU_MOSI_TREE
 from featurize.corpora.cmu_mosi import read_cmu_mosi
@@ -147,7 +148,7 @@ def corpus_spec(name: str) -> CorpusSpec:
     try:
         return CORPORA[name]
     except KeyError:
-        raise MmerError(f"unknown corpus {name!r}; known: {', '.join(sorted(CORPORA))}") from None
+        raise MmerError(f"unknown corpus {name!r}; {nearest(name, sorted(CORPORA))}") from None
 
 
 def check_root(name: str, root: Path | None, *, allow_outside: bool = False, encoding: str | None = None) -> None:

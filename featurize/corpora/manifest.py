@@ -8,7 +8,6 @@ written: speaker 1.0 is speaker 1.
 Absent: null and NaN of JSON, and the words by which pandas writes a missing value; a note counts these.
 """
 
-import difflib
 import os
 import re
 from collections import Counter
@@ -18,6 +17,7 @@ from pathlib import Path, PurePath
 from shlex import quote
 
 from cache.errors import MmerError
+from cache.near_names import near_names
 from cache.utterance import Utterance
 from featurize.corpora.base import CorpusReading
 from featurize.corpora.columns import NO_CHOICE, ColumnChoice
@@ -175,7 +175,7 @@ def _near_names(unknown: Collection[str], found: Collection[str]) -> dict[str, s
     near: dict[str, str] = {}
     for name in unknown:
         plain = re.sub(r"[\s-]+", "_", name.strip().lower())
-        guess = called.get(plain) or next(iter(difflib.get_close_matches(plain, lacking, n=1)), "")
+        guess = called.get(plain) or next(iter(near_names(plain, lacking)), "")
         if guess and guess not in near.values():
             near[name] = guess
     return near

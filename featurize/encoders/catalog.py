@@ -1,14 +1,18 @@
 """Catalog of encoders with a short name, and the syntax ``[NAME=]SOURCE[@LAYERS]`` of the command line."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import MmerError
+from cache.near_names import nearest
 
 BUILT_IN = "built-in"
+# Encoders that other programs run -> how their features come into a cache.
+ELSEWHERE = {
+    "emotion2vec": "its own scripts compute its features, and `mmer-cache import DIR FILE` adds them",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +162,5 @@ def _parse_request(text: str) -> EncoderRequest:
 def _check_source(source: str) -> None:
     if source in ENCODERS or Path(source).is_dir() or re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
         return
-    similar = difflib.get_close_matches(source, ENCODERS, n=3)
-    proposal = f"did you mean {' or '.join(similar)}?" if similar else f"known: {', '.join(ENCODERS)};"
-    raise MmerError(f"unknown encoder {source!r}; {proposal} (a hub id OWNER/NAME or a folder is accepted too)")
+    hint = ELSEWHERE.get(source.lower()) or nearest(source, ENCODERS)
+    raise MmerError(f"unknown encoder {source!r}; {hint} (a hub id OWNER/NAME or a folder is accepted too)")

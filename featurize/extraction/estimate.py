@@ -1,7 +1,7 @@
 """Estimate of a run: rows and bytes of every stream, encoding time, free disk space."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cache.rebuild import free_bytes, plan_bytes
 from featurize.extraction.encode import EncodeInput, encode_request, encode_split, load_input
@@ -31,6 +31,7 @@ class ExtractionEstimate:
         size_bytes: size of the cache file.
         free_bytes: free space of the disk for that file.
         seconds: encoding time, extrapolated from one batch of each encoder.
+        notes: notes on the corpus and its inputs, which a run prints first.
     """
 
     utterances: int
@@ -39,6 +40,7 @@ class ExtractionEstimate:
     size_bytes: int
     free_bytes: int
     seconds: float
+    notes: list[str] = field(default_factory=list)
 
 
 def estimate_extraction(planned_job: PlannedJob) -> ExtractionEstimate:
@@ -61,6 +63,7 @@ def estimate_extraction(planned_job: PlannedJob) -> ExtractionEstimate:
         size_bytes=plan_bytes(plans),
         free_bytes=free_bytes(planned_job.job.cache.parent),
         seconds=sum(_seconds(plan, planned_job.inputs, budget) for plan in planned_job.plans),
+        notes=list(planned_job.notes),
     )
 
 

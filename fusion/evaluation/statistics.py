@@ -145,12 +145,14 @@ class Summary:
     Attributes:
         mean: mean over seeds of the mean over folds.
         std: standard deviation over folds of the mean over seeds, with the divisor n - 1; None for a single fold.
+        std_seeds: standard deviation over seeds of the mean over folds, with the divisor n - 1; None for a single seed.
         interval: 95% interval of the pooled score; None for a single cluster.
         pooled: score of the predictions of all folds and seeds together.
     """
 
     mean: dict[str, float]
     std: dict[str, float | None]
+    std_seeds: dict[str, float | None]
     interval: dict[str, Interval | None]
     pooled: dict[str, float]
 
@@ -192,11 +194,12 @@ def summarize(scores: Mapping[int, Sequence[FoldScores]], predictions: Predictio
     """
     names = predictions.metrics
     table = [[[_plain(fold)[name] for name in names] for fold in folds] for folds in _same_folds(scores)]
-    by_fold = np.array(table).mean(axis=0)  # (folds, metrics)
-    spread = by_fold.std(axis=0, ddof=1).tolist() if len(by_fold) > 1 else [None] * len(names)
+    by_seed = np.array(table)  # (seeds, folds, metrics)
+    by_fold = by_seed.mean(axis=0)
     return Summary(
         mean=_by_metric(by_fold.mean(axis=0), names),
-        std=dict(zip(names, spread, strict=True)),
+        std=_spread(by_fold, names),
+        std_seeds=_spread(by_seed.mean(axis=1), names),
         interval=bootstrap_interval(predictions, seed=seed),
         pooled=pooled_scores(predictions),
     )
@@ -263,6 +266,13 @@ def _same_folds(scores: Mapping[int, Sequence[FoldScores]]) -> list[Sequence[Fol
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(f"every seed must have the same folds, got numbers of folds {sorted(sizes)}")
     return by_seed
+
+
+def _spread(values: Matrix, names: Sequence[str]) -> dict[str, float | None]:
+    """Computes the standard deviation of each score over the rows, ``(n, metrics)``; None for a single row."""
+    if len(values) < 2:
+        return dict.fromkeys(names)
+    return dict(_by_metric(values.std(axis=0, ddof=1), names))
 
 
 def _by_metric(values: Matrix, names: Sequence[str]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 A task collects everything that depends on the kind of target. Training, evaluation, run folders and grids read it and
 know nothing else about targets. `CLASSIFICATION` has one class for each utterance, `SOFT` the shares of votes,
 `DIMENSIONS` rated values. The intervals of all are in `fusion.evaluation.statistics`, their tables and plots in
-`fusion.run.results`.
+`fusion.run.score_table` and `fusion.run.pictures`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +50,7 @@ class Score:
     Attributes:
         name: key in JSON, CSV and options, such as ``wf1``.
         title: heading in tables, such as ``W-F1``.
+        meaning: definition in a few words, such as ``weighted F1``.
         higher_is_better: whether a higher value is better.
         in_percent: whether tables print it in percent; files always hold the plain value.
         decimals: number of decimals in tables.
@@ -57,6 +58,7 @@ class Score:
 
     name: str
     title: str
+    meaning: str = ""
     higher_is_better: bool = True
     in_percent: bool = True
     decimals: int = 2
@@ -372,12 +374,17 @@ def _parse_dimensions(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -
     return truth, np.array([[float(row[f"{OUTPUT}{name}"]) for name in names] for row in rows])
 
 
-TITLES: Mapping[str, str] = {"wa": "WA", "ua": "UA", "wf1": "W-F1", "mf1": "M-F1"}
+TITLES: Mapping[str, tuple[str, str]] = {
+    "wa": ("WA", "accuracy"),
+    "ua": ("UA", "mean recall of the classes"),
+    "wf1": ("W-F1", "weighted F1"),
+    "mf1": ("M-F1", "macro F1"),
+}
 
 # One class for each utterance; targets are class ids, int64 (n,), and outputs are logits, (n, classes).
 CLASSIFICATION = Task(
     name="classification",
-    scores=tuple(Score(name=name, title=TITLES[name]) for name in METRICS),
+    scores=tuple(Score(name=name, title=TITLES[name][0], meaning=TITLES[name][1]) for name in METRICS),
     loss_name=CROSS_ENTROPY,
     monitors=("wf1", "ua", "wa", "mf1", LOSS),
     loss=cross_entropy,
@@ -395,9 +402,16 @@ CLASSIFICATION = Task(
 DIMENSIONS = Task(
     name="dimensions",
     scores=(
-        Score(name="ccc", title="CCC", in_percent=False, decimals=3),
-        Score(name="mae", title="MAE", higher_is_better=False, in_percent=False, decimals=3),
-        Score(name="pearson", title="Pearson", in_percent=False, decimals=3),
+        Score(name="ccc", title="CCC", meaning="concordance correlation coefficient", in_percent=False, decimals=3),
+        Score(
+            name="mae",
+            title="MAE",
+            meaning="mean absolute error",
+            higher_is_better=False,
+            in_percent=False,
+            decimals=3,
+        ),
+        Score(name="pearson", title="Pearson", meaning="correlation coefficient", in_percent=False, decimals=3),
     ),
     loss_name=CCC_LOSS,
     monitors=("ccc", "mae", "pearson", LOSS),
@@ -418,7 +432,14 @@ SOFT = Task(
     name="soft",
     scores=(
         *CLASSIFICATION.scores,
-        Score(name=KL, title="KL", higher_is_better=False, in_percent=False, decimals=3),
+        Score(
+            name=KL,
+            title="KL",
+            meaning="mean divergence from the votes in nats",
+            higher_is_better=False,
+            in_percent=False,
+            decimals=3,
+        ),
     ),
     loss_name=CROSS_ENTROPY,
     monitors=(*CLASSIFICATION.monitors, KL),

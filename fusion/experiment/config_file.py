@@ -13,7 +13,7 @@ from typing import Any
 
 from cache.errors import MmerError
 from cache.files import check_regular, replacing
-from fusion.config import nearest
+from cache.near_names import nearest
 
 CONFIG = "config.toml"  # in the folder of a run or grid
 COMMAND, GRID_COMMAND = "command", "mmer-grid"

@@ -84,6 +84,7 @@ class Experiment:
         root: folder of the corpus, for an encoder that learns from the recordings; None for that of the cache.
         own_folds: folds of ``--folds``, which take the place of the protocol.
         options: the options that give the experiment back, for its configuration file; empty if they are unknown.
+        earlier_dev: draw dev as version 0.1 did, to go on with a run that it began.
 
     Raises:
         MmerError: if there is no seed, or a seed is negative, too great or given twice.
@@ -108,6 +109,7 @@ class Experiment:
     root: Path | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     own_folds: OwnFolds | None = None
+    earlier_dev: bool = False
 
     def __post_init__(self) -> None:
         if (

@@ -7,12 +7,14 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from cache.errors import MmerError
-from fusion.config import configured, nearest
+from cache.near_names import nearest
+from fusion.config import configured
 from fusion.head_config import HeadConfig
-from fusion.heads.catalog import config_for, head_spec
+from fusion.heads.catalog import HEADS, config_for, head_spec
 from fusion.training.config import TrainConfig
 
 TRAINING, HEAD = "training", "head"  # owners of fields
@@ -48,6 +50,12 @@ def list_fields(fusion: str) -> list[Field]:
         for field in fields(owned)
         if field.name not in hidden
     ]
+
+
+def field_names() -> list[str]:
+    """Returns the fields of training and of every built-in head, which one of them at least accepts."""
+    kinds: list[type[Any]] = [TrainConfig, *(spec.config for spec in HEADS.values())]
+    return list(dict.fromkeys(field.name for kind in kinds for field in fields(kind)))
 
 
 def meanings(config: type[Any]) -> dict[str, str]:
@@ -111,10 +119,17 @@ def parse_fields(
     for text in texts:
         name, _, value = (part.strip() for part in text.partition("="))
         if not name or not value:
-            raise MmerError(f"invalid {text!r}; expected {form}, such as {such_as}")
+            raise MmerError(f"invalid {text!r}; expected {form}, such as {such_as}{_shell_hint(text)}")
         check_once(name, found)
         found[name] = value
     return found
+
+
+def _shell_hint(text: str) -> str:
+    """Returns a hint if a text is the name of a file, by which the shell replaces a pattern without quotes."""
+    if "=" in text or not text or not Path(text).exists():
+        return ""
+    return f"; {text} is a file: quote a pattern, or the shell replaces it by the names of files"
 
 
 def united(first: Mapping[str, Value], *others: Mapping[str, Value]) -> dict[str, Value]:

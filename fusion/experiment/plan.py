@@ -15,6 +15,7 @@ from fusion.experiment.experiment import Experiment
 from fusion.experiment.streams import StreamSelection, featurize_command, head_inputs, repair_command, select_streams
 from fusion.fingerprint import digest_of, without_defaults
 from fusion.head_config import HeadInputs
+from fusion.protocols.dev import SPEAKERS
 from fusion.protocols.split import Split, split_cache
 from fusion.training.config import TUNING, TrainConfig
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 OWN = "#"  # in the role of a stream that only some folds read
+EARLIER_DEV = "dev is drawn as version 0.1 did, which began these models; another --out draws it by share of utterances"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +141,8 @@ class RunPlan:
     @property
     def notes(self) -> list[str]:
         """The lines to print with the scores: promise, features, notes on the split and on the experiment."""
-        return [self.split.promise, self._features, *self.split.notes, *self.experiment.notes, *self._warmup_notes]
+        of_streams = [self.split.promise, self._features, *self._event_notes]
+        return [*of_streams, *self.split.notes, *self.experiment.notes, *self._warmup_notes]
 
     @property
     def test_parts(self) -> dict[str, frozenset[str]]:
@@ -162,6 +165,13 @@ class RunPlan:
         """The line to print on how ``mmer-train`` selects epochs and scores test subsets."""
         monitor = self.experiment.training.monitor
         return f"epochs are selected on dev by {monitor}; each test subset is scored once, with the selected epoch"
+
+    @property
+    def _event_notes(self) -> list[str]:
+        """A note on streams of transcripts whose event tags are kept: annotators hear what a recognizer may not."""
+        read = dict.fromkeys([*self.selection.required, *self.selection.training_only])
+        kept = [name for name in read if self.cache.stream(name).spec.preprocessing.get("event_tags") == "keep"]
+        return [f"event tags such as [LAUGHTER] are kept in the transcripts of {', '.join(kept)}"] if kept else []
 
     @property
     def _warmup_notes(self) -> list[str]:
@@ -207,6 +217,7 @@ class Splits:
             "data_seed": experiment.training.data_seed,
             "allow_missing": experiment.allow_missing,
             "allow_leak": experiment.allow_leak,
+            "earlier_dev": experiment.earlier_dev,
         }
         folds = experiment.own_folds
         key = digest_of({**request, "own_folds": folds.digest if folds else ""})
@@ -247,6 +258,21 @@ def plan_run(experiment: Experiment, cache: AnyCache, splits: Splits | None = No
     )
     build(plan, seed=0)  # raises the error before any training if head and streams do not fit
     return plan
+
+
+def plan_earlier(plan: RunPlan) -> RunPlan | None:
+    """Plans the same run with dev drawn as version 0.1 did; returns None if that changes no fold.
+
+    What that version began is continued with the folds that it recorded.
+
+    Args:
+        plan: plan of the run.
+    """
+    if all(fold.dev_of != SPEAKERS for fold in plan.split.folds) or plan.experiment.earlier_dev:
+        return None
+    notes = (*plan.experiment.notes, EARLIER_DEV)
+    earlier = plan_run(replace(plan.experiment, earlier_dev=True, notes=notes), plan.cache)
+    return None if earlier.identity["folds"] == plan.identity["folds"] else earlier
 
 
 def _own(role: str, stream: str) -> str:

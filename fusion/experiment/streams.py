@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.json_text import is_count
-from cache.stream import ROLES, SPEECH, VIEW, StreamSpec
+from cache.near_names import nearest
+from cache.stream import INTEGER_ROLES, ROLES, SPEECH, VIEW, StreamSpec
 from cache.transcripts import VARIANT, AsrReading
-from fusion.config import nearest
 from fusion.evaluation.task import CROSS_ENTROPY
 from fusion.head_config import (
     AUDIO,
@@ -62,7 +62,6 @@ FEATURIZE_DEFAULTS: Mapping[str, object] = {
     "event-tags": "strip",
 }
 RECIPE_ENCODER = re.compile(r"--encoder ([^@ ]+)")  # in the options of a recipe
-INTEGER_ROLES = frozenset({"codes", "tokens", "chars"})  # roles of ids, which cannot be read as features
 NO_STREAMS: Mapping[str, str] = {}
 WILDCARDS = "*?["  # in a pattern of streams
 

@@ -14,8 +14,9 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 
 from cache.errors import MmerError
+from cache.near_names import nearest
 from cache.stream import ROLES
-from fusion.config import configured, nearest
+from fusion.config import configured
 from fusion.experiment.streams import LANGUAGE
 from fusion.grid.combinations import FieldValues, fields_text, value_text
 from fusion.head_config import AUDIO, TEXT, view_role

@@ -19,6 +19,10 @@ from fusion.training.config import TrainConfig
 if TYPE_CHECKING:
     from fusion.training.model import TrainedModel
 
+REFIT = (
+    "refit=true: a grid selects by the dev scores of models that have not seen dev; leave it out, and pass it to "
+    "mmer-train with the fields of the winner"
+)
 FieldValues = Mapping[str, object]  # values by axis
 
 
@@ -160,7 +164,10 @@ def plan_combinations(
     splits = splits or Splits(cache)
     for fields in requested:
         try:
-            planned.append(Combination(fields=fields, plan=plan_run(experiment_of(fields), cache, splits)))
+            experiment = experiment_of(fields)
+            if experiment.training.refit:
+                raise MmerError(REFIT)
+            planned.append(Combination(fields=fields, plan=plan_run(experiment, cache, splits)))
         except MmerError as error:
             skipped.append(Skipped(fields=fields, reason=str(error)))
     return planned, skipped

@@ -62,6 +62,11 @@ class Journal:
         if not (self.path / MODELS).exists():
             check_unused(self.path)
 
+    @property
+    def has_models(self) -> bool:
+        """True if a model was ever trained for the journal."""
+        return (self.path / MODELS).exists()
+
     def holds(self, model: Model) -> bool:
         """Checks whether a model was trained or has failed permanently."""
         return (self.folder(model).path / ENTRY).exists()
@@ -136,7 +141,7 @@ class Journal:
             with suppress(DamagedRun):
                 read_probabilities(folder, plan.inputs.classes, plan.task)
                 return
-        head, trained, notes = self.load_model(model), self._trained(model), self.notes(model)
+        head, trained, notes = self.load_model(model), self.trained_model(model), self.notes(model)
         head.to(source.device)
         features = plan.of_fold(source, fold.name)
         score_test_subset(folder, plan, fold, head=head, trained=trained, source=features, seed=model.seed, notes=notes)
@@ -153,6 +158,18 @@ class Journal:
         way_out = f"delete {folder.path} to train the model again"
         head.load_state_dict(read_weights(folder, head, digest=entry.get("weights"), way_out=way_out))
         return head.eval()
+
+    def trained_model(self, model: Model) -> TrainedModel:
+        """Returns epochs and cost of a finished training, without its weights.
+
+        Raises:
+            MmerError: if the entry cannot be read.
+        """
+        entry, cost = self._entry(model), (0.0, 0)
+        with suppress(DamagedRun):  # no score depends on the cost
+            cost = read_cost(self.folder(model))
+        curves = tuple(map(epoch_scores, entry["curves"]))
+        return TrainedModel(best_epoch=entry["epoch"], curves=curves, weights={}, seconds=cost[0], peak_bytes=cost[1])
 
     @contextmanager
     def claim(self, model: Model, *, wait: bool = False) -> Iterator[bool]:
@@ -188,12 +205,6 @@ class Journal:
             raise MmerError(f"{folder.path / ENTRY} has changed since it was written; {way_out}")
         _check_same(entry, model.combination.plan, folder.path)
         return entry  # type: ignore[no-any-return]
-
-    def _trained(self, model: Model) -> TrainedModel:
-        """Returns the epochs of a finished training, as scoring needs them; without weights and cost."""
-        entry = self._entry(model)
-        curves = tuple(map(epoch_scores, entry["curves"]))
-        return TrainedModel(best_epoch=entry["epoch"], curves=curves, weights={}, seconds=0.0, peak_bytes=0)
 
 
 def _is_entry(entry: Any) -> bool:

@@ -19,9 +19,11 @@ from fusion.grid.journal import Journal
 from fusion.grid.report.output import GridReport, grid_report
 from fusion.grid.session import GridSession
 from fusion.grid.space import RANDOM, TPE, GridRequest, Search
+from fusion.grid.winner import keep_winner
 from fusion.heads.catalog import file_name_of
 from fusion.recipes.comparison import published_table
-from fusion.run.train import CPU, default_folder
+from fusion.run.names import default_folder
+from fusion.run.train import CPU, TrainedRun
 from fusion.training.checkpoint import EpochScores
 
 ENGINES = (AUTO, FUSED, SHARED)  # of this process
@@ -36,11 +38,13 @@ class GridRun:
         journal: folder of the journal with all models.
         report: tables, notes and results.
         comparison: lines on the published scores; empty without a recipe.
+        kept: run of the best combination, if it was requested.
     """
 
     journal: Path
     report: GridReport
     comparison: tuple[str, ...] = ()
+    kept: TrainedRun | None = None
 
     @property
     def folder(self) -> Path:
@@ -107,6 +111,7 @@ def run_grid(
     cluster: GridCluster | None = None,
     progress: GridProgress | None = None,
     resident_share: float = RESIDENT_SHARE,
+    keep: bool = False,
 ) -> GridRun:
     """Trains the combinations that the journal lacks, selects one for each fold on dev, and writes the report.
 
@@ -120,9 +125,11 @@ def run_grid(
         cluster: workers that train the models instead.
         progress: notified of notes, models and epochs.
         resident_share: share of the device's memory that features may take, in [0, 1]; the rest is read as needed.
+        keep: also write the combination with the best mean dev score as a run folder, from its trained models.
 
     Raises:
-        MmerError: if no combination can be trained, a fold has no winner, or the journal cannot be written.
+        MmerError: if no combination can be trained, a fold has no winner, no winner can be kept, or the journal cannot
+            be written.
         ValueError: if there is no such engine.
     """
     if engine not in ((DASK,) if cluster else ENGINES):
@@ -145,7 +152,10 @@ def run_grid(
     write_config(journal.path, {**known, **request.options}, command="mmer-grid")
     settings = request.base.settings
     comparison = tuple(published_table(settings, fields_text)) if settings else ()
-    return GridRun(journal=journal.path, report=report, comparison=comparison)
+    kept = None
+    if keep:
+        kept = keep_winner(results, journal, session.sources, cache, named_after=path, device=device)
+    return GridRun(journal=journal.path, report=report, comparison=comparison, kept=kept)
 
 
 def estimate_grid(

@@ -4,17 +4,21 @@ The first is nested selection (Varma and Simon, 2006, doi:10.1186/1471-2105-7-91
 the combination that is scored on the test subset of a fold was selected without it. The second is not nested, since the
 development subset of one fold may contain the test speakers of another. Scores are reported as mean and standard
 deviation over folds of the mean over seeds.
+
+Of combinations with equal scores, the one with the lower loss on dev is selected, then the first of the grid. Ties are
+named in the report, since a small development subset cannot tell such combinations apart.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from cache.errors import MmerError
 from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
 from fusion.grid.combinations import FieldValues, ModelScores, value_text
+from fusion.training.evaluate import LOSS_DECIMALS
 
 DECIMALS = 12  # scores are compared with: float rounding must not hide a tie
 UNSET = "default"  # text for an axis that a combination does not set
@@ -27,10 +31,17 @@ class Spread:
     Attributes:
         mean: mean over folds of the mean over seeds; with equal seeds on all folds the order does not matter.
         std: standard deviation over folds of the mean over seeds, with the divisor n - 1; None for a single fold.
+        std_seeds: standard deviation over seeds of the mean over folds, likewise; None for a single seed.
     """
 
     mean: Mapping[str, float]
     std: Mapping[str, float | None]
+    std_seeds: Mapping[str, float | None] = field(default_factory=dict)
+
+    def deviation(self, metric: str) -> float | None:
+        """Returns the standard deviation over folds, of a single fold that over seeds; None without either."""
+        over_folds = self.std.get(metric)
+        return self.std_seeds.get(metric) if over_folds is None else over_folds
 
 
 def spread(scores: Mapping[str, Sequence[Mapping[str, float]]], metrics: Iterable[str]) -> Spread:
@@ -49,9 +60,15 @@ def spread(scores: Mapping[str, Sequence[Mapping[str, float]]], metrics: Iterabl
         for metric in metrics
         if all(metric in by_name for seeds in scores.values() for by_name in seeds)
     }
+    seeds = {len(held) for held in scores.values()}
+    by_seed = {
+        metric: [fmean(by_name[metric] for by_name in held) for held in zip(*scores.values(), strict=True)]
+        for metric in (by_metric if len(seeds) == 1 else ())  # a fold that lacks a seed has no pair for it
+    }
     return Spread(
         mean={metric: fmean(values) for metric, values in by_metric.items()},
         std={metric: _std(values) for metric, values in by_metric.items()},
+        std_seeds={metric: _std(by_seed.get(metric, [])) for metric in by_metric},
     )
 
 
@@ -101,7 +118,7 @@ def rank(
     folds: Sequence[str] = (),
     task: Task = CLASSIFICATION,
 ) -> list[Ranked]:
-    """Ranks combinations by their mean dev score, best first; ties keep the order of the grid.
+    """Ranks combinations by their mean dev score, best first; ties by the loss on dev, then by the grid.
 
     Combinations with a missing or failed model follow all complete ones; those without a trained model come last.
 
@@ -150,7 +167,8 @@ def select_winners(
 ) -> dict[str, int]:
     """Selects for each fold the combination with the best dev score on it, in the mean over seeds.
 
-    Only combinations that are trained on the fold with every seed take part; the earliest wins a tie.
+    Only combinations that are trained on the fold with every seed take part; of equal scores the lower loss on dev
+    wins, then the earliest combination.
 
     Args:
         scores: scores of all models.
@@ -166,6 +184,45 @@ def select_winners(
     """
     seeds = {model.seed for model in scores}
     return {fold: _select_winner(fold, scores, seeds, monitor, task) for fold in folds or _folds(scores)}
+
+
+def tied_with_best(ranked: Sequence[Ranked], monitor: str, task: Task = CLASSIFICATION) -> list[Ranked]:
+    """Returns the complete combinations with the best mean dev score, if there are several; else nothing.
+
+    Args:
+        ranked: combinations in the order of their rank.
+        monitor: name of the dev score that ranks.
+        task: task of the grid.
+    """
+    complete = [
+        (row, _utility(row.dev.mean.get(monitor, math.nan), monitor, task))
+        for row in ranked
+        if row.complete and row.dev
+    ]
+    tied = [row for row, utility in complete if utility == complete[0][1]]
+    return tied if len(tied) > 1 else []
+
+
+def tied_with_winners(
+    scores: Sequence[ModelScores], winners: Mapping[str, int], monitor: str, task: Task = CLASSIFICATION
+) -> dict[str, list[int]]:
+    """Returns the combinations whose dev score on a fold equals that of its winner, by fold with such a tie.
+
+    Args:
+        scores: scores of all models.
+        winners: index of the winning combination, by fold.
+        monitor: name of the dev score that selects.
+        task: task of the grid.
+    """
+    seeds = {model.seed for model in scores}
+    tied = {}
+    for fold, winner in winners.items():
+        candidates = _candidates(fold, scores, seeds)
+        reached = _merit(candidates[winner], monitor, task)[0]
+        equal = [index for index, models in candidates.items() if _merit(models, monitor, task)[0] == reached]
+        if len(equal) > 1:
+            tied[fold] = equal
+    return tied
 
 
 def fold_winners(scores: Sequence[ModelScores], winners: Mapping[str, int]) -> list[FoldWinner]:
@@ -186,10 +243,18 @@ def nested_scores(scores: Sequence[ModelScores], winners: Mapping[str, int], tas
     Raises:
         ValueError: if the test subset of a winner is closed, or there is no winner.
     """
-    tests = {winner.fold: [winner.test] for winner in fold_winners(scores, winners) if winner.test is not None}
-    if len(tests) < len(winners):
-        missing = ", ".join(fold for fold in winners if fold not in tests)
-        raise ValueError(f"the winner of each fold must be scored on test; not scored on fold {missing}")
+    tests: dict[str, list[Mapping[str, float]]] = {fold: [] for fold in winners}
+    missing = []
+    for model in scores:
+        if winners.get(model.fold) == model.combination:
+            if model.test is None:
+                missing.append(model.fold)
+            else:
+                tests[model.fold].append(model.test)
+    missing += [fold for fold, held in tests.items() if not held]
+    if missing:
+        names = ", ".join(dict.fromkeys(fold for fold in winners if fold in missing))
+        raise ValueError(f"the winner of each fold must be scored on test; not scored on fold {names}")
     return spread(tests, task.names)
 
 
@@ -235,11 +300,12 @@ def _unranked(
     )
 
 
-def _order(row: Ranked, monitor: str, task: Task) -> tuple[int, float]:
+def _order(row: Ranked, monitor: str, task: Task) -> tuple[int, float, float]:
     """Returns the sort key of a row: complete rows first, then incomplete ones, then those without a trained model."""
     if row.dev is None:
-        return 2, 0.0
-    return 0 if row.complete else 1, -_utility(row.dev.mean.get(monitor, math.nan), monitor, task)
+        return 2, 0.0, 0.0
+    utility = _utility(row.dev.mean.get(monitor, math.nan), monitor, task)
+    return 0 if row.complete else 1, -utility, -_calm(row.dev.mean.get(LOSS, math.nan))
 
 
 def _utility(score: float, monitor: str, task: Task) -> float:
@@ -249,28 +315,39 @@ def _utility(score: float, monitor: str, task: Task) -> float:
     return round(score if task.score(monitor).higher_is_better else -score, DECIMALS)
 
 
-def _select_winner(fold: str, scores: Sequence[ModelScores], seeds: set[int], monitor: str, task: Task) -> int:
+def _calm(loss: float) -> float:
+    """Returns a number that is larger for a lower loss; NaN is the worst loss."""
+    return -math.inf if math.isnan(loss) else -round(loss, LOSS_DECIMALS)
+
+
+def _merit(models: Sequence[ModelScores], monitor: str, task: Task) -> tuple[float, float]:
+    """Returns the sort key of a combination on a fold: its dev score, then its loss, in the mean over seeds."""
+    reached, loss = (fmean(model.dev.get(name, math.nan) for model in models) for name in (monitor, LOSS))
+    return _utility(reached, monitor, task), _calm(loss)
+
+
+def _candidates(fold: str, scores: Sequence[ModelScores], seeds: set[int]) -> dict[int, list[ModelScores]]:
+    """Returns the models on a fold of each combination that is trained with every seed, in the order of the grid."""
     by_combination: dict[int, list[ModelScores]] = defaultdict(list)
     for model in scores:
         if model.fold == fold:
             by_combination[model.combination].append(model)
-    candidates = sorted(
-        combination
-        for combination, models in by_combination.items()
-        if {model.seed for model in models if model.dev} == seeds
-    )
+    return {
+        combination: by_combination[combination]
+        for combination in sorted(by_combination)
+        if {model.seed for model in by_combination[combination] if model.dev} == seeds
+    }
+
+
+def _select_winner(fold: str, scores: Sequence[ModelScores], seeds: set[int], monitor: str, task: Task) -> int:
+    candidates = _candidates(fold, scores, seeds)
     if not candidates:
         failures = (f"first: {model.failure}" for model in scores if model.fold == fold and model.failure)
         raise MmerError(
             f"no combination was trained on fold {fold} with every seed ({next(failures, 'no model is trained')}); "
             "give the grid other values"
         )
-
-    def utility(combination: int) -> float:
-        devs = (model.dev.get(monitor, math.nan) for model in by_combination[combination])
-        return _utility(fmean(devs), monitor, task)
-
-    return max(candidates, key=utility)
+    return max(candidates, key=lambda combination: _merit(candidates[combination], monitor, task))
 
 
 def _folds(scores: Sequence[ModelScores]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -11,7 +11,7 @@ from fusion.data.features import RESIDENT_SHARE
 from fusion.evaluation.statistics import Interval, bootstrap_interval
 from fusion.evaluation.task import Task
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.plan import RunPlan, Splits
+from fusion.experiment.plan import EARLIER_DEV, RunPlan, Splits, plan_earlier
 from fusion.grid.combinations import (
     Combination,
     FieldValues,
@@ -105,6 +105,7 @@ class GridSession:
     combinations: list[Combination] = field(default_factory=list, init=False)
     skipped: list[Skipped] = field(default_factory=list, init=False)
     _splits: Splits = field(init=False)
+    _earlier_dev: bool | None = field(default=None, init=False)  # None before the first plan
     _failed: dict[str, ModelOutcome] = field(default_factory=dict, init=False)  # failures outside the journal, by key
     _indices: dict[object, int | None] = field(default_factory=dict, init=False)  # by fields, None for a skipped one
 
@@ -139,7 +140,7 @@ class GridSession:
             MmerError: if none of the planned combinations can be trained.
         """
         new = [fields for fields in requested if fields_key(fields) not in self._indices]
-        planned, skipped = plan_combinations(new, self.experiment_of, self.cache, self._splits)
+        planned, skipped = self._planned(new)
         for impossible in skipped:
             self._indices[fields_key(impossible.fields)] = None
         for combination in planned:
@@ -150,6 +151,30 @@ class GridSession:
         check_any(self.combinations, self.skipped)
         for line in skipped_by_reason(skipped):
             self.progress.note(line)
+
+    def _planned(self, requested: Sequence[FieldValues]) -> tuple[list[Combination], list[Skipped]]:
+        """Plans combinations; if version 0.1 trained one of them for this journal, dev is drawn as it did."""
+        planned, skipped = plan_combinations(requested, self._experiment_of, self.cache, self._splits)
+        if self._earlier_dev is None and planned:
+            self._earlier_dev = self._was_begun_earlier(planned)
+            if self._earlier_dev:
+                self.progress.note(EARLIER_DEV)
+                return self._planned(requested)
+        return planned, skipped
+
+    def _experiment_of(self, fields: FieldValues) -> Experiment:
+        experiment = self.experiment_of(fields)
+        return replace(experiment, earlier_dev=True) if self._earlier_dev else experiment
+
+    def _was_begun_earlier(self, planned: Sequence[Combination]) -> bool:
+        """Checks whether the journal has models of a combination with the dev of version 0.1, and none with another."""
+        if not self.journal.has_models or any(self._held(combination) for combination in planned):
+            return False
+        earlier = [(combination.fields, plan_earlier(combination.plan)) for combination in planned]
+        return any(self._held(Combination(fields=fields, plan=plan)) for fields, plan in earlier if plan)
+
+    def _held(self, combination: Combination) -> bool:
+        return any(self.journal.holds(model) for model in models_of(combination))
 
     def _train(self, models: Sequence[Model]) -> None:
         self._failed |= self.train(models, self.sources)
@@ -177,7 +202,7 @@ class GridSession:
         """Returns the plan of a random combination that can be trained; all plans have the same folds."""
         skipped: list[Skipped] = []
         for fields in space.combinations(Search(kind=RANDOM, count=TRIES), seed):
-            planned, impossible = plan_combinations([fields], self.experiment_of, self.cache, self._splits)
+            planned, impossible = self._planned([fields])
             if planned:
                 return planned[0].plan
             skipped += impossible

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from cache.errors import MmerError
-from fusion.config import configured, nearest
+from cache.near_names import nearest
+from fusion.config import configured
 from fusion.head_config import AUDIO, TEXT, HeadConfig
 from fusion.heads.configs.baselines import (
     ConcatConfig,

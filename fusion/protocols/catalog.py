@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import MmerError
+from cache.near_names import nearest
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from fusion.arrays import ClassIds
-from fusion.config import nearest
+from fusion.protocols.dev import DIALOGUES, SPEAKERS, dev_words
 from fusion.protocols.folds import (
     FIFTHS,
     Fold,
@@ -51,8 +52,6 @@ from fusion.protocols.own_folds import OWN, OwnFolds
 
 AUTO = "auto"
 CROSS = "cross"  # trains on each of several corpora; no way to split one
-DIALOGUES = "dialogues"
-SPEAKERS = "speakers"
 GROUPS = "speakers:K"  # in lists; K is a number
 MANY_FOLDS = 24  # more folds than that (the actors of RAVDESS) are a note on time
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -65,25 +64,23 @@ class Protocol:
     Attributes:
         split: function that makes the folds.
         promise: properties of every fold, in words, for printing.
-        tenth_of: unit of which dev is a tenth (``dialogues``, ``speakers``, ``utterances``); empty if dev is no tenth.
         checks: functions that check the promise on a fold.
         history: True if streams with dialogue history may be read.
     """
 
     split: SplitFunction
     promise: str
-    tenth_of: str = ""
     checks: tuple[Check, ...] = ()
     history: bool = True
 
 
 _BY_DIALOGUE = "dev is a tenth of the training dialogues, and train and dev share none"
+_BY_SPEAKER = "dev is whole training speakers, about a tenth of the utterances"
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "session": Protocol(
         split=by_session,
         promise=f"leave one session out: test shares no speaker with train or dev; {_BY_DIALOGUE}",
-        tenth_of=DIALOGUES,
         checks=(check_speakers, check_dialogues),
     ),
     "speaker": Protocol(
@@ -94,34 +91,29 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "session5": Protocol(
         split=by_last_session,
         promise=f"session 5 is test: it shares no speaker with train or dev; {_BY_DIALOGUE}",
-        tenth_of=DIALOGUES,
         checks=(check_speakers, check_dialogues),
     ),
     "random5": Protocol(
         split=by_random_fifth,
         promise="five random fifths of the utterances: speaker-dependent, no promise",
-        tenth_of="utterances",
         history=False,
     ),
     "official": Protocol(split=by_published_split, promise="the published split, with the promises of its publisher"),
     "actor6": Protocol(
         split=by_emobox_actors,
-        promise="EmoBox's six folds of four actors: train, dev and test share no speaker; dev is a tenth of the "
-        "training speakers",
-        tenth_of=SPEAKERS,
+        promise=f"EmoBox's six folds of four actors: train, dev and test share no speaker; {_BY_SPEAKER}",
         checks=(check_speakers, check_dev_speakers, check_dialogues),
     ),
     "actor5": Protocol(
         split=by_actor_group,
-        promise="five groups of speakers: train, dev and test share no speaker, train and dev no dialogue; dev is a "
-        "tenth of the training speakers",
-        tenth_of=SPEAKERS,
+        promise="five groups of speakers: train, dev and test share no speaker, train and dev no dialogue; "
+        f"{_BY_SPEAKER}",
         checks=(check_speakers, check_dev_speakers, check_dialogues),
     ),
     "loso": Protocol(
         split=by_single_speaker,
         promise="leave one speaker out: train, dev and test share no speaker, train and dev no dialogue; dev is the "
-        "partners in dialogue, else a tenth of the training speakers",
+        "partners in dialogue, else whole training speakers, about a tenth of the utterances",
         checks=(check_speakers, check_dev_speakers, check_dialogues),
     ),
 }
@@ -179,12 +171,22 @@ def find_protocol(name: str) -> Protocol:
     raise MmerError(f"unknown protocol {name!r}; {_near(name)}")
 
 
+def list_protocols() -> list[tuple[str, str]]:
+    """Returns name and promise of every protocol, ``speakers:K`` and ``auto`` included."""
+    groups = _speaker_groups(5).promise.replace("five groups", "K groups", 1)
+    automatic = "official, session or actor5, whichever the columns of the corpus allow first; else random5"
+    return [
+        *((name, protocol.promise) for name, protocol in PROTOCOLS.items()),
+        (GROUPS, groups),
+        (AUTO, automatic),
+    ]
+
+
 def _speaker_groups(count: int) -> Protocol:
     return Protocol(
         split=partial(by_speaker_groups, count=count),
         promise=f"{_number(count)} groups of speakers with similar classes: train, dev and test share no speaker, "
-        "train and dev no dialogue; dev is a tenth of the training speakers",
-        tenth_of=SPEAKERS,
+        f"train and dev no dialogue; {_BY_SPEAKER}",
         checks=(check_speakers, check_dev_speakers, check_dialogues),
     )
 
@@ -233,6 +235,7 @@ def make_folds(
     names: Sequence[str] = (),
     *,
     own_folds: OwnFolds | None = None,
+    earlier_dev: bool = False,
 ) -> list[Fold]:
     """Splits the utterances of a label set, and checks the promises of the protocol on every fold.
 
@@ -243,11 +246,12 @@ def make_folds(
         data_seed: random seed of all draws.
         names: names of the classes, for messages.
         own_folds: folds that take the place of the protocol; they promise nothing that could be broken.
+        earlier_dev: draw dev as version 0.1 did.
 
     Raises:
         MmerError: if the corpus does not fit the protocol, or a promise does not hold; names the offenders.
     """
-    table = UtteranceTable.of(utterances, classes)
+    table = UtteranceTable.of(utterances, classes, earlier_dev=earlier_dev)
     if protocol == AUTO:
         protocol = _automatic(table)[0]
     chosen = _chosen(protocol, own_folds)
@@ -255,7 +259,7 @@ def make_folds(
     folds = list(chosen.split(table, data_seed))
     for fold in folds:
         check_subsets(fold)
-        for check in chosen.checks:
+        for check in (*chosen.checks, *((check_dev_speakers,) if fold.dev_of == SPEAKERS else ())):
             check(fold, utterances)
     check_classes(folds, classes, names)
     return folds
@@ -314,6 +318,8 @@ def promise_of(
     if own_folds is not None:
         return own_folds.promise(folds, utterances)
     promise = find_protocol(protocol).promise
+    if any(fold.dev_of == SPEAKERS for fold in folds):
+        promise = f"{promise.partition('; dev is ')[0]}; {dev_words(folds, utterances)}"
     if protocol == "actor5":
         return promise.replace("five groups", f"{_number(len(folds))} groups")
     if protocol == "actor6" and corpus != "ravdess":
@@ -341,15 +347,14 @@ def protocol_notes(
         protocol: name of the protocol.
         own_folds: folds that take the place of the protocol.
     """
-    unit = own_folds.unit_of_dev(folds, utterances) if own_folds else find_protocol(protocol).tenth_of
     many = f"{len(folds)} folds are {len(folds)} trainings for each seed; --protocol speakers:5 has five"
     return [
         *([many] if len(folds) > MANY_FOLDS else []),
         *note_classes(folds, classes, names),
-        *(note_dialogues(folds, utterances) if unit == DIALOGUES else []),
+        *(note_dialogues(folds, utterances) if any(fold.dev_of == DIALOGUES for fold in folds) else []),
         *(note for fold in folds for note in note_speakers(fold, utterances)),
         *(note for fold in folds for note in note_dev(fold, classes, names)),
-        *(note for fold in folds if unit for note in note_share(fold, unit)),
+        *(note for fold in folds for note in note_share(fold)),
     ]
 
 

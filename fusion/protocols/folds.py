@@ -1,19 +1,18 @@
 """Folds: the utterances that take part, and one function for each protocol that splits them; scikit-learn draws.
 
-A fold depends on the utterances and on the data seed, never on the seed of a model. The development subset is a tenth
-of the utterances outside test, taken as whole dialogues or speakers. `fusion.protocols.catalog` states the promises of
-each protocol and checks them on every fold.
+A fold depends on the utterances and on the data seed, never on the seed of a model. `fusion.protocols.dev` draws the
+development subset from the utterances outside test, as whole dialogues or speakers. `fusion.protocols.catalog` states
+the promises of each protocol and checks them on every fold.
 
 scikit-learn takes over a second to import: the functions that draw import it, so that protocols can be listed and
 looked up without it.
 """
 
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,16 @@ import numpy.typing as npt
 from cache.errors import MmerError
 from cache.utterance import SUBSET_NAMES, Utterance
 from fusion.arrays import ClassIds, Indices
+from fusion.protocols.dev import (
+    SPEAKERS,
+    UTTERANCES,
+    Division,
+    dev_of_rest,
+    draw_divisions,
+    split_off_dev_by_group,
+    split_off_dev_by_speaker,
+)
 
-DEV_SHARE = 10  # the development subset is a tenth of what is not test (docs/decisions.md#c-2)
 FIFTHS = 5
 DRAWS = 10  # draws of speaker groups, of which the one with most classes in every test subset is used
 TRAIN, DEV, TEST = "train", "dev", "test"
@@ -41,7 +48,6 @@ EMOBOX_ACTORS: Mapping[str, tuple[str, ...]] = {
 }
 
 NO_PARTS: Mapping[str, Indices] = {}
-Division: TypeAlias = tuple[Indices, Indices]  # positions in an `UtteranceTable`: what remains, what is held out
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +61,7 @@ class Fold:
         test: test subset, likewise.
         parts: name -> the utterances of `test` in one of several test subsets, which are scored apart too; empty for
             a single test subset.
+        dev_of: unit that dev was drawn in: ``dialogues``, ``speakers`` or ``utterances``; empty if it was not drawn.
     """
 
     name: str
@@ -62,6 +69,7 @@ class Fold:
     dev: Indices
     test: Indices
     parts: Mapping[str, Indices] = field(default_factory=dict)
+    dev_of: str = ""
 
     @property
     def subsets(self) -> dict[str, Indices]:
@@ -81,6 +89,8 @@ class UtteranceTable:
         sessions: sessions; empty where unknown.
         dialogues: dialogues; empty where unknown.
         splits: names in a published split; empty where unknown.
+        earlier_dev: draw dev as version 0.1 did, for runs that it began: a tenth of the number of speakers, and
+            utterances of training speakers where there are no dialogues.
     """
 
     indices: Indices
@@ -90,14 +100,16 @@ class UtteranceTable:
     sessions: npt.NDArray[np.str_]
     dialogues: npt.NDArray[np.str_]
     splits: npt.NDArray[np.str_]
+    earlier_dev: bool = False
 
     @classmethod
-    def of(cls, utterances: Sequence[Utterance], classes: ClassIds) -> "UtteranceTable":
+    def of(cls, utterances: Sequence[Utterance], classes: ClassIds, *, earlier_dev: bool = False) -> "UtteranceTable":
         """Selects the utterances whose class is not -1.
 
         Args:
             utterances: all utterances of the cache.
             classes: class index of each, int64 ``(n,)``.
+            earlier_dev: draw dev as version 0.1 did.
         """
         indices = np.flatnonzero(classes >= 0)
         selected = [utterances[index] for index in indices.tolist()]
@@ -109,6 +121,7 @@ class UtteranceTable:
             sessions=np.array([utterance.session for utterance in selected]),
             dialogues=np.array([utterance.dialogue for utterance in selected]),
             splits=np.array([utterance.split for utterance in selected]),
+            earlier_dev=earlier_dev,
         )
 
     @cached_property
@@ -150,18 +163,34 @@ class UtteranceTable:
             raise MmerError(f"all utterances have the same {column} ({values[0]}); choose another --protocol")
         return values
 
-    def fold(self, name: str, division: Division, test: Indices, *, parts: Mapping[str, Indices] = NO_PARTS) -> Fold:
+    def fold(
+        self,
+        name: str,
+        division: Division,
+        test: Indices,
+        *,
+        dev_of: str = "",
+        parts: Mapping[str, Indices] = NO_PARTS,
+    ) -> Fold:
         """Builds a fold from positions in this table.
 
         Args:
             name: name of the fold.
             division: training and development subset.
             test: test subset.
+            dev_of: unit that dev was drawn in; empty if it was not drawn.
             parts: test subsets that `test` consists of; a single one is not kept apart.
         """
         train, dev = division
         several = {part: self.indices[held] for part, held in parts.items()} if len(parts) > 1 else {}
-        return Fold(name=name, train=self.indices[train], dev=self.indices[dev], test=self.indices[test], parts=several)
+        return Fold(
+            name=name,
+            train=self.indices[train],
+            dev=self.indices[dev],
+            test=self.indices[test],
+            parts=several,
+            dev_of=dev_of,
+        )
 
 
 def subset_of(name: str) -> str:
@@ -179,20 +208,21 @@ SplitFunction: TypeAlias = Callable[[UtteranceTable, int], Iterator[Fold]]  # fr
 
 
 def by_session(table: UtteranceTable, seed: int) -> Iterator[Fold]:
-    """Leaves out one session after the other; dev consists of training dialogues."""
+    """Leaves out one session after the other; dev consists of training dialogues, without any of training speakers."""
     for name, rest, test in _leave_one_out(table.complete_column("session")):
-        yield table.fold(name, split_off_dev_by_dialogue(table, rest, seed), test)
+        division, unit = dev_of_rest(table, rest, test, seed)
+        yield table.fold(name, division, test, dev_of=unit)
 
 
 def by_last_session(table: UtteranceTable, seed: int) -> Iterator[Fold]:
-    """Tests on session 5 only; dev consists of training dialogues."""
+    """Tests on session 5 only; dev consists of training dialogues, without any of training speakers."""
     sessions = table.complete_column("session")
     if LAST_SESSION not in sessions:
         known = ", ".join(sorted(set(sessions)))
         raise MmerError(f"protocol session5 tests on session 5, which is not among {known}; choose another --protocol")
-    last = sessions == LAST_SESSION
-    division = split_off_dev_by_dialogue(table, np.flatnonzero(~last), seed)
-    yield table.fold(LAST_SESSION, division, np.flatnonzero(last))
+    test = np.flatnonzero(sessions == LAST_SESSION)
+    division, unit = dev_of_rest(table, np.flatnonzero(sessions != LAST_SESSION), test, seed)
+    yield table.fold(LAST_SESSION, division, test, dev_of=unit)
 
 
 def by_speaker(table: UtteranceTable, _: int) -> Iterator[Fold]:
@@ -213,12 +243,12 @@ def by_random_fifth(table: UtteranceTable, seed: int) -> Iterator[Fold]:
             "choose another --protocol"
         )
     splitter = StratifiedKFold(FIFTHS, shuffle=True, random_state=seed)
-    for number, (rest, test) in enumerate(_draws(splitter, table.classes), start=1):
-        yield table.fold(str(number), split_off_dev_by_group(table, rest, table.ids, seed), test)
+    for number, (rest, test) in enumerate(draw_divisions(splitter, table.classes), start=1):
+        yield table.fold(str(number), split_off_dev_by_group(table, rest, table.ids, seed), test, dev_of=UTTERANCES)
 
 
 def by_published_split(table: UtteranceTable, seed: int) -> Iterator[Fold]:
-    """Selects the published split; if it has no dev, dev consists of training dialogues.
+    """Selects the published split; if it has no dev, dev is drawn as for sessions.
 
     Several test subsets (``Test1``, ``Test2``) are the parts of the fold.
     """
@@ -233,8 +263,8 @@ def by_published_split(table: UtteranceTable, seed: int) -> Iterator[Fold]:
     train, dev, test = (np.flatnonzero(subsets == subset) for subset in (TRAIN, DEV, TEST))
     names = np.char.lower(table.splits)
     parts = {name: np.flatnonzero(names == name) for name in sorted({*names[test].tolist()})}
-    division = (train, dev) if len(dev) else split_off_dev_by_dialogue(table, train, seed)
-    yield table.fold("official", division, test, parts=parts)
+    division, unit = ((train, dev), "") if len(dev) else dev_of_rest(table, train, test, seed)
+    yield table.fold("official", division, test, dev_of=unit, parts=parts)
 
 
 def by_emobox_actors(table: UtteranceTable, seed: int) -> Iterator[Fold]:
@@ -247,7 +277,7 @@ def by_emobox_actors(table: UtteranceTable, seed: int) -> Iterator[Fold]:
             "choose actor5 for other speakers"
         )
     for name, rest, test in _leave_one_out(np.array([fold_of[actor] for actor in table.complete_column("speaker")])):
-        yield table.fold(name, split_off_dev_by_speaker(table, rest, seed), test)
+        yield table.fold(name, split_off_dev_by_speaker(table, rest, seed), test, dev_of=SPEAKERS)
 
 
 def by_actor_group(table: UtteranceTable, seed: int) -> Iterator[Fold]:
@@ -272,7 +302,7 @@ def by_actor_group(table: UtteranceTable, seed: int) -> Iterator[Fold]:
             [draw, _draw_groups(table.classes, groups, min(FIFTHS, count))], key=partial(_lacking, table.classes)
         )
     for number, (rest, test) in enumerate(draw, start=1):
-        yield table.fold(str(number), split_off_dev_by_speaker(table, rest, seed), test)
+        yield table.fold(str(number), split_off_dev_by_speaker(table, rest, seed), test, dev_of=SPEAKERS)
 
 
 def by_speaker_groups(table: UtteranceTable, seed: int, *, count: int) -> Iterator[Fold]:
@@ -290,7 +320,7 @@ def by_speaker_groups(table: UtteranceTable, seed: int, *, count: int) -> Iterat
             f"dev and test, got {held}; {way_out}"
         )
     for number, (rest, test) in enumerate(_draw_groups(table.classes, groups, count), start=1):
-        yield table.fold(str(number), split_off_dev_by_speaker(table, rest, seed), test)
+        yield table.fold(str(number), split_off_dev_by_speaker(table, rest, seed), test, dev_of=SPEAKERS)
 
 
 def by_single_speaker(table: UtteranceTable, seed: int) -> Iterator[Fold]:
@@ -301,76 +331,7 @@ def by_single_speaker(table: UtteranceTable, seed: int) -> Iterator[Fold]:
         if partners.any() and not partners.all():
             yield table.fold(name, (rest[~partners], rest[partners]), test)
         else:
-            yield table.fold(name, split_off_dev_by_speaker(table, rest, seed), test)
-
-
-def split_off_dev_by_dialogue(table: UtteranceTable, rest: Indices, seed: int) -> Division:
-    """Splits off a tenth of the dialogues as dev, at least one, stratified by class.
-
-    An utterance without a dialogue counts as a dialogue of its own. Arguments and result are those of
-    `split_off_dev_by_group`.
-    """
-    return split_off_dev_by_group(table, rest, table.dialogue_groups, seed)
-
-
-def split_off_dev_by_speaker(table: UtteranceTable, rest: Indices, seed: int) -> Division:
-    """Splits off a tenth of the speakers as dev, at least one.
-
-    Speakers who share a dialogue stay together.
-
-    Args:
-        table: utterances that take part.
-        rest: positions in the table outside the test subset, int64 ``(n,)``.
-        seed: data seed.
-
-    Returns:
-        Positions of the training and of the development subset.
-
-    Raises:
-        MmerError: if there is only one speaker, or one group of speakers.
-    """
-    from sklearn.model_selection import GroupShuffleSplit
-
-    groups = table.speaker_groups[rest]
-    count = len(set(groups))
-    if count < 2:
-        speakers = ", ".join(sorted(set(table.speakers[rest])))
-        raise MmerError(
-            f"too few speakers outside test ({speakers}); expected at least two without a common dialogue, for train "
-            "and dev; choose another --protocol"
-        )
-    splitter = GroupShuffleSplit(DEV_SHARE, test_size=max(1, round(count / DEV_SHARE)), random_state=seed)
-    return _best_draw(table.classes[rest], groups, rest, _draws(splitter, table.classes[rest], groups))
-
-
-def split_off_dev_by_group(table: UtteranceTable, rest: Indices, groups: npt.NDArray[np.str_], seed: int) -> Division:
-    """Splits off a tenth of the groups as dev, at least one, stratified by class.
-
-    Args:
-        table: utterances that take part.
-        rest: positions in the table outside the test subset, int64 ``(n,)``.
-        groups: group of each utterance of the table, whose members stay together; the ids if nothing stays together.
-        seed: data seed.
-
-    Returns:
-        Positions of the training and of the development subset.
-
-    Raises:
-        MmerError: if there are too few groups or utterances to split.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    groups, classes = groups[rest], table.classes[rest]
-    count = len(set(groups))
-    splits = min(DEV_SHARE, count, int(np.bincount(classes).max(initial=0)))
-    if splits < 2:
-        raise MmerError(
-            f"too few utterances outside test ({len(rest)} in {count} dialogues); expected at least two dialogues and "
-            "two utterances of a class, for train and dev; choose another --protocol"
-        )
-    # equal to StratifiedGroupKFold if every group is one utterance, and much faster for many groups
-    kind = StratifiedKFold if count == len(rest) else StratifiedGroupKFold
-    return _best_draw(classes, groups, rest, _draws(kind(splits, shuffle=True, random_state=seed), classes, groups))
+            yield table.fold(name, split_off_dev_by_speaker(table, rest, seed), test, dev_of=SPEAKERS)
 
 
 def _leave_one_out(groups: npt.NDArray[np.str_]) -> Iterator[tuple[str, Indices, Indices]]:
@@ -383,41 +344,22 @@ def _leave_one_out(groups: npt.NDArray[np.str_]) -> Iterator[tuple[str, Indices,
         yield str(groups[test[0]]), rest, test
 
 
-def _draws(splitter: Any, classes: ClassIds, groups: npt.NDArray[np.str_] | None = None) -> list[Division]:
-    """Draws without scikit-learn's warning about rare classes: a check and a note of each fold follow later."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return list(splitter.split(classes, classes, groups))
-
-
 def _draw_groups(classes: ClassIds, groups: npt.NDArray[np.str_], count: int) -> list[Division]:
     """Draws groups for the test subsets with similar classes; of several draws, that with most classes in each."""
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-    draws = [_draws(StratifiedGroupKFold(count), classes, groups)]
+    draws = [draw_divisions(StratifiedGroupKFold(count), classes, groups)]
     for seed in range(DRAWS if _lacking(classes, draws[0]) else 0):
-        draws.append(_draws(StratifiedGroupKFold(count, shuffle=True, random_state=seed), classes, groups))
+        draws.append(draw_divisions(StratifiedGroupKFold(count, shuffle=True, random_state=seed), classes, groups))
     usable = [draw for draw in draws if all(len(test) and len(rest) for rest, test in draw)]
     # a greedy draw may leave a group of few speakers empty; groups of equal size never do
-    return min(usable or [_draws(GroupKFold(count), classes, groups)], key=partial(_lacking, classes))
+    return min(usable or [draw_divisions(GroupKFold(count), classes, groups)], key=partial(_lacking, classes))
 
 
 def _lacking(classes: ClassIds, draw: Sequence[Division]) -> int:
     """Counts the classes that test subsets lack, over all folds of a draw."""
     every = len(set(classes.tolist()))
     return sum(every - len(set(classes[test].tolist())) for _, test in draw)
-
-
-def _best_draw(classes: ClassIds, groups: npt.NDArray[np.str_], rest: Indices, draws: Sequence[Division]) -> Division:
-    """Selects the draw with most classes in train, then in dev, then the size nearest to a tenth of the groups."""
-    tenth = len(set(groups)) / DEV_SHARE
-
-    def rank(division: Division) -> tuple[int, int, float]:
-        train, dev = division
-        return len(set(classes[train])), len(set(classes[dev])), -abs(len(set(groups[dev])) - tenth)
-
-    train, dev = max((division for division in draws if len(division[1])), key=rank)
-    return rest[train], rest[dev]
 
 
 def _group_minimum(values: Indices, groups: Indices) -> Indices:

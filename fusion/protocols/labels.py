@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cache.errors import MmerError
+from cache.near_names import nearest
 from cache.utterance import Utterance, alike_labels, alike_note
 from fusion.arrays import ClassIds
 
@@ -120,8 +121,8 @@ def find_label_set(name: str) -> LabelSet:
     if "=" in name:
         return parse_labels(name)
     if name not in LABEL_SETS:
-        known = ", ".join(LABEL_SETS)
-        raise MmerError(f"unknown label set {name!r}; known: {known}; or define a set: --labels happy=hap+exc,sad=sad")
+        hint = nearest(name, LABEL_SETS)
+        raise MmerError(f"unknown label set {name!r}; {hint} (or define a set: --labels happy=hap+exc,sad=sad)")
     return LABEL_SETS[name]
 
 

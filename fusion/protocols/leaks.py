@@ -26,7 +26,7 @@ NAMED = 5  # offenders that a message names
 # another session, 8.1% of this length.
 SENTENCE = 5
 WORD, EVENT = re.compile(r"\w+(?:'\w+)*"), re.compile(r"\[[^\]]*\]")
-LEAST_DEV, MOST_DEV = 0.05, 0.2  # shares of the utterances outside test that count as about a tenth
+LEAST_DEV, MOST_DEV = 0.05, 0.25  # shares of the utterances outside test that need no note
 PAIRS = (("test", "train"), ("test", "dev"), ("dev", "train"))
 
 Check = Callable[[Fold, Sequence[Utterance]], None]
@@ -196,18 +196,13 @@ def note_dev(fold: Fold, classes: ClassIds, names: Sequence[str]) -> list[str]:
     return [f"fold {fold.name}: dev has no utterance of class {_listed(missing)}"] if missing else []
 
 
-def note_share(fold: Fold, unit: str) -> list[str]:
-    """Returns a note if dev is much more or less than a tenth of the utterances outside test.
-
-    Args:
-        fold: one fold.
-        unit: unit that dev consists of, such as ``dialogues``.
-    """
+def note_share(fold: Fold) -> list[str]:
+    """Returns a note if a drawn dev is a very small or a large share of the utterances outside test."""
     share = len(fold.dev) / (len(fold.train) + len(fold.dev))
-    if LEAST_DEV <= share <= MOST_DEV:
+    if not fold.dev_of or LEAST_DEV <= share <= MOST_DEV:
         return []
-    share_text = f"dev is {share:.0%} of the utterances outside test, not about a tenth"
-    return [f"fold {fold.name}: {share_text}, because it consists of whole {unit}"]
+    share_text = f"dev is {share:.0%} of the utterances outside test"
+    return [f"fold {fold.name}: {share_text}, because it consists of whole {fold.dev_of}"]
 
 
 def note_twins(fold: Fold, ids: Sequence[str], streams: Sequence[AnyStream]) -> list[str]:

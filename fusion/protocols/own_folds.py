@@ -8,8 +8,8 @@ manifest of the corpus. Several test subsets (``test1``, ``test2``) are scored a
 EmoBox: ``DIR/fold_N/DATASET_train_fold_N.jsonl``, ``..._valid_...`` and ``..._test_...`` (Ma et al., 2024,
 arXiv:2406.07162; https://github.com/emo-box/EmoBox, data/). Ids are the keys without the prefix ``DATASET-``.
 
-Where a fold has no development subset, dev is a tenth of the speakers outside test if test is speaker-independent, else
-a tenth of the dialogues. The promises of the folds are what they keep: they are computed and printed.
+Where a fold has no development subset, dev is whole speakers outside test if test is speaker-independent, else a tenth
+of the dialogues. The promises of the folds are what they keep: they are computed and printed.
 """
 
 import csv
@@ -28,15 +28,20 @@ from cache.packs.base import read_json, read_lines, required_field
 from cache.utterance import SUBSET_NAMES, Utterance
 from fusion.arrays import Indices
 from fusion.fingerprint import digest_of
+from fusion.protocols.dev import (
+    DIALOGUES,
+    SPEAKERS,
+    Division,
+    dev_words,
+    split_off_dev_by_dialogue,
+    split_off_dev_by_speaker,
+)
 from fusion.protocols.folds import (
     DEV,
     TEST,
     TRAIN,
-    Division,
     Fold,
     UtteranceTable,
-    split_off_dev_by_dialogue,
-    split_off_dev_by_speaker,
     subset_of,
 )
 
@@ -103,17 +108,10 @@ class OwnFolds:
                     f"{self.source}: fold {name} has no {TEST if len(train) else TRAIN} utterance with a class of the "
                     "label set; change the folds, or --labels and --only"
                 )
-            division = (train, dev) if DEV in subsets.values() else _draw_dev(table, train, test, seed)
+            given = DEV in subsets.values()
+            division, unit = ((train, dev), "") if given else _draw_dev(table, train, test, seed)
             parts = {cell: np.flatnonzero(cells == cell) for cell in sorted({*cells[test].tolist()})}
-            yield table.fold(name, division, test, parts=parts)
-
-    def unit_of_dev(self, folds: Sequence[Fold], utterances: Sequence[Utterance]) -> str:
-        """Returns the unit that drawn development subsets are a tenth of; empty if all are given."""
-        drawn = [fold for fold in folds if DEV not in self.folds[fold.name].values()]
-        if not drawn:
-            return ""
-        apart = all(_apart(utterances, "speaker", fold.dev, fold.train) for fold in drawn)
-        return "speakers" if apart else "dialogues"
+            yield table.fold(name, division, test, dev_of=unit, parts=parts)
 
     def promise(self, folds: Sequence[Fold], utterances: Sequence[Utterance]) -> str:
         """Returns what the folds keep, in words.
@@ -122,7 +120,6 @@ class OwnFolds:
             folds: folds that `split` made.
             utterances: all utterances of the cache.
         """
-        unit = self.unit_of_dev(folds, utterances)
         others = [(fold, np.concatenate([fold.train, fold.dev])) for fold in folds]
         apart = all(_apart(utterances, "speaker", fold.test, other) for fold, other in others)
         shared = any(
@@ -132,7 +129,7 @@ class OwnFolds:
             f"{len(folds)} fold{'s' * (len(folds) > 1)} of {self.source} (digest {self.digest[:8]})",
             "test shares no speaker with train or dev" if apart else "not speaker-independent",
             *(["test shares dialogues with train or dev"] if shared else []),
-            f"dev is a tenth of the training {unit}" if unit else "dev is that of the file",
+            dev_words(folds, utterances) or "dev is that of the file",
         ]
         return "; ".join(promises)
 
@@ -234,13 +231,13 @@ def _emobox_ids(file: Path) -> list[str]:
     return [required_field(record, "key", str, str(file)).removeprefix(prefix) for record in records]
 
 
-def _draw_dev(table: UtteranceTable, rest: Indices, test: Indices, seed: int) -> Division:
+def _draw_dev(table: UtteranceTable, rest: Indices, test: Indices, seed: int) -> tuple[Division, str]:
     """Draws dev from what is not test: speakers if test is speaker-independent, else dialogues."""
     speakers = {*table.speakers[rest].tolist()}
     apart = "" not in speakers and not speakers & {*table.speakers[test].tolist()}
     if apart and len({*table.speaker_groups[rest].tolist()}) > 1:
-        return split_off_dev_by_speaker(table, rest, seed)
-    return split_off_dev_by_dialogue(table, rest, seed)
+        return split_off_dev_by_speaker(table, rest, seed), SPEAKERS
+    return split_off_dev_by_dialogue(table, rest, seed), DIALOGUES
 
 
 def _apart(utterances: Sequence[Utterance], column: str, first: Indices, second: Indices) -> bool:

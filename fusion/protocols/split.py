@@ -16,9 +16,9 @@ from cache.corpus_facts import broken_clips
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.layout import COMMITTED
+from cache.near_names import nearest
 from cache.utterance import COLUMNS, Utterance, own_columns
 from fusion.arrays import ClassIds, Indices
-from fusion.config import nearest
 from fusion.evaluation.dimensions import TargetScale
 from fusion.protocols.catalog import (
     check_history_streams,
@@ -71,7 +71,8 @@ def parse_filters(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     filters: dict[str, tuple[str, ...]] = {}
     for column, text in pairs.items():
         if column in COLUMNS and column not in FILTER_COLUMNS:
-            raise MmerError(f"--only: unknown column {column!r}; {nearest(column, FILTER_COLUMNS)}")
+            way_out = "--labels chooses classes" if column == "label" else nearest(column, FILTER_COLUMNS)
+            raise MmerError(f"--only: unknown column {column!r}; {way_out}")
         filters[column] = tuple(sorted({value.strip() for value in text.split("+")}))
         if not all(filters[column]):
             raise MmerError(f"--only {column}={text} has an empty value; expected {column}=a+b")
@@ -107,7 +108,8 @@ def filter_utterances(classes: ClassIds, utterances: Sequence[Utterance], only: 
             counts = Counter(column_values[before >= 0].tolist()).most_common(SHOWN)
             found = ", ".join(f"{value!r} ({count})" if value else f"none ({count})" for value, count in counts)
             problem = "leaves no utterance" if unknown is None else f"has an unknown value {unknown!r}"
-            raise MmerError(f"--only {filter_text} {problem}; found: {found}")
+            pattern = " (values are no patterns; join several by +)" if unknown and "*" in unknown else ""
+            raise MmerError(f"--only {filter_text} {problem}{pattern}; found: {found}")
         notes.append(f"only {filter_text}: {kept} of {total} utterances")
     return classes, notes
 
@@ -169,7 +171,7 @@ def drop_uncovered(
     train = fold.train[(complete & _committed(cache, training_streams))[fold.train]]
     dev = fold.dev[complete[fold.dev]]
     parts = {part: indices[complete[indices]] for part, indices in fold.parts.items()}
-    covered = Fold(name=fold.name, train=train, dev=dev, test=fold.test[complete[fold.test]], parts=parts)
+    covered = replace(fold, train=train, dev=dev, test=fold.test[complete[fold.test]], parts=parts)
     notes = [
         f"fold {fold.name}: {len(left_out)} of {len(indices)} {subset} utterances are left out, they have no "
         f"features ({_reasons(cache, [*streams, *training_streams], left_out)})"
@@ -249,6 +251,7 @@ def split_cache(
     data_seed: int = 0,
     allow_missing: bool = False,
     allow_leak: bool = False,
+    earlier_dev: bool = False,
 ) -> Split:
     """Selects label set and protocol, makes the folds, and checks them against the streams.
 
@@ -267,6 +270,7 @@ def split_cache(
         data_seed: random seed of all draws.
         allow_missing: score the test utterances with features if others have none.
         allow_leak: accept encoders that have seen test speakers, with a note.
+        earlier_dev: draw dev as version 0.1 did, for a run that it began.
 
     Raises:
         MmerError: if a promise does not hold, a stream leaks, or test utterances have no features.
@@ -296,7 +300,7 @@ def split_cache(
     else:
         name, choice_notes = OWN, own_folds.check_ids(cache.ids)
     notes = [*target_notes, *filter_notes, *choice_notes]
-    folds = make_folds(utterances, classes, name, data_seed, names, own_folds=own_folds)
+    folds = make_folds(utterances, classes, name, data_seed, names, own_folds=own_folds, earlier_dev=earlier_dev)
     if tied.any():  # without a majority, an utterance can be trained on but not scored
         folds = [_without_ties(fold, tied) for fold in folds]
     of_folds = {name for names in choices.values() for name in names}

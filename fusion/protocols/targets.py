@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.errors import MmerError
+from cache.near_names import nearest
 from cache.utterance import Utterance, parse_votes
-from fusion.config import nearest
 from fusion.protocols.labels import LabelSet
 
 Range: TypeAlias = tuple[float, float]

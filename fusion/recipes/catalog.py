@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cache.errors import MmerError
-from fusion.config import nearest
+from cache.near_names import nearest
 from fusion.head_config import AUDIO, TEXT
 from fusion.recipes.published import PUBLISHED, Published
 

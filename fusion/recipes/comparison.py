@@ -125,7 +125,7 @@ def _lines(
         *aligned(rows),
         *(_recall_table(published.recalls, recall) if recall else []),
         *_origin(published),
-        f"protocol of this run: {describe_protocol(run.protocol)}",
+        f"protocol of this run: {run.promise or describe_protocol(run.protocol)}",
         *(f"note: {note}" for note in published.notes),
     ]
 

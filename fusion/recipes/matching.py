@@ -99,6 +99,7 @@ class RunFacts:
         corpus: corpus of the run; empty for that of the recipe.
         changed: fields that differ from the recipe, each as ``field=value``.
         only: other differences to the recipe, such as options that leave out utterances.
+        promise: name and promise of the protocol on the corpus of the run; empty for those in general.
     """
 
     protocol: str
@@ -108,6 +109,7 @@ class RunFacts:
     corpus: str = ""
     changed: Sequence[str] = ()
     only: Sequence[str] = ()
+    promise: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -174,6 +174,7 @@ def model_scores(
     scores = plan.task.evaluate(plan.split.targets[fold.test], guess, len(plan.inputs.classes), complete=False)
     return {
         "epoch": trained.best_epoch,
+        **({"refit": trained.refit} if trained.refit else {}),
         **{subset: len(indices) for subset, indices in fold.subsets.items()},
         **scores,
         "dev_scores": dict(trained.dev),

@@ -30,7 +30,10 @@ from fusion.evaluation.task import Score, Task, task_of
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import read_predictions, read_probabilities, read_scores, truth_texts
 from fusion.run.folder import RunFolder
-from fusion.run.results import escape_latex, pooled_predictions
+from fusion.run.latex import escape_latex
+from fusion.run.names import main_streams, stream_names
+from fusion.run.results import pooled_predictions
+from fusion.run.score_table import definitions
 
 SIGNIFICANT = 0.05  # p-values below it get a star
 STAR = r"$^{*}$"
@@ -44,6 +47,8 @@ class ComparedRun:
     Attributes:
         path: run folder.
         fusion: name of its head.
+        streams: names of the streams that it reads.
+        protocol: name of its protocol.
         task: what the run predicts.
         scores: pooled scores by name, as fractions or in units of the corpus.
         by_model: fold and seed -> scores by name.
@@ -54,6 +59,8 @@ class ComparedRun:
 
     path: Path
     fusion: str
+    streams: Sequence[str]
+    protocol: str
     task: Task
     scores: Mapping[str, float]
     by_model: Mapping[tuple[str, int], Mapping[str, float]]
@@ -117,6 +124,11 @@ class RunComparison:
             ],
             "notes": list(self.notes),
         }
+
+    @property
+    def legend(self) -> str:
+        """The definitions of the scores, to print below the tables."""
+        return definitions(self.reference.task)
 
     def table(self, pair: PairedComparison) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         """Returns header and rows of the comparison of one run; scores in percent have differences in points."""
@@ -268,6 +280,8 @@ def _read_run(folder: RunFolder, identity: Plain, cache: AnyCache, names: Sequen
     return ComparedRun(
         path=folder.path,
         fusion=str(identity["fusion"]),
+        streams=main_streams(stream_names(identity)),
+        protocol=str(identity["protocol"]),
         task=task,
         scores=pooled_scores(predictions),
         by_model=by_model,
@@ -368,4 +382,5 @@ def _p_text(p: float | None) -> str:
 
 def _latex_row(run: ComparedRun, *, stars: Sequence[str]) -> str:
     cells = [score.text(run.scores[score.name]) + (STAR if score.name in stars else "") for score in run.task.scores]
-    return " & ".join([escape_latex(f"{run.fusion} ({run.path.name})"), *cells]) + r" \\"
+    first = (f"{run.fusion} ({run.path.name})", ", ".join(run.streams), run.protocol)
+    return " & ".join([*map(escape_latex, first), *cells]) + r" \\"

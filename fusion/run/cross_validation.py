@@ -46,6 +46,10 @@ class TrainingProgress(Protocol):
         """Receives a note that must be printed with the scores."""
         ...
 
+    def begin(self, folds: Sequence[str], seeds: Sequence[int], models: int) -> None:
+        """Receives folds and seeds of the run, and the number of models that are not finished."""
+        ...
+
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Receives the start of the training of a model and its maximum number of epochs."""
         ...
@@ -63,6 +67,9 @@ class SilentProgress:
     """Progress callbacks that do nothing."""
 
     def note(self, note: str) -> None:
+        """Does nothing."""
+
+    def begin(self, folds: Sequence[str], seeds: Sequence[int], models: int) -> None:
         """Does nothing."""
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
@@ -135,8 +142,6 @@ def begin_run(
     Raises:
         MmerError: if the folder holds another run, or cannot be written.
     """
-    for note in plan.notes:
-        progress.note(note)
     folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
     if plan.experiment.options:
         write_config(folder.path, plan.experiment.options, command="mmer-train")
@@ -154,7 +159,9 @@ def begin_run(
     ]
     unfinished = [model for model in models if not model.finished(progress)]
     write_splits(plan, folder)
-    if not unfinished:
+    if unfinished:
+        progress.begin([fold.name for fold in plan.split.folds], plan.experiment.seeds, len(unfinished))
+    else:
         progress.note("all models are trained and scored; nothing is trained again")
     return unfinished
 
@@ -192,6 +199,8 @@ def score_test_subset(
     source: BatchSource,
     seed: int,
     notes: Sequence[str],
+    train: Indices | None = None,
+    temperature: float | None = None,
 ) -> None:
     """Scores a model on the test subset of its fold.
 
@@ -206,17 +215,21 @@ def score_test_subset(
         source: features of all utterances.
         seed: seed of the model.
         notes: notes of the head.
+        train: utterances that the head was trained on, int64 ``(n,)``; the training subset of the fold by default.
+        temperature: temperature of its probabilities; fitted on the development subset by default.
 
     Raises:
         MmerError: if a probability is not finite, or a file cannot be written.
     """
-    task = plan.task_of(fold.train, fold.name)
+    task = plan.task_of(fold.train if train is None else train, fold.name)
     probabilities = predict_probabilities(head, source, fold.test, task=task)
     names, ids = plan.inputs.classes, [plan.cache.ids[index] for index in fold.test]
     write_predictions(folder, ids, plan.split.truth(fold.test), probabilities, names, task=task)
     scores = model_scores(plan, fold, head, trained, probabilities, source=source)
     learned: dict[str, Any] = {} if task.scale is None else {"scale": task.scale.plain}
-    if task.has_classes:
+    if temperature is not None:
+        learned["temperature"] = temperature
+    elif task.has_classes:
         dev_logits = predict_logits(head, source, fold.dev).numpy()
         learned["temperature"] = fit_temperature(dev_logits, plan.split.classes[fold.dev])
     scores = {"fold": fold.name, "seed": seed, **scores, **learned, "notes": list(notes)}
@@ -319,9 +332,7 @@ class RunModel:
         source = plan.with_targets(plan.of_fold(source, fold.name), fold.train, fold.name)
         with memory_needed(source.device, memory_remedy(plan)):
             head, notes = build_and_prepare_head(plan, source, fold.train, seed=self.seed)
-        for note in notes:
-            progress.note(f"fold {fold.name}: {note}")
-        trained = self._train(head, source, progress)
+        trained = self.train(head, source, progress)
         self.folder.delete(SCORES)  # of a damaged model: they belong to other weights
         seen = np.concatenate([fold.train, fold.dev])
         trained = keep_encoders(self.folder, plan, fold.name, seen, model=head, trained=trained)
@@ -333,7 +344,8 @@ class RunModel:
         self.folder.delete(STATE)
         return trained.curves[trained.best_epoch - 1]
 
-    def _train(self, head: Head, source: BatchSource, progress: TrainingProgress) -> TrainedModel:
+    def train(self, head: Head, source: BatchSource, progress: TrainingProgress) -> TrainedModel:
+        """Trains a built head with early stopping on dev, from the checkpoint if there is one; scores nothing."""
         self.folder.make()
         training = self.plan.experiment.training
         with memory_needed(source.device, memory_remedy(self.plan)):

@@ -9,11 +9,14 @@ FOLD-seedS/         one folder for each model
     scores.json           written last: test scores, epoch, counts, parameters, digests of the files above
     cost.json             time, peak memory and device; the only file that differs in a repeated run
     state.safetensors     checkpoint during training, or after a loss that was not finite
+    selected.json         with ``refit``: epoch and curves of the first training, whose dev selected the epoch
+    refit.safetensors     with ``refit``, checkpoint of the second training
     audio/, text/         tuned encoders as checkpoints, with the data that they were trained on
 final-seedS/        with ``--final``, the model of all utterances for one seed: weights, curves and cost as above, and
     final.json            written last: epochs, counts, parameters, notes, digests of weights and curves; no scores
 config.toml         the options of the run, for ``--config``
-results.json        the output of ``mmer-train --json``
+results.json        the output of ``mmer-train --json``; docs/runs.md lists its keys
+results.md          the same for readers: scores, those of each class, notes
 confusion.csv, confusion.png   confusion matrix over all test subsets and seeds, rows are the truth
 values.png                     of dimensions instead: rated and predicted values
 """
@@ -41,11 +44,14 @@ from fusion.fingerprint import Plain, with_defaults
 
 FORMAT_VERSION = 1
 RUN, SCORES, RESULTS, COST = "run.json", "scores.json", "results.json", "cost.json"
+RESULTS_MD = "results.md"
 FINAL, FINAL_JSON = "final", "final.json"  # in place of a fold: the model of all utterances, and its record
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
+SELECTED, REFIT_STATE = "selected.json", "refit.safetensors"  # of a run with refit
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
 CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
 VALUES_PNG = "values.png"
+OF_RUN = (RESULTS, RESULTS_MD, CONFUSION, CONFUSION_PNG, VALUES_PNG, SPLITS)  # files next to run.json
 IDENTITY_KEYS = frozenset({"fusion", "seeds", "labels", "protocol", "folds"})  # in the identity of every run
 SECTIONS = ("head", "training")  # sections of fields in an identity
 ELSEWHERE = "choose another --out"
@@ -141,7 +147,7 @@ class Folder:
 class ModelFolder(Folder):
     """The folder of one trained model, in a run folder or in the journal of a grid."""
 
-    FILES = (WEIGHTS, CURVES, PREDICTIONS, SCORES, FINAL_JSON, COST, STATE)
+    FILES = (WEIGHTS, CURVES, PREDICTIONS, SCORES, FINAL_JSON, COST, STATE, SELECTED, REFIT_STATE)
 
     @property
     def scored(self) -> bool:
@@ -172,12 +178,45 @@ class RunFolder(Folder):
             self._check_free(identity)
             self.write(RUN, {"format_version": FORMAT_VERSION, "decides": identity, **provenance})
             return
+        self.check(identity, defaults)
+        held, requested = self.identity["seeds"], list(identity["seeds"])
+        if held != requested:
+            self._add_seeds(requested)
+
+    def check(self, identity: Plain, defaults: Plain = NO_DEFAULTS) -> None:
+        """Checks that the folder, which has a run.json, holds a run; writes nothing.
+
+        Args:
+            identity: everything that decides the results of the run.
+            defaults: as in `begin`.
+
+        Raises:
+            MmerError: if the folder holds a different run.
+        """
         held = with_defaults(self.identity, defaults)
-        if differences := _differences(held, json.loads(json.dumps(identity))):
+        expected = json.loads(json.dumps(identity))
+        if held["seeds"] != expected["seeds"] and {**held, "seeds": expected["seeds"]} == expected:
+            self._check_seeds(held["seeds"], expected["seeds"])
+        elif differences := _differences(held, expected):
             raise MmerError(
                 f"{self.path} already holds a different run ({'; '.join(differences[:4])}); "
                 "choose another --out, or pass --replace to overwrite it"
             )
+
+    def _check_seeds(self, held: Sequence[int], requested: Sequence[int]) -> None:
+        """Raises an error if the run of the folder has a seed that is not requested: its results would lack it."""
+        missing = [str(seed) for seed in held if seed not in requested]
+        if missing:
+            raise MmerError(
+                f"{self.path} already holds this run with seed {', '.join(map(str, held))}; also pass --seed "
+                f"{' --seed '.join(missing)} to add to it, choose another --out, or pass --replace to overwrite it"
+            )
+
+    def _add_seeds(self, requested: Sequence[int]) -> None:
+        """Extends the run of the folder by seeds; its models stay."""
+        record = self.record
+        self.delete(CONFIG)  # it names the seeds; the run writes it again
+        self.write(RUN, {**record, "decides": {**record["decides"], "seeds": list(requested)}})
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -239,14 +278,7 @@ class RunFolder(Folder):
             if model.path.exists():
                 with writable(model.path):
                     shutil.rmtree(model.path)
-        for name in (
-            RESULTS,
-            CONFUSION,
-            CONFUSION_PNG,
-            SPLITS,
-            CONFIG,
-            RUN,
-        ):  # run.json last, in case the process is killed
+        for name in (*OF_RUN, CONFIG, RUN):  # run.json last, in case the process is killed
             self.delete(name)
 
     @contextmanager
@@ -272,7 +304,7 @@ class RunFolder(Folder):
     def _check_free(self, identity: Plain) -> None:
         """Raises an error if the folder has files that a run would overwrite."""
         models = [*self.models(identity), *self.final_models(identity)]
-        written = [self.path / name for name in (RESULTS, CONFUSION, CONFUSION_PNG, SPLITS)]
+        written = [self.path / name for name in OF_RUN]
         written += [model.path / name for model in models for name in ModelFolder.FILES]
         if found := next((path for path in written if path.exists()), None):
             raise MmerError(f"{found} already exists, but {self.path} has no {RUN}; choose another --out")

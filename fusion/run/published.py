@@ -92,6 +92,7 @@ def _facts(plan: RunPlan, protocol: str, settings: Recipe) -> RunFacts:
         corpus=corpus_of(plan.cache),
         changed=changed_fields(plan.experiment, settings.fields),
         only=[*_changed_tunes(plan, settings), *plan.restrictions],
+        promise=plan.split.promise,
     )
 
 

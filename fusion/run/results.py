@@ -1,17 +1,16 @@
-"""Results of a finished run: scores of every fold and seed with mean, spread and interval, tables, confusion matrix.
+"""Results of a finished run: scores of every fold and seed with mean, spread and interval, and those of each class.
 
-The confusion matrix is drawn by matplotlib without a display.
+They are ``results.json``; for readers, they are formatted by `fusion.run.score_table` and drawn by
+`fusion.run.pictures`.
 """
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
@@ -27,37 +26,21 @@ from fusion.evaluation.statistics import (
     pooled_scores,
     summarize,
 )
-from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, OUTPUT, SOFT, Score, Task, task_of
+from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, OUTPUT, SOFT, Task, task_of
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
-from fusion.run.artifacts import OVER_LIMITS, Row, read_cost, read_predictions, read_scores
-from fusion.run.folder import CONFUSION, CONFUSION_PNG, RESULTS, VALUES_PNG, DamagedRun, ModelFolder, RunFolder
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from fusion.run.artifacts import Row, read_cost, read_predictions, read_scores
+from fusion.run.folder import CONFUSION, RESULTS, RESULTS_MD, DamagedRun, ModelFolder, RunFolder
+from fusion.run.names import stream_names
+from fusion.run.notes import arrange, head_notes
+from fusion.run.pictures import plot_confusion, plot_values
+from fusion.run.score_table import markdown
 
 KINDS: Mapping[str, type[Predictions]] = {
     CLASSIFICATION.name: Predictions,
     DIMENSIONS.name: RatedPredictions,
     SOFT.name: SoftPredictions,
 }
-COLUMNS = ("fold", "seed", "epoch", "train", "dev", "test")
-OVER_ALL: Plain = {"mean": "mean", "std": "std", "pooled": "pooled", "interval": "95% of pooled"}
-SIGNS = str.maketrans({"±": r"$\pm$", "Δ": r"$\Delta$"})  # signs in texts of mmer
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # a line break would end a row, an empty line a paragraph
-SPECIAL = SIGNS | str.maketrans(
-    {
-        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        '"': "''",
-    }
-)
-SHOWN = 5  # utterances over the limits of a head that a note lists; scores.json of each fold has all of them
 NO_PARTS: Mapping[str, frozenset[str]] = {}
 FEW = 10  # clusters; an interval over fewer is not reliable
 
@@ -71,7 +54,7 @@ def collect_results(
     published: Sequence[Plain] = (),
     test_parts: Mapping[str, frozenset[str]] = NO_PARTS,
 ) -> dict[str, Any]:
-    """Computes and writes the results of a run whose models are all scored.
+    """Computes the results of a run whose models are all scored, and writes them as JSON and as a page.
 
     The confusion matrix is written too.
 
@@ -101,6 +84,8 @@ def collect_results(
     results = {
         "fusion": identity["fusion"],
         "cache": str(cache.path),
+        "corpus": corpus_of(cache),
+        "streams": stream_names(identity),
         "protocol": identity["protocol"],
         **({} if task.is_classification else {"task": task.name, "target": identity["target"]}),
         "labels": names,
@@ -108,6 +93,7 @@ def collect_results(
         "folds": folds,
         "mean": summary.mean,
         "std": summary.std,
+        "std_seeds": summary.std_seeds,
         "interval": {name: None if ends is None else list(ends) for name, ends in summary.interval.items()},
         "pooled": summary.pooled,
     }
@@ -119,22 +105,33 @@ def collect_results(
         plot_values(folder, predictions, names, title)
     else:
         of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
-        results["recall"] = _write_confusion(folder, of_classes, names, title)
+        results |= _write_confusion(folder, of_classes, names, title)
         results["calibration"] = _calibration(rows, folds, names)
-    results["notes"] = [*notes, *_cluster_notes(predictions)]
+    results["notes"] = arrange([*notes, *_refit_notes(folds), *_cluster_notes(predictions), *head_notes(folds)])
     if published:
         results["published"] = list(published)
-    folder.write(RESULTS, results)
+    write_results(folder, results)
     return results
 
 
-def _write_confusion(folder: RunFolder, predictions: Predictions, names: Sequence[str], title: str) -> dict[str, float]:
-    """Writes the confusion matrix and its figure; returns the recall of each class."""
+def write_results(folder: RunFolder, results: Plain) -> None:
+    """Writes the results of a run as ``results.json`` and, for readers, as ``results.md``."""
+    folder.write(RESULTS, results)
+    with folder.replacing(RESULTS_MD) as path:
+        path.write_text(markdown(results), encoding="utf-8", errors="backslashreplace")
+
+
+def _write_confusion(
+    folder: RunFolder, predictions: Predictions, names: Sequence[str], title: str
+) -> dict[str, dict[str, float]]:
+    """Writes the confusion matrix and its figure; returns recall and F1 of each class."""
     counts = confusion(predictions.truth, predictions.guess, len(names))
     rows = [[name, *map(int, row)] for name, row in zip(names, counts, strict=True)]
     folder.write_rows(CONFUSION, ["truth", *names], rows)
     plot_confusion(folder, counts, names, title)
-    return dict(zip(names, (counts.diagonal() / counts.sum(axis=1)).tolist(), strict=True))
+    right, true, guessed = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    scores = {"recall": right / true, "f1": 2 * right / (true + guessed)}
+    return {name: dict(zip(names, values.tolist(), strict=True)) for name, values in scores.items()}
 
 
 def _calibration(rows: Sequence[Sequence[Row]], folds: Sequence[Plain], names: Sequence[str]) -> dict[str, Any]:
@@ -222,170 +219,6 @@ def total_cost(folder: RunFolder, identity: Plain) -> tuple[float, int]:
     return sum(seconds for seconds, _ in costs), max((peak_bytes for _, peak_bytes in costs), default=0)
 
 
-def score_header(results: Plain) -> list[str]:
-    """Returns the header of `score_table`.
-
-    Example:
-        >>> " ".join(score_header({}))
-        'fold seed epoch train dev test WA UA W-F1 M-F1'
-    """
-    return [*COLUMNS, *(score.title for score in task_of(results).scores)]
-
-
-def score_table(results: Plain) -> list[list[object]]:
-    """Returns the rows below `score_header`.
-
-    There is a row for each model, then for each of several test subsets, then mean, standard deviation, pooled scores
-    and their interval.
-    """
-    task = task_of(results)
-    rows: list[list[object]] = [
-        [
-            fold["fold"],
-            fold["seed"],
-            fold["epoch"],
-            fold["train"],
-            fold["dev"],
-            fold["test"] if fold["test"] == fold["test_of"] else f"{fold['test']} of {fold['test_of']}",
-            *(score.text(fold[score.name]) for score in task.scores),
-        ]
-        for fold in results["folds"]
-    ]
-    for part, scores in results.get("tests", {}).items():
-        rows.append([part, "", "", "", "", scores["test"], *(score.text(scores[score.name]) for score in task.scores)])
-    for name, title in OVER_ALL.items():
-        cells = [_cell(results[name][score.name], score) for score in task.scores]
-        rows.append([title, "", "", "", "", "", *cells])
-    return rows
-
-
-def fold_notes(folds: Sequence[Plain]) -> Iterator[str]:
-    """Yields the notes of the head and a note on utterances over its limits.
-
-    Only notes that are the same for every fold are included.
-
-    Args:
-        folds: scores of each model, as `collect_results` returns them.
-    """
-    yield from (note for note in folds[0]["notes"] if all(note in scores["notes"] for scores in folds))
-    over = {subset: _over_limits(folds, key) for subset, key in OVER_LIMITS.items()}
-    names = list(dict.fromkeys(name for utterances in over.values() for name in utterances))
-    if names:
-        counts = ", ".join(f"{len(utterances)} {subset}" for subset, utterances in over.items() if utterances)
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        text = "utterances are longer than the head can read in full"
-        yield f"{counts} {text}: {', '.join(names[:SHOWN])}{more}"
-
-
-def detail_line(results: Plain) -> str:
-    """Formats the recall of each class, or the agreement in each dimension, over all test subsets and seeds.
-
-    Example:
-        >>> scores = {"ccc": 0.5, "mae": 0.75, "pearson": 0.6}
-        >>> detail_line({"dimensions": {"valence": {"pooled": scores, "interval": {"ccc": [0.4, 0.6]}}}})
-        'valence: CCC 0.500 (95% 0.400 to 0.600), MAE 0.750, Pearson 0.600'
-    """
-    if "recall" in results:
-        return recall_line(results)
-    lines = []
-    for name, found in results["dimensions"].items():
-        pooled, ends = found["pooled"], found["interval"]["ccc"]
-        interval = f" (95% {ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
-        lines.append(
-            f"{name}: CCC {pooled['ccc']:.3f}{interval}, MAE {pooled['mae']:.3f}, Pearson {pooled['pearson']:.3f}"
-        )
-    return "; ".join(lines)
-
-
-def recall_line(results: Plain) -> str:
-    """Formats the recall of each class over all test subsets and seeds.
-
-    Example:
-        >>> recall_line({"recall": {"angry": 0.75, "sad": 0.5}})
-        'recall: angry 75.00, sad 50.00'
-    """
-    return "recall: " + ", ".join(f"{name} {percent(value)}" for name, value in results["recall"].items())
-
-
-def percent(value: float) -> str:
-    """Formats a score in percent with two decimals, as papers do.
-
-    Example:
-        >>> percent(0.57345)
-        '57.34'
-    """
-    return f"{100 * value:.2f}"
-
-
-def escape_latex(text: str) -> str:
-    r"""Returns text with special characters escaped for LaTeX, and with spaces in place of control characters.
-
-    Example:
-        >>> escape_latex("global_aware=false, 50%")
-        'global\\_aware=false, 50\\%'
-    """
-    return CONTROL.sub(" ", text).translate(SPECIAL)
-
-
-def latex_row(results: Mapping[str, Any]) -> str:
-    r"""Formats one row of a LaTeX table.
-
-    The row has the head and its scores with their standard deviation over folds.
-
-    Example:
-        >>> scores = {"wa": 0.5, "ua": 0.25, "wf1": 0.4, "mf1": 0.3}
-        >>> latex_row({"fusion": "audio", "mean": scores, "std": {**scores, "ua": None}})
-        'audio & 50.00 $\\pm$ 50.00 & 25.00 & 40.00 $\\pm$ 40.00 & 30.00 $\\pm$ 30.00 \\\\'
-    """
-    cells = []
-    for score in task_of(results).scores:
-        spread = results["std"].get(score.name)
-        deviation = "" if spread is None else rf" $\pm$ {score.text(spread)}"
-        cells.append(score.text(results["mean"].get(score.name)) + deviation)
-    return " & ".join([escape_latex(str(results["fusion"])), *cells]) + r" \\"
-
-
-def plot_confusion(folder: RunFolder, counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> None:
-    """Writes a figure of a confusion matrix.
-
-    Rows are the truth, shades are recall, numbers are utterances.
-
-    Args:
-        folder: folder of the run.
-        counts: numbers of utterances, int64 ``(classes, classes)``.
-        names: names of the classes.
-        title: title of the figure.
-
-    Raises:
-        MmerError: if the figure cannot be written.
-    """
-    with folder.replacing(CONFUSION_PNG) as path:
-        draw_confusion(counts, names, title).savefig(path, dpi=150, format="png")
-
-
-def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> "Figure":
-    """Returns the figure that `plot_confusion` writes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here, since it takes a second
-    from matplotlib.figure import Figure
-
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = 0.8 * len(names)
-    figure = Figure(figsize=(2.2 + size, 1.6 + size), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: Any = figure.add_subplot()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    labels = [_plain(name) for name in names]
-    axes.set_xticks(range(len(names)), labels=labels, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), labels=labels)
-    axes.set(xlabel="guess", ylabel="truth", title=_plain(title))
-    for row, column in np.ndindex(counts.shape):
-        cell = f"{counts[row, column]:,}\n{100 * shares[row, column]:.0f}%"
-        shade = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, cell, ha="center", va="center", color=shade, fontsize=9)
-    figure.colorbar(image, label="share of the truth", shrink=0.8)
-    return figure
-
-
 def _part_scores(predictions: Predictions, ids: frozenset[str]) -> dict[str, Any]:
     """Returns the number of utterances of a test subset, and its scores over all folds and seeds with intervals."""
     chosen = np.array([name in ids for name in predictions.ids.tolist()])
@@ -399,60 +232,18 @@ def _part_scores(predictions: Predictions, ids: frozenset[str]) -> dict[str, Any
     return {"test": len(ids), **pooled_scores(part), "interval": interval}
 
 
-def plot_values(folder: RunFolder, predictions: RatedPredictions, names: Sequence[str], title: str) -> None:
-    """Writes a figure of rated and predicted values.
-
-    Args:
-        folder: folder of the run.
-        predictions: test predictions of all folds and seeds.
-        names: names of the dimensions.
-        title: title of the figure.
-
-    Raises:
-        MmerError: if the figure cannot be written.
-    """
-    with folder.replacing(VALUES_PNG) as path:
-        draw_values(predictions.truth, predictions.guess, names, title).savefig(path, dpi=150, format="png")
-
-
-def draw_values(
-    truth: npt.NDArray[np.float64], guess: npt.NDArray[np.float64], names: Sequence[str], title: str
-) -> "Figure":
-    """Returns the figure that `plot_values` writes: a scatter plot for each dimension, with the line of equality."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here, since it takes a second
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.0 + 3.4 * len(names), 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    alpha = min(1.0, max(0.1, 300 / len(truth)))  # thousands of points would cover each other
-    for index, name in enumerate(names):
-        axes: Any = figure.add_subplot(1, len(names), index + 1)
-        both = np.concatenate([truth[:, index], guess[:, index]])
-        ends = [float(both.min()), float(both.max())]
-        axes.scatter(truth[:, index], guess[:, index], s=8, alpha=alpha, linewidths=0)
-        axes.plot(ends, ends, color="grey", linewidth=1)
-        axes.set(xlabel="rated", ylabel="predicted", title=_plain(name), aspect="equal")
-    figure.suptitle(_plain(title))
-    return figure
+def _refit_notes(folds: Sequence[Plain]) -> list[str]:
+    """Returns a note on the second trainings of a run with refit (`fusion.run.refit`); nothing without."""
+    epochs = {fold["seed"]: fold["refit"] for fold in folds if "refit" in fold}
+    if not epochs:
+        return []
+    by_seed = ", ".join(f"{count} (seed {seed})" for seed, count in epochs.items())
+    return [
+        f"refit: each fold is trained once more on train and dev for the median best epoch of the folds, {by_seed}; "
+        "this model is scored, and the column epoch shows what dev selected before"
+    ]
 
 
 def _cluster_notes(predictions: Predictions) -> list[str]:
     count = len(np.unique(predictions.clusters))
     return [f"the interval is over {count} speakers or dialogues: too few to say much"] if count < FEW else []
-
-
-def _cell(value: Any, score: Score) -> str:
-    return "-".join(map(score.text, value)) if isinstance(value, (list, tuple)) else score.text(value)
-
-
-def _over_limits(folds: Sequence[Plain], key: str) -> list[str]:
-    """Returns the utterances under a key of all folds.
-
-    A late fusion of runs has only the key of the test subset.
-    """
-    return list(dict.fromkeys(name for scores in folds for name in scores.get(key, ())))
-
-
-def _plain(text: str) -> str:
-    """Escapes dollar signs, which matplotlib would read as mathematics."""
-    return text.replace("$", r"\$")

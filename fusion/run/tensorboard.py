@@ -1,5 +1,6 @@
 """TensorBoard: writes the losses and dev scores of every epoch as events; the package is an extra."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from cache.errors import MmerError
@@ -34,6 +35,10 @@ class TensorBoardProgress:
     def note(self, note: str) -> None:
         """Forwards a note."""
         self._progress.note(note)
+
+    def begin(self, folds: Sequence[str], seeds: Sequence[int], models: int) -> None:
+        """Forwards folds, seeds and models."""
+        self._progress.begin(folds, seeds, models)
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Starts the events of a model."""

@@ -3,6 +3,7 @@
 Its calls are those of Weights & Biases: ``init``, ``log``, ``finish``. Documentation: huggingface.co/docs/trackio.
 """
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +38,10 @@ class TrackioProgress:
     def note(self, note: str) -> None:
         """Forwards a note."""
         self._progress.note(note)
+
+    def begin(self, folds: Sequence[str], seeds: Sequence[int], models: int) -> None:
+        """Forwards folds, seeds and models."""
+        self._progress.begin(folds, seeds, models)
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
         """Prepares the logged run of a model."""

@@ -15,36 +15,35 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import TRANSCRIPT
 from fusion.data.features import RESIDENT_SHARE
+from fusion.evaluation.task import task_of
 from fusion.experiment.config_file import write_config
 from fusion.experiment.experiment import Experiment, ExperimentRequest
-from fusion.experiment.plan import RunPlan, plan_run
+from fusion.experiment.plan import RunPlan, plan_earlier, plan_run
 from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import Plain, digest_of
 from fusion.head_config import AUDIO, TEXT
 from fusion.heads.catalog import file_name_of
+from fusion.run.artifacts import provenance
 from fusion.run.cross_corpus import cross_table, plan_other_corpus, score_other_corpus
 from fusion.run.cross_validation import SilentProgress, TrainingProgress, cross_validate
 from fusion.run.final import FinalModel, read_final_models, train_final_models
-from fusion.run.folder import RESULTS, RunFolder
+from fusion.run.folder import RUN, RunFolder
+from fusion.run.latex import latex_header, latex_row
+from fusion.run.names import RUNS, default_folder, main_streams, run_name
+from fusion.run.notes import arrange, limits
 from fusion.run.published import compare_run, compare_sum, published_figures
-from fusion.run.results import (
-    collect_results,
-    detail_line,
-    fold_notes,
-    latex_row,
-    score_header,
-    score_table,
-    total_cost,
-)
+from fusion.run.refit import cross_validate_refit
+from fusion.run.results import collect_results, total_cost, write_results
 from fusion.run.score_fusion import SCORE_FUSION, fuse_scores
+from fusion.run.score_table import definitions, detail_lines, score_header, score_table
+from fusion.run.seeds import take_over_models
 from fusion.run.tensorboard import TensorBoardProgress
 from fusion.run.trackio import tracked
 from fusion.run.workers import WorkerCluster, cross_validate_on
 from fusion.training.interrupt import StopRequested, never_stop
 
 FEWEST_CORPORA = 2
-RUNS = Path("runs")  # folder of all runs without an explicit folder
-PATTERN = re.compile(r"[-_.]*[*?\[\]]+[-_.]*")  # wildcards of a file pattern, with the separators around them
+CHOSEN = "chosen"  # in run.json of the winner of a grid: how it was chosen
 CPU = torch.device("cpu")
 
 
@@ -54,10 +53,7 @@ class TrainedRun:
 
     Attributes:
         folder: the run folder.
-        results: scores of every model and over all of them, as in ``results.json``.
-        encoders: lines on the tuned encoders and the command that makes streams of them; empty without any.
-        comparison: lines that compare the scores with the scores published by the recipe's paper; empty without a
-            recipe.
+        results: scores of every model and over all of them, and all notes, as in ``results.json``.
         final: models of all utterances, one for each seed; empty if they were never requested.
         seconds: training time of all models in seconds, 0 if unknown.
         peak_bytes: greatest peak memory of a training in bytes, 0 if unknown.
@@ -65,8 +61,6 @@ class TrainedRun:
 
     folder: Path
     results: dict[str, Any]
-    encoders: tuple[str, ...] = ()
-    comparison: tuple[str, ...] = ()
     final: tuple[FinalModel, ...] = ()
     seconds: float = 0.0
     peak_bytes: int = 0
@@ -105,19 +99,44 @@ class TrainedRun:
         return cross_table([self.results]) if self.results.get("cross") else None
 
     @property
-    def notes(self) -> list[str]:
-        """Lines that accompany the scores.
+    def legend(self) -> str:
+        """The definitions of the scores, to print below the table."""
+        return definitions(task_of(self.results))
 
-        They are recalls, protocol, comparison, notes on excluded and long utterances, and final models.
+    @property
+    def notes(self) -> list[str]:
+        """Lines that accompany the scores, each once.
+
+        They are recall and F1 of each class, then notes, those that limit what the scores mean first, then the
+        comparison with a paper.
         """
-        lines = [detail_line(self.results), *self.results["notes"], *self.comparison, *fold_notes(self.folds)]
-        lines += [note for other in self.results.get("cross", ()) for note in other["notes"]]
-        return [*lines, *self.encoders, *(model.line for model in self.final)]
+        return [*detail_lines(self.results), *self.results["notes"], *self.comparison]
+
+    @property
+    def promise(self) -> str:
+        """The note on the protocol: what train, dev and test share."""
+        protocol = f"{self.results['protocol']}: "
+        return next((note for note in self.results["notes"] if note.startswith(protocol)), protocol.rstrip(": "))
+
+    @property
+    def limits(self) -> list[str]:
+        """The notes that limit what the scores mean, such as leaks and utterances that are left out."""
+        return [note for note in self.results["notes"] if limits(note)]
+
+    @property
+    def comparison(self) -> tuple[str, ...]:
+        """Lines that compare the scores with those published by the recipe's paper; empty without a recipe."""
+        return tuple(self.results.get("comparison", ()))
 
     @property
     def latex(self) -> str:
         """One row of a LaTeX table."""
         return latex_row(self.results)
+
+    @property
+    def latex_header(self) -> str:
+        """The header of rows of LaTeX tables."""
+        return latex_header(task_of(self.results))
 
 
 def train_run(
@@ -168,46 +187,75 @@ def train_run(
     known = {"cache": str(named_after or cache.path), "out": out and str(out), "final": final}
     experiment = replaced(experiment, options={**known, **experiment.options} if experiment.options else {})
     plan = plan_run(experiment, cache)
+    folder = RunFolder(out or default_run(plan, named_after or cache.path))
+    if not replace:
+        plan, folder = _as_begun(plan, folder, out, named_after or cache.path)
     others = [plan_other_corpus(plan, other, labels=test_labels) for other in test_caches]
-    folder = RunFolder(out or _default_run(plan, named_after or cache.path))
     progress = progress or SilentProgress()
     progress = TensorBoardProgress(progress, folder) if tensorboard else progress
     progress = tracked(progress, folder, track)
     with folder.locked():
         if replace:
             folder.clear()
+        elif out is None:
+            _take_over(plan, folder, progress)
         if cluster is None:
-            cross_validate(
-                plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
-            )
+            validate = cross_validate_refit if plan.experiment.training.refit else cross_validate
+            validate(plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping)
         else:
             path = named_after or cache.path
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
-        notes = [*plan.notes, plan.scoring_note]
-        results = collect_results(
-            folder, cache, plan.identity, notes=notes, published=published_figures(plan), test_parts=plan.test_parts
-        )
+        results = run_results(plan, folder, cache)
         if final:
+            if out is None and not replace:
+                _take_over(plan, folder, progress, final=True)
             train_final_models(
                 plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
             )
-        if finals := tuple(read_final_models(plan, folder)):
-            results["final"] = [model.plain for model in finals]
-        if others:
-            scored = partial(score_other_corpus, plan, folder, device=device, resident_share=resident_share)
-            results["cross"] = [scored(other) for other in others]
-        if finals or others:
-            folder.write(RESULTS, results)
+        scored = partial(score_other_corpus, plan, folder, device=device, resident_share=resident_share)
+        return finish_run(plan, folder, results, cross=[scored(other) for other in others])
+
+
+def run_results(plan: RunPlan, folder: RunFolder, cache: AnyCache) -> dict[str, Any]:
+    """Collects and writes the results of a run whose models are all scored.
+
+    Args:
+        plan: plan of the run.
+        folder: folder of the run; the caller holds its lock.
+        cache: open cache.
+
+    Raises:
+        MmerError: if a model is not scored.
+    """
+    chosen = folder.record.get(CHOSEN)
+    plan_notes = [*([chosen] if isinstance(chosen, str) else []), *plan.notes, plan.scoring_note]
+    figures, parts = published_figures(plan), plan.test_parts
+    return collect_results(folder, cache, plan.identity, notes=plan_notes, published=figures, test_parts=parts)
+
+
+def finish_run(plan: RunPlan, folder: RunFolder, results: dict[str, Any], *, cross: Sequence[Plain] = ()) -> TrainedRun:
+    """Adds final models, scores on other corpora and the comparison with a paper to the results of a run.
+
+    Args:
+        plan: plan of the run.
+        folder: folder of the run; the caller holds its lock.
+        results: results of `run_results`.
+        cross: scores on other corpora.
+    """
+    finals = tuple(read_final_models(plan, folder))
+    if finals:
+        results["final"] = [model.plain for model in finals]
+    if cross:
+        results["cross"] = list(cross)
+    of_others = [note for other in cross for note in other["notes"]]
+    added = [*of_others, *encoder_lines(plan, folder), *(model.line for model in finals)]
+    results["notes"] = arrange([*results["notes"], *added])
+    if comparison := compare_run(plan, results):
+        results["comparison"] = comparison
+    if added or cross or comparison:
+        write_results(folder, results)
     seconds, peak_bytes = total_cost(folder, plan.identity)
-    return TrainedRun(
-        folder=folder.path,
-        results=results,
-        comparison=tuple(compare_run(plan, results)),
-        final=finals,
-        encoders=tuple(encoder_lines(plan, folder)),
-        seconds=seconds,
-        peak_bytes=peak_bytes,
-    )
+    return TrainedRun(folder=folder.path, results=results, final=finals, seconds=seconds, peak_bytes=peak_bytes)
 
 
 def train_across(
@@ -261,29 +309,11 @@ def fuse_runs(runs: Sequence[Path], cache: AnyCache, *, out: Path | None = None,
     results = fuse_scores(sources, cache, folder, replace=replace)
     options = {"fusion": SCORE_FUSION, "cache": str(cache.path), "out": out and str(out), "run": list(map(str, runs))}
     write_config(folder.path, options, command="mmer-train")
+    if comparison := compare_sum(sources, results, corpus_of(cache)):
+        results["comparison"] = comparison
+        write_results(folder, results)
     seconds, peak_bytes = total_cost(folder, folder.identity)
-    return TrainedRun(
-        folder=folder.path,
-        results=results,
-        comparison=tuple(compare_sum(sources, results, corpus_of(cache))),
-        seconds=seconds,
-        peak_bytes=peak_bytes,
-    )
-
-
-def default_folder(cache: Path, ending: str) -> Path:
-    """Returns the folder below ``runs/`` for results on a cache.
-
-    Args:
-        cache: path of the cache, or pattern of its files.
-        ending: last part of the name of the folder.
-
-    Example:
-        >>> default_folder(Path("cache/voices-*.h5"), "audio").as_posix()
-        'runs/voices-audio'
-    """
-    stem = "-".join(part for part in PATTERN.split(cache.stem) if part)
-    return RUNS / f"{stem}-{ending}"
+    return TrainedRun(folder=folder.path, results=results, seconds=seconds, peak_bytes=peak_bytes)
 
 
 def encoder_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
@@ -315,6 +345,38 @@ def encoder_lines(plan: RunPlan, folder: RunFolder) -> list[str]:
     return [f"streams of the tuned encoders: {command}; a later run reads them with {reads}"]
 
 
-def _default_run(plan: RunPlan, cache: Path) -> Path:
+def _take_over(plan: RunPlan, folder: RunFolder, progress: TrainingProgress, *, final: bool = False) -> None:
+    """Links models of other runs below ``runs/`` that differ in their seeds only; a folder of --out has none."""
+    folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
+    for note in take_over_models(folder, plan.identity, plan.experiment.defaults, final=final):
+        progress.note(note)
+
+
+def _as_begun(plan: RunPlan, folder: RunFolder, out: Path | None, cache: Path) -> tuple[RunPlan, RunFolder]:
+    """Returns plan and folder of a run that version 0.1 began, with its dev; else those that are given."""
+    if (folder.path / RUN).exists() and folder.identity["folds"] == plan.identity["folds"]:
+        return plan, folder
+    if (out or RUNS).is_dir() and (earlier := plan_earlier(plan)):
+        begun = RunFolder(out or default_run(earlier, cache))
+        if (begun.path / RUN).exists() and begun.identity["folds"] == earlier.identity["folds"]:
+            return earlier, begun
+    return plan, folder
+
+
+def default_run(plan: RunPlan, cache: Path) -> Path:
+    """Returns the default folder of a run: named after cache, head, streams and a digest of its identity.
+
+    A run that an older version began keeps its folder, whose name has no streams.
+
+    Args:
+        plan: plan of the run.
+        cache: path of the cache, or pattern of its files.
+    """
     digest = digest_of(plan.identity_without_defaults)[:8]
-    return default_folder(cache, f"{file_name_of(plan.experiment.fusion)}-{digest}")
+    head, selection = file_name_of(plan.experiment.fusion), plan.selection
+    roles = [role for role in selection.streams if role in plan.experiment.head.roles]
+    patterns = {role: plan.experiment.streams[role] for role in selection.choices}
+    names = {role: patterns.get(role, selection.streams[role]) for role in roles}
+    folder = RUNS / run_name(cache, head, main_streams(names), digest)
+    older = default_folder(cache, f"{head}-{digest}")
+    return older if (older / RUN).exists() and not (folder / RUN).exists() else folder

@@ -20,6 +20,7 @@ from fusion.head_config import HeadConfig
 from fusion.heads.catalog import config_for, head_spec
 from fusion.run.cross_validation import RunModel, SilentProgress, TrainingProgress, begin_run, load_source
 from fusion.run.folder import RunFolder
+from fusion.run.refit import models_to_select, refit_epochs, refit_model, select_epoch
 from fusion.training.checkpoint import EpochScores
 from fusion.training.interrupt import never_stop
 from fusion.training.loop import SAVE_EVERY_S
@@ -57,6 +58,7 @@ class ModelTask:
         folder: run folder.
         fold: name of the fold.
         seed: seed of the model.
+        refit: number of epochs of the second training of a run with refit; 0 for the first training.
     """
 
     cache: Path
@@ -66,6 +68,7 @@ class ModelTask:
     folder: Path
     fold: str
     seed: int
+    refit: int = 0
 
 
 def cross_validate_on(
@@ -104,15 +107,34 @@ def cross_validate_on(
         fold="",
         seed=0,
     )
-    tasks = [replace(task, fold=model.fold.name, seed=model.seed) for model in unfinished]
     train = partial(train_model, cluster.own_device, resident_share)
-    for done, best in cluster.results(train, tasks):
+    if not experiment.training.refit:
+        _deal(cluster, train, [_of(task, model) for model in unfinished], progress)
+        return
+    _deal(cluster, train, [_of(task, model) for model in models_to_select(unfinished)], progress)
+    epochs = {seed: refit_epochs(plan, folder, seed) for seed in {model.seed for model in unfinished}}
+    _deal(cluster, train, [_of(task, model, refit=epochs[model.seed]) for model in unfinished], progress)
+
+
+def _of(task: ModelTask, model: RunModel, refit: int = 0) -> ModelTask:
+    return replace(task, fold=model.fold.name, seed=model.seed, refit=refit)
+
+
+def _deal(
+    cluster: WorkerCluster, train: Callable[..., EpochScores], tasks: Sequence[ModelTask], progress: TrainingProgress
+) -> None:
+    """Trains models on workers.
+
+    Raises:
+        MmerError: if a worker was killed.
+    """
+    for done, best in cluster.results(train, tasks) if tasks else ():
         if not isinstance(best, EpochScores):
             raise MmerError(
                 f"the worker that trained fold {done.fold}, seed {done.seed} was killed ({best}); repeat the command "
                 "to resume"
             )
-        progress.start(done.fold, done.seed, experiment.training.epochs)
+        progress.start(done.fold, done.seed, done.refit or done.experiment.training.epochs)
         progress.end(best)
 
 
@@ -146,4 +168,9 @@ def train_model(
         save_every_s=SAVE_EVERY_S,
         stopping=never_stop,
     )
-    return model.run(load_source(plan, own_device(device), resident_share), SilentProgress())
+    source = load_source(plan, own_device(device), resident_share)
+    if task.refit:
+        return refit_model(model, source, SilentProgress(), epochs=task.refit)
+    if plan.experiment.training.refit:
+        return select_epoch(model, source, SilentProgress())
+    return model.run(source, SilentProgress())

@@ -85,6 +85,8 @@ class TrainConfig:
         accumulate: number of pieces in which a batch goes through tuned encoders; memory holds the activations of one
             piece, while the head and its losses see the whole batch.
         checkpointing: compute the activations of a tuned encoder again in the backward pass instead of keeping them.
+        refit: train each fold once more on train and dev, for the median best epoch of the folds of its seed; the
+            second model is scored. Of `mmer-train` and `mmer-finetune` only.
     """
 
     epochs: int = 100
@@ -111,6 +113,7 @@ class TrainConfig:
     loss: str = AUTO_LOSS
     focal_gamma: float = 0.0
     balanced_batches: bool = False
+    refit: bool = False
 
     def __post_init__(self) -> None:
         choices = {

@@ -15,6 +15,7 @@ from fusion.data.memory import is_out_of_memory
 from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
 from fusion.head import Batch, Head
 
+LOSS_DECIMALS = 6  # losses of equal scores are compared with: engines differ by rounding (docs/decisions.md#ties)
 SCORING_BATCH = 64  # utterances; twice the batch of training fits into memory without gradients
 
 
@@ -111,6 +112,27 @@ def dev_scores(logits: Tensor, labels: npt.NDArray[Any], task: Task = CLASSIFICA
 def is_better(dev: Mapping[str, float], best: Mapping[str, float], monitor: str, task: Task = CLASSIFICATION) -> bool:
     """Checks whether development scores are better than the best so far; equal scores are not."""
     return task.is_better(dev[monitor], best[monitor], monitor)
+
+
+def is_selected(dev: Mapping[str, float], best: Mapping[str, float], monitor: str, task: Task = CLASSIFICATION) -> bool:
+    """Checks whether an epoch replaces the best so far: a better score, or an equal score and no higher loss.
+
+    Small development subsets tie often. Of equal scores the lower loss is kept, and of equal losses the later epoch.
+
+    Args:
+        dev: development scores of the later epoch, with ``loss``.
+        best: those of the best epoch so far.
+        monitor: name of the score that selects.
+        task: task that compares scores.
+
+    Example:
+        >>> tied = {"wf1": 1.0, "loss": 0.3}
+        >>> [is_selected({"wf1": 1.0, "loss": loss}, tied, "wf1") for loss in (0.2, 0.3, 0.4)]
+        [True, True, False]
+    """
+    if dev[monitor] != best[monitor]:
+        return is_better(dev, best, monitor, task)
+    return round(dev[LOSS], LOSS_DECIMALS) <= round(best[LOSS], LOSS_DECIMALS)
 
 
 def _map_batches(

@@ -15,7 +15,7 @@ from fusion.evaluation.task import Task
 from fusion.head import Batch, FittedHead
 from fusion.training.checkpoint import EpochScores
 from fusion.training.config import TrainConfig
-from fusion.training.evaluate import dev_scores, is_better, map_batches, predict_logits
+from fusion.training.evaluate import dev_scores, is_selected, map_batches, predict_logits
 from fusion.training.interrupt import StopRequested
 from fusion.training.model import TrainedModel
 from fusion.training.steps import TOTAL
@@ -56,7 +56,7 @@ def fit_fold(
         losses = _fit(head, source, train, vectors, config, epoch=epoch, task=task)
         dev_of_epoch = dev_scores(predict_logits(head, source, dev), source.labels[dev], task)
         curves.append(EpochScores(epoch=epoch, losses=losses, dev=dev_of_epoch))
-        if not chosen or is_better(dev_of_epoch, curves[chosen - 1].dev, config.monitor, task):
+        if not chosen or is_selected(dev_of_epoch, curves[chosen - 1].dev, config.monitor, task):
             chosen, best = epoch, _copied(head)
         if on_epoch is not None:
             on_epoch(curves[-1])

@@ -41,7 +41,7 @@ from fusion.training.checkpoint import (
     training_identity,
 )
 from fusion.training.config import Schedule, TrainConfig
-from fusion.training.evaluate import dev_scores, is_better, predict_logits
+from fusion.training.evaluate import dev_scores, is_selected, predict_logits
 from fusion.training.fit import fit_candidate, fit_fold
 from fusion.training.interrupt import StopRequested, never_stop
 from fusion.training.loss_monitor import (
@@ -107,6 +107,9 @@ def record_epoch(
 ) -> bool:
     """Records a complete epoch, and applies early stopping.
 
+    Of equal scores, the epoch with the lower loss on dev is the best, then the later one. Patience counts from the last
+    epoch whose score itself was better, so ties do not lengthen a training.
+
     Args:
         progress: progress of the training; updated in place.
         scores: losses and scores of the epoch.
@@ -119,10 +122,11 @@ def record_epoch(
     progress.curves.append(scores)
     progress.epoch, progress.batch, progress.sums = scores.epoch, 0, {}
     best = progress.curves[max(0, progress.best_epoch - 1)]
-    better = not progress.best_epoch or is_better(scores.dev, best.dev, config.monitor, task)
+    better = not progress.best_epoch or is_selected(scores.dev, best.dev, config.monitor, task)
     if better:
         progress.best_epoch = scores.epoch
-    without_gain = scores.epoch - progress.best_epoch
+    reached = progress.curves[progress.best_epoch - 1].dev[config.monitor]
+    without_gain = scores.epoch - next(held.epoch for held in progress.curves if held.dev[config.monitor] == reached)
     progress.finished = scores.epoch >= config.epochs or without_gain >= config.patience
     return better
 
@@ -191,7 +195,7 @@ def train_epochs(
         source: source of the features.
         train: utterances to train on, int64 ``(n,)``.
         config: training configuration; patience and monitor have no effect.
-        epochs: number of epochs, at most that of the configuration.
+        epochs: number of epochs, at most that of the configuration; of a fitted head the number of its candidate.
         task: task that defines the loss.
         checkpoint: file of the checkpoint; an existing one is resumed.
         save_every_s: minimum number of seconds between two writes of the checkpoint, as in `train_fold`.
@@ -203,8 +207,9 @@ def train_epochs(
         MmerError: as `train_fold`.
         ValueError: if the number of epochs is not 1 to that of the configuration.
     """
-    if not 1 <= epochs <= config.epochs:
-        raise ValueError(f"epochs must be 1 to {config.epochs}, got {epochs}")
+    most = len(head.candidates) if isinstance(head, FittedHead) else config.epochs
+    if not 1 <= epochs <= most:
+        raise ValueError(f"epochs must be 1 to {most}, got {epochs}")
     reset_peak(source.device)
     if isinstance(head, FittedHead):
         return fit_candidate(head, source, train, config, epochs=epochs, task=task, on_epoch=on_epoch)

@@ -18,6 +18,8 @@ class TrainedModel:
         weights: weights of the best epoch, on the CPU, by name.
         seconds: training time, over all resumed runs.
         peak_bytes: peak memory: of tensors on a GPU, of the whole process on a CPU.
+        refit: number of epochs of a second training on train and dev, whose weights these are; 0 without one. The best
+            epoch and the curves are those of the first training.
     """
 
     best_epoch: int
@@ -25,6 +27,7 @@ class TrainedModel:
     weights: Mapping[str, Tensor]
     seconds: float
     peak_bytes: int
+    refit: int = 0
 
     @property
     def dev(self) -> Mapping[str, float]:

@@ -3,7 +3,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from cache.doctor import Finding, examine
-from cache.layout import StreamPlan, create_file
+from cache.layout import StreamPlan, create_file, read_layout
 from cache.store import FeatureCache
 from cache.utterance import Utterance
 from tests.support.toys import commit, plan_for
@@ -156,16 +156,41 @@ def test_twin_recordings_are_named(toy: tuple[Path, StreamPlan]) -> None:
     assert not [
         finding for finding in examine(FeatureCache(path)) if finding.what.startswith("groups") and finding.found
     ]
-    from cache.layout import read_layout
-
-    region = read_layout(path).streams["enc"].regions["input_digest"]
-    with path.open("rb+") as file:  # the digest of a, for d too
-        file.seek(region.offset)
-        digest = file.read(16)
-        file.seek(region.offset + 3 * 16)
-        file.write(digest)
+    give_sound(path, plan, 0, to=3)
     (twins,) = [finding for finding in examine(FeatureCache(path)) if finding.what.startswith("groups")]
     assert (twins.found, twins.detail) == (1, "a = d")
+
+
+def give_sound(path: Path, plan: StreamPlan, source: int, *, to: int) -> None:
+    """Writes the digest of the sound of an utterance for another one."""
+    region = read_layout(path).streams[plan.spec.name].regions["input_digest"]
+    with path.open("rb+") as file:
+        file.seek(region.offset + source * 16)
+        digest = file.read(16)
+        file.seek(region.offset + to * 16)
+        file.write(digest)
+
+
+def test_every_group_of_twins_is_named_and_those_across_speakers_again(tmp_path: Path) -> None:
+    count = 16
+    utterances = [
+        Utterance(id=f"u{index:02}", speaker="AB"[index == 15], split="train", label="x" if index < 14 else "y")
+        for index in range(count)
+    ]
+    plan = plan_for([1] * count)
+    header = {"mmer_version": "0", "created": "2026", "corpus": {"name": "own"}}
+    create_file(tmp_path / "a.h5", header=header, utterances=utterances, plans=[plan], weights={})
+    commit(tmp_path / "a.h5", plan, range(count))
+    for first in range(0, count, 2):
+        give_sound(tmp_path / "a.h5", plan, first, to=first + 1)
+    found = {finding.what: finding for finding in examine(FeatureCache(tmp_path / "a.h5"))}
+    groups = found["groups of identical recordings"]
+    assert groups.found == 8
+    assert groups.detail.split("; ")[:7] == [f"u{first:02} = u{first + 1:02}" for first in range(0, 14, 2)]
+    assert groups.detail.endswith("; u14 = u15 (speakers A, B)")
+    across = found["identical recordings of several speakers"]
+    assert (across.found, across.detail) == (1, "u14 = u15 (speakers A, B)")
+    assert "identical recordings of several splits" not in found
 
 
 def savee() -> list[Utterance]:

@@ -27,7 +27,8 @@ def test_two_runs_are_compared_in_a_table(pair: list[str]) -> None:
     assert lines[0].split("  ")[0] == "score"
     assert [line.split()[0] for line in lines[1:5]] == ["WA", "UA", "W-F1", "M-F1"]
     assert lines[5].startswith("McNemar: ")
-    assert lines[6].startswith("note: interval and permutation test: 6 speakers")
+    assert lines[6].startswith("WA accuracy, UA mean recall of the classes")
+    assert lines[7].startswith("note: interval and permutation test: 6 speakers")
 
 
 def test_json_is_one_object_and_the_group_has_the_command(pair: list[str]) -> None:

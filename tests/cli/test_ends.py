@@ -18,7 +18,7 @@ from tests.support.processes import ROOT, started, wait_until
 INSIDE = """
 import signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background would ignore it
-from cli.options import clean_errors
+from cli.ending import clean_errors
 with clean_errors():
     print("inside", flush=True)
     time.sleep(1000)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.options import STEERING, print_table, printable
+from cli.output import STEERING, print_table, printable
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_tables_hold_no_control_characters(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_a_terminal_without_a_sign_gets_an_escape(encoding: str) -> None:
-    program = "from cli.options import echo, print_json; echo('愛 \\x1b'); print_json({'a': '愛\\x9b\\u202e'})"
+    program = "from cli.output import echo, print_json; echo('愛 \\x1b'); print_json({'a': '愛\\x9b\\u202e'})"
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=False)
     first, second = done.stdout.decode(encoding).splitlines()

@@ -23,7 +23,10 @@ COMMANDS = {
     "mmer-train": "cli.train:train",
     "mmer-grid": "cli.grid:grid",
     "mmer-compare": "cli.compare:compare",
+    "mmer-runs": "cli.runs:runs",
     "mmer-pretrain": "cli.pretrain:pretrain",
+    "mmer-predict": "cli.predict:predict",
+    "mmer-export": "cli.export:export",
 }
 ANSWERS = [
     "mmer --help",
@@ -34,15 +37,17 @@ ANSWERS = [
     "mmer-train --help",
     "mmer-grid --help",
     "mmer-compare --help",
+    "mmer-runs --help",
     "mmer-pretrain --help",
     "mmer-featurize --list-encoders",
     "mmer-featurize --list-corpora",
 ]
 ANSWERS += ["mmer-train --list-heads", "mmer-train --list-fields rescmfa", "mmer-train --list-recipes"]
-ANSWERS += ["mmer-train --published all"]
+ANSWERS += ["mmer-train --published all", "mmer-train --list-protocols --json", "mmer-predict -h", "mmer-export -h"]
 USAGE = {
     "mmer-compare": "Missing argument 'RUN RUN...'",
     "mmer-train --fusion rescmfa": "Missing option '--cache'",
+    "mmer-train --learning-rate 1": "did you mean --lr?",
     "mmer-train --cache x.h5 --lr 0": "Invalid value for '--lr'",
     "mmer-pretrain --cache x.h5": "Missing option '--encoder'",
     "mmer-grid --cache x.h5 --engine none": "Invalid value for '--engine'",
@@ -54,7 +59,11 @@ ERRORS = {
     "mmer-cache info nowhere.h5": "no cache at nowhere.h5",
     "mmer-train --fusion rescmfa --cache nowhere.h5": "no cache at nowhere.h5",
     "mmer-train --fusion rescmfa --cache text.h5": "text.h5",
+    "mmer-runs nowhere": "nowhere is not a folder",
     "mmer-pretrain --encoder wav2vec2-tiny --cache nowhere.h5": "no cache at nowhere.h5",
+    "mmer-compare nowhere nowhere-2": "nowhere is not a run folder, it does not exist",
+    "mmer-predict nowhere call.wav": "nowhere is not a run folder, it does not exist",
+    "mmer-export nowhere bundle": "nowhere is not a run folder, it does not exist",
     "mmer-grid --fusion rescmfa --cache nowhere.h5 --grid lr=1,2": "no cache at nowhere.h5",
     "mmer-grid --fusion rescmfa --cache text.h5 --grid lr=1,2": "text.h5",
 }

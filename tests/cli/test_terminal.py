@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.options import print_aligned, print_table
+from cli.output import print_aligned, print_table
 from cli.terminal import print_aligned as print_wrapped
 from cli.terminal import print_fitted
 from tests.support.runs import finish, plan
@@ -37,8 +37,8 @@ for command, option in (
 RESULTS = """
 import json
 import sys
-from cli.options import print_table
-from fusion.run.results import score_header, score_table
+from cli.output import print_table
+from fusion.run.score_table import score_header, score_table
 results = json.load(sys.stdin)
 print_table(score_header(results), score_table(results))
 """
@@ -89,7 +89,7 @@ def test_the_table_of_a_run_fits_a_terminal(trainable: Path, tmp_path: Path) -> 
 
 
 def test_columns_sets_the_width_and_no_color_the_style() -> None:
-    code = "from cli.options import print_table; print_table(('name', 'text'), [('a', 'word ' * 60)])"
+    code = "from cli.output import print_table; print_table(('name', 'text'), [('a', 'word ' * 60)])"
     assert max(map(len, STYLE.sub("", on_terminal(code, 80, COLUMNS="50")).splitlines())) <= 50
     coloured = [code for code in STYLE.findall(on_terminal(code, 80, NO_COLOR="1")) if re.search(r"[;\[][34]\d", code)]
     assert not coloured
@@ -141,7 +141,7 @@ def test_a_piped_table_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_piped_table_needs_no_rich() -> None:
-    code = "import sys; from cli.options import print_table; print_table(('a',), [(1,)]); print('rich' in sys.modules)"
+    code = "import sys; from cli.output import print_table; print_table(('a',), [(1,)]); print('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split() == [
         "a",
         "1",

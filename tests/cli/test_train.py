@@ -13,7 +13,8 @@ from fusion.recipes.catalog import RECIPES
 from tests.support.commands import stopped
 from tests.support.runs import files_of, train_by_command, write_cache
 
-KEYS = ["fusion", "cache", "protocol", "labels", "run", "folds", "mean", "std", "interval", "pooled"]
+KEYS = ["fusion", "cache", "corpus", "streams", "protocol", "labels", "run", "folds"]
+KEYS += ["mean", "std", "std_seeds", "interval", "pooled"]
 FOLD_KEYS = ["fold", "seed", "epoch", "train", "dev", "test", "wa", "ua", "wf1", "mf1"]
 
 
@@ -34,22 +35,26 @@ def test_json_is_the_object_of_the_contract_and_nothing_else(trainable: Path, he
     result = train_by_command(trainable, "--fusion", "audio", "--json")
     told = json.loads(done(result))
     assert result.stdout.count("\n") == 1
-    assert list(told) == [*KEYS, "recall", "calibration", "notes"]
-    assert told["notes"][1] == "frozen features of voice"
-    assert told["notes"][-2].startswith("epochs are selected on dev by wf1; each test subset is scored once")
+    assert list(told) == [*KEYS, "recall", "f1", "calibration", "notes"]
+    assert told["notes"][0].startswith("the interval is over 6 speakers or dialogues")
+    assert told["notes"][2] == "frozen features of voice"
+    assert told["notes"][-1].startswith("epochs are selected on dev by wf1; each test subset is scored once")
     assert list(told["folds"][0])[: len(FOLD_KEYS)] == FOLD_KEYS
     assert json.loads((here / told["run"] / "results.json").read_text()) == told
-    assert "note: frozen features of voice\n" in result.stderr
+    assert "features of voice" not in result.stderr  # a note is printed once
 
 
 def test_the_table_has_every_fold_and_what_the_scores_are_worth(trainable: Path, here: Path) -> None:
     lines = done(train_by_command(trainable, "--fusion", "concat", "--seed", "1", "--seed", "2")).splitlines()
     assert lines[0].split() == ["fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1", "M-F1"]
     assert [line.split()[:2] for line in lines[1:7]] == [[str(f), str(s)] for s in (1, 2) for f in (1, 2, 3)]
-    assert [line.split()[0] for line in lines[7:11]] == ["mean", "std", "pooled", "95%"]
-    assert lines[11].startswith("recall: angry ")
-    assert lines[12].startswith("session: leave one session out: test shares no speaker with train or dev")
-    assert lines[13] == "frozen features of voice, words@4"
+    titles = ["mean", "std over folds", "std over seeds", "pooled", "95% of pooled"]
+    assert [line.startswith(title) for line, title in zip(lines[7:12], titles, strict=True)] == [True] * 5
+    assert lines[12] == "WA accuracy, UA mean recall of the classes, W-F1 weighted F1, M-F1 macro F1; in percent"
+    assert [line.split(":")[0] for line in lines[13:15]] == ["recall", "F1"]
+    assert lines[15].startswith("the interval is over 6 speakers")
+    assert lines[16].startswith("session: leave one session out: test shares no speaker with train or dev")
+    assert lines[17] == "frozen features of voice, words@4"
     assert lines[-1].startswith("runs/toy-concat-")
     assert " parameters, " in lines[-1]
 
@@ -59,10 +64,10 @@ def test_a_finished_run_is_printed_again_and_replace_trains_anew(trainable: Path
     before = files_of(here / "runs")
     again = train_by_command(trainable, "--fusion", "audio")
     assert done(again) == done(first)
-    assert "fold 1, seed 0: chosen epoch " in first.stderr
+    assert "fold 1 of 3, seed 0: chosen epoch " in first.stderr
     assert "epoch" not in again.stderr
     anew = train_by_command(trainable, "--fusion", "audio", "--replace")
-    assert "fold 1, seed 0: chosen epoch " in anew.stderr
+    assert "fold 1 of 3, seed 0: chosen epoch " in anew.stderr
     assert files_of(here / "runs") == before
 
 
@@ -102,10 +107,27 @@ def test_only_some_utterances_take_part_and_that_is_told(trainable: Path, here: 
 
 
 def test_latex_prints_a_row_after_all(trainable: Path, here: Path) -> None:
-    last = done(train_by_command(trainable, "--fusion", "audio", "--latex")).splitlines()[-1]
-    assert last.startswith("audio & ")
+    lines = done(train_by_command(trainable, "--fusion", "audio", "--latex")).splitlines()
+    last = lines[-1]
+    assert last.startswith("audio & voice & session & ")
     assert last.count(r" $\pm$ ") == 4
-    assert last.endswith(r" \\")
+    assert last.endswith(r"] \\")
+    headed = done(train_by_command(trainable, "--fusion", "audio", "--latex-header")).splitlines()
+    assert headed == [*lines[:-1], r"head & streams & protocol & WA & UA & W-F1 & M-F1 \\", last]
+
+
+def test_quiet_prints_scores_and_what_limits_them_and_nothing_else(trainable: Path, here: Path) -> None:
+    result = train_by_command(trainable, "--fusion", "audio", "--quiet")
+    lines = done(result).splitlines()
+    assert result.stderr == ""
+    assert lines[-3].startswith("WA accuracy, UA mean recall of the classes, ")
+    assert lines[-2] == "the interval is over 6 speakers or dialogues: too few to say much"
+    assert lines[-1].startswith("runs/toy-audio-voice-")
+    loud = train_by_command(trainable, "--fusion", "audio")
+    assert set(lines) < set(done(loud).splitlines())
+    everything = json.loads((here / lines[-1].partition(":")[0] / "results.json").read_text())["notes"]
+    printed = [*loud.stdout.splitlines(), *loud.stderr.splitlines()]
+    assert [printed.count(note) for note in everything] == [1] * len(everything)
 
 
 def test_a_recipe_prints_the_published_figures_beside_the_obtained_ones(trainable: Path, here: Path) -> None:
@@ -125,7 +147,7 @@ def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -
     both = ["--fusion", "score", "--cache", str(trainable), "--run", "audio", "--run", "text"]
     told = json.loads(done(CliRunner().invoke(train, [*both, "--json"])))
     assert (list(told), told["fusion"], told["run"]) == (
-        [*KEYS, "recall", "calibration", "notes"],
+        [*KEYS, "recall", "f1", "calibration", "notes"],
         "score",
         "runs/score-audio-text",
     )
@@ -187,3 +209,36 @@ def test_what_there_is_is_listed_without_a_cache(option: str, known: dict[str, o
 def test_a_pattern_of_one_file_is_that_file(trainable: Path, here: Path) -> None:
     shutil.copy(trainable, here / "one-1.h5")
     assert json.loads(done(train_by_command(here / "one-*.h5", "--fusion", "audio", "--json")))["fusion"] == "audio"
+
+
+def test_event_tags_that_are_kept_are_told_with_every_result(tmp_path: Path, here: Path) -> None:
+    cache = write_cache(tmp_path / "a.h5", specs={"text": {"preprocessing": {"event_tags": "keep"}}})
+    told = done(train_by_command(cache, "--fusion", "text", "--quiet"))
+    note = "event tags such as [LAUGHTER] are kept in the transcripts of words@4"
+    assert note in told.splitlines()
+    (results,) = here.glob("runs/*/results.json")
+    assert note in json.loads(results.read_text())["notes"]
+    assert f"- {note}\n" in results.with_suffix(".md").read_text()
+
+
+def test_a_dry_run_prints_folds_and_costs_and_writes_nothing(trainable: Path, here: Path) -> None:
+    result = train_by_command(trainable, "--fusion", "concat", "--epochs", "2", "--dry-run")
+    lines = done(result).splitlines()
+    assert lines[0].split()[:4] == ["fold", "subset", "utterances", "angry"]
+    assert [line.split()[:2] for line in lines[1:4]] == [["1", "train"], ["1", "dev"], ["1", "test"]]
+    assert lines[10].startswith("session: leave one session out")
+    assert [line.split()[0] for line in lines[-4:]] == ["features", "3", "time:", "would"]
+    assert lines[-1].startswith("would write runs/toy-concat-")
+    assert not list(here.iterdir())
+
+
+def test_a_dry_run_as_json_names_every_speaker(trainable: Path, here: Path) -> None:
+    told = json.loads(done(train_by_command(trainable, "--fusion", "audio", "--dry-run", "--json")))
+    assert told["members"][2]["speakers"] == ["1F", "1M"]
+    assert told["classes"] == list(told["members"][0]["classes"])
+    assert not list(here.iterdir())
+
+
+def test_a_dry_run_of_a_fusion_of_finished_runs_is_an_error(trainable: Path, here: Path) -> None:
+    result = train_by_command(trainable, "--fusion", "score", "--run", "a", "--run", "b", "--dry-run")
+    assert "--run trains nothing" in stopped(result)

@@ -54,7 +54,7 @@ def test_a_share_that_is_none_is_wrong_usage(trainable: Path, share: str) -> Non
         ),
         ([*AUDIO, "--protocol", "sesion"], "unknown protocol 'sesion'; did you mean session or session5?"),
         ([*AUDIO, "--protocol", "official"], "choose another --protocol"),
-        ([*AUDIO, "--labels", "iemocap3"], "unknown label set 'iemocap3'; known: iemocap4"),
+        ([*AUDIO, "--labels", "iemocap3"], "unknown label set 'iemocap3'; did you mean iemocap4, iemocap5 or iemocap6"),
         ([*AUDIO, "--labels", "meld7"], "label set meld7 leaves no utterance; found: 'angry' (18)"),
         ([*AUDIO, "--labels", "iemocap6"], "no utterance of class 'hap', 'exc', 'ang', 'neu', 'fru'; found: "),
         ([*AUDIO, "--labels", "a=ang,b=hap"], "label set a=ang,b=hap leaves no utterance; found: "),

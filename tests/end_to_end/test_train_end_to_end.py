@@ -62,8 +62,8 @@ def test_a_run_that_was_killed_ends_bit_equal_to_an_undisturbed_one(
     with started("-m", "cli.train", *options, folder=tmp_path / "killed") as process:
         status, told, progress = process.wait(), process.output.read_text(), process.errors.read_text()
     assert status == 0, progress
-    assert "fold 0, seed 0" not in progress
-    assert "fold 2, seed 0" in progress
+    assert "(0), seed 0" not in progress
+    assert "fold 3 of 3 (2), seed 0" in progress
     monkeypatch.chdir(tmp_path / "whole")
     result = train_by_command(voices, *LONG, "--out", "run", "--json")
     assert json.loads(told) == json.loads(result.stdout)

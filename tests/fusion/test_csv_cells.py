@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fusion.csv_cells import plain_cell, restored_cell
 from fusion.run.folder import Folder
-from fusion.run.results import escape_latex
+from fusion.run.latex import escape_latex
 
 STARTS = "=+-@\t\r"
 HOSTILE = ['=HYPERLINK("http://x","y")', "+1+1", "-2+3|cmd", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''+x"]

@@ -13,10 +13,10 @@ from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.grid.report import plots
 from fusion.grid.report.scale import plot_data, varied_axes
 from fusion.grid.selection import Ranked
-from fusion.run import results
+from fusion.run import pictures, results
 from fusion.run.folder import CONFUSION_PNG, VALUES_PNG, Folder, RunFolder
 
-DRAWN = (results.plot_confusion, plots.plot_grid, results.plot_values)
+DRAWN = (pictures.plot_confusion, plots.plot_grid, pictures.plot_values)
 
 
 def write_counts(folder: RunFolder, counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> None:

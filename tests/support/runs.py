@@ -130,11 +130,15 @@ class Told:
     """A watcher that keeps what it is told."""
 
     notes: list[str] = field(default_factory=list)
+    begun: list[int] = field(default_factory=list)
     started: list[tuple[str, int]] = field(default_factory=list)
     epochs: list[EpochScores] = field(default_factory=list)
 
     def note(self, note: str) -> None:
         self.notes.append(note)
+
+    def begin(self, folds: Sequence[str], seeds: Sequence[int], models: int) -> None:
+        self.begun.append(models)
 
     def start(self, fold: str, seed: int, epochs: int) -> None:
         self.started.append((fold, seed))

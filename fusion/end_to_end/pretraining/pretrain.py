@@ -44,7 +44,7 @@ from fusion.protocols.leaks import check_encoders
 from fusion.protocols.own_folds import OwnFolds
 from fusion.protocols.split import Filters, Split, split_cache
 from fusion.run.folder import COST, RunFolder
-from fusion.run.train import default_folder
+from fusion.run.names import default_folder
 from fusion.training.interrupt import StopRequested, never_stop
 from fusion.training.loop import SAVE_EVERY_S
 from fusion.training.steps import TOTAL
@@ -356,6 +356,7 @@ class _Plan:
             data_seed=self.config.data_seed,
             allow_missing=True,  # test subsets are not read
             allow_leak=True,  # only the chosen folds are checked, below
+            earlier_dev=True,  # dev selects nothing here, and train loses the fewest speakers
         )
 
     def _leaks(self) -> list[str]:

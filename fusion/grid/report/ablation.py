@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from fusion.evaluation.task import CLASSIFICATION, Score, Task
 from fusion.grid.combinations import FieldValues, fields_text, value_text
-from fusion.grid.report.tables import ALL_TESTS, MISSING, failure_text, spread_text
+from fusion.grid.report.tables import ALL_TESTS, MISSING, failure_text, over, spread_text
 from fusion.grid.selection import UNSET, Ranked, Spread
 from fusion.run.folder import Folder
-from fusion.run.results import SIGNS, escape_latex
+from fusion.run.latex import SIGNS, escape_latex
 
 ABLATION_MD, ABLATION_TEX = "ablation.md", "ablation.tex"
 BASE = "base"
@@ -60,7 +60,9 @@ class Ablation:
     @property
     def caption(self) -> tuple[str, ...]:
         """Sentences below the table: title, scores, differences, and the tests that are shown."""
-        measured = f"Mean ± standard deviation over folds, on {' and '.join(self.shown)}."
+        spreads = [over(scores) for row in self.rows for scores in (row.dev, row.test) if scores]
+        deviation = next((f" ± standard deviation over {name}" for name in spreads if name), "")
+        measured = f"Mean{deviation}, on {' and '.join(self.shown)}."
         compared = f"Δ: difference to the first row ({fields_text(self.fields)}) on {self.compared}, in points."
         return tuple(text for text in (f"{self.title}.", measured, compared, self._tests) if text)
 

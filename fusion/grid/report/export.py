@@ -6,8 +6,17 @@ from typing import Any
 
 from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
 from fusion.grid.combinations import ModelScores
-from fusion.grid.report.tables import folds_won
-from fusion.grid.selection import Ranked, Spread, fold_winners, nested_scores, shows_unselected_tests, single_best
+from fusion.grid.report.tables import NO_ENTRIES, Entries, folds_won
+from fusion.grid.selection import (
+    Ranked,
+    Spread,
+    fold_winners,
+    nested_scores,
+    shows_unselected_tests,
+    single_best,
+    tied_with_best,
+    tied_with_winners,
+)
 from fusion.run.folder import Folder
 
 GRID_CSV, MODELS_CSV = "grid.csv", "models.csv"
@@ -21,6 +30,7 @@ def grid_json(
     engine: str,
     seconds: float,
     task: Task = CLASSIFICATION,
+    monitor: str = "",
 ) -> dict[str, Any]:
     """Builds the scores that ``mmer-grid --json`` prints; `fusion.grid.report.output` adds further keys.
 
@@ -31,13 +41,16 @@ def grid_json(
         engine: name of the engine that trained the models.
         seconds: duration of the grid.
         task: task of the grid.
+        monitor: name of the dev score that selects; that of the task by default.
     """
+    monitor = monitor or task.monitors[0]
     nested, best = nested_scores(scores, winners, task), single_best(ranked)
     fields = {combination.combination: dict(combination.fields) for combination in ranked}
     return {
         "rows": [_json_row(combination, winners, task) for combination in ranked],
         "nested": dict(nested.mean),
         "nested_std": dict(nested.std),
+        "nested_std_seeds": dict(nested.std_seeds),
         "folds": [
             {
                 "fold": winner.fold,
@@ -49,6 +62,13 @@ def grid_json(
         ],
         "winner": dict(best.fields) if best else None,
         "winner_nested": False,
+        "ties": {
+            "best": [dict(row.fields) for row in tied_with_best(ranked, monitor, task)],
+            "folds": {
+                fold: [fields[index] for index in equal]
+                for fold, equal in tied_with_winners(scores, winners, monitor, task).items()
+            },
+        },
         "shows_unchosen_tests": shows_unselected_tests(scores, winners),
         "engine": engine,
         "seconds": seconds,
@@ -63,6 +83,7 @@ def write_csv(
     winners: Mapping[str, int],
     *,
     task: Task = CLASSIFICATION,
+    entries: Entries = NO_ENTRIES,
 ) -> None:
     """Writes `GRID_CSV` with a row for each combination and `MODELS_CSV` with a row for each model.
 
@@ -75,6 +96,7 @@ def write_csv(
         axes: names of the axes of the grid.
         winners: index of the winning combination, by fold.
         task: task of the grid.
+        entries: combination, fold and seed -> name of the model's entry in the journal.
 
     Raises:
         MmerError: if a file cannot be written.
@@ -84,9 +106,15 @@ def write_csv(
     spread_names = [f"{name}{end}" for name in names for end in ("", "_std")]
     header = ["rank", "combination", *axes, *spread_names, "models", "of", "failures", "failure", "wins", "seconds"]
     folder.write_rows(GRID_CSV, header, (_combination_row(row, axes, winners, columns) for row in ranked))
-    header = ["combination", *axes, "fold", "seed", "chosen", "epoch", "seconds", *names, "failure"]
+    header = ["combination", *axes, "fold", "seed", "chosen", "epoch", "seconds", *names, "failure", "journal"]
     by_index = {combination.combination: combination for combination in ranked}
-    rows = (_model_row(model, by_index[model.combination], axes, winners, columns) for model in scores)
+    rows = (
+        [
+            *_model_row(model, by_index[model.combination], axes, winners, columns),
+            entries.get((model.combination, model.fold, model.seed), ""),
+        ]
+        for model in scores
+    )
     folder.write_rows(MODELS_CSV, header, rows)
 
 
@@ -103,9 +131,11 @@ def _json_row(row: Ranked, winners: Mapping[str, int], task: Task) -> dict[str, 
         "config": dict(row.fields),
         "dev": _task_scores(row.dev.mean, task) if row.dev else missing,
         "dev_std": _task_scores(row.dev.std, task) if row.dev else missing,
+        "dev_std_seeds": _task_scores(row.dev.std_seeds, task) if row.dev else missing,
         "dev_loss": loss if math.isfinite(loss) else None,
         "test": dict(row.test.mean) if row.test else None,
         "test_std": dict(row.test.std) if row.test else None,
+        "test_std_seeds": dict(row.test.std_seeds) if row.test else None,
         "wins": folds_won(row.combination, winners),
         "models": row.models,
         "of": row.expected,

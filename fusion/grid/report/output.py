@@ -9,15 +9,27 @@ from fusion.evaluation.statistics import Interval
 from fusion.evaluation.task import Task
 from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import digest_of
-from fusion.grid.combinations import fields_text, skipped_by_reason
+from fusion.grid.combinations import fields_text, models_of, skipped_by_reason
 from fusion.grid.journal import Journal
 from fusion.grid.report.ablation import Ablation, ablation_table, as_latex, write_ablation
 from fusion.grid.report.export import grid_json, write_csv
-from fusion.grid.report.tables import Table, count_text, fold_table, grid_table, summary_lines
-from fusion.grid.selection import Ranked, rank
+from fusion.grid.report.tables import (
+    Entries,
+    Table,
+    count_text,
+    fold_table,
+    grid_table,
+    legend,
+    nested_latex,
+    summary_lines,
+)
+from fusion.grid.selection import Ranked, nested_scores, rank
 from fusion.grid.session import GridResults
 from fusion.run.folder import RESULTS, Folder
+from fusion.run.names import stream_names
+from fusion.run.notes import arrange, limits
 
+NESTED_TEX = "nested.tex"
 REPORTS = "grids"  # below the journal: a folder for each set of combinations
 
 
@@ -32,7 +44,10 @@ class GridReport:
         axes: names of all fields that a combination sets.
         ranking: table of the combinations.
         folds: table of the folds.
+        legend: definitions of the scores.
         lines: lines to print below the tables.
+        nested_latex: row of LaTeX with the nested scores.
+        entries: combination, fold and seed -> name of the model's entry in the journal.
         json: the object that ``mmer-grid --json`` prints.
         ablation: table of the combinations in comparison with the first one.
     """
@@ -43,14 +58,22 @@ class GridReport:
     axes: Sequence[str]
     ranking: Table
     folds: Table
+    legend: str
     lines: Sequence[str]
+    nested_latex: str
+    entries: Entries
     json: dict[str, Any]
     ablation: Ablation
 
     @property
     def latex(self) -> str:
-        """The ablation table in LaTeX."""
-        return as_latex(self.ablation)
+        """The ablation table in LaTeX, and the row of the nested scores, for a table of runs."""
+        return f"{as_latex(self.ablation)}{self.nested_latex}"
+
+    @property
+    def limits(self) -> list[str]:
+        """The lines that limit what the scores mean, such as leaks and utterances that are left out."""
+        return [line for line in self.lines if limits(line)]
 
     def write(self) -> None:
         """Writes tables and plots.
@@ -61,8 +84,10 @@ class GridReport:
         from fusion.grid.report.plots import plot_grid
 
         results, folder, task = self.results, self.folder, self.results.task
-        write_csv(folder, self.ranked, results.scores, self.axes, results.winners, task=task)
+        write_csv(folder, self.ranked, results.scores, self.axes, results.winners, task=task, entries=self.entries)
         write_ablation(folder, self.ablation)
+        with folder.replacing(NESTED_TEX) as path:
+            path.write_text(f"{self.nested_latex}\n", encoding="utf-8")
         plot_grid(folder, self.ranked, self.axes, results.monitor, task)
         folder.write(RESULTS, self.json)
 
@@ -82,24 +107,29 @@ def grid_report(results: GridResults, journal: Journal, cache: AnyCache, *, engi
     ranked = rank(combinations, scores, results.monitor, folds=folds, task=task)
     axes = list(dict.fromkeys(name for fields in combinations for name in fields))
     folder = Folder(journal.path / REPORTS / _digest(results))
+    entries, nested = _entries(results), nested_scores(scores, winners, task)
     seconds = round(results.seconds, 3)
-    scores_json = grid_json(ranked, scores, winners, engine=engine, seconds=seconds, task=task)
+    scores_json = grid_json(ranked, scores, winners, engine=engine, seconds=seconds, task=task, monitor=results.monitor)
+    described = scores_json | _provenance(results, cache, folder)
+    _add_origins(described, results, ranked, entries)
     return GridReport(
         folder=folder,
         results=results,
         ranked=ranked,
         axes=axes,
         ranking=grid_table(ranked, axes, winners, task),
-        folds=fold_table(ranked, scores, winners, task),
+        folds=fold_table(ranked, scores, winners, task, entries),
+        legend=legend(nested, task),
         lines=[
-            *summary_lines(ranked, scores, winners, task),
+            *summary_lines(ranked, scores, winners, task, results.monitor),
             _interval_text(results.interval, task),
-            *plan.notes,
-            *results.notes,
+            *described["notes"],
             *skipped_by_reason(results.skipped),
             f"{folder.path}: tables and pictures; {engine}; {results.seconds:.1f} s",
         ],
-        json=scores_json | _provenance(results, cache, folder),
+        nested_latex=nested_latex({**described, "task": task.name, "interval": described["nested_interval"]}, nested),
+        entries=entries,
+        json=described,
         ablation=ablation_table(ranked, _title(results, cache), task=task),
     )
 
@@ -110,14 +140,67 @@ def _provenance(results: GridResults, cache: AnyCache, folder: Folder) -> dict[s
     return {
         "fusion": plan.experiment.fusion,
         "cache": str(cache.path),
+        "corpus": corpus_of(cache),
+        "streams": _joined_streams([_streams(results, index) for index in dict.fromkeys(results.winners.values())]),
         "protocol": plan.split.protocol,
+        **({} if results.task.is_classification else {"task": results.task.name, "target": plan.experiment.target}),
         "labels": list(plan.inputs.classes),
         "seeds": list(plan.experiment.seeds),
         "monitor": results.monitor,
         "nested_interval": {name: None if ends is None else list(ends) for name, ends in results.interval.items()},
         "skipped": [{"config": dict(skipped.fields), "reason": skipped.reason} for skipped in results.skipped],
+        "notes": arrange([*_winner_notes(results), *results.notes]),
         "run": str(folder.path),
     }
+
+
+def _add_origins(described: dict[str, Any], results: GridResults, ranked: Sequence[Ranked], entries: Entries) -> None:
+    """Adds the streams and the journal's entries to the rows and folds of the JSON object."""
+    for row, combination in zip(described["rows"], ranked, strict=True):
+        row["streams"] = _streams(results, combination.combination)
+        row["journal"] = {}
+        for (index, fold, seed), entry in entries.items():
+            if index == combination.combination:
+                row["journal"].setdefault(fold, {})[str(seed)] = entry
+    for fold in described["folds"]:
+        winner = results.winners[fold["fold"]]
+        fold["streams"] = _streams(results, winner)
+        fold["journal"] = {
+            str(seed): entry
+            for (index, name, seed), entry in entries.items()
+            if (index, name) == (winner, fold["fold"])
+        }
+
+
+def _entries(results: GridResults) -> Entries:
+    """Returns the name of the folder of each model in the journal."""
+    return {
+        (index, model.fold.name, model.seed): model.key
+        for index, combination in enumerate(results.combinations)
+        for model in models_of(combination)
+    }
+
+
+def _streams(results: GridResults, combination: int) -> dict[str, str]:
+    return stream_names(results.combinations[combination].plan.identity)
+
+
+def _joined_streams(every: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Returns role -> names of its streams in all combinations, joined by commas."""
+    roles = dict.fromkeys(role for streams in every for role in streams)
+    return {role: ", ".join(dict.fromkeys(held[role] for held in every if role in held)) for role in roles}
+
+
+def _winner_notes(results: GridResults) -> list[str]:
+    """Returns the notes of the winners' plans; one that only some winners have names their folds."""
+    folds_of: dict[str, list[str]] = {}
+    for fold, combination in results.winners.items():
+        for note in results.combinations[combination].plan.notes:
+            folds_of.setdefault(note, []).append(fold)
+    return [
+        note if len(folds) == len(results.winners) else f"{note} (winner on fold {', '.join(folds)})"
+        for note, folds in folds_of.items()
+    ]
 
 
 def _title(results: GridResults, cache: AnyCache) -> str:

@@ -5,34 +5,41 @@ from collections.abc import Mapping, Sequence
 
 from fusion.evaluation.task import CLASSIFICATION, Score, Task
 from fusion.grid.combinations import ModelScores, fields_text
-from fusion.grid.selection import Ranked, Spread, fold_winners, nested_scores, shows_unselected_tests, single_best
-from fusion.run.results import latex_row
+from fusion.grid.selection import (
+    Ranked,
+    Spread,
+    fold_winners,
+    nested_scores,
+    shows_unselected_tests,
+    single_best,
+    tied_with_best,
+    tied_with_winners,
+)
+from fusion.run.latex import latex_row
+from fusion.run.score_table import definitions
 
 MISSING = "-"
 REASON_LETTERS = 48  # of a reason in a table; the CSV file has the whole reason
 NESTED = "the grid's result: each fold's winner is chosen on its own dev and scored on its own test"
 NOT_NESTED = "not nested: the dev parts of other folds may hold this fold's test speakers"
+TIE_BREAK = "the lowest loss on dev decides, then the order of the grid"
+SHOWN_TIES = 3  # combinations that a line on a tie names
 ONE_FOLD = "there is one fold, whose winner this is"
 ALL_TESTS = "tests of combinations that were not chosen are shown; choosing by them would be choosing on test"
 Table = tuple[list[str], list[list[object]]]  # header and rows
+Entries = Mapping[tuple[int, str, int], str]  # combination, fold and seed -> name of an entry of the journal
+NO_ENTRIES: Entries = {}
 
 
-def latex_rows(name: str, ranked: Sequence[Ranked], nested: Spread, task: Task = CLASSIFICATION) -> list[str]:
-    """Formats rows of LaTeX: the nested scores, then dev and open test scores of each complete combination.
+def nested_latex(results: Mapping[str, object], nested: Spread) -> str:
+    """Formats the nested scores of a grid as a row of LaTeX, as `fusion.run.latex.latex_row` does for a run.
 
     Args:
-        name: name of the head.
-        ranked: the combinations.
-        nested: nested scores of the grid.
-        task: task of the grid.
+        results: head, streams, protocol, task and interval of the grid.
+        nested: its nested scores.
     """
-    rows = [_latex_row(f"{name}, nested", nested, task)]
-    for combination in ranked:
-        if combination.complete and combination.dev:
-            rows.append(_latex_row(f"{fields_text(combination.fields)}, dev", combination.dev, task))
-        if combination.complete and combination.test:
-            rows.append(_latex_row(f"{fields_text(combination.fields)}, test", combination.test, task))
-    return rows
+    scores = {"mean": nested.mean, "std": nested.std, "std_seeds": nested.std_seeds}
+    return latex_row({**results, **scores, "fusion": f"{results['fusion']}, nested"})
 
 
 def grid_table(
@@ -65,8 +72,17 @@ def fold_table(
     scores: Sequence[ModelScores],
     winners: Mapping[str, int],
     task: Task = CLASSIFICATION,
+    entries: Entries = NO_ENTRIES,
 ) -> Table:
-    """Formats the winner of each fold with its dev and test scores; the last row has the nested scores."""
+    """Formats the winner of each fold with its dev and test scores; the last row has the nested scores.
+
+    Args:
+        ranked: the combinations.
+        scores: scores of their models.
+        winners: index of the winning combination, by fold.
+        task: task of the grid.
+        entries: combination, fold and seed -> name of the model's entry in the journal; no column without any.
+    """
     fields = {combination.combination: combination.fields for combination in ranked}
     header = ["fold", "winner", *(f"{subset} {score.title}" for subset in ("dev", "test") for score in task.scores)]
     rows: list[list[object]] = [
@@ -75,7 +91,13 @@ def fold_table(
     ]
     nested = nested_scores(scores, winners, task)
     rows.append(["nested", "", *[""] * len(task.scores), *(spread_text(nested, score) for score in task.scores)])
-    return header, rows
+    if not entries:
+        return header, rows
+    names = [
+        " ".join(entry for (index, name, _), entry in entries.items() if (index, name) == (winner, fold))
+        for fold, winner in winners.items()
+    ]
+    return [*header, "journal"], [[*row, name] for row, name in zip(rows, [*names, ""], strict=True)]
 
 
 def summary_lines(
@@ -83,8 +105,17 @@ def summary_lines(
     scores: Sequence[ModelScores],
     winners: Mapping[str, int],
     task: Task = CLASSIFICATION,
+    monitor: str = "",
 ) -> list[str]:
-    """Formats the lines below the tables: nested scores, best combination, and the limits of both."""
+    """Formats the lines below the tables: nested scores, best combination, the limits of both, and ties.
+
+    Args:
+        ranked: the combinations.
+        scores: scores of their models.
+        winners: index of the winning combination, by fold.
+        task: task of the grid.
+        monitor: name of the dev score that selects; that of the task by default.
+    """
     nested = nested_scores(scores, winners, task)
     lines = [f"nested: test {_scores_text(nested, task)} over {count_text(len(winners), 'fold')}; {NESTED}"]
     best = single_best(ranked)
@@ -93,13 +124,39 @@ def summary_lines(
         caveat = NOT_NESTED if len(winners) > 1 else ONE_FOLD
         dev = _scores_text(best.dev, task)
         lines.append(f"best by mean dev: {fields_text(best.fields)}, dev {dev}{test}; {caveat}")
+    lines += tie_lines(ranked, scores, winners, task, monitor or task.monitors[0])
     if shows_unselected_tests(scores, winners):
         lines.append(ALL_TESTS)
     return lines
 
 
+def tie_lines(
+    ranked: Sequence[Ranked], scores: Sequence[ModelScores], winners: Mapping[str, int], task: Task, monitor: str
+) -> list[str]:
+    """Formats a line on combinations that dev cannot tell apart, over all folds and on each fold.
+
+    The arguments are those of `summary_lines`.
+    """
+    title, lines = task.score(monitor).title, []
+    if tied := tied_with_best(ranked, monitor, task):
+        names = [fields_text(row.fields) for row in tied]
+        more = f" and {len(names) - SHOWN_TIES} more" if len(names) > SHOWN_TIES else ""
+        shown = "; ".join(names[:SHOWN_TIES]) + more
+        lines.append(f"tie: {len(names)} combinations have the best mean dev {title} ({shown}); {TIE_BREAK}")
+    if by_fold := tied_with_winners(scores, winners, monitor, task):
+        counts = ", ".join(f"{len(equal)} on fold {fold}" for fold, equal in by_fold.items())
+        lines.append(f"tie: combinations with the best dev {title}: {counts}; {TIE_BREAK}")
+    return lines
+
+
+def legend(nested: Spread, task: Task = CLASSIFICATION) -> str:
+    """Formats the definitions of the scores, and what the deviation of the nested scores is over."""
+    deviation = over(nested)
+    return definitions(task) + (f"; ± is the standard deviation over {deviation}" if deviation else "")
+
+
 def spread_text(scores: Spread | None, score: Score) -> str:
-    """Formats mean and standard deviation of a score as papers do.
+    """Formats mean and standard deviation of a score as papers do, over folds, or over seeds of a single fold.
 
     Example:
         >>> wa = Score(name="wa", title="WA")
@@ -108,8 +165,21 @@ def spread_text(scores: Spread | None, score: Score) -> str:
     """
     if scores is None or score.name not in scores.mean:
         return MISSING
-    deviation = scores.std[score.name]
+    deviation = scores.deviation(score.name)
     return score.text(scores.mean[score.name]) + ("" if deviation is None else f" ± {score.text(deviation)}")
+
+
+def over(scores: Spread) -> str:
+    """Returns what the standard deviation of scores is over; empty without one.
+
+    Example:
+        >>> over(Spread(mean={"wa": 0.5}, std={"wa": None}, std_seeds={"wa": 0.1}))
+        'seeds'
+    """
+    for name, values in (("folds", scores.std), ("seeds", scores.std_seeds)):
+        if any(value is not None for value in values.values()):
+            return name
+    return ""
 
 
 def short_reason(reason: str) -> str:
@@ -156,10 +226,6 @@ def count_text(count: int, noun: str) -> str:
         ('1 fold', '2 folds')
     """
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _latex_row(name: str, scores: Spread, task: Task) -> str:
-    return latex_row({"fusion": name, "task": task.name, "mean": scores.mean, "std": scores.std})
 
 
 def _notes(combination: Ranked, winners: Mapping[str, int]) -> str:

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,8 @@ from fusion.grid.selection import (
     select_winners,
     shows_unselected_tests,
     single_best,
+    tied_with_best,
+    tied_with_winners,
 )
 from tests.support.scored import COMBINATIONS, DEV, diverged, grid, opened, ranked, result
 
@@ -102,6 +105,32 @@ def test_a_score_that_an_older_version_did_not_write_is_the_worst_and_has_no_mea
     ]
     assert select_winners(older, "mf1") == {"1": 1, "2": 0}
     assert select_winners(older, "wf1") == {"1": 1, "2": 1}
+
+
+def with_losses(scores: list[ModelScores], losses: Mapping[int, float]) -> list[ModelScores]:
+    return [replace(model, dev={**model.dev, "loss": losses[model.combination]}) for model in scores]
+
+
+def test_of_equal_scores_the_lower_loss_on_dev_wins_and_ties_are_listed() -> None:
+    results = with_losses(grid({0: (0.5, 0.5), 1: (0.5, 0.5), 2: (0.5, 0.4)}), {0: 0.9, 1: 0.8, 2: 0.1})
+    order = ranked(results)
+    assert [row.combination for row in order] == [1, 0, 2]
+    assert [row.combination for row in tied_with_best(order, "wf1")] == [1, 0]
+    won = select_winners(results, "wf1")
+    assert won == {"1": 2, "2": 1}
+    assert tied_with_winners(results, won, "wf1") == {"1": [0, 1, 2], "2": [0, 1]}
+
+
+def test_losses_that_differ_by_rounding_alone_keep_the_order_of_the_grid() -> None:
+    results = with_losses(grid({0: (0.5, 0.5), 1: (0.5, 0.5)}), {0: 0.8 + 1e-8, 1: 0.8})
+    assert [row.combination for row in ranked(results)] == [0, 1]
+    assert select_winners(results, "wf1") == {"1": 0, "2": 0}
+
+
+def test_a_best_score_of_its_own_is_no_tie() -> None:
+    results = grid({0: (0.5, 0.5), 1: (0.6, 0.6)})
+    assert tied_with_best(ranked(results), "wf1") == []
+    assert tied_with_winners(results, select_winners(results, "wf1"), "wf1") == {}
 
 
 def test_ties_keep_the_order_of_the_grid_whatever_that_of_the_results() -> None:

@@ -14,6 +14,15 @@ def test_mean_and_deviation_agree_with_numpy(scores: list[list[float]]) -> None:
     by_fold = np.array(scores).mean(axis=1)
     assert told.mean["wa"] == pytest.approx(by_fold.mean())
     assert told.std["wa"] == pytest.approx(by_fold.std(ddof=1), abs=1e-9)
+    by_seed = np.array(scores).mean(axis=0)
+    assert told.std_seeds["wa"] == pytest.approx(by_seed.std(ddof=1), abs=1e-9)
+
+
+def test_a_single_fold_has_the_deviation_over_seeds() -> None:
+    told = spread({"test": [{"wa": 0.5}, {"wa": 0.7}]}, ["wa"])
+    assert told.std["wa"] is None
+    assert told.deviation("wa") == pytest.approx(0.1414213562)
+    assert spread({"1": [{"wa": 0.5}], "2": [{"wa": 0.7}]}, ["wa"]).std_seeds == {"wa": None}
 
 
 def test_each_fold_weighs_alike_however_many_seeds_it_has() -> None:

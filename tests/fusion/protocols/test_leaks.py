@@ -217,7 +217,7 @@ def test_identical_recordings_on_both_sides_are_noted(tmp_path: Path) -> None:
             file.seek(region.offset + 16 * index)
             file.write(b"the same samples")
     notes = split_cache(cache, streams=["enc"], labels="c=calm,h=happy,s=sad").notes
-    assert notes[0] == "fold 1: identical recordings in test and train: calm-0-01 = sad-1-24"
+    assert notes[0] == "fold 1: identical recordings in test and dev: calm-0-01 = sad-1-24"
     assert note_twins(FOLD, cache.ids, []) == []
 
 

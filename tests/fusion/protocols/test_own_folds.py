@@ -38,7 +38,7 @@ def test_each_utterance_is_test_in_the_fold_that_it_names(tmp_path: Path) -> Non
         assert sum(map(len, fold.subsets.values())) == len(utterances)
     promise = promise_of(OWN, folds, utterances, "mine", own)
     assert promise.startswith(f"3 folds of {tmp_path / 'mine.csv'} (digest {own.digest[:8]}); test shares no speaker")
-    assert promise.endswith("dev is a tenth of the training speakers")
+    assert promise.endswith("dev is whole training speakers: 1 of 4, 25% of the utterances outside test")
 
 
 def test_subsets_are_taken_as_written_and_several_tests_are_kept_apart(tmp_path: Path) -> None:

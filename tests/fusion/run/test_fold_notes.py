@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from fusion.run.results import fold_notes
+from fusion.run.notes import head_notes
 from tests.support.runs import finish, plan
 
 NAMES = [f"u{index:02}" for index in range(8)]
@@ -17,7 +17,7 @@ def results(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def noted(results: dict[str, Any], *folds: dict[str, list[str]]) -> list[str]:
     """Returns the line about the utterances that the folds of a run list."""
     changed = [{**one, **listed} for one, listed in zip(results["folds"], folds, strict=False)]
-    return [line for line in fold_notes(changed) if "can read in full" in line]
+    return [line for line in head_notes(changed) if "can read in full" in line]
 
 
 def test_utterances_over_the_limits_are_listed_for_every_subset_in_one_line(results: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from matplotlib.image import imread
 
 from cache.errors import MmerError
 from fusion.run.folder import RunFolder
-from fusion.run.results import draw_confusion, plot_confusion
+from fusion.run.pictures import draw_confusion, plot_confusion
 
 COUNTS = np.array([[3, 1], [0, 0]])
 

@@ -9,13 +9,17 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from cache.errors import MmerError
 from cache.joined import open_cache
+from fusion.evaluation.task import CLASSIFICATION
 from fusion.run.artifacts import read_probabilities
 from fusion.run.folder import RunFolder
-from fusion.run.results import collect_results, latex_row, score_header, score_table, total_cost
+from fusion.run.latex import latex_header, latex_row
+from fusion.run.results import collect_results, total_cost
+from fusion.run.score_table import definitions, score_header, score_table
 from tests.support.runs import finish, plan
 
-KEYS = ["fusion", "cache", "protocol", "labels", "run", "folds", "mean", "std", "interval", "pooled"]
-BESIDE = ["recall", "calibration", "notes"]
+KEYS = ["fusion", "cache", "corpus", "streams", "protocol", "labels", "run", "folds"]
+KEYS += ["mean", "std", "std_seeds", "interval", "pooled"]
+BESIDE = ["recall", "f1", "calibration", "notes"]
 FOLD_KEYS = {"fold": str, "seed": int, "epoch": int, "train": int, "dev": int, "test": int}
 SCORES = ["wa", "ua", "wf1", "mf1"]
 
@@ -35,7 +39,7 @@ def test_the_object_is_that_of_the_contract(run: tuple[dict[str, Any], RunFolder
         assert {name: type(one[name]) for name in FOLD_KEYS} == FOLD_KEYS
         assert all(0 <= one[metric] <= 1 for metric in SCORES)
         assert one["train"] + one["dev"] + one["test"] == 72
-    for name in ("mean", "std", "pooled"):
+    for name in ("mean", "std", "std_seeds", "pooled"):
         assert list(results[name]) == SCORES
         assert all(isinstance(value, float) and 0 <= value <= 1 for value in results[name].values())
     for low, high in results["interval"].values():
@@ -60,6 +64,10 @@ def test_scores_agree_with_scikit_learn_on_what_was_predicted(run: tuple[dict[st
     assert [row["truth"] for row in told] == results["labels"]
     recalls = recall_score(truth, guess, labels=results["labels"], average=None)
     assert list(results["recall"].values()) == pytest.approx(recalls.tolist())
+    f1 = f1_score(truth, guess, labels=results["labels"], average=None)
+    assert list(results["f1"].values()) == pytest.approx(f1.tolist())
+    of_seeds = by_seed.mean(axis=1)
+    assert results["std_seeds"]["ua"] == pytest.approx(of_seeds.std(ddof=1))
 
 
 def test_every_guess_has_the_highest_of_probabilities_that_sum_to_one(run: tuple[dict[str, Any], RunFolder]) -> None:
@@ -71,13 +79,14 @@ def test_every_guess_has_the_highest_of_probabilities_that_sum_to_one(run: tuple
         assert names[int(probabilities.argmax())] == row["guess"]
 
 
-def test_the_table_has_a_row_for_each_model_and_four_for_all(run: tuple[dict[str, Any], RunFolder]) -> None:
+def test_the_table_has_a_row_for_each_model_and_five_for_all(run: tuple[dict[str, Any], RunFolder]) -> None:
     results, _ = run
     table = score_table(results)
     assert {len(row) for row in table} == {len(score_header(results))}
-    assert [row[0] for row in table[-4:]] == ["mean", "std", "pooled", "95% of pooled"]
+    titles = ["mean", "std over folds", "std over seeds", "pooled", "95% of pooled"]
+    assert [row[0] for row in table[-5:]] == titles
     assert table[0][:2] == ["1", 1]
-    assert table[-4][-3] == f"{100 * results['mean']['ua']:.2f}"
+    assert table[-5][-3] == f"{100 * results['mean']['ua']:.2f}"
 
 
 def test_a_denominator_stands_in_the_table_where_utterances_are_missing(run: tuple[dict[str, Any], RunFolder]) -> None:
@@ -95,8 +104,20 @@ def test_a_single_fold_has_no_spread(run: tuple[dict[str, Any], RunFolder], trai
     described = folder.identity
     alone = collect_results(folder, open_cache(trainable), {**described, "folds": ["1"], "seeds": [1]})
     assert json.dumps(alone["std"]) == '{"wa": null, "ua": null, "wf1": null, "mf1": null}'
-    assert [row[-1] for row in score_table(alone)][-3] == "-"
+    assert [row[0] for row in score_table(alone)] == ["1", "mean", "pooled", "95% of pooled"]
     assert r"\pm" not in latex_row(alone)
+
+
+def test_a_single_fold_with_two_seeds_has_a_spread_over_seeds(
+    run: tuple[dict[str, Any], RunFolder], trainable: Path, tmp_path: Path
+) -> None:
+    folder = RunFolder(Path(shutil.copytree(run[1].path, tmp_path / "run")))
+    alone = collect_results(folder, open_cache(trainable), {**folder.identity, "folds": ["1"]})
+    by_seed = [one["ua"] for one in alone["folds"]]
+    assert (alone["std"]["ua"], alone["std_seeds"]["ua"]) == (None, pytest.approx(np.std(by_seed, ddof=1)))
+    (row,) = (row for row in score_table(alone) if row[0] == "std over seeds")
+    assert row[-3] == f"{100 * np.std(by_seed, ddof=1):.2f}"
+    assert f"\\pm$ {row[-3]} [" in latex_row(alone)
 
 
 def test_what_training_took_is_told_apart_from_the_results(run: tuple[dict[str, Any], RunFolder]) -> None:
@@ -118,3 +139,26 @@ def test_a_run_that_is_not_finished_has_no_results(run: tuple[dict[str, Any], Ru
 def test_the_cache_of_another_corpus_is_refused(run: tuple[dict[str, Any], RunFolder], toy: tuple[Path, Any]) -> None:
     with pytest.raises(MmerError, match="has no utterance u00 of this run"):
         collect_results(run[1], open_cache(toy[0]), run[1].identity)
+
+
+def test_the_page_has_every_score_class_and_note_of_the_table(run: tuple[dict[str, Any], RunFolder]) -> None:
+    results, folder = run
+    page = (folder.path / "results.md").read_text()
+    assert page.startswith("# concat on toy, protocol session\n\nStreams: audio voice, text words@4.\n")
+    cells = [str(cell) for row in score_table(results) for cell in row if cell != ""]
+    assert not [cell for cell in cells if f"| {cell} |" not in page]
+    for name in results["labels"]:
+        assert f"| {name} | {100 * results['recall'][name]:.2f} | {100 * results['f1'][name]:.2f} |" in page
+    assert f"{definitions(CLASSIFICATION)}." in page
+    assert [line for line in page.splitlines() if line.startswith("- ")] == [f"- {note}" for note in results["notes"]]
+
+
+def test_a_latex_row_says_what_was_run_and_has_as_many_cells_as_the_header(
+    run: tuple[dict[str, Any], RunFolder],
+) -> None:
+    results = run[0]
+    row, header = latex_row(results), latex_header(CLASSIFICATION)
+    assert row.startswith("concat & voice, words@4 & session & ")
+    assert row.count(" & ") == header.count(" & ") == 6
+    low, high = results["interval"]["wa"]
+    assert f" [{100 * low:.2f}, {100 * high:.2f}]" in row

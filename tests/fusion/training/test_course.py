@@ -9,12 +9,15 @@ from fusion.training.loop import epoch_batches, record_epoch, schedule_of
 CONFIG = TrainConfig(epochs=9, patience=2, monitor="ua", batch_size=3, warmup=0.5, lr=0.25)
 
 
-def run(scores: list[float], config: TrainConfig = CONFIG) -> tuple[list[bool], TrainingState]:
-    """Records epochs; returns whether each was the best so far, and the progress."""
+def run(
+    scores: list[float], config: TrainConfig = CONFIG, losses: list[float] | None = None
+) -> tuple[list[bool], TrainingState]:
+    """Records epochs, whose losses rise by default; returns whether each was the best so far, and the progress."""
     progress, best = TrainingState(batch=3, sums={"a": (1.0, 1)}), []
-    for epoch, ua in enumerate(scores, start=1):
+    for epoch, (ua, loss) in enumerate(zip(scores, losses or range(1, 10), strict=False), start=1):
         assert not progress.finished
-        best.append(record_epoch(progress, EpochScores(epoch=epoch, losses={}, dev={"ua": ua, "loss": ua}), config))
+        dev = {"ua": ua, "loss": ua if config.monitor == "loss" else loss}
+        best.append(record_epoch(progress, EpochScores(epoch=epoch, losses={}, dev=dev), config))
     return best, progress
 
 
@@ -23,7 +26,30 @@ def test_the_first_epoch_and_each_better_one_is_the_best() -> None:
     assert best == [True, True, False, True]
     assert (progress.best_epoch, progress.epoch, progress.batch, progress.sums) == (4, 4, 0, {})
     assert not progress.finished
-    assert run([0.3, 0.2, 0.2], replace(CONFIG, monitor="loss"))[0] == [True, True, False]
+    assert run([0.3, 0.2, 0.4], replace(CONFIG, monitor="loss"))[0] == [True, True, False]
+
+
+def test_of_equal_scores_the_lower_loss_is_the_best_then_the_later_epoch() -> None:
+    assert run([0.5, 0.5, 0.5], replace(CONFIG, patience=9), [0.7, 0.9, 0.6])[0] == [True, False, True]
+    assert run([0.5, 0.5], losses=[0.7, 0.7])[1].best_epoch == 2
+    assert run([0.3, 0.2, 0.2], replace(CONFIG, monitor="loss"))[1].best_epoch == 3
+
+
+def test_a_higher_score_counts_whatever_its_loss() -> None:
+    assert run([0.5, 0.6, 0.5], losses=[0.1, 0.9, 0.05])[1].best_epoch == 2
+
+
+def test_patience_counts_from_the_last_better_score_and_not_from_a_tie() -> None:
+    best, progress = run([0.5, 0.6, 0.6, 0.6], losses=[0.9, 0.8, 0.7, 0.6])
+    assert best == [True] * 4
+    assert (progress.best_epoch, progress.finished) == (4, True)
+
+
+def test_a_training_that_an_earlier_version_left_at_its_first_tie_goes_on_from_there() -> None:
+    curves = [EpochScores(epoch=epoch, losses={}, dev={"ua": 0.5, "loss": 1 / epoch}) for epoch in (1, 2)]
+    progress = TrainingState(epoch=2, best_epoch=1, curves=curves)  # the weights that are kept are those of epoch 1
+    assert not record_epoch(progress, EpochScores(epoch=3, losses={}, dev={"ua": 0.4, "loss": 0.1}), CONFIG)
+    assert (progress.best_epoch, progress.finished) == (1, True)
 
 
 def test_it_is_finished_after_the_last_epoch_or_without_a_better_one() -> None:

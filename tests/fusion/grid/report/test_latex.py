@@ -1,9 +1,7 @@
-import re
-
-from fusion.grid.report.tables import latex_rows
+from fusion.grid.report.tables import nested_latex
 from fusion.grid.selection import nested_scores
-from fusion.run.results import escape_latex
-from tests.support.scored import grid, opened, ranked
+from fusion.run.latex import escape_latex
+from tests.support.scored import grid, opened
 
 WON = {"1": 1, "2": 0}
 
@@ -17,20 +15,9 @@ def test_every_sign_that_latex_reads_is_escaped() -> None:
     assert escape_latex("lr=0.001 both") == "lr=0.001 both"
 
 
-def test_the_nested_score_comes_first_and_incomplete_combinations_do_not_come() -> None:
+def test_the_nested_scores_are_a_row_as_that_of_a_run() -> None:
     results = opened(grid(), WON)
-    rows = latex_rows("gcf2_net", ranked(results), nested_scores(results, WON))
-    cells = r"55.00 $\pm$ 7.07 & 27.50 $\pm$ 3.54 & 55.00 $\pm$ 7.07 & 13.75 $\pm$ 1.77 \\"
-    assert rows[0] == rf"gcf2\_net, nested & {cells}"
-    assert [row.split(" &")[0] for row in rows[1:]] == [
-        r"lr=0.001 global\_aware=true, dev",
-        "lr=0.001, dev",
-        r"lr=0.0001 global\_aware=true, dev",
-    ]
-
-
-def test_open_tests_have_rows_of_their_own() -> None:
-    results = opened(grid())
-    rows = latex_rows("audio", ranked(results), nested_scores(results, WON))
-    assert [row.split(" &")[0].rpartition(", ")[2] for row in rows] == ["nested", *["dev", "test"] * 3]
-    assert all(len(re.findall(r"(?<!\\)&", row)) == 4 for row in rows)
+    described = {"fusion": "gcf2_net", "streams": {"audio": "voice"}, "protocol": "session"}
+    row = nested_latex({**described, "interval": {"wa": [0.5, 0.6]}}, nested_scores(results, WON))
+    cells = r"55.00 $\pm$ 7.07 [50.00, 60.00] & 27.50 $\pm$ 3.54 & 55.00 $\pm$ 7.07 & 13.75 $\pm$ 1.77 \\"
+    assert row == rf"gcf2\_net, nested & voice & session & {cells}"

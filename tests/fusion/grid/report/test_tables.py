@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from cli.options import print_table
+from cli.output import print_table
 from fusion.grid.report.tables import (
     ALL_TESTS,
     NESTED,

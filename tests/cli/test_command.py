@@ -1,0 +1,114 @@
+"""`-h` and `--version` of every command; errors of usage name what was meant."""
+
+import configparser
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cache.version import mmer_version
+from cli.extract import featurize
+from cli.main import COMMANDS as MMER_COMMANDS
+from cli.main import mmer
+from cli.maintain import cache
+from cli.predict import predict
+from cli.train import train
+
+SETUP = Path(__file__).parents[2] / "setup.cfg"
+
+
+def entry_points() -> dict[str, str]:
+    """Command -> ``module:name`` of every program that the package installs."""
+    settings = configparser.ConfigParser()
+    settings.read(SETUP)
+    lines = settings["options.entry_points"]["console_scripts"].strip().splitlines()
+    return {name.strip(): place.strip() for name, _, place in (line.partition("=") for line in lines)}
+
+
+def every_command() -> Iterator[tuple[str, click.Command]]:
+    for name, place in entry_points().items():
+        module, attribute = place.split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        yield name, command
+        if isinstance(command, click.Group) and command is not mmer:
+            context = click.Context(command)
+            for verb in command.list_commands(context):
+                found = command.get_command(context, verb)
+                assert found is not None
+                yield f"{name} {verb}", found
+
+
+EVERY = dict(every_command())
+
+
+def test_every_program_is_a_command_of_mmer() -> None:
+    assert {f"mmer-{name}": place for name, place in MMER_COMMANDS.items()} == {
+        name: place for name, place in entry_points().items() if name != "mmer"
+    }
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_h_prints_the_help(name: str) -> None:
+    short, long = (CliRunner().invoke(EVERY[name], [option], prog_name=name) for option in ("-h", "--help"))
+    assert short.exit_code == long.exit_code == 0
+    assert short.stdout == long.stdout
+    assert "-h, --help" in short.stdout
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_version_prints_the_installed_version(name: str) -> None:
+    result = CliRunner().invoke(EVERY[name], ["--version"], prog_name=name)
+    assert (result.exit_code, result.stdout) == (0, f"{name}, version {mmer_version()}\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "meant"),
+    [
+        (train, "--learning-rate 1", "No such option: --learning-rate; did you mean --lr?"),
+        (train, "--learning_rate 1", "No such option: --learning_rate; did you mean --lr?"),
+        (train, "--batch 1", "No such option: --batch; did you mean --batch-size?"),
+        (train, "--model audio", "No such option: --model; did you mean --fusion?"),
+        (train, "--gpu", "No such option: --gpu; did you mean --device?"),
+        (train, "--dropout 0.2", "No such option: --dropout; dropout is a field: --set dropout=VALUE"),
+        (train, "--wd 0.2", "No such option: --wd; did you mean --set weight_decay=VALUE?"),
+        (train, "--xyzzy", "No such option: --xyzzy\n"),
+        (featurize, "demo --overwrite", "No such option: --overwrite; did you mean --replace?"),
+        (predict, "run a.wav --dropout 1", "No such option: --dropout\n"),
+        (cache, "doctr", "No such command 'doctr'; did you mean doctor?"),
+        (mmer, "extract", "No such command 'extract'"),
+    ],
+)
+def test_an_unknown_option_or_command_names_what_was_meant(command: click.Command, arguments: str, meant: str) -> None:
+    result = CliRunner().invoke(command, arguments.split())
+    assert result.exit_code == 2
+    assert meant in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "quoted"),
+    [
+        (train, "--fusion audio --cache a.h5 b.h5 c.h5", "(b.h5 c.h5): the shell replaces .* --cache '...\\*'"),
+        (train, "--cache a.h5 --stream history.csv historic.txt", "(historic.txt): the shell .* --stream '...\\*'"),
+        (cache, "info a.h5 b.h5 c.h5", "(b.h5 c.h5): the shell replaces a pattern .* as in '...\\*'"),
+    ],
+)
+def test_a_pattern_that_the_shell_replaced_is_explained(
+    command: click.Command, arguments: str, quoted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.h5", "b.h5", "c.h5", "history.csv", "historic.txt"):
+        Path(name).touch()
+    result = CliRunner().invoke(command, arguments.split())
+    assert result.exit_code == 2
+    files, _, rest = quoted.partition(": ")
+    assert f"Got unexpected extra argument{'s' if ' ' in files else ''} {files}: " in result.stderr
+    assert all(part in result.stderr for part in rest.replace("\\*", "*").split(" .* "))
+
+
+def test_a_word_too_many_is_no_pattern() -> None:
+    result = CliRunner().invoke(featurize, ["demo", "iemocap"])
+    assert result.exit_code == 2
+    assert result.stderr.endswith("Error: Got unexpected extra argument (iemocap)\n")

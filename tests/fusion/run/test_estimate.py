@@ -1,0 +1,88 @@
+"""A run is estimated from its own plan and a few real batches, and leaves nothing behind."""
+
+from pathlib import Path
+
+import pytest
+
+from cache.errors import MmerError
+from cache.joined import open_cache
+from fusion.experiment.experiment import Experiment
+from fusion.experiment.fields import configure
+from fusion.run.estimate import RunEstimate, estimate_run
+from fusion.run.folder import RunFolder
+from tests.support.runs import QUICK, finish, plan
+
+
+def estimated(cache: Path, out: Path, fusion: str = "concat", **asked: object) -> RunEstimate:
+    head, training = configure(fusion, {**QUICK, "epochs": "40", "patience": "4"})
+    seeds = asked.pop("seeds", (0,))
+    experiment = Experiment(fusion=fusion, head=head, training=training, seeds=seeds)  # type: ignore[arg-type]
+    return estimate_run(experiment, open_cache(cache), out=out, **asked)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def found(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> RunEstimate:
+    out = tmp_path_factory.mktemp("estimated") / "run"
+    found = estimated(trainable, out, seeds=(1, 2), final=True)
+    assert not out.exists()
+    return found
+
+
+def test_the_subsets_are_those_that_the_run_trains_on(trainable: Path, found: RunEstimate) -> None:
+    split = plan(trainable, "concat").split
+    sizes = [(fold.name, name, len(subset)) for fold in split.folds for name, subset in fold.subsets.items()]
+    assert [(one.fold, one.subset, one.utterances) for one in found.members] == sizes
+    assert all(sum(one.classes.values()) == one.utterances for one in found.members)
+    utterances = open_cache(trainable).utterances
+    test = split.folds[0].test.tolist()
+    assert found.members[2].speakers == tuple(sorted({utterances[index].speaker for index in test}))
+    assert not set(found.members[0].speakers) & set(found.members[2].speakers)
+
+
+def test_models_of_folds_seeds_and_final_models_are_counted(found: RunEstimate) -> None:
+    assert (found.models, found.finished) == (3 * 2 + 2, 0)
+
+
+def test_parameters_are_those_of_a_trained_model(trainable: Path, tmp_path: Path, found: RunEstimate) -> None:
+    results = finish(plan(trainable, "concat", {"epochs": 1}), tmp_path / "run")
+    assert found.parameters == results["folds"][0]["parameters"]
+    assert found.disk_bytes == 8 * found.parameters * 4
+
+
+def test_the_shortest_time_follows_patience_and_the_longest_all_epochs(found: RunEstimate) -> None:
+    assert found.measured.startswith("4 steps of 16 utterances took ") or "steps of 16" in found.measured
+    assert found.measured.endswith("a model needs 5 to 40 epochs")
+    # scoring of the test subset is the only part that does not grow with the epochs
+    assert 6 < found.longest_s / found.shortest_s <= 8
+    assert found.peak_bytes > found.features_bytes > 0
+
+
+def test_finished_models_are_known_and_another_run_in_the_folder_is_an_error(trainable: Path, tmp_path: Path) -> None:
+    finish(plan(trainable, "audio", {"epochs": 1, "patience": 4}), tmp_path / "run")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    head, training = configure("audio", {**QUICK, "epochs": "1", "patience": "4"})
+    experiment = Experiment(fusion="audio", head=head, training=training)
+    found = estimate_run(experiment, open_cache(trainable), out=tmp_path / "run")
+    assert (found.models, found.finished, found.longest_s) == (3, 3, 0)
+    with pytest.raises(MmerError, match="already holds a different run"):
+        estimated(trainable, tmp_path / "run")
+    assert estimated(trainable, tmp_path / "run", replace=True).finished == 0
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert RunFolder(tmp_path / "run").identity["fusion"] == "audio"
+
+
+def test_a_fitted_head_is_timed_by_one_fit(trainable: Path, tmp_path: Path) -> None:
+    found = estimated(trainable, tmp_path / "run", "probe")
+    assert found.measured == f"by one fit of fold {found.members[0].fold}"
+    assert found.shortest_s == found.longest_s > 0
+
+
+def test_a_seed_that_the_run_lacks_is_estimated_and_not_added(trainable: Path, tmp_path: Path) -> None:
+    values = {"epochs": "1", "patience": "4"}
+    finish(plan(trainable, "audio", values), tmp_path / "run")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    head, training = configure("audio", {**QUICK, **values})
+    experiment = Experiment(fusion="audio", head=head, training=training, seeds=(0, 1))
+    found = estimate_run(experiment, open_cache(trainable), out=tmp_path / "run")
+    assert (found.models, found.finished) == (6, 3)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
