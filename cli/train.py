@@ -20,6 +20,7 @@ from cli.options import (
     experiment_request,
     json_option,
     latex_header_option,
+    pictures_option,
     positive,
     quiet_option,
     tune_process,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     "[default: that of each corpus, joined by name]",
 )
 @click.option("--replace", is_flag=True, help="Delete another run that the run folder holds, and train again.")
+@pictures_option
 @click.option(
     "--latex",
     is_flag=True,
@@ -96,6 +98,12 @@ if TYPE_CHECKING:
     metavar="ADDRESS",
     help="Address of a dask scheduler whose workers train folds and seeds; they need cache and run folder at the same "
     "paths.  [default: none]",
+)
+@click.option(
+    "--with-probe",
+    is_flag=True,
+    help="Also train head probe, a logistic regression of seconds, on the same streams and folds, and print its scores "
+    "in the same table.",
 )
 @dashboard_option
 @click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
@@ -126,8 +134,10 @@ def train(
     workers: int | None,
     scheduler: str | None,
     dashboard: bool,
+    with_probe: bool,
     tensorboard: bool,
     track: str | None,
+    pictures: str,
     latex: bool,
     latex_header: bool,
     quiet: bool,
@@ -158,7 +168,8 @@ def train(
             print_estimates(_estimated(options, caches, runs, device=device, out=out, **training, **flags), as_json)
         else:
             machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
-            train_all = partial(_trained, options, caches, machine, device=device, quiet=quiet, **training)
+            training |= {"quiet": quiet, "with_probe": with_probe, "pictures": pictures}
+            train_all = partial(_trained, options, caches, machine, device=device, **training)
             found = _fused(runs, caches, options, seeds, out=out, **flags) if runs else train_all(out=out, **flags)
             print_runs(found, as_json=as_json, latex=latex, latex_header=latex_header, quiet=quiet)
 

@@ -41,9 +41,9 @@ def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest
 @pytest.fixture(autouse=True, scope="session")
 def quick_pictures() -> Iterator[None]:
     """Writes text in place of pictures, which take as long as a small training."""
-    from tests.support.pictures import pictures_by, write_axes, write_counts, write_values
+    from tests.support.pictures import pictures_by, write_axes, write_run
 
-    with pictures_by(write_counts, write_axes, write_values):
+    with pictures_by(write_run, write_axes):
         yield
 
 

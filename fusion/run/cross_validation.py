@@ -184,8 +184,9 @@ def build_and_prepare_head(
         MmerError: if the configuration does not match the streams.
     """
     head = build_model(plan, seed=seed)
-    rows = head.rows_before_training(TrainingSubset(source, train), source.device)
-    learn_scales(head, rows)
+    subset = TrainingSubset(source, train)
+    rows = head.rows_before_training(subset, source.device)
+    learn_scales(head, rows, subset.scales if rows is subset else None)
     return head, head.prepare(rows)
 
 

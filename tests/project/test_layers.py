@@ -26,7 +26,7 @@ ROOMS = {
         ["fusion.arrays"],
         ["fusion.head_config"],
         ["fusion.head", "fusion.config", "fusion.fingerprint", "fusion.csv_cells", "fusion.evaluation"],
-        ["fusion.data", "fusion.nn", "fusion.protocols"],
+        ["fusion.data", "fusion.nn", "fusion.protocols", "fusion.pictures"],
         ["fusion.losses", "fusion.training", "fusion.recipes"],
         ["fusion.heads"],
         ["fusion.end_to_end.learning"],
@@ -34,6 +34,7 @@ ROOMS = {
         ["fusion.run"],
         ["fusion.grid"],
         ["fusion.end_to_end"],
+        ["fusion.report"],
     ],
 }
 DOOR = "fusion/end_to_end"  # the only room of one wing that imports the other
