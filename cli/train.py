@@ -158,9 +158,7 @@ def train(
     """
     with clean_errors():
         check_one_form(as_json=as_json, latex=latex or latex_header)
-        from cache.joined import open_cache
-
-        caches = [(path, open_cache(path)) for path in (cache, *test_caches)]  # before torch: a wrong path ends at once
+        caches = _opened([cache, *test_caches])  # before torch: a wrong path ends at once
         tune_process()
         flags: Any = {"replace": replace, "tensorboard": tensorboard, "final": final, "track": track or ""}
         flags["with_probe"] = with_probe
@@ -173,6 +171,12 @@ def train(
             train_all = partial(_trained, options, caches, machine, device=device, **training)
             found = _fused(runs, caches, options, seeds, out=out, **flags) if runs else train_all(out=out, **flags)
             print_runs(found, as_json=as_json, latex=latex, latex_header=latex_header, quiet=quiet)
+
+
+def _opened(paths: Sequence[Path]) -> "list[tuple[Path, AnyCache]]":
+    from cache.joined import open_cache
+
+    return [(path, open_cache(path)) for path in paths]
 
 
 def print_runs(
