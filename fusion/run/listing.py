@@ -155,7 +155,8 @@ def list_runs(folder: Path, *, sort: str = NAME, only: Mapping[str, str] | None 
     if (folder / RUN).exists():
         raise MmerError(f"{folder} is a run itself; name the folder that holds it, {folder.parent}")
     runs: list[ListedRun] = []
-    others, pretrainings = [], []
+    others: list[str] = []
+    pretrainings: list[str] = []
     for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         kind = _kind(path)
         if not kind:
