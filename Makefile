@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types clean
+.PHONY: demo test browser lint types clean
 
 demo: .venv/installed ## featurize the built-in corpus with all that any head needs, check the cache, train three heads, predict
 	@echo "about a minute on two free cores: features of 320 utterances, three heads on five folds each, a prediction"
@@ -18,6 +18,11 @@ demo: .venv/installed ## featurize the built-in corpus with all that any head ne
 
 test: .venv/installed ## all tests; modules are compiled once and not by every process
 	PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+browser: ## Debian's Chromium for the tests of reports, where it is absent and apt-get may install it
+	@command -v chromium >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; \
+	else echo "no chromium: the tests of reports in a browser are skipped"; fi
 
 lint: .venv/installed ## style, by ruff
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 HELD = "mmer.config"  # key of the file in the context of a command
 # Options of the machine, of the output and of a single call: a run does not have them.
-NOT_OF_A_RUN = frozenset({"config", "replace", "latex", "json", "dry-run", "help", "version"})
+NOT_OF_A_RUN = frozenset({"config", "replace", "latex", "json", "pictures", "dry-run", "help", "version"})
 
 
 def held_config() -> "RunConfig | None":

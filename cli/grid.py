@@ -4,7 +4,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
@@ -17,6 +17,7 @@ from cli.options import (
     experiment_options,
     experiment_request,
     json_option,
+    pictures_option,
     positive,
     quiet_option,
     tune_process,
@@ -128,6 +129,7 @@ class _Machine:
     help="Also write the combination with the best mean dev score as a run folder, as mmer-train does; its models are "
     "not trained again.",
 )
+@pictures_option
 @click.option("--latex", is_flag=True, help="Also print the ablation table and a row with the nested scores in LaTeX.")
 @quiet_option
 @listing_options
@@ -142,6 +144,7 @@ def grid(
     resident_share: float,
     dry_run: bool,
     keep_winner: bool,
+    pictures: str,
     latex: bool,
     quiet: bool,
     as_json: bool,
@@ -166,7 +169,8 @@ def grid(
         opened = open_cache(cache)  # before torch is imported, so that a wrong path is answered at once
         tune_process()
         machine = _Machine(device=device, engine=engine, scheduler=scheduler, share=resident_share, quiet=quiet)
-        request, flags = _request(options, opened), {"dry_run": dry_run, "keep": keep_winner}
+        request = _request(options, opened)
+        flags: Any = {"dry_run": dry_run, "keep": keep_winner, "pictures": pictures}
         found = _trained(request, opened, cache, out=out, machine=machine, **flags)
         print_found(found, as_json=as_json, latex=latex, quiet=quiet)
 
@@ -233,6 +237,7 @@ def _trained(
     machine: "_Machine",
     dry_run: bool,
     keep: bool,
+    pictures: str,
 ) -> "GridRun | GridEstimate":
     from cli.progress import GridBar
     from featurize.runtime.device import choose_device
@@ -256,6 +261,7 @@ def _trained(
             progress=bar,
             resident_share=share,
             keep=keep,
+            pictures=pictures,
         )
 
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "finetune": "cli.finetune:finetune",
     "grid": "cli.grid:grid",
     "compare": "cli.compare:compare",
+    "report": "cli.report:report",
     "runs": "cli.runs:runs",
     "pretrain": "cli.pretrain:pretrain",
     "predict": "cli.predict:predict",

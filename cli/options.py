@@ -29,6 +29,13 @@ quiet_option = click.option(
     is_flag=True,
     help="Print no progress, and of the notes only those that limit what the scores mean; files hold all of them.",
 )
+pictures_option = click.option(
+    "--pictures",
+    type=click.Choice(["png", "svg", "pdf"]),
+    default="png",
+    show_default=True,
+    help="Format of the pictures in the folder.",
+)
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 
 

@@ -25,12 +25,14 @@ class Batch:
         masks: role -> True where a row is valid, bool ``(batch, rows)``.
         labels: class of each utterance, int64 ``(batch,)``; or its values, float32 ``(batch, outputs)``.
         indices: index of each utterance among all utterances of the cache, int64 ``(batch,)``.
+        pooled: whether each role has a single row, which `Head.pool_role` computed from its rows.
     """
 
     features: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
     labels: Tensor
     indices: Tensor
+    pooled: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,6 +53,7 @@ class Batch:
             masks={role: mask.to(device) for role, mask in self.masks.items()},
             labels=self.labels.to(device),
             indices=self.indices.to(device),
+            pooled=self.pooled,
         )
 
 
@@ -61,10 +64,13 @@ class HeadOutput:
     Attributes:
         logits: ``(batch, classes)``.
         losses: auxiliary losses by name, unweighted scalars; empty in eval mode.
+        embedding: vector of each utterance before the classifier, ``(batch, width)``, which a report draws; None for a
+            head without such a vector.
     """
 
     logits: Tensor
     losses: Mapping[str, Tensor] = field(default_factory=dict)
+    embedding: Tensor | None = None
 
 
 class Head(nn.Module, ABC):
@@ -120,6 +126,23 @@ class Head(nn.Module, ABC):
     def rows_before_training(self, rows: TrainingRows, device: torch.device) -> TrainingRows:
         """Returns the training subset as `prepare` reads it; encoders in front of a head change it, on a device."""
         return rows
+
+    @property
+    def early_pooling(self) -> Mapping[str, str]:
+        """Role -> text that decides what `pool_role` returns, if rows are pooled before anything random or learned.
+
+        Training then pools the rows of each utterance once, and `forward` receives pooled batches. Empty for a head
+        whose rows pass a learned layer first.
+        """
+        return {}
+
+    def pool_role(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pools the rows of a role of `early_pooling`.
+
+        Returns:
+            The vectors ``(batch, width)``, and True where an utterance has a row to pool, bool ``(batch,)``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} pools no rows of {role} before training")
 
     @property
     def training_reads(self) -> set[str]:

@@ -14,6 +14,9 @@ Weights = Mapping[str, npt.NDArray[Any]]
 EncodeTexts: TypeAlias = Callable[[Sequence[str]], npt.NDArray[np.float64]]  # a vector for each text, (texts, dim)
 BOTH, AUDIO, TEXT = "both", "audio", "text"
 MODALITIES = (BOTH, AUDIO, TEXT)
+TOKENS = "tokens"  # role with the id and the character span of each token of the text stream
+OWN, ALL = "own", "all"
+HISTORY_POOLS = (OWN, ALL)  # tokens over which text with history is pooled
 CTC_SYMBOLS = 32  # characters of wav2vec2-base, including the blank
 MOST_CTC_SYMBOLS = 256  # an index is stored in one byte
 
@@ -126,6 +129,11 @@ class HeadConfig:
     @property
     def roles(self) -> tuple[str, ...]:
         """Roles whose streams are required for prediction and training."""
+        return self.branches
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The modalities that the head reads, in the order of its branches."""
         return tuple(modality for modality in (AUDIO, TEXT) if self.reads(modality))
 
     @property

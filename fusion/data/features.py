@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
+from hashlib import blake2b
 from itertools import cycle
 from shlex import quote
 from typing import Any, Protocol, TypeAlias
@@ -111,6 +112,7 @@ class CachedFeatures:
             of utterance ``i`` in alternative ``a`` are at position ``a * n + i``.
         rows_by_role: role -> number of rows of each utterance, of the longest alternative, int64 ``(n,)``.
         rows_by_position: role -> number of rows at each position, int64 ``(alternatives * n,)``.
+        memo: results computed from the rows, by a name of their own; `with_roles` and `with_labels` share it.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class CachedFeatures:
             raise ValueError(f"labels must have one class for each of {len(cache)} utterances, got {len(labels)}")
         self.cache = cache
         self.names = dict(streams)
+        self.memo: dict[str, Any] = {}
         self.streams = {
             role: _joined([cache.stream(name) for name in names]) for role, names in alternatives(streams).items()
         }
@@ -390,6 +393,14 @@ class TrainingSubset:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def scales(self) -> dict[str, Any]:
+        """Role -> scales that were learned from the subset; shared by all models of a fold."""
+        digest = blake2b(np.asarray(self._indices, dtype=np.int64).tobytes(), digest_size=8).hexdigest()
+        streams = sorted(self._source.identity(self._source.streams).items())
+        found: dict[str, Any] = self._source.memo.setdefault(f"scales {digest} {streams}", {})
+        return found
 
     def text(self, index: int) -> str:
         """Returns the transcript of one utterance of the subset, as stored."""

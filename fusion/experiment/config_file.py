@@ -19,7 +19,7 @@ CONFIG = "config.toml"  # in the folder of a run or grid
 COMMAND, GRID_COMMAND = "command", "mmer-grid"
 # Options that a run and a grid do not give to each other.
 OF_ONE_KIND = frozenset(
-    {"out", "final", "run", "grid", "ablate", "grid-file", "search", "search-seed", "report-all-tests"}
+    {"out", "final", "with-probe", "run", "grid", "ablate", "grid-file", "search", "search-seed", "report-all-tests"}
 )
 TABLES = ("set", "stream", "only", "encoder")  # options of pairs
 MOST_BYTES = 1_000_000  # of a file: a thousand times what a run writes

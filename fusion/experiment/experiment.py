@@ -14,8 +14,15 @@ from cache.joined import AnyCache
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import NONE, TUNABLE, Tune, parse_tunes
 from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, SOFT, TASKS, loss_of
+from fusion.experiment.defaults import automatic, stream_defaults, without_auto
 from fusion.experiment.fields import configure
-from fusion.experiment.streams import StreamSelection, featurize_command, select_text, streams_of
+from fusion.experiment.streams import (
+    StreamSelection,
+    featurize_command,
+    select_streams,
+    select_text,
+    streams_of,
+)
 from fusion.fingerprint import digest_of
 from fusion.head_config import TEXT, HeadConfig
 from fusion.heads.catalog import head_spec
@@ -83,6 +90,7 @@ class Experiment:
         encoders: name of an encoder that learns -> folder with its checkpoint, if it did not come from a hub.
         root: folder of the corpus, for an encoder that learns from the recordings; None for that of the cache.
         own_folds: folds of ``--folds``, which take the place of the protocol.
+        by_stream: fields whose values are defaults of the streams.
         options: the options that give the experiment back, for its configuration file; empty if they are unknown.
         earlier_dev: draw dev as version 0.1 did, to go on with a run that it began.
 
@@ -109,6 +117,7 @@ class Experiment:
     root: Path | None = None
     options: Mapping[str, object] = field(default_factory=dict)
     own_folds: OwnFolds | None = None
+    by_stream: tuple[str, ...] = ()
     earlier_dev: bool = False
 
     def __post_init__(self) -> None:
@@ -125,6 +134,30 @@ class Experiment:
         """The defaults of all fields, by section as in `identity`."""
         training = {name: value for name, value in asdict(TrainConfig()).items() if name != "seed"}
         return {"head": asdict(type(self.head)()), "training": training}
+
+    def as_recorded(self, held: Mapping[str, Any]) -> "Experiment":
+        """Returns the experiment with the defaults that a held run was recorded with.
+
+        Versions without defaults by stream recorded those of the fields' classes; a run of theirs is continued with
+        them, and so is the journal of a grid.
+
+        Args:
+            held: identity of the held run, by section.
+        """
+        older = {
+            section: {name: value for name, value in values.items() if name in self.by_stream}
+            for section, values in self.defaults.items()
+        }
+        if not (held and self.by_stream) or any(
+            held.get(section, {}).get(name, value) != value
+            for section, values in older.items()
+            for name, value in values.items()
+        ):
+            return self
+        names = ", ".join(self.by_stream)
+        note = f"continued with the defaults of an older version for {names}; choose another --out for those by stream"
+        head, training = replace(self.head, **older["head"]), replace(self.training, **older["training"])
+        return replace(self, head=head, training=training, by_stream=(), notes=(*self.notes, note))
 
     def identity(self, cache: AnyCache, selection: StreamSelection, split: Split) -> dict[str, Any]:
         """Returns the identity of the run: all values that determine its results.
@@ -229,7 +262,7 @@ class ExperimentRequest:
             raise MmerError(
                 f"recipe {settings.name} is for head {settings.fusion}, not for {self.fusion}; leave --fusion out"
             )
-        configure(self.head, {**(settings.fields if settings else {}), **self.fields})
+        configure(self.head, {**(settings.fields if settings else {}), **self._set_fields})
         if self.protocol not in {None, "", AUTO}:
             find_protocol(str(self.protocol))
         if self.labels:
@@ -289,9 +322,14 @@ class ExperimentRequest:
         recipe_fields = {
             name: value for name, value in (settings.fields if settings else {}).items() if tunes or name not in TUNING
         }
-        base = {**tuned_defaults, **recipe_fields, **self.fields}
+        base = {**tuned_defaults, **recipe_fields, **self._set_fields}
         by_axis = {name.removeprefix(STREAM_AXIS): str(axes[name]) for name in axes if name.startswith(STREAM_AXIS)}
         fields = {name: value for name, value in axes.items() if not name.startswith(STREAM_AXIS)}
+        fields = without_auto(self.head, fields)
+        by_stream: dict[str, object] = {}
+        if not settings and not tunes:
+            by_stream = self._stream_defaults(cache, {**self.streams, **by_axis}, {**base, **fields})
+            base = {**by_stream, **base}
         head, training = configure(self.head, {**base, **fields})
         training = _fitted(training, self.target, given={*self.fields, *fields})
         named = dict(self.streams)
@@ -321,6 +359,7 @@ class ExperimentRequest:
             encoders=self.encoders,
             root=self.root,
             own_folds=self.own_folds,
+            by_stream=tuple(by_stream),
             label_encoder=label_encoder,
             notes=(note,) if note else (),
             options=self.options,
@@ -352,6 +391,22 @@ class ExperimentRequest:
         )
 
     @property
+    def _set_fields(self) -> dict[str, object]:
+        """The fields that the run sets to a value; ``auto`` leaves a field to the streams."""
+        return without_auto(self.head, self.fields)
+
+    def _stream_defaults(
+        self, cache: AnyCache, named: Mapping[str, str], given: Mapping[str, object]
+    ) -> dict[str, object]:
+        """Returns the defaults of the head for the streams that it reads; an axis may drop a role."""
+        if not automatic(self.head):
+            return {}
+        config, _ = configure(self.head, given)
+        named = {role: name for role, name in named.items() if role in config.every_role}
+        streams = select_streams(cache, config, named).streams
+        return stream_defaults(self.head, config, cache, streams, given, classes=self._has_classes)
+
+    @property
     def _has_classes(self) -> bool:
         """True if the target has classes, whose label set a recipe may name."""
         target = parse_target(self.target)
@@ -366,7 +421,7 @@ class ExperimentRequest:
             return parse_tunes(settings.tune)
         if not self.tune_all:
             return {}
-        head, _ = configure(self.head, {**(settings.fields if settings else {}), **self.fields})
+        head, _ = configure(self.head, {**(settings.fields if settings else {}), **self._set_fields})
         if not (roles := [role for role in head.roles if role in TUNABLE]):
             raise MmerError(f"head {self.head} reads {', '.join(head.roles)}, and no encoder of these can learn")
         return {role: Tune(role=role) for role in roles}

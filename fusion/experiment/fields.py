@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from cache.errors import MmerError
 from cache.near_names import nearest
 from fusion.config import configured
+from fusion.experiment.defaults import AUTO, automatic, without_auto, word_of
 from fusion.head_config import HeadConfig
 from fusion.heads.catalog import HEADS, config_for, head_spec
 from fusion.training.config import TrainConfig
@@ -44,12 +45,17 @@ def list_fields(fusion: str) -> list[Field]:
     spec, config = head_spec(fusion), config_for(fusion, {})
     hidden = {*spec.fixed, *ELSEWHERE}
     owners = ((HEAD, config), (TRAINING, TrainConfig()))
-    return [
-        (field.name, getattr(owned, field.name), owner, meanings(type(owned)).get(field.name, ""))
-        for owner, owned in owners
-        for field in fields(owned)
-        if field.name not in hidden
-    ]
+    by_stream = automatic(fusion)
+    rows: list[Field] = []
+    for owner, owned in owners:
+        for field in fields(owned):
+            default, meaning = getattr(owned, field.name), meanings(type(owned)).get(field.name, "")
+            if field.name in by_stream:
+                meaning = f"{meaning} auto: {by_stream[field.name]}; {word_of(default)} otherwise, and with a recipe."
+                default = AUTO
+            if field.name not in hidden:
+                rows.append((field.name, default, owner, meaning))
+    return rows
 
 
 def field_names() -> list[str]:
@@ -71,11 +77,13 @@ def configure(fusion: str, values: Mapping[str, object]) -> tuple[HeadConfig, Tr
 
     Args:
         fusion: name of the head.
-        values: field of the head or of the training -> value, as text or as a value of its type.
+        values: field of the head or of the training -> value, as text or as a value of its type; ``auto`` for the
+            default of the class, which the caller replaces by that of the stream.
 
     Raises:
         MmerError: if the head or a field is unknown, or a value is not allowed.
     """
+    values = without_auto(fusion, values)
     of_head = {field.name for field in fields(head_spec(fusion).config)}
     of_training = {field.name for field in fields(TrainConfig)} - ELSEWHERE.keys()
     known = of_head | of_training

@@ -63,6 +63,15 @@ class Journal:
             check_unused(self.path)
 
     @property
+    def held(self) -> dict[str, Any]:
+        """The identity of one model of the journal; empty if there is none, or it cannot be read."""
+        for path in sorted(self.path.glob(f"{MODELS}/*/{ENTRY}")):
+            entry = ModelFolder(path.parent).read(ENTRY)
+            if _is_entry(entry):
+                return dict(entry["decides"])
+        return {}
+
+    @property
     def has_models(self) -> bool:
         """True if a model was ever trained for the journal."""
         return (self.path / MODELS).exists()

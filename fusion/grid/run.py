@@ -112,6 +112,7 @@ def run_grid(
     progress: GridProgress | None = None,
     resident_share: float = RESIDENT_SHARE,
     keep: bool = False,
+    pictures: str = "png",
 ) -> GridRun:
     """Trains the combinations that the journal lacks, selects one for each fold on dev, and writes the report.
 
@@ -126,6 +127,7 @@ def run_grid(
         progress: notified of notes, models and epochs.
         resident_share: share of the device's memory that features may take, in [0, 1]; the rest is read as needed.
         keep: also write the combination with the best mean dev score as a run folder, from its trained models.
+        pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Raises:
         MmerError: if no combination can be trained, a fold has no winner, no winner can be kept, or the journal cannot
@@ -147,7 +149,7 @@ def run_grid(
     session = _session(request, cache, trainer, device=device, resident_share=resident_share)
     results = session.run(request.space, request.search, seed=request.search_seed, all_tests=request.report_all_tests)
     report = grid_report(results, journal, cache, engine=trainer.name)
-    report.write()
+    report.write(pictures)
     known = {"cache": str(path), "out": out and str(out)}
     write_config(journal.path, {**known, **request.options}, command="mmer-grid")
     settings = request.base.settings
@@ -199,9 +201,10 @@ def _session(
 ) -> GridSession:
     for note in request.space.notes(request.search):
         trainer.progress.note(note)
+    held = trainer.journal.held  # a journal of an older version is completed with its defaults
     return GridSession(
         cache=cache,
-        experiment_of=lambda axes: request.base.experiment(cache, axes),
+        experiment_of=lambda axes: request.base.experiment(cache, axes).as_recorded(held),
         journal=trainer.journal,
         train=trainer.run,
         device=device,

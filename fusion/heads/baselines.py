@@ -14,6 +14,7 @@
 """
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,10 @@ from fusion.evaluation.dimensions import ccc_loss, mse_loss
 from fusion.head import Batch, Head, HeadOutput
 from fusion.head_config import AUDIO, BOTH, TEXT, HeadInputs
 from fusion.heads.configs.baselines import ConcatConfig, CrossAttentionConfig, PooledConfig, ScoreConfig, UnimodalConfig
+from fusion.heads.pooling import RolePooling, pooled_mask, united_keys
 from fusion.nn.attention import CrossLayer, attention_heads_for
 from fusion.nn.dropout import Dropout
-from fusion.nn.layers import Pool, input_projection, pooled_width
+from fusion.nn.layers import InputProjection, Pool, input_projection, pooled_width
 
 ATTENTION_HEADS = 8
 OTHER = {AUDIO: TEXT, TEXT: AUDIO}
@@ -48,9 +50,32 @@ class Unimodal(Head):
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits ``(batch, classes)``."""
-        x, mask = batch.features[self.config.modalities], batch.masks[self.config.modalities]
+        if not self.config.hidden:
+            vectors = self._pooling.vectors(batch)
+            return HeadOutput(self.classifier(vectors), embedding=vectors)
+        x, mask = batch.features[self.config.modalities], self._pooling.mask(batch)
         rows = self.front(_normalize(x, mask) if self.config.normalize else x)
-        return HeadOutput(self.classifier(self.pool(self.hidden(rows), mask)))
+        pooled = self.pool(self.hidden(rows), mask)
+        return HeadOutput(self.classifier(pooled), embedding=pooled)
+
+    @property
+    def early_pooling(self) -> dict[str, str]:
+        """The pooling of the modality, unless a hidden layer precedes it."""
+        return {} if self.config.hidden else united_keys({self.config.modalities: self._pooling})
+
+    def pool_role(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pools the rows of the modality, ``(batch, width)``."""
+        return self._pooling.pooled(batch)
+
+    def present(self, batch: Batch) -> Tensor:
+        """Returns True for each utterance with a row to pool, bool ``(batch,)``."""
+        return self._pooling.mask(batch).any(dim=1)
+
+    @property
+    def _pooling(self) -> RolePooling:
+        change = _normalize if self.config.normalize else None
+        role, history_pool = self.config.modalities, self.config.history_pool
+        return RolePooling(role, cast(InputProjection, self.front), self.pool, history_pool=history_pool, change=change)
 
 
 class Score(Head):
@@ -65,12 +90,12 @@ class Score(Head):
 
     def __init__(self, config: ScoreConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
-        self.models = nn.ModuleDict({role: Unimodal(config.unimodal(role), inputs) for role in config.roles})
+        self.models = nn.ModuleDict({role: Unimodal(config.unimodal(role), inputs) for role in config.branches})
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes the sum of logits, ``(batch, classes)``, and in training the loss of each model."""
-        present = {role: batch.masks[role].any(dim=1) for role in self.config.roles}
-        scores = {role: model(batch).logits for role, model in self.models.items()}
+        present = {role: model.present(batch) for role, model in self._models.items()}
+        scores = {role: model(batch).logits for role, model in self._models.items()}
         total = torch.stack([score * present[role][:, None] for role, score in scores.items()]).sum(dim=0)
         if not self.inputs.has_classes:  # each model predicts the value itself
             total = total / torch.stack([*present.values()]).sum(dim=0).clamp(min=1)[:, None]
@@ -79,6 +104,20 @@ class Score(Head):
         loss = OWN_LOSSES[self.inputs.loss]
         losses = {role: loss(score, batch.labels, present[role]) for role, score in scores.items()}
         return HeadOutput(total.detach(), losses)
+
+    @property
+    def early_pooling(self) -> dict[str, str]:
+        """The pooling of each model, if all of them pool first."""
+        pooling = {role: model.early_pooling.get(role, "") for role, model in self._models.items()}
+        return pooling if all(pooling.values()) else {}
+
+    def pool_role(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pools the rows of a modality, ``(batch, width)``."""
+        return self._models[role].pool_role(role, batch)
+
+    @property
+    def _models(self) -> dict[str, Unimodal]:
+        return cast(dict[str, Unimodal], dict(self.models.items()))
 
 
 class Concat(Head):
@@ -92,14 +131,32 @@ class Concat(Head):
         self.fronts = _input_projections(config, inputs)
         self.pools = _pools(config, inputs)
         self.classifier = _classifier(
-            config, inputs, len(config.roles) * pooled_width(config.width(inputs.shapes), config.pooling)
+            config, inputs, len(config.branches) * pooled_width(config.width(inputs.shapes), config.pooling)
         )
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits ``(batch, classes)``."""
-        rows = {role: front(batch.features[role]) for role, front in self.fronts.items()}
-        pooled = [self.pools[role](x, batch.masks[role]) for role, x in rows.items()]
-        return HeadOutput(self.classifier(torch.cat(pooled, dim=-1)))
+        pooled = torch.cat([pooling.vectors(batch) for pooling in self._poolings.values()], dim=-1)
+        return HeadOutput(self.classifier(pooled), embedding=pooled)
+
+    @property
+    def early_pooling(self) -> dict[str, str]:
+        """The pooling of each modality, if no learned layer precedes it."""
+        return united_keys(self._poolings)
+
+    def pool_role(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pools the rows of a modality, ``(batch, width)``."""
+        return self._poolings[role].pooled(batch)
+
+    @property
+    def _poolings(self) -> dict[str, RolePooling]:
+        history_pool = self.config.history_pool
+        return {
+            role: RolePooling(
+                role, cast(InputProjection, front), cast(Pool, self.pools[role]), history_pool=history_pool
+            )
+            for role, front in self.fronts.items()
+        }
 
 
 class CrossAttention(Head):
@@ -112,10 +169,10 @@ class CrossAttention(Head):
         super().__init__(config, inputs)
         self.fronts = _input_projections(config, inputs)
         self.pools = _pools(config, inputs)
-        query_roles = config.roles if config.modalities == BOTH else ()
+        query_roles = config.branches if config.modalities == BOTH else ()
         self.crossings = nn.ModuleDict({role: _cross_layer(config, inputs) for role in query_roles})
         self.classifier = _classifier(
-            config, inputs, len(config.roles) * pooled_width(config.width(inputs.shapes), config.pooling)
+            config, inputs, len(config.branches) * pooled_width(config.width(inputs.shapes), config.pooling)
         )
 
     def forward(self, batch: Batch) -> HeadOutput:
@@ -125,18 +182,19 @@ class CrossAttention(Head):
             role: crossing(rows[role], rows[OTHER[role]], batch.masks[OTHER[role]])
             for role, crossing in self.crossings.items()
         }
-        pooled = [self.pools[role](x, batch.masks[role]) for role, x in (rows | crossed).items()]
-        return HeadOutput(self.classifier(torch.cat(pooled, dim=-1)))
+        masks = {role: pooled_mask(batch, role, self.config.history_pool) for role in rows}
+        pooled = torch.cat([self.pools[role](x, masks[role]) for role, x in (rows | crossed).items()], dim=-1)
+        return HeadOutput(self.classifier(pooled), embedding=pooled)
 
 
 def _input_projections(config: PooledConfig, inputs: HeadInputs) -> nn.ModuleDict:
     dim = config.width(inputs.shapes)
-    return nn.ModuleDict({role: input_projection(config, inputs, role, dim=dim) for role in config.roles})
+    return nn.ModuleDict({role: input_projection(config, inputs, role, dim=dim) for role in config.branches})
 
 
 def _pools(config: PooledConfig, inputs: HeadInputs) -> nn.ModuleDict:
     dim, learned = config.width(inputs.shapes), config.modality_dropout > 0
-    return nn.ModuleDict({role: Pool(dim, kind=config.pooling, learned=learned) for role in config.roles})
+    return nn.ModuleDict({role: Pool(dim, kind=config.pooling, learned=learned) for role in config.branches})
 
 
 def _cross_layer(config: CrossAttentionConfig, inputs: HeadInputs) -> CrossLayer:

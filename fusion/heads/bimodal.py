@@ -88,7 +88,7 @@ class Bimodal(Head):
             losses[LOSSES[CPC]] = self.coding(rows[AUDIO][:count], states[:count], batch.masks[AUDIO][:count])
         if self.training and self.projection is not None:
             losses |= self._contrastive_losses(pair, batch.classes[:count], augmented)
-        return HeadOutput(self.classifier(pair[:count]), losses)
+        return HeadOutput(self.classifier(pair[:count]), losses, pair[:count])
 
     def encode_blocks(self, rows: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Computes the output of each coding block.

@@ -113,11 +113,11 @@ class JFM(Head):
         if self.config.fusion == CONCAT:
             pooled = {CONCAT: torch.cat(list(pooled.values()), dim=1)}
         logits = torch.stack([self.classifiers[name](x) for name, x in pooled.items()]).mean(dim=0)
-        if not self.training or not self.config.loss_weights.get(ICL):
-            return HeadOutput(logits)
         features = torch.cat(list(pooled.values()), dim=1)
+        if not self.training or not self.config.loss_weights.get(ICL):
+            return HeadOutput(logits, embedding=features)
         loss = supervised_contrastive_loss(features, batch.classes, temperature=self.config.tau)
-        return HeadOutput(logits, {ICL: loss})
+        return HeadOutput(logits, {ICL: loss}, features)
 
     def prepare(self, rows: TrainingRows) -> list[str]:
         """Learns the statistics of the mel bands; returns notes on the layers if they are the last ones."""

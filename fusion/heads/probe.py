@@ -18,6 +18,7 @@ from fusion.arrays import ClassIds
 from fusion.head import Batch, FittedHead, HeadOutput
 from fusion.head_config import HeadInputs
 from fusion.heads.configs.baselines import ProbeConfig
+from fusion.heads.pooling import pooled_mask
 from fusion.nn.layers import Pool, pooled_width
 
 MOST_ITERATIONS = 1000
@@ -35,24 +36,35 @@ class Probe(FittedHead):
     def __init__(self, config: ProbeConfig, inputs: HeadInputs) -> None:
         super().__init__(config, inputs)
         self.pools = nn.ModuleDict(
-            {role: Pool(inputs.shapes[role][-1], kind=config.pooling, learned=False) for role in config.roles}
+            {role: Pool(inputs.shapes[role][-1], kind=config.pooling, learned=False) for role in config.branches}
         )
-        width = sum(pooled_width(inputs.shapes[role][-1], config.pooling) for role in config.roles)
+        width = sum(pooled_width(inputs.shapes[role][-1], config.pooling) for role in config.branches)
         self.center = nn.Buffer(torch.zeros(width))
         self.scale = nn.Buffer(torch.ones(width))
         self.classifier = nn.Linear(width, len(inputs.classes))
 
     def forward(self, batch: Batch) -> HeadOutput:
         """Computes logits ``(batch, classes)``."""
-        return HeadOutput(self.classifier((self.vectors(batch) - self.center) * self.scale))
+        vectors = (self.vectors(batch) - self.center) * self.scale
+        return HeadOutput(self.classifier(vectors), embedding=vectors)
 
     def vectors(self, batch: Batch) -> Tensor:
         """Pools the rows of each modality, ``(batch, width)``."""
-        pooled = []
-        for role, pool in self.pools.items():
-            rows = batch.features[role]
-            pooled.append(pool(rows.mean(dim=2) if rows.dim() == 4 else rows, batch.masks[role]))
-        return torch.cat(pooled, dim=-1)
+        if batch.pooled:
+            return torch.cat([batch.features[role][:, 0] for role in self.pools], dim=-1)
+        return torch.cat([self.pool_role(role, batch)[0] for role in self.pools], dim=-1)
+
+    @property
+    def early_pooling(self) -> dict[str, str]:
+        """The pooling of every modality: nothing is learned before it."""
+        pooling, tokens = self.config.pooling, self.config.history_pool
+        return dict.fromkeys(self.pools, f"{pooling} of averaged layers, 0 without rows, over {tokens}")
+
+    def pool_role(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pools the rows of a modality, ``(batch, width)``; 0 for an utterance without a row to pool."""
+        rows, mask = batch.features[role], pooled_mask(batch, role, self.config.history_pool)
+        pooled: Tensor = self.pools[role](rows.mean(dim=2) if rows.dim() == 4 else rows, mask)
+        return pooled, mask.any(dim=1)
 
     def fit(self, vectors: npt.NDArray[np.float64], labels: ClassIds, candidate: float, *, balanced: bool) -> None:
         """Fits the classifier to the vectors of the training subset, for one value of C."""

@@ -84,9 +84,10 @@ class ResCMFA(Head):
         """Computes logits ``(batch, classes)``, and in training the loss ``ctc``."""
         initial = {modality: front(batch.features[modality]) for modality, front in self.fronts.items()}
         masks = {modality: batch.masks[modality] for modality in initial}
-        logits = self._classify(list(self._cross(initial, masks).values()), list(masks.values()))
+        pooled = self._fuse(list(self._cross(initial, masks).values()), list(masks.values()))
+        logits: Tensor = self.classifier(self.dropout(pooled))
         wanted = self.training and self.config.loss_weights
-        return HeadOutput(logits, {CTC: self._ctc_loss(initial[AUDIO], batch)} if wanted else {})
+        return HeadOutput(logits, {CTC: self._ctc_loss(initial[AUDIO], batch)} if wanted else {}, pooled)
 
     def prepare(self, rows: TrainingRows) -> list[str]:
         """Returns a note that counts the utterances that the CTC loss cannot use; learns nothing."""
@@ -113,13 +114,12 @@ class ResCMFA(Head):
             streams = layer(streams, initial, masks, initial if self.config.residual == "module" else streams)
         return streams
 
-    def _classify(self, streams: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+    def _fuse(self, streams: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
         x = torch.cat(list(streams), dim=1)  # (batch, tokens + frames, dim)
         if self.global_aware is not None:
             x = self.global_aware(x, masks)
-        pooled = self.pool(self.norm(x), torch.cat(list(masks), dim=1))  # (batch, dim)
-        logits: Tensor = self.classifier(self.dropout(pooled))
-        return logits
+        pooled: Tensor = self.pool(self.norm(x), torch.cat(list(masks), dim=1))  # (batch, dim)
+        return pooled
 
     def _ctc_loss(self, audio: Tensor, batch: Batch) -> Tensor:
         assert self.ctc is not None

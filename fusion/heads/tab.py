@@ -69,7 +69,7 @@ class MulTAB(Head):
             pooled = self.fuse(self.cross((encoded[0], encoded[1]), (masks[0], masks[1])), (masks[0], masks[1]))
         else:
             pooled = self.pools[roles[0]](self._apply_block(encoded[0], masks[0]), masks[0])
-        return HeadOutput(self.classifier(self.dropout(pooled)))
+        return HeadOutput(self.classifier(self.dropout(pooled)), embedding=pooled)
 
     def cross(self, streams: Pair, masks: Pair) -> Pair:
         """Computes the cross-modal encoder of speech and text, eq. 2-6; both streams keep their shape."""

@@ -7,7 +7,11 @@ need it: on RAVDESS the first of 39 MFCC features has a standard deviation of ab
 last coefficients less than 1.
 """
 
+from collections.abc import MutableMapping
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -85,8 +89,16 @@ class Standardize(nn.Module):
         """Returns ``(batch, rows, ...)`` from the same."""
         return (x - self.mean) * self.scale
 
-    def learn(self, rows: TrainingRows) -> None:
-        """Computes mean and standard deviation over all rows, in float64."""
+    def learn(self, rows: TrainingRows, known: MutableMapping[str, Any] | None = None) -> None:
+        """Computes mean and standard deviation over all rows, in float64, unless they are known by role."""
+        known = {} if known is None else known
+        if self.role not in known:
+            known[self.role] = self._statistics(rows)
+        mean, deviation = known[self.role]
+        self.mean.copy_(torch.from_numpy(mean))
+        self.scale.copy_(torch.from_numpy(1 / np.where(deviation > CONSTANT, deviation, 1)))
+
+    def _statistics(self, rows: TrainingRows) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         count, mean, squares = 0, np.zeros(self.mean.shape), np.zeros(self.mean.shape)
         for index in range(len(rows)):
             values = rows.rows(self.role, index).astype(np.float64)
@@ -95,21 +107,20 @@ class Standardize(nn.Module):
                 step = current - mean
                 mean = mean + step * len(values) / count
                 squares = squares + ((values - current) ** 2).sum(axis=0) + step**2 * before * len(values) / count
-        deviation = np.sqrt(squares / max(1, count))
-        self.mean.copy_(torch.from_numpy(mean))
-        self.scale.copy_(torch.from_numpy(1 / np.where(deviation > CONSTANT, deviation, 1)))
+        return mean, np.sqrt(squares / max(1, count))
 
 
-def learn_scales(head: nn.Module, rows: TrainingRows) -> None:
+def learn_scales(head: nn.Module, rows: TrainingRows, known: MutableMapping[str, Any] | None = None) -> None:
     """Computes the scales of every `Standardize` of a head.
 
     Args:
         head: head with such modules.
         rows: training subset of the fold.
+        known: role -> mean and standard deviation that other heads learned from the same rows; new ones are added.
     """
     for module in head.modules():
         if isinstance(module, Standardize):
-            module.learn(rows)
+            module.learn(rows, known)
 
 
 class Adapter(nn.Module):
@@ -171,6 +182,11 @@ class InputProjection(nn.Module):
         adapted: Tensor = self.adapter(self.project(self.mix(self.scaling(x))))
         return adapted
 
+    @property
+    def learns(self) -> bool:
+        """True if the path has trained parameters."""
+        return next(self.parameters(), None) is not None
+
 
 def input_projection(config: HeadConfig, inputs: HeadInputs, role: str, *, dim: int) -> InputProjection:
     """Builds the input projection of a role from the configuration of a head."""
@@ -216,7 +232,11 @@ class Pool(nn.Module):
             pooled = POOLING[self.kind](x, mask)
         else:
             pooled = weighted_statistics(x, self.scores(x, mask), mask)
-        return torch.where(mask.any(dim=1, keepdim=True), pooled, self.absent)
+        return self.filled(pooled, mask.any(dim=1))
+
+    def filled(self, pooled: Tensor, present: Tensor) -> Tensor:
+        """Returns ``(batch, width)``: the absent vector where `present`, bool ``(batch,)``, is False."""
+        return torch.where(present[:, None], pooled, self.absent)
 
 
 def pooled_width(dim: int, kind: str) -> int:

@@ -22,6 +22,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "distilbert-base": "distilbert/distilbert-base-uncased",
     "vit-mel-base": "google/vit-base-patch16-224-in21k",
     "logmel80": "logmel80",  # built-in
+    "mfcc39": "mfcc39",
 }
 NAME = re.compile(r"(?P<encoder>[^@+]+)(?:@(?P<layers>[^+]+))?(?:\+history(?P<history>\d+))?")
 LAST = "last"

@@ -19,6 +19,8 @@ results.json        the output of ``mmer-train --json``; docs/runs.md lists its 
 results.md          the same for readers: scores, those of each class, notes
 confusion.csv, confusion.png   confusion matrix over all test subsets and seeds, rows are the truth
 values.png                     of dimensions instead: rated and predicted values
+losses.png, dev_scores.png     losses and dev scores by epoch, with the chosen epochs
+    ``--pictures`` writes them as ``.pdf`` or ``.svg`` instead
 """
 
 import csv
@@ -49,9 +51,13 @@ FINAL, FINAL_JSON = "final", "final.json"  # in place of a fold: the model of al
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 SELECTED, REFIT_STATE = "selected.json", "refit.safetensors"  # of a run with refit
 CURVES, PREDICTIONS, SPLITS = "curves.csv", "predictions.csv", "splits.csv"
-CONFUSION, CONFUSION_PNG = "confusion.csv", "confusion.png"
-VALUES_PNG = "values.png"
-OF_RUN = (RESULTS, RESULTS_MD, CONFUSION, CONFUSION_PNG, VALUES_PNG, SPLITS)  # files next to run.json
+CONFUSION = "confusion.csv"
+# Pictures without the ending of their format.
+CONFUSION_PICTURE, VALUES, LOSSES, DEV_SCORES = "confusion", "values", "losses", "dev_scores"
+PICTURES = tuple(
+    f"{name}.{kind}" for name in (CONFUSION_PICTURE, VALUES, LOSSES, DEV_SCORES) for kind in ("png", "svg", "pdf")
+)
+OF_RUN = (RESULTS, RESULTS_MD, CONFUSION, *PICTURES, SPLITS)  # files next to run.json
 IDENTITY_KEYS = frozenset({"fusion", "seeds", "labels", "protocol", "folds"})  # in the identity of every run
 SECTIONS = ("head", "training")  # sections of fields in an identity
 ELSEWHERE = "choose another --out"
@@ -252,6 +258,11 @@ class RunFolder(Folder):
         if wrong := [*_wrong(identity, IDENTITY), *_wrong(record, PROVENANCE)]:
             raise MmerError(f"{self.path / RUN} is damaged ({', '.join(wrong)} of another type); choose another --out")
         return record
+
+    @property
+    def held(self) -> dict[str, Any]:
+        """The identity of the run in the folder; empty if there is none."""
+        return self.identity if (self.path / RUN).exists() else {}
 
     def model(self, fold: str, seed: int) -> ModelFolder:
         """Returns the folder of one model."""

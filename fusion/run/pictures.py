@@ -1,96 +1,125 @@
-"""Figures of a run: confusion matrix, and rated against predicted values; drawn by matplotlib without a display."""
+"""Pictures of a run as files: confusion matrix, or rated against predicted values; learning curves."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from fusion.evaluation.statistics import RatedPredictions
-from fusion.run.folder import CONFUSION_PNG, VALUES_PNG, RunFolder
+from fusion.evaluation.metrics import confusion
+from fusion.evaluation.statistics import Predictions, RatedPredictions, SoftPredictions
+from fusion.evaluation.task import LOSS, Score, task_of
+from fusion.fingerprint import Plain
+from fusion.head_config import AUDIO, TEXT
+from fusion.run.artifacts import Row
+from fusion.run.folder import CONFUSION_PICTURE, CURVES, DEV_SCORES, LOSSES, VALUES, DamagedRun, RunFolder
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from fusion.pictures.curves import Curve
+
+SHOWN_ROLES = (AUDIO, TEXT, "mel", "patches")  # whose streams the titles of pictures name
 
 
-def plot_confusion(folder: RunFolder, counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> None:
-    """Writes a figure of a confusion matrix.
-
-    Rows are the truth, shades are recall, numbers are utterances.
-
-    Args:
-        folder: folder of the run.
-        counts: numbers of utterances, int64 ``(classes, classes)``.
-        names: names of the classes.
-        title: title of the figure.
-
-    Raises:
-        MmerError: if the figure cannot be written.
-    """
-    with folder.replacing(CONFUSION_PNG) as path:
-        draw_confusion(counts, names, title).savefig(path, dpi=150, format="png")
-
-
-def draw_confusion(counts: npt.NDArray[np.int64], names: Sequence[str], title: str) -> "Figure":
-    """Returns the figure that `plot_confusion` writes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here, since it takes a second
-    from matplotlib.figure import Figure
-
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = 0.8 * len(names)
-    figure = Figure(figsize=(2.2 + size, 1.6 + size), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: Any = figure.add_subplot()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    labels = [_plain(name) for name in names]
-    axes.set_xticks(range(len(names)), labels=labels, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), labels=labels)
-    axes.set(xlabel="guess", ylabel="truth", title=_plain(title))
-    for row, column in np.ndindex(counts.shape):
-        cell = f"{counts[row, column]:,}\n{100 * shares[row, column]:.0f}%"
-        shade = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, cell, ha="center", va="center", color=shade, fontsize=9)
-    figure.colorbar(image, label="share of the truth", shrink=0.8)
-    return figure
-
-
-def plot_values(folder: RunFolder, predictions: RatedPredictions, names: Sequence[str], title: str) -> None:
-    """Writes a figure of rated and predicted values.
+def plot_run(
+    folder: RunFolder,
+    identity: Plain,
+    results: Plain,
+    predictions: Predictions,
+    *,
+    subject: str,
+    kind: str = "png",
+) -> None:
+    """Writes the pictures of a run: confusion matrix, or rated and predicted values; learning curves.
 
     Args:
         folder: folder of the run.
+        identity: identity of the run.
+        results: its results.
         predictions: test predictions of all folds and seeds.
-        names: names of the dimensions.
-        title: title of the figure.
+        subject: title of the pictures.
+        kind: format of the files: ``png``, ``svg`` or ``pdf``.
 
     Raises:
-        MmerError: if the figure cannot be written.
+        MmerError: if a picture cannot be written.
     """
-    with folder.replacing(VALUES_PNG) as path:
-        draw_values(predictions.truth, predictions.guess, names, title).savefig(path, dpi=150, format="png")
+    from fusion.pictures.canvas import save  # matplotlib takes a second
+    from fusion.pictures.curves import draw_dev_scores, draw_losses
+
+    names = list(identity["labels"])
+    if isinstance(predictions, RatedPredictions):
+        from fusion.pictures.values import draw_values
+
+        figures = {VALUES: draw_values(predictions.truth, predictions.guess, names, subject)}
+    else:
+        from fusion.pictures.confusion import draw_confusion
+
+        of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
+        counts = confusion(of_classes.truth, of_classes.guess, len(names))
+        figures = {CONFUSION_PICTURE: draw_confusion(counts, names, subject)}
+    if curves := read_curves(folder, identity, results["folds"]):
+        figures[LOSSES] = draw_losses(curves, subject)
+        if any(curve.dev_score for curve in curves):
+            figures[DEV_SCORES] = draw_dev_scores(curves, monitor_label(identity), subject)
+    for name, figure in figures.items():
+        with folder.replacing(f"{name}.{kind}") as path:
+            save(figure, path, kind)
 
 
-def draw_values(
-    truth: npt.NDArray[np.float64], guess: npt.NDArray[np.float64], names: Sequence[str], title: str
-) -> "Figure":
-    """Returns the figure that `plot_values` writes: a scatter plot for each dimension, with the line of equality."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here, since it takes a second
-    from matplotlib.figure import Figure
+def read_curves(folder: RunFolder, identity: Plain, folds: Sequence[Plain]) -> "list[Curve]":
+    """Reads the learning curves of all models of a run; models without recorded curves are left out.
 
-    figure = Figure(figsize=(1.0 + 3.4 * len(names), 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    alpha = min(1.0, max(0.1, 300 / len(truth)))  # thousands of points would cover each other
-    for index, name in enumerate(names):
-        axes: Any = figure.add_subplot(1, len(names), index + 1)
-        both = np.concatenate([truth[:, index], guess[:, index]])
-        ends = [float(both.min()), float(both.max())]
-        axes.scatter(truth[:, index], guess[:, index], s=8, alpha=alpha, linewidths=0)
-        axes.plot(ends, ends, color="grey", linewidth=1)
-        axes.set(xlabel="rated", ylabel="predicted", title=_plain(name), aspect="equal")
-    figure.suptitle(_plain(title))
-    return figure
+    Args:
+        folder: folder of the run.
+        identity: identity of the run.
+        folds: scores of the models, as in ``results.json``.
+    """
+    from fusion.pictures.curves import Curve
+
+    score = _monitored(identity)
+    curves = []
+    for scores in folds:
+        with suppress(DamagedRun):
+            rows = folder.model(str(scores["fold"]), int(scores["seed"])).read_rows(CURVES)
+            # without auxiliary losses, which dev does not have
+            main = next((name for name in (task_of(identity).loss_name, "total") if rows and name in rows[0]), "")
+            curve = Curve(
+                name=f"{scores['fold']}, seed {scores['seed']}",
+                train_loss=_column(rows, main),
+                dev_loss=_column(rows, "dev_loss"),
+                dev_score=tuple(score.unit * value for value in _column(rows, f"dev_{score.name}")) if score else (),
+                chosen=int(scores["epoch"]),
+            )
+            curves += [curve] if curve.train_loss else []
+    return curves
 
 
-def _plain(text: str) -> str:
-    """Escapes dollar signs, which matplotlib would read as mathematics."""
-    return text.replace("$", r"\$")
+def monitor_label(identity: Plain) -> str:
+    """Returns the title of the score that chose the epochs of a run, with its unit."""
+    score = _monitored(identity)
+    return "dev loss" if score is None else f"dev {score.title}{' (%)' if score.in_percent else ''}"
+
+
+def _monitored(identity: Plain) -> Score | None:
+    """Returns the score that chose the epochs; None for the loss, and for runs without a training."""
+    name = identity.get("training", {}).get("monitor", LOSS)
+    return next((score for score in task_of(identity).scores if score.name == name), None)
+
+
+def _column(rows: Sequence[Row], name: str) -> tuple[float, ...]:
+    """Returns a column of curves.csv; empty where a value is missing."""
+    try:
+        return tuple(float(row[name]) for row in rows)
+    except (KeyError, ValueError):
+        return ()
+
+
+def subject_of(results: Plain) -> str:
+    """Returns the title of the pictures of a run: corpus, streams, head, protocol.
+
+    Example:
+        >>> run = {"cache": "cache/demo.h5", "fusion": "audio", "protocol": "session", "streams": {"audio": "mfcc39"}}
+        >>> subject_of(run)
+        'demo, mfcc39, audio, session'
+    """
+    streams = [name for role, name in results.get("streams", {}).items() if role in SHOWN_ROLES]
+    corpus = results.get("corpus") or Path(str(results["cache"])).stem
+    return ", ".join([str(corpus), *dict.fromkeys(streams), str(results["fusion"]), str(results["protocol"])])

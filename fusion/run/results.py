@@ -33,7 +33,7 @@ from fusion.run.artifacts import Row, read_cost, read_predictions, read_scores
 from fusion.run.folder import CONFUSION, RESULTS, RESULTS_MD, DamagedRun, ModelFolder, RunFolder
 from fusion.run.names import stream_names
 from fusion.run.notes import arrange, head_notes
-from fusion.run.pictures import plot_confusion, plot_values
+from fusion.run.pictures import plot_run, subject_of
 from fusion.run.score_table import markdown
 
 KINDS: Mapping[str, type[Predictions]] = {
@@ -53,10 +53,11 @@ def collect_results(
     notes: Sequence[str] = (),
     published: Sequence[Plain] = (),
     test_parts: Mapping[str, frozenset[str]] = NO_PARTS,
+    pictures: str = "png",
 ) -> dict[str, Any]:
     """Computes the results of a run whose models are all scored, and writes them as JSON and as a page.
 
-    The confusion matrix is written too.
+    The confusion matrix and pictures are written too.
 
     Args:
         folder: folder of the run.
@@ -65,6 +66,7 @@ def collect_results(
         notes: notes to add to the results.
         published: figures of the recipe's paper to add to the results.
         test_parts: name -> utterances of each of several test subsets, which are scored apart.
+        pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Returns:
         The results, as ``mmer-train --json`` prints them.
@@ -99,17 +101,16 @@ def collect_results(
     }
     if test_parts:
         results["tests"] = {part: _part_scores(predictions, ids) for part, ids in sorted(test_parts.items())}
-    title = f"{identity['fusion']}, {identity['protocol']}"
     if isinstance(predictions, RatedPredictions):
         results["dimensions"] = _dimension_results(predictions, names)
-        plot_values(folder, predictions, names, title)
     else:
         of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
-        results |= _write_confusion(folder, of_classes, names, title)
+        results |= _write_confusion(folder, of_classes, names)
         results["calibration"] = _calibration(rows, folds, names)
     results["notes"] = arrange([*notes, *_refit_notes(folds), *_cluster_notes(predictions), *head_notes(folds)])
     if published:
         results["published"] = list(published)
+    plot_run(folder, identity, results, predictions, subject=subject_of(results), kind=pictures)
     write_results(folder, results)
     return results
 
@@ -121,14 +122,11 @@ def write_results(folder: RunFolder, results: Plain) -> None:
         path.write_text(markdown(results), encoding="utf-8", errors="backslashreplace")
 
 
-def _write_confusion(
-    folder: RunFolder, predictions: Predictions, names: Sequence[str], title: str
-) -> dict[str, dict[str, float]]:
-    """Writes the confusion matrix and its figure; returns recall and F1 of each class."""
+def _write_confusion(folder: RunFolder, predictions: Predictions, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Writes the confusion matrix; returns recall and F1 of each class."""
     counts = confusion(predictions.truth, predictions.guess, len(names))
     rows = [[name, *map(int, row)] for name, row in zip(names, counts, strict=True)]
     folder.write_rows(CONFUSION, ["truth", *names], rows)
-    plot_confusion(folder, counts, names, title)
     right, true, guessed = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     scores = {"recall": right / true, "f1": 2 * right / (true + guessed)}
     return {name: dict(zip(names, values.tolist(), strict=True)) for name, values in scores.items()}

@@ -26,16 +26,18 @@ from fusion.heads.catalog import file_name_of
 from fusion.run.artifacts import provenance
 from fusion.run.cross_corpus import cross_table, plan_other_corpus, score_other_corpus
 from fusion.run.cross_validation import SilentProgress, TrainingProgress, cross_validate
+from fusion.run.diagnosis import training_notes
 from fusion.run.final import FinalModel, read_final_models, train_final_models
 from fusion.run.folder import RUN, RunFolder
 from fusion.run.latex import latex_header, latex_row
 from fusion.run.names import RUNS, default_folder, main_streams, run_name
 from fusion.run.notes import arrange, limits
 from fusion.run.published import compare_run, compare_sum, published_figures
+from fusion.run.reference import PROBE, reference_folder, reference_of, reference_results
 from fusion.run.refit import cross_validate_refit
 from fusion.run.results import collect_results, total_cost, write_results
 from fusion.run.score_fusion import SCORE_FUSION, fuse_scores
-from fusion.run.score_table import definitions, detail_lines, score_header, score_table
+from fusion.run.score_table import REFERENCE, definitions, detail_lines, score_header, score_table
 from fusion.run.seeds import take_over_models
 from fusion.run.tensorboard import TensorBoardProgress
 from fusion.run.trackio import tracked
@@ -89,7 +91,7 @@ class TrainedRun:
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
         """Header and rows of the table of scores.
 
-        Rows are each model, then mean, standard deviation, pooled scores and their interval.
+        Rows are each model, then mean, standard deviation, pooled scores and their interval, and those of the probe.
         """
         return score_header(self.results), score_table(self.results)
 
@@ -156,6 +158,8 @@ def train_run(
     stopping: StopRequested = never_stop,
     test_caches: Sequence[AnyCache] = (),
     test_labels: str | None = None,
+    with_probe: bool = False,
+    pictures: str = "png",
 ) -> TrainedRun:
     """Trains and scores a head on every fold.
 
@@ -178,19 +182,30 @@ def train_run(
         stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
         test_caches: open caches of other corpora; every model is scored on them too.
         test_labels: label set of the other corpora; None for their defaults.
+        with_probe: also train head ``probe`` on the same streams and folds, in a run folder of its own, and add its
+            scores to the results.
+        pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Raises:
         KeyboardInterrupt: if `stopping` returned True.
         MmerError: if the experiment does not suit the cache, the folder holds another run, a loss is not finite, or
             memory runs out.
     """
-    known = {"cache": str(named_after or cache.path), "out": out and str(out), "final": final}
+    known = {"cache": str(named_after or cache.path), "out": out and str(out), "final": final, "with-probe": with_probe}
     experiment = replaced(experiment, options={**known, **experiment.options} if experiment.options else {})
+    if out and not replace and (held := RunFolder(out).held):
+        experiment = experiment.as_recorded(held)
     plan = plan_run(experiment, cache)
     folder = RunFolder(out or default_run(plan, named_after or cache.path))
     if not replace:
         plan, folder = _as_begun(plan, folder, out, named_after or cache.path)
     others = [plan_other_corpus(plan, other, labels=test_labels) for other in test_caches]
+    probe: dict[str, Any] = {}
+    if with_probe and experiment.fusion != PROBE:
+        shared: dict[str, Any] = {"device": device, "resident_share": resident_share, "stopping": stopping}
+        shared |= {"named_after": named_after, "progress": progress, "replace": replace}
+        trained = train_run(reference_of(plan), cache, out=reference_folder(out), **shared)
+        probe = {REFERENCE: reference_results(trained.results)}
     progress = progress or SilentProgress()
     progress = TensorBoardProgress(progress, folder) if tensorboard else progress
     progress = tracked(progress, folder, track)
@@ -205,7 +220,7 @@ def train_run(
         else:
             path = named_after or cache.path
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
-        results = run_results(plan, folder, cache)
+        results = run_results(plan, folder, cache, pictures=pictures)
         if final:
             if out is None and not replace:
                 _take_over(plan, folder, progress, final=True)
@@ -213,24 +228,28 @@ def train_run(
                 plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
             )
         scored = partial(score_other_corpus, plan, folder, device=device, resident_share=resident_share)
-        return finish_run(plan, folder, results, cross=[scored(other) for other in others])
+        return finish_run(plan, folder, {**results, **probe}, cross=[scored(other) for other in others])
 
 
-def run_results(plan: RunPlan, folder: RunFolder, cache: AnyCache) -> dict[str, Any]:
+def run_results(plan: RunPlan, folder: RunFolder, cache: AnyCache, *, pictures: str = "png") -> dict[str, Any]:
     """Collects and writes the results of a run whose models are all scored.
 
     Args:
         plan: plan of the run.
         folder: folder of the run; the caller holds its lock.
         cache: open cache.
+        pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Raises:
         MmerError: if a model is not scored.
     """
     chosen = folder.record.get(CHOSEN)
     plan_notes = [*([chosen] if isinstance(chosen, str) else []), *plan.notes, plan.scoring_note]
+    plan_notes += training_notes(plan, folder)
     figures, parts = published_figures(plan), plan.test_parts
-    return collect_results(folder, cache, plan.identity, notes=plan_notes, published=figures, test_parts=parts)
+    return collect_results(
+        folder, cache, plan.identity, notes=plan_notes, published=figures, test_parts=parts, pictures=pictures
+    )
 
 
 def finish_run(plan: RunPlan, folder: RunFolder, results: dict[str, Any], *, cross: Sequence[Plain] = ()) -> TrainedRun:
@@ -252,7 +271,7 @@ def finish_run(plan: RunPlan, folder: RunFolder, results: dict[str, Any], *, cro
     results["notes"] = arrange([*results["notes"], *added])
     if comparison := compare_run(plan, results):
         results["comparison"] = comparison
-    if added or cross or comparison:
+    if added or cross or comparison or REFERENCE in results:
         write_results(folder, results)
     seconds, peak_bytes = total_cost(folder, plan.identity)
     return TrainedRun(folder=folder.path, results=results, final=finals, seconds=seconds, peak_bytes=peak_bytes)

@@ -11,6 +11,7 @@ from torch import Tensor
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory
+from fusion.data.pooled import pooled_once
 from fusion.evaluation.task import Task
 from fusion.head import Batch, FittedHead
 from fusion.training.checkpoint import EpochScores
@@ -48,6 +49,7 @@ def fit_fold(
         KeyboardInterrupt: if `stopping` returned True.
     """
     started = time.monotonic()
+    source = pooled_once([head.to(source.device)], source, np.concatenate([train, dev]), precision="float32")
     vectors = _vectors(head, source, train)
     curves: list[EpochScores] = []
     best: dict[str, Tensor] = {}
@@ -88,6 +90,7 @@ def fit_candidate(
         on_epoch: called at the end.
     """
     started = time.monotonic()
+    source = pooled_once([head.to(source.device)], source, train, precision="float32")
     losses = _fit(head, source, train, _vectors(head, source, train), config, epoch=epochs, task=task)
     curves = [EpochScores(epoch=number, losses=losses, dev={}) for number in range(1, epochs + 1)]
     if on_epoch is not None:

@@ -22,6 +22,7 @@ from fusion.arrays import ClassIds, Indices
 from fusion.data.batches import balanced_batches, training_batches
 from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, reset_peak
+from fusion.data.pooled import pooled_once
 from fusion.data.views import ViewDraw
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.head import Batch, FittedHead, Head
@@ -246,7 +247,8 @@ class _Training:
         stopping: StopRequested,
         last_epoch: int = 0,
     ) -> None:
-        self.head, self.source, self.config = head.to(source.device), source, config
+        self.head, self.config = head.to(source.device), config
+        self.source = pooled_once([head], source, np.concatenate([train, dev]), precision=config.precision)
         self.train, self.dev, self.path, self.save_every_s = train, dev, path, save_every_s
         self.task, self.stopping, self.last_epoch = task, stopping, last_epoch
         seed_dropout(head, config.seed)

@@ -23,6 +23,7 @@ COMMANDS = {
     "mmer-train": "cli.train:train",
     "mmer-grid": "cli.grid:grid",
     "mmer-compare": "cli.compare:compare",
+    "mmer-report": "cli.report:report",
     "mmer-runs": "cli.runs:runs",
     "mmer-pretrain": "cli.pretrain:pretrain",
     "mmer-predict": "cli.predict:predict",
@@ -37,6 +38,7 @@ ANSWERS = [
     "mmer-train --help",
     "mmer-grid --help",
     "mmer-compare --help",
+    "mmer-report --help",
     "mmer-runs --help",
     "mmer-pretrain --help",
     "mmer-featurize --list-encoders",
@@ -46,6 +48,7 @@ ANSWERS += ["mmer-train --list-heads", "mmer-train --list-fields rescmfa", "mmer
 ANSWERS += ["mmer-train --published all", "mmer-train --list-protocols --json", "mmer-predict -h", "mmer-export -h"]
 USAGE = {
     "mmer-compare": "Missing argument 'RUN RUN...'",
+    "mmer-report": "Missing argument 'RUN...'",
     "mmer-train --fusion rescmfa": "Missing option '--cache'",
     "mmer-train --learning-rate 1": "did you mean --lr?",
     "mmer-train --cache x.h5 --lr 0": "Invalid value for '--lr'",

@@ -18,6 +18,7 @@ from cli.maintain import COMMANDS as CACHE_COMMANDS
 from cli.maintain import cache
 from cli.predict import predict
 from cli.pretrain import pretrain
+from cli.report import report
 from cli.runs import runs
 from cli.train import train
 from featurize.corpora.catalog import CORPORA
@@ -37,6 +38,7 @@ COMMANDS: dict[str, click.Command] = {
     "mmer-finetune": finetune,
     "mmer-grid": grid,
     "mmer-compare": compare,
+    "mmer-report": report,
     "mmer-runs": runs,
     "mmer-pretrain": pretrain,
     "mmer-predict": predict,
@@ -90,7 +92,7 @@ def test_every_option_of_a_document_is_one_of_ours(document: Path) -> None:
     verbs = [cache.get_command(click.Context(cache), name) for name in CACHE_COMMANDS]
     known = {
         option
-        for command in (featurize, train, grid, compare, runs, pretrain, predict, export, *verbs)
+        for command in (featurize, train, grid, compare, report, runs, pretrain, predict, export, *verbs)
         if command
         for one in command.params
         for option in one.opts

@@ -146,6 +146,15 @@ def load_waveform(span: Span) -> Waveform:
     return load(span).waveform
 
 
+def decode(recording: Recording) -> Waveform | str:
+    """Returns the 16 kHz mono waveform of a recording, ``(samples,)``, or the reason why there is none."""
+    span = recording.measured()
+    try:
+        return span if isinstance(span, str) else load_waveform(span)
+    except RecordingError as error:
+        return str(error)
+
+
 @lru_cache(REMEMBERED)
 def _probe_once(path: Path, size_bytes: int, changed_ns: int) -> SoundFile:
     return probe(path)

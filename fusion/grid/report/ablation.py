@@ -1,12 +1,15 @@
-"""Ablation table in Markdown and LaTeX: the change of each combination and its difference to the first one."""
+"""Ablation: the change of each combination, its difference to the first one with an interval; the table of all."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 from fusion.evaluation.task import CLASSIFICATION, Score, Task
-from fusion.grid.combinations import FieldValues, fields_text, value_text
+from fusion.grid.combinations import FieldValues, ModelScores, fields_text, value_text
 from fusion.grid.report.tables import ALL_TESTS, MISSING, failure_text, over, spread_text
 from fusion.grid.selection import UNSET, Ranked, Spread
+from fusion.pictures.changes import Change
 from fusion.run.folder import Folder
 from fusion.run.latex import SIGNS, escape_latex
 
@@ -102,6 +105,101 @@ def ablation_table(ranked: Sequence[Ranked], title: str, *, base: str = BASE, ta
     )
     shown = ("dev", "test") if any(combination.test for combination in ordered) else ("dev",)
     return Ablation(title=title, base=base, fields=first.fields, rows=rows, shown=shown, compared=compared, task=task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """The score of a base and of each change to it.
+
+    Attributes:
+        base: score of the base, as it is printed.
+        changes: changes in the order of the grid.
+        paired: whether a change has an interval.
+    """
+
+    base: float
+    changes: tuple[Change, ...]
+    paired: bool
+
+
+def is_ablation(ranked: Sequence[Ranked], axes: Sequence[str]) -> bool:
+    """Checks whether combinations are changes to the first one, and not values of axes that are crossed.
+
+    Changes are made one at a time: most combinations differ from the first in a single axis, while the values of no
+    axis are tried under equal settings of the others.
+
+    Args:
+        ranked: combinations.
+        axes: axes with at least two values.
+    """
+    if len(axes) < 2 or len(ranked) < 3:
+        return False
+    ordered = sorted(ranked, key=lambda row: row.combination)
+    settings = [tuple(row.text(axis) for axis in axes) for row in ordered]
+    changed = [sum(value != other for value, other in zip(row, settings[0], strict=True)) for row in settings[1:]]
+    single = sum(count == 1 for count in changed)
+    return 2 * single > len(changed) and not any(_is_crossed(settings, index) for index in range(len(axes)))
+
+
+def changes_to_base(ranked: Sequence[Ranked], scores: Sequence[ModelScores], monitor: str, task: Task) -> Changes:
+    """Computes the dev score of the first combination and of all others, with intervals of their differences.
+
+    The interval is that of Student's t over the differences of each fold, each the mean over seeds; of a single fold,
+    over the differences of each seed.
+
+    Args:
+        ranked: complete combinations.
+        scores: scores of their models; without them there are no intervals.
+        monitor: name of the dev score.
+        task: task of the grid.
+    """
+    unit = task.score(monitor).unit
+    ordered = sorted(ranked, key=lambda row: row.combination)
+    by_model = {(model.combination, model.fold, model.seed): model.dev.get(monitor) for model in scores}
+    base, *others = ordered
+    changes = []
+    for row in others:
+        assert row.dev is not None
+        value = unit * row.dev.mean[monitor]
+        differences = [unit * difference for difference in _differences(by_model, row.combination, base.combination)]
+        ends = _t_interval(differences)
+        shift = value - fmean(differences) if differences else value
+        around = None if ends is None else (shift + ends[0], shift + ends[1])
+        changes.append(Change(name=_change(row.fields, base.fields), value=value, ends=around))
+    assert base.dev is not None
+    paired = any(change.ends for change in changes)
+    return Changes(base=unit * base.dev.mean[monitor], changes=tuple(changes), paired=paired)
+
+
+def _differences(by_model: Mapping[tuple[int, str, int], float | None], combination: int, base: int) -> list[float]:
+    """Returns the differences of two combinations by fold; of a single fold, by seed."""
+    by_fold: dict[str, list[float]] = defaultdict(list)
+    for (index, fold, seed), value in by_model.items():
+        other = by_model.get((base, fold, seed))
+        if index == combination and value is not None and other is not None:
+            by_fold[fold].append(value - other)
+    if len(by_fold) == 1:
+        return next(iter(by_fold.values()))
+    return [fmean(values) for values in by_fold.values()]
+
+
+def _t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Computes the 95% interval of a mean; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return fmean(values) - half, fmean(values) + half
+
+
+def _is_crossed(settings: Sequence[tuple[str, ...]], index: int) -> bool:
+    """Checks whether each value of an axis is tried under the same settings of the other axes."""
+    others: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for row in settings:
+        others[row[index]].add(row[:index] + row[index + 1 :])
+    first, *rest = others.values()
+    return all(found == first for found in rest)
 
 
 def write_ablation(folder: Folder, table: Ablation) -> None:

@@ -75,8 +75,11 @@ class GridReport:
         """The lines that limit what the scores mean, such as leaks and utterances that are left out."""
         return [line for line in self.lines if limits(line)]
 
-    def write(self) -> None:
+    def write(self, pictures: str = "png") -> None:
         """Writes tables and plots.
+
+        Args:
+            pictures: format of the plots: ``png``, ``svg`` or ``pdf``.
 
         Raises:
             MmerError: if a file cannot be written.
@@ -88,7 +91,7 @@ class GridReport:
         write_ablation(folder, self.ablation)
         with folder.replacing(NESTED_TEX) as path:
             path.write_text(f"{self.nested_latex}\n", encoding="utf-8")
-        plot_grid(folder, self.ranked, self.axes, results.monitor, task)
+        plot_grid(folder, self.ranked, self.axes, results.monitor, task, scores=results.scores, kind=pictures)
         folder.write(RESULTS, self.json)
 
 

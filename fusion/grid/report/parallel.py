@@ -8,11 +8,12 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from fusion.grid.report.scale import PlotData, Scale, plot_text, scale_of, score_scale
+from fusion.pictures.canvas import ACCENT, INK, MUTED
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,7 +21,7 @@ SMOOTH = 40  # points of a line between two axes
 BAND = 0.4  # share of the space between two values that the parallel lines of one value take
 WIDEST = 0.14  # share of an axis: largest height of such a band
 EDGE = 0.08  # share of an axis beyond each end: room for half a band
-DARK, LIGHT = "#17263c", "#9aa5b1"
+DARK, LIGHT, WORST = INK, MUTED, "#bcc6d2"
 MANY = 12  # combinations above which lines are transparent
 
 
@@ -72,10 +73,11 @@ def _heights(scale: Scale, scores: Floats) -> Floats:
 
 
 def _colours(data: PlotData) -> Any:
-    """Returns a colour map of scores: better scores are darker, which is easiest to see on white."""
+    """Returns a colour map of scores: better scores are darker on white, and bluer on black."""
     low, high = min(data.scores), max(data.scores)
+    inks = LinearSegmentedColormap.from_list("mmer", [WORST, ACCENT])
     limits = (low, high) if high > low else (low - 0.5, high + 0.5)
-    return ScalarMappable(norm=Normalize(*limits), cmap="viridis_r" if data.score.higher_is_better else "viridis")
+    return ScalarMappable(norm=Normalize(*limits), cmap=inks if data.score.higher_is_better else inks.reversed())
 
 
 def _draw_lines(plot: Any, heights: Floats, colours: Floats) -> None:

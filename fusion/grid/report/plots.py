@@ -1,4 +1,8 @@
-"""Plots of a grid: the dev score along each axis, and parallel coordinates over all axes."""
+"""Plots of a grid: the dev score along each axis, parallel coordinates over all axes; of an ablation, its changes.
+
+An average over all combinations with a value means something where the other axes are crossed with it. In an ablation,
+where each combination changes the base in a way of its own, it does not: the plot is then a dot for each change.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +15,19 @@ from matplotlib.figure import Figure
 
 from fusion.arrays import Indices
 from fusion.evaluation.task import CLASSIFICATION, Task
+from fusion.grid.combinations import ModelScores
+from fusion.grid.report.ablation import changes_to_base, is_ablation
 from fusion.grid.report.parallel import draw_parallel
 from fusion.grid.report.scale import PlotData, Scale, plot_data, plot_text, scale_of, varied_axes
 from fusion.grid.selection import Ranked
+from fusion.pictures.canvas import ACCENT, INK, RULE, SECOND, save
+from fusion.pictures.changes import draw_changes
 from fusion.run.folder import Folder
 
-PARALLEL_PNG = "parallel.png"
-POINT, MEAN, BEST = "#5b8db8", "#17263c", "#d1495b"
+PARALLEL, ABLATION = "parallel", "ablation"  # without the ending of the format
+POINT, MEAN, BEST = ACCENT, INK, SECOND
 GOLDEN = 0.618034  # golden ratio: its multiples modulo 1 are spread evenly, whatever their number
-WIDTH, MIDDLE = 0.5, 0.06  # shares of the space between two values: the points of a value, and the room for its mean
+WIDTH, MIDDLE = 0.12, 0.03  # shares of the space between two values: points this close read as the same value
 NEIGHBOURS = 6  # groups of neighbours that are averaged where numbers are too many for a tick each
 LETTERS_PER_INCH = 9  # of labels in a row
 
@@ -30,8 +38,11 @@ def plot_grid(
     axes: Sequence[str],
     monitor: str,
     task: Task = CLASSIFICATION,
+    *,
+    scores: Sequence[ModelScores] = (),
+    kind: str = "png",
 ) -> list[str]:
-    """Draws a plot for each axis with at least two values, and parallel coordinates over them.
+    """Writes a plot for each axis with at least two values and parallel coordinates; of an ablation, its changes.
 
     Args:
         folder: folder of the files.
@@ -39,6 +50,8 @@ def plot_grid(
         axes: names of the axes.
         monitor: name of the dev score.
         task: task of the grid.
+        scores: scores of the models, for the intervals of an ablation.
+        kind: format of the files: ``png``, ``svg`` or ``pdf``.
 
     Returns:
         Names of the files; empty if fewer than two combinations can be drawn.
@@ -46,15 +59,31 @@ def plot_grid(
     Raises:
         MmerError: if a file cannot be written.
     """
-    data = plot_data(ranked, monitor, task)
-    drawn = varied_axes(data.ranked, axes)
-    figures = {f"axis-{quote(axis, safe='')}.png": draw_axis(data, axis) for axis in drawn}
-    if drawn:
-        figures[PARALLEL_PNG] = draw_parallel(data, drawn)
+    figures = {f"{name}.{kind}": figure for name, figure in grid_figures(ranked, axes, monitor, task, scores).items()}
     for name, figure in figures.items():
         with folder.replacing(name) as path:
-            figure.savefig(path, dpi=150, format="png")
+            save(figure, path, kind)
     return list(figures)
+
+
+def grid_figures(
+    ranked: Sequence[Ranked],
+    axes: Sequence[str],
+    monitor: str,
+    task: Task = CLASSIFICATION,
+    scores: Sequence[ModelScores] = (),
+) -> dict[str, Figure]:
+    """Returns the figures that `plot_grid` writes, by the name of the file without its ending."""
+    data = plot_data(ranked, monitor, task)
+    drawn = varied_axes(data.ranked, axes)
+    if is_ablation(data.ranked, drawn):
+        found = changes_to_base(data.ranked, scores, monitor, task)
+        note = "bars: 95% of the difference to the base, paired by fold (t)" if found.paired else ""
+        left_out = f"; {data.left_out} failed left out" if data.left_out else ""
+        title = f"dev {data.name} of the base and of each change{left_out}"
+        return {ABLATION: draw_changes(found.base, found.changes, label=data.label, note=note, title=title)}
+    figures = {f"axis-{quote(axis, safe='')}": draw_axis(data, axis) for axis in drawn}
+    return {**figures, PARALLEL: draw_parallel(data, drawn)} if drawn else figures
 
 
 def draw_axis(data: PlotData, axis: str) -> Figure:
@@ -121,7 +150,7 @@ def _format_axes(plot: Any, scale: Scale) -> None:
     edge = max(0.06 * (high - low), 0.5 * scale.gap if scale.grouped else 0.0)
     plot.set_xlim(low - edge, high + edge)
     plot.margins(y=0.08)
-    plot.grid(axis="y", color="#e3e6ea", linewidth=0.8)
+    plot.grid(axis="y", color=RULE, linewidth=0.8)
     plot.set_axisbelow(True)
     plot.spines[["top", "right"]].set_visible(False)
 

@@ -20,6 +20,7 @@ from cache.errors import MmerError
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, reset_peak
+from fusion.data.pooled import pooled_once
 from fusion.data.views import ViewDraw
 from fusion.evaluation.task import CLASSIFICATION, Task
 from fusion.grid.stacking.stack import HeadStack
@@ -224,10 +225,12 @@ class _StackTraining:
     ) -> None:
         for member in members:
             seed_dropout(member.head, member.config.seed)
-        self.members, self.source, self.train, self.dev = list(members), source, train, dev
+        self.members, self.train, self.dev = list(members), train, dev
         self.roles, self.config = members[0].head.training_reads, members[0].config  # all members agree in what is used
         self.task, self.scored_roles = task, members[0].head.config.roles
-        self.stack = HeadStack([member.head for member in members], source.device)
+        heads, used = [member.head.to(source.device) for member in members], np.concatenate([train, dev])
+        self.source = pooled_once(heads, source, used, precision=self.config.precision)
+        self.stack = HeadStack(heads, source.device)
         decays = self._tensor([member.config.weight_decay for member in self.members])
         self.optimizer = StackedAdam(self.stack.rows, name=self.config.optimizer, weight_decay=decays)
         self.lengths = source.lengths(train, self.roles)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fusion.head_config import AUDIO, BOTH, TEXT, HeadConfig
+from fusion.head_config import ALL, AUDIO, BOTH, HISTORY_POOLS, OWN, TEXT, TOKENS, HeadConfig
 
 POOLING = ("mean", "max", "meanstd", "attention")  # keys of `fusion.nn.layers.POOLING`
 PROBE_POOLING = ("mean", "max", "meanstd")  # those without weights of their own
@@ -16,14 +16,24 @@ class PooledConfig(HeadConfig):
     Attributes:
         pooling: ``mean``, ``max``, ``meanstd`` (mean and standard deviation), or ``attention`` (the same, weighted by
             learned attention).
+        history_pool: tokens that are pooled of a text stream with history, ``own`` (those of the current turn) or
+            ``all``.
     """
 
     pooling: str = "mean"
+    history_pool: str = ALL
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pooling not in POOLING:
             raise ValueError(f"pooling must be one of {', '.join(POOLING)}, got {self.pooling!r}")
+        if self.history_pool not in HISTORY_POOLS:
+            raise ValueError(f"history_pool must be one of {', '.join(HISTORY_POOLS)}, got {self.history_pool!r}")
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The modalities, and the spans of tokens if only those of the current turn are pooled."""
+        return (*self.branches, *((TOKENS,) if self.history_pool == OWN and self.reads(TEXT) else ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +88,14 @@ class ScoreConfig(PooledConfig):
 
     def unimodal(self, modality: str) -> UnimodalConfig:
         """Returns the configuration of the model of a modality; with `dim` 0, its width is that of its stream."""
-        shared = {name: getattr(self, name) for name in ("dim", "adapter", "dropout", "pooling", "standardize")}
+        names = ("dim", "adapter", "dropout", "pooling", "standardize", "history_pool")
+        shared = {name: getattr(self, name) for name in names}
         return UnimodalConfig(**shared, modalities=modality)
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
         """Weight 1 for the cross entropy of each model."""
-        return dict.fromkeys(self.roles, 1.0)
+        return dict.fromkeys(self.branches, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

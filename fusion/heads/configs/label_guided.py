@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fusion.head_config import AUDIO, TEXT, HeadConfig
+from fusion.head_config import ALL, AUDIO, HISTORY_POOLS, OWN, TEXT, TOKENS, HeadConfig
 
 LABEL_WORD, TFIDF, RAW, SOFTMAX = "label-word", "tfidf", "raw", "softmax"
 OFF, RANDOM, FROM_TEXT, CODEBOOK = "off", "random", "text", "codebook"
@@ -18,6 +18,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "tonal_space": TONAL_SPACES,
     "constraint": CONSTRAINTS,
     "al_norm": (RAW, SOFTMAX),
+    "history_pool": HISTORY_POOLS,
 }
 WEIGHTS = ("mu_m", "mu_c", "mu_text", "mu_speech")
 
@@ -73,6 +74,8 @@ class LabelGuidedConfig(HeadConfig):
         tonal_space: space in which frames and labels are compared, ``contrastive`` or ``lift``.
         train_projection: whether `project_hid` is trained too.
         span_mask: share of the frames that are hidden in training, in spans.
+        history_pool: tokens that the classifier's vector pools of a text stream with history, ``all`` as in the
+            paper, or ``own`` (those of the current turn); attention and labels always read all.
         mu_m: weight of the cross entropy; only its ratio to the other weights matters.
         mu_c, mu_text, mu_speech: weights of the constraint and of the label losses of text and of speech.
     """
@@ -91,6 +94,7 @@ class LabelGuidedConfig(HeadConfig):
     tonal_space: str = CONTRASTIVE
     train_projection: bool = False
     span_mask: float = 0.0
+    history_pool: str = ALL
     mu_m: float = 1.0
     mu_c: float = 0.5
     mu_text: float = 0.2
@@ -114,6 +118,11 @@ class LabelGuidedConfig(HeadConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         self.item_selection(self.words)  # checks idf and min_count
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The modalities, and the spans of tokens if only those of the current turn are pooled."""
+        return (*self.branches, *((TOKENS,) if self.history_pool == OWN and self.reads(TEXT) else ()))
 
     def item_selection(self, most: int) -> ItemSelection:
         """Returns the rules by which at most so many words or codes are selected for a class."""
@@ -147,7 +156,7 @@ class LabelGuidedConfig(HeadConfig):
     @property
     def prepare_roles(self) -> tuple[str, ...]:
         """Text and spans of tokens if labels start from words, and codes if they start from codes."""
-        words = (TEXT, "tokens") if self.word_modalities else ()
+        words = (TEXT, TOKENS) if self.word_modalities else ()
         return (*(role for role in words if role not in self.roles), *(("codes",) if self.uses_codes else ()))
 
     @property

@@ -44,6 +44,7 @@ from fusion.heads.label_guided.attention import (
 )
 from fusion.heads.label_guided.descriptions import class_vectors_from_codes, class_vectors_from_words, cosine_note
 from fusion.heads.label_guided.embeddings import LabelEmbeddings, codebook_rows, tonal_embeddings
+from fusion.heads.pooling import pooled_mask
 from fusion.nn.dropout import Dropout, SpanMask
 from fusion.nn.layers import Pool, input_projection, masked_mean
 
@@ -59,7 +60,7 @@ class LabelGuided(Head):
         self.fronts, self.labels = nn.ModuleDict(), nn.ModuleDict()
         self.project, self.pools = nn.ModuleDict(), nn.ModuleDict()
         kind, dims = "max" if config.modalities == BOTH else "mean", {}
-        for role in config.roles:
+        for role in config.branches:
             width = inputs.shapes[role][-1]
             dims[role] = config.dim or width
             self.fronts[role] = input_projection(config, inputs, role, dim=width)
@@ -85,13 +86,15 @@ class LabelGuided(Head):
         losses = self._label_losses(guides, batch) if self.training else {}
         rows = {role: self.project[role](x) for role, x in adapted.items()}
         if self.config.modalities != BOTH:
-            pooled = torch.cat([self.pools[role](x, batch.masks[role]) for role, x in rows.items()], dim=-1)
-            return HeadOutput(self.classifier(self.dropout(pooled)), losses)
+            masks = {role: pooled_mask(batch, role, self.config.history_pool) for role in rows}
+            pooled = torch.cat([self.pools[role](x, masks[role]) for role, x in rows.items()], dim=-1)
+            return HeadOutput(self.classifier(self.dropout(pooled)), losses, pooled)
         both = (guides[TEXT], guides[AUDIO]) if len(guides) > 1 else None
         alignment = self.attention(rows[TEXT], rows[AUDIO], batch.masks[AUDIO], both)
         if self.training and self.config.loss_weights.get("l_c"):
             losses["l_c"] = self._constraint(alignment.guided, alignment.learned, batch)
-        return HeadOutput(self.classifier(self.dropout(self._fuse(rows, alignment.weights, batch))), losses)
+        fused = self._fuse(rows, alignment.weights, batch)
+        return HeadOutput(self.classifier(self.dropout(fused)), losses, fused)
 
     def prepare(self, rows: TrainingRows) -> list[str]:
         """Initializes the labels from words and codes of the training rows.
@@ -122,7 +125,7 @@ class LabelGuided(Head):
 
     def _fuse(self, rows: Mapping[str, Tensor], weights: Tensor, batch: Batch) -> Tensor:
         """Pools tokens and the speech aligned to them by dimension (eq. 11), ``(batch, text dim + speech dim)``."""
-        text_mask, audio_mask = batch.masks[TEXT], batch.masks[AUDIO]
+        text_mask, audio_mask = pooled_mask(batch, TEXT, self.config.history_pool), batch.masks[AUDIO]
         has_speech, has_text = audio_mask.any(dim=1, keepdim=True), text_mask.any(dim=1, keepdim=True)
         aligned = self.pools[AUDIO](weights @ rows[AUDIO], text_mask & has_speech)
         speech = torch.where(has_speech & ~has_text, masked_mean(rows[AUDIO], audio_mask), aligned)

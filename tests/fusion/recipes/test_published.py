@@ -74,6 +74,7 @@ GOLDEN: dict[str, list[tuple[float | None, float | None, float | None, str]]] = 
     "superb-iemocap": [(63.43, None, None, PRINTED)],
     "emobox-iemocap": [(57.73, None, None, PRINTED)],
     "emobox-ravdess": [(55.40, None, None, PRINTED), (None, 54, None, SECOND_HAND)],
+    "acoustic-baseline": [],
 }
 
 

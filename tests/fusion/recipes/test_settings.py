@@ -32,6 +32,7 @@ TRAINING: Mapping[str, object] = {
     "loss": "auto",
     "focal_gamma": 0.0,
     "balanced_batches": False,
+    "refit": False,
     "precision": "float32",
     "seed": 0,
     "data_seed": 0,
@@ -89,6 +90,16 @@ LEMER: Mapping[str, object] = {
 }
 S3PRL: Mapping[str, object] = {**ADAM, "lr": 1e-4, "epochs": 241, "patience": 241, "monitor": "wa"}
 LINEAR: Mapping[str, object] = {**ADAM, **UA, "lr": 1e-4, "patience": 100, "schedule": "linear", "warmup": 0.1}
+MFCC = {"audio": "mfcc39"}
+ACOUSTIC: Mapping[str, object] = {"standardize": True, "dim": 128, "adapter": True, "pooling": "max", "dropout": 0.3}
+ANNEALED: Mapping[str, object] = {
+    **UA,
+    "lr": 3e-3,
+    "schedule": "cosine",
+    "epochs": 30,
+    "patience": 30,
+    "label_smoothing": 0.1,
+}
 HEADS_8: Mapping[str, object] = {"heads": 8}
 RAVDESS_5, RAVDESS_6 = ("ravdess", "actor5", "ravdess8"), ("ravdess", "actor6", "ravdess8")
 GOLDEN: Mapping[str, Row] = {
@@ -116,6 +127,8 @@ GOLDEN: Mapping[str, Row] = {
     "emobox-iemocap:paper": Row("audio", *IEMOCAP, WAV2VEC, EMOBOX, LINEAR),
     "emobox-ravdess": Row("audio", *RAVDESS_6, WAV2VEC, EMOBOX, {**UA, "lr": 1e-3}),
     "emobox-ravdess:paper": Row("audio", *RAVDESS_6, WAV2VEC, EMOBOX, LINEAR),
+    "acoustic-baseline": Row("audio", *RAVDESS_6, MFCC, ACOUSTIC, ANNEALED),
+    "acoustic-baseline:paper": Row("audio", *RAVDESS_6, MFCC, ACOUSTIC, ANNEALED),
 }
 
 MULTAB_PRINTED: Mapping[str, object] = {
@@ -170,6 +183,7 @@ PRINTED: Mapping[str, Mapping[str, object]] = {
     "superb-iemocap": {"dim": 256, "optimizer": "adam", "lr": 1e-4, "batch_size": 32},
     "emobox-iemocap": EMOBOX_PRINTED,
     "emobox-ravdess": EMOBOX_PRINTED,
+    "acoustic-baseline": {},
 }
 
 

@@ -132,6 +132,7 @@ def test_a_run_against_its_copy_has_no_difference(runs: dict[str, Path], tmp_pat
     assert set(pair.difference.difference.values()) == {0.0}
     assert set(pair.difference.p.values()) == {1.0}
     assert set(pair.t_test.values()) == {None}
+    assert pair.mcnemar is not None
     assert (pair.mcnemar.first_only, pair.mcnemar.second_only, pair.mcnemar.p) == (0, 0, 1.0)
 
 

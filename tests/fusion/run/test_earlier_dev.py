@@ -51,7 +51,7 @@ def test_a_new_run_and_a_replaced_one_draw_dev_by_speaker(cache: AnyCache, tmp_p
     experiment = requested(cache)
     old = train_run(replace(experiment, earlier_dev=True), cache, out=tmp_path / "run")
     new = train_run(experiment, cache, out=tmp_path / "new")
-    assert "dev is whole training speakers: 1 of 4" in new.results["notes"][0]
+    assert "dev is whole training speakers: 1 of 4" in " ".join(new.results["notes"])
     assert [fold["dev"] for fold in old.folds] != [fold["dev"] for fold in new.folds]
     replaced = train_run(experiment, cache, out=tmp_path / "run", replace=True)
     assert [fold["dev"] for fold in replaced.folds] == [fold["dev"] for fold in new.folds]
@@ -65,7 +65,7 @@ def test_the_default_folder_of_version_0_1_is_found(
     experiment = requested(cache)
     old = train_run(replace(experiment, earlier_dev=True), cache)
     assert train_run(experiment, cache).folder == old.folder
-    assert train_run(requested(cache, lr=0.01), cache).folder != old.folder
+    assert train_run(requested(cache, lr=0.02), cache).folder != old.folder
 
 
 def test_where_the_rule_changes_no_fold_there_is_no_other_plan(trainable: Path, cache: AnyCache) -> None:

@@ -1,0 +1,1 @@
+"""Pictures of scores and predictions, drawn by matplotlib without a display."""

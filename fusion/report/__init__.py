@@ -1,0 +1,1 @@
+"""Reports: runs and grids as one HTML file that needs nothing else."""
