@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from huggingface_hub import constants
 
-import cache
-import featurize
 from cache.errors import MmerError
 from cache.files import check_regular, replacing
 from cache.json_text import parse_json
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 ENDING = ".finished"
 MOST_BYTES = 1 << 20  # of a record; those of 16 requests have a few kilobytes
+ROOMS = (Path(__file__).parents[1], Path(__file__).parents[2] / "cache")  # sources that decide features and files
 MOST_RUNS = 16  # requests whose records one cache keeps
 # Fields that decide no value: how a run waits and what it does with rows that are stale or damaged.
 UNRECORDED = frozenset({"corpus", "root", "cache", "encoders", "options", "replace", "wait"})
@@ -110,9 +109,9 @@ class RunRequest:
         """Builds the request of a job, equal to that of the options that the job was built from."""
         values = vars(job.options).items()
         encoding = {name: value for name, value in values if name not in {"device", "transcripts"}}
-        own = {name: value for name, value in vars(job).items() if name not in UNRECORDED}
+        of_job = {name: value for name, value in vars(job).items() if name not in UNRECORDED}
         return cls(
-            corpus=job.corpus, root=job.root, cache=job.cache, encoders=job.encoders, options={**own, **encoding}
+            corpus=job.corpus, root=job.root, cache=job.cache, encoders=job.encoders, options={**of_job, **encoding}
         )
 
     def of_shard(self, shard: Shard) -> "RunRequest":
@@ -175,8 +174,8 @@ def watch_files(request: RunRequest) -> WatchedFiles | None:
     if folders is None or request.options.get("asr") or request.root is None:
         return None
     fixed: dict[str, FileIdentity] = {}
-    for package in (cache, featurize):
-        fixed |= identify_tree(Path(package.__path__[0]), ending=".py")
+    for room in ROOMS:
+        fixed |= identify_tree(room, ending=".py")
     for folder in folders:
         fixed |= identify_tree(folder.absolute())
     root = request.root.absolute()

@@ -72,17 +72,17 @@ def identities_digest(identities: Iterable[tuple[str, FileIdentity]]) -> str:
 
 def _files(folder: str, visited: set[tuple[int, int]], without: str) -> Iterator[str]:
     """Yields the paths of all that lies below a folder, and of a folder only if it was visited or is unreadable."""
-    own: os.stat_result | None
+    stat: os.stat_result | None
     try:
-        own = os.stat(folder)  # noqa: PTH116
+        stat = os.stat(folder)  # noqa: PTH116
         with os.scandir(folder) as entries:
             found = list(entries)
     except OSError:
-        found, own = [], None
-    if own is None or (own.st_dev, own.st_ino) in visited:
+        found, stat = [], None
+    if stat is None or (stat.st_dev, stat.st_ino) in visited:
         yield folder  # a link to it may add files for a reader that follows links
         return
-    visited.add((own.st_dev, own.st_ino))
+    visited.add((stat.st_dev, stat.st_ino))
     for entry in found:
         if without and _belongs_to(entry.path, without):
             continue
