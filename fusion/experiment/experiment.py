@@ -15,14 +15,9 @@ from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import NONE, TUNABLE, Tune, parse_tunes
 from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, SOFT, TASKS, loss_of
 from fusion.experiment.defaults import automatic, stream_defaults, without_auto
+from fusion.experiment.featurize_commands import featurize_command
 from fusion.experiment.fields import configure
-from fusion.experiment.streams import (
-    StreamSelection,
-    featurize_command,
-    select_streams,
-    select_text,
-    streams_of,
-)
+from fusion.experiment.streams import StreamSelection, select_streams, select_text, streams_of
 from fusion.fingerprint import digest_of
 from fusion.head_config import TEXT, HeadConfig
 from fusion.heads.catalog import head_spec

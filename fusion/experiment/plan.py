@@ -12,7 +12,8 @@ from cache.joined import AnyCache
 from fusion.arrays import Indices
 from fusion.evaluation.task import Task, loss_of, task_of, with_loss
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.streams import StreamSelection, featurize_command, head_inputs, repair_command, select_streams
+from fusion.experiment.featurize_commands import featurize_command, repair_command
+from fusion.experiment.streams import StreamSelection, head_inputs, select_streams
 from fusion.fingerprint import digest_of, without_defaults
 from fusion.head_config import HeadInputs
 from fusion.heads.catalog import head_spec

@@ -27,8 +27,8 @@ from fusion.data.features import RESIDENT_SHARE, CachedFeatures
 from fusion.data.memory import memory_needed
 from fusion.evaluation.statistics import bootstrap_interval, clusters_of, pooled_scores
 from fusion.evaluation.task import Task, task_of
+from fusion.experiment.featurize_commands import corpus_of, featurize_command
 from fusion.experiment.plan import RunPlan
-from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.heads.catalog import is_import_path
 from fusion.protocols.folds import Fold
 from fusion.protocols.leaks import check_encoders

@@ -16,8 +16,8 @@ from fusion.data.features import RESIDENT_SHARE, BatchSource, CachedFeatures, Tr
 from fusion.data.memory import memory_needed
 from fusion.evaluation.calibration import fit_temperature
 from fusion.experiment.config_file import write_config
+from fusion.experiment.featurize_commands import corpus_of
 from fusion.experiment.plan import RunPlan, build_model
-from fusion.experiment.streams import corpus_of
 from fusion.head import Head
 from fusion.nn.layers import learn_scales
 from fusion.protocols.folds import Fold

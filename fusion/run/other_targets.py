@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cache.joined import AnyCache
+from fusion.experiment.featurize_commands import MANIFEST, corpus_of
 from fusion.experiment.plan import RunPlan
-from fusion.experiment.streams import MANIFEST, corpus_of
 from fusion.protocols.labels import LEFT_OUT, choose_labels, classes_of
 from fusion.protocols.targets import (
     Range,

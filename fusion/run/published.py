@@ -8,9 +8,9 @@ from typing import Any
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import parse_tunes
 from fusion.experiment.experiment import changed_fields
+from fusion.experiment.featurize_commands import corpus_of
 from fusion.experiment.fields import configure
 from fusion.experiment.plan import RunPlan
-from fusion.experiment.streams import corpus_of
 from fusion.fingerprint import Plain
 from fusion.recipes.catalog import Recipe, recipe
 from fusion.recipes.comparison import compare_sum_with_published, compare_with_published

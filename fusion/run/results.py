@@ -27,7 +27,7 @@ from fusion.evaluation.statistics import (
     summarize,
 )
 from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, OUTPUT, SOFT, Task, task_of
-from fusion.experiment.streams import corpus_of
+from fusion.experiment.featurize_commands import corpus_of
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import Row, read_cost, read_predictions, read_scores
 from fusion.run.folder import CONFUSION, RESULTS, RESULTS_MD, DamagedRun, ModelFolder, RunFolder

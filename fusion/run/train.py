@@ -18,8 +18,8 @@ from fusion.data.features import RESIDENT_SHARE
 from fusion.evaluation.task import task_of
 from fusion.experiment.config_file import write_config
 from fusion.experiment.experiment import Experiment, ExperimentRequest
+from fusion.experiment.featurize_commands import corpus_of, featurize_command
 from fusion.experiment.plan import RunPlan, plan_earlier, plan_run
-from fusion.experiment.streams import corpus_of, featurize_command
 from fusion.fingerprint import Plain, digest_of
 from fusion.head_config import AUDIO, TEXT
 from fusion.heads.catalog import file_name_of

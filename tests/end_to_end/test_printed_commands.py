@@ -16,7 +16,7 @@ from cache.store import FeatureCache
 from cli.extract import featurize
 from cli.maintain import cache as cache_command
 from cli.train import train
-from fusion.experiment.streams import featurize_command_for_role
+from fusion.experiment.featurize_commands import featurize_command_for_role
 from tests.support.commands import stopped
 from tests.support.voices import write_voices
 

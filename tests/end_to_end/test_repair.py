@@ -14,7 +14,7 @@ from cache.layout import read_layout
 from cache.store import FeatureCache
 from cli.extract import featurize
 from fusion.data.features import CachedFeatures
-from fusion.experiment.streams import repair_command
+from fusion.experiment.featurize_commands import repair_command
 from tests.support.voices import contents, write_voices
 
 OPTIONS = ["--dtype", "int8", "--max-seconds", "30", "--event-tags", "keep", "--max-tokens", "40"]

@@ -22,7 +22,7 @@ from featurize.encoders.huggingface import (
 from featurize.encoders.layers import CONV_TEXT
 from featurize.encoders.load import load_speech_model
 from fusion.end_to_end.learning.encoder import drawn_from
-from fusion.experiment.streams import featurize_command
+from fusion.experiment.featurize_commands import featurize_command
 
 AUDIO = "audio"  # role of the streams of such an encoder
 TINY = "wav2vec2-tiny"

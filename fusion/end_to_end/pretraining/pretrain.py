@@ -37,7 +37,7 @@ from fusion.end_to_end.pretraining.export import SETTINGS, FoldFolder, fold_fold
 from fusion.end_to_end.pretraining.model import PretrainingModel
 from fusion.end_to_end.pretraining.sources import ConvFeatures, Recordings, SpeechSource
 from fusion.end_to_end.pretraining.training import PERPLEXITY, PretrainingProgress, pretrain_fold
-from fusion.experiment.streams import corpus_of, featurize_command
+from fusion.experiment.featurize_commands import corpus_of, featurize_command
 from fusion.fingerprint import digest_of
 from fusion.protocols.folds import Fold
 from fusion.protocols.leaks import check_encoders

@@ -20,7 +20,7 @@ from featurize.inputs.audio import DECODE_THREADS, MIN_SAMPLES, AudioSpan, Recor
 from fusion.arrays import Indices
 from fusion.data.features import AHEAD, CachedFeatures
 from fusion.end_to_end.pretraining.model import SpeechBatch
-from fusion.experiment.streams import repair_command
+from fusion.experiment.featurize_commands import repair_command
 
 AUDIO = "audio"  # role of the convolutional features
 

@@ -7,7 +7,7 @@ from typing import Any
 from cache.joined import AnyCache
 from fusion.evaluation.statistics import Interval
 from fusion.evaluation.task import Task
-from fusion.experiment.streams import corpus_of
+from fusion.experiment.featurize_commands import corpus_of
 from fusion.fingerprint import digest_of
 from fusion.grid.combinations import fields_text, models_of, skipped_by_reason
 from fusion.grid.journal import Journal

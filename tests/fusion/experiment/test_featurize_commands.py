@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from cache.joined import open_cache
-from fusion.experiment.streams import featurize_command_for_encoder, featurize_command_for_role
+from fusion.experiment.featurize_commands import featurize_command_for_encoder, featurize_command_for_role
 from tests.support.shards import NAMES, SIX, write_piece, write_whole
 
 
