@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="HTML file to write; an existing file is replaced.  [default: report.html in the first RUN]",
+    help="HTML file to write; an existing report is replaced.  [default: report.html in the first RUN]",
 )
 @click.option(
     "--cache",

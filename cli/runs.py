@@ -75,8 +75,10 @@ def print_list(found: "RunList", *, as_json: bool = False) -> None:
     print_table(*found.table)
     for task in {run.task.name: run.task for run in found.runs if run.scores}.values():
         echo(definitions(task))
-    others = f"; not runs: {', '.join(found.others)}" if found.others else ""
-    echo(f"{found.folder}: {len(found.runs)} runs and grids, {size_text(found.size_bytes)}{others}")
+    rest = {"pre-trained encoders": found.pretrainings, "not runs": found.others}
+    others = "".join(f"; {kind}: {', '.join(names)}" for kind, names in rest.items() if names)
+    count = "1 run or grid" if len(found.runs) == 1 else f"{len(found.runs)} runs and grids"
+    echo(f"{found.folder}: {count}, {size_text(found.size_bytes)}{others}")
 
 
 def _filters(only: tuple[str, ...]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The command ``mmer-train``: trains a fusion head and scores it on every fold of a protocol."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -158,29 +158,25 @@ def train(
     """
     with clean_errors():
         check_one_form(as_json=as_json, latex=latex or latex_header)
-        from cache.joined import open_cache
-
-        caches = [(path, open_cache(path)) for path in (cache, *test_caches)]  # before torch: a wrong path ends at once
+        caches = _opened([cache, *test_caches])  # before torch: a wrong path ends at once
         tune_process()
         flags: Any = {"replace": replace, "tensorboard": tensorboard, "final": final, "track": track or ""}
+        flags["with_probe"] = with_probe
         training: Any = {"seeds": seeds, "tune_all": tune_all, "share": resident_share, "test_labels": test_labels}
         if dry_run:
             print_estimates(_estimated(options, caches, runs, device=device, out=out, **training, **flags), as_json)
         else:
             machine = partial(worker_cluster, workers, scheduler, device, dashboard=dashboard)
-            train_all = partial(
-                _trained,
-                options,
-                caches,
-                machine,
-                device=device,
-                quiet=quiet,
-                with_probe=with_probe,
-                pictures=pictures,
-                **training,
-            )
+            training |= {"quiet": quiet, "pictures": pictures}
+            train_all = partial(_trained, options, caches, machine, device=device, **training)
             found = _fused(runs, caches, options, seeds, out=out, **flags) if runs else train_all(out=out, **flags)
             print_runs(found, as_json=as_json, latex=latex, latex_header=latex_header, quiet=quiet)
+
+
+def _opened(paths: Sequence[Path]) -> "list[tuple[Path, AnyCache]]":
+    from cache.joined import open_cache
+
+    return [(path, open_cache(path)) for path in paths]
 
 
 def print_runs(
@@ -253,11 +249,12 @@ def print_estimates(found: "Sequence[RunEstimate]", as_json: bool) -> None:
             echo(line)
         files = f"weights on disk {size_text(run.disk_bytes)}"
         echo(f"features {size_text(run.features_bytes)}, peak of a training {size_text(run.peak_bytes)}, {files}")
-        rest = f", of which {run.finished} are finished" if run.finished else ""
-        echo(f"{run.models} models of {run.parameters:,} parameters{rest}")
-        ends = dict.fromkeys(map(duration_text, (run.shortest_s, run.longest_s)))
-        echo(f"time: {' to '.join(ends)}: {run.measured}")
-        echo(f"would write {run.folder}: {run.files}")
+        for each in filter(None, (run, run.probe)):
+            rest = f", of which {each.finished} are finished" if each.finished else ""
+            echo(f"{'' if each is run else 'probe: '}{each.models} models of {each.parameters:,} parameters{rest}")
+            ends = dict.fromkeys(map(duration_text, (each.shortest_s, each.longest_s)))
+            echo(f"time: {' to '.join(ends)}: {each.measured}")
+            echo(f"would write {each.folder}: {each.files}")
 
 
 def _estimated(
@@ -282,7 +279,7 @@ def _estimated(
     from fusion.run.estimate import estimate_across, estimate_run
 
     common: dict[str, Any] = {"device": choose_device(device), "resident_share": share, "test_labels": test_labels}
-    common |= {"replace": flags["replace"], "final": flags["final"], "out": out}
+    common |= {name: flags[name] for name in ("replace", "final", "with_probe")} | {"out": out}
     if across:
         return estimate_across(request, caches, **common)
     (path, cache), *others = caches
@@ -339,23 +336,25 @@ def _fused(
     out: Path | None,
     replace: bool,
     final: bool,
+    with_probe: bool,
     **others: Any,
 ) -> "list[TrainedRun]":
-    _check_sum(runs, seeds, final or len(caches) > 1, options)
+    added = {"seeds": seeds, "final": final, "with_probe": with_probe, "test_cache": caches[1:]}
+    _check_sum(runs, options, added)
     from fusion.run.train import fuse_runs
 
     return [fuse_runs(runs, caches[0][1], out=out, replace=replace)]
 
 
-def _check_sum(runs: Sequence[Path], seeds: Sequence[int], final: object, options: ExperimentOptions) -> None:
+def _check_sum(runs: Sequence[Path], options: ExperimentOptions, added: Mapping[str, object]) -> None:
     """Checks that --run is not combined with options that finished runs cannot follow."""
     from cache.errors import MmerError
     from fusion.run.score_fusion import SCORE_FUSION
 
     if len(runs) < 2 or options["fusion"] != SCORE_FUSION:
         raise MmerError("--run needs two or more finished runs, and --fusion score")
-    values = {**options, "seeds": seeds, "final": final}
-    given = [name for name, value in values.items() if name != "fusion" and value not in (None, (), False)]
+    values = {**options, **added}
+    given = [name for name, value in values.items() if name != "fusion" and value not in (None, (), [], False)]
     if given:
         raise MmerError(f"--run adds up finished runs as they are; leave out: {', '.join(given)}")
 

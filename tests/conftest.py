@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Looks for examples in docstrings of the packages alone: tests have none, and to search them takes seconds."""
+    found = yield
+    return [collector for collector in found if type(collector) is pytest.Module]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def quick_pictures() -> Iterator[None]:
     """Writes text in place of pictures, which take as long as a small training."""
@@ -48,14 +56,26 @@ def true_pictures() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def toy(tmp_path: Path) -> tuple[Path, "StreamPlan"]:
-    """A cache of four utterances, the third failed, everything else committed."""
+@pytest.fixture(autouse=True, scope="session")
+def quick_files() -> Iterator[None]:
+    """Leaves written data to the operating system: a test ends before the machine does.
+
+    Processes that tests start, those that are killed among them, wait for the disk as usual.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("fsync", "fdatasync"):
+            patch.setattr(os, name, os.fstat)  # which fails too if a file is closed
+        yield
+
+
+@pytest.fixture(scope="session")
+def toy_template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "StreamPlan"]:
+    """The cache that every test of `toy` has a copy of."""
     import numpy as np
 
     from tests.support.toys import commit, create, plan_for, utterances_named
 
-    path = tmp_path / "toy.h5"
+    path = tmp_path_factory.mktemp("toy") / "toy.h5"
     plan = plan_for([3, 5, 0, 2], failures={2: "missing"})
     create(path, utterances_named("abcd"), [plan], enc={"w": np.arange(3.0)})
     commit(path, plan, [0, 1, 3])
@@ -63,25 +83,57 @@ def toy(tmp_path: Path) -> tuple[Path, "StreamPlan"]:
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    """The manifest of six recordings."""
-    from tests.support.voices import write_voices
+def toy(toy_template: tuple[Path, "StreamPlan"], tmp_path: Path) -> tuple[Path, "StreamPlan"]:
+    """A cache of four utterances, the third failed, everything else committed."""
+    path, plan = toy_template
+    return Path(shutil.copy(path, tmp_path / "toy.h5")), plan
 
-    return write_voices(tmp_path / "corpus", "abcdef")
+
+@pytest.fixture(scope="session")
+def six_voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with six recordings, their manifest and their complete cache, which tests have copies of."""
+    from tests.support.once import made_once
+    from tests.support.voices import featurized, write_voices
+
+    return made_once(
+        tmp_path_factory,
+        "six-voices",
+        lambda folder: featurized(write_voices(folder / "corpus", "abcdef"), folder / "a.h5"),
+    )
 
 
 @pytest.fixture
-def cache(corpus: Path, tmp_path: Path) -> Path:
-    """Its complete cache."""
-    from tests.support.voices import featurized
+def corpus(six_voices: Path, tmp_path: Path) -> Path:
+    """The manifest of six recordings."""
+    shutil.copytree(six_voices / "corpus", tmp_path / "corpus")
+    return tmp_path / "corpus" / "corpus.csv"
 
-    featurized(corpus, tmp_path / "a.h5")
+
+@pytest.fixture
+def cache(six_voices: Path, corpus: Path, tmp_path: Path) -> Path:
+    """Its complete cache."""
+    import h5py
+
+    for name in ("a.h5", "a.h5.lock"):
+        shutil.copy(six_voices / name, tmp_path / name)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file.attrs["corpus"] = file.attrs["corpus"].replace(str(six_voices / "corpus"), str(corpus.parent))
     return tmp_path / "a.h5"
 
 
 @pytest.fixture(scope="session")
+def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recordings of the demo corpus and their manifest."""
+    from featurize.corpora.demo.corpus import read_demo
+    from tests.support.once import made_once
+
+    return made_once(tmp_path_factory, "demo-corpus", read_demo)
+
+
+@pytest.fixture(scope="session")
 def trainable(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that every head can be trained on; nobody writes to it."""
+    """A cache that every head can be trained on; no test writes to it."""
+    from tests.support.once import made_once
     from tests.support.runs import write_cache
 
-    return write_cache(tmp_path_factory.mktemp("trainable") / "toy.h5")
+    return made_once(tmp_path_factory, "trainable", lambda folder: write_cache(folder / "toy.h5")) / "toy.h5"

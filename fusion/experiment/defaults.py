@@ -36,8 +36,7 @@ class KindDefaults:
 
     def of(self, fusion: str) -> dict[str, object]:
         """Returns the defaults of a head of the catalog; empty for another head."""
-        own = self.heads.get(fusion, {})
-        return {**(self.every if fusion in STANDARDIZED else {}), **own}
+        return {**(self.every if fusion in STANDARDIZED else {}), **self.heads.get(fusion, {})}
 
 
 # Heads that may standardize rows: the probe scales pooled vectors, label embeddings need the features of the encoder.

@@ -15,6 +15,7 @@ from fusion.experiment.experiment import Experiment
 from fusion.experiment.streams import StreamSelection, featurize_command, head_inputs, repair_command, select_streams
 from fusion.fingerprint import digest_of, without_defaults
 from fusion.head_config import HeadInputs
+from fusion.heads.catalog import head_spec
 from fusion.protocols.dev import SPEAKERS
 from fusion.protocols.split import Split, split_cache
 from fusion.training.config import TUNING, TrainConfig
@@ -162,8 +163,16 @@ class RunPlan:
 
     @property
     def scoring_note(self) -> str:
-        """The line to print on how ``mmer-train`` selects epochs and scores test subsets."""
-        monitor = self.experiment.training.monitor
+        """The line to print on how ``mmer-train`` selects epochs, or the value of a fitted head, and scores test."""
+        from fusion.head import FittedHead
+
+        monitor, head = self.experiment.training.monitor, head_spec(self.experiment.fusion).head_class()
+        if issubclass(head, FittedHead):
+            values = ", ".join(f"{value:g}" for value in head.candidates)
+            return (
+                f"{head.candidate_name} is selected on dev by {monitor}, and column epoch is its place among {values}; "
+                "each test subset is scored once, with the selected value"
+            )
         return f"epochs are selected on dev by {monitor}; each test subset is scored once, with the selected epoch"
 
     @property

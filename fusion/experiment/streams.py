@@ -5,7 +5,8 @@ If a stream is missing, the error contains the ``mmer-featurize`` command that a
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import count as count_up
 from pathlib import Path
@@ -21,6 +22,7 @@ from cache.transcripts import VARIANT, AsrReading
 from fusion.evaluation.task import CROSS_ENTROPY
 from fusion.head_config import (
     AUDIO,
+    BOTH,
     CTC_SYMBOLS,
     MOST_CTC_SYMBOLS,
     TEXT,
@@ -356,7 +358,8 @@ class _Selector:
             return self._check_requested(role)
         names = [spec.name for spec in self._fitting(role, streams)]
         if not names:
-            raise MmerError(f"{self.cache.path} has no stream for {role}, which the head needs; {self._remedy(role)}")
+            remedy = f"{self._remedy(role)}{self._without(role)}"
+            raise MmerError(f"{self.cache.path} has no stream for {role}, which the head needs; {remedy}")
         if len(names) > 1:
             found = f"{self.cache.path} has {len(names)} streams for {role}: {', '.join(names)}"
             raise MmerError(f"{found}; choose one with {_option(role)}")
@@ -443,6 +446,16 @@ class _Selector:
         """Checks whether the cache has the layers that follow a stream; those of a ViT start from patches."""
         prefix = f"layers.{spec.layers}." if spec.role == TEXT else "layers."
         return any(name.startswith(prefix) for name in self.weights.get(spec.encoder, {}))
+
+    def _without(self, role: str) -> str:
+        """Returns a text with the option that reads the other modality alone; empty if cache or head cannot."""
+        other = {AUDIO: TEXT, TEXT: AUDIO}.get(role, "")
+        if not other or self.config.modalities != BOTH or not self._fitting(other, {}):
+            return ""
+        with suppress(ValueError):
+            replace(self.config, modalities=other)  # checks that the head can
+            return f", or read {other} alone by --modalities {other}"
+        return ""
 
     def _remedy(self, role: str) -> str:
         kind = LANGUAGE if role == TEXT and TEXT in self.config.weight_roles else role

@@ -31,6 +31,7 @@ from fusion.grid.journal import Journal
 from fusion.grid.selection import hide_unselected_tests, select_winners
 from fusion.grid.space import RANDOM, TPE, Search, Space, fields_key
 from fusion.grid.tpe import TreeSearch
+from fusion.run.notes import arrange, limits
 from fusion.run.results import pooled_predictions
 
 # Trains all models that the journal does not hold; returns the failures that are not in the journal, by key.
@@ -107,6 +108,7 @@ class GridSession:
     _splits: Splits = field(init=False)
     _earlier_dev: bool | None = field(default=None, init=False)  # None before the first plan
     _failed: dict[str, ModelOutcome] = field(default_factory=dict, init=False)  # failures outside the journal, by key
+    _noted: set[str] = field(default_factory=set, init=False)  # limits that were passed on
     _indices: dict[object, int | None] = field(default_factory=dict, init=False)  # by fields, None for a skipped one
 
     def __post_init__(self) -> None:
@@ -149,8 +151,17 @@ class GridSession:
             self.sources.add(combination.plan)
         self.skipped += skipped
         check_any(self.combinations, self.skipped)
+        self._note_limits(planned)
         for line in skipped_by_reason(skipped):
             self.progress.note(line)
+
+    def _note_limits(self, planned: Sequence[Combination]) -> None:
+        """Passes on, once, the notes that limit what the scores of new combinations will mean."""
+        notes = [note for combination in planned for note in combination.plan.notes]
+        for note in filter(limits, arrange(notes)):
+            if note not in self._noted:
+                self._noted.add(note)
+                self.progress.note(note)
 
     def _planned(self, requested: Sequence[FieldValues]) -> tuple[list[Combination], list[Skipped]]:
         """Plans combinations; if version 0.1 trained one of them for this journal, dev is drawn as it did."""

@@ -55,8 +55,8 @@ class RolePooling:
         scaling = self.front.scaling
         scales = _digest(scaling.mean, scaling.scale) if isinstance(scaling, Standardize) else ""
         changed = self.change.__name__ if self.change else ""
-        own = self.history_pool if self.role == TEXT else ""
-        return " ".join([self.pool.kind, "changed", changed, "scaled", scales, "over", own])
+        tokens = self.history_pool if self.role == TEXT else ""
+        return " ".join([self.pool.kind, "changed", changed, "scaled", scales, "over", tokens])
 
     def pooled(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pools rows before training: ``(batch, width)`` and bool ``(batch,)``; see `Head.pool_role`."""

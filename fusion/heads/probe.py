@@ -57,8 +57,8 @@ class Probe(FittedHead):
     @property
     def early_pooling(self) -> dict[str, str]:
         """The pooling of every modality: nothing is learned before it."""
-        own = self.config.history_pool
-        return dict.fromkeys(self.pools, f"{self.config.pooling} of averaged layers, 0 without rows, over {own}")
+        pooling, tokens = self.config.pooling, self.config.history_pool
+        return dict.fromkeys(self.pools, f"{pooling} of averaged layers, 0 without rows, over {tokens}")
 
     def pool_role(self, role: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pools the rows of a modality, ``(batch, width)``; 0 for an utterance without a row to pool."""

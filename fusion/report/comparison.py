@@ -29,7 +29,7 @@ def comparison_section(runs: Sequence[FinishedRun], cache: Path | None) -> tuple
         strong = [index for index, row in enumerate(rows) if _is_significant(found, pair.run.path, row[0])]
         columns = [header[0], *(names.get(cell, cell) for cell in header[1:])]
         blocks += [Table(header=columns, rows=plain, caption=caption, strong=strong)]
-        blocks.append(Lines(lines=[_named(found.mcnemar_line(pair), names)]))
+        blocks.append(Lines(lines=[_named(found.mcnemar_line(pair), names).replace("p = 0.0000", "p < 0.0001")]))
     blocks.append(Lines(lines=[_named(f"{note[0].upper()}{note[1:]}.", names) for note in found.notes]))
     blocks.append(Code(text=found.latex, label="Rows for LaTeX, a star for p < 0.05"))
     lead = "Over the same test utterances. Bold: p of the permutation test below 0.05."

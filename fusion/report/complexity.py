@@ -50,7 +50,7 @@ class Complexity:
 
     @property
     def rows(self) -> list[tuple[str, str]]:
-        """What is measured, and the value with its unit."""
+        """Each measured quantity and its value with its unit."""
         inputs = " + ".join(f"{' x '.join(map(str, shape))} ({role})" for role, shape in self.shapes.items())
         return [
             ("parameters", f"{self.parameters:,} ({self.parameter_bytes / MB:.2f} MB)"),

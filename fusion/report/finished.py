@@ -25,7 +25,7 @@ NO_UTTERANCES: Mapping[str, Utterance] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestRow:
+class ScoredRow:
     """A prediction of a test utterance: its model, its row of predictions.csv."""
 
     fold: str
@@ -58,7 +58,7 @@ class FinishedRun:
 
     @property
     def labels(self) -> list[str]:
-        """Names of the classes, or of the dimensions."""
+        """The classes, or the dimensions, by name."""
         return list(self.identity["labels"])
 
     @property
@@ -77,13 +77,13 @@ class FinishedRun:
         return {role: name for role, name in stream_names(self.identity).items() if role in SHOWN_ROLES}
 
     @cached_property
-    def rows(self) -> list[TestRow]:
+    def rows(self) -> list[ScoredRow]:
         """Predictions of all models."""
         found = []
         for scores in self.results["folds"]:
             fold, seed = str(scores["fold"]), int(scores["seed"])
             rows = read_predictions(self.folder.model(fold, seed), self.labels, self.task)
-            found += [TestRow(fold=fold, seed=seed, row=row) for row in rows]
+            found += [ScoredRow(fold=fold, seed=seed, row=row) for row in rows]
         return found
 
     @cached_property
@@ -134,6 +134,12 @@ def open_runs(paths: Sequence[Path], cache: Path | None = None) -> tuple[list[Fi
         if not (path / RESULTS).exists():
             raise MmerError(f"{path} is not finished, it has no {RESULTS}; repeat the command of the run")
         results = folder.read(RESULTS)
+        models = len(folder.models(record["decides"]))
+        if len(results["folds"]) < models:  # a seed was added, and its training has not ended
+            raise MmerError(
+                f"{path} is not finished, its results have {len(results['folds'])} of {models} models; repeat the "
+                "command of the run"
+            )
         held = cache or Path(str(record.get("cache", "")))
         if held not in opened:
             try:

@@ -44,7 +44,7 @@ class FinishedGrid:
 
     @property
     def axes(self) -> list[str]:
-        """Names of the fields that a combination sets."""
+        """The fields that a combination sets, by name."""
         return list(dict.fromkeys(name for row in self.ranked for name in row.fields))
 
 

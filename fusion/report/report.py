@@ -19,6 +19,7 @@ from fusion.report.training import training_section
 from fusion.report.vectors import LoadedModel, load_test_model, vectors_section
 
 DEFAULT = "report.html"
+PAGE = b"<!doctype html"  # start of a report
 LABEL_GUIDED = "label-guided"
 
 
@@ -57,10 +58,15 @@ def write_report(
         complexity: also measure what one utterance takes.
 
     Raises:
-        MmerError: if a folder is not that of a finished run or grid, or the file cannot be written.
+        MmerError: if a folder is not that of a finished run or grid, `out` is a file that is no report, or the file
+            cannot be written.
     """
     if not paths:
         raise MmerError("a report needs a finished run; pass its folder")
+    if twice := next((path for path in paths if paths.count(path) > 1), None):
+        raise MmerError(f"{twice} is given more than once; pass each run once")
+    if out:
+        _check_replaceable(out)
     measured: dict[str, Complexity] = {}
     grids = [find_grid(path) for path in paths]
     if any(grids):
@@ -74,10 +80,23 @@ def write_report(
         page, measured = _run_page(runs, notes, cache, Sounds(sounds), complexity=complexity)
     path = out or (grids[0] or paths[0]) / DEFAULT
     text = render(page)
-    with writable(path.parent), replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    with writable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
     size_bytes = path.stat().st_size
     return Report(path=path, size_bytes=size_bytes, notes=tuple(page.notes), complexity=measured)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Checks that a path is free or holds a page, before the page is drawn: a run's own files are not replaced."""
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise MmerError(f"{path} is not a file; name an HTML file, such as --out {DEFAULT}")
+    with path.open("rb") as file:
+        if not file.read(len(PAGE)).lower().startswith(PAGE):
+            raise MmerError(f"{path} exists and is not a report; choose another --out")
 
 
 def _run_page(

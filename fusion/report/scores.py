@@ -11,6 +11,7 @@ from fusion.report.finished import FinishedRun
 from fusion.report.page import Block, Code, Pen, Pictures, Section, Table, Tile
 from fusion.report.protocol import differences_table
 from fusion.run.latex import latex_rows
+from fusion.run.score_table import REFERENCE
 
 FIRST = ("ua", "ccc")  # score of the bars of folds
 
@@ -51,12 +52,16 @@ def score_section(runs: Sequence[FinishedRun], pen: Pen) -> Section:
 
 def _score_table(runs: Sequence[FinishedRun]) -> Table:
     scores = runs[0].task.scores
-    rows = []
+    rows: list[list[str]] = []
+    strong = []
     for run in runs:
-        name = f"{run.name}: " if len(runs) > 1 else ""
-        for title, key in (("pooled", "pooled"), ("mean over folds", "mean"), ("deviation over folds", "std")):
-            rows.append([f"{name}{title}", *(score.text(run.results[key].get(score.name)) for score in scores)])
-    strong = [3 * index for index in range(len(runs))]
+        name, reference = f"{run.name}: " if len(runs) > 1 else "", run.results.get(REFERENCE)
+        strong.append(len(rows))
+        lines = [("pooled", "pooled"), ("mean over folds", "mean"), ("deviation over folds", "std")]
+        found = [(title, run.results[key]) for title, key in lines]
+        found += [(f"{reference['fusion']}, pooled", reference["pooled"])] if reference else []
+        for title, values in found:
+            rows.append([f"{name}{title}", *(score.text(values.get(score.name)) for score in scores)])
     return Table(
         header=["%" if scores[0].in_percent else "", *(score.title for score in scores)], rows=rows, strong=strong
     )

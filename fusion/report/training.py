@@ -1,4 +1,4 @@
-"""How the models of runs were trained: their learning curves and their cost."""
+"""Training of the models of runs: their learning curves and their cost."""
 
 from collections.abc import Sequence
 

@@ -3,6 +3,7 @@
 Files are checked by their digests, scores by the predictions.
 """
 
+import functools
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -73,8 +74,14 @@ def provenance(plan: RunPlan) -> dict[str, Any]:
         **({"fold_specs": _fold_specs(plan)} if plan.split.chosen else {}),
         "notes": plan.notes,
         "versions": {"mmer": mmer_version(), "python": platform.python_version()}
-        | {name: version(name) for name in PACKAGES},
+        | {name: _installed(name) for name in PACKAGES},
     }
+
+
+@functools.cache
+def _installed(distribution: str) -> str:
+    """Returns the version of a package; a process reads it once, since every run of a grid records all versions."""
+    return version(distribution)
 
 
 def write_splits(plan: RunPlan, folder: RunFolder) -> None:

@@ -32,6 +32,7 @@ from fusion.run.artifacts import (
     write_trained,
 )
 from fusion.run.folder import CURVES, PREDICTIONS, SCORES, STATE, WEIGHTS, ModelFolder, RunFolder, encoder_weights
+from fusion.run.notes import arrange, limits
 from fusion.training.checkpoint import EpochScores
 from fusion.training.evaluate import predict_logits, predict_probabilities
 from fusion.training.interrupt import StopRequested, never_stop
@@ -135,7 +136,7 @@ def begin_run(
     Args:
         plan: plan of the run.
         folder: run folder for all results; the caller holds its lock.
-        progress: receives notes.
+        progress: receives notes; before a training also those that limit what its scores will mean.
         save_every_s: least time between two checkpoints of a model, in seconds.
         stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
 
@@ -160,6 +161,8 @@ def begin_run(
     unfinished = [model for model in models if not model.finished(progress)]
     write_splits(plan, folder)
     if unfinished:
+        for note in filter(limits, arrange(plan.notes)):  # a leak is worth knowing before hours of training
+            progress.note(note)
         progress.begin([fold.name for fold in plan.split.folds], plan.experiment.seeds, len(unfinished))
     else:
         progress.note("all models are trained and scored; nothing is trained again")

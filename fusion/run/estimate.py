@@ -23,6 +23,8 @@ from fusion.protocols.folds import Fold
 from fusion.run.cross_corpus import plan_other_corpus
 from fusion.run.cross_validation import build_and_prepare_head, memory_remedy, utterances_of
 from fusion.run.folder import RUN, RunFolder
+from fusion.run.notes import arrange
+from fusion.run.reference import PROBE, reference_folder, reference_of
 from fusion.run.train import default_run
 from fusion.training.loop import train_fold
 
@@ -78,6 +80,7 @@ class RunEstimate:
         longest_s: training time in seconds if every model needs all its epochs.
         measured: description of the measurement.
         notes: notes of the split and the experiment.
+        probe: the probe on the same streams and folds; None if it was not requested.
     """
 
     cache: str
@@ -96,6 +99,7 @@ class RunEstimate:
     longest_s: float
     measured: str
     notes: tuple[str, ...]
+    probe: "RunEstimate | None" = None
 
     @property
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
@@ -143,6 +147,7 @@ def estimate_run(
     final: bool = False,
     test_caches: Sequence[AnyCache] = (),
     test_labels: str | None = None,
+    with_probe: bool = False,
 ) -> RunEstimate:
     """Checks a run as `fusion.run.train.train_run` does and estimates what it takes; writes nothing.
 
@@ -169,6 +174,11 @@ def estimate_run(
         added = [len(seeds) * _seconds(plan, trial, everything, epochs) for epochs in _ends(plan)]
         times = [time_s + more_s for time_s, more_s in zip(times, added, strict=True)]
     features = plan.features(plan.every_stream, device=CPU, chosen=everything.train, resident_share=0)
+    probe = None
+    if with_probe and experiment.fusion != PROBE:
+        shared: dict[str, Any] = {"named_after": named_after, "device": device, "replace": replace}
+        shared["resident_share"] = resident_share
+        probe = estimate_run(reference_of(plan), cache, out=reference_folder(out), **shared)
     return RunEstimate(
         cache=str(named_after or cache.path),
         folder=str(folder.path),
@@ -185,7 +195,8 @@ def estimate_run(
         shortest_s=times[0],
         longest_s=times[1],
         measured=_described(plan, trial, largest),
-        notes=tuple(plan.notes[1:]),
+        notes=tuple(arrange(plan.notes[1:])),
+        probe=probe,
     )
 
 

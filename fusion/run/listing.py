@@ -23,6 +23,7 @@ from fusion.run.names import main_streams, stream_names
 
 RUN_KIND, GRID_KIND = "run", "grid"
 MODELS, REPORTS, ENTRY = "models", "grids", "entry.json"  # of a grid, as in fusion.grid
+PRETRAINED = "pretrain.json"  # of a fold, as in fusion.end_to_end.pretraining
 LOCK = ".lock"
 NAME, CHANGED, SIZE = "name", "changed", "size"  # keys to sort by, in addition to fields and scores
 FIRST_FIELDS = ("head", "recipe", "cache", "streams", "protocol", "labels", "target", "seeds")
@@ -82,11 +83,13 @@ class RunList:
         folder: the folder.
         runs: in the requested order.
         others: names of folders that hold neither a run nor a grid.
+        pretrainings: names of folders of ``mmer-pretrain``, which have no scores.
     """
 
     folder: Path
     runs: Sequence[ListedRun]
     others: Sequence[str] = ()
+    pretrainings: Sequence[str] = ()
 
     @property
     def differing(self) -> list[str]:
@@ -98,9 +101,7 @@ class RunList:
         several = [name for name, held in values.items() if len(held) > 1]
         plain = [name for name in several if name not in DIGESTS]
         apart = {tuple(run.fields.get(name) for name in plain) for run in self.runs}
-        chosen = (
-            plain if len(apart) == len(self.runs) else several
-        )  # a digest says something only where nothing else does
+        chosen = plain if len(apart) == len(self.runs) else several  # digests say something where nothing else does
         return sorted(chosen, key=lambda name: name not in FIRST_FIELDS)
 
     @property
@@ -134,7 +135,8 @@ class RunList:
     def json(self) -> dict[str, Any]:
         """The list as plain values, as ``mmer-runs --json`` prints it."""
         runs = [run.plain for run in self.runs]
-        return {"folder": str(self.folder), "differing": self.differing, "runs": runs, "others": list(self.others)}
+        rest = {"others": list(self.others), "pretrainings": list(self.pretrainings)}
+        return {"folder": str(self.folder), "differing": self.differing, "runs": runs, **rest}
 
 
 def list_runs(folder: Path, *, sort: str = NAME, only: Mapping[str, str] | None = None) -> RunList:
@@ -153,11 +155,12 @@ def list_runs(folder: Path, *, sort: str = NAME, only: Mapping[str, str] | None 
     if (folder / RUN).exists():
         raise MmerError(f"{folder} is a run itself; name the folder that holds it, {folder.parent}")
     runs: list[ListedRun] = []
-    others = []
+    others: list[str] = []
+    pretrainings: list[str] = []
     for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         kind = _kind(path)
         if not kind:
-            others.append(path.name)
+            (pretrainings if any(path.glob(f"*/{PRETRAINED}")) else others).append(path.name)
         elif kind == RUN_KIND:
             runs.append(_listed_run(path))
         else:
@@ -165,7 +168,7 @@ def list_runs(folder: Path, *, sort: str = NAME, only: Mapping[str, str] | None 
     for name, pattern in (only or {}).items():
         _check_known(name, runs, "--only")
         runs = [run for run in runs if fnmatchcase(run.fields.get(name, ""), pattern)]
-    return RunList(folder=folder, runs=_sorted(runs, sort), others=others)
+    return RunList(folder=folder, runs=_sorted(runs, sort), others=others, pretrainings=pretrainings)
 
 
 def check_deletable(folder: Path, name: str) -> Path:
@@ -300,7 +303,8 @@ def _listed_reports(path: Path) -> list[ListedRun]:
                 scores = _numbers(results.get("nested"), task)
                 spread = {"std": results.get("nested_std"), "interval": results.get("nested_interval")}
                 name = f"{path.name}/{REPORTS}/{report.name}"
-                state = f"finished, {len(results.get('rows', []))} combinations"
+                count = len(results.get("rows", []))
+                state = f"finished, {count} combination{'' if count == 1 else 's'}"
                 facts: dict[str, Any] = {
                     "state": state,
                     "fields": texts,

@@ -1,6 +1,5 @@
 """Reference of a run: head ``probe`` on the same streams and folds, which every other head must beat."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from fusion.fingerprint import Plain
 from fusion.heads.catalog import config_for
 from fusion.training.config import TrainConfig
 
-PROBE, REFERENCE = "probe", "reference"  # name of the head; key in results.json
+PROBE = "probe"  # name of the head
 SHARED = ("monitor", "class_weights", "data_seed")  # fields of the training that a probe reads
-OVER_ALL: Plain = {"mean": "mean", "pooled": "pooled", "interval": "95% of pooled"}
 
 
 def reference_of(plan: RunPlan) -> Experiment:
@@ -37,7 +35,9 @@ def reference_of(plan: RunPlan) -> Experiment:
     fields = {"modalities": head.modalities, "history_pool": getattr(head, "history_pool", "all")}
     training = TrainConfig(**{name: getattr(experiment.training, name) for name in SHARED})
     config = config_for(PROBE, fields)
-    streams = {role: name for role, name in plan.selection.streams.items() if role in config.roles}
+    # a pattern stays one: each fold chooses its own stream
+    named = {role: experiment.streams[role] for role in plan.selection.choices}
+    streams = {role: name for role, name in {**plan.selection.streams, **named}.items() if role in config.roles}
     options = {
         **experiment.options,
         **{
@@ -77,26 +77,3 @@ def reference_results(results: Plain) -> dict[str, Any]:
     task = task_of(results)
     folds = [{name: fold[name] for name in ("fold", *task.names)} for fold in results["folds"]]
     return {"fusion": PROBE, **{name: results[name] for name in kept}, "folds": folds}
-
-
-def reference_rows(results: Plain) -> list[list[object]]:
-    """Returns the rows of the reference for the table of scores, none without a reference.
-
-    Example:
-        >>> scores = {"wa": 0.5, "ua": 0.5, "wf1": 0.5, "mf1": 0.5}
-        >>> ends = {name: [0.4, 0.6] for name in scores}
-        >>> reference_rows({"reference": {"mean": scores, "pooled": scores, "interval": ends}})[2]
-        ['probe 95% of pooled', '', '', '', '', '', '40.00-60.00', '40.00-60.00', '40.00-60.00', '40.00-60.00']
-    """
-    if REFERENCE not in results:
-        return []
-    task, found = task_of(results), results[REFERENCE]
-    rows: list[list[object]] = []
-    for name, title in OVER_ALL.items():
-        values: Sequence[Any] = [found[name][score.name] for score in task.scores]
-        cells = [
-            "-".join(map(score.text, value)) if isinstance(value, (list, tuple)) else score.text(value)
-            for score, value in zip(task.scores, values, strict=True)
-        ]
-        rows.append([f"{PROBE} {title}", *[""] * 5, *cells])
-    return rows

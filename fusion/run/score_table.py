@@ -16,6 +16,8 @@ OVER_ALL: Plain = {
     "interval": "95% of pooled",
 }
 SPREADS = ("std", "std_seeds")
+REFERENCE = "reference"  # key in results.json of the scores of another head on the same streams and folds
+OF_REFERENCE = ("mean", "pooled", "interval")  # its rows
 PER_CLASS: Plain = {"recall": "recall", "f1": "F1"}  # key in results.json -> name
 
 
@@ -33,7 +35,7 @@ def score_table(results: Plain) -> list[list[object]]:
     """Returns the rows below `score_header`.
 
     There is a row for each model, then for each of several test subsets, then mean, standard deviation over folds and
-    over seeds where there are several, pooled scores and their interval.
+    over seeds where there are several, pooled scores and their interval. Rows of a reference follow.
     """
     task = task_of(results)
     rows: list[list[object]] = [
@@ -54,7 +56,30 @@ def score_table(results: Plain) -> list[list[object]]:
         values = results.get(name, {})
         if name not in SPREADS or any(value is not None for value in values.values()):
             rows.append([title, "", "", "", "", "", *(_cell(values[score.name], score) for score in task.scores)])
-    return rows
+    return [*rows, *reference_rows(results)]
+
+
+def reference_rows(results: Plain) -> list[list[object]]:
+    """Returns the rows of the reference of a run for the table of scores, none without a reference.
+
+    Example:
+        >>> scores = {"wa": 0.5, "ua": 0.5, "wf1": 0.5, "mf1": 0.5}
+        >>> reference = {"fusion": "probe", "mean": scores, "pooled": scores}
+        >>> ends = {name: [0.4, 0.6] for name in scores}
+        >>> reference_rows({"reference": {**reference, "interval": ends}})[2]
+        ['probe 95% of pooled', '', '', '', '', '', '40.00-60.00', '40.00-60.00', '40.00-60.00', '40.00-60.00']
+    """
+    if REFERENCE not in results:
+        return []
+    task, found = task_of(results), results[REFERENCE]
+    return [
+        [
+            f"{found['fusion']} {OVER_ALL[name]}",
+            *[""] * (len(COLUMNS) - 1),
+            *(_cell(found[name][score.name], score) for score in task.scores),
+        ]
+        for name in OF_REFERENCE
+    ]
 
 
 def definitions(task: Task) -> str:

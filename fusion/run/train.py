@@ -33,11 +33,11 @@ from fusion.run.latex import latex_header, latex_row
 from fusion.run.names import RUNS, default_folder, main_streams, run_name
 from fusion.run.notes import arrange, limits
 from fusion.run.published import compare_run, compare_sum, published_figures
-from fusion.run.reference import PROBE, REFERENCE, reference_folder, reference_of, reference_results, reference_rows
+from fusion.run.reference import PROBE, reference_folder, reference_of, reference_results
 from fusion.run.refit import cross_validate_refit
 from fusion.run.results import collect_results, total_cost, write_results
 from fusion.run.score_fusion import SCORE_FUSION, fuse_scores
-from fusion.run.score_table import definitions, detail_lines, score_header, score_table
+from fusion.run.score_table import REFERENCE, definitions, detail_lines, score_header, score_table
 from fusion.run.seeds import take_over_models
 from fusion.run.tensorboard import TensorBoardProgress
 from fusion.run.trackio import tracked
@@ -93,7 +93,7 @@ class TrainedRun:
 
         Rows are each model, then mean, standard deviation, pooled scores and their interval, and those of the probe.
         """
-        return score_header(self.results), [*score_table(self.results), *reference_rows(self.results)]
+        return score_header(self.results), score_table(self.results)
 
     @property
     def cross_table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]] | None:

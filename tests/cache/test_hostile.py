@@ -354,13 +354,19 @@ def test_weights_of_another_file_are_refused(toy: tuple[Path, StreamPlan]) -> No
     assert pickle.loads(pickle.dumps(FeatureCache(toy[0]))).ids == ["a", "b"]
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """A file that may be written to, and the bytes of a small cache."""
+    path, plan = tmp_path_factory.mktemp("small") / "bytes.h5", plan_for([3, 2])
+    create(path, utterances_named("ab"), [plan], enc={"w": np.arange(3.0)})
+    commit(path, plan, [0, 1])
+    return path, path.read_bytes()
+
+
 @settings(max_examples=50)
 @given(st.data())
-def test_any_changed_bytes_end_in_one_line_or_in_a_cache(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "bytes.h5"
-    whole = _small_cache(path)
+def test_any_changed_bytes_end_in_one_line_or_in_a_cache(small: tuple[Path, bytes], data: st.DataObject) -> None:
+    path, whole = small[0], bytearray(small[1])
     for _ in range(data.draw(st.integers(1, 4))):
         start = data.draw(st.integers(0, len(whole) - 1))
         piece = data.draw(st.binary(min_size=1, max_size=8) | st.sampled_from([b"\xff" * 8, bytes(8)]))
@@ -368,14 +374,6 @@ def test_any_changed_bytes_end_in_one_line_or_in_a_cache(
     path.write_bytes(whole)
     with suppress(CacheUnreadable):
         everything_of(path)
-
-
-def _small_cache(path: Path) -> bytearray:
-    path.unlink(missing_ok=True)
-    plan = plan_for([3, 2])
-    create(path, utterances_named("ab"), [plan], enc={"w": np.arange(3.0)})
-    commit(path, plan, [0, 1])
-    return bytearray(path.read_bytes())
 
 
 def test_the_columns_of_this_page_are_those_of_the_format(toy: tuple[Path, StreamPlan]) -> None:

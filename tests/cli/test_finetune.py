@@ -14,12 +14,20 @@ from tests.support.folds import table_of_folds
 from tests.support.tuned import write_learning_cache
 
 QUICK = ("--device", "cpu", "--epochs", "1", "--batch-size", "8")
+OF_SPEECH = ("--fusion", "audio", "--tune", "audio")
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoders = ("wav2vec2-tiny", "wav2vec2-tiny@conv", "roberta-tiny")
     return write_learning_cache(tmp_path_factory.mktemp("finetune"), encoders=encoders)
+
+
+@pytest.fixture(scope="module")
+def run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A finished run whose encoder of speech has learned, and the output of its command."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return out, called(cache, *OF_SPEECH, "--out", str(out))
 
 
 def called(cache: Path, *options: str) -> Result:
@@ -36,11 +44,11 @@ def test_every_role_of_the_head_learns_by_default(cache: Path, tmp_path: Path) -
 
 
 def test_the_command_that_is_printed_makes_streams_that_a_run_reads(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, run: tuple[Path, Result], tmp_path: Path
 ) -> None:
     from cli.extract import featurize
 
-    result = called(cache, "--fusion", "audio", "--tune", "audio", "--out", str(tmp_path / "run"))
+    _, result = run
     line = next(line for line in result.output.splitlines() if line.startswith("streams of the tuned encoders"))
     printed, _, reads = line.partition(": ")[2].partition("; a later run reads them with ")
     name, *arguments = shlex.split(printed)
@@ -65,13 +73,13 @@ def test_the_command_that_is_printed_makes_streams_that_a_run_reads(
     assert "audio of each fold is of an encoder that has not seen its test subset: fold 0 tuned0" in later.output
 
 
-def test_python_trains_what_the_command_trains(cache: Path, tmp_path: Path) -> None:
-    command = called(cache, "--fusion", "audio", "--tune", "audio", "--out", str(tmp_path / "here"), "--json")
-    run = mmer.train(
+def test_python_trains_what_the_command_trains(cache: Path, run: tuple[Path, Result], tmp_path: Path) -> None:
+    command = called(cache, *OF_SPEECH, "--out", str(run[0]), "--json")  # reads what was trained before
+    other = mmer.train(
         cache, fusion="audio", tune={"audio": "all"}, out=tmp_path / "there", device="cpu", epochs=1, batch_size=8
     )
-    printed = command.stdout.replace(str(tmp_path / "here"), str(tmp_path / "there"))  # notes and `run` name the folder
-    assert json.loads(printed) == json.loads(json.dumps(run.results))
+    printed = command.stdout.replace(str(run[0]), str(tmp_path / "there"))  # notes and `run` name the folder
+    assert json.loads(printed) == json.loads(json.dumps(other.results))
 
 
 def test_an_encoder_that_nothing_fills_is_one_line(cache: Path, tmp_path: Path) -> None:

@@ -2,12 +2,9 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from io import StringIO
 from pathlib import Path
 
@@ -20,9 +17,11 @@ import mmer
 from cli.predict import predict
 from fusion.run.folder import RunFolder
 from tests.support.predicted import run_of, wanted
+from tests.support.processes import command, forked, wait_until
 from tests.support.voices import RATE_HZ, featurized, tone, write_corpus
 
 LABELS = ("calm", "sad")
+MANY = 160  # recordings, of which a killed command leaves some
 
 
 @pytest.fixture(scope="module")
@@ -156,21 +155,17 @@ def test_a_file_of_rows_is_continued_to_the_rows_of_one_run(corpus: Path, tmp_pa
 def test_a_killed_command_continues(corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
-    for number in range(400):
+    for number in range(MANY):
         shutil.copy(corpus / f"u{number % 16:02}.wav", folder / f"{number:03}.wav")
     rows = tmp_path / "rows.jsonl"
-    command = [sys.executable, "-m", "cli.predict", str(corpus / "dropped"), str(folder), "--resume", str(rows)]
-    process = subprocess.Popen(
-        command, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    )
-    while process.poll() is None and not (rows.exists() and rows.stat().st_size):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 0 < len(rows.read_bytes().splitlines()) < 400
+    arguments = [str(corpus / "dropped"), str(folder), "--resume", str(rows), "--device", "cpu"]
+    with forked(command, "cli.predict", "predict", *arguments) as process:
+        wait_until(lambda: rows.exists() and rows.stat().st_size, process)
+        assert process.kill() == -signal.SIGKILL
+    assert 0 < len(rows.read_bytes().splitlines()) < MANY
     assert called(corpus / "dropped", folder, "--resume", rows).exit_code == 0
     found = [json.loads(line) for line in rows.read_text().splitlines()]
-    assert [Path(row["file"]).name for row in found] == [f"{number:03}.wav" for number in range(400)]
+    assert [Path(row["file"]).name for row in found] == [f"{number:03}.wav" for number in range(MANY)]
     values = np.array([list(row["probabilities"].values()) for row in found])
     np.testing.assert_allclose(values[16:32], values[:16], atol=1e-6)
 

@@ -12,7 +12,7 @@ from cli.pretrain import pretrain
 from tests.support.commands import stopped
 from tests.support.folds import table_of_folds
 from tests.support.pretraining import featurize_sessions, write_sessions
-from tests.support.processes import started
+from tests.support.processes import command, forked
 
 QUICK = ["--steps", "3", "--batch-size", "4", "--set", "negatives=10"]
 
@@ -30,7 +30,7 @@ def run(cache: Path, *options: str, encoder: str = "wav2vec2-tiny") -> Result:
 
 def test_a_process_prints_the_table_and_the_command_that_comes_next(cache: Path, tmp_path: Path) -> None:
     options = ["--cache", str(cache), "--encoder", "wav2vec2-tiny", "--fold", "2", "--out", str(tmp_path / "run")]
-    with started("-m", "cli.pretrain", *options, *QUICK) as child:
+    with forked(command, "cli.pretrain", "pretrain", *options, *QUICK) as child:
         assert child.wait() == 0, child.errors.read_text()
         lines = child.output.read_text().splitlines()
         assert "fold 2: epoch 1, loss " in child.errors.read_text()

@@ -154,7 +154,7 @@ def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -
     lines = done(CliRunner().invoke(train, both)).splitlines()
     assert "the sum of the logits of audio and text" in lines
     assert "frozen features of voice" in lines
-    assert lines[-1] == "runs/score-audio-text: 200 parameters"
+    assert lines[-1] == "runs/score-audio-text: 392 parameters"
     assert "leave out: epochs" in stopped(CliRunner().invoke(train, [*both, "--epochs", "3"]))
     assert "two or more" in stopped(CliRunner().invoke(train, both[:-2]))
 
@@ -189,8 +189,11 @@ def test_utterances_left_out_and_too_long_ones_are_told(tmp_path: Path, here: Pa
 
 def test_an_encoder_that_has_seen_test_speakers_is_told_when_allowed(tmp_path: Path, here: Path) -> None:
     cache = write_cache(tmp_path / "a.h5", trained_on={"corpus": "toy", "speakers": ["1F"]})
-    told = done(train_by_command(cache, "--fusion", "audio", "--allow-leak"))
+    result = train_by_command(cache, "--fusion", "audio", "--allow-leak")
+    told = done(result)
     assert "fold 1: the encoder of voice has seen speaker 1F of test" in told
+    before, _, _ = result.stderr.partition("fold 1 of 3")
+    assert "note: fold 1: the encoder of voice has seen speaker 1F of test" in before
     assert "features of fine-tuned encoders: voice" in told
     assert "frozen" not in told
 
@@ -237,6 +240,21 @@ def test_a_dry_run_as_json_names_every_speaker(trainable: Path, here: Path) -> N
     assert told["members"][2]["speakers"] == ["1F", "1M"]
     assert told["classes"] == list(told["members"][0]["classes"])
     assert not list(here.iterdir())
+
+
+def test_a_dry_run_with_the_probe_estimates_both(trainable: Path, here: Path) -> None:
+    options = ["--fusion", "concat", "--epochs", "2", "--with-probe", "--dry-run"]
+    lines = done(train_by_command(trainable, *options)).splitlines()
+    assert [line.split()[0] for line in lines[-6:]] == ["3", "time:", "would", "probe:", "time:", "would"]
+    assert lines[-1].startswith("would write runs/toy-probe-")
+    told = json.loads(done(train_by_command(trainable, *options, "--json")))
+    assert (told["probe"]["folder"], told["probe"]["models"]) == (lines[-1].split()[2].rstrip(":"), 3)
+    assert not list(here.iterdir())
+
+
+def test_finished_runs_are_added_without_a_probe(trainable: Path, here: Path) -> None:
+    result = train_by_command(trainable, "--fusion", "score", "--run", "a", "--run", "b", "--with-probe")
+    assert "leave out: epochs, with_probe" in stopped(result)
 
 
 def test_a_dry_run_of_a_fusion_of_finished_runs_is_an_error(trainable: Path, here: Path) -> None:

@@ -10,7 +10,7 @@ from fusion.grid.journal import ENTRY
 from tests.support.grids import weights_of
 from tests.support.processes import Child, command, forked, started, wait_until
 
-AXES = ["--grid", "lr=0.03,0.003", "--grid", "dropout=0.1,0.3", "--set", "patience=6", "--epochs", "6"]
+AXES = ["--grid", "lr=0.03,0.003", "--grid", "dropout=0.1,0.3", "--set", "patience=6", "--epochs", "4"]
 
 
 def options_of(cache: Path) -> list[str]:

@@ -16,8 +16,8 @@ from tests.support.voices import RATE_HZ, featurized, tone, write_corpus
 
 CLASSES = {"angry": (0.3, "i hate this"), "happy": (0.3, "i love this"), "sad": (0.0, "i hate this")}
 SESSIONS, TURNS = 3, 16
-LONG = ["--fusion", "concat", "--epochs", "6", "--set", "patience=6", "--set", "dim=16", "--batch-size", "4"]
-SHORT = [*LONG, "--epochs", "3"]
+LONG = ["--fusion", "concat", "--epochs", "4", "--set", "patience=6", "--set", "dim=16", "--batch-size", "4"]
+SHORT = [*LONG, "--epochs", "2"]
 
 pytestmark = pytest.mark.usefixtures("true_pictures")  # those of processes of their own are
 

@@ -1,6 +1,7 @@
 """Imports point down: cli, mmer -> featurize, fusion -> cache; the two wings meet only in `fusion.end_to_end`."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -41,10 +42,16 @@ NOT_IN_CACHE = {"torch", "transformers", "click", "librosa", "soundfile", "dask"
 FILES = [ROOT / "mmer.py", *sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))]
 
 
+@functools.cache
+def statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Lists the imports of a file, which several tests read."""
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imported(path: Path) -> set[str]:
     """Names the top-level packages that a file imports, at its top or inside a function."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in statements(path):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -56,7 +63,7 @@ def imported(path: Path) -> set[str]:
 def imported_modules(path: Path) -> set[str]:
     """Names the modules that a file imports, ``package.module`` for names of a package."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in statements(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

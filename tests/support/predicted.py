@@ -1,5 +1,6 @@
 """Runs over real recordings, and the predictions that they stored."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,14 @@ def utterances(cache: Path) -> list[Utterance]:
     return list(open_cache(cache).utterances)
 
 
-def predicted(predictor: Predictor, cache: Path) -> dict[str, Prediction]:
-    """Predicts the corpus of a cache from its manifest, by id."""
+def predicted(predictor: Predictor, cache: Path, chosen: Collection[str] = ()) -> dict[str, Prediction]:
+    """Predicts the corpus of a cache from its manifest, or some of its utterances, by id."""
     manifest = cache.parent / "corpus.csv"
-    recordings = list_recordings([str(manifest)])
-    rows = [row for (row,) in predictor.predict_all(recordings)]
-    return {utterance.id: row for utterance, row in zip(utterances(cache), rows, strict=True)}
+    names = [utterance.id for utterance in utterances(cache)]
+    pairs = zip(names, list_recordings([str(manifest)]), strict=True)
+    recordings = {name: recording for name, recording in pairs if not chosen or name in chosen}
+    rows = [row for (row,) in predictor.predict_all(list(recordings.values()))]
+    return dict(zip(recordings, rows, strict=True))
 
 
 def largest_difference(found: dict[str, Prediction], expected: dict[str, Any], classes: tuple[str, ...]) -> float:

@@ -5,6 +5,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import soundfile
+
 from tests.support.heads import CLASSES, samples
 from tests.support.runs import COUNT, finish, plan, utterances, write_cache
 
@@ -21,12 +24,15 @@ def rewritten(run: Path, folder: Path, **record: str) -> Path:
 
 
 def train_hostile_run(folder: Path) -> Path:
-    """Trains a run whose labels, transcripts and speakers are markup."""
+    """Trains a run whose labels, transcripts and speakers are markup, and whose recordings exist."""
     names = dict(zip(CLASSES, LABELS, strict=True))
     changed = [
         replace(utterance, label=names[utterance.label], text=HOSTILE, speaker=f"{utterance.speaker}<b>x</b>")
         for utterance in utterances(samples(COUNT))
     ]
-    cache = write_cache(folder / "hostile.h5", utterances=changed)
+    tone = np.sin(np.arange(4800) * 0.1) * 0.3  # 0.3 s
+    for utterance in changed:
+        soundfile.write(folder / utterance.audio, tone, 16_000)
+    cache = write_cache(folder / "hostile.h5", utterances=changed, corpus={"name": "toy", "root": str(folder)})
     finish(plan(cache, "audio", {"epochs": "1"}), folder / "run")
     return folder / "run"

@@ -30,6 +30,12 @@ from tests.support.heads import CLASSES, TEXT_LAYER, Sample, head_inputs, sample
 COUNT, SESSIONS = 72, 3
 CPU = torch.device("cpu")
 QUICK = {"epochs": "2", "batch_size": "16", "lr": "0.01"}
+SMALL: Mapping[str, Mapping[str, object]] = {  # of the heads that are large by default
+    "rescmfa": {"layers": 1, "text_slots": 15, "audio_slots": 30},
+    "tab": {"layers": 1, "feedforward": 24},
+    "jfm": {"blocks": 1, "extractor_layers": 1},
+    "bimodal": {"feedforward": 24, "cpc_steps": 3, "cpc_dim": 16, "cpc_anchors": 8, "cpc_negatives": 16},
+}
 # Role -> stream, how it is stored, and layers.
 STREAMS: dict[str, tuple[str, str, str]] = {
     "audio": ("voice", "float16", "last"),
@@ -145,8 +151,8 @@ class Told:
 
 
 def plan(cache: Path, fusion: str, values: Mapping[str, object] | None = None, **asked: Any) -> RunPlan:
-    """Plans a quick run of a head."""
-    head, training = configure(fusion, {**QUICK, **(values or {})})
+    """Plans a quick run of a small head."""
+    head, training = configure(fusion, {**QUICK, **SMALL.get(fusion, {}), **(values or {})})
     return plan_run(Experiment(fusion=fusion, head=head, training=training, **asked), open_cache(cache))
 
 

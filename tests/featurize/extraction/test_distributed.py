@@ -50,7 +50,7 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Recordings long enough that a run over them can be interrupted; one of them is broken."""
     folder = tmp_path_factory.mktemp("voices")
     for index in range(LONG):
-        soundfile.write(folder / f"u{index}.wav", tone(2 + 0.05 * index, seed=index), RATE_HZ)
+        soundfile.write(folder / f"u{index}.wav", tone(1 + 0.05 * index, seed=index), RATE_HZ)
     (folder / "u7.wav").write_bytes(b"RIFF and no sound")
     return write_corpus(folder, [{"id": f"u{index}", "dialogue": "d", "turn": index} for index in range(LONG)])
 

@@ -1,11 +1,13 @@
 """Of several views, a batch holds one for each utterance: drawn from data seed and epoch, and from nothing else."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from fusion.data.features import CachedFeatures
 from fusion.data.views import ViewDraw, alternatives
 from tests.support.drawn_views import COUNT, DIM, LACKING, TRAIN, VIEWS, rows_of_view, views_source, write_views_cache
 
@@ -19,9 +21,15 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_views_cache(tmp_path_factory.mktemp("views") / "a.h5")
 
 
+@functools.cache
+def opened(path: Path | str, resident_bytes: int | None) -> CachedFeatures:
+    """Opens a cache once for all draws from it."""
+    return views_source(path, resident_bytes=resident_bytes)
+
+
 def drawn(path: Path | str, draw: ViewDraw | None, resident_bytes: int | None = None) -> list[int]:
     """Reads the view of each utterance, in batches of seven; -1 without one; checks that its rows are whole."""
-    source = views_source(path, resident_bytes=resident_bytes)
+    source = opened(path, resident_bytes)
     found = []
     for batch in source.batches([ALL[start : start + 7] for start in range(0, COUNT, 7)], ["text.view"], draw):
         for index, rows, mask in zip(

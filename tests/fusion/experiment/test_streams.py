@@ -105,6 +105,13 @@ def test_a_missing_stream_is_told_with_the_command_that_adds_it(
         chosen(open_cache(path), fusion)
 
 
+@pytest.mark.parametrize(("gone", "other"), [("words@4", "audio"), ("voice", "text")])
+def test_a_head_of_both_modalities_may_read_the_one_that_is_there(tmp_path: Path, gone: str, other: str) -> None:
+    path = write_cache(tmp_path / "a.h5", without=[gone])
+    with pytest.raises(MmerError, match=f", or read {other} alone by --modalities {other}$"):
+        chosen(open_cache(path), "probe")
+
+
 def test_the_demo_is_told_of_built_in_encoders(tmp_path: Path) -> None:
     path = write_cache(tmp_path / "a.h5", without=["voice"], corpus={"name": "demo", "root": "cache/demo"})
     with pytest.raises(MmerError, match=r"--encoder wav2vec2-tiny$"):

@@ -23,6 +23,7 @@ EVERY: Mapping[str, object] = {
     "modality_dropout": 0.0,
     "standardize": False,
 }
+PAPER_POOL = {"history_pool": "all"}  # `own` is a default by stream
 FIELDS: Mapping[str, Mapping[str, object]] = {
     "rescmfa": {
         "layers": 4,
@@ -85,6 +86,7 @@ FIELDS: Mapping[str, Mapping[str, object]] = {
         "tau": 0.07,  # J-12
     },
     "label-guided": {
+        **PAPER_POOL,
         "text_labels": "tfidf",
         "tonal_labels": "codebook",
         "words": 9,
@@ -103,12 +105,19 @@ FIELDS: Mapping[str, Mapping[str, object]] = {
         "mu_text": 0.2,
         "mu_speech": 0.2,
     },
-    "concat": {"pooling": "mean"},
-    "cross-attention": {"pooling": "mean", "heads": 0},
-    "audio": {"adapter": False, "modalities": "audio", "pooling": "mean", "normalize": False, "hidden": 0},
-    "text": {"adapter": False, "modalities": "text", "pooling": "mean", "normalize": False, "hidden": 0},
-    "probe": {"adapter": False, "dropout": 0.0, "pooling": "meanstd"},
-    "score": {"adapter": False, "pooling": "mean"},
+    "concat": {**PAPER_POOL, "pooling": "mean"},
+    "cross-attention": {**PAPER_POOL, "pooling": "mean", "heads": 0},
+    "audio": {
+        **PAPER_POOL,
+        "adapter": False,
+        "modalities": "audio",
+        "pooling": "mean",
+        "normalize": False,
+        "hidden": 0,
+    },
+    "text": {**PAPER_POOL, "adapter": False, "modalities": "text", "pooling": "mean", "normalize": False, "hidden": 0},
+    "probe": {**PAPER_POOL, "adapter": False, "dropout": 0.0, "pooling": "meanstd"},
+    "score": {**PAPER_POOL, "adapter": False, "pooling": "mean"},
 }
 
 # At full width; jfm has those of its pre-trained layers and 8 in its extractor.

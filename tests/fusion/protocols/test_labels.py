@@ -99,7 +99,7 @@ def test_a_definition_that_cannot_be_meant_is_told(definition: str, message: str
 
 
 def test_an_unknown_set_is_told_with_those_there_are() -> None:
-    with pytest.raises(MmerError, match="unknown label set 'iemocap9'; known: iemocap4, iemocap5, iemocap6, meld7"):
+    with pytest.raises(MmerError, match="unknown label set 'iemocap9'; did you mean iemocap4, iemocap5 or iemocap6"):
         choose_labels("iemocap9", "iemocap", [])
 
 

@@ -63,7 +63,7 @@ def test_the_order_of_values_and_one_named_twice_make_no_other_run() -> None:
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ({"label": "ang"}, "--only: unknown column 'label'; known: speaker, session, dialogue, split, style, channel"),
+        ({"label": "ang"}, "--only: unknown column 'label'; --labels chooses classes"),
         ({"style": "a++b"}, r"--only style=a\+\+b has an empty value; expected style=a\+b"),
     ],
 )

@@ -32,6 +32,7 @@ TRAINING: Mapping[str, object] = {
     "loss": "auto",
     "focal_gamma": 0.0,
     "balanced_batches": False,
+    "refit": False,
     "precision": "float32",
     "seed": 0,
     "data_seed": 0,

@@ -28,4 +28,4 @@ def hostile_report(hostile_run: Path) -> Path:
     """Its report."""
     from fusion.report.report import write_report
 
-    return write_report([hostile_run]).path
+    return write_report([hostile_run], sounds=2).path

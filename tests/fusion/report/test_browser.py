@@ -108,6 +108,16 @@ def test_hostile_text_is_shown_and_not_run(browser: Any, hostile_report: Path) -
     assert len(opened.ask(BOXES)) >= 6
 
 
+def test_recordings_can_be_played(browser: Any, hostile_report: Path) -> None:
+    opened = Opened(browser, hostile_report)
+    opened.page.wait_for_function(
+        "[...document.querySelectorAll('audio')].every(e => e.readyState >= 1)", timeout=10_000
+    )
+    durations = opened.ask("[...document.querySelectorAll('audio')].map(e => e.duration)")
+    assert len(durations) == 2
+    assert all(0.25 < seconds < 0.5 for seconds in durations)
+
+
 def _lightness(color: str) -> float:
     """The mean of the channels of ``rgb(r, g, b)``, in [0, 1]."""
     return sum(map(float, color[color.index("(") + 1 : -1].split(",")[:3])) / 765

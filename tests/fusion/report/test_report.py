@@ -1,8 +1,11 @@
+import base64
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from cache.errors import MmerError
 from fusion.report.report import write_report
@@ -46,6 +49,15 @@ def test_hostile_names_and_transcripts_stay_text(hostile_report: Path) -> None:
     assert all(name.partition("<")[0] in page for name in LABELS)
 
 
+def test_a_report_holds_as_many_recordings_as_requested(hostile_report: Path) -> None:
+    sounds = re.findall(r'src="data:audio/mpeg;base64,([^"]+)"', hostile_report.read_text())
+    assert len(sounds) == 2
+    samples, rate_hz = soundfile.read(io.BytesIO(base64.b64decode(sounds[0])))
+    assert rate_hz == 16_000
+    assert 0.25 < len(samples) / rate_hz < 0.5
+    assert abs(samples).max() > 0.2
+
+
 def test_several_runs_are_compared_in_pairs(run: Path, trainable: Path, tmp_path: Path) -> None:
     other = rewritten(run, tmp_path / "other")
     page = write_report([run, other], out=tmp_path / "report.html", cache=trainable).path.read_text()
@@ -68,8 +80,28 @@ def test_an_unfinished_run_is_one_line(run: Path, tmp_path: Path) -> None:
     (other / "results.json").unlink()
     with pytest.raises(MmerError, match=r"is not finished, it has no results\.json; repeat"):
         write_report([other])
+    other = rewritten(run, tmp_path / "extended")
+    record = json.loads((other / "run.json").read_text())
+    record["decides"]["seeds"].append(4)
+    (other / "run.json").write_text(json.dumps(record))
+    with pytest.raises(MmerError, match="results have 3 of 6 models; repeat"):
+        write_report([other])
     with pytest.raises(MmerError, match="is not a run folder"):
         write_report([tmp_path / "none"])
+
+
+def test_a_report_replaces_reports_and_nothing_else(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "report.html"
+    for _ in range(2):
+        assert write_report([run], out=path).path == path
+    held = (run / "run.json").read_bytes()
+    with pytest.raises(MmerError, match="is not a report; choose another --out"):
+        write_report([run], out=run / "run.json")
+    assert (run / "run.json").read_bytes() == held
+    with pytest.raises(MmerError, match="is not a file"):
+        write_report([run], out=tmp_path)
+    with pytest.raises(MmerError, match="more than once"):
+        write_report([run, run], out=path)
 
 
 def test_runs_of_other_labels_are_not_put_together(run: Path, hostile_run: Path, tmp_path: Path) -> None:

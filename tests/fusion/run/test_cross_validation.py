@@ -147,7 +147,9 @@ def test_macro_f1_may_choose_the_epoch(trainable: Path, tmp_path: Path) -> None:
     part = RunFolder(tmp_path).model("1", 0)
     by_epoch = [float(row["dev_mf1"]) for row in part.read_rows("curves.csv")]
     scores = part.read("scores.json")
-    assert scores["epoch"] == 1 + by_epoch.index(max(by_epoch))
+    losses = [float(row["dev_loss"]) for row in part.read_rows("curves.csv")]
+    best = [index for index, value in enumerate(by_epoch) if value == max(by_epoch)]
+    assert scores["epoch"] == 1 + min(best, key=losses.__getitem__)
     assert scores["dev_scores"]["mf1"] == max(by_epoch)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cache.joined import open_cache
 from fusion.experiment.experiment import ExperimentRequest
-from fusion.run.reference import reference_rows
+from fusion.run.score_table import reference_rows
 from fusion.run.train import TrainedRun, train_run
 
 
@@ -51,8 +51,11 @@ def test_the_probe_stands_in_the_table_and_in_the_results(trainable: Path, tmp_p
     alone = trained(trainable, tmp_path / "alone", fusion="probe", modalities="audio" if fusion == "audio" else "both")
     written = json.loads((tmp_path / "run" / "results.json").read_text())["reference"]
     assert written["mean"] == alone.results["mean"]
+    assert any(note.startswith("C is selected on dev by wf1, and column epoch") for note in alone.results["notes"])
     assert written["interval"] == alone.results["interval"]
     assert written["run"] == str(tmp_path / "run-probe")
     assert [fold["ua"] for fold in written["folds"]] == [fold["ua"] for fold in alone.folds]
     assert list(run.table[1][-3:]) == reference_rows(run.results)
     assert run.table[1][-3][0] == "probe mean"
+    page = (tmp_path / "run" / "results.md").read_text()
+    assert f"| probe pooled |  |  |  |  |  | {100 * written['pooled']['wa']:.2f} |" in page

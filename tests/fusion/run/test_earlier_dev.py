@@ -65,7 +65,7 @@ def test_the_default_folder_of_version_0_1_is_found(
     experiment = requested(cache)
     old = train_run(replace(experiment, earlier_dev=True), cache)
     assert train_run(experiment, cache).folder == old.folder
-    assert train_run(requested(cache, lr=0.01), cache).folder != old.folder
+    assert train_run(requested(cache, lr=0.02), cache).folder != old.folder
 
 
 def test_where_the_rule_changes_no_fold_there_is_no_other_plan(trainable: Path, cache: AnyCache) -> None:

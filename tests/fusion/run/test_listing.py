@@ -31,6 +31,8 @@ def made(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_grid(tried, cache, out=folder / "tried", engine="shared")
     (folder / "photos").mkdir()
     (folder / "photos" / "a.jpg").write_text("precious")
+    (folder / "encoder" / "1").mkdir(parents=True)
+    (folder / "encoder" / "1" / "pretrain.json").write_text("{}")
     return folder
 
 
@@ -44,6 +46,7 @@ def test_the_list_has_the_fields_that_differ_and_the_scores_of_the_results(made:
     (report,) = (made / "tried" / "grids").iterdir()
     names = ["fast", "slow", f"tried/grids/{report.name}"]
     assert ([run.name for run in found.runs], list(found.others)) == (names, ["photos"])
+    assert (found.pretrainings, found.json["pretrainings"]) == (["encoder"], ["encoder"])
     assert found.differing == ["seeds", "lr"]
     header, rows = found.table
     assert header == ["name", "seeds", "lr", "WA", "UA", "W-F1", "M-F1", "state", "changed"]
@@ -87,7 +90,7 @@ def test_deleting_takes_the_named_run_and_nothing_else(runs: Path) -> None:
     (runs / "tried" / "models" / "mine").mkdir()
     (runs / "tried" / "models" / "mine" / "a").write_text("precious")
     assert delete_run(runs, "tried") == ["models"]
-    assert {path.name for path in runs.rglob("*") if path.is_file()} == {"paper.tex", "a.jpg", "a"}
+    assert {path.name for path in runs.rglob("*") if path.is_file()} == {*("paper.tex", "a.jpg", "a", "pretrain.json")}
 
 
 def test_a_grid_is_deleted_whole(runs: Path) -> None:
@@ -95,7 +98,9 @@ def test_a_grid_is_deleted_whole(runs: Path) -> None:
     assert not (runs / "tried").exists()
 
 
-@pytest.mark.parametrize("name", ["photos", "nowhere", "..", ".", "", "../runs/fast", "fast/1-seed0", "/", "linked"])
+@pytest.mark.parametrize(
+    "name", ["photos", "encoder", "nowhere", "..", ".", "", "../runs/fast", "fast/1-seed0", "/", "linked"]
+)
 def test_what_is_no_run_of_the_folder_is_not_deleted(runs: Path, name: str) -> None:
     (runs / "linked").symlink_to(runs / "fast")
     before = sorted(runs.rglob("*"))

@@ -32,3 +32,13 @@ def test_every_note_is_there_once_and_the_order_stays_within_a_rank(notes: list[
 def test_a_note_of_one_fold_names_it() -> None:
     folds = [{"fold": name, "notes": notes} for name, notes in (("1", ["all", "only here"]), ("2", ["all"]))]
     assert list(dict.fromkeys(head_notes(folds))) == ["all", "fold 1: only here"]
+
+
+def test_what_makes_scores_worth_less_is_a_limit() -> None:
+    notes = [
+        "random5: five random fifths of the utterances: speaker-dependent, no promise",
+        "2 of 5 models predict a single class for every test utterance (sad); pass another --lr (now 0.1)",
+        "the loss of the first epoch is up to 9.0 in 2 of 5 models, where chance has 1.4: pass --lr 0.01",
+    ]
+    assert all(map(limits, notes))
+    assert not limits(PROMISE)

@@ -299,3 +299,12 @@ def test_focal_loss_is_a_column_of_the_curves(classified: TrainedRun) -> None:
         ExperimentRequest(fusion="concat", fields={"focal_gamma": 1, "label_smoothing": 0.1})
     with pytest.raises(MmerError, match="head score does not use class_weights, label_smoothing and focal_gamma"):
         ExperimentRequest(fusion="score", fields={"focal_gamma": 1})
+
+
+def test_a_report_shows_rated_and_predicted_values(run: TrainedRun, tmp_path: Path) -> None:
+    from fusion.report.report import write_report
+
+    page = write_report([run.folder], out=tmp_path / "report.html").path.read_text()
+    assert "Rated and predicted values" in page
+    assert ">Confusion<" not in page
+    assert "CCC" in page

@@ -163,3 +163,11 @@ def test_models_are_scored_on_the_votes_of_another_corpus(voted: Path, run: Trai
     assert scores["models"][1] == pytest.approx(
         {"fold": "2", "seed": 0, **SOFT.evaluate(joined.truth[joined.chosen], p, 4, complete=False)}
     )
+
+
+def test_a_report_of_votes_shows_the_confusion_of_the_majority(run: TrainedRun, tmp_path: Path) -> None:
+    from fusion.report.report import write_report
+
+    page = write_report([run.folder], out=tmp_path / "report.html").path.read_text()
+    assert ">Confusion<" in page
+    assert "KL" in page

@@ -160,10 +160,11 @@ def test_a_run_that_is_told_to_stop_stops_and_is_resumed(trainable: Path, tmp_pa
 
 def test_runs_are_fused_by_the_sum_of_their_logits(trainable: Path, tmp_path: Path) -> None:
     cache = open_cache(trainable)
-    runs = [train_run(requested(trainable, head), cache, out=tmp_path / head).folder for head in ("audio", "text")]
+    trained = [train_run(requested(trainable, head), cache, out=tmp_path / head) for head in ("audio", "text")]
+    runs = [run.folder for run in trained]
     fused = fuse_runs(runs, cache, out=tmp_path / "sum")
     assert (fused.folder, fused.results["fusion"], fused.seconds) == (tmp_path / "sum", "score", 0)
-    assert fused.parameters == 200
+    assert fused.parameters == sum(run.parameters for run in trained)
     assert fused.comparison == ()
     with pytest.raises(MmerError, match="two or more"):
         fuse_runs(runs[:1], cache)

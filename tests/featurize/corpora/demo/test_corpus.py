@@ -26,8 +26,8 @@ Floats = npt.NDArray[np.float64]
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusReading:
-    return read_demo(tmp_path_factory.mktemp("demo"))
+def corpus(demo_corpus: Path) -> CorpusReading:
+    return read_demo(demo_corpus)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from fusion.end_to_end.learning.text import LearningText
 from tests.support.models import (
     ALIKE,
     CONVOLVING,
-    HARD_MIX,
     SPEECH_FAMILIES,
     SPEECH_LAYERS,
     TEXT_FAMILIES,
@@ -28,6 +27,7 @@ from tests.support.models import (
 )
 
 TOLERANCE = 1e-5
+MIX = (400, 401, 719, 720, 16_000, 5000)  # samples: one frame, nearly two, two, and far more
 IDS = ([2, 5, 6, 3], [2, 3], [2, 5, 7, 8, 9, 10, 3])
 SPEECH = [
     fields
@@ -82,14 +82,17 @@ def compare_gradients(found: dict[str, Tensor], model: nn.Module, expected: Sequ
         assert float((gradient - alone[name]).abs().max()) <= TOLERANCE * scale, name
 
 
-def speech_states(model: Any, waves: Sequence[Any]) -> tuple[list[Tensor], list[tuple[Tensor, ...]], list[Tensor]]:
-    """Runs Hugging Face on each waveform: convolutional features, hidden states, output."""
+def speech_states(model: Any, waves: Sequence[Any]) -> tuple[list[tuple[Tensor, ...]], list[Tensor]]:
+    """Runs Hugging Face on each waveform: hidden states, output."""
     outputs = [model(torch.from_numpy(wave)[None], output_hidden_states=True) for wave in waves]
-    conv = []
-    for wave in waves:
-        features = model.feature_extractor(torch.from_numpy(wave)[None]).transpose(1, 2)
-        conv.append(model.feature_projection.layer_norm(features)[0].detach())
-    return conv, [output.hidden_states for output in outputs], [output.last_hidden_state[0] for output in outputs]
+    return [output.hidden_states for output in outputs], [output.last_hidden_state[0] for output in outputs]
+
+
+@torch.no_grad()
+def convolved(model: Any, waves: Sequence[Any]) -> list[Tensor]:
+    """Runs the convolutions of Hugging Face on each waveform."""
+    features = [model.feature_extractor(torch.from_numpy(wave)[None]).transpose(1, 2) for wave in waves]
+    return [model.feature_projection.layer_norm(rows)[0] for rows in features]
 
 
 @pytest.mark.parametrize("fields", SPEECH, ids=str)
@@ -98,7 +101,8 @@ def test_speech_from_convolutions_is_hugging_face_one_by_one(
     fields: tuple[str, str, bool], checkpointing: bool
 ) -> None:
     model = fresh_speech(*fields)
-    conv, _, last = speech_states(model, waveforms(HARD_MIX))
+    waves = waveforms(MIX)
+    conv, (_, last) = convolved(model, waves), speech_states(model, waves)
     choice = parse_layers("last", layers=SPEECH_LAYERS, encoder="enc")
     silence(model)
     encoder = LearningSpeech(model, choice, first=None, checkpointing=checkpointing).train(checkpointing)
@@ -112,7 +116,7 @@ def test_speech_from_convolutions_is_hugging_face_one_by_one(
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_speech_from_a_lower_layer_is_hugging_face_one_by_one(fields: tuple[str, str, bool], first: int) -> None:
     model = fresh_speech(*fields)
-    _, hidden, last = speech_states(model, waveforms(HARD_MIX))
+    hidden, last = speech_states(model, waveforms(MIX))
     choice = parse_layers("last", layers=SPEECH_LAYERS, encoder="enc")
     encoder = LearningSpeech(model, choice, first=first).eval()
     found = compare(encoder, [states[first][0].detach() for states in hidden], last)
@@ -124,8 +128,8 @@ def test_speech_from_a_lower_layer_is_hugging_face_one_by_one(fields: tuple[str,
 @pytest.mark.parametrize("fields", SPEECH, ids=str)
 def test_speech_from_waveforms_is_hugging_face_one_by_one(fields: tuple[str, str, bool]) -> None:
     model = fresh_speech(*fields)
-    waves = waveforms(HARD_MIX)
-    _, _, last = speech_states(model, waves)
+    waves = waveforms(MIX)
+    _, last = speech_states(model, waves)
     choice = parse_layers("last", layers=SPEECH_LAYERS, encoder="enc")
     encoder = LearningSpeech(model, choice, first=None, wave=True).eval()
     found = compare(encoder, [torch.from_numpy(wave) for wave in waves], last)
@@ -136,7 +140,8 @@ def test_speech_from_waveforms_is_hugging_face_one_by_one(fields: tuple[str, str
 @pytest.mark.parametrize("layers", ["2", "mean1-2", "1,3"])
 def test_a_head_may_read_hidden_layers(layers: str) -> None:
     model = fresh_speech("wav2vec2", "layer", True)
-    conv, hidden, last = speech_states(model, waveforms((5000, 16_000)))
+    waves = waveforms((5000, 16_000))
+    conv, (hidden, last) = convolved(model, waves), speech_states(model, waves)
     choice = parse_layers(layers, layers=SPEECH_LAYERS, encoder="enc")
     encoder = LearningSpeech(model, choice, first=None).eval()
     batch, mask = padded(conv)
@@ -186,7 +191,8 @@ def test_patches_go_through_the_layers_of_a_vit(first: int) -> None:
 def test_pieces_of_a_batch_give_its_outputs_and_gradients(pieces: int) -> None:
     model = fresh_speech("wav2vec2", "layer", True)
     silence(model)
-    conv, _, last = speech_states(model, waveforms(HARD_MIX))
+    waves = waveforms(MIX)
+    conv, (_, last) = convolved(model, waves), speech_states(model, waves)
     choice = parse_layers("last", layers=SPEECH_LAYERS, encoder="enc")
     whole = compare(LearningSpeech(model, choice, first=None).train(), conv, last)
     encoder = LearningSpeech(model, choice, first=None, pieces=pieces).train()
@@ -198,7 +204,8 @@ def test_pieces_of_a_batch_give_its_outputs_and_gradients(pieces: int) -> None:
 
 def test_an_utterance_without_rows_is_zero_and_changes_nothing() -> None:
     model = fresh_speech("hubert", "group", False)
-    conv, _, last = speech_states(model, waveforms((5000, 16_000)))
+    waves = waveforms((5000, 16_000))
+    conv, (_, last) = convolved(model, waves), speech_states(model, waves)
     choice = parse_layers("last", layers=SPEECH_LAYERS, encoder="enc")
     encoder = LearningSpeech(model, choice, first=None).eval()
     batch, mask = padded([conv[0], conv[1], conv[1]])

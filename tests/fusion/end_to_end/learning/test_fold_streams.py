@@ -10,10 +10,12 @@ from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.end_to_end.learning.wave import WaveFeatures
 from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.plan import plan_run
 from fusion.grid.engine.remote import load_features
 from fusion.grid.run import GridRun, run_grid
 from fusion.grid.space import GridRequest, grid_space
 from fusion.run.folder import RunFolder
+from fusion.run.reference import reference_of
 from fusion.run.train import train_run
 from tests.support.tuned import CPU, planned, request
 from tests.support.voices import featurized
@@ -42,6 +44,12 @@ def test_each_fold_reads_the_stream_of_its_own_encoder(tuned: tuple[Path, RunFol
     plan = planned(cache, asked("tuned*"))
     assert plan.split.chosen == {fold.name: {"audio": f"tuned{fold.name}"} for fold in plan.split.folds}
     assert any("audio of each fold is of an encoder that has not seen its test subset" in note for note in plan.notes)
+
+
+def test_the_probe_of_a_run_reads_the_stream_of_each_fold_too(tuned: tuple[Path, RunFolder]) -> None:
+    cache, _ = tuned
+    plan = planned(cache, asked("tuned*"))
+    assert plan_run(reference_of(plan), plan.cache).split.chosen == plan.split.chosen
 
 
 def test_a_single_stream_is_refused_where_its_encoder_saw_the_test(tuned: tuple[Path, RunFolder]) -> None:

@@ -21,15 +21,14 @@ from fusion.end_to_end.pretraining.pretrain import PretrainedRun
 from fusion.experiment.experiment import ExperimentRequest
 from fusion.protocols.split import split_cache
 from fusion.run.train import train_run
-from tests.support.pretraining import Watcher, featurize_sessions, pretrained, write_sessions
+from tests.support.pretraining import Watcher, featurize_sessions, pretrained
 
 CONV = "wav2vec2-tiny@conv"
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    manifest = write_sessions(tmp_path_factory.mktemp("sessions") / "tones")
-    return featurize_sessions(manifest, manifest.parent.parent / "a.h5")
+def cache(tones: Path) -> Path:
+    return tones
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,15 @@ from safetensors.torch import load_file
 from cache.errors import MmerError
 from fusion.end_to_end.pretraining.training import PERPLEXITY, collapsed_perplexity
 from fusion.training.checkpoint import EpochScores
-from tests.support.pretraining import Watcher, featurize_sessions, pretrained, write_sessions
+from tests.support.pretraining import Watcher, pretrained
 from tests.support.processes import forked, wait_until
 
 SMALL_STEPS = {"epochs": 3}
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    manifest = write_sessions(tmp_path_factory.mktemp("sessions") / "tones")
-    return featurize_sessions(manifest, manifest.parent.parent / "a.h5")
+def cache(tones: Path) -> Path:
+    return tones
 
 
 @pytest.fixture(scope="module")
