@@ -52,8 +52,8 @@ def report(
 
     \b
     Example:
-        mmer-report runs/demo-rescmfa-c68a5223
-        mmer-report runs/demo-audio-e6ca2552 runs/demo-rescmfa-c68a5223 --out compared.html
+        mmer-report runs/demo-rescmfa-wav2vec2-tiny+roberta-tiny-c68a5223
+        mmer-report runs/mine-audio-mfcc39-e6ca2552 runs/mine-audio-wavlm-base-c68a5223 --out compared.html
     """
     with clean_errors():
         tune_process()
