@@ -17,6 +17,8 @@ from fusion.heads.catalog import HEADS
 AUTO = "auto"
 HISTORY_POOL = "history_pool"
 ACOUSTIC = frozenset({"logmel80", "mfcc39"})  # sources of hand-made features, as in the catalog of encoders
+MODALITIES_FIELD = "modalities"
+BY_CACHE = frozenset({"probe"})  # heads that read the modalities that a cache has
 PAPER_HEADS = frozenset({"label-guided"})  # keep what their paper prints; their field can be set
 
 
@@ -94,6 +96,20 @@ def stream_defaults(
     return {name: value for name, value in found.items() if name not in {*given, *set_off}}
 
 
+def only_modality(fusion: str, cache: AnyCache, given: Collection[str]) -> dict[str, object]:
+    """Returns the field of a head that reads the modalities of a cache, if the cache has one; empty otherwise.
+
+    Args:
+        fusion: name of the head.
+        cache: open cache.
+        given: fields that the run sets.
+    """
+    held = {stream.spec.role for stream in cache.streams.values()} & {AUDIO, TEXT}
+    if fusion not in BY_CACHE or MODALITIES_FIELD in given or len(held) != 1:
+        return {}
+    return {MODALITIES_FIELD: held.pop()}
+
+
 def automatic(fusion: str) -> dict[str, str]:
     """Returns the fields of a head whose defaults depend on the streams, with a description of the values.
 
@@ -109,6 +125,8 @@ def automatic(fusion: str) -> dict[str, str]:
         name: "; ".join(f"{value} for {' and '.join(kinds)}" for value, kinds in values.items())
         for name, values in words.items()
     }
+    if fusion in BY_CACHE:
+        described[MODALITIES_FIELD] = "the only modality of a cache with one"
     spec = HEADS.get(fusion)
     if spec is None or HISTORY_POOL not in {field.name for field in fields(spec.config)}:
         return described

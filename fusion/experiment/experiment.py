@@ -14,7 +14,7 @@ from cache.joined import AnyCache
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import NONE, TUNABLE, Tune, parse_tunes
 from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, SOFT, TASKS, loss_of
-from fusion.experiment.defaults import automatic, stream_defaults, without_auto
+from fusion.experiment.defaults import automatic, only_modality, stream_defaults, without_auto
 from fusion.experiment.featurize_commands import featurize_command
 from fusion.experiment.fields import configure
 from fusion.experiment.streams import StreamSelection, select_streams, select_text, streams_of
@@ -396,10 +396,11 @@ class ExperimentRequest:
         """Returns the defaults of the head for the streams that it reads; an axis may drop a role."""
         if not automatic(self.head):
             return {}
-        config, _ = configure(self.head, given)
+        modality = only_modality(self.head, cache, given)
+        config, _ = configure(self.head, {**modality, **given})
         named = {role: name for role, name in named.items() if role in config.every_role}
         streams = select_streams(cache, config, named).streams
-        return stream_defaults(self.head, config, cache, streams, given, classes=self._has_classes)
+        return modality | stream_defaults(self.head, config, cache, streams, given, classes=self._has_classes)
 
     @property
     def _has_classes(self) -> bool:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.experiment.defaults import AUTO, HANDMADE, automatic
 from fusion.experiment.experiment import ExperimentRequest
@@ -60,6 +61,15 @@ def test_text_with_history_pools_its_own_tokens_unless_the_head_is_of_a_paper(en
         assert chosen["history_pool"] == "own", fusion
     assert settings(encoded, "label-guided")["history_pool"] == "all"
     assert settings(encoded, "text", fields={"history_pool": "all"})["history_pool"] == "all"
+
+
+def test_the_probe_reads_the_modalities_that_a_cache_has(encoded: Path, tmp_path: Path) -> None:
+    speech = write_cache(tmp_path / "speech.h5", without=["words@4", "words.tokens"])
+    assert settings(speech, "probe")["modalities"] == "audio"
+    assert settings(encoded, "probe")["modalities"] == "both"
+    assert settings(encoded, "probe", fields={"modalities": "text"})["modalities"] == "text"
+    with pytest.raises(MmerError, match="has no stream for text, which the head needs"):
+        settings(speech, "concat")
 
 
 def test_lists_of_fields_say_what_auto_stands_for() -> None:
