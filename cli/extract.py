@@ -257,12 +257,11 @@ def featurize(
         _check_usage(workers, scheduler, shard, shards, dashboard=dashboard)
         _set_environment()
         root = _checked_root(corpus, root, encoders, options)
-        request = {"root": root, "cache": cache, "encoders": encoders, **options}
+        request: Any = {"root": root, "cache": cache, "encoders": encoders, **options}
         if not dry_run and not parity_check and print_finished(corpus, shard, shards, as_json, request):
             return
         encoding, planning = _devices(workers, scheduler, device, dashboard=dashboard)
-        job = _job_of(corpus, root=root, cache=cache, encoders=encoders, device=planning, **options)
-        job = _shard_of(job, shard, shards)
+        job = _shard_of(_job_of(corpus, device=planning, **request), shard, shards)
         if parity_check:
             check_parity(job, parity_check, as_json)
         if dry_run:
