@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test browser lint types clean
 
 demo: .venv/installed ## featurize the built-in corpus with all that any head needs, check the cache, train three heads, predict
-	@echo "about a minute on two free cores: features of 320 utterances, three heads on five folds each, a prediction"
+	@echo "two to four minutes on two cores: features of 320 utterances, three heads on five folds each, a prediction"
 	$(BIN)/mmer-featurize demo --start-layers 5
 	$(BIN)/mmer-featurize demo --encoder roberta-tiny --history 10 --max-tokens 150
 	$(BIN)/mmer-cache verify cache/demo.h5
