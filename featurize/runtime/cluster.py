@@ -34,7 +34,7 @@ JOIN_S = 60.0  # a worker has to import torch and transformers first
 # that moment, for example because it died a second time.
 NEVER_GIVE_UP = {"distributed.deploy.lost-worker-timeout": "1000 days"}
 LOOPBACK = "127.0.0.1"
-NO_PAGES: Mapping[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+PAGES = ("distributed.scheduler.http.routes", "distributed.worker.http.routes")  # modules that serve pages
 STARTS = 3  # attempts to reach all workers, of which one may die while they start
 AHEAD = 2  # submitted tasks per worker thread: one runs, the next is queued
 
@@ -210,7 +210,8 @@ def _client(workers: Workers) -> Iterator[Client]:
         with client:
             yield client
         return
-    pages = {} if workers.dashboard else NO_PAGES
+    # new lists, since a scheduler with a dashboard adds to the list that is configured
+    pages: dict[str, list[str]] = {} if workers.dashboard else {name: [] for name in PAGES}
     with dask.config.set({**NEVER_GIVE_UP, **pages, **threads_per_worker(workers.count)}):
         security = temporary_credentials()
         with (

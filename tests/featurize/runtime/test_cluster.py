@@ -11,6 +11,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import dask
 import pytest
 from distributed.comm import CommClosedError
 
@@ -86,10 +87,21 @@ def test_a_client_without_the_certificate_is_refused(cluster: Cluster) -> None:
 
 def test_no_page_is_served_unless_a_dashboard_is_requested(cluster: Cluster) -> None:
     assert cluster.notes == []
+    check_no_page(cluster)
+
+
+def check_no_page(cluster: Cluster) -> None:
     port = urlsplit(cluster.client.dashboard_link).port
     for page in ("", "status", "info/main/workers.html", "health", "metrics"):
         with pytest.raises(HTTPError, match="404"):
             urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5)
+
+
+def test_pages_that_dask_adds_to_the_configured_list_are_not_served_by_later_workers(cluster: Cluster) -> None:
+    """As a scheduler with a dashboard adds one while our workers run."""
+    dask.config.get("distributed.scheduler.http.routes").append("distributed.http.scheduler.missing_bokeh")
+    with small_cluster() as later:
+        check_no_page(later)
 
 
 @pytest.mark.parametrize(("count", "threads"), [(1, "6"), (2, "3"), (4, "1"), (9, "1")])
