@@ -4,9 +4,9 @@ A model reads the training and development subsets of its fold while it is train
 test subset, once per model, after training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -83,6 +83,31 @@ class SilentProgress:
         """Does nothing."""
 
 
+# Trains and scores unfinished models of a run, from the features of all utterances.
+TrainModels: TypeAlias = "Callable[[Sequence[RunModel], CachedFeatures, TrainingProgress, StopRequested], None]"
+
+
+def train_in_turn(
+    unfinished: Sequence["RunModel"], source: CachedFeatures, progress: TrainingProgress, stopping: StopRequested
+) -> None:
+    """Trains and scores models one after another.
+
+    Args:
+        unfinished: models of one run.
+        source: features of all utterances.
+        progress: receives notes, models and epochs.
+        stopping: called before every model.
+
+    Raises:
+        KeyboardInterrupt: if `stopping` returned True.
+    """
+    for model in unfinished:
+        if stopping():
+            raise KeyboardInterrupt
+        progress.start(model.fold.name, model.seed, model.plan.experiment.training.epochs)
+        progress.end(model.run(source, progress))
+
+
 def cross_validate(
     plan: RunPlan,
     folder: RunFolder,
@@ -92,6 +117,7 @@ def cross_validate(
     save_every_s: float = SAVE_EVERY_S,
     resident_share: float = RESIDENT_SHARE,
     stopping: StopRequested = never_stop,
+    train: TrainModels = train_in_turn,
 ) -> None:
     """Trains and scores all models of a run that are not finished.
 
@@ -105,6 +131,7 @@ def cross_validate(
         save_every_s: least time between two checkpoints of a model, in seconds.
         resident_share: share of the device's memory for features that are held there, in [0, 1].
         stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
+        train: trains and scores the unfinished models.
 
     Raises:
         KeyboardInterrupt: if `stopping` returned True.
@@ -116,11 +143,7 @@ def cross_validate(
     with memory_needed(device, f"lower --resident-share ({resident_share:g})"):
         source = load_source(plan, device, resident_share)
     progress.note(source.describe())
-    for model in unfinished:
-        if stopping():
-            raise KeyboardInterrupt
-        progress.start(model.fold.name, model.seed, plan.experiment.training.epochs)
-        progress.end(model.run(source, progress))
+    train(unfinished, source, progress, stopping)
 
 
 def begin_run(

@@ -13,12 +13,11 @@ from statistics import median_low
 from typing import Any
 
 import numpy as np
-import torch
 
 from cache.errors import MmerError
 from cache.json_text import is_count, is_number
 from fusion.arrays import Indices
-from fusion.data.features import RESIDENT_SHARE, CachedFeatures
+from fusion.data.features import CachedFeatures
 from fusion.data.memory import memory_needed
 from fusion.evaluation.calibration import fit_temperature
 from fusion.experiment.plan import RunPlan
@@ -26,55 +25,50 @@ from fusion.run.artifacts import read_scores, write_trained
 from fusion.run.cross_validation import (
     RunModel,
     TrainingProgress,
-    begin_run,
     build_and_prepare_head,
     keep_encoders,
-    load_source,
     memory_remedy,
     score_test_subset,
 )
 from fusion.run.folder import REFIT_STATE, SCORES, SELECTED, STATE, DamagedRun, ModelFolder, RunFolder
 from fusion.training.checkpoint import EpochScores, epoch_scores
 from fusion.training.evaluate import predict_logits
-from fusion.training.interrupt import StopRequested, never_stop
-from fusion.training.loop import SAVE_EVERY_S, train_epochs
+from fusion.training.interrupt import StopRequested
+from fusion.training.loop import train_epochs
 from fusion.training.model import TrainedModel
 
 
-def cross_validate_refit(
-    plan: RunPlan,
+def train_and_refit(
     folder: RunFolder,
-    *,
-    device: torch.device,
+    unfinished: Sequence[RunModel],
+    source: CachedFeatures,
     progress: TrainingProgress,
-    save_every_s: float = SAVE_EVERY_S,
-    resident_share: float = RESIDENT_SHARE,
-    stopping: StopRequested = never_stop,
+    stopping: StopRequested,
 ) -> None:
-    """Trains all models of a run with refit that are not finished, and scores them.
+    """Trains models twice: all of them to select their epochs, then each on train and dev, and scores these.
 
-    A model whose training was interrupted is resumed, in the first training as in the second. The arguments are those
-    of `fusion.run.cross_validation.cross_validate`.
+    A model whose training was interrupted is resumed, in the first training as in the second.
+
+    Args:
+        folder: folder of the run, with the epochs that finished models selected.
+        unfinished: models of the run.
+        source: features of all utterances.
+        progress: receives notes, models and epochs.
+        stopping: called before every training.
 
     Raises:
         KeyboardInterrupt: if `stopping` returned True.
-        MmerError: if the folder holds another run, a loss is not finite, or memory runs out.
+        MmerError: if a loss is not finite, or memory runs out.
     """
-    unfinished = begin_run(plan, folder, progress, save_every_s=save_every_s, stopping=stopping)
-    if not unfinished:
-        return
-    with memory_needed(device, f"lower --resident-share ({resident_share:g})"):
-        source = load_source(plan, device, resident_share)
-    progress.note(source.describe())
     for model in models_to_select(unfinished):
         if stopping():
             raise KeyboardInterrupt
-        progress.start(model.fold.name, model.seed, plan.experiment.training.epochs)
+        progress.start(model.fold.name, model.seed, model.plan.experiment.training.epochs)
         progress.end(select_epoch(model, source, progress))
     for model in unfinished:
         if stopping():
             raise KeyboardInterrupt
-        epochs = refit_epochs(plan, folder, model.seed)
+        epochs = refit_epochs(model.plan, folder, model.seed)
         progress.start(model.fold.name, model.seed, epochs)
         progress.end(refit_model(model, source, progress, epochs=epochs))
 

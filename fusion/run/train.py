@@ -25,7 +25,7 @@ from fusion.head_config import AUDIO, TEXT
 from fusion.heads.catalog import file_name_of
 from fusion.run.artifacts import provenance
 from fusion.run.cross_corpus import cross_table, plan_other_corpus, score_other_corpus
-from fusion.run.cross_validation import SilentProgress, TrainingProgress, cross_validate
+from fusion.run.cross_validation import SilentProgress, TrainingProgress, cross_validate, train_in_turn
 from fusion.run.diagnosis import training_notes
 from fusion.run.final import FinalModel, read_final_models, train_final_models
 from fusion.run.folder import RUN, RunFolder
@@ -34,7 +34,7 @@ from fusion.run.names import RUNS, default_folder, main_streams, run_name
 from fusion.run.notes import arrange, limits
 from fusion.run.published import compare_run, compare_sum, published_figures
 from fusion.run.reference import PROBE, reference_folder, reference_of, reference_results
-from fusion.run.refit import cross_validate_refit
+from fusion.run.refit import train_and_refit
 from fusion.run.results import collect_results, total_cost, write_results
 from fusion.run.score_fusion import SCORE_FUSION, fuse_scores
 from fusion.run.score_table import REFERENCE, definitions, detail_lines, score_header, score_table
@@ -215,8 +215,9 @@ def train_run(
         elif out is None:
             _take_over(plan, folder, progress)
         if cluster is None:
-            validate = cross_validate_refit if plan.experiment.training.refit else cross_validate
-            validate(plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping)
+            train = partial(train_and_refit, folder) if plan.experiment.training.refit else train_in_turn
+            here: Any = {"device": device, "resident_share": resident_share, "stopping": stopping}
+            cross_validate(plan, folder, progress=progress, train=train, **here)
         else:
             path = named_after or cache.path
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fusion.experiment.plan import RunPlan
 from fusion.run.cross_validation import build_and_prepare_head, cross_validate
 from fusion.run.final import median_epoch
 from fusion.run.folder import RunFolder
-from fusion.run.refit import cross_validate_refit, refit_epochs
+from fusion.run.refit import refit_epochs, train_and_refit
 from fusion.run.results import collect_results
 from fusion.training.checkpoint import EpochScores
 from fusion.training.evaluate import predict_logits
@@ -49,7 +50,8 @@ def planned(cache: Path, **fields: object) -> RunPlan:
 
 
 def refitted(run: RunPlan, folder: Path, told: Told | None = None, **options: Any) -> dict[str, Any]:
-    cross_validate_refit(run, RunFolder(folder), device=CPU, progress=told or Told(), **options)
+    train = partial(train_and_refit, RunFolder(folder))
+    cross_validate(run, RunFolder(folder), device=CPU, progress=told or Told(), train=train, **options)
     return collect_results(RunFolder(folder), run.cache, run.identity)
 
 
