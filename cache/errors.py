@@ -1,5 +1,7 @@
 """Errors that a user can cause by data or state; `cli` turns each into one line and exit code 1."""
 
+from pathlib import Path
+
 
 class MmerError(Exception):
     """Bad data or bad state, in one line: what is wrong, the value, what is allowed, what to do."""
@@ -19,6 +21,20 @@ class CacheBusy(MmerError):
 
 class DiskFull(MmerError):
     """A disk without enough space for what must be written."""
+
+
+class NotWritable(MmerError):
+    """A file or folder without permission to write.
+
+    Args:
+        message: the error in one line, with the way out of most commands.
+        target: the file or folder.
+        reason: reason of the operating system.
+    """
+
+    def __init__(self, message: str, *, target: Path, reason: object) -> None:
+        super().__init__(message)
+        self.target, self.reason = target, reason
 
 
 class DamagedRows(MmerError):

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from cache.errors import DiskFull, MmerError
+from cache.errors import DiskFull, MmerError, NotWritable
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TEMPORARY = re.compile(r"\d+|part")  # end of the name of a temporary file: the process that writes it, or a fixed name
@@ -107,7 +107,7 @@ def writable(path: Path) -> Iterator[None]:
 
     Raises:
         DiskFull: if there is no space left.
-        MmerError: if it cannot be written.
+        NotWritable: if it cannot be written.
     """
     try:
         yield
@@ -120,7 +120,8 @@ def writable(path: Path) -> Iterator[None]:
             ) from error
         reason = (error.strerror or error) if isinstance(error, OSError) else error
         target = blamed(path, error) if isinstance(error, OSError) else path
-        raise MmerError(f"cannot write to {target} ({reason}); choose a writable folder with --out") from error
+        message = f"cannot write to {target} ({reason}); choose a writable folder with --out"
+        raise NotWritable(message, target=target, reason=reason) from error
 
 
 def blamed(folder: Path, error: OSError) -> Path:

@@ -1,5 +1,7 @@
 """Runs and grids of a folder: what they are, in which fields they differ, their scores; and how one is deleted."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -11,7 +13,7 @@ from typing import Any
 
 from filelock import Timeout
 
-from cache.errors import MmerError
+from cache.errors import MmerError, NotWritable
 from cache.files import lock_of, writable
 from cache.json_text import is_number
 from cache.near_names import nearest
@@ -175,7 +177,7 @@ def check_deletable(folder: Path, name: str) -> Path:
     """Checks that a name is that of a run or grid directly below a folder; returns its path.
 
     Raises:
-        MmerError: if it is not, if it is a link, or if its record cannot be read.
+        MmerError: if it is not, if it is a link, if its record cannot be read, or if it cannot be deleted.
     """
     path = folder / name
     if not name or name in {".", ".."} or Path(name).name != name:
@@ -187,6 +189,8 @@ def check_deletable(folder: Path, name: str) -> Path:
         raise MmerError(f"{path} is not a run or grid of mmer; {'nothing' if path.exists() else 'no folder'} to delete")
     if kind == RUN_KIND:
         RunFolder(path).identity  # noqa: B018 - raises for a folder that another version or program wrote
+    if held := next((held for held in (folder, path) if not os.access(held, os.W_OK | os.X_OK)), None):
+        raise _undeletable(path, held, os.strerror(errno.EACCES))
     return path
 
 
@@ -206,21 +210,28 @@ def delete_run(folder: Path, name: str) -> list[str]:
     path = check_deletable(folder, name)
     grid = _kind(path) == GRID_KIND
     models = sorted(path.glob(f"{MODELS}/*")) if grid else []
-    with ExitStack() as locks:
-        for held in [path, *models]:
-            if (held / LOCK).exists():
-                _hold(locks, held, path)
-        if grid:
-            _delete_grid(path, models)
-        else:
-            RunFolder(path).clear()
-        with writable(path):
-            (path / LOCK).unlink(missing_ok=True)
-    left = sorted(held.name for held in path.iterdir())
-    if not left:
-        with writable(folder):
-            path.rmdir()
+    try:
+        with ExitStack() as locks:
+            for held in [path, *models]:
+                if (held / LOCK).exists():
+                    _hold(locks, held, path)
+            if grid:
+                _delete_grid(path, models)
+            else:
+                RunFolder(path).clear()
+            with writable(path):
+                (path / LOCK).unlink(missing_ok=True)
+        left = sorted(held.name for held in path.iterdir())
+        if not left:
+            with writable(folder):
+                path.rmdir()
+    except NotWritable as error:
+        raise _undeletable(path, error.target, error.reason) from error
     return left
+
+
+def _undeletable(path: Path, target: Path, reason: object) -> MmerError:
+    return MmerError(f"cannot delete {path}: {target} is not writable ({reason}); make it writable and delete again")
 
 
 def _hold(locks: ExitStack, held: Path, path: Path) -> None:

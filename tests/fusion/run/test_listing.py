@@ -1,6 +1,8 @@
 """Runs and grids are listed with what sets them apart, and only what is a run or grid is deleted."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -107,6 +109,29 @@ def test_what_is_no_run_of_the_folder_is_not_deleted(runs: Path, name: str) -> N
     with pytest.raises(MmerError, match=r"is not (the name of )?a run|is a link"):
         delete_run(runs, name)
     assert sorted(runs.rglob("*")) == before
+
+
+@pytest.mark.parametrize("held", [".", "slow"])
+def test_a_run_in_a_folder_without_permission_stays_whole(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    allowed, before = os.access, sorted(runs.rglob("*"))
+    monkeypatch.setattr(os, "access", lambda path, mode: allowed(path, mode) and Path(path) != runs / held)
+    with pytest.raises(MmerError, match=r"is not writable .*; make it writable and delete again"):
+        delete_run(runs, "slow")
+    assert sorted(runs.rglob("*")) == before
+
+
+def test_an_error_in_the_middle_of_deleting_names_what_to_do(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    for name in ("slow", "tried"):
+        with pytest.raises(
+            MmerError, match=rf"cannot delete .*{name}: .* is not writable \(Permission denied\); make it"
+        ):
+            delete_run(runs, name)
 
 
 def test_a_run_of_another_program_or_a_newer_version_is_not_deleted(runs: Path) -> None:
