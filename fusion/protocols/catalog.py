@@ -6,7 +6,7 @@ arXiv:2406.07162). The development subset is never part of the test subset (docs
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -326,6 +326,24 @@ def promise_of(
         groups = f"{_number(len(folds))} groups of speakers (those of EmoBox's folds of RAVDESS)"
         return promise.replace("EmoBox's six folds of four actors", groups)
     return promise
+
+
+def protocol_words(protocol: str, notes: Iterable[str]) -> str:
+    """Returns a protocol in a few words, from its promise among the notes of a run; its name without that note.
+
+    Args:
+        protocol: name of the protocol.
+        notes: notes of a run of any version.
+
+    Example:
+        >>> protocol_words("actor5", ["actor5: four groups of speakers: train, dev and test share no speaker"])
+        'four groups of speakers'
+        >>> protocol_words("actor5", [])
+        'actor5'
+    """
+    start = f"{protocol}: "
+    promise = next((note.removeprefix(start) for note in notes if note.startswith(start)), protocol)
+    return re.split("[:;,] ", promise, maxsplit=1)[0]
 
 
 def protocol_notes(

@@ -17,6 +17,7 @@ from fusion.grid.report.plots import ABLATION, PARALLEL, grid_figures
 from fusion.grid.selection import Ranked, Spread
 from fusion.report.page import Block, Code, Page, Pen, Pictures, Section, Table, Tile
 from fusion.run.folder import RESULTS, Folder
+from fusion.run.score_table import protocol_text
 
 MOST = 40  # combinations in the table
 
@@ -94,7 +95,7 @@ def grid_page(grid: FinishedGrid) -> Page:
     models = sum(row.models for row in grid.ranked)
     sentence = (
         f"{len(grid.ranked):,} combinations of {', '.join(grid.axes) or 'no field'} of the head {results['fusion']} on "
-        f"{corpus}, {models:,} models over the folds of protocol {results['protocol']}. The winner of each fold is "
+        f"{corpus}, {models:,} models over the folds of protocol {protocol_text(results)}. The winner of each fold is "
         f"selected on its development subset by {task.score(str(results['monitor'])).title}; only winners are tested."
     )
     if results.get("shows_unchosen_tests"):

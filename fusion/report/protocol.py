@@ -10,6 +10,7 @@ from fusion.protocols.known_encoders import seen_corpora
 from fusion.report.finished import FinishedRun
 from fusion.report.page import Block, Facts, Section, Table
 from fusion.run.artifacts import LEFT_OUT
+from fusion.run.score_table import protocol_text
 
 SUBSETS = ("train", "dev", "test")
 FOLD = "fold "  # start of the column of a fold in splits.csv
@@ -57,7 +58,7 @@ def sentence(run: FinishedRun) -> str:
     return (
         f"The head {run.identity['fusion']}{of_streams}{recipe} was {trained} and tested on {tested:,} utterances of "
         f"{run.corpus} in {_count(len(run.labels), 'class', 'classes')}, by {_count(folds, 'fold')} of protocol "
-        f"{run.identity['protocol']} and {_count(seeds, 'seed')}."
+        f"{protocol_text(run.results)} and {_count(seeds, 'seed')}."
     )
 
 
@@ -124,8 +125,8 @@ def _settings(run: FinishedRun) -> dict[str, str]:
     """Returns head, streams and fields of a run as texts."""
     identity = run.identity
     fields = {**identity.get("head", {}), **identity.get("training", {})}
-    named = {"head": identity["fusion"], "recipe": identity.get("recipe") or "-", "protocol": identity["protocol"]}
-    seeds = {"seeds": ", ".join(map(str, identity["seeds"]))}
+    recipe, seeds = identity.get("recipe") or "-", {"seeds": ", ".join(map(str, identity["seeds"]))}
+    named = {"head": identity["fusion"], "recipe": recipe, "protocol": protocol_text(run.results)}
     return {name: str(value) for name, value in {**named, **run.streams, **fields, **seeds}.items()}
 
 

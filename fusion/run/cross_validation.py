@@ -167,7 +167,7 @@ def begin_run(
         MmerError: if the folder holds another run, or cannot be written.
     """
     folder.begin(plan.identity, provenance(plan), plan.experiment.defaults)
-    if plan.experiment.options:
+    if plan.experiment.options and not folder.read_only:
         write_config(folder.path, plan.experiment.options, command="mmer-train")
     models = [
         RunModel(
@@ -182,6 +182,8 @@ def begin_run(
         for fold in plan.split.folds
     ]
     unfinished = [model for model in models if not model.finished(progress)]
+    if unfinished:
+        folder.check_writable()
     write_splits(plan, folder)
     if unfinished:
         for note in filter(limits, arrange(plan.notes)):  # a leak is worth knowing before hours of training

@@ -24,12 +24,16 @@ losses.png, dev_scores.png     losses and dev scores by epoch, with the chosen e
 """
 
 import csv
+import errno
+import filecmp
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -81,8 +85,9 @@ class Folder:
 
     def delete(self, name: str) -> None:
         """Deletes a file if it exists."""
-        with writable(self.path):
-            (self.path / name).unlink(missing_ok=True)
+        if (self.path / name).exists():  # a read-only disk refuses to delete a missing file too
+            with writable(self.path):
+                (self.path / name).unlink(missing_ok=True)
 
     def make(self) -> None:
         """Creates the folder if it does not exist."""
@@ -167,6 +172,8 @@ class RunFolder(Folder):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._cleared = False  # True after a run was deleted: files that a user put next to it are no reason to stop
+        self._unwritable: MmerError | None = None  # why the files of a finished run are compared instead of written
+        self._differs: dict[str, bool] = {}  # by name of a compared file
 
     def begin(self, identity: Plain, provenance: Plain, defaults: Plain = NO_DEFAULTS) -> None:
         """Writes run.json, or checks that the folder holds the same run.
@@ -209,6 +216,39 @@ class RunFolder(Folder):
                 "choose another --out, or pass --replace to overwrite it"
             )
 
+    @property
+    def outdated(self) -> list[str]:
+        """Files of a finished run that would be written otherwise, in a folder that cannot be written."""
+        return [name for name, differs in self._differs.items() if differs]
+
+    @property
+    def finished(self) -> bool:
+        """True if the folder holds a run whose models are all scored."""
+        held = self.held
+        return bool(held) and all(model.scored for model in self.models(held))
+
+    @property
+    def read_only(self) -> bool:
+        """True if `locked` has accepted a folder that cannot be written."""
+        return self._unwritable is not None
+
+    def check_writable(self) -> None:
+        """Raises the error of a folder that cannot be written, where `locked` has accepted it."""
+        if self._unwritable is not None:
+            raise self._unwritable
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """Yields a temporary path that replaces a file after the block; see `locked` for a folder without access."""
+        if self._unwritable is None:
+            with super().replacing(name) as temporary:
+                yield temporary
+            return
+        with TemporaryDirectory() as folder:
+            temporary, present = Path(folder) / name, self.path / name
+            yield temporary
+            self._differs[name] = not present.exists() or not filecmp.cmp(temporary, present, shallow=False)
+
     def _check_seeds(self, held: Sequence[int], requested: Sequence[int]) -> None:
         """Raises an error if the run of the folder has a seed that is not requested: its results would lack it."""
         missing = [str(seed) for seed in held if seed not in requested]
@@ -220,6 +260,7 @@ class RunFolder(Folder):
 
     def _add_seeds(self, requested: Sequence[int]) -> None:
         """Extends the run of the folder by seeds; its models stay."""
+        self.check_writable()
         record = self.record
         self.delete(CONFIG)  # it names the seeds; the run writes it again
         self.write(RUN, {**record, "decides": {**record["decides"], "seeds": list(requested)}})
@@ -293,17 +334,27 @@ class RunFolder(Folder):
             self.delete(name)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, or_finished: bool = False) -> Iterator[None]:
         """Holds the lock of the folder.
+
+        Args:
+            or_finished: accept a finished run in a folder that cannot be written. Its files are then compared instead
+                of written; those that differ are `outdated`.
 
         Raises:
             MmerError: if another process holds it, or the folder cannot be written.
         """
-        self.make()
         lock = lock_of(self.path / ".lock")
         try:
+            self.make()
             with writable(self.path):
                 lock.acquire()
+                if not os.access(self.path, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
+        except MmerError as error:
+            if not or_finished or not self.finished:
+                raise
+            self._unwritable = error
         except Timeout:
             way_out = "wait until it ends, or choose another --out"
             raise MmerError(f"another process is training into {self.path}; {way_out}") from None

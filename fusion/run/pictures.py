@@ -113,13 +113,14 @@ def _column(rows: Sequence[Row], name: str) -> tuple[float, ...]:
 
 
 def subject_of(results: Plain) -> str:
-    """Returns the title of the pictures of a run: corpus, streams, head, protocol.
+    """Returns the title of the pictures of a run: corpus, streams, head, protocol in words.
 
     Example:
-        >>> run = {"cache": "cache/demo.h5", "fusion": "audio", "protocol": "session", "streams": {"audio": "mfcc39"}}
-        >>> subject_of(run)
-        'demo, mfcc39, audio, session'
+        >>> run = {"cache": "cache/demo.h5", "fusion": "audio", "streams": {"audio": "mfcc39"}}
+        >>> subject_of({**run, "protocol": "session", "protocol_name": "leave one session out"})
+        'demo, mfcc39, audio, leave one session out'
     """
     streams = [name for role, name in results.get("streams", {}).items() if role in SHOWN_ROLES]
     corpus = results.get("corpus") or Path(str(results["cache"])).stem
-    return ", ".join([str(corpus), *dict.fromkeys(streams), str(results["fusion"]), str(results["protocol"])])
+    protocol = results.get("protocol_name") or results["protocol"]
+    return ", ".join([str(corpus), *dict.fromkeys(streams), str(results["fusion"]), str(protocol)])

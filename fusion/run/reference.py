@@ -1,15 +1,20 @@
 """Reference of a run: head ``probe`` on the same streams and folds, which every other head must beat."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cache.errors import MmerError
-from fusion.evaluation.task import task_of
+from cache.json_text import is_number
+from fusion.evaluation.task import Task, task_of
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import RunPlan
 from fusion.fingerprint import Plain
 from fusion.heads.catalog import config_for
+from fusion.run.folder import RESULTS, Folder
+from fusion.run.score_table import REFERENCE
 from fusion.training.config import TrainConfig
 
 PROBE = "probe"  # name of the head
@@ -74,6 +79,39 @@ def reference_folder(out: Path | None) -> Path | None:
 def reference_results(results: Plain) -> dict[str, Any]:
     """Returns what the results of a run keep of the results of its reference."""
     kept = ("run", "mean", "std", "pooled", "interval")
-    task = task_of(results)
-    folds = [{name: fold[name] for name in ("fold", *task.names)} for fold in results["folds"]]
+    names = task_of(results).names
+    folds = [
+        {"fold": fold["fold"], **_chosen(fold, names), "dev_scores": _chosen(fold.get("dev_scores", {}), names)}
+        for fold in results["folds"]
+    ]
     return {"fusion": PROBE, **{name: results[name] for name in kept}, "folds": folds}
+
+
+def kept_reference(folder: Folder, task: Task) -> dict[str, Any]:
+    """Returns the reference that an earlier command wrote into the results of a folder; empty without one.
+
+    Args:
+        folder: folder of a run or of the report of a grid, whose settings decide its reference.
+        task: its task.
+    """
+    with suppress(MmerError):
+        results = folder.read(RESULTS)
+        found = results.get(REFERENCE) if isinstance(results, dict) else None
+        if isinstance(found, dict) and found.get("fusion") == PROBE and _is_whole(found, task.names):
+            return found
+    return {}
+
+
+def _chosen(scores: Plain, names: Sequence[str]) -> dict[str, Any]:
+    return {name: scores[name] for name in names if name in scores}
+
+
+def _is_whole(reference: Plain, names: Sequence[str]) -> bool:
+    """Checks that a reference has what tables print."""
+    means, intervals = [reference.get("mean"), reference.get("pooled")], reference.get("interval")
+    return (
+        all(isinstance(scores, dict) and all(is_number(scores.get(name)) for name in names) for scores in means)
+        and isinstance(intervals, dict)
+        and all(ends is None or (isinstance(ends, list) and all(map(is_number, ends))) for ends in intervals.values())
+        and intervals.keys() >= {*names}
+    )

@@ -29,12 +29,13 @@ from fusion.evaluation.statistics import (
 from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, OUTPUT, SOFT, Task, task_of
 from fusion.experiment.featurize_commands import corpus_of
 from fusion.fingerprint import Plain
+from fusion.protocols.catalog import protocol_words
 from fusion.run.artifacts import Row, read_cost, read_predictions, read_scores
 from fusion.run.folder import CONFUSION, RESULTS, RESULTS_MD, DamagedRun, ModelFolder, RunFolder
 from fusion.run.names import stream_names
 from fusion.run.notes import arrange, head_notes
 from fusion.run.pictures import plot_run, subject_of
-from fusion.run.score_table import markdown
+from fusion.run.score_table import REFERENCE, markdown
 
 KINDS: Mapping[str, type[Predictions]] = {
     CLASSIFICATION.name: Predictions,
@@ -42,6 +43,7 @@ KINDS: Mapping[str, type[Predictions]] = {
     SOFT.name: SoftPredictions,
 }
 NO_PARTS: Mapping[str, frozenset[str]] = {}
+NO_REFERENCE: Plain = {}
 FEW = 10  # clusters; an interval over fewer is not reliable
 
 
@@ -52,6 +54,7 @@ def collect_results(
     *,
     notes: Sequence[str] = (),
     published: Sequence[Plain] = (),
+    reference: Plain = NO_REFERENCE,
     test_parts: Mapping[str, frozenset[str]] = NO_PARTS,
     pictures: str = "png",
 ) -> dict[str, Any]:
@@ -65,6 +68,7 @@ def collect_results(
         identity: identity of the run.
         notes: notes to add to the results.
         published: figures of the recipe's paper to add to the results.
+        reference: scores of the probe to add to the results.
         test_parts: name -> utterances of each of several test subsets, which are scored apart.
         pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
@@ -89,6 +93,7 @@ def collect_results(
         "corpus": corpus_of(cache),
         "streams": stream_names(identity),
         "protocol": identity["protocol"],
+        "protocol_name": protocol_words(identity["protocol"], notes),
         **({} if task.is_classification else {"task": task.name, "target": identity["target"]}),
         "labels": names,
         "run": str(folder.path),
@@ -107,9 +112,11 @@ def collect_results(
         of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
         results |= _write_confusion(folder, of_classes, names)
         results["calibration"] = _calibration(rows, folds, names)
-    results["notes"] = arrange([*notes, *_refit_notes(folds), *_cluster_notes(predictions), *head_notes(folds)])
+    results["notes"] = arrange([*notes, *_refit_notes(folds), *cluster_notes(predictions), *head_notes(folds)])
     if published:
         results["published"] = list(published)
+    if reference:
+        results[REFERENCE] = reference
     plot_run(folder, identity, results, predictions, subject=subject_of(results), kind=pictures)
     write_results(folder, results)
     return results
@@ -217,6 +224,12 @@ def total_cost(folder: RunFolder, identity: Plain) -> tuple[float, int]:
     return sum(seconds for seconds, _ in costs), max((peak_bytes for _, peak_bytes in costs), default=0)
 
 
+def cluster_notes(predictions: Predictions) -> list[str]:
+    """Returns a note if the interval of predictions is over too few clusters; nothing otherwise."""
+    count = len(np.unique(predictions.clusters))
+    return [f"the interval is over {count} speakers or dialogues: too few to say much"] if count < FEW else []
+
+
 def _part_scores(predictions: Predictions, ids: frozenset[str]) -> dict[str, Any]:
     """Returns the number of utterances of a test subset, and its scores over all folds and seeds with intervals."""
     chosen = np.array([name in ids for name in predictions.ids.tolist()])
@@ -240,8 +253,3 @@ def _refit_notes(folds: Sequence[Plain]) -> list[str]:
         f"refit: each fold is trained once more on train and dev for the median best epoch of the folds, {by_seed}; "
         "this model is scored, and the column epoch shows what dev selected before"
     ]
-
-
-def _cluster_notes(predictions: Predictions) -> list[str]:
-    count = len(np.unique(predictions.clusters))
-    return [f"the interval is over {count} speakers or dialogues: too few to say much"] if count < FEW else []

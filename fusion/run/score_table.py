@@ -5,6 +5,7 @@ from typing import Any
 
 from fusion.evaluation.task import Score, Task, task_of
 from fusion.fingerprint import Plain
+from fusion.protocols.catalog import protocol_words
 
 COLUMNS = ("fold", "seed", "epoch", "train", "dev", "test")
 # Key in results.json -> title of its row. A spread that does not exist, of a single fold or seed, has no row.
@@ -82,6 +83,18 @@ def reference_rows(results: Plain) -> list[list[object]]:
     ]
 
 
+def protocol_text(results: Plain) -> str:
+    """Returns the protocol of a run or grid as its name with its words, where older versions did not write them too.
+
+    Example:
+        >>> protocol_text({"protocol": "session", "notes": ["session: leave one session out: test shares no speaker"]})
+        'session (leave one session out)'
+    """
+    name = str(results["protocol"])
+    words = results.get("protocol_name") or protocol_words(name, map(str, results.get("notes", ())))
+    return name if words == name else f"{name} ({words})"
+
+
 def definitions(task: Task) -> str:
     """Formats what the scores of a task are, in one line.
 
@@ -142,7 +155,7 @@ def markdown(results: Plain) -> str:
     """
     task = task_of(results)
     streams = ", ".join(f"{role} {name}" for role, name in results.get("streams", {}).items())
-    title = f"# {results['fusion']} on {results['corpus']}, protocol {results['protocol']}"
+    title = f"# {results['fusion']} on {results['corpus']}, protocol {protocol_text(results)}"
     lines = [title, "", *([f"Streams: {streams}.", ""] if streams else [])]
     lines += [*_markdown_table(score_header(results), score_table(results)), "", f"{definitions(task)}."]
     if "recall" in results:

@@ -33,11 +33,11 @@ from fusion.run.latex import latex_header, latex_row
 from fusion.run.names import RUNS, default_folder, main_streams, run_name
 from fusion.run.notes import arrange, limits
 from fusion.run.published import compare_run, compare_sum, published_figures
-from fusion.run.reference import PROBE, reference_folder, reference_of, reference_results
+from fusion.run.reference import PROBE, kept_reference, reference_folder, reference_of, reference_results
 from fusion.run.refit import train_and_refit
-from fusion.run.results import collect_results, total_cost, write_results
+from fusion.run.results import NO_REFERENCE, collect_results, total_cost, write_results
 from fusion.run.score_fusion import SCORE_FUSION, fuse_scores
-from fusion.run.score_table import REFERENCE, definitions, detail_lines, score_header, score_table
+from fusion.run.score_table import definitions, detail_lines, score_header, score_table
 from fusion.run.seeds import take_over_models
 from fusion.run.tensorboard import TensorBoardProgress
 from fusion.run.trackio import tracked
@@ -163,7 +163,7 @@ def train_run(
 ) -> TrainedRun:
     """Trains and scores a head on every fold.
 
-    An interrupted run is resumed. The results of a finished run are read again.
+    An interrupted run is resumed. The results of a finished run are read again; its folder need not be writable.
 
     Args:
         experiment: head, training, data and seeds.
@@ -183,7 +183,7 @@ def train_run(
         test_caches: open caches of other corpora; every model is scored on them too.
         test_labels: label set of the other corpora; None for their defaults.
         with_probe: also train head ``probe`` on the same streams and folds, in a run folder of its own, and add its
-            scores to the results.
+            scores to the results; scores of the probe that an earlier command added are kept in any case.
         pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Raises:
@@ -200,16 +200,16 @@ def train_run(
     if not replace:
         plan, folder = _as_begun(plan, folder, out, named_after or cache.path)
     others = [plan_other_corpus(plan, other, labels=test_labels) for other in test_caches]
-    probe: dict[str, Any] = {}
+    reference: dict[str, Any] = {}
     if with_probe and experiment.fusion != PROBE:
         shared: dict[str, Any] = {"device": device, "resident_share": resident_share, "stopping": stopping}
         shared |= {"named_after": named_after, "progress": progress, "replace": replace}
         trained = train_run(reference_of(plan), cache, out=reference_folder(out), **shared)
-        probe = {REFERENCE: reference_results(trained.results)}
+        reference = reference_results(trained.results)
     progress = progress or SilentProgress()
     progress = TensorBoardProgress(progress, folder) if tensorboard else progress
     progress = tracked(progress, folder, track)
-    with folder.locked():
+    with folder.locked(or_finished=not replace):
         if replace:
             folder.clear()
         elif out is None:
@@ -221,7 +221,7 @@ def train_run(
         else:
             path = named_after or cache.path
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
-        results = run_results(plan, folder, cache, pictures=pictures)
+        results = run_results(plan, folder, cache, reference=reference, pictures=pictures)
         if final:
             if out is None and not replace:
                 _take_over(plan, folder, progress, final=True)
@@ -229,16 +229,27 @@ def train_run(
                 plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
             )
         scored = partial(score_other_corpus, plan, folder, device=device, resident_share=resident_share)
-        return finish_run(plan, folder, {**results, **probe}, cross=[scored(other) for other in others])
+        found = finish_run(plan, folder, results, cross=[scored(other) for other in others])
+        if folder.outdated:
+            progress.note(f"{folder.path} cannot be written; not renewed: {', '.join(folder.outdated)}")
+        return found
 
 
-def run_results(plan: RunPlan, folder: RunFolder, cache: AnyCache, *, pictures: str = "png") -> dict[str, Any]:
+def run_results(
+    plan: RunPlan,
+    folder: RunFolder,
+    cache: AnyCache,
+    *,
+    reference: Plain = NO_REFERENCE,
+    pictures: str = "png",
+) -> dict[str, Any]:
     """Collects and writes the results of a run whose models are all scored.
 
     Args:
         plan: plan of the run.
         folder: folder of the run; the caller holds its lock.
         cache: open cache.
+        reference: scores of the probe; by default those that the folder has.
         pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Raises:
@@ -247,9 +258,15 @@ def run_results(plan: RunPlan, folder: RunFolder, cache: AnyCache, *, pictures: 
     chosen = folder.record.get(CHOSEN)
     plan_notes = [*([chosen] if isinstance(chosen, str) else []), *plan.notes, plan.scoring_note]
     plan_notes += training_notes(plan, folder)
-    figures, parts = published_figures(plan), plan.test_parts
     return collect_results(
-        folder, cache, plan.identity, notes=plan_notes, published=figures, test_parts=parts, pictures=pictures
+        folder,
+        cache,
+        plan.identity,
+        notes=plan_notes,
+        published=published_figures(plan),
+        reference=reference or kept_reference(folder, plan.task),
+        test_parts=plan.test_parts,
+        pictures=pictures,
     )
 
 
@@ -272,7 +289,7 @@ def finish_run(plan: RunPlan, folder: RunFolder, results: dict[str, Any], *, cro
     results["notes"] = arrange([*results["notes"], *added])
     if comparison := compare_run(plan, results):
         results["comparison"] = comparison
-    if added or cross or comparison or REFERENCE in results:
+    if added or cross or comparison:
         write_results(folder, results)
     seconds, peak_bytes = total_cost(folder, plan.identity)
     return TrainedRun(folder=folder.path, results=results, final=finals, seconds=seconds, peak_bytes=peak_bytes)

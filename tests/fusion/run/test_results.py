@@ -17,7 +17,7 @@ from fusion.run.results import collect_results, total_cost
 from fusion.run.score_table import definitions, score_header, score_table
 from tests.support.runs import finish, plan
 
-KEYS = ["fusion", "cache", "corpus", "streams", "protocol", "labels", "run", "folds"]
+KEYS = ["fusion", "cache", "corpus", "streams", "protocol", "protocol_name", "labels", "run", "folds"]
 KEYS += ["mean", "std", "std_seeds", "interval", "pooled"]
 BESIDE = ["recall", "f1", "calibration", "notes"]
 FOLD_KEYS = {"fold": str, "seed": int, "epoch": int, "train": int, "dev": int, "test": int}

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -124,6 +125,33 @@ def test_a_run_is_trained_and_then_read_again(trainable: Path, tmp_path: Path) -
     header, rows = first.table
     assert (header[0], len(rows)) == ("fold", 7)
     assert first.latex.startswith("audio & ")
+
+
+def test_a_finished_run_is_printed_from_a_folder_that_cannot_be_written(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions do not stop the administrator, as whom tests may run: the question for them is answered instead."""
+    out = tmp_path / "run"
+    first = train_run(requested(trainable, epochs=1), open_cache(trainable), out=out)
+    (out / "results.md").write_text("older")
+    before, allowed = {path: path.stat().st_mtime_ns for path in out.rglob("*")}, os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: allowed(path, mode) and Path(path) != out)
+    progress = Told()
+    found = train_run(requested(trainable, epochs=1), open_cache(trainable), out=out, progress=progress)
+    assert (found, progress.started) == (first, [])
+    assert progress.notes[-1] == f"{out} cannot be written; not renewed: results.md"
+    for seeds, anew in (((0, 1), False), ((0,), True)):
+        request = ExperimentRequest(fusion="audio", fields={**QUICK, "epochs": 1}, seeds=seeds)
+        with pytest.raises(MmerError, match="cannot write to"):
+            train_run(request.experiment(open_cache(trainable)), open_cache(trainable), out=out, replace=anew)
+    (out / "1-seed0" / "predictions.csv").rename(tmp_path / "predictions.csv")
+    with pytest.raises(MmerError, match="cannot write to"):  # before it is trained again
+        train_run(requested(trainable, epochs=1), open_cache(trainable), out=out)
+    (tmp_path / "predictions.csv").rename(out / "1-seed0" / "predictions.csv")
+    after = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert {path: time for path, time in after.items() if path.is_file()} == {
+        path: time for path, time in before.items() if path.is_file()
+    }
 
 
 def test_a_recipe_is_compared_with_its_paper(trainable: Path, tmp_path: Path) -> None:
