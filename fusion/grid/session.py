@@ -8,7 +8,7 @@ import torch
 
 from cache.joined import AnyCache
 from fusion.data.features import RESIDENT_SHARE
-from fusion.evaluation.statistics import Interval, bootstrap_interval
+from fusion.evaluation.statistics import Interval, Predictions, bootstrap_interval
 from fusion.evaluation.task import Task
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import EARLIER_DEV, RunPlan, Splits, plan_earlier
@@ -32,7 +32,7 @@ from fusion.grid.selection import hide_unselected_tests, select_winners
 from fusion.grid.space import RANDOM, TPE, Search, Space, fields_key
 from fusion.grid.tpe import TreeSearch
 from fusion.run.notes import arrange, limits
-from fusion.run.results import pooled_predictions
+from fusion.run.results import cluster_notes, pooled_predictions
 
 # Trains all models that the journal does not hold; returns the failures that are not in the journal, by key.
 Trainer = Callable[[Sequence[Model], Sources], Mapping[str, ModelOutcome]]
@@ -50,7 +50,7 @@ class GridResults:
         scores: scores of every trained or failed model; test scores only where they may be shown.
         winners: index of the combination that is selected for each fold.
         interval: 95% interval of the nested score by metric; None for a single cluster.
-        notes: notes of the heads.
+        notes: notes of the heads, and one on an interval over too few clusters.
         seconds: duration of this run of the grid.
     """
 
@@ -236,14 +236,14 @@ class GridSession:
         self._open_tests((combination, fold) for fold, combination in winners.items())
         if all_tests:
             self._open_tests((combination, fold) for combination in range(len(self.combinations)) for fold in folds)
-        scores = self._scores()
+        scores, predictions = self._scores(), self._nested_predictions(winners)
         return GridResults(
             combinations=self.combinations,
             skipped=self.skipped,
             scores=scores if all_tests else hide_unselected_tests(scores, winners),
             winners=winners,
-            interval=self._nested_interval(winners),
-            notes=self._notes(),
+            interval=bootstrap_interval(predictions),
+            notes=[*cluster_notes(predictions), *self._notes()],
             seconds=time.monotonic() - started,
         )
 
@@ -279,14 +279,12 @@ class GridSession:
                 if self.journal.trained(model):
                     self.journal.open_test(model, source)
 
-    def _nested_interval(self, winners: Mapping[str, int]) -> dict[str, Interval | None]:
-        """Computes the 95% interval of the nested score by a clustered bootstrap of the winners' test predictions."""
+    def _nested_predictions(self, winners: Mapping[str, int]) -> Predictions:
+        """Reads the test predictions of the winners, which give the interval of the nested score."""
         models = [model for fold, combination in winners.items() for model in self._models(combination, fold)]
         plan = self.combinations[0].plan
         classes, task = list(plan.inputs.classes), plan.task
-        return bootstrap_interval(
-            pooled_predictions([self.journal.folder(model) for model in models], self.cache, classes, task)
-        )
+        return pooled_predictions([self.journal.folder(model) for model in models], self.cache, classes, task)
 
     def _notes(self) -> list[str]:
         """Returns the notes that all models of a combination share, each with the combinations that have it."""

@@ -20,7 +20,7 @@ from fusion.grid.selection import rank, single_best
 from fusion.grid.session import GridResults
 from fusion.run.artifacts import find_damage, provenance, write_splits, write_trained
 from fusion.run.cross_validation import keep_encoders, score_test_subset
-from fusion.run.folder import SCORES, RunFolder
+from fusion.run.folder import RUN, SCORES, RunFolder
 from fusion.run.train import CHOSEN, TrainedRun, default_run, finish_run, run_results
 
 
@@ -52,8 +52,10 @@ def keep_winner(
     plan = combination.plan
     folder = RunFolder(default_run(plan, named_after))
     with folder.locked():
-        record = {**provenance(plan), CHOSEN: _note(combination, results)}
-        folder.begin(plan.identity, record, plan.experiment.defaults)
+        chosen = {CHOSEN: _note(combination, results)}
+        folder.begin(plan.identity, {**provenance(plan), **chosen}, plan.experiment.defaults)
+        if folder.record.get(CHOSEN) != chosen[CHOSEN]:  # trained before the grid chose it, or chosen by another grid
+            folder.write(RUN, {**folder.record, **chosen})
         write_config(folder.path, _options(combination, named_after), command="mmer-train")
         write_splits(plan, folder)
         for model in models_of(combination):

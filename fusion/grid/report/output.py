@@ -25,6 +25,7 @@ from fusion.grid.report.tables import (
 )
 from fusion.grid.selection import Ranked, nested_scores, rank
 from fusion.grid.session import GridResults
+from fusion.protocols.catalog import protocol_words
 from fusion.run.folder import RESULTS, Folder
 from fusion.run.names import stream_names
 from fusion.run.notes import arrange, limits
@@ -146,6 +147,7 @@ def _provenance(results: GridResults, cache: AnyCache, folder: Folder) -> dict[s
         "corpus": corpus_of(cache),
         "streams": _joined_streams([_streams(results, index) for index in dict.fromkeys(results.winners.values())]),
         "protocol": plan.split.protocol,
+        "protocol_name": protocol_words(plan.split.protocol, plan.notes),
         **({} if results.task.is_classification else {"task": results.task.name, "target": plan.experiment.target}),
         "labels": list(plan.inputs.classes),
         "seeds": list(plan.experiment.seeds),

@@ -55,6 +55,9 @@ def test_a_grid_may_choose_by_macro_f1(trainable: Path, tmp_path: Path) -> None:
     assert means == sorted(means, reverse=True)
     assert (report.folder.path / "axis-lr.png").exists()
     assert any(", M-F1 " in line for line in report.lines if line.startswith("95% interval"))
+    assert report.json["notes"][0] == "the interval is over 6 speakers or dialogues: too few to say much"
+    assert report.json["notes"][0] in report.limits
+    assert report.json["protocol_name"] == "leave one session out"
 
 
 def test_tests_that_were_opened_before_stay_out_of_sight(trainable: Path, tmp_path: Path) -> None:
@@ -145,6 +148,6 @@ def test_what_heads_note_is_told_with_the_combinations_it_holds_for(trainable: P
     made, _ = session(trainable, "bimodal", tmp_path)
     space = read_space("bimodal", grid=["alpha=0.1"], ablate=["tasks=none"])
     found = made.run(space, parse_search("grid"), seed=0)
-    assert len(found.notes) == 2
-    assert found.notes[0].startswith("auxiliary tasks: cpc (weight 0.1), supervised (weight 0.1) (of alpha=0.1")
-    assert found.notes[1].startswith("auxiliary tasks: none (of ")
+    assert len(found.notes) == 3  # and one on the interval
+    assert found.notes[1].startswith("auxiliary tasks: cpc (weight 0.1), supervised (weight 0.1) (of alpha=0.1")
+    assert found.notes[2].startswith("auxiliary tasks: none (of ")

@@ -60,6 +60,19 @@ def test_the_winner_equals_the_run_of_its_settings(
     assert progress.started == []
 
 
+def test_a_winner_that_was_trained_before_has_the_note_on_its_choice_too(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = kept_by(trainable)
+    assert found.kept is not None
+    folder, record = RunFolder(found.kept.folder), (found.kept.folder / "run.json").read_bytes()
+    folder.write("run.json", {name: value for name, value in folder.record.items() if name != "chosen"})
+    assert kept_by(trainable).kept == found.kept
+    assert (folder.path / "run.json").read_bytes() == record
+    assert found.kept.results["notes"][0] in (folder.path / "results.md").read_text()
+
+
 def test_a_grid_names_the_journal_entries_and_streams_of_its_rows(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
