@@ -15,6 +15,7 @@ from cache.joined import AnyCache
 from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, CachedFeatures
 from fusion.data.memory import memory_needed, peak_memory, reset_peak
+from fusion.data.pooled import pooled_once
 from fusion.experiment.experiment import Experiment, ExperimentRequest
 from fusion.experiment.plan import RunPlan, plan_run
 from fusion.head import FittedHead
@@ -26,7 +27,7 @@ from fusion.run.folder import RUN, RunFolder
 from fusion.run.notes import arrange
 from fusion.run.reference import PROBE, reference_folder, reference_of
 from fusion.run.train import default_run
-from fusion.training.loop import train_fold
+from fusion.training.loop import train_epochs, train_fold
 
 STEPS = 4  # timed steps, after one that is not timed: the first sets up the optimizer and is slower
 DEV_BATCHES = 2  # batches of dev that are timed
@@ -125,13 +126,19 @@ class RunEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class _Trial:
-    """Measured steps of a model: seconds of a step, seconds to score an utterance, or of a whole fitted model."""
+    """Measured steps of a model: seconds of a step, seconds to score an utterance, or of the fits of a fitted model.
+
+    All features are pooled in `pool_s`, once for all models. A fitted model is fitted for each candidate, of which dev
+    selects one, in `fit_s`. A second model of a run with refit and a final model are fitted for one candidate, in `once_s`.
+    """
 
     parameters: int
     peak_bytes: int
     step_s: float = 0.0
     score_s: float = 0.0
     fit_s: float = 0.0
+    once_s: float = 0.0
+    pool_s: float = 0.0
     steps: int = 0
 
 
@@ -164,7 +171,7 @@ def estimate_run(
     folds, seeds = plan.split.folds, plan.experiment.seeds
     largest = max(folds, key=lambda fold: len(fold.train))
     with memory_needed(device, memory_remedy(plan)):
-        trial = _measure(plan, largest, device, resident_share)
+        trial = _measure(plan, largest, device, resident_share, once=final or plan.experiment.training.refit)
     models = len(folds) * len(seeds)
     share = 1 - finished / models
     times = [len(seeds) * share * sum(_seconds(plan, trial, fold, epochs) for fold in folds) for epochs in _ends(plan)]
@@ -173,6 +180,7 @@ def estimate_run(
         models += len(seeds)
         added = [len(seeds) * _seconds(plan, trial, everything, epochs) for epochs in _ends(plan)]
         times = [time_s + more_s for time_s, more_s in zip(times, added, strict=True)]
+    times = [time_s and time_s + trial.pool_s for time_s in times]
     features = plan.features(plan.every_stream, device=CPU, chosen=everything.train, resident_share=0)
     probe = None
     if with_probe and experiment.fusion != PROBE:
@@ -247,16 +255,17 @@ def _members(plan: RunPlan) -> list[Members]:
     return found
 
 
-def _measure(plan: RunPlan, fold: Fold, device: torch.device, resident_share: float) -> _Trial:
-    """Trains a few batches of a fold, or fits a fitted head once, and times them."""
+def _measure(plan: RunPlan, fold: Fold, device: torch.device, resident_share: float, *, once: bool) -> _Trial:
+    """Trains a few batches of a fold and times them; a fitted head is fitted, if `once` also for one candidate."""
     training = replaced(plan.experiment.training, seed=plan.experiment.seeds[0], epochs=1)
     where: dict[str, Any] = {"device": device, "resident_share": resident_share}
-    train, dev = fold.train, fold.dev
-    head, source = _prepared(plan, fold, *_sampled(plan, train, dev), **where)
+    task = plan.task_of(fold.train, fold.name)
+    train, dev = _sampled(plan, fold.train, fold.dev)
+    head, source = _prepared(plan, fold, train, dev, **where)
     if isinstance(head, FittedHead):  # its time is not that of steps: the whole fold is fitted
+        train_epochs(head, source, train, training, epochs=1, task=task)  # not timed: it imports the solver
+        train, dev = fold.train, fold.dev
         head, source = _prepared(plan, fold, train, dev, **where)
-    else:
-        train, dev = _sampled(plan, train, dev)
     ends: list[float] = []
 
     def after_batch() -> bool:
@@ -266,16 +275,26 @@ def _measure(plan: RunPlan, fold: Fold, device: torch.device, resident_share: fl
         return False
 
     reset_peak(device)
+    pool_s = _pooling_seconds(plan, head, source, np.union1d(train, dev)) if isinstance(head, FittedHead) else 0.0
     started = time.monotonic()
-    task = plan.task_of(fold.train, fold.name)
-    train_fold(head, source, train, dev, training, task=task, stopping=after_batch)
+    trained = train_fold(head, source, train, dev, training, task=task, stopping=after_batch)
     ended = time.monotonic()
+    if isinstance(head, FittedHead) and once:
+        train_epochs(head, source, np.union1d(train, dev), training, epochs=trained.best_epoch, task=task)
+    once_s = time.monotonic() - ended
     found = _Trial(parameters=count_parameters(head), peak_bytes=peak_memory(device))
     if isinstance(head, FittedHead):
-        return replaced(found, fit_s=ended - started)
+        return replaced(found, fit_s=ended - started, once_s=once_s if once else 0.0, pool_s=pool_s)
     steps = np.diff(ends) if len(ends) > 1 else np.array([ends[0] - started])
     score_s = (ended - ends[-1]) / max(1, len(dev))
     return replaced(found, step_s=float(steps.mean()), score_s=score_s, steps=len(steps))
+
+
+def _pooling_seconds(plan: RunPlan, head: FittedHead, source: CachedFeatures, indices: Indices) -> float:
+    """Pools some utterances, which the source keeps; returns the time for all utterances of the run."""
+    started = time.monotonic()
+    pooled_once([head.to(source.device)], source, indices, precision="float32")
+    return (time.monotonic() - started) * len(utterances_of(plan)) / len(indices)
 
 
 def _sampled(plan: RunPlan, train: Indices, dev: Indices) -> tuple[Indices, Indices]:
@@ -307,7 +326,8 @@ def _ends(plan: RunPlan) -> tuple[int, int]:
 def _seconds(plan: RunPlan, trial: _Trial, fold: Fold, epochs: int) -> float:
     """Returns the time of a model that is trained for some epochs, and scored once."""
     if trial.fit_s:
-        return trial.fit_s
+        selects, refits = len(fold.dev) > 0, plan.experiment.training.refit or not len(fold.dev)
+        return selects * trial.fit_s + refits * trial.once_s
     training = plan.experiment.training
     seen = len(fold.train) + (len(fold.train) + len(fold.dev) if training.refit and len(fold.dev) else 0)
     batches = -(-seen // training.batch_size)
@@ -316,7 +336,7 @@ def _seconds(plan: RunPlan, trial: _Trial, fold: Fold, epochs: int) -> float:
 
 def _described(plan: RunPlan, trial: _Trial, fold: Fold) -> str:
     if trial.fit_s:
-        return f"by one fit of fold {fold.name}"
+        return f"by one fit of fold {fold.name}{', and one on its train and dev' if trial.once_s else ''}"
     least, most = _ends(plan)
     batch = min(plan.experiment.training.batch_size, len(fold.train))
     steps = f"{trial.steps} step{'s' if trial.steps > 1 else ''} of {batch} utterances took {trial.step_s:.3g} s each"

@@ -1,6 +1,7 @@
 """A run is estimated from its own plan and a few real batches, and leaves nothing behind."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,16 +9,21 @@ from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.fields import configure
+from fusion.heads.probe import Probe
 from fusion.run.estimate import RunEstimate, estimate_run
 from fusion.run.folder import RunFolder
+from fusion.run.train import train_run
 from tests.support.runs import QUICK, finish, plan
 
 
-def estimated(cache: Path, out: Path, fusion: str = "concat", **asked: object) -> RunEstimate:
-    head, training = configure(fusion, {**QUICK, "epochs": "40", "patience": "4"})
-    seeds = asked.pop("seeds", (0,))
-    experiment = Experiment(fusion=fusion, head=head, training=training, seeds=seeds)  # type: ignore[arg-type]
-    return estimate_run(experiment, open_cache(cache), out=out, **asked)  # type: ignore[arg-type]
+def experiment_of(fusion: str, *, seeds: tuple[int, ...] = (0,), refit: bool = False) -> Experiment:
+    head, training = configure(fusion, {**QUICK, "epochs": "40", "patience": "4", "refit": refit})
+    return Experiment(fusion=fusion, head=head, training=training, seeds=seeds)
+
+
+def estimated(cache: Path, out: Path, fusion: str = "concat", **asked: Any) -> RunEstimate:
+    experiment = experiment_of(fusion, seeds=asked.pop("seeds", (0,)), refit=asked.pop("refit", False))
+    return estimate_run(experiment, open_cache(cache), out=out, **asked)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +81,29 @@ def test_a_fitted_head_is_timed_by_one_fit(trainable: Path, tmp_path: Path) -> N
     found = estimated(trainable, tmp_path / "run", "probe")
     assert found.measured == f"by one fit of fold {found.members[0].fold}"
     assert found.shortest_s == found.longest_s > 0
+
+
+def test_the_fits_of_a_refit_and_of_final_models_are_counted(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock counts fits, in place of seconds."""
+    fits: list[float] = []
+    fit = Probe.fit
+
+    def counted(self: Probe, vectors: Any, labels: Any, candidate: float, *, balanced: bool) -> None:
+        fits.append(candidate)
+        fit(self, vectors, labels, candidate, balanced=balanced)
+
+    monkeypatch.setattr(Probe, "fit", counted)
+    monkeypatch.setattr("fusion.run.estimate.time.monotonic", lambda: float(len(fits)))
+    folds, each = 3, len(Probe.candidates)
+    for refit, final in ((False, False), (True, False), (False, True)):
+        found = estimated(trainable, tmp_path / "run", "probe", refit=refit, final=final)
+        assert found.longest_s == folds * (each + refit) + final
+        assert found.measured.endswith(", and one on its train and dev") == (refit or final)
+    fits.clear()
+    train_run(experiment_of("probe", refit=True), open_cache(trainable), out=tmp_path / "run")
+    assert len(fits) == folds * (each + 1)
 
 
 def test_a_seed_that_the_run_lacks_is_estimated_and_not_added(trainable: Path, tmp_path: Path) -> None:
