@@ -129,7 +129,7 @@ class _Trial:
     """Measured steps of a model: seconds of a step, seconds to score an utterance, or of the fits of a fitted model.
 
     All features are pooled in `pool_s`, once for all models. A fitted model is fitted for each candidate, of which dev
-    selects one, in `fit_s`. A second model of a run with refit and a final model are fitted for one candidate, in `once_s`.
+    selects one, in `fit_s`; the second model of a run with refit and a final model for one candidate, in `once_s`.
     """
 
     parameters: int
