@@ -21,9 +21,11 @@ from cli.options import (
     positive,
     quiet_option,
     tune_process,
+    with_probe_option,
     worker_cluster,
 )
 from cli.output import echo, print_json, print_table, size_text
+from cli.train import print_models
 
 if TYPE_CHECKING:
     from cache.joined import AnyCache
@@ -129,6 +131,7 @@ class _Machine:
     help="Also write the combination with the best mean dev score as a run folder, as mmer-train does; its models are "
     "not trained again.",
 )
+@with_probe_option
 @pictures_option
 @click.option("--latex", is_flag=True, help="Also print the ablation table and a row with the nested scores in LaTeX.")
 @quiet_option
@@ -144,6 +147,7 @@ def grid(
     resident_share: float,
     dry_run: bool,
     keep_winner: bool,
+    with_probe: bool,
     pictures: str,
     latex: bool,
     quiet: bool,
@@ -170,7 +174,7 @@ def grid(
         tune_process()
         machine = _Machine(device=device, engine=engine, scheduler=scheduler, share=resident_share, quiet=quiet)
         request = _request(options, opened)
-        flags: Any = {"dry_run": dry_run, "keep": keep_winner, "pictures": pictures}
+        flags: Any = {"dry_run": dry_run, "keep": keep_winner, "with_probe": with_probe, "pictures": pictures}
         found = _trained(request, opened, cache, out=out, machine=machine, **flags)
         print_found(found, as_json=as_json, latex=latex, quiet=quiet)
 
@@ -237,6 +241,7 @@ def _trained(
     machine: "_Machine",
     dry_run: bool,
     keep: bool,
+    with_probe: bool,
     pictures: str,
 ) -> "GridRun | GridEstimate":
     from cli.progress import GridBar
@@ -248,7 +253,14 @@ def _trained(
     with bar_or_none as bar, worker_cluster(None, machine.scheduler, machine.device) as cluster:
         if dry_run:
             return estimate_grid(
-                request, opened, out=out, named_after=cache, device=device, progress=bar, resident_share=share
+                request,
+                opened,
+                out=out,
+                named_after=cache,
+                device=device,
+                progress=bar,
+                resident_share=share,
+                with_probe=with_probe,
             )
         return run_grid(
             request,
@@ -261,6 +273,7 @@ def _trained(
             progress=bar,
             resident_share=share,
             keep=keep,
+            with_probe=with_probe,
             pictures=pictures,
         )
 
@@ -277,6 +290,8 @@ def _print_estimate(found: "GridEstimate") -> None:
     )
     if cost.placement:
         echo(f"{cost.placement}; at most {cost.seconds:.0f} s, less where models stop early")
+    if found.probe:
+        print_models(found.probe, "probe: ")
 
 
 def _print_run(run: "GridRun", *, latex: bool, quiet: bool) -> None:

@@ -29,6 +29,12 @@ quiet_option = click.option(
     is_flag=True,
     help="Print no progress, and of the notes only those that limit what the scores mean; files hold all of them.",
 )
+with_probe_option = click.option(
+    "--with-probe",
+    is_flag=True,
+    help="Also train head probe, a logistic regression of seconds, on the same streams and folds, and print its scores "
+    "in the same table.",
+)
 pictures_option = click.option(
     "--pictures",
     type=click.Choice(["png", "svg", "pdf"]),

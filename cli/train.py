@@ -24,6 +24,7 @@ from cli.options import (
     positive,
     quiet_option,
     tune_process,
+    with_probe_option,
     worker_cluster,
 )
 from cli.output import duration_text, echo, print_json, print_table, size_text
@@ -99,12 +100,7 @@ if TYPE_CHECKING:
     help="Address of a dask scheduler whose workers train folds and seeds; they need cache and run folder at the same "
     "paths.  [default: none]",
 )
-@click.option(
-    "--with-probe",
-    is_flag=True,
-    help="Also train head probe, a logistic regression of seconds, on the same streams and folds, and print its scores "
-    "in the same table.",
-)
+@with_probe_option
 @dashboard_option
 @click.option("--tensorboard", is_flag=True, help="Also write the curves for TensorBoard into the run folder.")
 @click.option(
@@ -250,11 +246,21 @@ def print_estimates(found: "Sequence[RunEstimate]", as_json: bool) -> None:
         files = f"weights on disk {size_text(run.disk_bytes)}"
         echo(f"features {size_text(run.features_bytes)}, peak of a training {size_text(run.peak_bytes)}, {files}")
         for each in filter(None, (run, run.probe)):
-            rest = f", of which {each.finished} are finished" if each.finished else ""
-            echo(f"{'' if each is run else 'probe: '}{each.models} models of {each.parameters:,} parameters{rest}")
-            ends = dict.fromkeys(map(duration_text, (each.shortest_s, each.longest_s)))
-            echo(f"time: {' to '.join(ends)}: {each.measured}")
-            echo(f"would write {each.folder}: {each.files}")
+            print_models(each, "" if each is run else "probe: ")
+
+
+def print_models(run: "RunEstimate", title: str = "") -> None:
+    """Prints the models of a run that has not started, their time and their folder.
+
+    Args:
+        run: the estimate.
+        title: beginning of the first line.
+    """
+    rest = f", of which {run.finished} are finished" if run.finished else ""
+    echo(f"{title}{run.models} models of {run.parameters:,} parameters{rest}")
+    ends = dict.fromkeys(map(duration_text, (run.shortest_s, run.longest_s)))
+    echo(f"time: {' to '.join(ends)}: {run.measured}")
+    echo(f"would write {run.folder}: {run.files}")
 
 
 def _estimated(

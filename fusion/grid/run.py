@@ -16,13 +16,16 @@ from fusion.grid.engine.local import Engine, GridProgress
 from fusion.grid.engine.placement import AUTO, FUSED, SHARED
 from fusion.grid.engine.remote import GridCluster, RemoteEngine
 from fusion.grid.journal import Journal
+from fusion.grid.reference import check_reference, train_reference
 from fusion.grid.report.output import GridReport, grid_report
 from fusion.grid.session import GridSession
 from fusion.grid.space import RANDOM, TPE, GridRequest, Search
 from fusion.grid.winner import keep_winner
 from fusion.heads.catalog import file_name_of
 from fusion.recipes.comparison import published_table
+from fusion.run.estimate import RunEstimate, estimate_run
 from fusion.run.names import default_folder
+from fusion.run.reference import PROBE, reference_folder, reference_of
 from fusion.run.train import CPU, TrainedRun
 from fusion.training.checkpoint import EpochScores
 
@@ -77,11 +80,13 @@ class GridEstimate:
         combinations: the fields of each, as on the command line.
         cost: of all its models.
         journal: folder of the journal.
+        probe: run of the probe on the same folds; None if it was not requested.
     """
 
     combinations: tuple[str, ...]
     cost: CostEstimate
     journal: Path
+    probe: RunEstimate | None = None
 
 
 class SilentGridProgress:
@@ -112,6 +117,7 @@ def run_grid(
     progress: GridProgress | None = None,
     resident_share: float = RESIDENT_SHARE,
     keep: bool = False,
+    with_probe: bool = False,
     pictures: str = "png",
 ) -> GridRun:
     """Trains the combinations that the journal lacks, selects one for each fold on dev, and writes the report.
@@ -127,6 +133,8 @@ def run_grid(
         progress: notified of notes, models and epochs.
         resident_share: share of the device's memory that features may take, in [0, 1]; the rest is read as needed.
         keep: also write the combination with the best mean dev score as a run folder, from its trained models.
+        with_probe: also train head ``probe`` on the same folds and on the streams of that combination, in a run folder
+            of its own, and add its scores to the report.
         pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Raises:
@@ -147,8 +155,14 @@ def run_grid(
             cluster=cluster, cache=path, journal=journal, progress=progress, resident_share=resident_share
         )
     session = _session(request, cache, trainer, device=device, resident_share=resident_share)
+    if with_probe:
+        check_reference(session.first_plan(request.space, request.search, request.search_seed))
     results = session.run(request.space, request.search, seed=request.search_seed, all_tests=request.report_all_tests)
-    report = grid_report(results, journal, cache, engine=trainer.name)
+    reference: dict[str, Any] = {}
+    if with_probe:
+        where: dict[str, Any] = {"out": out, "named_after": path, "device": device, "resident_share": resident_share}
+        reference = train_reference(results, cache, **where)
+    report = grid_report(results, journal, cache, engine=trainer.name, reference=reference)
     report.write(pictures)
     known = {"cache": str(path), "out": out and str(out)}
     write_config(journal.path, {**known, **request.options}, command="mmer-grid")
@@ -169,6 +183,7 @@ def estimate_grid(
     device: torch.device = CPU,
     progress: GridProgress | None = None,
     resident_share: float = RESIDENT_SHARE,
+    with_probe: bool = False,
 ) -> GridEstimate:
     """Estimates what a grid takes by training a few batches on the device; trains and writes nothing else.
 
@@ -184,10 +199,15 @@ def estimate_grid(
     drawn = Search(kind=RANDOM, count=search.count) if search.kind == TPE else search
     session.plan(request.space.combinations(drawn, request.search_seed))
     models = [model for combination in session.combinations for model in models_of(combination)]
+    plan, probe = session.combinations[0].plan, None
+    if with_probe and plan.experiment.fusion != PROBE:
+        where: dict[str, Any] = {"named_after": named_after, "device": device, "resident_share": resident_share}
+        probe = estimate_run(reference_of(plan), cache, out=reference_folder(out), **where)
     return GridEstimate(
         combinations=tuple(fields_text(combination.fields) for combination in session.combinations),
         cost=estimate_cost(models, session.sources, journal),
         journal=journal.path,
+        probe=probe,
     )
 
 

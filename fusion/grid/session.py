@@ -28,7 +28,7 @@ from fusion.grid.combinations import (
 from fusion.grid.engine.local import GridProgress
 from fusion.grid.engine.sources import Sources
 from fusion.grid.journal import Journal
-from fusion.grid.selection import hide_unselected_tests, select_winners
+from fusion.grid.selection import hide_unselected_tests, rank, select_winners, single_best
 from fusion.grid.space import RANDOM, TPE, Search, Space, fields_key
 from fusion.grid.tpe import TreeSearch
 from fusion.run.notes import arrange, limits
@@ -66,6 +66,14 @@ class GridResults:
     def plan(self) -> RunPlan:
         """Plan of the first combination; all combinations share its folds, classes, seeds and task."""
         return self.combinations[0].plan
+
+    @property
+    def best(self) -> Combination | None:
+        """The combination with the best mean dev score; None where each lacks a model."""
+        folds = [fold.name for fold in self.plan.split.folds]
+        fields = [combination.fields for combination in self.combinations]
+        best = single_best(rank(fields, self.scores, self.monitor, folds=folds, task=self.task))
+        return self.combinations[best.combination] if best else None
 
     @property
     def task(self) -> Task:
@@ -154,6 +162,17 @@ class GridSession:
         self._note_limits(planned)
         for line in skipped_by_reason(skipped):
             self.progress.note(line)
+
+    def first_plan(self, space: Space, search: Search, seed: int) -> RunPlan:
+        """Returns the plan of a combination that `run` with the same arguments trains; all plans have the same folds.
+
+        Raises:
+            MmerError: if no combination can be trained.
+        """
+        if search.kind == TPE:
+            return self._any_plan(space, seed)
+        self.plan(space.combinations(search, seed))
+        return self.combinations[0].plan
 
     def _note_limits(self, planned: Sequence[Combination]) -> None:
         """Passes on, once, the notes that limit what the scores of new combinations will mean."""

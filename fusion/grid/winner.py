@@ -16,7 +16,6 @@ from fusion.grid.combinations import Combination, Model, fields_text, models_of
 from fusion.grid.engine.sources import Sources
 from fusion.grid.journal import Journal
 from fusion.grid.report.tables import NOT_NESTED, count_text
-from fusion.grid.selection import rank, single_best
 from fusion.grid.session import GridResults
 from fusion.run.artifacts import find_damage, provenance, write_splits, write_trained
 from fusion.run.cross_validation import keep_encoders, score_test_subset
@@ -48,7 +47,9 @@ def keep_winner(
     Raises:
         MmerError: if no combination has all its models, the folder holds another run, or a file cannot be written.
     """
-    combination = _winner(results)
+    combination = results.best
+    if combination is None:
+        raise MmerError("no winner can be kept: each combination lacks a model; give the grid other values")
     plan = combination.plan
     folder = RunFolder(default_run(plan, named_after))
     with folder.locked():
@@ -61,15 +62,6 @@ def keep_winner(
         for model in models_of(combination):
             _keep(model, folder, journal, sources, device)
         return finish_run(plan, folder, run_results(plan, folder, cache))
-
-
-def _winner(results: GridResults) -> Combination:
-    folds = [fold.name for fold in results.plan.split.folds]
-    fields = [combination.fields for combination in results.combinations]
-    best = single_best(rank(fields, results.scores, results.monitor, folds=folds, task=results.task))
-    if best is None:
-        raise MmerError("no winner can be kept: each combination lacks a model; give the grid other values")
-    return results.combinations[best.combination]
 
 
 def _note(winner: Combination, results: GridResults) -> str:

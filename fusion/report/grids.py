@@ -14,10 +14,11 @@ from fusion.grid.report.ablation import ABLATION_TEX
 from fusion.grid.report.export import GRID_CSV, MODELS_CSV
 from fusion.grid.report.output import REPORTS
 from fusion.grid.report.plots import ABLATION, PARALLEL, grid_figures
+from fusion.grid.report.reference import spreads
 from fusion.grid.selection import Ranked, Spread
 from fusion.report.page import Block, Code, Page, Pen, Pictures, Section, Table, Tile
 from fusion.run.folder import RESULTS, Folder
-from fusion.run.score_table import protocol_text
+from fusion.run.score_table import REFERENCE, protocol_text
 
 MOST = 40  # combinations in the table
 
@@ -145,6 +146,10 @@ def _combinations(grid: FinishedGrid) -> Section:
     for row in grid.ranked[:MOST]:
         cells = [str(row.rank or "-"), *(row.text(axis) for axis in grid.axes), *_cells(row.dev, scores)]
         rows.append([*cells, *(_cells(row.test, scores) if shows_tests else [])])
+    if reference := grid.results.get(REFERENCE):
+        dev, test = spreads(reference, grid.task)
+        cells = [str(reference["fusion"]), *["-"] * len(grid.axes), *_cells(dev, scores)]
+        rows.append([*cells, *(_cells(test, scores) if shows_tests else [])])
     more = f"; the first {MOST} of {len(grid.ranked)}" if len(grid.ranked) > MOST else ""
     caption = f"Mean over folds, deviation in brackets{more}"
     return Section(

@@ -78,7 +78,7 @@ def reference_folder(out: Path | None) -> Path | None:
 
 def reference_results(results: Plain) -> dict[str, Any]:
     """Returns what the results of a run keep of the results of its reference."""
-    kept = ("run", "mean", "std", "pooled", "interval")
+    kept = ("run", "streams", "mean", "std", "pooled", "interval")
     names = task_of(results).names
     folds = [
         {"fold": fold["fold"], **_chosen(fold, names), "dev_scores": _chosen(fold.get("dev_scores", {}), names)}
@@ -108,10 +108,15 @@ def _chosen(scores: Plain, names: Sequence[str]) -> dict[str, Any]:
 
 def _is_whole(reference: Plain, names: Sequence[str]) -> bool:
     """Checks that a reference has what tables print."""
-    means, intervals = [reference.get("mean"), reference.get("pooled")], reference.get("interval")
+    folds, intervals = reference.get("folds"), reference.get("interval")
     return (
-        all(isinstance(scores, dict) and all(is_number(scores.get(name)) for name in names) for scores in means)
+        isinstance(folds, list)
+        and all(_has_numbers(scores, names) for scores in (reference.get("mean"), reference.get("pooled"), *folds))
         and isinstance(intervals, dict)
         and all(ends is None or (isinstance(ends, list) and all(map(is_number, ends))) for ends in intervals.values())
         and intervals.keys() >= {*names}
     )
+
+
+def _has_numbers(scores: object, names: Sequence[str]) -> bool:
+    return isinstance(scores, dict) and all(is_number(scores.get(name)) for name in names)

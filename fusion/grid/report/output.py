@@ -8,11 +8,13 @@ from cache.joined import AnyCache
 from fusion.evaluation.statistics import Interval
 from fusion.evaluation.task import Task
 from fusion.experiment.featurize_commands import corpus_of
-from fusion.fingerprint import digest_of
+from fusion.fingerprint import Plain, digest_of
 from fusion.grid.combinations import fields_text, models_of, skipped_by_reason
 from fusion.grid.journal import Journal
+from fusion.grid.reference import kept_grid_reference
 from fusion.grid.report.ablation import Ablation, ablation_table, as_latex, write_ablation
 from fusion.grid.report.export import grid_json, write_csv
+from fusion.grid.report.reference import fold_rows, ranking_row, write_reference
 from fusion.grid.report.tables import (
     Entries,
     Table,
@@ -27,8 +29,11 @@ from fusion.grid.selection import Ranked, nested_scores, rank
 from fusion.grid.session import GridResults
 from fusion.protocols.catalog import protocol_words
 from fusion.run.folder import RESULTS, Folder
+from fusion.run.latex import latex_row
 from fusion.run.names import stream_names
 from fusion.run.notes import arrange, limits
+from fusion.run.results import NO_REFERENCE
+from fusion.run.score_table import REFERENCE
 
 NESTED_TEX = "nested.tex"
 REPORTS = "grids"  # below the journal: a folder for each set of combinations
@@ -67,9 +72,17 @@ class GridReport:
     ablation: Ablation
 
     @property
+    def reference(self) -> dict[str, Any]:
+        """Scores of the probe on the same folds; empty without them."""
+        return dict(self.json.get(REFERENCE, {}))
+
+    @property
     def latex(self) -> str:
-        """The ablation table in LaTeX, and the row of the nested scores, for a table of runs."""
-        return f"{as_latex(self.ablation)}{self.nested_latex}"
+        """The ablation table in LaTeX, and the rows of the nested scores and of the probe, for a table of runs."""
+        rows = [self.nested_latex]
+        if reference := self.reference:
+            rows.append(latex_row({**self.json, **reference}))
+        return as_latex(self.ablation) + "\n".join(rows)
 
     @property
     def limits(self) -> list[str]:
@@ -92,11 +105,15 @@ class GridReport:
         write_ablation(folder, self.ablation)
         with folder.replacing(NESTED_TEX) as path:
             path.write_text(f"{self.nested_latex}\n", encoding="utf-8")
+        if reference := self.reference:
+            write_reference(folder, reference, task)
         plot_grid(folder, self.ranked, self.axes, results.monitor, task, scores=results.scores, kind=pictures)
         folder.write(RESULTS, self.json)
 
 
-def grid_report(results: GridResults, journal: Journal, cache: AnyCache, *, engine: str) -> GridReport:
+def grid_report(
+    results: GridResults, journal: Journal, cache: AnyCache, *, engine: str, reference: Plain = NO_REFERENCE
+) -> GridReport:
     """Builds the report of a grid; writes nothing.
 
     Args:
@@ -104,6 +121,7 @@ def grid_report(results: GridResults, journal: Journal, cache: AnyCache, *, engi
         journal: journal of the grid; the report belongs below its folder.
         cache: the cache of the grid.
         engine: name of the engine that trained the models.
+        reference: scores of the probe; by default those that the report has, if they still belong to the grid.
     """
     plan, task, scores, winners = results.plan, results.task, results.scores, results.winners
     combinations = [combination.fields for combination in results.combinations]
@@ -111,24 +129,33 @@ def grid_report(results: GridResults, journal: Journal, cache: AnyCache, *, engi
     ranked = rank(combinations, scores, results.monitor, folds=folds, task=task)
     axes = list(dict.fromkeys(name for fields in combinations for name in fields))
     folder = Folder(journal.path / REPORTS / _digest(results))
+    reference = reference or kept_grid_reference(folder, results, cache)
     entries, nested = _entries(results), nested_scores(scores, winners, task)
     seconds = round(results.seconds, 3)
     scores_json = grid_json(ranked, scores, winners, engine=engine, seconds=seconds, task=task, monitor=results.monitor)
     described = scores_json | _provenance(results, cache, folder)
     _add_origins(described, results, ranked, entries)
+    ranking = grid_table(ranked, axes, winners, task)
+    of_folds = fold_table(ranked, scores, winners, task, entries)
+    if reference:
+        described[REFERENCE] = reference
+        tests = any(combination.test for combination in ranked)
+        ranking[1].append(ranking_row(reference, axes, task, tests=tests))
+        of_folds[1].extend(fold_rows(reference, task, len(of_folds[0])))
     return GridReport(
         folder=folder,
         results=results,
         ranked=ranked,
         axes=axes,
-        ranking=grid_table(ranked, axes, winners, task),
-        folds=fold_table(ranked, scores, winners, task, entries),
+        ranking=ranking,
+        folds=of_folds,
         legend=legend(nested, task),
         lines=[
             *summary_lines(ranked, scores, winners, task, results.monitor),
             _interval_text(results.interval, task),
             *described["notes"],
             *skipped_by_reason(results.skipped),
+            *([f"{reference['run']}: {reference['fusion']}, as a run"] if reference else []),
             f"{folder.path}: tables and pictures; {engine}; {results.seconds:.1f} s",
         ],
         nested_latex=nested_latex({**described, "task": task.name, "interval": described["nested_interval"]}, nested),

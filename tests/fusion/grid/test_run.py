@@ -1,5 +1,8 @@
+import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
@@ -9,6 +12,8 @@ from fusion.experiment.experiment import ExperimentRequest
 from fusion.grid.journal import ENTRY
 from fusion.grid.run import estimate_grid, run_grid
 from fusion.grid.space import GridRequest, Search, grid_space, parse_search
+from fusion.report.grids import grid_page, read_grid
+from fusion.report.page import render
 from tests.support.grids import GridTold
 from tests.support.runs import QUICK
 
@@ -98,3 +103,40 @@ def test_a_search_by_scores_is_estimated_by_random_combinations(trainable: Path,
     request = requested({"dropout": [0.1, 0.2, 0.3]}, search="tpe:2")
     assert request.search == Search(kind="tpe", count=2)
     assert len(estimate_grid(request, open_cache(trainable), out=tmp_path / "grid").combinations) == 2
+
+
+def test_a_grid_prints_the_probe_on_its_folds(trainable: Path, tmp_path: Path) -> None:
+    cache, request = open_cache(trainable), requested({"dropout": [0.1, 0.2]})
+    found = run_grid(request, cache, out=tmp_path / "grid", engine="shared", with_probe=True)
+    reference = found.results["reference"]
+    assert (reference["run"], reference["streams"]) == (str(tmp_path / "grid-probe"), {"audio": "voice"})
+    for fold in reference["folds"]:
+        scores = json.loads((tmp_path / "grid-probe" / f"{fold['fold']}-seed0" / "scores.json").read_text())
+        assert (fold["ua"], fold["dev_scores"]["ua"]) == (scores["ua"], scores["dev_scores"]["ua"])
+    devs = [fold["dev_scores"]["ua"] for fold in reference["folds"]]
+    (header, ranking), (of_folds, rows) = found.report.ranking, found.report.folds
+    assert len(ranking) == 3
+    assert ranking[-1][0] == "probe"
+    assert ranking[-1][header.index("dev UA")] == f"{100 * mean(devs):.2f} ± {100 * stdev(devs):.2f}"
+    assert ranking[-1][-1] == "reference on voice"
+    test_ua = of_folds.index("test UA")
+    assert [row[test_ua] for row in rows[-4:-1]] == [f"{100 * fold['ua']:.2f}" for fold in reference["folds"]]
+    assert str(rows[-1][test_ua]).startswith(f"{100 * reference['mean']['ua']:.2f} ± ")
+    assert {len(row) for row in rows} == {len(of_folds)}
+    assert found.report.latex.splitlines()[-1].startswith("probe & voice & session & ")
+    assert len(found.report.folder.read_rows("reference.csv")) == 3
+    assert render(grid_page(read_grid(found.folder))).count(str(ranking[-1][header.index("dev UA")]).split()[0]) > 0
+    again = run_grid(request, cache, out=tmp_path / "grid", engine="shared")
+    assert again.results["reference"] == reference
+    shutil.rmtree(tmp_path / "grid-probe")
+    assert "reference" not in run_grid(request, cache, out=tmp_path / "grid", engine="shared").results
+
+
+def test_a_grid_of_probes_has_no_other_and_an_estimate_counts_the_probe(trainable: Path, tmp_path: Path) -> None:
+    cache = open_cache(trainable)
+    probes = requested({"monitor": ["ua", "wf1"]}, base=ExperimentRequest(fusion="probe"))
+    found = run_grid(probes, cache, out=tmp_path / "grid", engine="shared", with_probe=True)
+    assert "reference" not in found.results
+    estimate = estimate_grid(requested({"dropout": [0.1, 0.2]}), cache, out=tmp_path / "other", with_probe=True)
+    assert estimate.probe is not None
+    assert (estimate.probe.models, estimate.probe.folder) == (3, str(tmp_path / "other-probe"))

@@ -18,6 +18,8 @@ from fusion.evaluation.dimensions import TargetScale
 from fusion.evaluation.task import DIMENSIONS
 from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.plan import RunPlan, plan_run
+from fusion.grid.run import run_grid
+from fusion.grid.space import GridRequest, grid_space, parse_search
 from fusion.heads.catalog import HEADS
 from fusion.run.compare import compare_runs
 from fusion.run.cross_corpus import cross_table, plan_other_corpus, score_other_corpus
@@ -308,3 +310,13 @@ def test_a_report_shows_rated_and_predicted_values(run: TrainedRun, tmp_path: Pa
     assert "Rated and predicted values" in page
     assert ">Confusion<" not in page
     assert "CCC" in page
+
+
+def test_a_grid_of_ratings_refuses_a_probe_before_it_is_trained(rated: Path, tmp_path: Path) -> None:
+    cache, base = open_cache(rated), ExperimentRequest(fusion="audio", fields=QUICK, target=TARGET)
+    for search in ("grid", "tpe:2"):
+        space = grid_space(base, grid=["dropout=0.1,0.2"], cache=cache)
+        request = GridRequest(base=base, space=space, search=parse_search(search))
+        with pytest.raises(MmerError, match="--with-probe needs one class of each utterance, not --target valence"):
+            run_grid(request, cache, out=tmp_path / "grid", engine="shared", with_probe=True)
+    assert not list(tmp_path.iterdir())
