@@ -1,49 +1,28 @@
 """Folds and seeds on the workers of a real cluster give the files that one process gives."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from featurize.runtime.cluster import Killed
 from fusion.experiment.experiment import ExperimentRequest
 from fusion.run.train import TrainedRun, train_run
 from tests.support.clusters import small_cluster
 from tests.support.runs import files_of
+from tests.support.workers import Here
 
 QUICK = {"epochs": 2, "batch_size": 16, "lr": 0.01}
 
 
-def run_of(cache: Path, out: Path, fusion: str = "audio", **options: Any) -> TrainedRun:
+def run_of(
+    cache: Path, out: Path, fusion: str = "audio", fields: Mapping[str, object] | None = None, **options: Any
+) -> TrainedRun:
     opened = open_cache(cache)
-    wanted = ExperimentRequest(fusion=fusion, fields=QUICK, seeds=(0, 1))
+    wanted = ExperimentRequest(fusion=fusion, fields={**QUICK, **(fields or {})}, seeds=options.pop("seeds", (0, 1)))
     return train_run(wanted.experiment(opened), opened, out=out, **options)
-
-
-class Here:
-    """Runs tasks in this process, in place of a cluster; the first one may be lost."""
-
-    notes: Sequence[str] = ()
-
-    def __init__(self, *, lost: bool = False) -> None:
-        self.lost, self.done = lost, 0
-
-    @property
-    def own_device(self) -> Callable[[str], torch.device]:
-        return lambda name: torch.device("cpu")
-
-    @property
-    def results(self) -> Callable[[Callable[..., Any], Iterable[Any]], Iterator[tuple[Any, object]]]:
-        def run(task: Callable[..., Any], items: Iterable[Any]) -> Iterator[tuple[Any, object]]:
-            for item in items:
-                self.done += 1
-                yield item, Killed("worker 0 died") if self.lost else task(item, "cpu")
-
-        return run
 
 
 def test_workers_write_what_one_process_writes(trainable: Path, tmp_path: Path) -> None:
@@ -55,6 +34,22 @@ def test_workers_write_what_one_process_writes(trainable: Path, tmp_path: Path) 
     for files in (here_files, there_files):
         del files["results.json"]  # it names the folder
     assert there_files == here_files
+
+
+@pytest.mark.parametrize("fusion", ["audio", "probe"])
+def test_a_refit_on_workers_gives_what_one_process_gives(trainable: Path, tmp_path: Path, fusion: str) -> None:
+    cluster = Here()
+    wanted: dict[str, Any] = {"fields": {"refit": True}, "seeds": (1,)}
+    here = run_of(trainable, tmp_path / "here", fusion, **wanted)
+    there = run_of(trainable, tmp_path / "there", fusion, **wanted, cluster=cluster)
+    assert cluster.done == 2 * len(here.folds)  # all models select their epochs before the first is trained again
+    assert {**there.results, "run": ""} == {**here.results, "run": ""}
+    here_files, there_files = files_of(tmp_path / "here"), files_of(tmp_path / "there")
+    assert [
+        name
+        for name, content in here_files.items()
+        if there_files[name] != content and not name.endswith(("results.json", "selected.json"))
+    ] == []
 
 
 def test_only_what_is_missing_is_sent(trainable: Path, tmp_path: Path) -> None:

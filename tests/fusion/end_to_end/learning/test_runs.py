@@ -27,6 +27,7 @@ from fusion.training.evaluate import predict_probabilities
 from tests.support.checkpoints import altered, changed, saved
 from tests.support.tuned import CPU, planned, request, source_of
 from tests.support.voices import featurized
+from tests.support.workers import Here
 
 
 def trained(cache: Path, out: Path, wanted: ExperimentRequest, **options: Any) -> RunFolder:
@@ -84,6 +85,26 @@ def test_a_finished_run_is_not_trained_again(
     before = (folder.path / "results.json").read_bytes()
     trained(learning, folder.path, WANTED[name])
     assert (folder.path / "results.json").read_bytes() == before
+
+
+def test_a_refit_tunes_encoders_twice_and_equally_on_workers(learning: Path, tmp_path: Path) -> None:
+    wanted = request("audio", "audio=1", epochs=1, audio_lr=1e-3, refit=True)
+    here, there = tmp_path / "here", tmp_path / "there"
+    trained(learning, here, wanted)
+    trained(learning, there, wanted, cluster=Here())
+    weights = sorted(path.relative_to(here) for path in here.rglob("*.safetensors"))
+    assert len(weights) == 2 * len(RunFolder(here).identity["folds"])  # of the head and of the encoder
+    assert all((here / path).read_bytes() == (there / path).read_bytes() for path in weights)
+    plan = planned(learning, wanted)
+    fold = plan.split.folds[0]
+    record = json.loads((RunFolder(here).model(fold.name, 0).path / "audio" / "trained_on.json").read_text())
+    test = {plan.cache.utterances[index].speaker for index in fold.test}
+    assert set(record["speakers"]) == {one.speaker for one in plan.cache.utterances} - test
+    model = load_model(RunFolder(here), fold.name, 0)
+    found = predict_probabilities(model, source_of(plan), fold.test)
+    stored = read_probabilities(RunFolder(here).model(fold.name, 0), plan.inputs.classes, CLASSIFICATION)
+    expected = np.stack([stored[plan.cache.ids[index]] for index in fold.test])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_changed_encoder_is_noticed(learning: Path, tmp_path: Path) -> None:
