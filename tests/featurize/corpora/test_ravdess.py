@@ -94,6 +94,7 @@ def test_a_folder_of_videos_only_says_so_and_what_is_expected(tmp_path: Path) ->
         read_ravdess(tmp_path)
 
 
+@pytest.mark.slow  # unpacks all 1,440 recordings
 def test_the_real_corpus_agrees_with_its_own_table(ravdess_root: Path) -> None:
     reading = read_ravdess(ravdess_root)
     with (ravdess_root / "manifest.tsv").open(newline="") as file:

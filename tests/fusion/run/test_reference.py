@@ -7,7 +7,7 @@ import pytest
 
 from cache.joined import open_cache
 from fusion.evaluation.task import CLASSIFICATION
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.folder import RunFolder
 from fusion.run.reference import kept_reference
 from fusion.run.train import TrainedRun, train_run
