@@ -35,7 +35,7 @@ from cache.packs.export import export_pack
 from cache.packs.native import WRITERS
 from featurize.encoders.catalog import parse_requests
 from fusion.end_to_end.learning.tune import parse_tunes
-from fusion.evaluation.task import CLASSIFICATION
+from fusion.evaluation.classes import CLASSIFICATION
 from fusion.experiment.fields import parse_fields
 from fusion.grid.space import parse_search
 from fusion.protocols.labels import parse_labels

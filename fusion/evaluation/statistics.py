@@ -20,7 +20,7 @@ from cache.utterance import Utterance
 from fusion.arrays import ClassIds
 from fusion.evaluation.dimensions import AGREEMENT, agreement, mean_agreement, value_moments
 from fusion.evaluation.metrics import METRICS, Scores, score_confusions
-from fusion.evaluation.task import SOFT, divergences
+from fusion.evaluation.votes import SOFT, divergences
 
 Matrix: TypeAlias = npt.NDArray[Any]
 Interval: TypeAlias = tuple[float, float]

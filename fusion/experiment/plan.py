@@ -10,7 +10,8 @@ import numpy as np
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.arrays import Indices
-from fusion.evaluation.task import Task, loss_of, task_of, with_loss
+from fusion.evaluation.catalog import loss_of, task_of, with_loss
+from fusion.evaluation.task import Task
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.featurize_commands import featurize_command, repair_command
 from fusion.experiment.streams import StreamSelection, head_inputs, select_streams

@@ -10,7 +10,10 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import NONE, TUNABLE, Tune, parse_tunes
-from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, SOFT, TASKS, loss_of
+from fusion.evaluation.catalog import TASKS, loss_of
+from fusion.evaluation.classes import CLASSIFICATION
+from fusion.evaluation.ratings import DIMENSIONS
+from fusion.evaluation.votes import SOFT
 from fusion.experiment.defaults import automatic, only_modality, stream_defaults, without_auto
 from fusion.experiment.experiment import Experiment, LabelEncoder
 from fusion.experiment.featurize_commands import featurize_command

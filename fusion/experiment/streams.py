@@ -16,7 +16,7 @@ from cache.joined import AnyCache
 from cache.near_names import nearest
 from cache.stream import INTEGER_ROLES, ROLES, VIEW, StreamSpec
 from cache.transcripts import AsrReading
-from fusion.evaluation.task import CROSS_ENTROPY
+from fusion.evaluation.classes import CROSS_ENTROPY
 from fusion.experiment.featurize_commands import (
     ADDED_BY,
     encoder_of,

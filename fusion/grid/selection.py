@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from cache.errors import MmerError
-from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
+from fusion.evaluation.classes import CLASSIFICATION
+from fusion.evaluation.task import LOSS, Task
 from fusion.grid.combinations import FieldValues, ModelScores, value_text
 from fusion.training.evaluate import LOSS_DECIMALS
 

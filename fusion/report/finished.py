@@ -13,8 +13,9 @@ from cache.errors import MmerError
 from cache.joined import AnyCache, open_cache
 from cache.utterance import Utterance
 from fusion.arrays import ClassIds
+from fusion.evaluation.catalog import task_of
 from fusion.evaluation.metrics import confusion
-from fusion.evaluation.task import OUTPUT, Task, task_of
+from fusion.evaluation.task import OUTPUT, Task
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import Row, read_predictions
 from fusion.run.folder import RESULTS, SPLITS, DamagedRun, RunFolder

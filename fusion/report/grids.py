@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import MmerError
-from fusion.evaluation.task import LOSS, Score, Task, task_of
+from fusion.evaluation.catalog import task_of
+from fusion.evaluation.task import LOSS, Score, Task
 from fusion.fingerprint import Plain
 from fusion.grid.combinations import ModelScores, fields_text
 from fusion.grid.report.ablation import ABLATION_TEX

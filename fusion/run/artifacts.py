@@ -23,7 +23,8 @@ from cache.version import mmer_version
 from fusion.arrays import Indices
 from fusion.data.features import BatchSource
 from fusion.end_to_end.learning.tune import TUNABLE
-from fusion.evaluation.task import CLASSIFICATION, ID, OUTPUT, Task
+from fusion.evaluation.classes import CLASSIFICATION
+from fusion.evaluation.task import ID, OUTPUT, Task
 from fusion.experiment.plan import RunPlan
 from fusion.fingerprint import digest_of
 from fusion.head import Head

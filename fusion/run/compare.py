@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from cache.errors import CacheMissing, MmerError
 from cache.joined import AnyCache, open_cache
+from fusion.evaluation.catalog import task_of
 from fusion.evaluation.paired import McNemar, mcnemar, paired_t_test
 from fusion.evaluation.statistics import (
     RESAMPLES,
@@ -26,7 +27,7 @@ from fusion.evaluation.statistics import (
     compare,
     pooled_scores,
 )
-from fusion.evaluation.task import Score, Task, task_of
+from fusion.evaluation.task import Score, Task
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import read_predictions, read_probabilities, read_scores, truth_texts
 from fusion.run.folder import RunFolder

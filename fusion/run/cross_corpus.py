@@ -25,8 +25,9 @@ from cache.stream import SPEECH
 from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, CachedFeatures
 from fusion.data.memory import memory_needed
+from fusion.evaluation.catalog import task_of
 from fusion.evaluation.statistics import bootstrap_interval, clusters_of, pooled_scores
-from fusion.evaluation.task import Task, task_of
+from fusion.evaluation.task import Task
 from fusion.experiment.featurize_commands import corpus_of, featurize_command
 from fusion.experiment.plan import RunPlan
 from fusion.heads.catalog import is_import_path

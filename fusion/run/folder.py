@@ -44,7 +44,7 @@ from cache.files import check_regular, check_unused, lock_of, replacing, writabl
 from cache.json_text import is_number, parse_json
 from cache.stream import StreamSpec
 from fusion.csv_cells import plain_cells, restored_cell
-from fusion.evaluation.task import TASKS
+from fusion.evaluation.catalog import TASKS
 from fusion.experiment.config_file import CONFIG
 from fusion.fingerprint import Plain, with_defaults
 

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusion.evaluation.task import Score, Task, task_of
+from fusion.evaluation.catalog import task_of
+from fusion.evaluation.task import Score, Task
 from fusion.run.names import main_streams
 
 SIGNS = str.maketrans({"±": r"$\pm$", "Δ": r"$\Delta$"})  # signs in texts of mmer
@@ -38,7 +39,7 @@ def latex_header(task: Task) -> str:
     r"""Formats the header of the rows of `latex_row`.
 
     Example:
-        >>> from fusion.evaluation.task import CLASSIFICATION
+        >>> from fusion.evaluation.classes import CLASSIFICATION
         >>> latex_header(CLASSIFICATION)
         'head & streams & protocol & WA & UA & W-F1 & M-F1 \\\\'
     """

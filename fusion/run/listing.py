@@ -17,7 +17,8 @@ from cache.errors import MmerError, NotWritable
 from cache.files import lock_of, writable
 from cache.json_text import is_number
 from cache.near_names import nearest
-from fusion.evaluation.task import Score, Task, task_of
+from fusion.evaluation.catalog import task_of
+from fusion.evaluation.task import Score, Task
 from fusion.experiment.config_file import CONFIG
 from fusion.fingerprint import Plain, digest_of
 from fusion.run.folder import RESULTS, RUN, SECTIONS, Folder, RunFolder

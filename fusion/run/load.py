@@ -17,8 +17,9 @@ from cache.files import check_regular
 from cache.json_text import is_count
 from cache.stream import StreamSpec
 from fusion.end_to_end.learning.tune import parse_tunes
+from fusion.evaluation.catalog import AUTO_LOSS, loss_of, task_of
 from fusion.evaluation.dimensions import TargetScale
-from fusion.evaluation.task import AUTO_LOSS, Task, loss_of, task_of
+from fusion.evaluation.task import Task
 from fusion.fingerprint import Plain
 from fusion.head import Head
 from fusion.head_config import CTC_SYMBOLS, MOST_CTC_SYMBOLS, HeadConfig, HeadInputs, Weights

@@ -5,9 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fusion.evaluation.catalog import task_of
 from fusion.evaluation.metrics import confusion
 from fusion.evaluation.statistics import Predictions, RatedPredictions, SoftPredictions
-from fusion.evaluation.task import LOSS, Score, task_of
+from fusion.evaluation.task import LOSS, Score
 from fusion.fingerprint import Plain
 from fusion.head_config import AUDIO, TEXT
 from fusion.run.artifacts import Row

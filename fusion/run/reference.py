@@ -8,7 +8,8 @@ from typing import Any
 
 from cache.errors import MmerError
 from cache.json_text import is_number
-from fusion.evaluation.task import Task, task_of
+from fusion.evaluation.catalog import task_of
+from fusion.evaluation.task import Task
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import RunPlan
 from fusion.fingerprint import Plain

@@ -16,7 +16,10 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.json_text import is_number
 from fusion.evaluation.calibration import calibration_error, with_temperature
+from fusion.evaluation.catalog import task_of
+from fusion.evaluation.classes import CLASSIFICATION
 from fusion.evaluation.metrics import confusion
+from fusion.evaluation.ratings import DIMENSIONS
 from fusion.evaluation.statistics import (
     Predictions,
     RatedPredictions,
@@ -26,7 +29,8 @@ from fusion.evaluation.statistics import (
     pooled_scores,
     summarize,
 )
-from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS, OUTPUT, SOFT, Task, task_of
+from fusion.evaluation.task import OUTPUT, Task
+from fusion.evaluation.votes import SOFT
 from fusion.experiment.featurize_commands import corpus_of
 from fusion.fingerprint import Plain
 from fusion.protocols.catalog import protocol_words

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
-from fusion.evaluation.task import ID, Task, task_of
+from fusion.evaluation.catalog import task_of
+from fusion.evaluation.task import ID, Task
 from fusion.fingerprint import Plain, digest_of
 from fusion.run.artifacts import (
     Row,

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fusion.evaluation.task import Score, Task, task_of
+from fusion.evaluation.catalog import task_of
+from fusion.evaluation.task import Score, Task
 from fusion.fingerprint import Plain
 from fusion.protocols.catalog import protocol_words
 
@@ -99,7 +100,8 @@ def definitions(task: Task) -> str:
     """Formats what the scores of a task are, in one line.
 
     Example:
-        >>> from fusion.evaluation.task import CLASSIFICATION, DIMENSIONS
+        >>> from fusion.evaluation.classes import CLASSIFICATION
+        >>> from fusion.evaluation.ratings import DIMENSIONS
         >>> definitions(CLASSIFICATION)
         'WA accuracy, UA mean recall of the classes, W-F1 weighted F1, M-F1 macro F1; in percent'
         >>> definitions(DIMENSIONS)

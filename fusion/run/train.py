@@ -15,7 +15,7 @@ from cache.errors import MmerError
 from cache.joined import AnyCache
 from cache.stream import TRANSCRIPT
 from fusion.data.features import RESIDENT_SHARE
-from fusion.evaluation.task import task_of
+from fusion.evaluation.catalog import task_of
 from fusion.experiment.config_file import write_config
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.featurize_commands import corpus_of, featurize_command

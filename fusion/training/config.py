@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fusion.evaluation.task import AUTO_LOSS, LOSSES, MONITORS
+from fusion.evaluation.catalog import AUTO_LOSS, LOSSES, MONITORS
 
 # Shape -> factor of the learning rate, from the share of the steps after the warm-up that are done.
 SCHEDULES: Mapping[str, Callable[[float], float]] = {

@@ -12,7 +12,8 @@ from fusion.arrays import Indices
 from fusion.data.batches import scoring_batches
 from fusion.data.features import BatchSource
 from fusion.data.memory import is_out_of_memory
-from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
+from fusion.evaluation.classes import CLASSIFICATION
+from fusion.evaluation.task import LOSS, Task
 from fusion.head import Batch, Head
 
 LOSS_DECIMALS = 6  # losses of equal scores are compared with: engines differ by rounding (docs/decisions.md#ties)

@@ -24,7 +24,8 @@ from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, reset_peak
 from fusion.data.pooled import pooled_once
 from fusion.data.views import ViewDraw
-from fusion.evaluation.task import CLASSIFICATION, Task
+from fusion.evaluation.classes import CLASSIFICATION
+from fusion.evaluation.task import Task
 from fusion.head import Batch, FittedHead, Head
 from fusion.nn.dropout import seed_dropout, set_step
 from fusion.training.checkpoint import (

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cache.stream import ROLES, SPEECH
-from fusion.evaluation.task import CLASSIFICATION, Task
+from fusion.evaluation.classes import CLASSIFICATION
+from fusion.evaluation.task import Task
 from fusion.head import Batch, Head, HeadOutput
 from fusion.head_config import AUDIO, TEXT
 from fusion.training.optimizer import Adam

@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 import pytest
 
+from fusion.evaluation.classes import CLASSIFICATION
 from fusion.evaluation.statistics import Predictions, RatedPredictions
-from fusion.evaluation.task import CLASSIFICATION, Task
+from fusion.evaluation.task import Task
 from fusion.fingerprint import Plain
 from fusion.grid.combinations import ModelScores
 from fusion.grid.report import plots

@@ -14,8 +14,9 @@ from fusion.end_to_end.learning.source import NO_FOLDERS, Folders
 from fusion.end_to_end.learning.tune import parse_tunes
 from fusion.end_to_end.prediction.source import is_bundle, open_bundle
 from fusion.end_to_end.prediction.trust import check_encoder, check_inside
+from fusion.evaluation.catalog import task_of
 from fusion.evaluation.dimensions import TargetScale
-from fusion.evaluation.task import Task, task_of
+from fusion.evaluation.task import Task
 from fusion.head import Head
 from fusion.run.folder import FINAL, FINAL_JSON, RUN, ModelFolder, RunFolder
 from fusion.run.load import TRAIN_AGAIN, load_model, load_scale

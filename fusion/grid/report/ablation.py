@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from fusion.evaluation.task import CLASSIFICATION, Score, Task
+from fusion.evaluation.classes import CLASSIFICATION
+from fusion.evaluation.task import Score, Task
 from fusion.grid.combinations import FieldValues, ModelScores, fields_text, value_text
 from fusion.grid.report.tables import ALL_TESTS, MISSING, failure_text, over, spread_text
 from fusion.grid.selection import UNSET, Ranked, Spread

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fusion.evaluation.task import CLASSIFICATION, LOSS, Task
+from fusion.evaluation.classes import CLASSIFICATION
+from fusion.evaluation.task import LOSS, Task
 from fusion.grid.combinations import ModelScores
 from fusion.grid.report.tables import NO_ENTRIES, Entries, folds_won
 from fusion.grid.selection import (

@@ -14,7 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fusion.arrays import Indices
-from fusion.evaluation.task import CLASSIFICATION, Task
+from fusion.evaluation.classes import CLASSIFICATION
+from fusion.evaluation.task import Task
 from fusion.grid.combinations import ModelScores
 from fusion.grid.report.ablation import changes_to_base, is_ablation
 from fusion.grid.report.parallel import draw_parallel

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 from matplotlib.ticker import MaxNLocator
 
-from fusion.evaluation.task import CLASSIFICATION, Score, Task
+from fusion.evaluation.classes import CLASSIFICATION
+from fusion.evaluation.task import Score, Task
 from fusion.grid.report.tables import count_text
 from fusion.grid.selection import UNSET, Ranked
 

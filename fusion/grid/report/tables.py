@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from fusion.evaluation.task import CLASSIFICATION, Score, Task
+from fusion.evaluation.classes import CLASSIFICATION
+from fusion.evaluation.task import Score, Task
 from fusion.grid.combinations import ModelScores, fields_text
 from fusion.grid.selection import (
     Ranked,

@@ -22,7 +22,8 @@ from fusion.data.features import BatchSource
 from fusion.data.memory import peak_memory, reset_peak
 from fusion.data.pooled import pooled_once
 from fusion.data.views import ViewDraw
-from fusion.evaluation.task import CLASSIFICATION, Task
+from fusion.evaluation.classes import CLASSIFICATION
+from fusion.evaluation.task import Task
 from fusion.grid.stacking.stack import HeadStack
 from fusion.head import Batch, Head, HeadOutput
 from fusion.nn.dropout import seed_dropout

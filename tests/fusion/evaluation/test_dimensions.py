@@ -8,9 +8,10 @@ from scipy.stats import pearsonr
 from torch.func import vmap
 
 from cache.errors import MmerError
+from fusion.evaluation.catalog import with_loss
 from fusion.evaluation.dimensions import TargetScale, agreement, ccc_loss, mse_loss, value_moments
+from fusion.evaluation.ratings import DIMENSIONS
 from fusion.evaluation.statistics import RatedPredictions, bootstrap_interval, compare, pooled_scores
-from fusion.evaluation.task import DIMENSIONS, with_loss
 
 Values = npt.NDArray[np.float64]
 

@@ -7,17 +7,10 @@ from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
+from fusion.evaluation.catalog import MONITORS, task_of, with_loss
+from fusion.evaluation.classes import CLASSIFICATION, class_weights, cross_entropy, focal_loss
 from fusion.evaluation.metrics import METRICS, compute_scores
-from fusion.evaluation.task import (
-    CLASSIFICATION,
-    MONITORS,
-    Score,
-    class_weights,
-    cross_entropy,
-    focal_loss,
-    task_of,
-    with_loss,
-)
+from fusion.evaluation.task import Score
 
 NAMES = ("angry", "sad", "a,b")
 

@@ -15,7 +15,7 @@ from cache.joined import open_cache
 from fusion.data.features import CachedFeatures
 from fusion.evaluation.calibration import calibration_error
 from fusion.evaluation.dimensions import TargetScale
-from fusion.evaluation.task import DIMENSIONS
+from fusion.evaluation.ratings import DIMENSIONS
 from fusion.experiment.plan import RunPlan, plan_run
 from fusion.experiment.request import ExperimentRequest
 from fusion.grid.run import run_grid

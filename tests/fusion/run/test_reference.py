@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cache.joined import open_cache
-from fusion.evaluation.task import CLASSIFICATION
+from fusion.evaluation.classes import CLASSIFICATION
 from fusion.experiment.request import ExperimentRequest
 from fusion.run.folder import RunFolder
 from fusion.run.reference import kept_reference

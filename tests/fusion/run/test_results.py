@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.evaluation.task import CLASSIFICATION
+from fusion.evaluation.classes import CLASSIFICATION
 from fusion.run.artifacts import read_probabilities
 from fusion.run.folder import RunFolder
 from fusion.run.latex import latex_header, latex_row

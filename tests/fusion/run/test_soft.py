@@ -16,7 +16,7 @@ from cache.joined import open_cache
 from fusion.data.features import CachedFeatures
 from fusion.evaluation.metrics import compute_scores
 from fusion.evaluation.statistics import SoftPredictions, pooled_scores
-from fusion.evaluation.task import SOFT
+from fusion.evaluation.votes import SOFT
 from fusion.experiment.plan import plan_run
 from fusion.experiment.request import ExperimentRequest
 from fusion.run.compare import compare_runs

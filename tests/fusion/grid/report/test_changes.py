@@ -1,7 +1,7 @@
 import pytest
 from scipy.stats import ttest_rel
 
-from fusion.evaluation.task import CLASSIFICATION
+from fusion.evaluation.classes import CLASSIFICATION
 from fusion.grid.combinations import FieldValues
 from fusion.grid.report.ablation import changes_to_base, is_ablation
 from fusion.grid.selection import rank
