@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from cache.corpus_facts import broken_clips
 from cache.errors import MmerError
-from cache.joined import AnyCache
+from cache.joined import AnyCache, AnyStream
 from cache.layout import COMMITTED
 from cache.near_names import nearest
+from cache.stream import StreamSpec
 from cache.utterance import COLUMNS, Utterance, own_columns
 from fusion.arrays import ClassIds, Indices
 from fusion.evaluation.dimensions import TargetScale
@@ -275,72 +276,164 @@ def split_cache(
     Raises:
         MmerError: if a promise does not hold, a stream leaks, or test utterances have no features.
     """
-    corpus = str(cache.header["corpus"].get("name", ""))
-    utterances = cache.utterances
+    corpus, utterances = str(cache.header["corpus"].get("name", "")), cache.utterances
+    targets = _targets_of(utterances, corpus, labels=labels, target=target)
+    classes, filter_notes = filter_utterances(targets.classes, utterances, only)
+    if own_folds is None:
+        name, choice_notes = choose_protocol(protocol, corpus, utterances, classes)
+    else:
+        name, choice_notes = OWN, own_folds.check_ids(cache.ids)
+    folds = make_folds(
+        utterances, classes, name, data_seed, targets.names, own_folds=own_folds, earlier_dev=earlier_dev
+    )
+    if targets.tied.any():  # without a majority, an utterance can be trained on but not scored
+        folds = [_without_ties(fold, targets.tied) for fold in folds]
+    read = _streams_read(
+        cache, streams=streams, training_streams=training_streams, other_streams=other_streams, choices=choices
+    )
+    check_history_streams(folds, utterances, read.every_spec, name)
+    covered = [
+        drop_uncovered(fold, cache, read.required, training_streams=training_streams, allow_missing=allow_missing)
+        for fold in folds
+    ]
+    chosen, stream_notes = _check_streams(covered, cache, read, corpus, allow_leak=allow_leak)
+    folds = [each.fold for each in covered]
+    check_classes(folds, classes, targets.names)
+    return Split(
+        protocol=name,
+        labels=targets.labels,
+        classes=classes,
+        folds=folds,
+        totals={each.fold.name: each.total for each in covered},
+        promise=f"{name}: {promise_of(name, folds, utterances, corpus, own_folds)}",
+        notes=[
+            *targets.notes,
+            *filter_notes,
+            *choice_notes,
+            *stream_notes,
+            *_choice_notes(chosen),
+            *protocol_notes(folds, utterances, classes, targets.names, name, own_folds=own_folds),
+        ],
+        chosen=chosen,
+        target=targets.target,
+        values=targets.values,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Targets:
+    """What is predicted of every utterance of a cache.
+
+    Attributes:
+        target: rated dimensions or soft labels; None for classes.
+        labels: label set.
+        names: names of the classes, for messages.
+        classes: class index of every utterance, int64 ``(n,)``; -1 for utterances that are left out.
+        values: as in `Split`.
+        tied: True for an utterance without a majority of votes, bool ``(n,)``.
+        notes: notes on the label set and on utterances that are left out.
+    """
+
+    target: Target | None
+    labels: LabelSet
+    names: tuple[str, ...]
+    classes: ClassIds
+    values: npt.NDArray[np.float64] | None
+    tied: npt.NDArray[np.bool_]
+    notes: list[str]
+
+
+def _targets_of(utterances: Sequence[Utterance], corpus: str, *, labels: str | None, target: str) -> _Targets:
+    """Reads the classes, the shares of votes or the rated values of all utterances.
+
+    Raises:
+        MmerError: if a value of ``--labels`` or ``--target`` does not suit the utterances.
+    """
     wanted = parse_target(target)
     values: npt.NDArray[np.float64] | None = None
     tied = np.zeros(len(utterances), dtype=np.bool_)
     if wanted is None:
         label_set = choose_labels(labels, corpus, utterances)
-        classes, names = classes_of(utterances, label_set), label_set.names
-        target_notes = alike_notes(utterances, label_set)
+        classes, names, notes = classes_of(utterances, label_set), label_set.names, alike_notes(utterances, label_set)
     elif wanted.soft:
         known = labels or corpus in LABEL_DEFAULTS
         label_set = choose_labels(labels, corpus, utterances) if known else voted_labels(utterances, corpus)
         values, names = vote_shares(utterances, label_set), label_set.names
         tied = has_tie(values)
-        classes, target_notes = _voted(values, tied, wanted)
+        classes, notes = _voted(values, tied, wanted)
     else:
         label_set, names = wanted.label_set, (RATED,)
         values = rated_values(utterances, wanted, corpus)
-        classes, target_notes = _rated(values, wanted)
-    classes, filter_notes = filter_utterances(classes, utterances, only)
-    if own_folds is None:
-        name, choice_notes = choose_protocol(protocol, corpus, utterances, classes)
-    else:
-        name, choice_notes = OWN, own_folds.check_ids(cache.ids)
-    notes = [*target_notes, *filter_notes, *choice_notes]
-    folds = make_folds(utterances, classes, name, data_seed, names, own_folds=own_folds, earlier_dev=earlier_dev)
-    if tied.any():  # without a majority, an utterance can be trained on but not scored
-        folds = [_without_ties(fold, tied) for fold in folds]
-    of_folds = {name for names in choices.values() for name in names}
-    streams = [name for name in streams if name not in of_folds]
-    opened = [cache.stream(stream) for stream in [*streams, *training_streams]]
-    specs = [*(stream.spec for stream in opened), *(cache.stream(stream).spec for stream in other_streams)]
-    candidates = {role: [cache.stream(name).spec for name in names] for role, names in choices.items()}
-    check_history_streams(folds, utterances, [*specs, *(spec for held in candidates.values() for spec in held)], name)
-    covered_folds = [
-        drop_uncovered(
-            fold, cache, [*streams, *sorted(of_folds)], training_streams=training_streams, allow_missing=allow_missing
-        )
-        for fold in folds
-    ]
-    chosen: dict[str, dict[str, str]] = {}
-    for covered in covered_folds:
-        check_subsets(covered.fold)
-        notes += [*covered.notes, *check_encoders(covered.fold, utterances, specs, corpus, allow_leak=allow_leak)]
-        streams_of_fold, leaks = choose_streams(covered.fold, utterances, candidates, corpus, allow_leak=allow_leak)
-        notes += leaks
-        chosen |= {covered.fold.name: streams_of_fold} if streams_of_fold else {}
-        notes += [*note_twins(covered.fold, cache.ids, opened), *note_transcripts(covered.fold, utterances, specs)]
-    folds = [covered.fold for covered in covered_folds]
-    check_classes(folds, classes, names)
-    return Split(
-        protocol=name,
-        labels=label_set,
-        classes=classes,
-        folds=folds,
-        totals={covered.fold.name: covered.total for covered in covered_folds},
-        promise=f"{name}: {promise_of(name, folds, utterances, corpus, own_folds)}",
-        notes=[
-            *notes,
-            *_choice_notes(chosen),
-            *protocol_notes(folds, utterances, classes, names, name, own_folds=own_folds),
-        ],
-        chosen=chosen,
-        target=wanted,
-        values=values,
+        classes, notes = _rated(values, wanted)
+    return _Targets(
+        target=wanted, labels=label_set, names=names, classes=classes, values=values, tied=tied, notes=notes
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _StreamsRead:
+    """The streams that a run reads.
+
+    Attributes:
+        required: names of the streams without whose features an utterance is left out.
+        opened: streams that all folds read.
+        specs: their specs, and those of streams that influence training.
+        candidates: role -> specs of the streams of which each fold reads one.
+    """
+
+    required: list[str]
+    opened: list[AnyStream]
+    specs: list[StreamSpec]
+    candidates: dict[str, list[StreamSpec]]
+
+    @property
+    def every_spec(self) -> list[StreamSpec]:
+        """All specs."""
+        return [*self.specs, *(spec for held in self.candidates.values() for spec in held)]
+
+
+def _streams_read(
+    cache: AnyCache,
+    *,
+    streams: Sequence[str],
+    training_streams: Sequence[str],
+    other_streams: Sequence[str],
+    choices: Mapping[str, Sequence[str]],
+) -> _StreamsRead:
+    """Opens the streams of a split; the arguments are those of `split_cache`."""
+    of_folds = {name for names in choices.values() for name in names}
+    of_all = [name for name in streams if name not in of_folds]
+    opened = [cache.stream(name) for name in [*of_all, *training_streams]]
+    return _StreamsRead(
+        required=[*of_all, *sorted(of_folds)],
+        opened=opened,
+        specs=[*(stream.spec for stream in opened), *(cache.stream(name).spec for name in other_streams)],
+        candidates={role: [cache.stream(name).spec for name in names] for role, names in choices.items()},
+    )
+
+
+def _check_streams(
+    covered: Sequence[CoveredFold], cache: AnyCache, read: _StreamsRead, corpus: str, *, allow_leak: bool
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Checks every fold against the streams.
+
+    Returns:
+        Fold -> role -> stream for roles with a stream of its own for each fold, and notes on leaks and twins.
+
+    Raises:
+        MmerError: if a subset is empty, or a stream leaks.
+    """
+    utterances = cache.utterances
+    chosen: dict[str, dict[str, str]] = {}
+    notes: list[str] = []
+    for each in covered:
+        fold = each.fold
+        check_subsets(fold)
+        notes += [*each.notes, *check_encoders(fold, utterances, read.specs, corpus, allow_leak=allow_leak)]
+        streams, leaks = choose_streams(fold, utterances, read.candidates, corpus, allow_leak=allow_leak)
+        chosen |= {fold.name: streams} if streams else {}
+        notes += [*leaks, *note_twins(fold, cache.ids, read.opened), *note_transcripts(fold, utterances, read.specs)]
+    return chosen, notes
 
 
 def _voted(shares: npt.NDArray[np.float64], tied: npt.NDArray[np.bool_], target: Target) -> tuple[ClassIds, list[str]]:
