@@ -601,8 +601,8 @@ def _request(
     from fusion.end_to_end.label_encoder import LabelEncoders
     from fusion.experiment.fields import united
     from fusion.experiment.request import ExperimentRequest
+    from fusion.protocols.filters import parse_filters
     from fusion.protocols.own_folds import read_own_folds
-    from fusion.protocols.split import parse_filters
 
     texts = {name: value if isinstance(value, str) else "+".join(value) for name, value in (only or {}).items()}
     return ExperimentRequest(

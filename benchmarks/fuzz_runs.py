@@ -38,8 +38,8 @@ from fusion.end_to_end.learning.tune import parse_tunes
 from fusion.evaluation.classes import CLASSIFICATION
 from fusion.experiment.fields import parse_fields
 from fusion.grid.space import parse_search
+from fusion.protocols.filters import parse_filters
 from fusion.protocols.labels import parse_labels
-from fusion.protocols.split import parse_filters
 from fusion.run.artifacts import (
     find_damage,
     find_minor_damage,

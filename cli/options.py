@@ -321,8 +321,8 @@ def experiment_request(
     from fusion.experiment.config_file import TABLES
     from fusion.experiment.fields import parse_fields, united
     from fusion.experiment.request import ExperimentRequest
+    from fusion.protocols.filters import parse_filters
     from fusion.protocols.own_folds import read_own_folds
-    from fusion.protocols.split import parse_filters
 
     flags: dict[str, object] = {
         "modalities": options["modalities"],

@@ -226,8 +226,8 @@ def _pretrained(
     from featurize.runtime.device import choose_device
     from fusion.end_to_end.pretraining.pretrain import PretrainRequest, pretrain_encoder
     from fusion.experiment.fields import parse_fields
+    from fusion.protocols.filters import parse_filters
     from fusion.protocols.own_folds import read_own_folds
-    from fusion.protocols.split import parse_filters
     from fusion.training.interrupt import deferred_interrupts
 
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

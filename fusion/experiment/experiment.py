@@ -16,9 +16,10 @@ from fusion.experiment.streams import StreamSelection
 from fusion.fingerprint import digest_of
 from fusion.head_config import HeadConfig
 from fusion.heads.catalog import head_spec
+from fusion.protocols.filters import Filters
 from fusion.protocols.folds import Fold
 from fusion.protocols.own_folds import OwnFolds
-from fusion.protocols.split import Filters, Split
+from fusion.protocols.split import Split
 from fusion.training.config import SEEDS, TrainConfig
 
 

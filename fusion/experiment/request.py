@@ -21,9 +21,9 @@ from fusion.experiment.fields import configure
 from fusion.experiment.streams import select_streams, select_text, streams_of
 from fusion.head_config import TEXT, HeadConfig
 from fusion.protocols.catalog import AUTO, find_protocol
+from fusion.protocols.filters import Filters
 from fusion.protocols.labels import find_label_set
 from fusion.protocols.own_folds import OwnFolds
-from fusion.protocols.split import Filters
 from fusion.protocols.targets import parse_target
 from fusion.recipes.catalog import Recipe, recipe
 from fusion.training.config import TUNING, TrainConfig

@@ -1,10 +1,9 @@
-"""Split of a cache: label set, filters, protocol and folds, with every check that an honest score needs.
+"""Split of a cache: targets, protocol and folds, with every check that an honest score needs.
 
-Filters select utterances by a column, such as improvised speech only. Utterances without features are left out of a
-fold; missing test utterances are an error or show in the number of scored utterances.
+Filters (`fusion.protocols.filters`) select utterances by a column; utterances without features are left out of a fold
+(`fusion.protocols.coverage`).
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,13 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.corpus_facts import broken_clips
 from cache.errors import MmerError
 from cache.joined import AnyCache, AnyStream
-from cache.layout import COMMITTED
-from cache.near_names import nearest
 from cache.stream import StreamSpec
-from cache.utterance import COLUMNS, Utterance, own_columns
+from cache.utterance import Utterance
 from fusion.arrays import ClassIds, Indices
 from fusion.evaluation.dimensions import TargetScale
 from fusion.protocols.catalog import (
@@ -28,6 +24,8 @@ from fusion.protocols.catalog import (
     promise_of,
     protocol_notes,
 )
+from fusion.protocols.coverage import CoveredFold, drop_uncovered
+from fusion.protocols.filters import NO_FILTERS, Filters, filter_utterances
 from fusion.protocols.folds import Fold
 from fusion.protocols.labels import DEFAULTS as LABEL_DEFAULTS
 from fusion.protocols.labels import LEFT_OUT, LabelSet, alike_notes, choose_labels, classes_of
@@ -42,144 +40,8 @@ from fusion.protocols.leaks import (
 from fusion.protocols.own_folds import OWN, OwnFolds
 from fusion.protocols.targets import SOFT_TIES, Target, has_tie, parse_target, rated_values, vote_shares, voted_labels
 
-Filters = Mapping[str, tuple[str, ...]]  # column -> values that take part
-
-# Columns of every corpus that describe utterances, next to its own; the raw labels belong to label sets.
-FILTER_COLUMNS = ("speaker", "session", "dialogue", "split", "style", "channel", "sentiment")
-SHOWN = 6  # values that a message shows
 RATED = "utterances with ratings"  # in the place of a class, for messages
-NAMED = 3  # utterances that a message names
-NO_FILTERS: Filters = {}
 NO_CHOICES: Mapping[str, Sequence[str]] = {}
-
-
-def parse_filters(pairs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Reads filters from text.
-
-    Args:
-        pairs: column -> values as ``value+value``.
-
-    Returns:
-        Column -> its values, sorted and without duplicates.
-
-    Raises:
-        MmerError: if a column selects no utterances in any corpus, such as label, or a value is empty.
-
-    Example:
-        >>> parse_filters({"style": "improvised", "session": "1+2"})
-        {'style': ('improvised',), 'session': ('1', '2')}
-    """
-    filters: dict[str, tuple[str, ...]] = {}
-    for column, text in pairs.items():
-        if column in COLUMNS and column not in FILTER_COLUMNS:
-            way_out = "--labels chooses classes" if column == "label" else nearest(column, FILTER_COLUMNS)
-            raise MmerError(f"--only: unknown column {column!r}; {way_out}")
-        filters[column] = tuple(sorted({value.strip() for value in text.split("+")}))
-        if not all(filters[column]):
-            raise MmerError(f"--only {column}={text} has an empty value; expected {column}=a+b")
-    return filters
-
-
-def filter_utterances(classes: ClassIds, utterances: Sequence[Utterance], only: Filters) -> tuple[ClassIds, list[str]]:
-    """Leaves out utterances with other values than the filters allow.
-
-    Args:
-        classes: class index of each utterance, int64 ``(n,)``; -1 for utterances that are already left out.
-        utterances: all utterances of the cache.
-        only: column -> values that take part.
-
-    Returns:
-        The class indices, with -1 for the newly left-out utterances too, and a note on each filter.
-
-    Raises:
-        MmerError: if a column is unknown, a value does not occur, or no utterance is left; names the values that occur.
-    """
-    notes = []
-    known = [*FILTER_COLUMNS, *own_columns(utterances)]
-    for column, values in only.items():
-        if column not in known:
-            raise MmerError(f"--only: unknown column {column!r}; {nearest(column, known)}")
-        before = classes
-        column_values = np.array([utterance.text_of(column) for utterance in utterances])
-        classes = np.where(np.isin(column_values, values), before, LEFT_OUT)
-        kept, total = int((classes >= 0).sum()), int((before >= 0).sum())
-        filter_text = f"{column}={'+'.join(values)}"
-        unknown = next((value for value in values if not (column_values == value).any()), None)
-        if unknown is not None or not kept:
-            counts = Counter(column_values[before >= 0].tolist()).most_common(SHOWN)
-            found = ", ".join(f"{value!r} ({count})" if value else f"none ({count})" for value, count in counts)
-            problem = "leaves no utterance" if unknown is None else f"has an unknown value {unknown!r}"
-            pattern = " (values are no patterns; join several by +)" if unknown and "*" in unknown else ""
-            raise MmerError(f"--only {filter_text} {problem}{pattern}; found: {found}")
-        notes.append(f"only {filter_text}: {kept} of {total} utterances")
-    return classes, notes
-
-
-@dataclass(frozen=True, kw_only=True)
-class CoveredFold:
-    """A fold restricted to utterances with features.
-
-    Attributes:
-        fold: fold without utterances that lack features.
-        scored: number of test utterances with features.
-        total: number of test utterances in the protocol.
-        notes: notes on the utterances that are left out.
-    """
-
-    fold: Fold
-    scored: int
-    total: int
-    notes: list[str]
-
-    @property
-    def denominator(self) -> str:
-        """The line on the number of scored utterances."""
-        return f"fold {self.fold.name}: scored on {self.scored} of {self.total} test utterances"
-
-
-def drop_uncovered(
-    fold: Fold,
-    cache: AnyCache,
-    streams: Sequence[str],
-    *,
-    training_streams: Sequence[str] = (),
-    allow_missing: bool = False,
-) -> CoveredFold:
-    """Leaves out the utterances without features; missing test utterances are an error.
-
-    Clips that are published as broken may be missing from test; all others need `allow_missing`.
-
-    Args:
-        fold: one fold.
-        cache: open cache.
-        streams: names of the streams that every subset reads.
-        training_streams: names of the streams that only training reads.
-        allow_missing: score the test utterances with features if others have none.
-
-    Raises:
-        MmerError: if test utterances have no features, or a stream is not found.
-    """
-    complete = _committed(cache, streams)
-    missing = fold.test[~complete[fold.test]].tolist()
-    broken = broken_clips(str(cache.header["corpus"].get("name", "")))
-    unexpected = [index for index in missing if cache.ids[index] not in broken]
-    if unexpected and not allow_missing:
-        raise MmerError(
-            f"{cache.path}: fold {fold.name}: {len(unexpected)} of {len(fold.test)} test utterances have no features "
-            f"({_reasons(cache, streams, unexpected)}); run mmer-featurize again, or pass --allow-missing to score the "
-            "others"
-        )
-    train = fold.train[(complete & _committed(cache, training_streams))[fold.train]]
-    dev = fold.dev[complete[fold.dev]]
-    parts = {part: indices[complete[indices]] for part, indices in fold.parts.items()}
-    covered = replace(fold, train=train, dev=dev, test=fold.test[complete[fold.test]], parts=parts)
-    notes = [
-        f"fold {fold.name}: {len(left_out)} of {len(indices)} {subset} utterances are left out, they have no "
-        f"features ({_reasons(cache, [*streams, *training_streams], left_out)})"
-        for subset, indices in fold.subsets.items()
-        if (left_out := np.setdiff1d(indices, covered.subsets[subset]).tolist())
-    ]
-    return CoveredFold(fold=covered, scored=len(covered.test), total=len(fold.test), notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -479,21 +341,3 @@ def _choice_notes(chosen: Mapping[str, Mapping[str, str]]) -> list[str]:
         + ", ".join(f"fold {fold} {streams[role]}" for fold, streams in chosen.items())
         for role in roles
     ]
-
-
-def _committed(cache: AnyCache, streams: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Returns True for each utterance with features in all of these streams, bool ``(n,)``."""
-    committed = np.ones(len(cache.ids), dtype=np.bool_)
-    for name in streams:
-        committed &= cache.stream(name).state == COMMITTED
-    return committed
-
-
-def _reasons(cache: AnyCache, streams: Sequence[str], indices: Sequence[int]) -> str:
-    """Returns a text with the first utterances, each with its missing stream and the reason."""
-    reasons = []
-    for index in indices[:NAMED]:
-        missing = next(stream for name in streams if (stream := cache.stream(name)).state[index] != COMMITTED)
-        reasons.append(f"{cache.ids[index]}: no {missing.spec.name}, {missing.reason(index) or 'not computed yet'}")
-    more = [f"and {len(indices) - NAMED} more"] if len(indices) > NAMED else []
-    return "; ".join([*reasons, *more])

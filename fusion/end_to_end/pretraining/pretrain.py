@@ -39,10 +39,11 @@ from fusion.end_to_end.pretraining.sources import ConvFeatures, Recordings, Spee
 from fusion.end_to_end.pretraining.training import PERPLEXITY, PretrainingProgress, pretrain_fold
 from fusion.experiment.featurize_commands import corpus_of, featurize_command
 from fusion.fingerprint import digest_of
+from fusion.protocols.filters import Filters
 from fusion.protocols.folds import Fold
 from fusion.protocols.leaks import check_encoders
 from fusion.protocols.own_folds import OwnFolds
-from fusion.protocols.split import Filters, Split, split_cache
+from fusion.protocols.split import Split, split_cache
 from fusion.run.folder import COST, RunFolder
 from fusion.run.names import default_folder
 from fusion.training.interrupt import StopRequested, never_stop

@@ -11,6 +11,7 @@ from cache.store import FeatureCache
 from cache.stream import StreamSpec
 from cache.utterance import Utterance
 from fusion.protocols.catalog import check_history_streams, make_folds
+from fusion.protocols.coverage import drop_uncovered
 from fusion.protocols.folds import Fold
 from fusion.protocols.leaks import (
     check_classes,
@@ -24,7 +25,7 @@ from fusion.protocols.leaks import (
     note_transcripts,
     note_twins,
 )
-from fusion.protocols.split import drop_uncovered, split_cache
+from fusion.protocols.split import split_cache
 from tests.support.rosters import actors, by_label, dyads, fold_of, four_classes, show
 from tests.support.toys import commit, plan_for
 

@@ -5,7 +5,7 @@ import pytest
 
 from cache.errors import MmerError
 from cache.utterance import COLUMNS, TEXT
-from fusion.protocols.split import FILTER_COLUMNS, filter_utterances, parse_filters
+from fusion.protocols.filters import FILTER_COLUMNS, filter_utterances, parse_filters
 from tests.support.rosters import by_label, dyads
 
 UTTERANCES = [
