@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fusion.pictures.canvas import CELL, INK, MUTED, SMALL, drawn, letters_of, new_figure, set_title
+from fusion.pictures.canvas import CELL, COLUMN, INK, MUTED, SMALL, drawn, letters_of, new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ def draw_attention(by_class: Mapping[str, npt.NDArray[Any]], title: str = "") ->
     from matplotlib.patches import Rectangle
 
     rows = -(-len(by_class) // COLUMNS)
-    figure = new_figure(3.4, 1.25 * rows + 0.4)
+    figure = new_figure(COLUMN, 1.25 * rows + 0.4)
     values = np.stack(list(by_class.values()))
     low, high = float(values.min()), float(values.max())
     for index, (name, panel) in enumerate(by_class.items()):

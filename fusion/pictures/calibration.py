@@ -12,8 +12,6 @@ from fusion.pictures.canvas import ACCENT, INK, MUTED, SMALL, new_figure, plain_
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH, HEIGHT = 3.4, 2.6  # inches
-
 
 def draw_reliability(probabilities: npt.NDArray[Any], truth: ClassIds, title: str = "") -> "Figure":
     """Returns a bar for each bin of probability, and the number of utterances in it as a small bar below.
@@ -28,7 +26,7 @@ def draw_reliability(probabilities: npt.NDArray[Any], truth: ClassIds, title: st
     counts = np.bincount(index, minlength=BINS)
     accuracy = np.bincount(index, weights=right, minlength=BINS) / np.maximum(counts, 1)
     middles = (np.arange(BINS) + 0.5) / BINS
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure()
     axes = plain_axes(figure)
     axes.bar(100 * middles, 100 * accuracy, width=100 / BINS * 0.92, color=ACCENT, alpha=0.8, linewidth=0)
     share = counts / max(1, counts.max())

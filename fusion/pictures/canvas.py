@@ -1,6 +1,7 @@
 """Figures without a display: their sizes, inks and letters, and their forms as a file and as a part of a page.
 
-Figures are as wide as a column of a paper, so that a paper, a page and a phone show them at their own size. Fonts are
+Figures are as wide as a column of a paper, and with many parts up to a page, so that a paper and a phone show them at
+their own size. Fonts are
 chosen by the letters of a text; a letter that no installed font has is written as an escape.
 """
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "svg", "pdf")
 DPI = 200  # of PNG files
-COLUMN = 3.4  # inches, a column of a two-column paper
+COLUMN, PAGE = 3.4, 7.0  # inches, a column of a two-column paper and both with the space between them
 FONT = "DejaVu Sans"  # comes with matplotlib
 SIZE, SMALL = 8.0, 7.0  # points, of axes and of ticks
 
@@ -106,6 +107,18 @@ def set_title(figure: "Figure", title: str) -> None:
 
         letters = int(figure.get_figwidth() * 15)  # DejaVu Sans at 8 points
         figure.suptitle(fill(drawn(title), letters), fontsize=SIZE, color=INK, **letters_of(title))
+
+
+def legend_below(figure: "Figure", *texts: str, **shape: Any) -> None:
+    """Adds the legend of all labelled parts below a figure.
+
+    Args:
+        figure: figure of the parts.
+        *texts: their labels, which choose the fonts.
+        **shape: further arguments of matplotlib, such as `ncols`.
+    """
+    prop = {"family": letters_of(*texts)["fontfamily"], "size": SMALL}
+    figure.legend(loc="outside lower center", frameon=False, prop=prop, labelcolor=INK, **shape)
 
 
 def letters_of(*texts: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from fusion.pictures.canvas import (
     MUTED,
     SMALL,
     drawn,
+    legend_below,
     letters_of,
     new_figure,
     plain_axes,
@@ -58,9 +59,7 @@ def draw_scores(
     axes.set_yticks(range(len(scores)), labels=list(scores))
     axes.margins(x=0.08)
     if count > 1:
-        fonts = letters_of(*runs)["fontfamily"]
-        prop = {"family": fonts, "size": SMALL}
-        figure.legend(loc="outside lower center", frameon=False, prop=prop, labelcolor=INK, handlelength=1.4)
+        legend_below(figure, *runs, handlelength=1.4)
     set_title(figure, title)
     return figure
 

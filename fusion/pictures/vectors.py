@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusion.arrays import ClassIds
-from fusion.pictures.canvas import CLASSES, INK, RULE, SMALL, drawn, letters_of, new_figure, set_title
+from fusion.pictures.canvas import CLASSES, COLUMN, RULE, drawn, legend_below, new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +25,7 @@ def draw_vectors(points: npt.NDArray[Any], classes: ClassIds, names: Sequence[st
         names: names of the classes.
         title: title of the figure.
     """
-    figure = new_figure(3.4, 3.0 + 0.15 * -(-len(names) // 4))
+    figure = new_figure(COLUMN, 3.0 + 0.15 * -(-len(names) // 4))
     axes: Any = figure.add_subplot()
     size = float(np.clip(2200 / max(1, len(points)), 5, 20))
     for index, name in enumerate(names):
@@ -44,8 +44,7 @@ def draw_vectors(points: npt.NDArray[Any], classes: ClassIds, names: Sequence[st
         )
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color(RULE)
-    prop = {"family": letters_of(*names)["fontfamily"], "size": SMALL}
     shape = {"ncols": min(4, len(names)), "handletextpad": 0.1, "columnspacing": 0.9, "markerscale": 1.3}
-    figure.legend(loc="outside lower center", frameon=False, prop=prop, labelcolor=INK, **shape)
+    legend_below(figure, *names, **shape)
     set_title(figure, title)
     return figure

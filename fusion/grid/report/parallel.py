@@ -5,15 +5,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from fusion.grid.report.scale import PlotData, Scale, plot_text, scale_of, score_scale
-from fusion.pictures.canvas import ACCENT, INK, MUTED
+from fusion.grid.report.scale import LETTERS, PlotData, Scale, scale_of, score_scale
+from fusion.pictures.canvas import ACCENT, COLUMN, INK, MUTED, SIZE, SMALL, drawn, letters_of, new_figure, set_title
 
 Floats = npt.NDArray[np.float64]
 
@@ -22,6 +21,7 @@ BAND = 0.4  # share of the space between two values that the parallel lines of o
 WIDEST = 0.14  # share of an axis: largest height of such a band
 EDGE = 0.08  # share of an axis beyond each end: room for half a band
 DARK, LIGHT, WORST = INK, MUTED, "#bcc6d2"
+LETTER, LINE = 0.062, 0.11  # inches of a letter and of a line of `SMALL`
 MANY = 12  # combinations above which lines are transparent
 
 
@@ -35,20 +35,31 @@ def draw_parallel(data: PlotData, axes: Sequence[str]) -> Figure:
     scores = np.array(data.scores)
     scales = [*(scale_of(data.ranked, axis) for axis in axes), score_scale(data.scores)]
     heights = np.stack([_heights(scale, scores) for scale in scales[:-1]] + [_relative(scales[-1], scores)])
-    figure = Figure(figsize=(2.6 + 1.6 * len(axes), 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*_size(scales))
     plot: Any = figure.add_subplot()
     colours = _colours(data)
     _draw_lines(plot, heights, colours.to_rgba(scores))
     for index, scale in enumerate(scales):
         _draw_axis(plot, index, scale, side=1 if scale is scales[-1] else -1)
-    plot.set_xticks(range(len(scales)), labels=[*map(plot_text, axes), f"dev {data.name}"])
-    plot.tick_params(axis="x", length=0, pad=10, labelsize=10)
+    names = [*(drawn(axis, LETTERS) for axis in axes), f"dev {data.name}"]
+    plot.set_xticks(range(len(scales)), labels=names, **letters_of(*names))
+    plot.tick_params(axis="x", length=0, pad=5, labelsize=SMALL, labelcolor=INK)
     plot.set(xlim=(-0.55, len(axes) + 0.3), ylim=(-EDGE, 1 + EDGE), yticks=[])
     plot.spines[:].set_visible(False)
-    plot.set_title(data.title("over all axes"), fontsize=11)
-    figure.colorbar(colours, ax=plot, label=data.label, shrink=0.9, pad=0.02).outline.set_visible(False)
+    bar: Any = figure.colorbar(colours, ax=plot, shrink=0.9, pad=0.02)
+    bar.set_label(data.label, size=SIZE, color=INK)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=SMALL, length=2.5, width=0.6, color=MUTED, labelcolor=INK)
+    set_title(figure, data.title("over all axes"))
     return figure
+
+
+def _size(scales: Sequence[Scale]) -> tuple[float, float]:
+    """Computes width and height in inches with room for the labels between axes and above each other."""
+    letters = max(len(label) for scale in scales for label in scale.labels)
+    between = max(0.8, LETTER * letters + 0.25)
+    most = max(len(scale.ticks) for scale in scales)
+    return max(COLUMN, 1.3 + between * (len(scales) - 1)), max(2.9, LINE * most + 0.7)
 
 
 def _relative(scale: Scale, positions: Floats) -> Floats:
@@ -96,16 +107,17 @@ def _draw_lines(plot: Any, heights: Floats, colours: Floats) -> None:
     right = np.broadcast_to(np.append(np.arange(len(heights) - 1)[:, None] + share, len(heights) - 1), up.shape)
     lines = list(np.stack([right, up], axis=-1)[::-1])  # the best is the last and therefore on top
     alpha = float(np.clip(np.sqrt(MANY / len(lines)), 0.3, 0.95))
-    plot.add_collection(LineCollection(lines[:-1], colors=colours[::-1][:-1], linewidths=1.3, alpha=alpha, zorder=2))
-    casing = [withStroke(linewidth=5.5, foreground="white")]
-    plot.add_collection(LineCollection(lines[-1:], colors=colours[:1], linewidths=3, path_effects=casing, zorder=3))
+    plot.add_collection(LineCollection(lines[:-1], colors=colours[::-1][:-1], linewidths=0.9, alpha=alpha, zorder=2))
+    casing = [withStroke(linewidth=3.5, foreground="white")]
+    plot.add_collection(LineCollection(lines[-1:], colors=colours[:1], linewidths=2, path_effects=casing, zorder=3))
 
 
 def _draw_axis(plot: Any, index: int, scale: Scale, *, side: int) -> None:
     """Draws an axis; labels are on the left with side -1, on the right with side 1."""
-    plot.plot([index, index], [-EDGE, 1 + EDGE], color=LIGHT, linewidth=1, zorder=1)
-    outline = [withStroke(linewidth=3, foreground="white", alpha=0.85)]
+    plot.plot([index, index], [-EDGE, 1 + EDGE], color=LIGHT, linewidth=0.8, zorder=1)
+    outline = [withStroke(linewidth=2, foreground="white", alpha=0.85)]
     for height, label in zip(_relative(scale, np.array(scale.ticks)), scale.labels, strict=True):
-        plot.plot([index, index + 0.02 * side], [height, height], color=DARK, linewidth=1, zorder=4)
+        plot.plot([index, index + 0.02 * side], [height, height], color=DARK, linewidth=0.6, zorder=4)
         alignment = {"ha": "right" if side < 0 else "left", "va": "center", "zorder": 5}
-        plot.text(index + 0.04 * side, height, label, **alignment, fontsize=9, color=DARK, path_effects=outline)
+        fonts = {"fontsize": SMALL, "color": DARK, "path_effects": outline, **letters_of(label)}
+        plot.text(index + 0.04 * side, height, label, **alignment, **fonts)

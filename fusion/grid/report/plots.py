@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fusion.arrays import Indices
@@ -19,9 +18,22 @@ from fusion.evaluation.task import Task
 from fusion.grid.combinations import ModelScores
 from fusion.grid.report.ablation import changes_to_base, is_ablation
 from fusion.grid.report.parallel import draw_parallel
-from fusion.grid.report.scale import PlotData, Scale, plot_data, plot_text, scale_of, varied_axes
+from fusion.grid.report.scale import LETTERS, PlotData, Scale, plot_data, scale_of, varied_axes
 from fusion.grid.selection import Ranked
-from fusion.pictures.canvas import ACCENT, INK, RULE, SECOND, save
+from fusion.pictures.canvas import (
+    ACCENT,
+    COLUMN,
+    INK,
+    PAGE,
+    SECOND,
+    drawn,
+    legend_below,
+    letters_of,
+    new_figure,
+    plain_axes,
+    save,
+    set_title,
+)
 from fusion.pictures.changes import draw_changes
 from fusion.run.folder import Folder
 
@@ -30,7 +42,7 @@ POINT, MEAN, BEST = ACCENT, INK, SECOND
 GOLDEN = 0.618034  # golden ratio: its multiples modulo 1 are spread evenly, whatever their number
 WIDTH, MIDDLE = 0.12, 0.03  # shares of the space between two values: points this close read as the same value
 NEIGHBOURS = 6  # groups of neighbours that are averaged where numbers are too many for a tick each
-LETTERS_PER_INCH = 9  # of labels in a row
+LETTERS_PER_INCH = 13  # of labels in a row
 
 
 def plot_grid(
@@ -95,19 +107,19 @@ def draw_axis(data: PlotData, axis: str) -> Figure:
     scale = scale_of(data.ranked, axis)
     groups = _groups(scale)
     positions = np.array(scale.positions) + _jitter(scale, groups)
-    figure = Figure(figsize=(_inches(scale), 4.9 if _is_crowded(scale) else 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    plot: Any = figure.add_subplot()
+    figure = new_figure(_inches(scale), 3.1 if _is_crowded(scale) else 2.6)
+    plot = plain_axes(figure)
     if len(groups) < len(positions):
-        points = {"s": 26, "color": POINT, "alpha": _alpha(len(positions)), "linewidths": 0}
+        points = {"s": 11, "color": POINT, "alpha": _alpha(len(positions)), "linewidths": 0}
         plot.scatter(positions, data.scores, **points, label="combination")
     _draw_means(plot, scale, groups, data)
-    best = {"s": 95, "facecolors": "none", "edgecolors": BEST, "linewidths": 1.8, "zorder": 5}
+    best = {"s": 42, "facecolors": "none", "edgecolors": BEST, "linewidths": 1.3, "zorder": 5}
     plot.scatter(positions[:1], data.scores[:1], **best, label="best by mean dev")
     _format_axes(plot, scale)
-    plot.set(xlabel=plot_text(axis), ylabel=data.label)
-    plot.set_title(data.title(f"by {plot_text(axis)}"), fontsize=11)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    plot.set_xlabel(drawn(axis, LETTERS), **letters_of(axis))
+    plot.set_ylabel(data.label)
+    legend_below(figure, ncols=3, handletextpad=0.3, columnspacing=0.9, handlelength=1.2)
+    set_title(figure, data.title(f"by {axis}"))
     return figure
 
 
@@ -139,21 +151,18 @@ def _draw_means(plot: Any, scale: Scale, groups: Sequence[Indices], data: PlotDa
         spreads = [float(scores[group].std(ddof=1)) if len(group) > 1 else 0.0 for group in groups]
         label = f"mean ± std of {'each value' if scale.grouped else 'neighbours'}"
     if scale.numeric:
-        plot.plot(centres, means, color=MEAN, linewidth=1, alpha=0.5, zorder=3)
-    bars = {"fmt": "o", "color": MEAN, "markersize": 7, "markeredgecolor": "white", "capsize": 4, "linewidth": 1.6}
+        plot.plot(centres, means, color=MEAN, linewidth=0.8, alpha=0.5, zorder=3)
+    bars = {"fmt": "o", "color": MEAN, "markersize": 4.5, "markeredgecolor": "white", "capsize": 2.5, "linewidth": 1.1}
     plot.errorbar(centres, means, yerr=spreads, **bars, zorder=4, label=label)
 
 
 def _format_axes(plot: Any, scale: Scale) -> None:
-    rotation = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if _is_crowded(scale) else {}
-    plot.set_xticks(scale.ticks, labels=scale.labels, **rotation)
+    rotation = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if _is_crowded(scale) else {}
+    plot.set_xticks(scale.ticks, labels=scale.labels, **rotation, **letters_of(*scale.labels))
     low, high = scale.limits
     edge = max(0.06 * (high - low), 0.5 * scale.gap if scale.grouped else 0.0)
     plot.set_xlim(low - edge, high + edge)
     plot.margins(y=0.08)
-    plot.grid(axis="y", color=RULE, linewidth=0.8)
-    plot.set_axisbelow(True)
-    plot.spines[["top", "right"]].set_visible(False)
 
 
 def _is_crowded(scale: Scale) -> bool:
@@ -162,7 +171,7 @@ def _is_crowded(scale: Scale) -> bool:
 
 def _inches(scale: Scale) -> float:
     """Computes a width in inches with room for each value."""
-    return min(max(5.6, 0.45 * len(scale.ticks) + 1.5), 16)
+    return min(max(COLUMN, 0.22 * len(scale.ticks) + 0.6), PAGE)
 
 
 def _alpha(count: int) -> float:

@@ -11,6 +11,7 @@ from fusion.evaluation.classes import CLASSIFICATION
 from fusion.evaluation.task import Score, Task
 from fusion.grid.report.tables import count_text
 from fusion.grid.selection import UNSET, Ranked
+from fusion.pictures.canvas import drawn
 
 DECADE = 10.0  # ratio of the largest to the smallest number above which the scale is logarithmic
 FEW = 8  # distinct numbers that have a tick each
@@ -18,7 +19,6 @@ MAX_TICKS = 32  # ticks of words
 CLOSE = 0.06  # share of an axis: labels of ticks that are closer would overlap
 MANY_DECADES = 3  # above this number of decades, only powers of ten have ticks
 LETTERS = 18  # of a label
-FIRST_MISSING = 0x250  # the font has all letters below this code point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class PlotData:
     def title(self, subject: str) -> str:
         """Formats the title of a plot."""
         left_out = f", {self.left_out} failed left out" if self.left_out else ""
-        return f"dev {self.name} {subject}\n{count_text(len(self.ranked), 'combination')}{left_out}"
+        return f"dev {self.name} {subject}, {count_text(len(self.ranked), 'combination')}{left_out}"
 
 
 def plot_data(ranked: Sequence[Ranked], monitor: str, task: Task = CLASSIFICATION) -> PlotData:
@@ -138,13 +138,6 @@ def score_scale(scores: Sequence[float]) -> Scale:
     return Scale(positions=tuple(scores), ticks=tuple(ticks), labels=_even_labels(ticks), grouped=True)
 
 
-def plot_text(text: str, letters: int = LETTERS) -> str:
-    """Shortens text for a plot, replaces letters that the font lacks and escapes mathematics."""
-    printable = "".join(sign if sign.isprintable() and ord(sign) < FIRST_MISSING else "?" for sign in text)
-    short = printable if len(printable) <= letters else f"{printable[: letters - 3]}..."
-    return short.replace("$", r"\$")
-
-
 def _numbers(ranked: Sequence[Ranked], axis: str) -> list[float]:
     """Returns the values of an axis if all are finite numbers, else an empty list."""
     values = [combination.fields.get(axis, UNSET) for combination in ranked]
@@ -192,7 +185,7 @@ def _categories(ranked: Sequence[Ranked], axis: str) -> Scale:
     return Scale(
         positions=tuple(positions[combination.text(axis)] for combination in ranked),
         ticks=tuple(positions[name] for name in shown),
-        labels=tuple(map(plot_text, shown)),
+        labels=tuple(drawn(name, LETTERS) for name in shown),
         grouped=True,
         numeric=bool(_numbers(ranked, axis)),
     )

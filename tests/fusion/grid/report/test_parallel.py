@@ -1,3 +1,4 @@
+import itertools
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from matplotlib.collections import LineCollection
 from fusion.grid.report.parallel import draw_parallel
 from fusion.grid.report.scale import plot_data
 from fusion.grid.selection import rank
+from fusion.pictures.canvas import SMALL
 from tests.support.scored import grid
 
 FIELDS = [{"lr": lr, "words": words} for lr in (1e-4, 1e-3, 1e-2) for words in ("few", "many")]
@@ -52,7 +54,21 @@ def test_values_and_scores_are_told_and_the_colour_bar_has_a_name() -> None:
     assert told[:5] == ["0.0001", "0.001", "0.01", "few", "many"]
     assert {"40", "70"} <= set(told[5:])
     assert bar.get_ylabel() == "mean dev W-F1 (%)"
-    assert axes.get_title() == "dev W-F1 over all axes\n5 combinations, 1 failed left out"
+    assert " ".join(figure.get_suptitle().split()) == "dev W-F1 over all axes, 5 combinations, 1 failed left out"
+
+
+def test_labels_do_not_reach_the_axis_before_them() -> None:
+    fields = [{"lr": lr, "stream": f"wav2vec2-large-{place:02}"} for place, lr in enumerate((1e-4, 1e-3, 1e-2) * 8)]
+    drawn = plot_data(rank(fields, grid(dict.fromkeys(range(24), (0.5, 0.6))), "wf1"), "wf1")
+    figure: Any = draw_parallel(drawn, ["lr", "stream"])
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text().startswith("wav2vec2")]
+    assert len(boxes) == 24
+    assert min(box.x0 for box in boxes) > axes.transData.transform((0, 0))[0]
+    ordered = sorted(boxes, key=lambda box: float(box.y0))
+    heights = [upper.y0 - lower.y0 for lower, upper in itertools.pairwise(ordered)]
+    assert min(heights) >= 0.8 * SMALL / 72 * figure.dpi
 
 
 @pytest.mark.parametrize("monitor", ["wf1", "loss"])

@@ -28,7 +28,7 @@ def test_a_score_that_is_not_finite_is_left_out() -> None:
     ]
     shown = plot_data(ranked(results, "loss"), "loss")
     assert ([one.combination for one in shown.ranked], shown.left_out) == ([0], 1)
-    assert shown.title("by lr") == "dev loss by lr\n1 combination, 1 failed left out"
+    assert shown.title("by lr") == "dev loss by lr, 1 combination, 1 failed left out"
 
 
 def test_a_single_fold_has_no_spread() -> None:

@@ -12,6 +12,7 @@ from fusion.grid.combinations import FieldValues, ModelScores
 from fusion.grid.report.plots import draw_axis, plot_grid
 from fusion.grid.report.scale import plot_data
 from fusion.grid.selection import Ranked, rank
+from fusion.pictures.canvas import COLUMN, PAGE
 from fusion.run.folder import Folder
 from tests.support.scored import diverged, result
 
@@ -118,9 +119,24 @@ def test_where_each_value_has_one_combination_the_bars_are_over_folds() -> None:
 
 def test_failed_combinations_are_left_out_and_counted() -> None:
     shown = plot_data(ranking(combinations(), (1, 4)), "wf1")
-    axes = axes_of(draw_axis(shown, "lr"))
-    assert len(axes.collections[0].get_offsets()) == 4
-    assert axes.get_title() == "dev W-F1 by lr\n4 combinations, 2 failed left out"
+    figure = draw_axis(shown, "lr")
+    assert len(axes_of(figure).collections[0].get_offsets()) == 4
+    assert " ".join(figure.get_suptitle().split()) == "dev W-F1 by lr, 4 combinations, 2 failed left out"
+
+
+def test_pictures_are_a_column_wide_and_with_many_values_a_page() -> None:
+    few = plot_data(ranking(combinations()), "wf1")
+    many = plot_data(ranking(combinations({"stream": [f"a stream of a model, {index}" for index in range(30)]})), "wf1")
+    assert draw_axis(few, "lr").get_figwidth() == draw_axis(few, "modalities").get_figwidth() == COLUMN
+    assert COLUMN < draw_axis(many, "stream").get_figwidth() <= PAGE
+    for shown, axis in ((few, "lr"), (few, "modalities"), (many, "stream")):
+        figure = draw_axis(shown, axis)
+        figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in axes_of(figure).get_xticklabels()]
+        turned = axes_of(figure).get_xticklabels()[0].get_rotation() > 0
+        assert turned or not any(left.x1 > right.x0 for left, right in itertools.pairwise(boxes))
+    label = axes_of(draw_axis(few, "modalities")).get_xticklabels()[1]
+    assert "?" not in label.get_text()
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fusion.grid.report.scale import Scale, plot_text, scale_of, score_scale, varied_axes
+from fusion.grid.report.scale import Scale, scale_of, score_scale, varied_axes
 from fusion.grid.selection import Ranked, rank
 
 NUMBERS = st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=40).filter(lambda values: len(set(values)) > 1)
@@ -86,7 +86,6 @@ def test_the_distance_of_places() -> None:
     assert score_scale([1.0]).gap == 0
 
 
-def test_text_that_a_picture_cannot_hold_is_replaced() -> None:
-    assert plot_text("$a_b$") == r"\$a_b\$"
-    assert plot_text("é\t\u6f22") == "é??"
-    assert plot_text("wavlm-base-plus-mean") == "wavlm-base-plus..."
+def test_words_are_shortened_as_in_all_pictures() -> None:
+    names: list[object] = ["$a_b$", "wavlm-base-plus-mean"]
+    assert scale(names).labels == (r"\$a_b\$", "wavlm-base-plus-m…")
