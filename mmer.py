@@ -137,6 +137,7 @@ def train(
     tensorboard: bool = False,
     track: str = "",
     final: bool = False,
+    with_probe: bool = False,
     test_caches: "Sequence[str | Path | AnyCache]" = (),
     test_labels: str | None = None,
     progress: "TrainingProgress | None" = None,
@@ -175,6 +176,7 @@ def train(
         track: also log the curves to this tracker, ``trackio``; empty for none.
         final: then train a model for each seed on all utterances, for the median best epoch of the folds; it is not
             scored, and ``load(run, fold="final")`` loads it.
+        with_probe: also train head ``probe`` on the same streams and folds, and add its scores to the results.
         test_caches: caches of other corpora, open or as paths; every model is scored on them too.
         test_labels: label set of the other corpora, or scales of their ratings such as ``valence=1:7``.
         progress: notified of notes, models and epochs.
@@ -225,6 +227,7 @@ def train(
             tensorboard=tensorboard,
             track=track,
             final=final,
+            with_probe=with_probe,
             stopping=stopping,
             test_caches=[_opened(other)[0] for other in test_caches],
             test_labels=test_labels,
@@ -242,6 +245,7 @@ def grid(
     search_seed: int = 0,
     report_all_tests: bool = False,
     keep_winner: bool = False,
+    with_probe: bool = False,
     fields: Mapping[str, object] | None = None,
     streams: Mapping[str, str] | None = None,
     labels: str | None = None,
@@ -278,6 +282,7 @@ def grid(
         search_seed: random seed of the search.
         report_all_tests: score the test subsets of all combinations, for ablation tables.
         keep_winner: also write the combination with the best mean dev score as a run folder, `GridRun.kept`.
+        with_probe: also train head ``probe`` on the same folds, and add its scores to tables and results.
         fields: fields of head or training by name; needed only for a name that is an argument here.
         streams: role -> stream, where the cache has several for a role.
         labels: name of a label set, or ``happy=hap+exc,sad=sad``; that of the recipe or the corpus by default.
@@ -353,6 +358,7 @@ def grid(
             cluster=cluster,
             progress=progress,
             keep=keep_winner,
+            with_probe=with_probe,
             resident_share=resident_share,
         )
 
