@@ -13,7 +13,7 @@ from fusion.recipes.catalog import RECIPES
 from tests.support.commands import stopped
 from tests.support.runs import files_of, train_by_command, write_cache
 
-KEYS = ["fusion", "cache", "corpus", "streams", "protocol", "labels", "run", "folds"]
+KEYS = ["fusion", "cache", "corpus", "streams", "protocol", "protocol_name", "labels", "run", "folds"]
 KEYS += ["mean", "std", "std_seeds", "interval", "pooled"]
 FOLD_KEYS = ["fold", "seed", "epoch", "train", "dev", "test", "wa", "ua", "wf1", "mf1"]
 
