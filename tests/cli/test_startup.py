@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 LIBRARIES = ("torch", "transformers", "librosa", "soundfile", "sklearn", "scipy", "matplotlib", "dask", "optuna")
-# Imports the modules of all commands, and then runs each requested command in a fork of its own, as its script does.
+# Imports the modules of all commands and the readers of caches and catalogs, and then runs each requested command in
+# a fork of its own, as its script does.
 RUNNER = """
-import atexit, importlib, json, os, sys, traceback
+import atexit, importlib, json, os, sys
 libraries, modules = sys.argv[1].split(","), sys.argv[2].split(",")
 found = lambda: [library for library in libraries if library in sys.modules]
 for module in modules:
@@ -29,6 +30,7 @@ for line in sys.stdin:
     atexit.register(lambda: print("imported", *found(), file=sys.stderr))
     sys.exit(getattr(importlib.import_module(module), name)())
 """
+QUICK = ("cache.joined", "fusion.heads.catalog", "fusion.recipes.catalog")
 COMMANDS = {
     "mmer": "cli.main:mmer",
     "mmer-featurize": "cli.extract:featurize",
@@ -110,8 +112,8 @@ Ask = Callable[..., Answer]
 
 @pytest.fixture(scope="module")
 def answer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Function that runs a command in a folder, in a process that has imported the modules of commands alone."""
-    modules = sorted({target.split(":")[0] for target in COMMANDS.values()})
+    """Function that runs a command in a folder, in a process that has imported the modules of commands."""
+    modules = [*sorted({target.split(":")[0] for target in COMMANDS.values()}), *QUICK]
     call = [sys.executable, "-c", RUNNER, ",".join(LIBRARIES), ",".join(modules)]
     pipe, files = subprocess.PIPE, tmp_path_factory.mktemp("answers")
     with subprocess.Popen(call, stdin=pipe, stdout=pipe, text=True) as process:

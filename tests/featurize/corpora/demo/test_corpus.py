@@ -233,9 +233,7 @@ def test_a_root_that_cannot_be_a_folder_is_a_clean_error(tmp_path: Path) -> None
 def probe(features: Floats, utterances: Sequence[Utterance], classes: dict[str, str]) -> float:
     """Accuracy of a linear probe, mean over the five held-out sessions."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    truth, sessions = zip(
-        *((classes[utterance.label], utterance.session) for utterance in utterances), strict=True
-    )
+    truth, sessions = zip(*((classes[utterance.label], utterance.session) for utterance in utterances), strict=True)
     return float(cross_val_score(classifier, features, truth, groups=sessions, cv=GroupKFold(5)).mean())
 
 
