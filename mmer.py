@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from featurize.runtime.cluster import Cluster
     from fusion.end_to_end.prediction.predictor import Prediction, PredictionProgress, Predictor
     from fusion.end_to_end.sharing.export import ExportReport
-    from fusion.experiment.experiment import ExperimentRequest
+    from fusion.experiment.request import ExperimentRequest
     from fusion.grid.engine.local import GridProgress
     from fusion.grid.run import GridRun
     from fusion.head import Batch, Head, HeadOutput
@@ -599,8 +599,8 @@ def _request(
     root: str | Path | None,
 ) -> "ExperimentRequest":
     from fusion.end_to_end.label_encoder import LabelEncoders
-    from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import united
+    from fusion.experiment.request import ExperimentRequest
     from fusion.protocols.own_folds import read_own_folds
     from fusion.protocols.split import parse_filters
 

@@ -25,9 +25,9 @@ from fusion.arrays import Indices
 from fusion.data.features import BatchSource, CachedFeatures
 from fusion.data.pooled import PooledSource
 from fusion.data.views import ViewDraw
-from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.fields import parse_fields
 from fusion.experiment.plan import RunPlan, plan_run
+from fusion.experiment.request import ExperimentRequest
 from fusion.grid.stacking.stack import stack_key
 from fusion.grid.stacking.training import train_stack
 from fusion.head import Batch, FittedHead, Head

@@ -28,8 +28,8 @@ from fusion.data.batches import scoring_batches
 from fusion.data.features import BatchSource
 from fusion.data.pooled import PooledSource
 from fusion.data.views import ViewDraw
-from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.plan import RunPlan, build_model, plan_run
+from fusion.experiment.request import ExperimentRequest
 from fusion.head import Batch
 from fusion.head_config import AUDIO
 from fusion.nn.layers import learn_scales

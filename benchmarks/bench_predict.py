@@ -29,7 +29,7 @@ from featurize.extraction.run import run_job
 from featurize.inputs.audio import RATE_HZ
 from featurize.runtime.memory import keep_freed_memory
 from fusion.end_to_end.prediction.run import PredictionRequest, predict_files
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.train import train_run
 
 MEAN_S, CPU = 4.5, torch.device("cpu")

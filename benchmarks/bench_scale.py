@@ -33,7 +33,8 @@ from cli.output import print_table
 from featurize.corpora.manifest import USUAL
 from featurize.encoders.acoustic import logmel80
 from featurize.encoders.options import EncodingOptions
-from featurize.extraction.job import ExtractionJob, plan_job, read_job
+from featurize.extraction.job import ExtractionJob
+from featurize.extraction.planned_job import plan_job, read_job
 from featurize.extraction.run import run_job
 from featurize.extraction.shard import Shard
 from featurize.inputs.audio import RATE_HZ

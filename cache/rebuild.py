@@ -118,8 +118,7 @@ def write_file(
     try:
         mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
         create_file(fresh, header=header, utterances=utterances, plans=plans, weights=weights, mode=mode)
-        written = _commit(read_layout(fresh), rows_for)
-        _check_created(fresh, utterances, plans)
+        written = _commit(_created(fresh, utterances, plans), rows_for)
         fresh.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -232,12 +231,14 @@ def _batched(rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
-def _check_created(path: Path, utterances: Sequence[Utterance], plans: Sequence[StreamPlan]) -> None:
+def _created(path: Path, utterances: Sequence[Utterance], plans: Sequence[StreamPlan]) -> CacheLayout:
+    """Reads the layout of a new file, whose metadata never change again, and checks that it is what was written."""
     layout = read_layout(path)
     planned = {plan.spec.name: int(plan.lengths.sum()) for plan in plans}
     found = {name: int(stream.offsets[-1]) for name, stream in layout.streams.items()}
     if len(layout.utterances) != len(utterances) or found != planned:
         raise MmerError(f"{path} does not read back as it was written; the disk may be damaged")
+    return layout
 
 
 def _sync_folder(folder: Path) -> None:

@@ -290,7 +290,7 @@ def print_finished(corpus: str, shard: int | None, shards: int | None, as_json: 
 def check_parity(job: "ExtractionJob", utterances: int, as_json: bool) -> None:
     """Prints the difference between batched and one-by-one features; ends the command if there is one."""
     from featurize.extraction import parity
-    from featurize.extraction.job import ready_job
+    from featurize.extraction.planned_job import ready_job
 
     for result in parity.check_parity(ready_job(job), utterances):
         echo(
@@ -306,7 +306,7 @@ def check_parity(job: "ExtractionJob", utterances: int, as_json: bool) -> None:
 def print_estimate(job: "ExtractionJob", as_json: bool) -> None:
     """Prints disk space and time of a run."""
     from featurize.extraction.estimate import estimate_extraction
-    from featurize.extraction.job import ready_job
+    from featurize.extraction.planned_job import ready_job
 
     found = estimate_extraction(ready_job(job))
     if as_json:

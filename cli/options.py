@@ -12,7 +12,7 @@ from cli.config import config_option, held_config
 
 if TYPE_CHECKING:
     from featurize.runtime.cluster import Cluster
-    from fusion.experiment.experiment import ExperimentRequest
+    from fusion.experiment.request import ExperimentRequest
 
 Number = TypeVar("Number", int, float)
 dashboard_option = click.option(
@@ -313,8 +313,8 @@ def experiment_request(
     """
     from fusion.end_to_end.label_encoder import LabelEncoders
     from fusion.experiment.config_file import TABLES
-    from fusion.experiment.experiment import ExperimentRequest
     from fusion.experiment.fields import parse_fields, united
+    from fusion.experiment.request import ExperimentRequest
     from fusion.protocols.own_folds import read_own_folds
     from fusion.protocols.split import parse_filters
 

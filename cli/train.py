@@ -31,7 +31,7 @@ from cli.output import duration_text, echo, print_json, print_table, size_text
 if TYPE_CHECKING:
     from cache.joined import AnyCache
     from featurize.runtime.cluster import Cluster
-    from fusion.experiment.experiment import ExperimentRequest
+    from fusion.experiment.request import ExperimentRequest
     from fusion.run.estimate import RunEstimate
     from fusion.run.train import TrainedRun
 

@@ -19,8 +19,9 @@ from cache.writer import CacheWriter, Row
 from featurize.asr.stream import AsrEncoderSet
 from featurize.encoders.base import Encoder
 from featurize.extraction.encode import EncodeRequest, FailedInput, encode_inputs, load_input
-from featurize.extraction.job import EncoderSet, ExtractionJob, PlannedJob
+from featurize.extraction.job import EncoderSet, ExtractionJob
 from featurize.extraction.pipeline import CommitThread, EncoderRun, pending_batches
+from featurize.extraction.planned_job import PlannedJob
 from featurize.extraction.progress import ExtractionProgress
 from featurize.extraction.report import ExtractionReport
 from featurize.extraction.run import joined_report, run_job, shard_jobs

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from cache.rebuild import free_bytes, plan_bytes
 from featurize.extraction.encode import EncodeInput, encode_request, encode_split, load_input
-from featurize.extraction.job import PlannedJob
 from featurize.extraction.pipeline import all_batches
 from featurize.extraction.plan import EncoderPlan, Inputs
+from featurize.extraction.planned_job import PlannedJob
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ from featurize.encoders.text import TextEncoder
 from featurize.encoders.vit_mel import BANDS, COLUMNS, PATCH, ROWS, MelEncoder, count_columns
 from featurize.encoders.whisper import WhisperEncoder, count_frames
 from featurize.extraction.encode import EncodeInput, encode_request, load_input
-from featurize.extraction.job import PlannedJob
 from featurize.extraction.plan import EncoderPlan, Inputs
+from featurize.extraction.planned_job import PlannedJob
 from featurize.inputs.audio import RATE_HZ
 
 TOLERANCE = 1e-5  # of the relative L2 in float32

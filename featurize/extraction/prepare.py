@@ -352,14 +352,20 @@ def _fail_unreadable(writer: CacheWriter, planned: _FilePlan, unreadable: Mappin
 
 def _refresh_notes(writer: CacheWriter, planned: _FilePlan) -> None:
     """Updates the notes on transcripts: they may change even if the cleaned text does not."""
+    committed = [
+        (plan, spec.name, np.flatnonzero(writer.states[spec.name] == COMMITTED).tolist())
+        for plan in planned.plans
+        for spec in (plan.specs if plan.consumes != SPEECH else ())
+    ]
+    if not any(indices for _, _, indices in committed):
+        return
     cache = FeatureCache(planned.path)
-    for plan in planned.plans:
-        for spec in plan.specs if plan.consumes != SPEECH else ():
-            for index in np.flatnonzero(writer.states[spec.name] == COMMITTED).tolist():
-                stored = cache.stream(spec.name).reason(index)
-                note = _updated_note(stored, plan, planned.inputs, index)
-                if reason_bytes(note) != reason_bytes(stored):
-                    writer.note(spec.name, index, note)
+    for plan, name, indices in committed:
+        for index in indices:
+            stored = cache.stream(name).reason(index)
+            note = _updated_note(stored, plan, planned.inputs, index)
+            if reason_bytes(note) != reason_bytes(stored):
+                writer.note(name, index, note)
 
 
 def _updated_note(stored: str, plan: EncoderPlan, inputs: Inputs, index: int) -> str:

@@ -12,16 +12,10 @@ from cache.store import FeatureCache
 from cache.writer import CacheWriter, writing_lock
 from featurize.asr.stream import parse_asr
 from featurize.extraction.finished import RunRequest, watch_files, watch_recordings, write_record
-from featurize.extraction.job import (
-    ExtractionJob,
-    PlannedJob,
-    plan_job,
-    plan_transcription,
-    read_job,
-    with_transcripts,
-)
+from featurize.extraction.job import ExtractionJob
 from featurize.extraction.pipeline import extract
 from featurize.extraction.plan import EncoderPlan
+from featurize.extraction.planned_job import PlannedJob, plan_job, plan_transcription, read_job, with_transcripts
 from featurize.extraction.prepare import prepared_cache
 from featurize.extraction.progress import ExtractionProgress
 from featurize.extraction.report import ExtractionReport, build_report

@@ -6,7 +6,7 @@ from os.path import commonprefix
 from shlex import quote
 
 from cache.joined import AnyCache
-from fusion.experiment.experiment import STREAM_AXIS, ExperimentRequest
+from fusion.experiment.request import STREAM_AXIS, ExperimentRequest
 from fusion.grid.combinations import FieldValues
 from fusion.head_config import AUDIO, BOTH, TEXT
 from fusion.recipes.catalog import Recipe

@@ -16,7 +16,7 @@ import numpy as np
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.grid.axes import Axis, AxisReader, ValueRange
 from fusion.grid.combinations import FieldValues
 from fusion.grid.published import published_variants

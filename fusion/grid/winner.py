@@ -11,7 +11,7 @@ import torch
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.experiment.config_file import write_config
-from fusion.experiment.experiment import STREAM_AXIS
+from fusion.experiment.request import STREAM_AXIS
 from fusion.grid.combinations import Combination, Model, fields_text, models_of
 from fusion.grid.engine.sources import Sources
 from fusion.grid.journal import Journal

@@ -15,8 +15,9 @@ from cache.joined import AnyCache
 from fusion.arrays import Indices
 from fusion.data.features import RESIDENT_SHARE, CachedFeatures
 from fusion.data.memory import memory_needed, peak_memory, reset_peak
-from fusion.experiment.experiment import Experiment, ExperimentRequest
+from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import RunPlan, plan_run
+from fusion.experiment.request import ExperimentRequest
 from fusion.head import FittedHead
 from fusion.heads.build import count_parameters
 from fusion.protocols.folds import Fold

@@ -17,9 +17,10 @@ from cache.stream import TRANSCRIPT
 from fusion.data.features import RESIDENT_SHARE
 from fusion.evaluation.task import task_of
 from fusion.experiment.config_file import write_config
-from fusion.experiment.experiment import Experiment, ExperimentRequest
+from fusion.experiment.experiment import Experiment
 from fusion.experiment.featurize_commands import corpus_of, featurize_command
 from fusion.experiment.plan import RunPlan, plan_earlier, plan_run
+from fusion.experiment.request import ExperimentRequest
 from fusion.fingerprint import Plain, digest_of
 from fusion.head_config import AUDIO, TEXT
 from fusion.heads.catalog import file_name_of

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from cache.joined import open_cache
 from cli.grid import grid
 from cli.train import train
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.protocols.own_folds import read_own_folds
 from fusion.run.train import TrainedRun, train_run
 from tests.support.folds import table_of_folds

@@ -199,7 +199,7 @@ def test_long_recordings_fail_or_are_encoded_in_pieces(corpus: Path, tmp_path: P
 
 
 def test_defaults_follow_the_corpus(corpus: Path, tmp_path: Path) -> None:
-    from featurize.extraction.job import read_job
+    from featurize.extraction.planned_job import read_job
 
     def names(**changes: Any) -> Sequence[str]:
         return [one.name for one in read_job(job_over(corpus, tmp_path / "a.h5", **changes))[1].requests]

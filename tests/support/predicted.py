@@ -10,7 +10,7 @@ from cache.joined import open_cache
 from cache.utterance import Utterance
 from fusion.end_to_end.prediction.listing import list_recordings
 from fusion.end_to_end.prediction.predictor import Prediction, Predictor
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.artifacts import read_probabilities
 from fusion.run.folder import RunFolder
 from fusion.run.train import train_run

@@ -10,8 +10,8 @@ import torch
 
 from cache.joined import open_cache
 from fusion.data.features import CachedFeatures
-from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.plan import RunPlan, plan_run
+from fusion.experiment.request import ExperimentRequest
 from fusion.head import Head
 from fusion.run.cross_validation import build_and_prepare_head
 from tests.support.voices import RATE_HZ, featurized, tone, write_corpus

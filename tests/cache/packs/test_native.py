@@ -1,7 +1,9 @@
+import functools
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,22 @@ from tests.support.toys import commit, create, plan_for, utterances_named
 
 def pack_of(path: Path, layout: str) -> Path:
     """The pack of utterances a (3 rows), b (5) and c (2), int8 so that there are scales."""
-    plan = plan_for([3, 5, 2], dtype="int8")
-    create(path / "toy.h5", utterances_named("abc"), [plan], enc={"w": np.ones(2)})
-    commit(path / "toy.h5", plan, range(3))
-    export_pack(open_cache(path / "toy.h5"), path / "pack", layout=layout)
+    for name, content in _pack_files(layout).items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
     return path / "pack"
+
+
+@functools.cache
+def _pack_files(layout: str) -> dict[str, bytes]:
+    """The files of the pack and of its cache, by path."""
+    with TemporaryDirectory() as name:
+        path = Path(name)
+        plan = plan_for([3, 5, 2], dtype="int8")
+        create(path / "toy.h5", utterances_named("abc"), [plan], enc={"w": np.ones(2)})
+        commit(path / "toy.h5", plan, range(3))
+        export_pack(open_cache(path / "toy.h5"), path / "pack", layout=layout)
+        return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 def refused(pack: Path) -> str:

@@ -116,7 +116,7 @@ def test_a_release_of_speech_is_read_whole(tmp_path: Path) -> None:
     assert reading.notes == []
 
 
-@pytest.mark.slow  # unpacks the archive
+@pytest.mark.slow  # unpacks all 1,440 recordings
 def test_the_real_corpus_agrees_with_its_own_table(ravdess_root: Path) -> None:
     reading = read_ravdess(ravdess_root)
     with (ravdess_root / "manifest.tsv").open(newline="") as file:

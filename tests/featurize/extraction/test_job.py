@@ -7,7 +7,8 @@ from cache.audit import summarize
 from cache.doctor import examine
 from cache.errors import MmerError
 from cache.store import FeatureCache
-from featurize.extraction.job import AUDIO_ONLY_NOTE, ExtractionJob, job_of, read_job, ready_job
+from featurize.extraction.job import ExtractionJob, job_of
+from featurize.extraction.planned_job import AUDIO_ONLY_NOTE, read_job, ready_job
 from featurize.extraction.run import run_job, shard_job
 from tests.support.meld_release import write_tables
 from tests.support.voices import Silent, job_over, write_voices

@@ -9,9 +9,10 @@ from featurize.corpora.base import CorpusReading
 from featurize.encoders.base import WaveformEncoder
 from featurize.encoders.options import EncodingOptions
 from featurize.encoders.tiny import build_vit_mel_tiny, build_wav2vec2_tiny
-from featurize.extraction.job import EncoderSet, ExtractionJob, PlannedJob
+from featurize.extraction.job import EncoderSet, ExtractionJob
 from featurize.extraction.parity import TOLERANCE, check_parity
 from featurize.extraction.plan import plan_encoder, read_inputs
+from featurize.extraction.planned_job import PlannedJob
 from featurize.extraction.prepare import CorpusHeader
 from tests.support.images import mel_encoder
 from tests.support.models import CPU, speech_encoder, waveforms

@@ -16,8 +16,8 @@ from cache.merge import merge_caches
 from cache.stream import NO_VIEW
 from cache.writer import Row
 from featurize.extraction.estimate import estimate_extraction
-from featurize.extraction.job import ready_job
 from featurize.extraction.pipeline import CommitThread
+from featurize.extraction.planned_job import ready_job
 from featurize.extraction.run import run_shards
 from featurize.extraction.staleness import current_audio_digests
 from tests.support.voices import (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.folder import RunFolder
 from tests.support.once import made_once
 from tests.support.predicted import run_of, wanted, write_predictable_cache

@@ -19,8 +19,8 @@ from cache.stream import StreamSpec
 from featurize.encoders.tiny import build_roberta_tiny, build_roberta_tiny_tokenizer
 from fusion.data.features import CachedFeatures
 from fusion.end_to_end.label_encoder import LabelEncoders
-from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.plan import RunPlan, plan_run
+from fusion.experiment.request import ExperimentRequest
 from fusion.grid.combinations import Combination, models_of
 from fusion.run.cross_validation import build_and_prepare_head
 from fusion.run.folder import RunFolder

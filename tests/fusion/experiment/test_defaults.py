@@ -5,8 +5,8 @@ import pytest
 from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.experiment.defaults import AUTO, HANDMADE, automatic
-from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.fields import list_fields
+from fusion.experiment.request import ExperimentRequest
 from fusion.heads.catalog import HEADS
 from fusion.recipes.catalog import RECIPES
 from fusion.training.config import TrainConfig

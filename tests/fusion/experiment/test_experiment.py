@@ -9,7 +9,8 @@ import pytest
 from cache.errors import MmerError
 from cache.joined import open_cache
 from cache.merge import merge_caches
-from fusion.experiment.experiment import Experiment, ExperimentRequest
+from fusion.experiment.experiment import Experiment
+from fusion.experiment.request import ExperimentRequest
 from fusion.fingerprint import digest_of
 from fusion.head_config import HeadConfig
 from fusion.training.config import TrainConfig

@@ -8,7 +8,7 @@ import pytest
 from cache.joined import open_cache
 from cache.layout import StreamPlan
 from cache.stream import StreamSpec
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.grid.combinations import fields_text
 from fusion.grid.published import published_variants
 from fusion.grid.run import estimate_grid

@@ -5,7 +5,7 @@ import pytest
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.grid.journal import ENTRY
 from fusion.grid.run import estimate_grid, run_grid
 from fusion.grid.space import GridRequest, Search, grid_space, parse_search

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from cache.errors import MmerError
 from cache.joined import open_cache
 from cli.grid import grid
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.grid.run import GridRun, run_grid
 from fusion.grid.space import GridRequest, grid_space, parse_search
 from fusion.run.folder import RunFolder

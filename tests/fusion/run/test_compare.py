@@ -12,7 +12,7 @@ from cache.joined import open_cache
 from fusion.evaluation.metrics import METRICS
 from fusion.evaluation.paired import mcnemar
 from fusion.evaluation.statistics import Predictions, compare
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.compare import RunComparison, compare_runs
 from fusion.run.folder import PREDICTIONS, RUN
 from fusion.run.train import fuse_runs, train_run

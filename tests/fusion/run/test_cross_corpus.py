@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.data.features import CachedFeatures
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.cross_corpus import cross_table, plan_other_corpus, score_other_corpus
 from fusion.run.folder import RunFolder
 from fusion.run.load import load_model

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cache.joined import open_cache
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.score_table import reference_rows
 from fusion.run.train import TrainedRun, train_run
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from cache.joined import AnyCache, open_cache
-from fusion.experiment.experiment import Experiment, ExperimentRequest
+from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import EARLIER_DEV, plan_earlier, plan_run
+from fusion.experiment.request import ExperimentRequest
 from fusion.grid.engine.local import Engine
 from fusion.grid.journal import Journal
 from fusion.grid.session import GridSession

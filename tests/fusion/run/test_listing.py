@@ -9,7 +9,7 @@ import pytest
 from cache.errors import MmerError
 from cache.files import lock_of
 from cache.joined import open_cache
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.grid.run import run_grid
 from fusion.grid.space import GridRequest, grid_space, parse_search
 from fusion.run.folder import RunFolder

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.joined import open_cache
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.names import run_name, stream_names
 from fusion.run.train import train_run
 from tests.support.runs import QUICK, Told

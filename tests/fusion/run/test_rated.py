@@ -16,8 +16,8 @@ from fusion.data.features import CachedFeatures
 from fusion.evaluation.calibration import calibration_error
 from fusion.evaluation.dimensions import TargetScale
 from fusion.evaluation.task import DIMENSIONS
-from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.plan import RunPlan, plan_run
+from fusion.experiment.request import ExperimentRequest
 from fusion.heads.catalog import HEADS
 from fusion.run.compare import compare_runs
 from fusion.run.cross_corpus import cross_table, plan_other_corpus, score_other_corpus

@@ -8,7 +8,8 @@ import pytest
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.experiment.experiment import Experiment, ExperimentRequest
+from fusion.experiment.experiment import Experiment
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.folder import RunFolder
 from fusion.run.train import train_run
 from tests.support.runs import QUICK, Told, files_of

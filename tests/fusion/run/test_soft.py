@@ -17,8 +17,8 @@ from fusion.data.features import CachedFeatures
 from fusion.evaluation.metrics import compute_scores
 from fusion.evaluation.statistics import SoftPredictions, pooled_scores
 from fusion.evaluation.task import SOFT
-from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.plan import plan_run
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.compare import compare_runs
 from fusion.run.cross_corpus import plan_other_corpus, score_other_corpus
 from fusion.run.folder import RunFolder

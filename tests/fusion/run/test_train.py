@@ -6,9 +6,10 @@ import pytest
 
 from cache.errors import MmerError
 from cache.joined import open_cache
-from fusion.experiment.experiment import Experiment, ExperimentRequest
+from fusion.experiment.experiment import Experiment
 from fusion.experiment.fields import configure
 from fusion.experiment.plan import plan_run
+from fusion.experiment.request import ExperimentRequest
 from fusion.recipes.catalog import recipe
 from fusion.run.published import compare_run
 from fusion.run.train import fuse_runs, train_run

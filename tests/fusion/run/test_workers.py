@@ -10,7 +10,7 @@ import torch
 from cache.errors import MmerError
 from cache.joined import open_cache
 from featurize.runtime.cluster import Killed
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.train import TrainedRun, train_run
 from tests.support.clusters import small_cluster
 from tests.support.runs import files_of

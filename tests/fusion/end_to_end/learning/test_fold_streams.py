@@ -9,8 +9,8 @@ import pytest
 from cache.errors import MmerError
 from cache.joined import open_cache
 from fusion.end_to_end.learning.wave import WaveFeatures
-from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.plan import plan_run
+from fusion.experiment.request import ExperimentRequest
 from fusion.grid.engine.remote import load_features
 from fusion.grid.run import GridRun, run_grid
 from fusion.grid.space import GridRequest, grid_space

@@ -17,8 +17,8 @@ from featurize.encoders.tiny import build_wav2vec2_tiny
 from fusion.end_to_end.label_encoder import LabelEncoders
 from fusion.end_to_end.learning.model import TunedModel
 from fusion.evaluation.task import CLASSIFICATION
-from fusion.experiment.experiment import ExperimentRequest
 from fusion.experiment.plan import build_model
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.artifacts import read_probabilities
 from fusion.run.folder import DamagedRun, RunFolder
 from fusion.run.load import load_model

@@ -18,7 +18,7 @@ from cache.errors import MmerError
 from fusion.end_to_end.prediction.listing import list_recordings
 from fusion.end_to_end.prediction.predictor import load_predictor
 from fusion.end_to_end.prediction.timeline import Windows
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.run.folder import RunFolder
 from fusion.run.load import load_model
 from fusion.training.evaluate import predict_probabilities

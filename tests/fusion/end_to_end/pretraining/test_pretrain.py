@@ -18,7 +18,7 @@ from cache.rows import StoredRows, rows_checksum
 from cli.extract import featurize
 from featurize.encoders.huggingface import load_speech, open_checkpoint, weights_digest
 from fusion.end_to_end.pretraining.pretrain import PretrainedRun
-from fusion.experiment.experiment import ExperimentRequest
+from fusion.experiment.request import ExperimentRequest
 from fusion.protocols.split import split_cache
 from fusion.run.train import train_run
 from tests.support.pretraining import Watcher, featurize_sessions, pretrained
