@@ -27,7 +27,9 @@ def tuned(learning: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     folder = tmp_path_factory.mktemp("tuned")
     opened = open_cache(learning)
     run = RunFolder(
-        train_run(request("audio", "audio=1", audio_lr=1e-3, epochs=1).experiment(opened), opened, out=folder / "run").folder
+        train_run(
+            request("audio", "audio=1", audio_lr=1e-3, epochs=1).experiment(opened), opened, out=folder / "run"
+        ).folder
     )
     encoders = tuple(f"tuned{fold}={run.model(fold, 0).path / 'audio'}" for fold in run.identity["folds"])
     cache = folder / "tuned.h5"
