@@ -1,21 +1,36 @@
 """Help, lists and errors before work are answered without the libraries that only work needs."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 LIBRARIES = ("torch", "transformers", "librosa", "soundfile", "sklearn", "scipy", "matplotlib", "dask", "optuna")
-# Runs a command as its script does, and reports at the end which libraries it has imported.
+# Imports the modules of all commands and the readers of caches and catalogs, and then runs each requested command in
+# a fork of its own, as its script does.
 RUNNER = """
-import atexit, importlib, sys
-module, name, libraries, *sys.argv = sys.argv[1:]
-found = lambda: [library for library in libraries.split(",") if library in sys.modules]
-atexit.register(lambda: print("imported", *found(), file=sys.stderr))
-sys.exit(getattr(importlib.import_module(module), name)())
+import atexit, importlib, json, os, sys
+libraries, modules = sys.argv[1].split(","), sys.argv[2].split(",")
+found = lambda: [library for library in libraries if library in sys.modules]
+for module in modules:
+    importlib.import_module(module)
+for line in sys.stdin:
+    module, name, folder, output, errors, *sys.argv = json.loads(line)
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    os.chdir(folder)
+    for stream, path in ((1, output), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    atexit.register(lambda: print("imported", *found(), file=sys.stderr))
+    sys.exit(getattr(importlib.import_module(module), name)())
 """
+QUICK = ("cache.joined", "fusion.heads.catalog", "fusion.recipes.catalog")
 COMMANDS = {
     "mmer": "cli.main:mmer",
     "mmer-featurize": "cli.extract:featurize",
@@ -82,48 +97,75 @@ SETTINGS = {
 }
 
 
-def answer(command: str, folder: Path, *more: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
-    """Runs a command in a folder; returns what it printed, and the libraries that it imported."""
-    name, *arguments = command.split()
-    call = [*COMMANDS[name].split(":"), ",".join(LIBRARIES), name, *arguments, *more]
-    ended = subprocess.run(
-        [sys.executable, "-c", RUNNER, *call], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert "Traceback" not in ended.stderr
-    return ended, set(ended.stderr.splitlines()[-1].split()[1:])
+@dataclass(frozen=True)
+class Answer:
+    """Exit status of a command, what it printed, and the libraries that it imported."""
+
+    status: int
+    output: str
+    errors: str
+    imported: set[str]
+
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    """Function that runs a command in a folder, in a process that has imported the modules of commands."""
+    modules = [*sorted({target.split(":")[0] for target in COMMANDS.values()}), *QUICK]
+    call = [sys.executable, "-c", RUNNER, ",".join(LIBRARIES), ",".join(modules)]
+    pipe, files = subprocess.PIPE, tmp_path_factory.mktemp("answers")
+    with subprocess.Popen(call, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        requests, statuses = process.stdin, process.stdout
+
+        def ask(command: str, folder: Path, *more: str) -> Answer:
+            name, *arguments = command.split()
+            output, errors = (files / f"{len(list(files.iterdir()))}.{stream}" for stream in ("out", "err"))
+            request = [*COMMANDS[name].split(":"), str(folder), str(output), str(errors), name, *arguments, *more]
+            print(json.dumps(request), file=requests, flush=True)
+            status = int(statuses.readline())
+            printed = errors.read_text()
+            assert "Traceback" not in printed
+            return Answer(status, output.read_text(), printed, set(printed.splitlines()[-1].split()[1:]))
+
+        yield ask
+        requests.close()
 
 
 @pytest.mark.parametrize("command", ANSWERS)
-def test_help_and_lists_import_no_library_of_the_work(command: str, tmp_path: Path) -> None:
-    ended, imported = answer(command, tmp_path)
-    assert ended.returncode == 0
-    assert len(ended.stdout.splitlines()) >= 1
-    assert imported == set()
+def test_help_and_lists_import_no_library_of_the_work(command: str, tmp_path: Path, answer: Ask) -> None:
+    ended = answer(command, tmp_path)
+    assert ended.status == 0
+    assert len(ended.output.splitlines()) >= 1
+    assert ended.imported == set()
 
 
 @pytest.mark.parametrize("command", USAGE)
-def test_wrong_usage_imports_no_library_of_the_work(command: str, tmp_path: Path) -> None:
-    ended, imported = answer(command, tmp_path)
-    assert ended.returncode == 2
-    assert USAGE[command] in ended.stderr
-    assert imported == set()
+def test_wrong_usage_imports_no_library_of_the_work(command: str, tmp_path: Path, answer: Ask) -> None:
+    ended = answer(command, tmp_path)
+    assert ended.status == 2
+    assert USAGE[command] in ended.errors
+    assert ended.imported == set()
 
 
 @pytest.mark.parametrize("command", ERRORS)
-def test_a_wrong_name_or_path_imports_no_library_of_the_work(command: str, tmp_path: Path) -> None:
+def test_a_wrong_name_or_path_imports_no_library_of_the_work(command: str, tmp_path: Path, answer: Ask) -> None:
     (tmp_path / "text.h5").write_text("no HDF5 at all\n")
-    ended, imported = answer(command, tmp_path)
-    assert ended.returncode == 1
-    assert ERRORS[command] in ended.stderr
-    assert imported == set()
+    ended = answer(command, tmp_path)
+    assert ended.status == 1
+    assert ERRORS[command] in ended.errors
+    assert ended.imported == set()
 
 
 @pytest.mark.parametrize("command", SETTINGS)
-def test_a_wrong_setting_imports_no_library_of_the_work(command: str, trainable: Path) -> None:
-    ended, imported = answer(command, trainable.parent, "--cache", str(trainable))
-    assert ended.returncode == 1
-    assert SETTINGS[command] in ended.stderr
-    assert imported == set()
+def test_a_wrong_setting_imports_no_library_of_the_work(command: str, trainable: Path, answer: Ask) -> None:
+    ended = answer(command, trainable.parent, "--cache", str(trainable))
+    assert ended.status == 1
+    assert SETTINGS[command] in ended.errors
+    assert ended.imported == set()
 
 
 def test_threads_of_matrix_products_are_set_before_numpy_is_imported(tmp_path: Path) -> None:

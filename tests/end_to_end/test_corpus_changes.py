@@ -99,7 +99,7 @@ def assert_same(found: Stream, expected: Stream) -> None:
 
 @example([("record", "a"), ("rewrite", "b"), ("add", "d"), ("run", "mel")])  # every kind of change, and a few at random
 @example([("limit", 2), ("run", "history"), ("remove", "c"), ("drop", "sound"), ("limit", None)])
-@settings(max_examples=4)
+@settings(max_examples=2)
 @given(st.lists(CHANGES, min_size=2, max_size=4))
 def test_any_sequence_of_changes_ends_in_the_file_of_a_fresh_run(changes: Sequence[tuple[str, Any]]) -> None:
     with TemporaryDirectory() as folder:

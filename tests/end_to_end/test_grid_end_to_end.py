@@ -8,9 +8,9 @@ import pytest
 
 from fusion.grid.journal import ENTRY
 from tests.support.grids import weights_of
-from tests.support.processes import Child, command, forked, started, wait_until
+from tests.support.processes import Child, command, forked, wait_until
 
-AXES = ["--grid", "lr=0.03,0.003", "--grid", "dropout=0.1,0.3", "--set", "patience=6", "--epochs", "4"]
+AXES = ["--grid", "lr=0.03,0.003", "--grid", "dropout=0.1,0.3", "--epochs", "2"]
 
 
 def options_of(cache: Path) -> list[str]:
@@ -36,7 +36,7 @@ def entries(folder: Path) -> set[Path]:
 @pytest.fixture(scope="module")
 def undisturbed(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    with started("-m", "cli.grid", *options_of(trainable), folder=folder) as process:
+    with grid(trainable, folder) as process:
         return folder, finished(process)
 
 

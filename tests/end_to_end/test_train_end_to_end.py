@@ -10,16 +10,14 @@ import pytest
 import soundfile
 
 from fusion.training.checkpoint import load_checkpoint
+from tests.support.pictures import DRAWN, pictures_by
 from tests.support.processes import command, forked, started, wait_until
 from tests.support.runs import files_of, train_by_command
 from tests.support.voices import RATE_HZ, featurized, tone, write_corpus
 
 CLASSES = {"angry": (0.3, "i hate this"), "happy": (0.3, "i love this"), "sad": (0.0, "i hate this")}
 SESSIONS, TURNS = 3, 16
-LONG = ["--fusion", "concat", "--epochs", "4", "--set", "patience=6", "--set", "dim=16", "--batch-size", "4"]
-SHORT = [*LONG, "--epochs", "2"]
-
-pytestmark = pytest.mark.usefixtures("true_pictures")  # those of processes of their own are
+OPTIONS = ["--fusion", "concat", "--epochs", "2", "--set", "dim=16", "--batch-size", "4", "--out", "run"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +44,7 @@ def options_of(cache: Path, *options: str) -> list[str]:
 
 
 def killed_in_the_second_fold(cache: Path, folder: Path) -> None:
-    with forked(command, "cli.train", "train", *options_of(cache, *LONG, "--out", "run"), folder=folder) as process:
+    with forked(command, "cli.train", "train", *options_of(cache, *OPTIONS), folder=folder) as process:
         wait_until((folder / "run" / "0-seed0" / "scores.json").exists, process)
         assert process.kill() == -signal.SIGKILL
     assert not (folder / "run" / "results.json").exists()
@@ -58,14 +56,15 @@ def test_a_run_that_was_killed_ends_bit_equal_to_an_undisturbed_one(
     (tmp_path / "killed").mkdir()
     (tmp_path / "whole").mkdir()
     killed_in_the_second_fold(voices, tmp_path / "killed")
-    options = options_of(voices, *LONG, "--out", "run", "--json")
+    options = options_of(voices, *OPTIONS, "--json")
     with started("-m", "cli.train", *options, folder=tmp_path / "killed") as process:
         status, told, progress = process.wait(), process.output.read_text(), process.errors.read_text()
     assert status == 0, progress
     assert "(0), seed 0" not in progress
     assert "fold 3 of 3 (2), seed 0" in progress
     monkeypatch.chdir(tmp_path / "whole")
-    result = train_by_command(voices, *LONG, "--out", "run", "--json")
+    with pictures_by(*DRAWN):  # as in a process of its own
+        result = train_by_command(voices, *OPTIONS, "--json")
     assert json.loads(told) == json.loads(result.stdout)
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
 
@@ -75,8 +74,7 @@ def test_an_interrupt_leaves_a_state_that_is_gone_on_from(
 ) -> None:
     for name in ("stopped", "whole"):
         (tmp_path / name).mkdir()
-    options = options_of(voices, *SHORT, "--out", "run")
-    with forked(command, "cli.train", "train", *options, folder=tmp_path / "stopped") as process:
+    with forked(command, "cli.train", "train", *options_of(voices, *OPTIONS), folder=tmp_path / "stopped") as process:
         wait_until((tmp_path / "stopped" / "run" / "0-seed0").exists, process)
         os.kill(process.pid, signal.SIGTERM)
         status, told, progress = process.wait(), process.output.read_text(), process.errors.read_text()
@@ -85,7 +83,7 @@ def test_an_interrupt_leaves_a_state_that_is_gone_on_from(
     assert load_checkpoint(tmp_path / "stopped" / "run" / "0-seed0" / "state.safetensors").progress.step > 0
     for name in ("stopped", "whole"):
         monkeypatch.chdir(tmp_path / name)
-        assert train_by_command(voices, *SHORT, "--out", "run").exit_code == 0
+        assert train_by_command(voices, *OPTIONS).exit_code == 0
     assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
 
 

@@ -14,7 +14,10 @@ from fusion.heads.catalog import HEADS, config_for
 from fusion.nn.layers import Adapter
 from tests.support.heads import ToyRows, head_inputs, samples
 
-SMALL = {"rescmfa": {"text_slots": 40, "audio_slots": 60}}  # else its gate has 2.6 million weights
+SMALL = {
+    "rescmfa": {"layers": 2, "text_slots": 40, "audio_slots": 60},  # else its gate has 2.6 million weights
+    "bimodal": {"feedforward": 24, "cpc_steps": 3, "cpc_dim": 16, "cpc_anchors": 8, "cpc_negatives": 16},
+}
 MODALITIES = {"audio": ("audio", "mel", "patches", "codes", "audio.view"), "text": ("text", "text.view", "tokens")}
 SINGLE = {"audio": "audio", "text": "text"}  # heads of one modality
 LEARNING = [name for name in HEADS if name != "probe"]  # by gradients; a probe is fitted

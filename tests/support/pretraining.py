@@ -20,7 +20,7 @@ from tests.support.models import CPU, SPEECH_SIZE
 from tests.support.voices import RATE_HZ, Silent, tone, write_corpus
 
 TINY = ("wav2vec2-tiny", "wav2vec2-tiny@conv")
-QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 4, "lr": 0.001, "negatives": 10}
+QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 4, "lr": 0.001, "negatives": 10}
 COUNT = 24
 
 

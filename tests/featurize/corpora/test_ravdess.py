@@ -94,6 +94,28 @@ def test_a_folder_of_videos_only_says_so_and_what_is_expected(tmp_path: Path) ->
         read_ravdess(tmp_path)
 
 
+def test_a_release_of_speech_is_read_whole(tmp_path: Path) -> None:
+    emotions = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+    texts = ("Kids are talking by the door", "Dogs are sitting by the door")
+    expected = {
+        f"Actor_{actor:02}/03-01-{emotion:02}-{intensity:02}-{text:02}-{take:02}-{actor:02}.wav": (
+            f"{actor:02}",
+            emotions[emotion - 1],
+            texts[text - 1],
+        )
+        for actor in range(1, 25)
+        for emotion in range(1, 9)
+        for intensity in (1, 2)
+        for text in (1, 2)
+        for take in (1, 2)
+        if (emotion, intensity) != (1, 2)  # neutral is never strong
+    }
+    reading = read_ravdess(make_tree(tmp_path, *expected))
+    assert {item.audio: (item.speaker, item.label, item.text) for item in reading.utterances} == expected
+    assert len(reading.utterances) == 1440
+    assert reading.notes == []
+
+
 @pytest.mark.slow  # unpacks all 1,440 recordings
 def test_the_real_corpus_agrees_with_its_own_table(ravdess_root: Path) -> None:
     reading = read_ravdess(ravdess_root)

@@ -1,5 +1,6 @@
 """Streams of views in a cache: added, resumed, stale and left out as every other stream."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,19 @@ class Killed(Exception):
     """Stands for a kill."""
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus with its cache without views, ``plain.h5``, and with views, ``whole.h5``."""
+    folder = tmp_path_factory.mktemp("kept")
+    manifest = write(folder)
+    featurized(manifest, folder / "plain.h5", mel=False, batch_seconds=0)
+    featurized(manifest, folder / "whole.h5", **VIEWS, batch_seconds=0)
+    return folder
+
+
 @pytest.mark.parametrize("written", [1, 2, 3])
-def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, written: int) -> None:
-    manifest, cache = write(tmp_path), tmp_path / "a.h5"
-    featurized(manifest, tmp_path / "whole.h5", **VIEWS, batch_seconds=0)
-    featurized(manifest, cache, mel=False, batch_seconds=0)
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(kept: Path, tmp_path: Path, written: int) -> None:
+    manifest, cache = kept / "corpus.csv", Path(shutil.copy(kept / "plain.h5", tmp_path / "a.h5"))
     put, left = CommitThread.put, [written]
 
     def dying(commits: CommitThread, rows: list[Row]) -> None:
@@ -96,7 +105,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path, writte
     assert 0 < sum(committed.values()) < 9
     again = computed_anew(manifest, cache, **VIEWS, batch_seconds=0)
     assert {name: committed[name] + again.get(name, 0) for name in OF_VIEWS} == dict.fromkeys(OF_VIEWS, 3)
-    assert contents(cache) == contents(tmp_path / "whole.h5")
+    assert contents(cache) == contents(kept / "whole.h5")
 
 
 def test_a_changed_transcript_makes_its_views_stale_whatever_runs(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """X-8 (docs/decisions.md#x-8): only the final scoring of the chosen epoch reads the test subset of a fold."""
 
 import shutil
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,23 @@ from fusion.training.evaluate import predict_probabilities
 from tests.support.runs import Told, finish, plan, scramble, write_cache
 
 
+@pytest.fixture(scope="module")
+def spoilt(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Caches with noise in place of the test subset and of the development subset of the fold that is trained."""
+    (fold,) = _one_fold(plan(trainable, "text")).split.folds
+    folder = tmp_path_factory.mktemp("spoilt")
+    paths = {part: Path(shutil.copy(trainable, folder / f"{part}.h5")) for part in ("test", "dev")}
+    for part, path in paths.items():
+        scramble(path, getattr(fold, part).tolist())
+    return paths
+
+
 @pytest.mark.parametrize("fusion", HEADS)
 def test_noise_in_place_of_the_test_part_leaves_the_trained_weights_bit_identical(
-    trainable: Path, tmp_path: Path, fusion: str
+    trainable: Path, spoilt: Mapping[str, Path], tmp_path: Path, fusion: str
 ) -> None:
-    planned = _one_fold(plan(trainable, fusion, {"epochs": "1"}))
-    spoilt = Path(shutil.copy(trainable, tmp_path / "spoilt.h5"))
-    scramble(spoilt, planned.split.folds[0].test.tolist())
-    for name, one in (("clean", planned), ("noise", _one_fold(plan(spoilt, fusion, {"epochs": "1"})))):
+    for name, cache in (("clean", trainable), ("noise", spoilt["test"])):
+        one = _one_fold(plan(cache, fusion, {"epochs": "1"}))
         cross_validate(one, RunFolder(tmp_path / name), device=torch.device("cpu"), progress=Told())
     clean, noise = (RunFolder(tmp_path / name / "2-seed0") for name in ("clean", "noise"))
     for file in ("weights.safetensors", "curves.csv"):
@@ -50,13 +59,11 @@ def test_noise_in_place_of_the_test_part_leaves_the_trained_weights_bit_identica
     ],
 )
 def test_noise_in_place_of_the_development_part_leaves_the_first_epoch_bit_identical(
-    trainable: Path, tmp_path: Path, fusion: str, values: dict[str, object]
+    trainable: Path, spoilt: Mapping[str, Path], tmp_path: Path, fusion: str, values: dict[str, object]
 ) -> None:
     """What a head learns before training (labels, statistics of features) is of the training subset alone."""
     planned = _one_fold(plan(trainable, fusion, {"epochs": 1, **values}))
-    spoilt = Path(shutil.copy(trainable, tmp_path / "spoilt.h5"))
-    scramble(spoilt, planned.split.folds[0].dev.tolist())
-    noisy = _one_fold(plan(spoilt, fusion, {"epochs": 1, **values}))
+    noisy = _one_fold(plan(spoilt["dev"], fusion, {"epochs": 1, **values}))
     assert noisy.split.folds[0].train.tolist() == planned.split.folds[0].train.tolist()
     for name, one in (("clean", planned), ("noise", noisy)):
         cross_validate(one, RunFolder(tmp_path / name), device=torch.device("cpu"), progress=Told())
@@ -70,7 +77,7 @@ def test_noise_in_place_of_the_development_part_leaves_the_first_epoch_bit_ident
 def test_only_the_final_scoring_reads_the_test_part(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fusion: str
 ) -> None:
-    planned = plan(trainable, fusion)
+    planned = plan(trainable, fusion, {"epochs": "1"})
     spy = _Spy(monkeypatch)
     finish(planned, tmp_path)
     assert [name for name, _ in spy.opened] == ["train", "test"] * 3

@@ -27,16 +27,18 @@ def tuned(learning: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     folder = tmp_path_factory.mktemp("tuned")
     opened = open_cache(learning)
     run = RunFolder(
-        train_run(request("audio", "audio", audio_lr=1e-3).experiment(opened), opened, out=folder / "run").folder
+        train_run(
+            request("audio", "audio=1", audio_lr=1e-3, epochs=1).experiment(opened), opened, out=folder / "run"
+        ).folder
     )
     encoders = tuple(f"tuned{fold}={run.model(fold, 0).path / 'audio'}" for fold in run.identity["folds"])
     cache = folder / "tuned.h5"
-    featurized(learning.parent / "corpus.csv", cache, encoders=(*encoders, "roberta-tiny"), dtype="float32")
+    featurized(learning.parent / "corpus.csv", cache, encoders=(*encoders, "roberta-tiny"), dtype="float32", mel=False)
     return cache, run
 
 
 def asked(name: str, **options: Any) -> ExperimentRequest:
-    return ExperimentRequest(fusion="audio", streams={"audio": name}, fields={"epochs": 2, "lr": 0.01}, **options)
+    return ExperimentRequest(fusion="audio", streams={"audio": name}, fields={"epochs": 1, "lr": 0.01}, **options)
 
 
 def test_each_fold_reads_the_stream_of_its_own_encoder(tuned: tuple[Path, RunFolder]) -> None:
@@ -90,7 +92,7 @@ def grid_of(base: ExperimentRequest, cache: Path, out: Path, **axes: object) -> 
 
 def test_a_grid_reads_the_streams_of_folds(tuned: tuple[Path, RunFolder], tmp_path: Path) -> None:
     cache, _ = tuned
-    base = replace(asked("tuned*"), fields={"epochs": 2})
+    base = replace(asked("tuned*"), fields={"epochs": 1})
     grid = grid_of(base, cache, tmp_path / "grid", lr=[0.01])
     opened = open_cache(cache)
     run = train_run(asked("tuned*").experiment(opened), opened, out=tmp_path / "run")

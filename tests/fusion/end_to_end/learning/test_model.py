@@ -56,7 +56,7 @@ def test_the_adapter_is_left_out_only_where_features_learn(learning: Path) -> No
 
 @pytest.mark.parametrize("fusion", ["rescmfa", "concat"])
 def test_encoders_with_rate_0_leave_the_head_as_frozen_training_does(learning: Path, fusion: str) -> None:
-    silent = {"adapter": False, "epochs": 7, "patience": 7, "dropout": 0.1, "lr": 1e-3}
+    silent = {"adapter": False, "epochs": 5, "patience": 5, "dropout": 0.1, "lr": 1e-3}
     weights = []
     for tune, rates in (((), {}), (("audio", "text"), {"audio_lr": 0, "text_lr": 0})):
         plan = planned(learning, request(fusion, *tune, **silent, **rates))
@@ -70,7 +70,7 @@ def test_encoders_with_rate_0_leave_the_head_as_frozen_training_does(learning: P
         model.load_state_dict(trained.weights)
         weights.append({name.removeprefix(HEAD_PREFIX): value for name, value in model.state_dict().items()})
     for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=3e-4)  # after 28 steps or more
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=3e-4)  # after 20 steps or more
 
 
 def still(encoder: nn.Module) -> None:
@@ -202,7 +202,7 @@ def test_nothing_reaches_what_is_frozen(learning: Path) -> None:
 
 def test_an_interrupted_training_ends_bit_equal(learning: Path, tmp_path: Path) -> None:
     plan = planned(
-        learning, request("rescmfa", "audio", "text=2", dropout=0.1, audio_lr=1e-3, text_lr=1e-3, accumulate=2)
+        learning, request("concat", "audio", "text=2", dropout=0.1, audio_lr=1e-3, text_lr=1e-3, accumulate=2)
     )
     fold, training = plan.split.folds[0], plan.experiment.training
     whole = train_fold(built(plan), source_of(plan), fold.train, fold.dev, training)

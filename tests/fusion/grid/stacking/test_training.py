@@ -51,13 +51,13 @@ def trained(came: TrainedModel | MmerError) -> TrainedModel:
 
 @pytest.mark.parametrize("name", STACKED)
 def test_losses_and_scores_are_those_of_separate_trainings(name: str, source: CachedFeatures, alone: Alone) -> None:
-    every = models(name, replace(CONFIG, epochs=4))
+    every = models(name)
     for one, came in zip(every, stacked(every, source), strict=True):
         assert_close(trained(came), alone(one))
 
 
 def test_losses_stay_equal_over_a_hundred_steps(source: CachedFeatures, alone: Alone) -> None:
-    every = models("rescmfa", replace(CONFIG, epochs=13, batch_size=2))[:2]
+    every = models("cross-attention", replace(CONFIG, epochs=13, batch_size=2))[:2]
     for one, came in zip(every, stacked(every, source), strict=True):
         assert_close(trained(came), alone(one))
 
@@ -78,7 +78,7 @@ def test_every_choice_of_training_is_kept(changes: dict[str, Any], source: Cache
 
 @pytest.mark.parametrize("name", ["rescmfa", "tab"])
 def test_half_precision_trains(name: str, source: CachedFeatures, alone: Alone) -> None:
-    every = models(name, replace(CONFIG, precision="bfloat16", epochs=2))
+    every = models(name, replace(CONFIG, precision="bfloat16", epochs=1))
     for one, came in zip(every, stacked(every, source), strict=True):
         assert_close(trained(came), alone(one), tolerance=0.1)
 
@@ -185,7 +185,7 @@ def test_epochs_are_told_and_time_is_shared(source: CachedFeatures) -> None:
     ]
     spent = time.monotonic() - began
     assert [(place, scores.epoch) for place, scores in told] == [
-        (place, epoch) for epoch in (1, 2, 3) for place in (0, 1, 2)
+        (place, epoch) for epoch in (1, 2) for place in (0, 1, 2)
     ]
     assert [scores for place, scores in told if place == 1] == list(came[1].curves)
     assert 0.3 * spent < sum(one.seconds for one in came) <= spent
