@@ -8,6 +8,8 @@ import pytest
 import soundfile
 
 from cache.errors import MmerError
+from fusion.report.finished import open_runs
+from fusion.report.protocol import sentence
 from fusion.report.report import write_report
 from tests.support.reports import HOSTILE, LABELS, rewritten
 
@@ -28,6 +30,19 @@ def test_a_report_names_what_was_run_and_its_scores(run: Path, tmp_path: Path) -
     assert f"{100 * low:.1f} to {100 * high:.1f} (95%)" in page
     assert "none of a test subset is in train" in page
     assert not found.notes
+
+
+@pytest.mark.parametrize(
+    "added", [{"protocol_name": "leave one session out"}, {"notes": ["session: leave one session out: x"]}]
+)
+def test_a_report_names_the_protocol_in_words(run: Path, tmp_path: Path, added: dict[str, object]) -> None:
+    """Runs of older versions have the words among their notes only."""
+    folder = rewritten(run, tmp_path / "run")
+    results = json.loads((folder / "results.json").read_text())
+    del results["protocol_name"]
+    (folder / "results.json").write_text(json.dumps({**results, **added}))
+    (found,), _ = open_runs([folder], None)
+    assert "of protocol session (leave one session out) and 1 seed" in sentence(found)
 
 
 def test_a_report_loads_nothing(run: Path, tmp_path: Path) -> None:

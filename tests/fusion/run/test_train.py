@@ -122,6 +122,10 @@ def test_a_run_is_trained_and_then_read_again(trainable: Path, tmp_path: Path) -
     assert first.mean == first.results["mean"]
     assert [(scores["fold"], scores["seed"]) for scores in first.folds] == [("1", 0), ("2", 0), ("3", 0)]
     assert first.seconds > 0
+    assert first.results["protocol_name"] == "leave one session out"
+    assert (
+        (tmp_path / "run" / "results.md").read_text().startswith("# audio on toy, protocol session (leave one session")
+    )
     assert first.notes[0].startswith("recall: angry ")
     header, rows = first.table
     assert (header[0], len(rows)) == ("fold", 7)
