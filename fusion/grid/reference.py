@@ -8,12 +8,13 @@ import torch
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.data.features import RESIDENT_SHARE
+from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import RunPlan, plan_run
 from fusion.fingerprint import Plain
 from fusion.grid.session import GridResults
 from fusion.run.folder import Folder, RunFolder
-from fusion.run.reference import PROBE, kept_reference, reference_folder, reference_of, reference_results
-from fusion.run.train import train_run
+from fusion.run.reference import PROBE, kept_reference, reference_of, reference_results
+from fusion.run.train import default_run, train_run
 
 
 def check_reference(plan: RunPlan) -> None:
@@ -38,7 +39,8 @@ def train_reference(
     """Trains the probe into a run folder of its own, or reads it again; returns its scores by fold and over all.
 
     It reads the streams of the combination with the best mean dev score, and has the first seed of the grid. A grid of
-    the probe itself has none.
+    the probe itself has none. The folder has the default name of a run, next to the journal: grids of one journal may
+    have best combinations of different streams.
 
     Args:
         results: results of the grid.
@@ -54,9 +56,22 @@ def train_reference(
     plan = _plan(results)
     if plan.experiment.fusion == PROBE:
         return {}
-    experiment, where = reference_of(plan), reference_folder(out)
+    experiment = reference_of(plan)
+    where = reference_run(experiment, cache, out=out, named_after=named_after)
     shared: dict[str, Any] = {"named_after": named_after, "device": device, "resident_share": resident_share}
     return reference_results(train_run(experiment, cache, out=where, **shared).results)
+
+
+def reference_run(experiment: Experiment, cache: AnyCache, *, out: Path | None, named_after: Path) -> Path | None:
+    """Returns the folder of the reference of a grid; None for the default folder below ``runs/``.
+
+    Args:
+        experiment: the probe.
+        cache: open cache.
+        out: folder of the journal, None for the default.
+        named_after: path or pattern of the cache, which names the folder.
+    """
+    return None if out is None else out.parent / default_run(plan_run(experiment, cache), named_after).name
 
 
 def kept_grid_reference(folder: Folder, results: GridResults, cache: AnyCache) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from fusion.grid.engine.local import Engine, GridProgress
 from fusion.grid.engine.placement import AUTO, FUSED, SHARED
 from fusion.grid.engine.remote import GridCluster, RemoteEngine
 from fusion.grid.journal import Journal
-from fusion.grid.reference import check_reference, train_reference
+from fusion.grid.reference import check_reference, reference_run, train_reference
 from fusion.grid.report.output import GridReport, grid_report
 from fusion.grid.session import GridSession
 from fusion.grid.space import RANDOM, TPE, GridRequest, Search
@@ -25,7 +25,7 @@ from fusion.heads.catalog import file_name_of
 from fusion.recipes.comparison import published_table
 from fusion.run.estimate import RunEstimate, estimate_run
 from fusion.run.names import default_folder
-from fusion.run.reference import PROBE, reference_folder, reference_of
+from fusion.run.reference import PROBE, reference_of
 from fusion.run.train import CPU, TrainedRun
 from fusion.training.checkpoint import EpochScores
 
@@ -201,8 +201,10 @@ def estimate_grid(
     models = [model for combination in session.combinations for model in models_of(combination)]
     plan, probe = session.combinations[0].plan, None
     if with_probe and plan.experiment.fusion != PROBE:
-        where: dict[str, Any] = {"named_after": named_after, "device": device, "resident_share": resident_share}
-        probe = estimate_run(reference_of(plan), cache, out=reference_folder(out), **where)
+        path, experiment = named_after or cache.path, reference_of(plan)
+        where = reference_run(experiment, cache, out=out, named_after=path)
+        shared: dict[str, Any] = {"named_after": path, "device": device, "resident_share": resident_share}
+        probe = estimate_run(experiment, cache, out=where, **shared)
     return GridEstimate(
         combinations=tuple(fields_text(combination.fields) for combination in session.combinations),
         cost=estimate_cost(models, session.sources, journal),

@@ -27,7 +27,9 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_csv(folder, ranked, scores, ["alpha", "layers", "name"], winners)
     found = grid_json(ranked, scores, winners, engine="shared", seconds=1.0)
     more = {"fusion": "audio", "cache": "cache/toy.h5", "protocol": "session", "labels": ["a", "b"], "monitor": "wf1"}
-    folder.write(RESULTS, {**found, **more, "nested_interval": {}, "skipped": []})
+    equal = dict.fromkeys(("wa", "ua", "wf1", "mf1"), 0.7125)
+    reference = {"fusion": "probe", "folds": [{"fold": fold, **equal, "dev_scores": equal} for fold in ("1", "2")]}
+    folder.write(RESULTS, {**found, **more, "nested_interval": {}, "skipped": [], "reference": reference})
     return folder.path
 
 
@@ -46,6 +48,7 @@ def test_the_page_of_an_ablation_has_its_changes_and_no_averages(grid: Path, tmp
     assert "Dev score by alpha" not in page
     assert "<script" not in page
     assert "alpha=0.5" in page
+    assert page.count("71.25 (0.00)") == 4  # dev of the probe, below the combinations
 
 
 def test_a_grid_is_reported_alone(grid: Path, reported: Path) -> None:
