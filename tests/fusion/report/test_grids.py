@@ -48,7 +48,7 @@ def test_the_page_of_an_ablation_has_its_changes_and_no_averages(grid: Path, tmp
     assert "Dev score by alpha" not in page
     assert "<script" not in page
     assert "alpha=0.5" in page
-    assert page.count("71.25 (0.00)") == 4  # dev of the probe, below the combinations
+    assert page.count("71.25 (0.00)") == 8  # dev and test of the probe, below the combinations
 
 
 def test_a_grid_is_reported_alone(grid: Path, reported: Path) -> None:
