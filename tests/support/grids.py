@@ -16,7 +16,7 @@ from fusion.grid.engine.sources import Sources
 from fusion.grid.journal import Journal
 from fusion.grid.session import GridSession
 from fusion.training.checkpoint import EpochScores
-from tests.support.runs import QUICK
+from tests.support.runs import QUICK, SMALL
 
 CPU = torch.device("cpu")
 
@@ -47,7 +47,7 @@ def experiment(fusion: str, fields: FieldValues, **asked: Any) -> Experiment:
     """A quick run of a head; fields that begin with ``stream.`` name streams."""
     streams = {name.removeprefix("stream."): str(one) for name, one in fields.items() if name.startswith("stream.")}
     own = {name: one for name, one in fields.items() if not name.startswith("stream.")}
-    head, training = configure(fusion, {**QUICK, **own})
+    head, training = configure(fusion, {**QUICK, **SMALL.get(fusion, {}), **own})
     return Experiment(fusion=fusion, head=head, training=training, streams=streams, **asked)
 
 

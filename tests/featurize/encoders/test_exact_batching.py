@@ -66,7 +66,7 @@ def test_a_hard_mix_of_lengths_gives_the_rows_of_one_by_one(variant: Variant) ->
     assert batch_deviation(variant, HARD_MIX) <= TOLERANCE
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.sampled_from(VARIANTS), st.lists(st.integers(400, 20_000), min_size=1, max_size=5))
 @example(VARIANTS[0], [400])
 @example(VARIANTS[0], [8000, 8000])

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from fusion.report.report import write_report
 from tests.support.reports import HOSTILE, LABELS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -26,11 +25,6 @@ def browser() -> Iterator[Any]:
         running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield running
         running.close()
-
-
-@pytest.fixture(scope="module")
-def report(reported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report([reported], out=tmp_path_factory.mktemp("page") / "report.html", complexity=True).path
 
 
 class Opened:

@@ -26,7 +26,7 @@ AXES = [{"lr": rate, "dropout": dropout} for rate in (0.01, 0.003) for dropout i
 def one_by_one(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
     """What mmer-train says of every fold of every combination."""
     folder = tmp_path_factory.mktemp("runs")
-    every = planned(trainable, "cross-attention", *AXES)
+    every = planned(trainable, "concat", *AXES)
     return [finish(one.plan, folder / f"run{place}")["folds"] for place, one in enumerate(every)]
 
 
@@ -34,7 +34,7 @@ def one_by_one(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
 def test_every_engine_trains_what_mmer_train_does(
     trainable: Path, one_by_one: list[list[dict[str, Any]]], tmp_path: Path, engine: str
 ) -> None:
-    every = planned(trainable, "cross-attention", *AXES)
+    every = planned(trainable, "concat", *AXES)
     journal, told = trained(tmp_path / "grid", every, engine=engine)
     assert len(told.outcomes) == len(set(told.started)) == 12
     assert len(told.epochs) == 24
