@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo demo-all test browser lint types clean
 
 demo: .venv/installed ## featurize the built-in corpus, check the cache, train two single modalities and their fusion, predict
-	@echo "under a minute on two cores: features of 320 utterances, three heads on five folds each, a prediction"
+	@echo "one to two minutes on two cores: features of 320 utterances, three heads on five folds each, a prediction"
 	$(BIN)/mmer-featurize demo --encoder wav2vec2-tiny --encoder roberta-tiny --no-mel
 	$(BIN)/mmer-cache verify cache/demo.h5
 	$(BIN)/mmer-train --fusion audio --cache cache/demo.h5 --lr 0.01 --epochs 20
