@@ -58,7 +58,7 @@ def test_a_hub_id_loads_from_the_cache_of_the_hub_and_records_the_revision(
     digest = speech_digest_of(wav2vec2)
     name, source, revision, weights = hub_answers["specs"][0]
     assert (name, source, revision, weights) == ("wav2vec2-mini", "acme/wav2vec2-mini", REVISION, digest)
-    assert hub_answers["specs"][1][:3] == ["wav2vec2-mini.codes", "acme/wav2vec2-mini", REVISION]
+    assert hub_answers["specs"][1][:3] == ("wav2vec2-mini.codes", "acme/wav2vec2-mini", REVISION)
 
 
 @pytest.mark.parametrize(
