@@ -1,8 +1,7 @@
 """Figures without a display: their sizes, inks and letters, and their forms as a file and as a part of a page.
 
 Figures are as wide as a column of a paper, and with many parts up to a page, so that a paper and a phone show them at
-their own size. Fonts are
-chosen by the letters of a text; a letter that no installed font has is written as an escape.
+their own size. Fonts are chosen by the letters of a text; a letter that no installed font has is written as an escape.
 """
 
 import html
