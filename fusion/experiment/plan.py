@@ -196,11 +196,15 @@ class RunPlan:
     @property
     def _features(self) -> str:
         learned = {start.stream for start in self.starts.values()}
-        names = ", ".join(name for name in self.selection.required if name not in learned)
-        if not self.starts:
-            return f"frozen features of {names}" if self.frozen else f"features of fine-tuned encoders: {names}"
-        tuned = f"tuned encoders: {', '.join(start.words for start in self.starts.values())}"
-        return f"{tuned}; frozen features of {names}" if names else tuned
+        names = [name for name in self.selection.required if name not in learned]
+        tuned_before = [name for name in names if self.cache.stream(name).spec.trained_on]
+        unchanged = [name for name in names if name not in tuned_before]
+        parts = {
+            "tuned encoders: ": [start.words for start in self.starts.values()],
+            "features of fine-tuned encoders: ": tuned_before,
+            "frozen features of ": unchanged,
+        }
+        return "; ".join(words + ", ".join(members) for words, members in parts.items() if members)
 
 
 class Splits:

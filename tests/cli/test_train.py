@@ -196,6 +196,8 @@ def test_an_encoder_that_has_seen_test_speakers_is_told_when_allowed(tmp_path: P
     assert "note: fold 1: the encoder of voice has seen speaker 1F of test" in before
     assert "features of fine-tuned encoders: voice" in told
     assert "frozen" not in told
+    both = done(train_by_command(cache, "--fusion", "concat", "--allow-leak", "--dry-run"))
+    assert "features of fine-tuned encoders: voice; frozen features of words@4" in both
 
 
 def test_the_group_has_the_command(trainable: Path, here: Path) -> None:
