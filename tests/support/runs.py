@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from click.testing import CliRunner, Result
 
-from cache.joined import open_cache
+from cache.joined import AnyCache, open_cache
 from cache.layout import StreamPlan, read_layout
 from cache.rebuild import build_file
 from cache.rows import StoredRows, rows_checksum, to_stored
@@ -150,10 +151,17 @@ class Told:
         self.started.append(("end", len(self.epochs)))
 
 
+@lru_cache(maxsize=4)
+def _opened(path: Path, written_ns: int, inode: int) -> AnyCache:
+    return open_cache(path)
+
+
 def plan(cache: Path, fusion: str, values: Mapping[str, object] | None = None, **asked: Any) -> RunPlan:
-    """Plans a quick run of a small head."""
+    """Plans a quick run of a small head; plans over a file that nothing has written to since share its reader."""
     head, training = configure(fusion, {**QUICK, **SMALL.get(fusion, {}), **(values or {})})
-    return plan_run(Experiment(fusion=fusion, head=head, training=training, **asked), open_cache(cache))
+    found = cache.stat()
+    opened = _opened(cache, found.st_mtime_ns, found.st_ino)
+    return plan_run(Experiment(fusion=fusion, head=head, training=training, **asked), opened)
 
 
 def finish(planned: RunPlan, folder: Path, told: Told | None = None) -> dict[str, Any]:
