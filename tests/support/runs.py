@@ -151,17 +151,21 @@ class Told:
         self.started.append(("end", len(self.epochs)))
 
 
+def reader_of(path: Path) -> AnyCache:
+    """Opens a cache for reading; a file that nothing has written to since is opened once."""
+    found = path.stat()
+    return _reader(path, found.st_mtime_ns, found.st_ino)
+
+
 @lru_cache(maxsize=4)
-def _opened(path: Path, written_ns: int, inode: int) -> AnyCache:
+def _reader(path: Path, written_ns: int, inode: int) -> AnyCache:
     return open_cache(path)
 
 
 def plan(cache: Path, fusion: str, values: Mapping[str, object] | None = None, **asked: Any) -> RunPlan:
-    """Plans a quick run of a small head; plans over a file that nothing has written to since share its reader."""
+    """Plans a quick run of a small head."""
     head, training = configure(fusion, {**QUICK, **SMALL.get(fusion, {}), **(values or {})})
-    found = cache.stat()
-    opened = _opened(cache, found.st_mtime_ns, found.st_ino)
-    return plan_run(Experiment(fusion=fusion, head=head, training=training, **asked), opened)
+    return plan_run(Experiment(fusion=fusion, head=head, training=training, **asked), reader_of(cache))
 
 
 def finish(planned: RunPlan, folder: Path, told: Told | None = None) -> dict[str, Any]:

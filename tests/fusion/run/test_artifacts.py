@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cache.errors import MmerError
-from cache.joined import open_cache
 from fusion.data.features import CachedFeatures
 from fusion.experiment.plan import RunPlan
 from fusion.heads.catalog import HEADS
@@ -19,7 +18,7 @@ from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import RUN, SCORES, WEIGHTS, RunFolder
 from fusion.run.load import load_model
 from fusion.training.evaluate import predict_probabilities
-from tests.support.runs import CPU, Told, finish, plan, write_cache
+from tests.support.runs import CPU, Told, finish, plan, reader_of, write_cache
 
 SINGLE = ("audio", "text")
 NO_FIELDS: Mapping[str, object] = {}
@@ -38,7 +37,7 @@ FORMS: list[tuple[str, Mapping[str, object]]] = [
 
 
 def test_utterances_that_a_head_cannot_take_in_full_are_listed_for_every_part(trainable: Path, tmp_path: Path) -> None:
-    cache, asked = open_cache(trainable), {"sgu": "dense", "audio_slots": "20", "epochs": "1"}
+    cache, asked = reader_of(trainable), {"sgu": "dense", "audio_slots": "20", "epochs": "1"}
     results = finish(plan(trainable, "rescmfa", asked), tmp_path)
     long = np.flatnonzero(cache.stream("voice").lengths > 20)
     rows = RunFolder(tmp_path).read_rows("splits.csv")

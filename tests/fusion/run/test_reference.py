@@ -5,20 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from cache.joined import open_cache
 from fusion.evaluation.classes import CLASSIFICATION
 from fusion.experiment.request import ExperimentRequest
 from fusion.run.folder import RunFolder
 from fusion.run.reference import kept_reference
 from fusion.run.train import TrainedRun, train_run
-from tests.support.runs import QUICK
+from tests.support.runs import QUICK, reader_of
 
 TITLES = ["probe mean", "probe pooled", "probe 95% of pooled"]
 
 
 def trained(cache: Path, out: Path, *, seeds: tuple[int, ...] = (0,), with_probe: bool = False) -> TrainedRun:
     request = ExperimentRequest(fusion="audio", fields={**QUICK, "epochs": 1}, seeds=seeds)
-    return train_run(request.experiment(open_cache(cache)), open_cache(cache), out=out, with_probe=with_probe)
+    return train_run(request.experiment(reader_of(cache)), reader_of(cache), out=out, with_probe=with_probe)
 
 
 def test_a_repeated_run_keeps_the_probe_that_an_earlier_command_computed(trainable: Path, tmp_path: Path) -> None:
