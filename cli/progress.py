@@ -253,7 +253,13 @@ def _losses_text(scores: "EpochScores") -> str:
 
 def _scores_text(scores: "EpochScores") -> str:
     """Formats loss and development scores of an epoch."""
-    dev = [f"dev {name} {scores.dev[name]:.3f}" for name in SHOWN if name in scores.dev]
+    from fusion.evaluation.catalog import TASKS
+
+    dev = [
+        f"dev {score.title} {score.text(value)}"
+        for score in {score.name: score for task in TASKS.values() for score in task.scores}.values()
+        if score.name in SHOWN and (value := scores.dev.get(score.name)) is not None
+    ]
     return ", ".join([f"loss {scores.losses['total']:.3f}", *dev])
 
 

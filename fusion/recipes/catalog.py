@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from cache.errors import MmerError
 from cache.near_names import nearest
+from fusion.evaluation.classes import CLASSIFICATION
 from fusion.head_config import AUDIO, TEXT
 from fusion.recipes.published import BASELINE, PUBLISHED, Published
 
@@ -317,4 +318,9 @@ def _headline(published: Published) -> str:
     if not published.figures:
         return "none" if published.paper == BASELINE else "differences only"
     first = published.figures[0]
-    return f"{', '.join(f'{name} {score:.4f}' for name, score in first.scores.items())} ({first.status})"
+    scores = [
+        f"{score.title} {score.text(value)}"
+        for score in CLASSIFICATION.scores
+        if (value := first.scores.get(score.name)) is not None
+    ]
+    return f"{', '.join(scores)} ({first.status})"

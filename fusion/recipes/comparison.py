@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from fusion.evaluation.metrics import METRICS
+from fusion.evaluation.classes import CLASSIFICATION
 from fusion.protocols.catalog import describe_protocol
 from fusion.recipes.catalog import Recipe
 from fusion.recipes.matching import SECOND_STAGE, Match, RunFacts, differences, match_figure, match_sum
@@ -84,7 +84,7 @@ def published_table(recipe: Recipe, format_fields: Callable[[Mapping[str, object
         )
         for figure in published.figures
     ]
-    return [*aligned([("", *METRICS, ""), *rows]), *_origin(published)]
+    return [*aligned([("", *(score.title for score in CLASSIFICATION.scores), ""), *rows]), *_origin(published)]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -113,7 +113,7 @@ def _lines(
     features = "frozen features" if run.frozen else "fine-tuned encoders"
     described = f"{run.corpus or recipe.corpus}, {features}, protocol {run.protocol}, labels {run.labels}{text}"
     rows = [
-        ("", *METRICS, ""),
+        ("", *(score.title for score in CLASSIFICATION.scores), ""),
         ("obtained", *_cells(obtained), described),
         *_pooled_row(published, pooled or {}),
         *(
@@ -184,4 +184,5 @@ def _origin(published: Published) -> list[str]:
 
 
 def _cells(scores: Mapping[str, float]) -> list[str]:
-    return [f"{scores[name]:.4f}" if name in scores else "-" for name in METRICS]
+    """Formats scores in percent; a missing one is a dash."""
+    return [score.text(scores.get(score.name)) for score in CLASSIFICATION.scores]

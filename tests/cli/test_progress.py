@@ -58,4 +58,4 @@ def test_a_line_says_which_fold_of_how_many(
     bar.begin(["1", "Ses02", "3"], [5, 6], 6)
     bar.start(fold, seed, 2)
     bar.end(EpochScores(epoch=2, losses={"total": 1.0}, dev={"ua": 0.5}))
-    assert capsys.readouterr().err == f"{name}: chosen epoch 2, loss 1.000, dev ua 0.500\n"
+    assert capsys.readouterr().err == f"{name}: chosen epoch 2, loss 1.000, dev UA 50.00\n"

@@ -103,6 +103,15 @@ def write_cache(path: Path, *, failing: Mapping[str, int] | None = None, **chang
     return path
 
 
+def other_corpus(path: Path, names: Mapping[str, str], **changes: Any) -> Path:
+    """Writes the features of the trainable cache again as another corpus, with other names and labels."""
+    told = [
+        replace(held, id=f"x{held.id}", speaker=f"x{held.speaker}", label=names.get(held.label, held.label))
+        for held in utterances(samples(COUNT))
+    ]
+    return write_cache(path, utterances=told, corpus={"name": "mine", "root": ""}, **changes)
+
+
 def scramble(path: Path, indices: Sequence[int]) -> None:
     """Replaces features, transcripts and labels of some utterances by noise, and leaves all others as they are.
 

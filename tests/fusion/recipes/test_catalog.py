@@ -181,7 +181,7 @@ def test_the_list_has_a_row_for_each_recipe() -> None:
     columns, *cells = list_recipes()
     rows = {row[0]: dict(zip(columns, row, strict=True)) for row in cells}
     assert list(rows) == NAMES
-    assert rows["jfm-meld"]["published"] == "wa 0.6562, wf1 0.6473 (printed)"
+    assert rows["jfm-meld"]["published"] == "WA 65.62, W-F1 64.73 (printed)"
     assert rows["gcf2net-meld"]["published"] == "differences only"
     assert (
         rows["multab-meld"]["NAME:paper sets"]

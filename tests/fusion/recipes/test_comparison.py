@@ -34,12 +34,12 @@ def shown(
 def test_all_that_was_published_stands_beside_what_was_obtained(name: str) -> None:
     settings = recipe(name)
     lines = shown(name)
-    assert lines[0].split() == ["wa", "ua", "wf1", "mf1"]
-    assert lines[1].split()[:5] == ["obtained", "0.7010", "0.7123", "0.6800", "0.6612"]
+    assert lines[0].split() == ["WA", "UA", "W-F1", "M-F1"]
+    assert lines[1].split()[:5] == ["obtained", "70.10", "71.23", "68.00", "66.12"]
     for figure, line in zip(settings.published.figures, lines[2:], strict=False):
         assert line.startswith(f"published: {figure.what}")
         assert line.partition("; not like for like: ")[0].endswith(figure.status)
-        assert all(f"{score:.4f}" in line for score in figure.scores.values())
+        assert all(f"{100 * score:.2f}" in line for score in figure.scores.values())
     assert f"protocol of the paper: {settings.published.protocol}" in lines
     assert f"protocol of this run: {describe_protocol(settings.protocol)}" in lines
     assert [f"note: {note}" for note in settings.published.notes] == lines[-len(settings.published.notes) :]
@@ -72,8 +72,8 @@ def test_fewer_utterances_are_not_the_recipe() -> None:
 
 def test_scores_stand_in_columns_and_a_missing_one_is_a_dash() -> None:
     lines = compare_with_published(recipe("superb-iemocap"), {"wa": 0.6}, facts("superb-iemocap"))
-    assert lines[1].split()[:5] == ["obtained", "0.6000", "-", "-", "-"]
-    assert [line.index("0.6") for line in lines[1:3]] == [lines[0].index("wa") - 4] * 2
+    assert lines[1].split()[:5] == ["obtained", "60.00", "-", "-", "-"]
+    assert [line.index("6") + 5 for line in lines[1:3]] == [lines[0].index("WA") + 2] * 2
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -83,7 +83,7 @@ def test_pooled_wa_is_the_index_of_bimodal_alone(name: str) -> None:
     lines = [" ".join(line.split()) for line in shown(name, pooled={"wa": 0.71, "ua": 0.72})]
     added = [line for line in lines if line not in plain]
     index = "the index of the paper: folds weighted by their sizes (B-14)"
-    assert added == ([f"obtained, pooled 0.7100 - - - {index}"] if name.startswith("bimodal") else [])
+    assert added == ([f"obtained, pooled 71.00 - - - {index}"] if name.startswith("bimodal") else [])
 
 
 def marked(lines: list[str]) -> list[str]:

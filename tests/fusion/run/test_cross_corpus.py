@@ -1,8 +1,5 @@
 import json
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,17 +14,8 @@ from fusion.run.folder import RunFolder
 from fusion.run.load import load_model
 from fusion.run.train import train_across, train_run
 from fusion.training.evaluate import predict_probabilities
-from tests.support.heads import CLASSES, samples
-from tests.support.runs import COUNT, CPU, finish, plan, train_by_command, utterances, write_cache
-
-
-def other_corpus(path: Path, names: Mapping[str, str], **changes: Any) -> Path:
-    """Writes the features of the trainable cache again as another corpus, with other names and other labels."""
-    told = [
-        replace(held, id=f"x{held.id}", speaker=f"x{held.speaker}", label=names.get(held.label, held.label))
-        for held in utterances(samples(COUNT))
-    ]
-    return write_cache(path, utterances=told, corpus={"name": "mine", "root": ""}, **changes)
+from tests.support.heads import CLASSES
+from tests.support.runs import CPU, finish, other_corpus, plan, train_by_command
 
 
 @pytest.fixture(scope="module")
