@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -117,7 +116,7 @@ def command(module: str, name: str, *options: str) -> None:
 
 
 @functools.cache
-def fork_server() -> ForkServerContext:
+def fork_server() -> Any:
     """Starts a server that has everything imported and forks processes, which are at work at once.
 
     The server is a fork of this process itself: what the collection of tests has imported is not imported again. So it
