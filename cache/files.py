@@ -134,10 +134,22 @@ def blamed(folder: Path, error: OSError) -> Path:
 @contextmanager
 def locked(fresh: Path) -> Iterator[None]:
     """Creates a temporary file and holds a lock on it, by which `remove_leftovers` knows that its writer lives."""
-    with fresh.open("ab") as file:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+    while True:
+        with fresh.open("ab") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(fresh, file.fileno()):  # another process removed it before it was locked
+                continue
+            yield
+            return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Returns True if a path still is that of an open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def is_disk_full(error: Exception) -> bool:

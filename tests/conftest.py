@@ -39,7 +39,15 @@ def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest
 
 
 @pytest.fixture(autouse=True, scope="session")
-def quick_pictures() -> Iterator[None]:
+def child_processes() -> None:
+    """Starts the server that forks child processes, before anything else happens in this one."""
+    from tests.support.processes import fork_server
+
+    fork_server()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_pictures(child_processes: None) -> Iterator[None]:
     """Writes text in place of pictures, which take as long as a small training."""
     from tests.support.pictures import pictures_by, write_axes, write_run
 
@@ -57,7 +65,7 @@ def true_pictures() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def quick_files() -> Iterator[None]:
+def quick_files(child_processes: None) -> Iterator[None]:
     """Leaves written data to the operating system: a test ends before the machine does.
 
     Processes that tests start, those that are killed among them, wait for the disk as usual.
@@ -65,6 +73,15 @@ def quick_files() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("fsync", "fdatasync"):
             patch.setattr(os, name, os.fstat)  # which fails too if a file is closed
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_folds() -> Iterator[None]:
+    """Draws the folds of equal utterances once, which scikit-learn takes half the time of a plan for."""
+    from tests.support.drawn_once import divisions_drawn_once
+
+    with divisions_drawn_once():
         yield
 
 

@@ -7,6 +7,7 @@ differ where its inputs differ, which is enough for a linear probe on the demo c
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
@@ -167,7 +168,9 @@ def _roberta_tiny_config() -> RobertaConfig:
 
 def _seeded(build: Callable[[], Model]) -> Model:
     """Builds a model from the same random numbers every time; the caller's generators stay unchanged."""
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    # As a context, a device slows every call of torch down, so there is one only if models would be built elsewhere.
+    cpu = torch.device("cpu")
+    with torch.random.fork_rng(devices=[]), nullcontext() if torch.get_default_device() == cpu else cpu:
         # torch.manual_seed would also seed the GPUs, whose state fork_rng does not restore here.
         torch.default_generator.manual_seed(SEED)
         model = build()

@@ -27,6 +27,7 @@ from cache.errors import MmerError
 from cache.files import check_regular, replacing
 from cache.json_text import parse_json
 from cache.layout import read_layout
+from cache.utterance import Utterance
 from featurize.corpora.catalog import MANIFEST, corpus_spec, default_cache, default_root
 from featurize.corpora.imported import is_imported
 from featurize.encoders.catalog import BUILT_IN, ENCODERS, parse_requests
@@ -201,7 +202,14 @@ def watch_recordings(files: WatchedFiles, request: RunRequest, audio: Iterable[s
     return replace(files, recordings={path: identify(folder / path) for path in set(audio) if path})
 
 
-def write_record(request: RunRequest, files: WatchedFiles, *, streams: Sequence[str], notes: Sequence[str]) -> None:
+def write_record(
+    request: RunRequest,
+    files: WatchedFiles,
+    utterances: Sequence[Utterance],
+    *,
+    streams: Sequence[str],
+    notes: Sequence[str],
+) -> None:
     """Writes the record of a run that has ended complete; the caller holds the lock of the cache.
 
     Nothing is recorded if a file changed shortly before the run, or the folder cannot be written.
@@ -209,6 +217,7 @@ def write_record(request: RunRequest, files: WatchedFiles, *, streams: Sequence[
     Args:
         request: the request of the run.
         files: the files that it depended on.
+        utterances: utterances of its cache.
         streams: names of the streams of the run.
         notes: notes that the next run would print as well.
     """
@@ -216,7 +225,7 @@ def write_record(request: RunRequest, files: WatchedFiles, *, streams: Sequence[
     if files.racy:
         return
     try:
-        digest = files.digest(_recordings(request))
+        digest = files.digest(_recordings(request, utterances))
     except KeyError:  # a path that is stored in another form than the table has it
         return
     runs = {name: run for name, run in _read_runs(path).items() if name != request.digest}
@@ -245,7 +254,7 @@ def finished_report(request: RunRequest | None, shards: int | None = None) -> Ex
     if files is None:
         return None
     for each, run in zip(requests, recorded, strict=True):
-        audio = _recordings(each)
+        audio = _recordings(each, read_layout(each.file).utterances if each.corpus == MANIFEST else ())
         if run is None or run["files"] != watch_recordings(files, each, audio).digest(audio):
             return None
     runs = [run for run in recorded if run is not None]
@@ -276,11 +285,11 @@ def _encoder_folders(request: RunRequest) -> list[Path] | None:
     return folders
 
 
-def _recordings(request: RunRequest) -> list[str]:
+def _recordings(request: RunRequest, utterances: Sequence[Utterance]) -> list[str]:
     """Lists the recordings of a manifest that the cache has; none for a corpus whose folder is known as a whole."""
     if request.corpus != MANIFEST:
         return []
-    return [utterance.audio for utterance in read_layout(request.file).utterances if utterance.audio]
+    return [utterance.audio for utterance in utterances if utterance.audio]
 
 
 def _read_runs(path: Path) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def prepared_cache(
     unreadable: dict[str, str] = {}
     if not path.exists():
         _build(planned, others=[], old=None, stale=stale)
+        layout = read_layout(path)
     else:
         cache = FeatureCache(path)
         check_same_corpus(cache, corpus.name, inputs)
@@ -113,8 +114,10 @@ def prepared_cache(
         if not replace:
             check_nothing_lost(cache, find_lost_features(cache, inputs, streams) | unreadable)
         stale = _find_stale(planned, cache, audio_digests)
-        notes += [*_stale_notes(cache, stale), *_apply_plan(planned, cache, stale)]
-    with CacheWriter(read_layout(path)) as writer:
+        rebuilt = _apply_plan(planned, cache, stale)
+        notes += [*_stale_notes(cache, stale), *rebuilt]
+        layout = read_layout(path) if rebuilt else cache.layout
+    with CacheWriter(layout) as writer:
         _fail_planned(writer, streams)
         _fail_unreadable(writer, planned, unreadable)
         _refresh_notes(writer, planned)
@@ -238,7 +241,7 @@ def _stale_notes(cache: FeatureCache, stale: Mapping[str, set[int]]) -> list[str
 
 
 def _apply_plan(planned: _FilePlan, cache: FeatureCache, stale: Mapping[str, set[int]]) -> list[str]:
-    """Makes stale rows pending, in a rebuilt file if its plan differs from that of this run; returns a note on that."""
+    """Makes stale rows pending, in a rebuilt file if its plan differs from that of this run; returns notes if so."""
     utterances = planned.inputs.utterances
     same_streams = all(_matches_plan(cache, stream) for stream in planned.streams)
     if same_streams and _holds_weights(planned) and list(cache.utterances) == utterances:

@@ -42,7 +42,13 @@ class ExtractionReport:
 
 
 def build_report(
-    cache: Path, streams: Sequence[str], *, notes: Sequence[str], seconds: float, transcripts: str = ""
+    cache: Path,
+    streams: Sequence[str],
+    *,
+    notes: Sequence[str],
+    seconds: float,
+    transcripts: str = "",
+    opened: AnyCache | None = None,
 ) -> ExtractionReport:
     """Builds the report of a run from its cache.
 
@@ -52,8 +58,9 @@ def build_report(
         notes: notes on the run as a whole.
         seconds: duration of the run.
         transcripts: stream of the transcripts by ASR of the run; empty for none.
+        opened: the cache, if it is open already.
     """
-    opened = open_cache(cache)
+    opened = open_cache(cache) if opened is None else opened
     return ExtractionReport(
         cache=cache,
         streams=list(streams),

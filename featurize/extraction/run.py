@@ -64,10 +64,11 @@ def run_job(job: ExtractionJob, progress: ExtractionProgress, extractor: Extract
             plans = planned_job.plans
         notes += _compute(path, planned_job, progress, extractor)
         streams = [spec.name for plan in plans for spec in plan.specs]
-        if files is not None and _is_complete(path, plans):
-            write_record(request, files, streams=streams, notes=planned_job.notes)
+        cache = FeatureCache(path)
+        if files is not None and _is_complete(cache, plans):
+            write_record(request, files, cache.utterances, streams=streams, notes=planned_job.notes)
     return build_report(
-        job.cache, streams, notes=notes, seconds=time.monotonic() - started, transcripts=_transcripts(job)
+        job.cache, streams, notes=notes, seconds=time.monotonic() - started, transcripts=_transcripts(job), opened=cache
     )
 
 
@@ -133,9 +134,8 @@ def _compute(path: Path, planned_job: PlannedJob, progress: ExtractionProgress, 
     return [*planned_job.notes, *notes]
 
 
-def _is_complete(path: Path, plans: Sequence[EncoderPlan]) -> bool:
+def _is_complete(cache: FeatureCache, plans: Sequence[EncoderPlan]) -> bool:
     """Returns True if the next run has nothing to compute: every row is committed, or failed before encoding."""
-    cache = FeatureCache(path)
     for plan in (stream for each in plans for stream in each.streams()):
         is_done = cache.stream(plan.spec.name).state == COMMITTED
         is_done[list(plan.failures)] = True

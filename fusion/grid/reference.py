@@ -13,7 +13,8 @@ from fusion.experiment.plan import RunPlan, plan_run
 from fusion.fingerprint import Plain
 from fusion.grid.session import GridResults
 from fusion.run.folder import Folder, RunFolder
-from fusion.run.reference import PROBE, kept_reference, reference_of, reference_results
+from fusion.run.kept import kept_reference
+from fusion.run.reference import PROBE, reference_of, reference_results
 from fusion.run.train import default_run, train_run
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from cache.errors import MmerError
 from cache.json_text import is_number
@@ -106,7 +106,8 @@ def write_splits(plan: RunPlan, folder: RunFolder) -> None:
 def write_trained(folder: ModelFolder, trained: TrainedModel, device: torch.device) -> None:
     """Writes the results of a training: weights, curves, time and memory."""
     with folder.replacing(WEIGHTS) as path:
-        save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, path)
+        # not `save_file`, which puts a new file there, without the lock by which other processes know its writer
+        path.write_bytes(save({name: tensor.contiguous() for name, tensor in trained.weights.items()}))
     curves = trained.curves
     losses = list(dict.fromkeys(name for scores in curves for name in scores.losses))
     dev = list(dict.fromkeys(name for scores in reversed(curves) for name in scores.dev))  # the latest epoch has all

@@ -1,21 +1,16 @@
 """Reference of a run: head ``probe`` on the same streams and folds, which every other head must beat."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cache.errors import MmerError
-from cache.json_text import is_number
 from fusion.evaluation.catalog import task_of
-from fusion.evaluation.task import Task
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import RunPlan
 from fusion.fingerprint import Plain
 from fusion.heads.catalog import config_for
-from fusion.run.folder import RESULTS, Folder
-from fusion.run.score_table import REFERENCE
 from fusion.training.config import TrainConfig
 
 PROBE = "probe"  # name of the head
@@ -88,36 +83,5 @@ def reference_results(results: Plain) -> dict[str, Any]:
     return {"fusion": PROBE, **{name: results[name] for name in kept}, "folds": folds}
 
 
-def kept_reference(folder: Folder, task: Task) -> dict[str, Any]:
-    """Returns the reference that an earlier command wrote into the results of a folder; empty without one.
-
-    Args:
-        folder: folder of a run or of the report of a grid, whose settings decide its reference.
-        task: its task.
-    """
-    with suppress(MmerError):
-        results = folder.read(RESULTS)
-        found = results.get(REFERENCE) if isinstance(results, dict) else None
-        if isinstance(found, dict) and found.get("fusion") == PROBE and _is_whole(found, task.names):
-            return found
-    return {}
-
-
 def _chosen(scores: Plain, names: Sequence[str]) -> dict[str, Any]:
     return {name: scores[name] for name in names if name in scores}
-
-
-def _is_whole(reference: Plain, names: Sequence[str]) -> bool:
-    """Checks that a reference has what tables print."""
-    folds, intervals = reference.get("folds"), reference.get("interval")
-    return (
-        isinstance(folds, list)
-        and all(_has_numbers(scores, names) for scores in (reference.get("mean"), reference.get("pooled"), *folds))
-        and isinstance(intervals, dict)
-        and all(ends is None or (isinstance(ends, list) and all(map(is_number, ends))) for ends in intervals.values())
-        and intervals.keys() >= {*names}
-    )
-
-
-def _has_numbers(scores: object, names: Sequence[str]) -> bool:
-    return isinstance(scores, dict) and all(is_number(scores.get(name)) for name in names)

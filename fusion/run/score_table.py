@@ -19,6 +19,7 @@ OVER_ALL: Plain = {
 }
 SPREADS = ("std", "std_seeds")
 REFERENCE = "reference"  # key in results.json of the scores of another head on the same streams and folds
+CROSS = "cross"  # key in results.json of the scores on other corpora
 OF_REFERENCE = ("mean", "pooled", "interval")  # its rows
 PER_CLASS: Plain = {"recall": "recall", "f1": "F1"}  # key in results.json -> name
 
@@ -168,7 +169,7 @@ def markdown(results: Plain) -> str:
         lines += ["", *_markdown_table(header, rows)]
     else:
         lines += ["", *detail_lines(results)]
-    for cross in results.get("cross", ()):
+    for cross in results.get(CROSS, ()):
         scores = ", ".join(f"{score.title} {score.text(cross['mean'][score.name])}" for score in task.scores)
         lines += ["", f"On {cross['name']} ({cross['test']} utterances, mean over the models): {scores}."]
     lines += ["", *(f"- {_plain(note)}" for note in [*results["notes"], *results.get("comparison", ())])]

@@ -30,15 +30,16 @@ from fusion.run.cross_validation import SilentProgress, TrainingProgress, cross_
 from fusion.run.diagnosis import training_notes
 from fusion.run.final import FinalModel, read_final_models, train_final_models
 from fusion.run.folder import RUN, RunFolder
+from fusion.run.kept import kept_cross, kept_reference
 from fusion.run.latex import latex_header, latex_row
 from fusion.run.names import RUNS, default_folder, main_streams, run_name
 from fusion.run.notes import arrange, limits
 from fusion.run.published import compare_run, compare_sum, published_figures
-from fusion.run.reference import PROBE, kept_reference, reference_folder, reference_of, reference_results
+from fusion.run.reference import PROBE, reference_folder, reference_of, reference_results
 from fusion.run.refit import train_and_refit
 from fusion.run.results import NO_REFERENCE, collect_results, total_cost, write_results
 from fusion.run.score_fusion import SCORE_FUSION, fuse_scores
-from fusion.run.score_table import definitions, detail_lines, score_header, score_table
+from fusion.run.score_table import CROSS, definitions, detail_lines, score_header, score_table
 from fusion.run.seeds import take_over_models
 from fusion.run.tensorboard import TensorBoardProgress
 from fusion.run.trackio import tracked
@@ -99,7 +100,7 @@ class TrainedRun:
     @property
     def cross_table(self) -> tuple[Sequence[str], Sequence[Sequence[object]]] | None:
         """Header and rows of the scores on other corpora; None if there are none."""
-        return cross_table([self.results]) if self.results.get("cross") else None
+        return cross_table([self.results]) if self.results.get(CROSS) else None
 
     @property
     def legend(self) -> str:
@@ -181,7 +182,8 @@ def train_run(
         final: then train a model for each seed on all utterances, for the median best epoch of the folds.
         cluster: workers that train the models of the folds, one each; None for this process.
         stopping: called after every batch; when it returns True, the checkpoint is written and the training stops.
-        test_caches: open caches of other corpora; every model is scored on them too.
+        test_caches: open caches of other corpora; every model is scored on them too. Scores on other corpora that an
+            earlier command added are kept while they are of the same models.
         test_labels: label set of the other corpora; None for their defaults.
         with_probe: also train head ``probe`` on the same streams and folds, in a run folder of its own, and add its
             scores to the results; scores of the probe that an earlier command added are kept in any case.
@@ -222,6 +224,8 @@ def train_run(
         else:
             path = named_after or cache.path
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
+        models = [(fold.name, seed) for seed in plan.experiment.seeds for fold in plan.split.folds]
+        kept, outdated = kept_cross(folder, plan.task, models, scored=[other.name for other in others])
         results = run_results(plan, folder, cache, reference=reference, pictures=pictures)
         if final:
             if out is None and not replace:
@@ -230,7 +234,7 @@ def train_run(
                 plan, folder, device=device, progress=progress, resident_share=resident_share, stopping=stopping
             )
         scored = partial(score_other_corpus, plan, folder, device=device, resident_share=resident_share)
-        found = finish_run(plan, folder, results, cross=[scored(other) for other in others])
+        found = finish_run(plan, folder, results, cross=[*kept, *map(scored, others)], notes=outdated)
         if folder.outdated:
             progress.note(f"{folder.path} cannot be written; not renewed: {', '.join(folder.outdated)}")
         return found
@@ -271,7 +275,14 @@ def run_results(
     )
 
 
-def finish_run(plan: RunPlan, folder: RunFolder, results: dict[str, Any], *, cross: Sequence[Plain] = ()) -> TrainedRun:
+def finish_run(
+    plan: RunPlan,
+    folder: RunFolder,
+    results: dict[str, Any],
+    *,
+    cross: Sequence[Plain] = (),
+    notes: Sequence[str] = (),
+) -> TrainedRun:
     """Adds final models, scores on other corpora and the comparison with a paper to the results of a run.
 
     Args:
@@ -279,14 +290,15 @@ def finish_run(plan: RunPlan, folder: RunFolder, results: dict[str, Any], *, cro
         folder: folder of the run; the caller holds its lock.
         results: results of `run_results`.
         cross: scores on other corpora.
+        notes: notes on scores on other corpora that are out of date.
     """
     finals = tuple(read_final_models(plan, folder))
     if finals:
         results["final"] = [model.plain for model in finals]
     if cross:
-        results["cross"] = list(cross)
+        results[CROSS] = list(cross)
     of_others = [note for other in cross for note in other["notes"]]
-    added = [*of_others, *encoder_lines(plan, folder), *(model.line for model in finals)]
+    added = [*of_others, *notes, *encoder_lines(plan, folder), *(model.line for model in finals)]
     results["notes"] = arrange([*results["notes"], *added])
     if comparison := compare_run(plan, results):
         results["comparison"] = comparison

@@ -47,8 +47,8 @@ class Written:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Written]:
     folder = tmp_path_factory.mktemp("caches")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(iemocap, "MEAN_FRAMES", 40)  # shorter than those that are measured
-        patch.setattr(iemocap, "MEAN_TOKENS", 8)
+        patch.setattr(iemocap, "MEAN_FRAMES", 16)  # shorter than those that are measured
+        patch.setattr(iemocap, "MEAN_TOKENS", 4)
         yield Written(folder, *write_caches(folder, CASE))
 
 

@@ -36,7 +36,7 @@ def shards(six: Path, tmp_path: Path) -> JoinedCache:
     return joined
 
 
-@settings(max_examples=10)  # each writes four files
+@settings(max_examples=6)  # each writes four files
 @given(DRAWN)
 def test_shards_hold_what_the_whole_holds(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn) -> None:
     folder = tmp_path_factory.mktemp("joined")

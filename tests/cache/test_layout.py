@@ -62,7 +62,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 numbers = st.none() | st.floats(0, 1e6)
 
 
-@settings(max_examples=25)  # each writes a file
+@settings(max_examples=15)  # each writes a file
 @given(
     st.lists(
         st.builds(

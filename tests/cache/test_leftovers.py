@@ -1,9 +1,11 @@
 """What killed writers leave is removed by the next one, and never while its writer lives."""
 
+import fcntl
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -145,3 +147,19 @@ def test_weights_and_texts_count_as_room(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(MmerError, match="GB needed"):
         create(tmp_path / "b.h5", utterances_named("b"), [plan], enc={"w": np.zeros(1000)})
     assert sorted(os.listdir(tmp_path)) == ["a.h5", "a.h5.lock", "b.h5.lock"]  # noqa: PTH208
+
+
+def test_a_file_that_is_removed_before_it_is_locked_is_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lock = tmp_path / ".a.json.12", fcntl.flock
+    removals = iter([path])  # one, by another process that looks for leftovers at this moment
+
+    def late(file: IO[bytes], flags: int) -> None:
+        for leftover in removals:
+            leftover.unlink()
+        lock(file, flags)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locked(path):
+        assert path.exists()

@@ -27,7 +27,7 @@ def spoil(path: Path, row: int) -> None:
         file.write(b"\xff")
 
 
-@settings(max_examples=6)  # each writes five files
+@settings(max_examples=4)  # each writes five files
 @given(DRAWN)
 def test_merged_shards_hold_exactly_what_the_whole_held(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn) -> None:
     folder = tmp_path_factory.mktemp("merged")

@@ -14,7 +14,7 @@ from cache.store import FeatureCache
 from tests.support.toys import commit, create, plan_for, utterances_named, values_for
 
 
-@settings(max_examples=25)  # each writes a file
+@settings(max_examples=12)  # each writes a file
 @given(
     st.lists(st.integers(0, 7), min_size=1, max_size=6),
     st.sampled_from(["float16", "float32", "int8", "uint16"]),

@@ -84,10 +84,24 @@ def test_a_full_disk_leaves_what_was_committed(tmp_path: Path) -> None:
     assert FeatureCache(path).stream("enc").state.tolist() == [COMMITTED] * 3
 
 
-def test_rows_committed_before_are_pending_while_they_are_written_anew(toy: tuple[Path, StreamPlan]) -> None:
+@pytest.mark.parametrize("state", [COMMITTED, FAILED])
+def test_rows_committed_or_failed_before_are_pending_while_they_are_written_anew(
+    toy: tuple[Path, StreamPlan], monkeypatch: pytest.MonkeyPatch, state: int
+) -> None:
     path, plan = toy
+    regions, held, write = read_layout(path).streams["enc"].regions, list[int](), os.pwrite
+
+    def spied_write(file: int, data: memoryview, offset: int) -> int:
+        if offset == regions["values"].offset:
+            held.append(os.pread(file, 1, regions["state"].offset)[0])
+        return write(file, data, offset)
+
     with CacheWriter(read_layout(path)) as writer:
+        if state == FAILED:
+            writer.fail("enc", 0, "lost")
+        monkeypatch.setattr(os, "pwrite", spied_write)
         writer.commit([row(plan, 0, note="again")])
+    assert held == [PENDING]
     stream = FeatureCache(path).stream("enc")
     assert stream.reason(0) == "again"
     assert stream.state[0] == COMMITTED

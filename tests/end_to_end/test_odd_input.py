@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,46 @@ ACCEPTED: dict[str, Write] = {
 }
 
 
-@pytest.mark.parametrize("kind", ACCEPTED)
-def test_other_formats_are_mixed_and_resampled(tmp_path: Path, kind: str) -> None:
-    manifest = write_corpus(tmp_path, [{"id": "a"}])
-    ACCEPTED[kind](tmp_path / "a.wav")
-    result = run(manifest, "--json")
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """One run over all utterances of a table: what it reported, and its cache."""
+
+    report: dict[str, Any]
+    cache: FeatureCache
+
+    def place(self, kind: str) -> int:
+        return self.cache.ids.index(id_of(kind))
+
+    def of(self, field: str, kind: str) -> list[dict[str, str]]:
+        return [row for row in self.report[field] if row["id"] == id_of(kind)]
+
+
+def id_of(kind: str) -> str:
+    return f"is_{kind.replace(' ', '_')}"  # NaN alone would be an empty cell
+
+
+def finished(manifest: Path, *options: str) -> Finished:
+    result = run(manifest, "--json", *options)
     assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
-    assert report["failures"] == []
-    assert report["noted"] == []
-    assert report["streams"]["wav2vec2-tiny"]["rows"] == 24  # 0.5 s are 8000 samples at 16 kHz, whatever the file
+    cache = FeatureCache(manifest.parent / "a.h5")
+    assert verify(cache) == []
+    return Finished(report=json.loads(result.stdout), cache=cache)
+
+
+@pytest.fixture(scope="module")
+def accepted(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("accepted")
+    for kind, write in ACCEPTED.items():
+        write(folder / f"{id_of(kind)}.wav")
+    return finished(write_corpus(folder, [{"id": id_of(kind), "text": "this is it"} for kind in ACCEPTED]))
+
+
+@pytest.mark.parametrize("kind", ACCEPTED)
+def test_other_formats_are_mixed_and_resampled(accepted: Finished, kind: str) -> None:
+    assert accepted.of("failures", kind) == []
+    assert accepted.of("noted", kind) == []
+    # 0.5 s are 8000 samples at 16 kHz, whatever the file
+    assert accepted.cache.stream("wav2vec2-tiny").lengths[accepted.place(kind)] == 24
 
 
 def test_a_recording_that_cannot_be_sought_in_is_decoded_from_its_start(tmp_path: Path) -> None:
@@ -70,23 +101,24 @@ NOTED: dict[str, tuple[Any, str, str, str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def noted(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("noted")
+    for kind, (samples, _, _, _) in NOTED.items():
+        soundfile.write(folder / f"{id_of(kind)}.wav", samples, RATE_HZ)
+    return finished(write_corpus(folder, [{"id": id_of(kind), "text": row[1]} for kind, row in NOTED.items()]))
+
+
 @pytest.mark.parametrize("kind", NOTED)
-def test_odd_input_is_accepted_with_a_note(tmp_path: Path, kind: str) -> None:
-    samples, text, stream, note = NOTED[kind]
-    manifest = write_corpus(tmp_path, [{"id": "a", "text": text}, {"id": "b", "audio": "a.wav"}])
-    soundfile.write(tmp_path / "a.wav", samples, RATE_HZ)
-    result = run(manifest, "--json")
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
-    assert report["failures"] == []
-    notes = {(one["id"], one["stream"]): one["note"] for one in report["noted"]}
-    assert note in notes.get(("a", stream), "")
-    assert (("a", stream) in notes) == bool(note)
-    cache = FeatureCache(tmp_path / "a.h5")
-    assert verify(cache) == []
+def test_odd_input_is_accepted_with_a_note(noted: Finished, kind: str) -> None:
+    _, _, stream, note = NOTED[kind]
+    assert noted.of("failures", kind) == []
+    notes = {row["stream"]: row["note"] for row in noted.of("noted", kind)}
+    assert note in notes.get(stream, "")
+    assert (stream in notes) == bool(note)
     if kind in {"empty transcript", "only an event tag"}:
-        assert len(cache.stream("roberta-tiny").read(0)) == 2  # <s> and </s>
-        assert len(cache.stream("ctc.chars").read(0)) == 0
+        assert len(noted.cache.stream("roberta-tiny").read(noted.place(kind))) == 2  # <s> and </s>
+        assert len(noted.cache.stream("ctc.chars").read(noted.place(kind))) == 0
 
 
 def truncated(path: Path) -> None:
@@ -122,22 +154,25 @@ FAILED: dict[str, tuple[Write, str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("failed")
+    sound(samplerate=RATE_HZ)(folder / "is_good.wav")
+    for kind, (write, _) in FAILED.items():
+        write(folder / f"{id_of(kind)}.wav")
+    return finished(
+        write_corpus(folder, [*({"id": id_of(kind)} for kind in FAILED), {"id": "is_good"}]), "--max-seconds", "1"
+    )
+
+
 @pytest.mark.parametrize("kind", FAILED)
-def test_an_unusable_recording_fails_and_the_rest_goes_on(tmp_path: Path, kind: str) -> None:
-    write, reason = FAILED[kind]
-    manifest = write_corpus(tmp_path, [{"id": "bad"}, {"id": "good"}])
-    write(tmp_path / "bad.wav")
-    sound(samplerate=RATE_HZ)(tmp_path / "good.wav")
-    result = run(manifest, "--max-seconds", "1")
-    assert result.exit_code == 0, result.output
-    assert "1 utterances failed in one stream or more:" in result.stdout
-    assert reason in result.stdout
-    cache = FeatureCache(tmp_path / "a.h5")
-    assert verify(cache) == []
-    assert {name: stream.state.tolist() for name, stream in cache.streams.items() if "wav2vec2" in name} == {
-        "wav2vec2-tiny": [2, 1],
-        "wav2vec2-tiny.codes": [2, 1],
-    }
+def test_an_unusable_recording_fails_and_the_rest_goes_on(failed: Finished, kind: str) -> None:
+    reasons = {row["stream"]: row["reason"] for row in failed.of("failures", kind)}
+    assert reasons.keys() == {"wav2vec2-tiny", "wav2vec2-tiny.codes", "logmel80"}
+    assert all(FAILED[kind][1] in reason for reason in reasons.values())
+    for name in ("wav2vec2-tiny", "wav2vec2-tiny.codes"):
+        state = failed.cache.stream(name).state
+        assert [state[failed.place(kind)], state[failed.place("good")]] == [2, 1]
 
 
 def test_a_transcript_over_the_limit_fails_or_is_truncated(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def test_a_disk_that_fills_up_keeps_what_was_committed(tmp_path: Path) -> None:
     assert all((stream.state == 1).all() for stream in FeatureCache(tmp_path / "a.h5").streams.values())
 
 
-def test_kills_at_random_moments_lose_nothing_that_was_committed(tmp_path: Path) -> None:
+def test_kills_at_random_moments_lose_nothing_that_was_committed(tmp_path: Path, demo_corpus: Path) -> None:
+    shutil.copytree(demo_corpus, tmp_path / "demo")
     tally = survive(tmp_path, kills=3, seed=1, utterances=12)
     assert tally.total == 3

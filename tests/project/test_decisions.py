@@ -69,7 +69,8 @@ def citations() -> list[tuple[str, str]]:
 def mentions(pattern: re.Pattern[str]) -> Iterator[tuple[str, str]]:
     """Yields each match of a pattern in the project, with ``file:line``."""
     for path in [*SOURCES, *DOCUMENTS]:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        text = path.read_text(encoding="utf-8")
+        for number, line in enumerate(text.splitlines() if pattern.search(text) else (), start=1):
             for match in pattern.finditer(line):
                 yield match[match.re.groups], f"{path.relative_to(ROOT)}:{number}"
 

@@ -44,8 +44,16 @@ FILES = [ROOT / "mmer.py", *sorted(path for folder in MAY_IMPORT for path in (RO
 
 @functools.cache
 def statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
-    """Lists the imports of a file, which several tests read."""
-    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    """Lists the imports of a file, which several tests read; expressions, which hold none, are not walked through."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting += getattr(node, block, [])
+    return found
 
 
 def imported(path: Path) -> set[str]:

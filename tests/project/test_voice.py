@@ -4,7 +4,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,25 +47,26 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
             yield token.start[0], token.string
 
 
-def documented(tree: ast.Module) -> Iterator[tuple[ast.AST, int, str]]:
+def documented(nodes: Sequence[ast.AST]) -> Iterator[tuple[ast.AST, int, str]]:
     """Yields every documented definition with its line and the first line of its docstring."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            text = ast.get_docstring(node)
+            text = ast.get_docstring(node, clean=False)
             if text:
-                yield node, getattr(node, "lineno", 1), text.splitlines()[0]
+                yield node, getattr(node, "lineno", 1), text.lstrip().partition("\n")[0]
 
 
 def findings(path: Path) -> list[str]:
     """Lists what a file says against the list, each with its line."""
     words = {pattern: instead for pattern, instead in WORDS.items() if pattern not in exempt(path)}
-    found, tree = [], ast.parse(path.read_text())
-    for node, line, first in documented(tree):
+    source = path.read_text()
+    found, nodes = [], list(ast.walk(ast.parse(source)))
+    for node, line, first in documented(nodes):
         if FIRST_WORDS.match(first) and not isinstance(node, ast.ClassDef):
             found.append(f"{line}: opens with {first.split()[0]!r}: {first}")
-    for line, text in texts(path) if ANY_WORD.search(path.read_text()) else ():
+    for line, text in texts(path) if ANY_WORD.search(source) else ():
         found += [f"{line}: {pattern} -> {instead}" for pattern, instead in words.items() if re.search(pattern, text)]
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in LOCALS:
             found.append(f"{node.lineno}: local name {node.id!r}; take the noun")
         elif isinstance(node, ast.arg) and node.arg in LOCALS:
@@ -81,5 +82,5 @@ def test_code_speaks_plain_english(path: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_pages_speak_plain_english(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
-    found = {pattern: re.findall(f".*{pattern}.*", text) for pattern in WORDS}
-    assert not {pattern: lines for pattern, lines in found.items() if lines}
+    lines = [line for line in text.splitlines() if ANY_WORD.search(line)]
+    assert not {pattern: found for pattern in WORDS if (found := [line for line in lines if re.search(pattern, line)])}

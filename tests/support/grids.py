@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from cache.joined import open_cache
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.fields import configure
 from fusion.grid.combinations import Combination, FieldValues, Model, ModelOutcome, models_of, plan_combinations
@@ -16,7 +15,7 @@ from fusion.grid.engine.sources import Sources
 from fusion.grid.journal import Journal
 from fusion.grid.session import GridSession
 from fusion.training.checkpoint import EpochScores
-from tests.support.runs import QUICK, SMALL
+from tests.support.runs import QUICK, SMALL, reader_of
 
 CPU = torch.device("cpu")
 
@@ -53,7 +52,7 @@ def experiment(fusion: str, fields: FieldValues, **asked: Any) -> Experiment:
 
 def planned(cache: Path, fusion: str, *every: FieldValues, **asked: Any) -> list[Combination]:
     """Plans combinations that can all be trained."""
-    found, skipped = plan_combinations(every, lambda fields: experiment(fusion, fields, **asked), open_cache(cache))
+    found, skipped = plan_combinations(every, lambda fields: experiment(fusion, fields, **asked), reader_of(cache))
     assert not skipped
     return found
 
@@ -85,7 +84,7 @@ def session(
     """A grid that has not begun."""
     journal, told = Journal(folder), GridTold()
     made = GridSession(
-        cache=open_cache(cache),
+        cache=reader_of(cache),
         experiment_of=lambda fields: experiment(fusion, fields, **asked),
         journal=journal,
         train=Engine(engine, journal=journal, progress=told, device=CPU).run,

@@ -2,13 +2,17 @@
 
 import functools
 import importlib
+import itertools
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.util
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +23,18 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# and what is imported on the way: by the first step of an optimizer, to make folds, for intervals, sounds and pictures
+PRELOADED = (
+    "featurize.extraction.distributed",
+    "featurize.encoders.tiny",
+    "fusion.grid.engine.remote",
+    "fusion.grid.session",
+    "torch._dynamo",
+    "sklearn.model_selection",
+    "scipy.stats",
+    "librosa.feature.spectral",
+    "fusion.grid.report.plots",
+)
 PATIENCE_S = float(os.environ.get("MMER_TEST_PATIENCE_S", "300"))  # a loaded machine may need it; a sound test does not
 
 
@@ -101,21 +117,38 @@ def command(module: str, name: str, *options: str) -> None:
 
 @functools.cache
 def fork_server() -> Any:
-    """Starts a server that has everything imported and forks processes, which are at work at once."""
-    from featurize.encoders.tiny import build_roberta_tiny_tokenizer
-    from featurize.extraction.distributed import extract_on
-    from fusion.grid.engine.remote import train_task
-    from fusion.grid.session import GridSession
+    """Starts a server that has everything imported and forks processes, which are at work at once.
 
-    needed: Sequence[Any] = (extract_on, build_roberta_tiny_tokenizer, train_task, GridSession)
+    The server is a fork of this process itself: what the collection of tests has imported is not imported again. So it
+    must start before a test does, while there are no threads, no patches and no device in use.
+    """
     context = multiprocessing.get_context("forkserver")
-    # and what is imported on the way: by the first step of an optimizer, to make folds, for intervals and pictures
-    later = ["torch._dynamo", "sklearn.model_selection", "scipy.stats", "fusion.grid.report.plots"]
-    context.set_forkserver_preload([*(one.__module__ for one in needed), *later])
+    context.set_forkserver_preload(list(PRELOADED))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setattr(multiprocessing.util, "spawnv_passfds", _forked_in_place)
         multiprocessing.forkserver.ensure_running()
     return context
+
+
+def _forked_in_place(path: str, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+    """Runs the program of a fork server, the last argument, in a fork of this process; returns the process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        kept = sorted({0, 1, 2, *descriptors})
+        for before, after in itertools.pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
+            os.closerange(before + 1, after)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+        os.environ["PYTHONPATH"] = str(ROOT)
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)  # as Python starts, without what pytest makes of warnings
+        ready, _, _ = select.select(descriptors, [], [])
+        if descriptors[0] in ready:  # a first request, and not the end of this session: what is missing is imported
+            exec(arguments[-1], {})
+    finally:
+        os._exit(0)
 
 
 def _redirected(output: Path, errors: Path, folder: Path, work: Callable[..., object], arguments: Any) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from click.testing import CliRunner, Result
 
-from cache.joined import open_cache
+from cache.joined import AnyCache, open_cache
 from cache.layout import StreamPlan, read_layout
 from cache.rebuild import build_file
 from cache.rows import StoredRows, rows_checksum, to_stored
@@ -103,6 +104,15 @@ def write_cache(path: Path, *, failing: Mapping[str, int] | None = None, **chang
     return path
 
 
+def other_corpus(path: Path, names: Mapping[str, str], **changes: Any) -> Path:
+    """Writes the features of the trainable cache again as another corpus, with other names and labels."""
+    told = [
+        replace(held, id=f"x{held.id}", speaker=f"x{held.speaker}", label=names.get(held.label, held.label))
+        for held in utterances(samples(COUNT))
+    ]
+    return write_cache(path, utterances=told, corpus={"name": "mine", "root": ""}, **changes)
+
+
 def scramble(path: Path, indices: Sequence[int]) -> None:
     """Replaces features, transcripts and labels of some utterances by noise, and leaves all others as they are.
 
@@ -150,10 +160,21 @@ class Told:
         self.started.append(("end", len(self.epochs)))
 
 
+def reader_of(path: Path) -> AnyCache:
+    """Opens a cache for reading; a file that nothing has written to since is opened once."""
+    found = path.stat()
+    return _reader(path, found.st_mtime_ns, found.st_ino)
+
+
+@lru_cache(maxsize=4)
+def _reader(path: Path, written_ns: int, inode: int) -> AnyCache:
+    return open_cache(path)
+
+
 def plan(cache: Path, fusion: str, values: Mapping[str, object] | None = None, **asked: Any) -> RunPlan:
     """Plans a quick run of a small head."""
     head, training = configure(fusion, {**QUICK, **SMALL.get(fusion, {}), **(values or {})})
-    return plan_run(Experiment(fusion=fusion, head=head, training=training, **asked), open_cache(cache))
+    return plan_run(Experiment(fusion=fusion, head=head, training=training, **asked), reader_of(cache))
 
 
 def finish(planned: RunPlan, folder: Path, told: Told | None = None) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def encoder_config(role: str, spec: StreamSpec, folders: Folders = NO_FOLDERS) -
     request = encoder_request(spec, folders)
     built_in = request.source in ENCODERS and ENCODERS[request.source].source == BUILT_IN
     if built_in:
-        config: Any = _load(role, request).base.config
+        config: Any = copy.deepcopy(_digested(role, request)[0].base.config)
     else:
         checkpoint = open_checkpoint(request.location)
         config = checkpoint.config

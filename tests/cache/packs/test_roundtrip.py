@@ -111,7 +111,7 @@ def fill(path: Path, plan: StreamPlan, what: list[tuple[str, int, str]]) -> None
 
 @pytest.mark.parametrize("layout", sorted(WRITERS))
 @given(corpus=corpora())
-@settings(max_examples=10)
+@settings(max_examples=6)  # each writes two caches and a pack
 def test_nothing_is_lost_on_the_way(tmp_path_factory: pytest.TempPathFactory, layout: str, corpus) -> None:  # type: ignore[no-untyped-def]
     folder = tmp_path_factory.mktemp("packs")
     utterances, result = corpus

@@ -22,7 +22,7 @@ from tests.support.models import (
 
 
 @pytest.mark.parametrize("family", TEXT_FAMILIES)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=5))
 def test_a_batch_gives_what_each_transcript_gives_alone(family: str, texts: list[str]) -> None:
     encoder = text_encoder(family, truncate=True)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import soundfile
@@ -19,6 +20,7 @@ from cache.writer import Row
 from featurize.extraction.estimate import estimate_extraction
 from featurize.extraction.pipeline import CommitThread
 from featurize.extraction.planned_job import ready_job
+from featurize.extraction.report import ExtractionReport
 from featurize.extraction.run import run_shards
 from featurize.extraction.staleness import current_audio_digests
 from tests.support.voices import (
@@ -72,6 +74,16 @@ def test_views_join_a_cache_that_keeps_what_it_has(tmp_path: Path) -> None:
         assert not np.array_equal(view.read(0), original.read(0)) or name == TEXTS[0]
 
 
+def copy_of(kept: Path, folder: Path) -> tuple[Path, Path]:
+    """Copies the corpus of `kept` and its cache with views; returns its manifest and the cache."""
+    for path in kept.iterdir():
+        shutil.copy(path, folder)
+    cache = folder / "whole.h5"
+    with h5py.File(cache, "r+") as file:
+        file.attrs["corpus"] = file.attrs["corpus"].replace(str(kept), str(folder))
+    return folder / "corpus.csv", cache
+
+
 class Killed(Exception):
     """Stands for a kill."""
 
@@ -108,9 +120,8 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(kept: Path, tmp_path: 
     assert contents(cache) == contents(kept / "whole.h5")
 
 
-def test_a_changed_transcript_makes_its_views_stale_whatever_runs(tmp_path: Path) -> None:
-    cache = tmp_path / "a.h5"
-    featurized(write(tmp_path), cache, **VIEWS)
+def test_a_changed_transcript_makes_its_views_stale_whatever_runs(kept: Path, tmp_path: Path) -> None:
+    _, cache = copy_of(kept, tmp_path)
     changed = write(tmp_path, b="they never see the sea")
     featurized(changed, cache, encoders=("mfcc39",), mel=False, audio_only=True)
     states = {name: open_cache(cache).stream(name).state.tolist() for name in OF_VIEWS}
@@ -122,9 +133,8 @@ def test_a_changed_transcript_makes_its_views_stale_whatever_runs(tmp_path: Path
     assert {name: value for name, value in contents(cache).items() if name in fresh} == fresh
 
 
-def test_a_changed_recording_makes_its_view_stale(tmp_path: Path) -> None:
-    manifest, cache = write(tmp_path), tmp_path / "a.h5"
-    featurized(manifest, cache, **VIEWS)
+def test_a_changed_recording_makes_its_view_stale(kept: Path, tmp_path: Path) -> None:
+    manifest, cache = copy_of(kept, tmp_path)
     soundfile.write(tmp_path / "b.wav", tone(0.3, seed=7), RATE_HZ)
     problems = verify_recordings(open_cache(cache), current_audio_digests(tmp_path))
     assert {(one["stream"], one["id"]) for one in as_json(problems)} == {
@@ -133,10 +143,15 @@ def test_a_changed_recording_makes_its_view_stale(tmp_path: Path) -> None:
     assert computed_anew(manifest, cache, **VIEWS) == dict.fromkeys(("wav2vec2-tiny", "wav2vec2-tiny.codes", LSA), 1)
 
 
-def test_t001_7_no_view_belongs_to_an_utterance_of_a_published_dev_or_test_subset(tmp_path: Path) -> None:
-    manifest, path = split_corpus(tmp_path), tmp_path / "a.h5"
-    report = featurized(manifest, path, **VIEWS)
-    cache = open_cache(path)
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> ExtractionReport:
+    """The report on views of a corpus with a published split."""
+    folder = tmp_path_factory.mktemp("published")
+    return featurized(split_corpus(folder), folder / "a.h5", **VIEWS)
+
+
+def test_t001_7_no_view_belongs_to_an_utterance_of_a_published_dev_or_test_subset(published: ExtractionReport) -> None:
+    report, cache = published, open_cache(published.cache)
     for name in OF_VIEWS:
         stream = cache.stream(name)
         assert stream.state.tolist() == [COMMITTED, FAILED, COMMITTED, FAILED]
@@ -151,10 +166,8 @@ def test_t001_7_no_view_belongs_to_an_utterance_of_a_published_dev_or_test_subse
     assert report.empty == []
 
 
-def test_what_is_left_out_on_purpose_is_no_failure(tmp_path: Path) -> None:
-    path = tmp_path / "a.h5"
-    featurized(split_corpus(tmp_path), path, **VIEWS)
-    cache = open_cache(path)
+def test_what_is_left_out_on_purpose_is_no_failure(published: ExtractionReport) -> None:
+    cache = open_cache(published.cache)
     summary = summarize(cache)
     assert summary["failures"] == []
     for name, stream in summary["streams"].items():

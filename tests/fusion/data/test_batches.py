@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from fusion.data.batches import balanced_batches, scoring_batches, training_batches
 
-LENGTHS = arrays(np.int64, st.integers(0, 200), elements=st.integers(1, 900))
+LENGTHS = arrays(np.int64, st.integers(0, 80), elements=st.integers(1, 900))
 
 
 @given(LENGTHS, st.integers(1, 33), st.integers(1, 3))

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from cache.errors import MmerError
-from cache.joined import AnyCache, open_cache
+from cache.joined import AnyCache
 from fusion.grid.combinations import Combination, FieldValues, check_any, models_of, plan_combinations
 from fusion.protocols.split import Split, split_cache
 from tests.support.grids import experiment, models, planned
+from tests.support.runs import reader_of
 
 
 def test_an_impossible_combination_is_left_out_with_its_reason(trainable: Path) -> None:
@@ -20,7 +21,7 @@ def test_an_impossible_combination_is_left_out_with_its_reason(trainable: Path) 
         {"alpha": -1.0},
         {"stream.audio": "nope"},
     ]
-    found, skipped = plan_combinations(every, lambda one: experiment("rescmfa", one), open_cache(trainable))
+    found, skipped = plan_combinations(every, lambda one: experiment("rescmfa", one), reader_of(trainable))
     assert [one.fields for one in found] == [every[1]]
     assert [one.fields for one in skipped] == [every[0], every[2], every[3]]
     assert str(skipped[0]).startswith("heads=3 dim=8: head rescmfa: heads must divide the width 8")
@@ -53,7 +54,7 @@ def test_combinations_that_split_the_cache_alike_share_the_split(
 
 
 def test_a_grid_without_any_possible_combination_is_an_error(trainable: Path) -> None:
-    none = plan_combinations([{"alpha": -1.0}], lambda one: experiment("rescmfa", one), open_cache(trainable))
+    none = plan_combinations([{"alpha": -1.0}], lambda one: experiment("rescmfa", one), reader_of(trainable))
     with pytest.raises(MmerError, match=r"none of the 1 combinations can be trained; the first: alpha=-1.0: .*alpha"):
         check_any(*none)
     check_any(planned(trainable, "concat", {}), none[1])

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache.joined import open_cache
 from cache.layout import StreamPlan
 from cache.stream import StreamSpec
 from fusion.experiment.request import ExperimentRequest
@@ -15,7 +14,7 @@ from fusion.grid.run import estimate_grid
 from fusion.grid.space import GridRequest, fields_key, grid_space
 from fusion.recipes.catalog import RECIPES
 from tests.support.grids import GridTold
-from tests.support.runs import QUICK, write_cache
+from tests.support.runs import QUICK, reader_of, write_cache
 from tests.support.toys import create, utterances_named
 
 LEMER = "lemer-iemocap"
@@ -23,7 +22,7 @@ PLAIN = {"modalities": "text", "text_labels": "off"}
 
 
 def rows(base: ExperimentRequest, cache: Path | None = None) -> list[str]:
-    return [fields_text(change) for change in published_variants(base, open_cache(cache) if cache else None).changes]
+    return [fields_text(change) for change in published_variants(base, reader_of(cache) if cache else None).changes]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,7 @@ def test_the_rows_of_table_3_of_jfm_are_rows_of_its_grid() -> None:
 
 def test_a_sum_of_runs_is_named_with_its_commands(trainable: Path) -> None:
     base = ExperimentRequest(recipe=LEMER, streams={"text": "words@4"}, labels="a=happy,b=sad")
-    (note,) = (text for text in published_variants(base, open_cache(trainable)).notes if "not in this grid" in text)
+    (note,) = (text for text in published_variants(base, reader_of(trainable)).notes if "not in this grid" in text)
     train = f"mmer-train --cache {trainable}"
     assert note.startswith(f"not in this grid: sum of the logits of A5 and B5, a sum of two finished runs: {train}")
     assert f"--modalities text --text words@4 --labels a=happy,b=sad --out runs/text && {train}" in note
@@ -66,7 +65,7 @@ def test_a_sum_of_runs_is_named_with_its_commands(trainable: Path) -> None:
 
 def test_rows_that_need_another_stage_of_pre_training_are_named_with_the_command(trainable: Path) -> None:
     base = ExperimentRequest(recipe=LEMER, streams={"audio": "voice", "text": "words@4"})
-    (note,) = (text for text in published_variants(base, open_cache(trainable)).notes if "second-stage" in text)
+    (note,) = (text for text in published_variants(base, reader_of(trainable)).notes if "second-stage" in text)
     assert (
         "no stream of voice has it, so LE-MER, C2, C3, C4, B5, B4, B3 run without it, and B2 is the row of B1" in note
     )
@@ -85,7 +84,7 @@ def test_a_stream_of_an_encoder_that_was_pre_trained_again_is_read_by_the_rows_t
     found = rows(ExperimentRequest(recipe=LEMER, streams={"audio": "voice"}), cache)
     assert "modalities=audio tonal_labels=off" in found  # B2
     assert "modalities=audio tonal_labels=off stream.audio=wav2vec2-base" in found  # B1
-    notes = published_variants(ExperimentRequest(recipe=LEMER), open_cache(cache)).notes
+    notes = published_variants(ExperimentRequest(recipe=LEMER), reader_of(cache)).notes
     assert not [note for note in notes if note.startswith("second-stage")]
 
 
@@ -117,7 +116,7 @@ def test_a_text_without_history_is_named_with_the_option_that_reads_it() -> None
 def test_a_variant_whose_stream_the_cache_lacks_is_skipped_with_the_command_that_adds_it(
     trainable: Path, tmp_path: Path
 ) -> None:
-    cache, told = open_cache(trainable), GridTold()
+    cache, told = reader_of(trainable), GridTold()
     base = ExperimentRequest(
         recipe=LEMER,
         fields={**QUICK, "epochs": 1},

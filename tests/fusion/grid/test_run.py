@@ -7,13 +7,12 @@ from statistics import mean, stdev
 import pytest
 
 from cache.errors import MmerError
-from cache.joined import open_cache
 from fusion.experiment.request import ExperimentRequest
 from fusion.grid.journal import ENTRY
 from fusion.grid.run import estimate_grid, run_grid
 from fusion.grid.space import GridRequest, Search, grid_space, parse_search
 from tests.support.grids import GridTold
-from tests.support.runs import QUICK
+from tests.support.runs import QUICK, reader_of
 
 AUDIO = ExperimentRequest(fusion="audio", fields=QUICK)
 
@@ -25,7 +24,7 @@ def requested(
 
 
 def test_a_grid_is_trained_once_and_then_read_again(trainable: Path, tmp_path: Path) -> None:
-    cache, request, told = open_cache(trainable), requested({"dropout": [0.1, 0.2]}), GridTold()
+    cache, request, told = reader_of(trainable), requested({"dropout": [0.1, 0.2]}), GridTold()
     run = run_grid(request, cache, out=tmp_path / "grid", engine="shared", progress=told)
     assert (run.journal, len(told.started), len(run.results["rows"])) == (tmp_path / "grid", 6, 2)
     assert run.winner == run.results["rows"][0]["config"]
@@ -75,7 +74,7 @@ def test_a_space_that_cannot_be_is_told_in_one_line(
 def test_an_unknown_engine_is_a_bad_argument(trainable: Path, tmp_path: Path) -> None:
     for engine in ("fast", "dask"):
         with pytest.raises(ValueError, match=f"engine must be one of auto, fused, shared, .*got '{engine}'"):
-            run_grid(requested({}), open_cache(trainable), out=tmp_path / "grid", engine=engine)
+            run_grid(requested({}), reader_of(trainable), out=tmp_path / "grid", engine=engine)
 
 
 def test_a_recipe_brings_its_published_scores(trainable: Path, tmp_path: Path) -> None:
@@ -85,12 +84,12 @@ def test_a_recipe_brings_its_published_scores(trainable: Path, tmp_path: Path) -
         streams={"audio": "voice", "text": "words@4"},
         labels="a=happy,b=sad",
     )
-    run = run_grid(requested({"layers": 1}, base=base), open_cache(trainable), out=tmp_path / "grid", engine="shared")
+    run = run_grid(requested({"layers": 1}, base=base), reader_of(trainable), out=tmp_path / "grid", engine="shared")
     assert any(line.startswith("published: no global-aware block") for line in run.comparison)
 
 
 def test_an_estimate_trains_nothing_that_is_kept(trainable: Path, tmp_path: Path) -> None:
-    cache = open_cache(trainable)
+    cache = reader_of(trainable)
     estimate = estimate_grid(requested({"dropout": [0.1, 0.2]}), cache, out=tmp_path / "grid")
     assert estimate.combinations == ("dropout=0.1", "dropout=0.2")
     assert (estimate.cost.models, estimate.cost.known, estimate.journal) == (6, 0, tmp_path / "grid")
@@ -100,11 +99,11 @@ def test_an_estimate_trains_nothing_that_is_kept(trainable: Path, tmp_path: Path
 def test_a_search_by_scores_is_estimated_by_random_combinations(trainable: Path, tmp_path: Path) -> None:
     request = requested({"dropout": [0.1, 0.2, 0.3]}, search="tpe:2")
     assert request.search == Search(kind="tpe", count=2)
-    assert len(estimate_grid(request, open_cache(trainable), out=tmp_path / "grid").combinations) == 2
+    assert len(estimate_grid(request, reader_of(trainable), out=tmp_path / "grid").combinations) == 2
 
 
 def test_a_grid_prints_the_probe_on_its_folds(trainable: Path, tmp_path: Path) -> None:
-    cache, request = open_cache(trainable), requested({"dropout": [0.1, 0.2]})
+    cache, request = reader_of(trainable), requested({"dropout": [0.1, 0.2]})
     found = run_grid(request, cache, out=tmp_path / "grid", engine="shared", with_probe=True)
     reference = found.results["reference"]
     probe = Path(reference["run"])
@@ -132,7 +131,7 @@ def test_a_grid_prints_the_probe_on_its_folds(trainable: Path, tmp_path: Path) -
 
 
 def test_a_grid_of_probes_has_no_other_and_an_estimate_counts_the_probe(trainable: Path, tmp_path: Path) -> None:
-    cache = open_cache(trainable)
+    cache = reader_of(trainable)
     probes = requested({"monitor": ["ua", "wf1"]}, base=ExperimentRequest(fusion="probe"))
     found = run_grid(probes, cache, out=tmp_path / "grid", engine="shared", with_probe=True)
     assert "reference" not in found.results
@@ -143,7 +142,7 @@ def test_a_grid_of_probes_has_no_other_and_an_estimate_counts_the_probe(trainabl
 
 
 def test_grids_of_one_journal_have_the_probe_of_their_own_streams(trainable: Path, tmp_path: Path) -> None:
-    cache, base = open_cache(trainable), ExperimentRequest(fusion="concat", fields={**QUICK, "epochs": 1})
+    cache, base = reader_of(trainable), ExperimentRequest(fusion="concat", fields={**QUICK, "epochs": 1})
     found = [
         run_grid(requested(grid, base=base), cache, out=tmp_path / "grid", engine="shared", with_probe=True)
         for grid in ({"modalities": ["audio"]}, {"modalities": ["text"]})

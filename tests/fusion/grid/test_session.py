@@ -1,5 +1,6 @@
 """A grid as a whole: what it chooses, which tests it opens, and that nothing peeks at the others."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from fusion.grid.session import GridResults, GridSession
 from fusion.grid.space import parse_search, read_space
 from fusion.run.folder import PREDICTIONS
 from tests.support.grids import models, planned, session
-from tests.support.runs import scramble, write_cache
+from tests.support.runs import scramble
 
 GRID = ["lr=0.03,0.001", "dropout=0.1,0.4"]
 
@@ -72,8 +73,8 @@ def test_tests_that_were_opened_before_stay_out_of_sight(trainable: Path, tmp_pa
     assert found.winners == everything.winners
 
 
-def test_what_lies_in_test_parts_decides_nothing(tmp_path: Path) -> None:
-    whole, scrambled = write_cache(tmp_path / "a.h5"), write_cache(tmp_path / "b.h5")
+def test_what_lies_in_test_parts_decides_nothing(trainable: Path, tmp_path: Path) -> None:
+    whole, scrambled = trainable, Path(shutil.copy(trainable, tmp_path / "b.h5"))
     (plan,) = [one.plan for one in planned(whole, "audio", {})]
     scramble(scrambled, plan.split.folds[0].test.tolist())
     found = []
@@ -117,8 +118,8 @@ def test_a_sample_is_part_of_the_grid(trainable: Path, tmp_path: Path) -> None:
     assert len({str(one.fields) for one in found.combinations}) == 3
 
 
-def test_tpe_searches_each_fold_by_its_own_dev(tmp_path: Path) -> None:
-    whole, scrambled = write_cache(tmp_path / "a.h5"), write_cache(tmp_path / "b.h5")
+def test_tpe_searches_each_fold_by_its_own_dev(trainable: Path, tmp_path: Path) -> None:
+    whole, scrambled = trainable, Path(shutil.copy(trainable, tmp_path / "b.h5"))
     (plan,) = [one.plan for one in planned(whole, "audio", {})]
     first, *others = plan.split.folds
     scramble(scrambled, first.test.tolist())

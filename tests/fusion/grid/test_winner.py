@@ -17,7 +17,7 @@ from fusion.run.folder import RunFolder
 from fusion.run.load import load_model
 from fusion.run.train import train_run
 from tests.support.grids import GridTold
-from tests.support.runs import QUICK, Told, files_of
+from tests.support.runs import QUICK, Told, files_of, reader_of
 
 SEEDS = (0, 1)
 CHOSEN = "results.json", "results.md", "run.json"  # they have a note on the choice, or paths
@@ -41,7 +41,7 @@ def test_the_winner_equals_the_run_of_its_settings(
     assert found.winner is not None
     folder = found.kept.folder
     request = ExperimentRequest(fusion="audio", fields={**QUICK, **found.winner}, seeds=SEEDS)
-    trained = train_run(request.experiment(open_cache(trainable)), open_cache(trainable), out=tmp_path / "trained")
+    trained = train_run(request.experiment(reader_of(trainable)), reader_of(trainable), out=tmp_path / "trained")
     ours, theirs = files_of(folder), files_of(trained.folder)
     assert ours.keys() == theirs.keys()
     assert [name for name in theirs if ours[name] != theirs[name] and name not in CHOSEN] == []
@@ -53,7 +53,7 @@ def test_the_winner_equals_the_run_of_its_settings(
     assert {**found.kept.results, "notes": "", "run": ""} == {**trained.results, "notes": "", "run": ""}
     heads = [load_model(RunFolder(path), "2", 1).state_dict() for path in (folder, trained.folder)]
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[1])
-    again = train_run(request.experiment(open_cache(trainable)), open_cache(trainable), progress=(told := Told()))
+    again = train_run(request.experiment(reader_of(trainable)), reader_of(trainable), progress=(told := Told()))
     assert (again.folder, told.started, again.results) == (folder, [], found.kept.results)
     progress = GridTold()
     assert kept_by(trainable, progress).kept == found.kept
@@ -110,7 +110,7 @@ def test_winners_that_read_other_streams_are_named_with_them(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     base = ExperimentRequest(fusion="concat", fields={**QUICK, "epochs": 1})
-    cache = open_cache(trainable)
+    cache = reader_of(trainable)
     space = grid_space(base, grid=["modalities=audio,text"], cache=cache)
     found = run_grid(GridRequest(base=base, space=space, search=parse_search("grid")), cache, engine="shared")
     streams = {"audio": {"audio": "voice"}, "text": {"text": "words@4"}}
@@ -128,7 +128,7 @@ def test_no_winner_is_kept_of_a_grid_whose_combinations_lack_models(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     base = ExperimentRequest(fusion="audio", fields={"epochs": 1})
-    cache = open_cache(trainable)
+    cache = reader_of(trainable)
     space = grid_space(base, grid=["lr=0.001..0.1"], cache=cache)
     request = GridRequest(base=base, space=space, search=parse_search("tpe:2"))
     pytest.importorskip("optuna")

@@ -8,7 +8,6 @@ import pytest
 from scipy import stats
 
 from cache.errors import MmerError
-from cache.joined import open_cache
 from fusion.evaluation.metrics import METRICS
 from fusion.evaluation.paired import mcnemar
 from fusion.evaluation.statistics import Predictions, compare
@@ -16,7 +15,7 @@ from fusion.experiment.request import ExperimentRequest
 from fusion.run.compare import RunComparison, compare_runs
 from fusion.run.folder import PREDICTIONS, RUN
 from fusion.run.train import fuse_runs, train_run
-from tests.support.runs import QUICK, write_cache
+from tests.support.runs import QUICK, reader_of, write_cache
 
 SEEDS = (1, 2)
 
@@ -24,7 +23,7 @@ SEEDS = (1, 2)
 def trained(cache: Path, out: Path, fusion: str = "audio", **asked: object) -> Path:
     """Trains a quick run and returns its folder."""
     request = ExperimentRequest(fusion=fusion, **{"fields": QUICK, "seeds": (0,), **asked})  # type: ignore[arg-type]
-    return train_run(request.experiment(open_cache(cache)), open_cache(cache), out=out).folder
+    return train_run(request.experiment(reader_of(cache)), reader_of(cache), out=out).folder
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def runs(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     folder = tmp_path_factory.mktemp("runs")
     made = {head: trained(trainable, folder / head, head) for head in ("audio", "text")}
     made |= {f"{head}2": trained(trainable, folder / f"{head}2", head, seeds=SEEDS) for head in ("audio", "text")}
-    made["sum"] = fuse_runs([made["audio"], made["text"]], open_cache(trainable), out=folder / "sum").folder
+    made["sum"] = fuse_runs([made["audio"], made["text"]], reader_of(trainable), out=folder / "sum").folder
     return made
 
 
@@ -54,7 +53,7 @@ def written(run: Path) -> Mapping[str, dict[str, float]]:
 def predictions_of(run: Path, cache: Path) -> Predictions:
     """Reads the predictions of a run without the code that is tested."""
     classes = list(json.loads((run / RUN).read_text())["decides"]["labels"])
-    speakers = {utterance.id: utterance.speaker for utterance in open_cache(cache).utterances}
+    speakers = {utterance.id: utterance.speaker for utterance in reader_of(cache).utterances}
     rows = rows_of(run)
     return Predictions(
         ids=np.array([row["id"] for row in rows.values()]),

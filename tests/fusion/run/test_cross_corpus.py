@@ -1,8 +1,5 @@
 import json
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,17 +14,8 @@ from fusion.run.folder import RunFolder
 from fusion.run.load import load_model
 from fusion.run.train import train_across, train_run
 from fusion.training.evaluate import predict_probabilities
-from tests.support.heads import CLASSES, samples
-from tests.support.runs import COUNT, CPU, finish, plan, train_by_command, utterances, write_cache
-
-
-def other_corpus(path: Path, names: Mapping[str, str], **changes: Any) -> Path:
-    """Writes the features of the trainable cache again as another corpus, with other names and other labels."""
-    told = [
-        replace(held, id=f"x{held.id}", speaker=f"x{held.speaker}", label=names.get(held.label, held.label))
-        for held in utterances(samples(COUNT))
-    ]
-    return write_cache(path, utterances=told, corpus={"name": "mine", "root": ""}, **changes)
+from tests.support.heads import CLASSES
+from tests.support.runs import CPU, finish, other_corpus, plan, reader_of, train_by_command
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +49,7 @@ def test_every_model_is_scored_on_the_common_classes(trainable: Path, run: RunFo
     assert model["ua"] == pytest.approx(recall_score(truth, guess, average="macro"))
     assert model["mf1"] == pytest.approx(f1_score(truth, guess, average="macro"))
     assert scores["mean"]["ua"] == pytest.approx(np.mean([held["ua"] for held in scores["models"]]))
-    assert scores["test"] == len(truth) == sum(held.label != CLASSES[1] for held in open_cache(trainable).utterances)
+    assert scores["test"] == len(truth) == sum(held.label != CLASSES[1] for held in reader_of(trainable).utterances)
 
 
 def test_what_is_left_out_and_joined_is_told(trainable: Path, other: Path) -> None:
@@ -110,9 +98,9 @@ def test_each_corpus_is_trained_on_and_tested_on_the_other(trainable: Path, othe
 
 def test_a_wrong_test_cache_is_answered_before_any_training(trainable: Path, tmp_path: Path) -> None:
     wrong = other_corpus(tmp_path / "o.h5", {}, without=["voice"])
-    experiment = ExperimentRequest(fusion="audio").experiment(open_cache(trainable))
+    experiment = ExperimentRequest(fusion="audio").experiment(reader_of(trainable))
     with pytest.raises(MmerError, match="has no stream voice"):
-        train_run(experiment, open_cache(trainable), out=tmp_path / "run", test_caches=[open_cache(wrong)])
+        train_run(experiment, reader_of(trainable), out=tmp_path / "run", test_caches=[open_cache(wrong)])
     assert not (tmp_path / "run").exists()
 
 

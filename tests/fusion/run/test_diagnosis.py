@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from cache.joined import open_cache
 from fusion.experiment.request import ExperimentRequest
 from fusion.run.score_table import reference_rows
 from fusion.run.train import TrainedRun, train_run
+from tests.support.runs import reader_of
 
 
 def trained(cache: Path, out: Path, *, with_probe: bool = False, fusion: str = "audio", **fields: object) -> TrainedRun:
     quick: dict[str, object] = {"epochs": 1, "batch_size": 32, **fields}
     request = ExperimentRequest(fusion=fusion, fields=quick, streams={"audio": "voice"})
-    return train_run(request.experiment(open_cache(cache)), open_cache(cache), out=out, with_probe=with_probe)
+    return train_run(request.experiment(reader_of(cache)), reader_of(cache), out=out, with_probe=with_probe)
 
 
 def test_a_first_loss_far_above_chance_is_a_note_with_a_setting(trainable: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from fusion.run.folder import RunFolder
 from fusion.run.train import train_run
 from tests.support.grids import GridTold
 from tests.support.heads import samples
-from tests.support.runs import COUNT, utterances, write_cache
+from tests.support.runs import COUNT, reader_of, utterances, write_cache
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_default_folder_of_version_0_1_is_found(
 
 
 def test_where_the_rule_changes_no_fold_there_is_no_other_plan(trainable: Path, cache: AnyCache) -> None:
-    with_dialogues = open_cache(trainable)
+    with_dialogues = reader_of(trainable)
     assert plan_earlier(plan_run(requested(with_dialogues), with_dialogues)) is None
     earlier = plan_earlier(plan_run(requested(cache), cache))
     assert earlier is not None

@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 
 from cache.errors import MmerError
-from cache.joined import open_cache
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.fields import configure
 from fusion.heads.probe import Probe
 from fusion.run.estimate import RunEstimate, estimate_run
 from fusion.run.folder import RunFolder
 from fusion.run.train import train_run
-from tests.support.runs import QUICK, finish, plan
+from tests.support.runs import QUICK, finish, plan, reader_of
 
 
 def experiment_of(fusion: str, *, seeds: tuple[int, ...] = (0,), refit: bool = False) -> Experiment:
@@ -23,7 +22,7 @@ def experiment_of(fusion: str, *, seeds: tuple[int, ...] = (0,), refit: bool = F
 
 def estimated(cache: Path, out: Path, fusion: str = "concat", **asked: Any) -> RunEstimate:
     experiment = experiment_of(fusion, seeds=asked.pop("seeds", (0,)), refit=asked.pop("refit", False))
-    return estimate_run(experiment, open_cache(cache), out=out, **asked)
+    return estimate_run(experiment, reader_of(cache), out=out, **asked)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def test_the_subsets_are_those_that_the_run_trains_on(trainable: Path, found: Ru
     sizes = [(fold.name, name, len(subset)) for fold in split.folds for name, subset in fold.subsets.items()]
     assert [(one.fold, one.subset, one.utterances) for one in found.members] == sizes
     assert all(sum(one.classes.values()) == one.utterances for one in found.members)
-    utterances = open_cache(trainable).utterances
+    utterances = reader_of(trainable).utterances
     test = split.folds[0].test.tolist()
     assert found.members[2].speakers == tuple(sorted({utterances[index].speaker for index in test}))
     assert not set(found.members[0].speakers) & set(found.members[2].speakers)
@@ -68,7 +67,7 @@ def test_finished_models_are_known_and_another_run_in_the_folder_is_an_error(tra
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     head, training = configure("audio", {**QUICK, "epochs": "1", "patience": "4"})
     experiment = Experiment(fusion="audio", head=head, training=training)
-    found = estimate_run(experiment, open_cache(trainable), out=tmp_path / "run")
+    found = estimate_run(experiment, reader_of(trainable), out=tmp_path / "run")
     assert (found.models, found.finished, found.longest_s) == (3, 3, 0)
     with pytest.raises(MmerError, match="already holds a different run"):
         estimated(trainable, tmp_path / "run")
@@ -102,7 +101,7 @@ def test_the_fits_of_a_refit_and_of_final_models_are_counted(
         assert found.longest_s == folds * (each + refit) + final
         assert found.measured.endswith(", and one on its train and dev") == (refit or final)
     fits.clear()
-    train_run(experiment_of("probe", refit=True), open_cache(trainable), out=tmp_path / "run")
+    train_run(experiment_of("probe", refit=True), reader_of(trainable), out=tmp_path / "run")
     assert len(fits) == folds * (each + 1)
 
 
@@ -112,6 +111,6 @@ def test_a_seed_that_the_run_lacks_is_estimated_and_not_added(trainable: Path, t
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     head, training = configure("audio", {**QUICK, **values})
     experiment = Experiment(fusion="audio", head=head, training=training, seeds=(0, 1))
-    found = estimate_run(experiment, open_cache(trainable), out=tmp_path / "run")
+    found = estimate_run(experiment, reader_of(trainable), out=tmp_path / "run")
     assert (found.models, found.finished) == (6, 3)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

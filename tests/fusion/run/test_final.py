@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from cache.errors import MmerError
-from cache.joined import open_cache
 from fusion.data.features import CachedFeatures
 from fusion.experiment.plan import RunPlan
 from fusion.run.cross_validation import build_and_prepare_head, cross_validate, utterances_of
@@ -23,7 +22,7 @@ from fusion.run.load import load_model
 from fusion.training.checkpoint import EpochScores
 from fusion.training.loop import train_fold
 from tests.support.heads import samples
-from tests.support.runs import COUNT, Told, files_of, finish, plan, train_by_command, utterances, write_cache
+from tests.support.runs import COUNT, Told, files_of, finish, plan, reader_of, train_by_command, utterances, write_cache
 
 CPU = torch.device("cpu")
 FIELDS: Mapping[str, object] = {"epochs": 5, "schedule": "cosine", "batch_size": 16}
@@ -220,4 +219,4 @@ def test_all_utterances_are_those_of_the_protocol(tmp_path: Path) -> None:
     assert 5 not in utterances_of(run)
     cross_validate(run, RunFolder(tmp_path / "run"), device=CPU, progress=Told())
     (model,) = train_finals(run, tmp_path / "run")
-    assert model.train == len(utterances_of(run)) == len(open_cache(cache)) - 1
+    assert model.train == len(utterances_of(run)) == len(reader_of(cache)) - 1

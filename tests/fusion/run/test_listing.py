@@ -10,20 +10,19 @@ import pytest
 
 from cache.errors import MmerError
 from cache.files import lock_of
-from cache.joined import open_cache
 from fusion.experiment.request import ExperimentRequest
 from fusion.grid.run import run_grid
 from fusion.grid.space import GridRequest, grid_space, parse_search
 from fusion.run.folder import RunFolder
 from fusion.run.listing import delete_run, list_runs
 from fusion.run.train import train_run
-from tests.support.runs import QUICK
+from tests.support.runs import QUICK, reader_of
 
 
 @pytest.fixture(scope="module")
 def made(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs that differ in lr and seeds, a grid, and a folder of something else."""
-    folder, cache = tmp_path_factory.mktemp("listed") / "runs", open_cache(trainable)
+    folder, cache = tmp_path_factory.mktemp("listed") / "runs", reader_of(trainable)
     for name, lr, seeds in (("slow", 1e-4, (0,)), ("fast", 0.03, (0, 1))):
         request = ExperimentRequest(fusion="audio", fields={**QUICK, "epochs": 1, "lr": lr}, seeds=seeds)
         train_run(request.experiment(cache), cache, out=folder / name)

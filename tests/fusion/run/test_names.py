@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.joined import open_cache
 from fusion.experiment.request import ExperimentRequest
 from fusion.run.names import run_name, stream_names
 from fusion.run.train import train_run
-from tests.support.runs import QUICK, Told
+from tests.support.runs import QUICK, Told, reader_of
 
 TEXT = st.text(max_size=150)
 
@@ -38,7 +37,7 @@ def test_a_run_in_a_folder_of_the_old_name_is_found_and_not_trained_again(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    cache, progress = open_cache(trainable), Told()
+    cache, progress = reader_of(trainable), Told()
     experiment = ExperimentRequest(fusion="concat", fields={**QUICK, "epochs": 1}).experiment(cache)
     first = train_run(experiment, cache)
     assert first.folder.name.startswith("toy-concat-voice+words@4-")

@@ -31,7 +31,7 @@ from fusion.training.evaluate import predict_probabilities
 from tests.support.every_head import SMALL
 from tests.support.grids import planned, trained
 from tests.support.heads import samples
-from tests.support.runs import QUICK, utterances, write_cache
+from tests.support.runs import QUICK, reader_of, utterances, write_cache
 
 TARGET = "valence,activation"
 MONITOR: dict[str, object] = {"monitor": "ccc"}
@@ -56,7 +56,7 @@ def rated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_of(
     cache: Path, out: Path, fusion: str = "concat", *, target: str = TARGET, final: bool = False, **fields: Any
 ) -> TrainedRun:
-    opened = open_cache(cache)
+    opened = reader_of(cache)
     request = ExperimentRequest(fusion=fusion, fields={**QUICK, **SMALL.get(fusion, {}), **fields}, target=target)
     return train_run(request.experiment(opened), opened, out=out, final=final)
 
@@ -115,7 +115,7 @@ def test_a_loaded_model_predicts_what_the_run_wrote(rated: Path, run: TrainedRun
     head = load_model(folder, "2", 0)
     scale = load_scale(folder.model("2", 0), DIMENSIONS, final=False)
     assert isinstance(scale, TargetScale)
-    opened = open_cache(rated)
+    opened = reader_of(rated)
     rows = rows_of(run.folder / "2-seed0" / "predictions.csv")
     from fusion.data.features import CachedFeatures
 
@@ -135,7 +135,7 @@ def test_other_heads_train_on_dimensions(rated: Path, tmp_path: Path, fusion: st
 
 @pytest.mark.parametrize("fusion", sorted(HEADS))
 def test_a_head_that_needs_classes_names_the_fields_that_switch_them_off(rated: Path, fusion: str) -> None:
-    opened = open_cache(rated)
+    opened = reader_of(rated)
     request = ExperimentRequest(fusion=fusion, fields=SMALL.get(fusion, {}), target="valence")
     needed = request.experiment(opened).head.needs_classes
     assert bool(needed) == (fusion in {"bimodal", "jfm", "label-guided"})
@@ -182,12 +182,12 @@ def test_options_of_other_targets_are_refused(
 ) -> None:
     with pytest.raises(MmerError, match=message):
         ExperimentRequest(fusion="concat", fields=fields, **{"target": "valence", **options}).experiment(
-            open_cache(rated)
+            reader_of(rated)
         )
 
 
 def test_a_run_of_classes_keeps_its_identity(rated: Path) -> None:
-    opened = open_cache(rated)
+    opened = reader_of(rated)
     plan = plan_run(ExperimentRequest(fusion="concat").experiment(opened), opened)
     assert not {"task", "target"} & plan.identity.keys()
     assert plan.identity_without_defaults["training"] == {}
@@ -224,7 +224,7 @@ def test_fused_values_are_the_mean_of_the_predicted_values(
     rated: Path, run: TrainedRun, second: TrainedRun, tmp_path: Path
 ) -> None:
     out = RunFolder(tmp_path / "fused")
-    results = fuse_scores([RunFolder(run.folder), RunFolder(second.folder)], open_cache(rated), out)
+    results = fuse_scores([RunFolder(run.folder), RunFolder(second.folder)], reader_of(rated), out)
     truth, first = predicted(run)
     mean = (first + predicted(second)[1]) / 2
     assert results["pooled"] == pytest.approx(DIMENSIONS.evaluate(truth, mean, 2))
@@ -237,7 +237,7 @@ def test_runs_of_other_targets_do_not_match(rated: Path, run: TrainedRun, classi
     with pytest.raises(MmerError, match=f"predicts {TARGET} and .* predicts classes; train both with the same"):
         compare_runs([run.folder, classified.folder])
     with pytest.raises(MmerError, match=f"predicts classes and .* predicts {TARGET}; train both with the same"):
-        fuse_scores([RunFolder(classified.folder), RunFolder(run.folder)], open_cache(rated), RunFolder(Path("none")))
+        fuse_scores([RunFolder(classified.folder), RunFolder(run.folder)], reader_of(rated), RunFolder(Path("none")))
 
 
 @pytest.mark.parametrize(
@@ -249,12 +249,12 @@ def test_models_are_scored_on_the_ratings_of_another_corpus(
     unit = 0.01 if target else 1.0
     told = [
         replace(held, id=f"x{held.id}", valence=None if held.valence is None else held.valence * unit)
-        for held in open_cache(rated).utterances
+        for held in reader_of(rated).utterances
     ]
     other = open_cache(write_cache(tmp_path / "other.h5", utterances=told, corpus={"name": "other", "root": ""}))
     if target:
         run = run_of(rated, tmp_path / "run", target=target, epochs=1)
-    opened = open_cache(rated)
+    opened = reader_of(rated)
     fields = {**QUICK, **({"epochs": 1} if target else {})}
     request = ExperimentRequest(fusion="concat", fields=fields, target=target or TARGET)
     plan = plan_run(request.experiment(opened), opened)
@@ -313,7 +313,7 @@ def test_a_report_shows_rated_and_predicted_values(run: TrainedRun, tmp_path: Pa
 
 
 def test_a_grid_of_ratings_refuses_a_probe_before_it_is_trained(rated: Path, tmp_path: Path) -> None:
-    cache, base = open_cache(rated), ExperimentRequest(fusion="audio", fields=QUICK, target=TARGET)
+    cache, base = reader_of(rated), ExperimentRequest(fusion="audio", fields=QUICK, target=TARGET)
     for search in ("grid", "tpe:2"):
         space = grid_space(base, grid=["dropout=0.1,0.2"], cache=cache)
         request = GridRequest(base=base, space=space, search=parse_search(search))

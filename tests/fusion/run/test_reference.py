@@ -3,22 +3,17 @@
 import json
 from pathlib import Path
 
-import pytest
-
-from cache.joined import open_cache
 from fusion.evaluation.classes import CLASSIFICATION
 from fusion.experiment.request import ExperimentRequest
-from fusion.run.folder import RunFolder
-from fusion.run.reference import kept_reference
 from fusion.run.train import TrainedRun, train_run
-from tests.support.runs import QUICK
+from tests.support.runs import QUICK, reader_of
 
 TITLES = ["probe mean", "probe pooled", "probe 95% of pooled"]
 
 
 def trained(cache: Path, out: Path, *, seeds: tuple[int, ...] = (0,), with_probe: bool = False) -> TrainedRun:
     request = ExperimentRequest(fusion="audio", fields={**QUICK, "epochs": 1}, seeds=seeds)
-    return train_run(request.experiment(open_cache(cache)), open_cache(cache), out=out, with_probe=with_probe)
+    return train_run(request.experiment(reader_of(cache)), reader_of(cache), out=out, with_probe=with_probe)
 
 
 def test_a_repeated_run_keeps_the_probe_that_an_earlier_command_computed(trainable: Path, tmp_path: Path) -> None:
@@ -39,12 +34,3 @@ def test_the_reference_has_the_scores_of_the_probe_by_fold(trainable: Path, tmp_
         scores = json.loads((tmp_path / "run-probe" / f"{fold['fold']}-seed0" / "scores.json").read_text())
         assert [fold[name] for name in CLASSIFICATION.names] == [scores[name] for name in CLASSIFICATION.names]
         assert fold["dev_scores"].items() <= scores["dev_scores"].items()
-
-
-@pytest.mark.parametrize(
-    "reference", [None, [], {"fusion": "probe"}, {"fusion": "probe", "mean": {"wa": "x"}, "pooled": {}, "interval": {}}]
-)
-def test_a_damaged_reference_is_left_out(tmp_path: Path, reference: object) -> None:
-    (tmp_path / "results.json").write_text(json.dumps({"reference": reference}))
-    assert kept_reference(RunFolder(tmp_path), CLASSIFICATION) == {}
-    assert kept_reference(RunFolder(tmp_path / "none"), CLASSIFICATION) == {}

@@ -15,7 +15,7 @@ from fusion.run.folder import RunFolder
 from fusion.run.latex import latex_header, latex_row
 from fusion.run.results import collect_results, total_cost
 from fusion.run.score_table import definitions, score_header, score_table
-from tests.support.runs import finish, plan
+from tests.support.runs import finish, plan, reader_of
 
 KEYS = ["fusion", "cache", "corpus", "streams", "protocol", "protocol_name", "labels", "run", "folds"]
 KEYS += ["mean", "std", "std_seeds", "interval", "pooled"]
@@ -102,7 +102,7 @@ def test_an_interval_over_few_speakers_is_noted(run: tuple[dict[str, Any], RunFo
 def test_a_single_fold_has_no_spread(run: tuple[dict[str, Any], RunFolder], trainable: Path, tmp_path: Path) -> None:
     folder = RunFolder(Path(shutil.copytree(run[1].path, tmp_path / "run")))
     described = folder.identity
-    alone = collect_results(folder, open_cache(trainable), {**described, "folds": ["1"], "seeds": [1]})
+    alone = collect_results(folder, reader_of(trainable), {**described, "folds": ["1"], "seeds": [1]})
     assert json.dumps(alone["std"]) == '{"wa": null, "ua": null, "wf1": null, "mf1": null}'
     assert [row[0] for row in score_table(alone)] == ["1", "mean", "pooled", "95% of pooled"]
     assert r"\pm" not in latex_row(alone)
@@ -112,7 +112,7 @@ def test_a_single_fold_with_two_seeds_has_a_spread_over_seeds(
     run: tuple[dict[str, Any], RunFolder], trainable: Path, tmp_path: Path
 ) -> None:
     folder = RunFolder(Path(shutil.copytree(run[1].path, tmp_path / "run")))
-    alone = collect_results(folder, open_cache(trainable), {**folder.identity, "folds": ["1"]})
+    alone = collect_results(folder, reader_of(trainable), {**folder.identity, "folds": ["1"]})
     by_seed = [one["ua"] for one in alone["folds"]]
     assert (alone["std"]["ua"], alone["std_seeds"]["ua"]) == (None, pytest.approx(np.std(by_seed, ddof=1)))
     (row,) = (row for row in score_table(alone) if row[0] == "std over seeds")
@@ -133,7 +133,7 @@ def test_a_run_that_is_not_finished_has_no_results(run: tuple[dict[str, Any], Ru
     folder = run[1]
     described = {**folder.identity, "seeds": [1, 9]}
     with pytest.raises(MmerError, match=r"1-seed9/scores.json cannot be read .*; repeat the command of the run"):
-        collect_results(folder, open_cache(trainable), described)
+        collect_results(folder, reader_of(trainable), described)
 
 
 def test_the_cache_of_another_corpus_is_refused(run: tuple[dict[str, Any], RunFolder], toy: tuple[Path, Any]) -> None:

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from cache.errors import MmerError
-from cache.joined import open_cache
 from fusion.evaluation.metrics import compute_scores
 from fusion.run.artifacts import read_probabilities
 from fusion.run.folder import ModelFolder, RunFolder
 from fusion.run.score_fusion import fuse_scores
-from tests.support.runs import files_of, finish, plan
+from tests.support.runs import files_of, finish, plan, reader_of
 
 NAMES = ["angry", "calm", "happy", "sad"]
 
@@ -28,7 +27,7 @@ def runs(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunF
 
 def test_the_sum_of_logits_is_what_is_scored(runs: list[RunFolder], trainable: Path, tmp_path: Path) -> None:
     out = RunFolder(tmp_path / "sum")
-    results = fuse_scores(runs, open_cache(trainable), out)
+    results = fuse_scores(runs, reader_of(trainable), out)
     audio = read_probabilities(runs[0].model("1", 0), NAMES)
     text = [read_probabilities(runs[1].model("1", seed), NAMES) for seed in (1, 2)]
     added = read_probabilities(out.model("1", 0), NAMES)
@@ -45,17 +44,17 @@ def test_the_folder_is_of_the_same_form_and_may_be_written_again(
     runs: list[RunFolder], trainable: Path, tmp_path: Path
 ) -> None:
     out = RunFolder(tmp_path / "sum")
-    results = fuse_scores(runs, open_cache(trainable), out)
+    results = fuse_scores(runs, reader_of(trainable), out)
     before = files_of(out.path)
-    assert fuse_scores(runs, open_cache(trainable), out) == results == out.read("results.json")
+    assert fuse_scores(runs, reader_of(trainable), out) == results == out.read("results.json")
     assert files_of(out.path) == before
     assert {"run.json", "results.json", "confusion.csv", "confusion.png", "3-seed0/predictions.csv"} <= before.keys()
     again = RunFolder(tmp_path / "again")
-    assert fuse_scores([out, runs[0]], open_cache(trainable), again)["fusion"] == "score"
+    assert fuse_scores([out, runs[0]], reader_of(trainable), again)["fusion"] == "score"
 
 
 def test_another_sum_takes_its_place_only_when_told(runs: list[RunFolder], trainable: Path, tmp_path: Path) -> None:
-    cache, out = open_cache(trainable), RunFolder(tmp_path / "sum")
+    cache, out = reader_of(trainable), RunFolder(tmp_path / "sum")
     fuse_scores(runs, cache, out)
     with pytest.raises(MmerError, match="holds a different run"):
         fuse_scores([runs[0], runs[0]], cache, out)
@@ -76,7 +75,7 @@ def test_runs_that_do_not_belong_together_are_refused(
 ) -> None:
     finish(plan(trainable, "text", {"epochs": 1}, **asked), tmp_path / "other")
     with pytest.raises(MmerError, match=told):
-        fuse_scores([runs[0], RunFolder(tmp_path / "other")], open_cache(trainable), RunFolder(tmp_path / "sum"))
+        fuse_scores([runs[0], RunFolder(tmp_path / "other")], reader_of(trainable), RunFolder(tmp_path / "sum"))
     assert not (tmp_path / "sum").exists()
 
 
@@ -86,20 +85,20 @@ def test_other_test_utterances_are_named(runs: list[RunFolder], trainable: Path,
     rows, scores = part.read_rows("predictions.csv"), part.read("scores.json")
     _write(part, rows[1:], scores)
     with pytest.raises(MmerError, match=rf"fold 2: 1 test utterances are in only one of .* \(first: {rows[0]['id']}\)"):
-        fuse_scores([runs[0], changed], open_cache(trainable), RunFolder(tmp_path / "sum"))
+        fuse_scores([runs[0], changed], reader_of(trainable), RunFolder(tmp_path / "sum"))
     swapped = {"sad": "calm", "calm": "sad"}
     _write(part, [{**row, "label": swapped.get(row["label"], row["label"])} for row in rows], scores)
     with pytest.raises(MmerError, match=r"different labels of u\d\d \(\w+; \w+\); train both again"):
-        fuse_scores([runs[0], changed], open_cache(trainable), RunFolder(tmp_path / "sum"))
+        fuse_scores([runs[0], changed], reader_of(trainable), RunFolder(tmp_path / "sum"))
 
 
 def test_a_run_that_is_none_or_not_finished_is_told(runs: list[RunFolder], trainable: Path, tmp_path: Path) -> None:
     with pytest.raises(MmerError, match=r"nowhere is not a run folder, it does not exist"):
-        fuse_scores([runs[0], RunFolder(tmp_path / "nowhere")], open_cache(trainable), RunFolder(tmp_path / "sum"))
+        fuse_scores([runs[0], RunFolder(tmp_path / "nowhere")], reader_of(trainable), RunFolder(tmp_path / "sum"))
     half = RunFolder(Path(shutil.copytree(runs[1].path, tmp_path / "half")))
     half.model("3", 2).delete("scores.json")
     with pytest.raises(MmerError, match=r"3-seed2/scores.json cannot be read .*; repeat the command of the run"):
-        fuse_scores([runs[0], half], open_cache(trainable), RunFolder(tmp_path / "sum"))
+        fuse_scores([runs[0], half], reader_of(trainable), RunFolder(tmp_path / "sum"))
 
 
 def _write(part: ModelFolder, rows: list[dict[str, str]], scores: dict[str, Any]) -> None:

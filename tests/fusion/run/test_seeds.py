@@ -7,16 +7,15 @@ from pathlib import Path
 import pytest
 
 from cache.errors import MmerError
-from cache.joined import open_cache
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.request import ExperimentRequest
 from fusion.run.folder import RunFolder
 from fusion.run.train import train_run
-from tests.support.runs import QUICK, Told, files_of
+from tests.support.runs import QUICK, Told, files_of, reader_of
 
 
 def requested(cache: Path, *seeds: int) -> Experiment:
-    return ExperimentRequest(fusion="audio", fields={**QUICK, "epochs": 1}, seeds=seeds).experiment(open_cache(cache))
+    return ExperimentRequest(fusion="audio", fields={**QUICK, "epochs": 1}, seeds=seeds).experiment(reader_of(cache))
 
 
 def trained_models(progress: Told) -> list[tuple[str, int]]:
@@ -27,7 +26,7 @@ def trained_models(progress: Told) -> list[tuple[str, int]]:
 def whole(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of seeds 0, 1 and 4 that was trained at once."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    return train_run(requested(trainable, 0, 1, 4), open_cache(trainable), out=out).folder
+    return train_run(requested(trainable, 0, 1, 4), reader_of(trainable), out=out).folder
 
 
 def own_files(folder: Path) -> dict[str, bytes]:
@@ -43,7 +42,7 @@ def test_a_seed_that_is_added_is_the_only_one_that_is_trained(
     trainable: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    cache, progress = open_cache(trainable), Told()
+    cache, progress = reader_of(trainable), Told()
     first = train_run(requested(trainable, 0, 1), cache)
     before = files_of(first.folder)
     more = train_run(requested(trainable, 0, 1, 4), cache, progress=progress)
@@ -59,7 +58,7 @@ def test_a_seed_that_is_added_is_the_only_one_that_is_trained(
 
 
 def test_a_folder_of_its_own_is_extended_in_place(trainable: Path, whole: Path, tmp_path: Path) -> None:
-    cache, out, progress = open_cache(trainable), tmp_path / "run", Told()
+    cache, out, progress = reader_of(trainable), tmp_path / "run", Told()
     train_run(requested(trainable, 0, 1), cache, out=out)
     train_run(requested(trainable, 0, 1, 4), cache, out=out, progress=progress)
     assert trained_models(progress) == [("1", 4), ("2", 4), ("3", 4)]
@@ -69,7 +68,7 @@ def test_a_folder_of_its_own_is_extended_in_place(trainable: Path, whole: Path, 
 
 
 def test_an_extension_that_was_killed_is_resumed_to_the_same_bits(trainable: Path, whole: Path, tmp_path: Path) -> None:
-    cache, out = open_cache(trainable), tmp_path / "run"
+    cache, out = reader_of(trainable), tmp_path / "run"
     train_run(requested(trainable, 0, 1), cache, out=out)
     steps = iter(range(7))
     with pytest.raises(KeyboardInterrupt):
@@ -83,7 +82,7 @@ def test_a_run_does_not_lose_a_seed_that_is_not_requested(trainable: Path, whole
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     before = files_of(out)
     with pytest.raises(MmerError, match="already holds this run with seed 0, 1, 4; also pass --seed 0 --seed 1 to add"):
-        train_run(requested(trainable, 4, 5), open_cache(trainable), out=out)
+        train_run(requested(trainable, 4, 5), reader_of(trainable), out=out)
     assert files_of(out) == before
 
 
@@ -91,7 +90,7 @@ def test_a_damaged_model_is_trained_again_and_not_taken_over_as_it_is(
     trainable: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    cache, progress = open_cache(trainable), Told()
+    cache, progress = reader_of(trainable), Told()
     first = train_run(requested(trainable, 0), cache)
     damaged = first.folder / "2-seed0" / "predictions.csv"
     damaged.write_text("id\n")

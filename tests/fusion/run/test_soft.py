@@ -27,7 +27,7 @@ from fusion.run.score_fusion import fuse_scores
 from fusion.run.train import TrainedRun, train_run
 from fusion.training.evaluate import predict_probabilities
 from tests.support.heads import samples
-from tests.support.runs import QUICK, utterances, write_cache
+from tests.support.runs import QUICK, reader_of, utterances, write_cache
 
 NAMES = ("angry", "calm", "happy", "sad")
 
@@ -59,13 +59,13 @@ def request(fusion: str = "concat", *, target: str = "soft", **fields: Any) -> E
 @pytest.fixture(scope="module")
 def run(voted: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """A finished run; tests only read it."""
-    opened = open_cache(voted)
+    opened = reader_of(voted)
     fields = {"balanced_batches": "true", "class_weights": "true"}
     return train_run(request(**fields).experiment(opened), opened, out=tmp_path_factory.mktemp("runs") / "soft")
 
 
 def test_the_column_of_votes_is_stored_and_read(voted: Path) -> None:
-    found = open_cache(voted).utterances
+    found = reader_of(voted).utterances
     assert (found[0].votes, found[1].votes.count(":")) == ("", 2)
 
 
@@ -86,7 +86,7 @@ def test_ties_and_utterances_without_votes_are_told_and_left_out(voted: Path, ru
     notes = "\n".join(run.results["notes"])
     assert "1 of 72 utterances are left out, they have no vote for a class" in notes
     assert "6 of 72 utterances have no majority, they are left out (--target soft,ties trains on them)" in notes
-    opened = open_cache(voted)
+    opened = reader_of(voted)
     plan = plan_run(request(target="soft,ties").experiment(opened), opened)
     tied = {5 + 12 * number for number in range(6)}
     assert "6 of 72 utterances have no majority, they are only trained on" in plan.split.notes
@@ -111,21 +111,21 @@ def test_sums_over_clusters_give_the_scores_of_all_predictions() -> None:
 
 @pytest.mark.parametrize("fusion", ["score", "label-guided"])
 def test_heads_that_compare_classes_read_the_majority(voted: Path, tmp_path: Path, fusion: str) -> None:
-    opened = open_cache(voted)
+    opened = reader_of(voted)
     found = train_run(request(fusion).experiment(opened), opened, out=tmp_path / "run")
     assert found.mean["kl"] > 0
 
 
 def test_a_corpus_without_votes_and_a_focal_loss_are_one_line(trainable: Path, voted: Path) -> None:
-    opened = open_cache(trainable)
+    opened = reader_of(trainable)
     with pytest.raises(MmerError, match="need votes for at least two labels, got none; a manifest has them in the col"):
         plan_run(request().experiment(opened), opened)
     with pytest.raises(MmerError, match="--target soft has no focal loss; set focal_gamma to 0"):
-        request(focal_gamma=2).experiment(open_cache(voted))
+        request(focal_gamma=2).experiment(reader_of(voted))
 
 
 def test_runs_on_votes_are_compared_and_fused(voted: Path, run: TrainedRun, tmp_path: Path) -> None:
-    opened = open_cache(voted)
+    opened = reader_of(voted)
     other = train_run(request("audio").experiment(opened), opened, out=tmp_path / "audio")
     found = compare_runs([run.folder, other.folder])
     (pair,) = found.pairs
@@ -147,11 +147,11 @@ def test_runs_on_votes_are_compared_and_fused(voted: Path, run: TrainedRun, tmp_
 def test_models_are_scored_on_the_votes_of_another_corpus(voted: Path, run: TrainedRun, tmp_path: Path) -> None:
     """The other corpus has no votes for sad: those shares are left out, and so is the class among the guesses."""
     told = []
-    for held in open_cache(voted).utterances:
+    for held in reader_of(voted).utterances:
         votes = held.votes.replace("angry", "anger").replace("sad", "bored")
         told.append(replace(held, id=f"x{held.id}", votes=votes))
     other = open_cache(write_cache(tmp_path / "other.h5", utterances=told, corpus={"name": "other", "root": ""}))
-    opened = open_cache(voted)
+    opened = reader_of(voted)
     plan = plan_run(request(balanced_batches="true", class_weights="true").experiment(opened), opened)
     joined = plan_other_corpus(plan, other)
     assert joined.labels == ("angry", "calm", "happy")

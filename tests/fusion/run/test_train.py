@@ -15,7 +15,7 @@ from fusion.recipes.catalog import recipe
 from fusion.run.published import compare_run
 from fusion.run.train import fuse_runs, train_run
 from tests.support.heads import samples
-from tests.support.runs import COUNT, QUICK, Told, utterances, write_cache
+from tests.support.runs import COUNT, QUICK, Told, reader_of, utterances, write_cache
 
 LABELS = "angry=angry,happy=happy,sad=sad,calm=calm"
 ELSEWHERE = f"labels={LABELS}, text=words@4"
@@ -39,7 +39,7 @@ def told(
     }
     asked |= narrowed or {}
     experiment = Experiment(fusion=chosen.fusion, head=head, training=training, **asked)  # type: ignore[arg-type]
-    return compare_run(plan_run(experiment, open_cache(cache)), {"mean": MEAN, "protocol": "session"})
+    return compare_run(plan_run(experiment, reader_of(cache)), {"mean": MEAN, "protocol": "session"})
 
 
 def test_a_run_is_marked_as_a_published_variant_only_if_its_encoder_is_that_of_the_paper(
@@ -74,7 +74,7 @@ def test_no_printed_recall_is_missing_next_to_the_obtained_ones(trainable: Path,
         streams={"audio": "voice"},
         labels="ang=angry,hap=happy,neu=calm,sad=sad",
     )
-    run = train_run(request.experiment(open_cache(trainable)), open_cache(trainable), out=tmp_path / "run")
+    run = train_run(request.experiment(reader_of(trainable)), reader_of(trainable), out=tmp_path / "run")
     (start,) = (place for place, line in enumerate(run.comparison) if line.startswith("recall of each class"))
     obtained = [f"{100 * recall:.2f}" for recall in run.results["recall"].values()]
     assert run.comparison[start + 1].split() == ["obtained", *obtained]
@@ -110,13 +110,13 @@ def test_fewer_utterances_are_told_too(trainable: Path, tmp_path: Path) -> None:
 
 
 def requested(cache: Path, fusion: str = "audio", **fields: object) -> Experiment:
-    return ExperimentRequest(fusion=fusion, fields={**QUICK, **fields}).experiment(open_cache(cache))
+    return ExperimentRequest(fusion=fusion, fields={**QUICK, **fields}).experiment(reader_of(cache))
 
 
 def test_a_run_is_trained_and_then_read_again(trainable: Path, tmp_path: Path) -> None:
-    first = train_run(requested(trainable), open_cache(trainable), out=tmp_path / "run")
+    first = train_run(requested(trainable), reader_of(trainable), out=tmp_path / "run")
     progress = Told()
-    again = train_run(requested(trainable), open_cache(trainable), out=tmp_path / "run", progress=progress)
+    again = train_run(requested(trainable), reader_of(trainable), out=tmp_path / "run", progress=progress)
     assert again == first
     assert (first.folder, progress.started, first.comparison) == (tmp_path / "run", [], ())
     assert first.mean == first.results["mean"]
@@ -137,21 +137,21 @@ def test_a_finished_run_is_printed_from_a_folder_that_cannot_be_written(
 ) -> None:
     """Permissions do not stop the administrator, as whom tests may run: the question for them is answered instead."""
     out = tmp_path / "run"
-    first = train_run(requested(trainable, epochs=1), open_cache(trainable), out=out)
+    first = train_run(requested(trainable, epochs=1), reader_of(trainable), out=out)
     (out / "results.md").write_text("older")
     before, allowed = {path: path.stat().st_mtime_ns for path in out.rglob("*")}, os.access
     monkeypatch.setattr(os, "access", lambda path, mode: allowed(path, mode) and Path(path) != out)
     progress = Told()
-    found = train_run(requested(trainable, epochs=1), open_cache(trainable), out=out, progress=progress)
+    found = train_run(requested(trainable, epochs=1), reader_of(trainable), out=out, progress=progress)
     assert (found, progress.started) == (first, [])
     assert progress.notes[-1] == f"{out} cannot be written; not renewed: results.md"
     for seeds, anew in (((0, 1), False), ((0,), True)):
         request = ExperimentRequest(fusion="audio", fields={**QUICK, "epochs": 1}, seeds=seeds)
         with pytest.raises(MmerError, match="cannot write to"):
-            train_run(request.experiment(open_cache(trainable)), open_cache(trainable), out=out, replace=anew)
+            train_run(request.experiment(reader_of(trainable)), reader_of(trainable), out=out, replace=anew)
     (out / "1-seed0" / "predictions.csv").rename(tmp_path / "predictions.csv")
     with pytest.raises(MmerError, match="cannot write to"):  # before it is trained again
-        train_run(requested(trainable, epochs=1), open_cache(trainable), out=out)
+        train_run(requested(trainable, epochs=1), reader_of(trainable), out=out)
     (tmp_path / "predictions.csv").rename(out / "1-seed0" / "predictions.csv")
     after = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert {path: time for path, time in after.items() if path.is_file()} == {
@@ -166,7 +166,7 @@ def test_a_recipe_is_compared_with_its_paper(trainable: Path, tmp_path: Path) ->
         streams={"audio": "voice", "text": "words@4"},
         labels=LABELS,
     )
-    run = train_run(request.experiment(open_cache(trainable)), open_cache(trainable), out=tmp_path / "run")
+    run = train_run(request.experiment(reader_of(trainable)), reader_of(trainable), out=tmp_path / "run")
     assert run.comparison[1].startswith("obtained")
     assert set(run.comparison) <= set(run.notes)
     assert run.results["published"]
@@ -176,23 +176,23 @@ def test_runs_without_a_folder_are_named_after_cache_head_and_settings(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run = train_run(requested(trainable, epochs=1), open_cache(trainable))
+    run = train_run(requested(trainable, epochs=1), reader_of(trainable))
     assert run.folder.parent == Path("runs")
     assert run.folder.name.startswith("toy-audio-")
-    other = train_run(requested(trainable, epochs=1), open_cache(trainable), named_after=Path("cache/voices-*.h5"))
+    other = train_run(requested(trainable, epochs=1), reader_of(trainable), named_after=Path("cache/voices-*.h5"))
     assert other.folder.name == run.folder.name.replace("toy", "voices")
 
 
 def test_a_run_that_is_told_to_stop_stops_and_is_resumed(trainable: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train_run(requested(trainable), open_cache(trainable), out=tmp_path / "run", stopping=lambda: True)
-    run = train_run(requested(trainable), open_cache(trainable), out=tmp_path / "run")
-    whole = train_run(requested(trainable), open_cache(trainable), out=tmp_path / "whole")
+        train_run(requested(trainable), reader_of(trainable), out=tmp_path / "run", stopping=lambda: True)
+    run = train_run(requested(trainable), reader_of(trainable), out=tmp_path / "run")
+    whole = train_run(requested(trainable), reader_of(trainable), out=tmp_path / "whole")
     assert run.folds == whole.folds
 
 
 def test_runs_are_fused_by_the_sum_of_their_logits(trainable: Path, tmp_path: Path) -> None:
-    cache = open_cache(trainable)
+    cache = reader_of(trainable)
     trained = [train_run(requested(trainable, head), cache, out=tmp_path / head) for head in ("audio", "text")]
     runs = [run.folder for run in trained]
     fused = fuse_runs(runs, cache, out=tmp_path / "sum")

@@ -61,7 +61,7 @@ def _dead_before(step: int, learnable: Path, state: Path) -> None:
         train(learnable, head=Dying(step), checkpoint=state)
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 9, 12, 15])  # each batch of an epoch, in another epoch too
 def test_a_training_stopped_in_any_batch_ends_as_if_it_had_not_been(
     learnable: Path, undisturbed: TrainedModel, tmp_path: Path, step: int
 ) -> None:

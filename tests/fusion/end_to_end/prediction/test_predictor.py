@@ -65,10 +65,15 @@ RUNS: dict[str, ExperimentRequest] = {
 
 
 @pytest.fixture(scope="module")
-def run_named(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunFolder]:
-    """Function that trains one of `RUNS` on two folds when it is first needed."""
+def run_named(
+    spoken: Path, audio: RunFolder, tuned: RunFolder, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], RunFolder]:
+    """Function that trains one of `RUNS` on two folds when it is first needed, unless other tests share such a run."""
     folder = tmp_path_factory.mktemp("runs")
-    return functools.cache(lambda name: run_of(spoken, folder / name, replace(RUNS[name], only=TWO_FOLDS)))
+    shared = {"audio": audio, "tuned audio": tuned}
+    return functools.cache(
+        lambda name: shared.get(name) or run_of(spoken, folder / name, replace(RUNS[name], only=TWO_FOLDS))
+    )
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -120,9 +125,8 @@ def test_batches_and_int8_give_the_same(spoken: Path, tmp_path: Path) -> None:
     assert largest_difference(found, stored(run, fold), predictor.classes) <= TOLERANCE
 
 
-def test_each_fold_reads_the_stream_of_its_own_encoder(spoken: Path, tmp_path: Path) -> None:
+def test_each_fold_reads_the_stream_of_its_own_encoder(spoken: Path, tuned: RunFolder, tmp_path: Path) -> None:
     """Encoders of folders are named by the user, and another encoder is refused."""
-    tuned = run_of(spoken, tmp_path / "tuned", RUNS["tuned audio"])
     folder = Path(shutil.copytree(spoken.parent, tmp_path / "corpus"))
     encoders = {f"own{fold}": tuned.model(fold, 0).path / "audio" for fold in tuned.identity["folds"]}
     requests = tuple(f"{name}={path}" for name, path in encoders.items())
