@@ -18,6 +18,7 @@ import torch
 from fusion.arrays import Indices
 from fusion.data.features import CachedFeatures
 from fusion.data.memory import is_out_of_memory
+from fusion.data.pooled import pooled_once
 from fusion.grid.combinations import Model
 from fusion.grid.engine.placement import ALONE, Placement, StackGroups, footprint_of, threads_of
 from fusion.grid.engine.sources import Sources
@@ -181,6 +182,8 @@ class _CalibrationRun:
         self.source = plan.with_targets(source, fold.train, fold.name)
         self.task = plan.task_of(fold.train, fold.name)
         self.heads: dict[int, Head] = {}
+        used, precision = np.concatenate([self.train, self.dev]), first.training.precision
+        pooled_once([self._head(0).to(source.device)], self.source, used, precision=precision)  # once, as a grid does
 
     def rate(self, placement: Placement) -> float:
         """Measures the steps of single models per second."""
