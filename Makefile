@@ -9,14 +9,14 @@ demo: .venv/installed ## featurize the built-in corpus, check the cache, train t
 	$(BIN)/mmer-featurize demo --encoder wav2vec2-tiny --encoder roberta-tiny --no-mel
 	$(BIN)/mmer-cache verify cache/demo.h5
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target demo-audio demo-text
-	$(BIN)/mmer-train --fusion rescmfa --cache cache/demo.h5 --lr 0.004 --batch-size 16 --epochs 5 \
+	$(BIN)/mmer-train --fusion rescmfa --cache cache/demo.h5 --lr 0.005 --batch-size 16 --epochs 4 \
 		--set standardize=true --set dim=32 --set heads=2 --set layers=1 --set dropout=0 \
 		--set text_slots=16 --set audio_slots=300
 	$(BIN)/mmer-predict "$$(ls -td runs/demo-rescmfa-* | head -1)" cache/demo/Session1/Ses01M_d01_001.wav \
 		--text "again the garden"
 
 demo-audio demo-text: demo-%: # side by side, since a small head keeps one core busy; each prints its output as a whole
-	$(BIN)/mmer-train --fusion $* --cache cache/demo.h5 --lr 0.01 --epochs 20
+	$(BIN)/mmer-train --fusion $* --cache cache/demo.h5 --lr 0.01 --epochs 10
 
 demo-all: .venv/installed ## add to the cache of the demo what any head needs: patches, weights to start from, dialogue history
 	$(BIN)/mmer-featurize demo --start-layers 5

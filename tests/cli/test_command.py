@@ -16,6 +16,7 @@ from cli.main import mmer
 from cli.maintain import cache
 from cli.predict import predict
 from cli.train import train
+from tests.support.processes import started
 
 SETUP = Path(__file__).parents[2] / "setup.cfg"
 
@@ -112,3 +113,17 @@ def test_a_word_too_many_is_no_pattern() -> None:
     result = CliRunner().invoke(featurize, ["demo", "iemocap"])
     assert result.exit_code == 2
     assert result.stderr.endswith("Error: Got unexpected extra argument (iemocap)\n")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--none"]], ids=["done", "error"])
+def test_a_process_ends_without_a_last_collection_of_garbage(arguments: list[str]) -> None:
+    """Nothing is frozen before: what is left to the last collection is less than what is spared."""
+    lines = [
+        "import atexit, gc",
+        "from cli.predict import predict",
+        "atexit.register(lambda: print(gc.get_freeze_count() > 10 * len(gc.get_objects()), gc.get_threshold()[0]))",
+        f"predict({arguments!r})",
+    ]
+    with started("-c", "\n".join(lines)) as child:
+        child.wait()
+        assert child.output.read_text().splitlines()[-1] == "True 10000"
