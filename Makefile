@@ -16,7 +16,7 @@ demo: .venv/installed ## featurize the built-in corpus, check the cache, train t
 		--text "again the garden"
 
 demo-audio demo-text: demo-%: # side by side, since a small head keeps one core busy; each prints its output as a whole
-	$(BIN)/mmer-train --fusion $* --cache cache/demo.h5 --lr 0.01 --epochs 10
+	$(BIN)/mmer-train --fusion $* --cache cache/demo.h5 --lr 0.01 --epochs 20
 
 demo-all: .venv/installed ## add to the cache of the demo what any head needs: patches, weights to start from, dialogue history
 	$(BIN)/mmer-featurize demo --start-layers 5
