@@ -1,5 +1,6 @@
 """The command ``mmer-runs``: lists the runs and grids of a folder, and deletes those that are named."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +73,10 @@ def print_list(found: "RunList", *, as_json: bool = False) -> None:
         return
     from fusion.run.score_table import definitions
 
-    print_table(*found.table)
+    fields = found.fitting(shutil.get_terminal_size().columns) if sys.stdout.isatty() else found.differing
+    print_table(*found.table(fields))
+    if hidden := [name for name in found.differing if name not in fields]:
+        echo(f"these differ too: {', '.join(hidden)}; --only FIELD=VALUE narrows the list, --json has all fields")
     for task in {run.task.name: run.task for run in found.runs if run.scores}.values():
         echo(definitions(task))
     rest = {"pre-trained encoders": found.pretrainings, "not runs": found.others}

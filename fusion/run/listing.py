@@ -32,6 +32,8 @@ NAME, CHANGED, SIZE = "name", "changed", "size"  # keys to sort by, in addition 
 FIRST_FIELDS = ("head", "recipe", "cache", "streams", "protocol", "labels", "target", "seeds")
 DIGESTS = ("folds", "features")  # fields whose values are digests
 SPREADS = ("std", "std_seeds", "interval", "pooled")
+GAP = 2  # spaces between columns of a table
+FEWEST_FIELDS = 2  # shown in however narrow a table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,22 +119,45 @@ class RunList:
         """The scores of all runs, in the order of tables."""
         return list({score.name: score for run in self.runs for score in run.task.scores if run.scores}.values())
 
-    @property
-    def table(self) -> tuple[list[str], list[list[object]]]:
-        """Header and rows: name, the fields that differ, scores, state, day of the last change."""
-        differing, scores = self.differing, self.scores
-        header = [NAME, *differing, *(score.title for score in scores), "state", CHANGED]
+    def table(self, fields: Sequence[str]) -> tuple[list[str], list[list[object]]]:
+        """Returns header and rows: name, fields, scores, state, day of the last change."""
+        header = [NAME, *fields, *(score.title for score in self.scores), "state", CHANGED]
         rows: list[list[object]] = [
             [
                 run.name,
-                *(run.fields.get(name, "") for name in differing),
-                *(score.text(run.scores.get(score.name)) for score in scores),
+                *(run.fields.get(name, "") for name in fields),
+                *(score.text(run.scores.get(score.name)) for score in self.scores),
                 run.state,
                 run.changed.strftime("%Y-%m-%d"),
             ]
             for run in self.runs
         ]
         return header, rows
+
+    def fitting(self, width: int) -> list[str]:
+        """Returns the fields that differ whose columns fit into a table of this width; at least two.
+
+        Fields that most runs have come first, since those of a single head say nothing of the others. Names may take up
+        to a third of the width.
+        """
+
+        def room(header: str, cells: Sequence[object]) -> int:
+            return max(len(str(cell)) for cell in [header, *cells]) + GAP
+
+        header, rows = self.table([])
+        used = [room(*column) for column in zip(header, zip(*rows, strict=True), strict=True)] if rows else []
+        left = width - sum([min(used[0], width // 3), *used[1:]]) if used else width
+        names = sorted(
+            self.differing,
+            key=lambda name: (name not in FIRST_FIELDS, sum(name not in run.fields for run in self.runs)),
+        )
+        chosen: set[str] = set()
+        for name in names:
+            needed = room(name, [run.fields.get(name, "") for run in self.runs])
+            if needed <= left or len(chosen) < FEWEST_FIELDS:
+                chosen.add(name)
+                left -= needed
+        return [name for name in self.differing if name in chosen]
 
     @property
     def json(self) -> dict[str, Any]:

@@ -88,6 +88,25 @@ def test_the_table_of_a_run_fits_a_terminal(trainable: Path, tmp_path: Path) -> 
     assert lines[0].startswith("fold")
 
 
+def test_a_list_of_runs_names_the_fields_that_a_terminal_has_no_room_for(trainable: Path, tmp_path: Path) -> None:
+    for seed in ("1", "2"):
+        finish(plan(trainable, "audio", {"epochs": "1"}, seeds=(int(seed),)), tmp_path / seed)
+    code = f"""
+import dataclasses, pathlib
+from cli.runs import print_list
+from fusion.run.listing import list_runs
+found = list_runs(pathlib.Path({str(tmp_path)!r}))
+more = [{{f"field{{i}}": "x" * 20 + run.name for i in range(9)}} for run in found.runs]
+runs = [dataclasses.replace(run, fields=fields) for run, fields in zip(found.runs, more)]
+print_list(dataclasses.replace(found, runs=runs))
+"""
+    lines = STYLE.sub("", on_terminal(code, 100)).splitlines()
+    shown = [word for word in lines[0].split() if word.startswith("field")]
+    assert (shown, max(map(len, lines[:3])) <= 100) == (["field0", "field1"], True)
+    hidden = " ".join(" ".join(lines).split())
+    assert "these differ too: field2, field3, field4, field5, field6, field7, field8; --only FIELD=VALUE" in hidden
+
+
 def test_columns_sets_the_width_and_no_color_the_style() -> None:
     code = "from cli.output import print_table; print_table(('name', 'text'), [('a', 'word ' * 60)])"
     assert max(map(len, STYLE.sub("", on_terminal(code, 80, COLUMNS="50")).splitlines())) <= 50

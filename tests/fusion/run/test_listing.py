@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from fusion.experiment.request import ExperimentRequest
 from fusion.grid.run import run_grid
 from fusion.grid.space import GridRequest, grid_space, parse_search
 from fusion.run.folder import RunFolder
-from fusion.run.listing import delete_run, list_runs
+from fusion.run.listing import RunList, delete_run, list_runs
 from fusion.run.train import train_run
 from tests.support.runs import QUICK, reader_of
 
@@ -49,7 +51,7 @@ def test_the_list_has_the_fields_that_differ_and_the_scores_of_the_results(made:
     assert ([run.name for run in found.runs], list(found.others)) == (names, ["photos"])
     assert (found.pretrainings, found.json["pretrainings"]) == (["encoder"], ["encoder"])
     assert found.differing == ["seeds", "lr"]
-    header, rows = found.table
+    header, rows = found.table(found.differing)
     assert header == ["name", "seeds", "lr", "WA", "UA", "W-F1", "M-F1", "state", "changed"]
     results = json.loads((made / "fast" / "results.json").read_text())
     percents = [f"{100 * results['mean'][name]:.2f}" for name in ("wa", "ua")]
@@ -60,6 +62,25 @@ def test_the_list_has_the_fields_that_differ_and_the_scores_of_the_results(made:
     assert (plain["differing"], plain["runs"][0]["mean"]) == (["seeds", "lr"], results["mean"])
     assert plain["runs"][0]["std_seeds"] == results["std_seeds"]
     assert plain["runs"][0]["fields"]["streams"] == "voice"
+
+
+def test_a_narrow_table_has_the_fields_that_most_runs_have(made: Path) -> None:
+    found = list_runs(made)
+    few = [replace(run, fields={**run.fields, "rank": str(index)}) for index, run in enumerate(found.runs[:2])]
+    wide = {f"field{index}": f"{'x' * 20}{index}" for index in range(3)}
+    runs = [replace(run, fields={**run.fields, **wide, "field0": run.name}) for run in [*few, found.runs[2]]]
+    several = replace(found, runs=runs)
+    assert several.differing == ["seeds", "lr", "rank", "field0"]
+    assert several.fitting(400) == several.differing
+    assert several.fitting(10) == ["seeds", "field0"]
+    base = sum(max(map(len, map(str, column))) + 2 for column in zip(*_lines(several, []), strict=True))
+    assert several.fitting(base + 60) == ["seeds", "lr", "rank", "field0"]
+    assert replace(found, runs=()).fitting(80) == []
+
+
+def _lines(found: RunList, fields: Sequence[str]) -> list[list[object]]:
+    header, rows = found.table(fields)
+    return [[*header], *rows]
 
 
 def test_the_list_is_sorted_by_scores_and_fields_and_filtered_by_patterns(made: Path) -> None:
