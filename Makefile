@@ -40,6 +40,7 @@ types: .venv/installed ## types, by mypy in strict mode
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -c "import librosa.feature.spectral" # numba compiles its functions once, and not in every process of the tests
 	touch .venv/installed
 
 clean: ## the environment and all caches of tools; no feature cache
