@@ -122,9 +122,7 @@ def fork_server() -> Any:
     The server is a fork of this process itself: what the collection of tests has imported is not imported again. So it
     must start before a test does, while there are no threads, no patches and no device in use.
     """
-    if (
-        "PYTEST_XDIST_WORKER" in os.environ
-    ):  # a run of all tests needs these modules here too, so they are imported once
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a run of all tests needs these modules in this process too
         for name in PRELOADED:
             importlib.import_module(name)
     context = multiprocessing.get_context("forkserver")
