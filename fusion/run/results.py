@@ -39,7 +39,7 @@ from fusion.run.folder import CONFUSION, RESULTS, RESULTS_MD, DamagedRun, ModelF
 from fusion.run.names import stream_names
 from fusion.run.notes import arrange, head_notes
 from fusion.run.pictures import plot_run, subject_of
-from fusion.run.score_table import REFERENCE, markdown
+from fusion.run.score_table import CROSS, REFERENCE, markdown
 
 KINDS: Mapping[str, type[Predictions]] = {
     CLASSIFICATION.name: Predictions,
@@ -59,6 +59,7 @@ def collect_results(
     notes: Sequence[str] = (),
     published: Sequence[Plain] = (),
     reference: Plain = NO_REFERENCE,
+    cross: Sequence[Plain] = (),
     test_parts: Mapping[str, frozenset[str]] = NO_PARTS,
     pictures: str = "png",
 ) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def collect_results(
         notes: notes to add to the results.
         published: figures of the recipe's paper to add to the results.
         reference: scores of the probe to add to the results.
+        cross: scores on other corpora to add to the results.
         test_parts: name -> utterances of each of several test subsets, which are scored apart.
         pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
@@ -121,6 +123,8 @@ def collect_results(
         results["published"] = list(published)
     if reference:
         results[REFERENCE] = reference
+    if cross:
+        results[CROSS] = list(cross)
     plot_run(folder, identity, results, predictions, subject=subject_of(results), kind=pictures)
     write_results(folder, results)
     return results

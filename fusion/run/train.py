@@ -226,7 +226,7 @@ def train_run(
             cross_validate_on(cluster, plan, folder, cache=path, progress=progress, resident_share=resident_share)
         models = [(fold.name, seed) for seed in plan.experiment.seeds for fold in plan.split.folds]
         kept, outdated = kept_cross(folder, plan.task, models, scored=[other.name for other in others])
-        results = run_results(plan, folder, cache, reference=reference, pictures=pictures)
+        results = run_results(plan, folder, cache, reference=reference, cross=kept, pictures=pictures)
         if final:
             if out is None and not replace:
                 _take_over(plan, folder, progress, final=True)
@@ -246,6 +246,7 @@ def run_results(
     cache: AnyCache,
     *,
     reference: Plain = NO_REFERENCE,
+    cross: Sequence[Plain] = (),
     pictures: str = "png",
 ) -> dict[str, Any]:
     """Collects and writes the results of a run whose models are all scored.
@@ -255,6 +256,7 @@ def run_results(
         folder: folder of the run; the caller holds its lock.
         cache: open cache.
         reference: scores of the probe; by default those that the folder has.
+        cross: scores on other corpora that an earlier command added; written at once, so that no kill loses them.
         pictures: format of the pictures: ``png``, ``svg`` or ``pdf``.
 
     Raises:
@@ -270,6 +272,7 @@ def run_results(
         notes=plan_notes,
         published=published_figures(plan),
         reference=reference or kept_reference(folder, plan.task),
+        cross=cross,
         test_parts=plan.test_parts,
         pictures=pictures,
     )

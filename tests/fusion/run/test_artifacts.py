@@ -1,6 +1,7 @@
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from fusion.experiment.plan import RunPlan
 from fusion.heads.catalog import HEADS
 from fusion.run.artifacts import OVER_LIMITS, read_probabilities
 from fusion.run.cross_validation import cross_validate
-from fusion.run.folder import RUN, SCORES, WEIGHTS, RunFolder
+from fusion.run.folder import RUN, SCORES, WEIGHTS, ModelFolder, RunFolder
 from fusion.run.load import load_model
 from fusion.training.evaluate import predict_probabilities
 from tests.support.runs import CPU, Told, finish, plan, reader_of, write_cache
@@ -34,6 +35,24 @@ FORMS: list[tuple[str, Mapping[str, object]]] = [
     ("label-guided", {"tonal_space": "lift"}),
     ("label-guided", {"modalities": "audio", "tonal_labels": "text", "train_projection": "true"}),
 ]
+
+
+def test_weights_are_written_into_the_file_that_is_locked(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new file in its place would have no lock, and another process might take it for a leftover."""
+    whole, kept = ModelFolder.replacing, []
+
+    @contextmanager
+    def watched(self: ModelFolder, name: str) -> Iterator[Path]:
+        with whole(self, name) as path:
+            before = path.stat().st_ino if path.exists() else None
+            yield path
+            kept.append((name, path.stat().st_ino == before))
+
+    monkeypatch.setattr(ModelFolder, "replacing", watched)
+    finish(plan(trainable, "audio", {"epochs": "1"}), tmp_path)
+    assert [same for name, same in kept if name == WEIGHTS] == [True] * 3
 
 
 def test_utterances_that_a_head_cannot_take_in_full_are_listed_for_every_part(trainable: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from cache.joined import open_cache
 from fusion.evaluation.classes import CLASSIFICATION
 from fusion.experiment.request import ExperimentRequest
+from fusion.run import train
 from fusion.run.folder import RunFolder
 from fusion.run.kept import kept_cross, kept_reference
 from fusion.run.train import TrainedRun, train_run
@@ -44,6 +45,22 @@ def test_a_repeated_run_keeps_its_scores_on_other_corpora(trainable: Path, tmp_p
     assert [held["name"] for held in both.results["cross"]] == ["first", "second"]
     assert both.results["cross"][0] == scored.results["cross"][0]
     assert [held["name"] for held in trained(trainable, out, first).results["cross"]] == ["second", "first"]
+
+
+def test_a_kill_before_the_end_loses_no_scores_on_other_corpora(
+    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, out = other_corpus(tmp_path / "other.h5", {}), tmp_path / "run"
+    scored = trained(trainable, out, other)
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "finish_run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(trainable, out)
+    monkeypatch.undo()
+    assert trained(trainable, out) == scored
 
 
 def test_an_added_seed_makes_scores_on_other_corpora_out_of_date(trainable: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fusion.data import pooled
 from fusion.experiment.plan import build
 from fusion.grid.engine import calibration as trials
 from fusion.grid.engine.calibration import calibrate, candidates, estimate_cost, steps_of, worth_calibrating
@@ -33,6 +34,17 @@ def test_a_trial_measures_every_layout_that_suits_the_models(
     assert all(rate > 0 for rate in found.rates.values())
     assert found.placement == ALONE or found.rates[found.placement] == max(found.rates.values())
     assert "by a trial (steps per second: single models" in str(found)
+
+
+def test_rows_are_pooled_before_a_trial_measures(trainable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = planned(trainable, "audio", {"lr": 0.1, "batch_size": 8})
+    trial = trials._CalibrationRun(models(every), sources(every).of(every[0].plan))
+
+    def pooled_again(*args: object) -> None:
+        raise AssertionError("rows are pooled while the trial measures")
+
+    monkeypatch.setattr(pooled, "_pool", pooled_again)
+    assert trial.rate(ALONE) > 0
 
 
 @pytest.mark.parametrize(
