@@ -19,10 +19,11 @@ SPAN = 10  # rows of a span, 0.2 s of wav2vec 2.0, as in its fine-tuning (arXiv:
 class Dropout(nn.Module):
     """Dropout that zeroes elements at a rate and scales the others up; the identity in eval mode.
 
-    Rate, seed and step are buffers, so that they can be stacked over models; `seed_dropout` sets the site.
+    What models of a stack differ in are buffers, so that they can be stacked; `seed_dropout` sets the site.
     """
 
-    rate: Tensor
+    threshold: Tensor  # 16 bits of a hash below it drop an element
+    scale: Tensor  # of elements that stay
     seed: Tensor
     step: Tensor
 
@@ -32,7 +33,10 @@ class Dropout(nn.Module):
             raise ValueError(f"dropout rate must lie in [0, 1), got {rate}")
         self.active = rate > 0
         self.site = 0
-        self.register_buffer("rate", torch.tensor(rate), persistent=False)
+        share = torch.tensor(rate)
+        threshold = (share * (1 << 16) - (1 << 15)).round().to(torch.int16)
+        self.register_buffer("threshold", threshold, persistent=False)
+        self.register_buffer("scale", 1 / (1 - share), persistent=False)
         self.register_buffer("seed", torch.tensor(0), persistent=False)
         self.register_buffer("step", torch.tensor(0), persistent=False)
 
@@ -40,8 +44,7 @@ class Dropout(nn.Module):
         """Returns ``x`` with dropped elements, of the same shape."""
         if not self.training or not self.active:
             return x
-        scale = (1 / (1 - self.rate)).to(x.dtype)
-        return x * self._kept(x).to(x.dtype).mul_(scale)
+        return x * self._kept(x).to(x.dtype).mul_(self.scale)
 
     def uniform(self, x: Tensor) -> Tensor:
         """Returns numbers in [0, 1) of the shape and type of ``x``.
@@ -53,12 +56,10 @@ class Dropout(nn.Module):
     def _kept(self, x: Tensor) -> Tensor:
         """Returns True for each element that stays; 16 bits, half a hash, decide each."""
         halves = self._hashed((x.numel() + 1) // 2, x.device).view(torch.int16)[: x.numel()].view(x.shape)
-        return halves >= (self.rate * (1 << 16) - (1 << 15)).round().to(torch.int16)
+        return halves >= self.threshold
 
     def _hashed(self, count: int, device: torch.device) -> Tensor:
-        key = _mix(
-            _wrapped(self.seed + _signed(STEP) * self.step) ^ _wrapped(self.seed.new_tensor(_signed(SITE) * self.site))
-        )
+        key = _mix((self.seed + _signed(STEP) * self.step).to(torch.int32) ^ _signed(SITE * self.site))
         return _mix(torch.arange(count, dtype=torch.int32, device=device) ^ key)
 
 
@@ -106,11 +107,6 @@ def _signed(value: int) -> int:
     """Returns an integer modulo 2**32 as a signed 32-bit integer."""
     value &= 0xFFFFFFFF
     return value - (1 << 32) if value >> 31 else value
-
-
-def _wrapped(value: Tensor) -> Tensor:
-    """Returns integers modulo 2**32, int32."""
-    return ((value + (1 << 31)) % (1 << 32) - (1 << 31)).to(torch.int32)
 
 
 def _mix(x: Tensor) -> Tensor:

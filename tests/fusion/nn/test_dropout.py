@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -5,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from fusion.nn.dropout import Dropout, seed_dropout, set_step
+from fusion.nn.dropout import SITE, STEP, Dropout, seed_dropout, set_step
 
 
 def dropout(rate: float = 0.3, *, seed: int = 0, step: int = 0, site: int = 1) -> Dropout:
@@ -46,6 +47,21 @@ def test_a_mask_follows_from_seed_step_and_site_alone() -> None:
         assert both == pytest.approx(0.09, abs=0.02)  # as of independent masks
 
 
+@given(st.floats(0.01, 0.9), st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(1, 60))
+def test_a_mask_is_the_hash_of_its_positions(rate: float, seed: int, step: int, site: int) -> None:
+    def lowbias32(x: int) -> int:
+        x = (x ^ x >> 16) * 0x7FEB352D & 0xFFFFFFFF
+        x = (x ^ x >> 15) * 0x846CA68B & 0xFFFFFFFF
+        return x ^ x >> 16
+
+    key = lowbias32((seed + STEP * step ^ SITE * site) & 0xFFFFFFFF)
+    halves = [half for position in range(4) for half in divmod(lowbias32(position ^ key), 1 << 16)[::-1]]
+    signed = [half - (half >> 15 << 16) for half in halves]  # the bits of a half as an integer with a sign
+    share = np.float32(rate)
+    expected = np.where(np.array(signed) >= np.rint(share * 65536 - 32768), 1 / (1 - share), np.float32(0))
+    assert dropout(rate, seed=seed, step=step, site=site)(torch.ones(8)).numpy() == pytest.approx(expected, abs=0)
+
+
 def test_neighbours_are_independent_of_each_other() -> None:
     kept = (dropout(0.5)(torch.ones(1_000_000)) > 0).float() - 0.5
     for distance in (1, 2, 3, 64, 768):
@@ -67,15 +83,17 @@ def test_gradients_pass_where_elements_stay() -> None:
 
 
 def test_models_in_one_stack_get_the_masks_that_each_gets_alone() -> None:
-    x, rates, seeds = torch.ones(9, 11), torch.tensor([0.1, 0.5, 0.5]), torch.tensor([0, 7, 8])
-    module = dropout()
+    x, module = torch.ones(9, 11), dropout()
+    alone = [dropout(rate, seed=seed, step=2) for rate, seed in ((0.1, 0), (0.5, 7), (0.5, 8))]
+    names = [name for name, _ in module.named_buffers()]
+    buffers = {name: torch.stack([one.get_buffer(name) for one in alone]) for name in names}
 
-    def one(rate: Tensor, seed: Tensor) -> Tensor:
-        result: Tensor = functional_call(module, {"rate": rate, "seed": seed, "step": torch.tensor(2)}, (x,))
+    def one(buffers: dict[str, Tensor]) -> Tensor:
+        result: Tensor = functional_call(module, buffers, (x,))
         return result
 
-    for stacked, rate, seed in zip(vmap(one)(rates, seeds), rates.tolist(), seeds.tolist(), strict=True):
-        assert torch.equal(stacked, dropout(rate, seed=seed, step=2)(x))
+    for together, single in zip(vmap(one)(buffers), alone, strict=True):
+        assert torch.equal(together, single(x))
 
 
 def test_every_dropout_of_a_head_gets_a_site_of_its_own() -> None:
@@ -84,7 +102,7 @@ def test_every_dropout_of_a_head_gets_a_site_of_its_own() -> None:
     set_step(head, 9)
     found = [(one.site, int(one.seed), int(one.step)) for one in head.modules() if isinstance(one, Dropout)]
     assert found == [(1, 4, 9), (2, 4, 9)]
-    assert not head.state_dict().keys() & {"0.rate", "0.seed", "0.step"}
+    assert head.state_dict().keys() == {"1.weight", "1.bias"}
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
