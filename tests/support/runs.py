@@ -30,7 +30,7 @@ from tests.support.heads import CLASSES, TEXT_LAYER, Sample, head_inputs, sample
 
 COUNT, SESSIONS = 72, 3
 CPU = torch.device("cpu")
-QUICK = {"epochs": "2", "batch_size": "16", "lr": "0.01"}
+QUICK = {"epochs": "2", "batch_size": "21", "lr": "0.01"}
 SMALL: Mapping[str, Mapping[str, object]] = {  # of the heads that are large by default
     "rescmfa": {"layers": 1, "text_slots": 15, "audio_slots": 30},
     "tab": {"layers": 1, "feedforward": 24},

@@ -1,6 +1,7 @@
 """The winner of a grid is the run folder that ``mmer-train`` writes, and nothing is trained for it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,25 @@ def kept_by(cache_path: Path, progress: GridTold | None = None) -> GridRun:
     return run_grid(request, cache, engine="shared", keep=True, progress=progress)
 
 
-def test_the_winner_equals_the_run_of_its_settings(
-    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def searched(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GridRun]:
+    """A grid that has ended with its winner, and the folder that it was started in."""
+    folder = tmp_path_factory.mktemp("searched") / "home"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return folder, kept_by(trainable)
+
+
+@pytest.fixture
+def found(searched: tuple[Path, GridRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GridRun:
+    """A copy of it in the current folder."""
+    shutil.copytree(searched[0], tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    found = kept_by(trainable)
+    return searched[1]
+
+
+def test_the_winner_equals_the_run_of_its_settings(trainable: Path, tmp_path: Path, found: GridRun) -> None:
     assert found.kept is not None
     assert found.winner is not None
     folder = found.kept.folder
@@ -60,11 +75,7 @@ def test_the_winner_equals_the_run_of_its_settings(
     assert progress.started == []
 
 
-def test_a_winner_that_was_trained_before_has_the_note_on_its_choice_too(
-    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    found = kept_by(trainable)
+def test_a_winner_that_was_trained_before_has_the_note_on_its_choice_too(trainable: Path, found: GridRun) -> None:
     assert found.kept is not None
     folder, record = RunFolder(found.kept.folder), (found.kept.folder / "run.json").read_bytes()
     folder.write("run.json", {name: value for name, value in folder.record.items() if name != "chosen"})

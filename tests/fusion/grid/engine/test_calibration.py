@@ -17,7 +17,7 @@ from tests.support.grids import CPU, models, planned, sources, trained
 RATES = [{"lr": 0.1 / (place + 1), "batch_size": 8} for place in range(8)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stack_groups(trainable: Path) -> StackGroups:
     every = planned(trainable, "concat", *RATES)
     return StackGroups(models(every), sources(every), stacking=True)
@@ -99,7 +99,7 @@ def test_what_a_model_takes_grows_with_its_batch_and_its_width(trainable: Path) 
 
 
 def test_an_estimate_counts_what_is_left(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "concat", {"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3})
+    every = planned(trainable, "audio", {"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3})
     trained(tmp_path, every[:1])
     found = estimate_cost(models(every), sources(every), Journal(tmp_path))
     assert (found.models, found.known) == (9, 3)
