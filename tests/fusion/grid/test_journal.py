@@ -19,7 +19,7 @@ from fusion.run.folder import PREDICTIONS, SCORES, WEIGHTS, RunFolder
 from fusion.run.load import load_model
 from fusion.training.evaluate import predict_probabilities
 from tests.support.grids import CPU, models, planned, sources, trained
-from tests.support.runs import finish
+from tests.support.runs import TWO_FOLDS, finish
 
 FIELDS = {"dropout": 0.2, "standardize": True}
 
@@ -60,7 +60,7 @@ def without_digest(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_model_scores_what_it_scores_in_mmer_train(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "concat", FIELDS, only={"session": ("1", "2")})
+    every = planned(trainable, "concat", FIELDS, **TWO_FOLDS)
     journal, _ = trained(tmp_path / "grid", every)
     finish(every[0].plan, tmp_path / "run")
     for model in models(every):
@@ -184,7 +184,7 @@ def test_weights_that_are_gone_are_told_with_the_way_out(kept: Kept) -> None:
 
 
 def test_a_model_of_the_journal_is_loaded_as_that_of_the_run(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "label-guided", {"epochs": "1"}, only={"session": ("1", "2")})
+    every = planned(trainable, "label-guided", {"epochs": "1"}, **TWO_FOLDS)
     journal, _ = trained(tmp_path / "grid", every, folds=["1"])
     (model,) = models(every, folds=["1"])
     finish(every[0].plan, tmp_path / "run")

@@ -19,7 +19,7 @@ from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import RUN, SCORES, WEIGHTS, ModelFolder, RunFolder
 from fusion.run.load import load_model
 from fusion.training.evaluate import predict_probabilities
-from tests.support.runs import CPU, Told, finish, plan, reader_of, write_cache
+from tests.support.runs import CPU, TWO_FOLDS, Told, finish, plan, reader_of, write_cache
 
 SINGLE = ("audio", "text")
 NO_FIELDS: Mapping[str, object] = {}
@@ -71,14 +71,14 @@ def test_utterances_that_a_head_cannot_take_in_full_are_listed_for_every_part(tr
 def test_a_loaded_model_predicts_what_the_run_stored(
     trainable: Path, tmp_path: Path, fusion: str, fields: Mapping[str, object]
 ) -> None:
-    planned = plan(trainable, fusion, {"epochs": "1", **fields}, only={"session": ("1", "2")})
+    planned = plan(trainable, fusion, {"epochs": "1", **fields}, **TWO_FOLDS)
     second = replace(planned, split=replace(planned.split, folds=planned.split.folds[1:]))
     cross_validate(second, RunFolder(tmp_path), device=CPU, progress=Told())
     _check_predictions(RunFolder(tmp_path), planned, "2", 0)
 
 
 def test_a_model_that_was_trained_on_views_is_loaded(tmp_path: Path) -> None:
-    planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"epochs": "1"})
+    planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"epochs": "1", "dim": "8"}, **TWO_FOLDS)
     assert "audio.view" in planned.selection.streams
     finish(planned, tmp_path / "run")
     _check_predictions(RunFolder(tmp_path / "run"), planned, "1", 0)

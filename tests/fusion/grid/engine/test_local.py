@@ -17,17 +17,17 @@ from fusion.grid.stacking.training import train_stack
 from fusion.training.checkpoint import EpochScores
 from tests.support.grids import CPU, GridTold, models, planned, sources, trained, weights_of
 from tests.support.processes import wait_until
-from tests.support.runs import finish
+from tests.support.runs import TWO_FOLDS, finish
 
-TWO_FOLDS = {"only": {"session": ("1", "2")}}
 AXES = [{"lr": rate, "dropout": dropout} for rate in (0.01, 0.003) for dropout in (0.1, 0.3)]
+SHORT = [{**fields, "batch_size": 11} for fields in AXES]  # two batches of an epoch over two folds
 
 
 @pytest.fixture(scope="module")
 def one_by_one(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
     """What mmer-train says of every fold of every combination."""
     folder = tmp_path_factory.mktemp("runs")
-    every = planned(trainable, "concat", *AXES, **TWO_FOLDS)
+    every = planned(trainable, "concat", *SHORT, **TWO_FOLDS)
     return [finish(one.plan, folder / f"run{place}")["folds"] for place, one in enumerate(every)]
 
 
@@ -35,7 +35,7 @@ def one_by_one(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
 def test_every_engine_trains_what_mmer_train_does(
     trainable: Path, one_by_one: list[list[dict[str, Any]]], tmp_path: Path, engine: str
 ) -> None:
-    every = planned(trainable, "concat", *AXES, **TWO_FOLDS)
+    every = planned(trainable, "concat", *SHORT, **TWO_FOLDS)
     journal, told = trained(tmp_path / "grid", every, engine=engine)
     assert len(told.outcomes) == len(set(told.started)) == 8
     assert len(told.epochs) == 16
@@ -79,7 +79,7 @@ class Dying(GridTold):
 
 @pytest.mark.parametrize("engine", ["shared", "fused"])
 def test_a_grid_that_was_killed_ends_as_an_undisturbed_one(trainable: Path, tmp_path: Path, engine: str) -> None:
-    every = planned(trainable, "audio", *AXES, **TWO_FOLDS)
+    every = planned(trainable, "audio", *SHORT, **TWO_FOLDS)
     trained(tmp_path / "whole", every, engine=engine)
     killed = Engine(engine, journal=Journal(tmp_path / "killed"), progress=Dying(11), device=CPU)
     with pytest.raises(KeyError, match="killed"):
