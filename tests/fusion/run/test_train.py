@@ -15,7 +15,7 @@ from fusion.recipes.catalog import recipe
 from fusion.run.published import compare_run
 from fusion.run.train import fuse_runs, train_run
 from tests.support.heads import samples
-from tests.support.runs import COUNT, QUICK, SMALL, Told, reader_of, utterances, write_cache
+from tests.support.runs import COUNT, QUICK, SMALL, TWO_FOLDS, Told, reader_of, utterances, write_cache
 
 LABELS = "angry=angry,happy=happy,sad=sad,calm=calm"
 ELSEWHERE = f"labels={LABELS}, text=words@4"
@@ -213,7 +213,7 @@ def test_the_sum_of_two_label_enhanced_runs_is_compared_with_the_score_fusion_of
     runs = []
     for modality, stream in (("audio", "voice"), ("text", "words@4")):
         fields, streams = {"modalities": modality}, {modality: stream}
-        request = ExperimentRequest(recipe="lemer-iemocap", fields=fields, streams=streams, labels=LABELS)
+        request = ExperimentRequest(recipe="lemer-iemocap", fields=fields, streams=streams, labels=LABELS, **TWO_FOLDS)
         runs.append(train_run(request.experiment(cache), cache, out=tmp_path / modality).folder)
     comparison = fuse_runs(runs, cache, out=tmp_path / "sum").comparison
     marked = [line for line in comparison if line.endswith("second-stage pre-training, the variant run here")]
