@@ -9,6 +9,7 @@ shape and bytes of format 1 and lies inside this file, and the offsets divide th
 """
 
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,7 +78,7 @@ class Region:
     @property
     def row_bytes(self) -> int:
         """Bytes from one row to the next."""
-        return int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     @property
     def end(self) -> int:
