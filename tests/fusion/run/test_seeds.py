@@ -72,7 +72,7 @@ def test_a_folder_of_its_own_is_extended_in_place(trainable: Path, whole: Path, 
 def test_an_extension_that_was_killed_is_resumed_to_the_same_bits(trainable: Path, whole: Path, tmp_path: Path) -> None:
     cache, out = reader_of(trainable), tmp_path / "run"
     train_run(requested(trainable, 0, 1), cache, out=out)
-    steps = iter(range(2))
+    steps = iter(range(4))
     with pytest.raises(KeyboardInterrupt):
         train_run(requested(trainable, 0, 1, 4), cache, out=out, stopping=lambda: next(steps, None) is None)
     assert RunFolder(out).identity["seeds"] == [0, 1, 4]
