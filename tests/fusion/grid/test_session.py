@@ -13,7 +13,7 @@ from fusion.grid.session import GridResults, GridSession
 from fusion.grid.space import parse_search, read_space
 from fusion.run.folder import PREDICTIONS
 from tests.support.grids import models, planned, session
-from tests.support.runs import scramble
+from tests.support.runs import TWO_FOLDS, scramble
 
 GRID = "lr=0.03,0.001"
 
@@ -27,10 +27,10 @@ def opened(folder: Path) -> int:
 
 
 def test_only_each_folds_winner_is_scored_on_test(trainable: Path, tmp_path: Path) -> None:
-    made, _ = session(trainable, "audio", tmp_path, seeds=(0, 1))
+    made, _ = session(trainable, "audio", tmp_path, seeds=(0, 1), **TWO_FOLDS)
     found = run(made, "lr=0.03,0.01,0.001")
-    assert len(found.scores) == 3 * 3 * 2
-    assert opened(tmp_path) == 3 * 2
+    assert len(found.scores) == 3 * 2 * 2
+    assert opened(tmp_path) == 2 * 2
     for one in found.scores:
         own = [other for other in found.scores if (other.fold, other.combination) == (one.fold, one.combination)]
         assert (one.test is not None) == (found.winners[one.fold] == one.combination)
@@ -75,11 +75,11 @@ def test_tests_that_were_opened_before_stay_out_of_sight(trainable: Path, tmp_pa
 
 def test_what_lies_in_test_parts_decides_nothing(trainable: Path, tmp_path: Path) -> None:
     whole, scrambled = trainable, Path(shutil.copy(trainable, tmp_path / "b.h5"))
-    (plan,) = [one.plan for one in planned(whole, "audio", {})]
+    (plan,) = [one.plan for one in planned(whole, "audio", {}, **TWO_FOLDS)]
     scramble(scrambled, plan.split.folds[0].test.tolist())
     found = []
     for cache in (whole, scrambled):
-        made, _ = session(cache, "audio", tmp_path / cache.stem)
+        made, _ = session(cache, "audio", tmp_path / cache.stem, **TWO_FOLDS)
         found.append(run(made, GRID))
     first = [[one.dev for one in grid.scores if one.fold == "1"] for grid in found]
     assert first[0] == first[1]
@@ -120,12 +120,12 @@ def test_a_sample_is_part_of_the_grid(trainable: Path, tmp_path: Path) -> None:
 
 def test_tpe_searches_each_fold_by_its_own_dev(trainable: Path, tmp_path: Path) -> None:
     whole, scrambled = trainable, Path(shutil.copy(trainable, tmp_path / "b.h5"))
-    (plan,) = [one.plan for one in planned(whole, "audio", {})]
+    (plan,) = [one.plan for one in planned(whole, "audio", {}, **TWO_FOLDS)]
     first, *others = plan.split.folds
     scramble(scrambled, first.test.tolist())
     proposed = []
     for cache in (whole, scrambled):
-        made, _ = session(cache, "audio", tmp_path / cache.stem)
+        made, _ = session(cache, "audio", tmp_path / cache.stem, **TWO_FOLDS)
         found = run(made, "lr=log:1e-3..1e-1", "dropout=0..0.5", search="tpe:4")
         trained = [
             one.fields
@@ -146,7 +146,7 @@ def test_all_models_of_a_grid_are_known_by_their_keys(trainable: Path, tmp_path:
 
 
 def test_what_heads_note_is_told_with_the_combinations_it_holds_for(trainable: Path, tmp_path: Path) -> None:
-    made, _ = session(trainable, "bimodal", tmp_path)
+    made, _ = session(trainable, "bimodal", tmp_path, **TWO_FOLDS)
     space = read_space("bimodal", grid=["alpha=0.1", "epochs=1", "dim=8"], ablate=["tasks=none"])
     found = made.run(space, parse_search("grid"), seed=0)
     assert len(found.notes) == 3  # and one on the interval

@@ -82,7 +82,8 @@ def test_little_work_is_worth_no_trial(trainable: Path) -> None:
     assert worth_calibrating(many, CPU)
 
 
-def test_a_trial_leaves_nothing_behind(trainable: Path, tmp_path: Path, stack_groups: StackGroups) -> None:
+def test_a_trial_leaves_nothing_behind(stack_groups: StackGroups, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "ROUNDS", 1)
     before = torch.random.get_rng_state(), torch.get_num_threads()
     calibrate(stack_groups, stack_groups.sources)
     assert torch.equal(torch.random.get_rng_state(), before[0])
