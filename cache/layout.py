@@ -198,12 +198,15 @@ def open_layout(path: Path) -> Iterator[tuple[CacheLayout, int]]:
         yield _layout(path, root, descriptor), descriptor
 
 
-def read_weights(path: Path, stamp: tuple[int, int] | None = None) -> dict[str, dict[str, npt.NDArray[Any]]]:
+def read_weights(
+    path: Path, stamp: tuple[int, int] | None = None, *, encoder: str | None = None
+) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """Reads the weights that initialize heads, by encoder and name.
 
     Args:
         path: the file.
         stamp: `CacheLayout.stamp` of the file that the weights must belong to; None for any file.
+        encoder: the only encoder to read, if the file has weights of it; None for all.
 
     Raises:
         CacheMissing: if the file does not exist.
@@ -216,7 +219,8 @@ def read_weights(path: Path, stamp: tuple[int, int] | None = None) -> dict[str, 
         if "weights" not in names_in(root):
             return {}
         weights = open_group(root, "weights")
-        return {name: _arrays(open_group(weights, name), descriptor, found.st_size) for name in names_in(weights)}
+        names = [name for name in names_in(weights) if encoder in {None, name}]
+        return {name: _arrays(open_group(weights, name), descriptor, found.st_size) for name in names}
 
 
 def reason_bytes(reason: str) -> bytes:
