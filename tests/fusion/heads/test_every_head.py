@@ -58,8 +58,9 @@ def test_x1_padding_of_any_kind_changes_no_logit(name: str, modalities: str) -> 
 @pytest.mark.parametrize(("name", "modalities"), CASES)
 def test_x1_padding_changes_no_loss_of_training(name: str, modalities: str) -> None:
     chosen = samples(8)
-    padded = [losses(made(name, modalities, dropout=0.0), collate(chosen, extra=50, noise=noise)) for noise in (0, 1e3)]
-    tight = losses(made(name, modalities, dropout=0.0), collate(chosen))
+    head = made(name, modalities, dropout=0.0)
+    padded = [losses(head, collate(chosen, extra=50, noise=noise)) for noise in (0, 1e3)]
+    tight = losses(head, collate(chosen))
     for loss in set(tight) - {"cpc"}:  # its negatives are drawn by place in the padded batch
         torch.testing.assert_close(padded[1][loss], tight[loss], atol=1e-5, rtol=1e-5)
     assert padded[0].keys() == padded[1].keys() == tight.keys()

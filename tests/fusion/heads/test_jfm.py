@@ -258,15 +258,3 @@ def test_dropout_follows_from_seed_and_step() -> None:
         set_step(head, step)
         losses.append(head(batch).losses["icl"].item())
     assert losses[0] == losses[1] != losses[2]
-
-
-def test_sixteen_utterances_are_learnt_by_heart() -> None:
-    head, batch = head_of(), batch_of(16)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3)
-    for step in range(60):
-        optimizer.zero_grad()
-        torch.autograd.backward(loss_of(head, batch))
-        optimizer.step()
-        if step % 5 == 4 and bool((scored(head, batch).argmax(dim=1) == batch.labels).all()):
-            return
-    pytest.fail("jfm does not learn 16 utterances in 60 steps")

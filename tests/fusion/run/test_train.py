@@ -21,6 +21,7 @@ LABELS = "angry=angry,happy=happy,sad=sad,calm=calm"
 ELSEWHERE = f"labels={LABELS}, text=words@4"
 LATE = f"labels={LABELS}, patches=vit, text=words@4"
 AUDIO = f", NOT the recipe: modalities=audio, labels={LABELS}, audio=voice"
+SEEN = ("text", "mel", "patches")
 HEARD = ("audio", "text", "tokens", "codes", "chars")
 WAV2VEC = {"source": "facebook/wav2vec2-base"}
 MEAN = {"wa": 0.5, "ua": 0.5, "wf1": 0.5}
@@ -99,14 +100,14 @@ def test_fewer_utterances_are_told_too(trainable: Path, tmp_path: Path) -> None:
     assert told(trainable, narrowed={"only": {"session": ("1", "2")}})[1].endswith(
         f"NOT the recipe: {ELSEWHERE}, --only session=1+2"
     )
-    lacking = write_cache(tmp_path / "lacking.h5", failing={"words@4": 3})
+    lacking = write_cache(tmp_path / "lacking.h5", failing={"words@4": 3}, roles=SEEN)
     missing = {"allow_missing": True}
     assert told(lacking, narrowed=missing)[1].endswith(f"NOT the recipe: {ELSEWHERE}, --allow-missing")
     assert told(trainable, narrowed=missing)[1].endswith(f"NOT the recipe: {ELSEWHERE}")
     named = utterances(samples(COUNT))
     named[3] = replace(named[3], id="test_dia38_utt4")  # published as broken: nobody has to allow it
     meld = {"corpus": {"name": "meld", "root": ""}, "utterances": named}
-    broken = write_cache(tmp_path / "broken.h5", failing={"words@4": 3}, **meld)
+    broken = write_cache(tmp_path / "broken.h5", failing={"words@4": 3}, roles=SEEN, **meld)
     assert told(broken)[1].endswith(f"NOT the recipe: {ELSEWHERE}")
 
 
