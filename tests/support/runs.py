@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def write_cache(path: Path, *, failing: Mapping[str, int] | None = None, **chang
         failures = {lacking[name]: "it is silent"} if name in lacking else {}
         lengths[list(failures)] = 0
         plans.append(StreamPlan(spec=spec, lengths=lengths, failures=failures))
-        rows += [_row(name, index, one, role, dtype) for index, one in enumerate(drawn) if index not in failures]
+        rows += [row for row in _rows(name, role, dtype) if row.index not in failures]
     header = {"mmer_version": "0", "created": "2026", "corpus": changes.get("corpus", {"name": "toy", "root": "a b"})}
     inputs = head_inputs()
     encoders = {"audio": "voice", "text": "words", "patches": "vit"}
@@ -204,6 +204,12 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def _spec(role: str, name: str, dtype: str, layers: str, *, trained_on: Mapping[str, object]) -> StreamSpec:
     shape, role = head_inputs().shapes[role], role.removesuffix(".view")
     return StreamSpec(name=name, role=role, source=name, layers=layers, shape=shape, dtype=dtype, trained_on=trained_on)
+
+
+@cache
+def _rows(name: str, role: str, dtype: str) -> tuple[Row, ...]:
+    """All rows of a stream, which nobody writes to."""
+    return tuple(_row(name, index, one, role, dtype) for index, one in enumerate(samples(COUNT)))
 
 
 def _row(name: str, index: int, sample: Sample, role: str, dtype: str) -> Row:
