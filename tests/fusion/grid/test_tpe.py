@@ -1,4 +1,3 @@
-import logging
 import sys
 from pathlib import Path
 
@@ -130,7 +129,9 @@ def test_without_optuna_the_way_to_install_it_is_told(monkeypatch: pytest.Monkey
 
 
 def test_nothing_is_reported_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    before = logging.getLogger("optuna").level
+    import optuna
+
+    before = optuna.logging.get_verbosity()
     searched(space_of("layers=0..200"), 3)
     assert capfd.readouterr().err == ""
-    assert logging.getLogger("optuna").level == before
+    assert optuna.logging.get_verbosity() == before
