@@ -56,7 +56,7 @@ def quick_pictures(child_processes: None) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def true_pictures() -> Iterator[None]:
     """Draws pictures as a run and a grid do."""
     from tests.support.pictures import DRAWN, pictures_by

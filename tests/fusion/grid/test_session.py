@@ -44,6 +44,7 @@ def test_only_each_folds_winner_is_scored_on_test(trainable: Path, tmp_path: Pat
     assert found.interval["ua"] is not None
 
 
+@pytest.mark.usefixtures("true_pictures")
 def test_a_grid_may_choose_by_macro_f1(trainable: Path, tmp_path: Path) -> None:
     made, _ = session(trainable, "audio", tmp_path)
     found = run(made, "lr=0.03,0.001", "monitor=mf1")
@@ -55,7 +56,7 @@ def test_a_grid_may_choose_by_macro_f1(trainable: Path, tmp_path: Path) -> None:
     assert (report.json["monitor"], list(report.json["nested"])) == ("mf1", ["wa", "ua", "wf1", "mf1"])
     means = [row["dev"]["mf1"] for row in report.json["rows"]]
     assert means == sorted(means, reverse=True)
-    assert (report.folder.path / "axis-lr.png").exists()
+    assert (report.folder.path / "axis-lr.png").read_bytes().startswith(b"\x89PNG")
     assert any(", M-F1 " in line for line in report.lines if line.startswith("95% interval"))
     assert report.json["notes"][0] == "the interval is over 6 speakers or dialogues: too few to say much"
     assert report.json["notes"][0] in report.limits
