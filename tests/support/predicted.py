@@ -30,7 +30,7 @@ TOLERANCE = 1e-4
 def write_predictable_cache(folder: Path) -> Path:
     """Writes recordings with dialogues and their features, as float16 and with a history."""
     cache = write_learning_cache(folder, dtype="float16", encoders=ENCODERS)
-    featurized(folder / "corpus.csv", cache, encoders=("roberta-tiny",), history=3, max_tokens=40)
+    featurized(folder / "corpus.csv", cache, encoders=("roberta-tiny",), history=3, max_tokens=40, mel=False)
     return cache
 
 

@@ -35,8 +35,9 @@ ONE_FOLD = OwnFolds(
 # Head -> the streams that it reads and what of it can learn.
 STREAMS: Mapping[str, Mapping[str, str]] = {"jfm": {"text": "roberta-tiny@4"}}
 SMALL: Mapping[str, Mapping[str, object]] = {
-    "rescmfa": {"text_slots": 40, "audio_slots": 60},
-    "jfm": {"joint_length": 2},
+    "rescmfa": {"layers": 1, "text_slots": 40, "audio_slots": 60},
+    "tab": {"layers": 1},
+    "jfm": {"joint_length": 2, "extractor_layers": 1},
 }
 
 

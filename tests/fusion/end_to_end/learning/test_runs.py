@@ -142,6 +142,7 @@ def test_a_stream_of_a_tuned_encoder_is_what_the_head_read(learning: Path, tmp_p
         encoders=(f"tuned={checkpoint}",),
         dtype="float32",
         audio_only=True,
+        mel=False,
     )
     stream = open_cache(tmp_path / "tuned.h5").stream("tuned")
     assert stream.spec.trained_on["fold"] == fold.name
@@ -213,7 +214,7 @@ def test_bad_input_is_one_line(
 
 
 def test_int8_is_refused(learning: Path, tmp_path: Path) -> None:
-    small: dict[str, Any] = {"encoders": ("wav2vec2-tiny@conv",), "dtype": "int8", "audio_only": True}
+    small: dict[str, Any] = {"encoders": ("wav2vec2-tiny@conv",), "dtype": "int8", "audio_only": True, "mel": False}
     featurized(learning.parent / "corpus.csv", tmp_path / "small.h5", **small)
     with pytest.raises(MmerError, match="stored as int8, whose rounding is too coarse to learn from"):
         planned(tmp_path / "small.h5", ExperimentRequest(fusion="audio", tune=("audio",)))
@@ -222,7 +223,8 @@ def test_int8_is_refused(learning: Path, tmp_path: Path) -> None:
 def test_an_encoder_of_a_folder_is_named_and_checked(learning: Path, tmp_path: Path) -> None:
     own = saved(tmp_path / "own")
     cache = tmp_path / "own.h5"
-    featurized(learning.parent / "corpus.csv", cache, encoders=(f"mine={own}@conv",), dtype="float32", audio_only=True)
+    kind: dict[str, Any] = {"dtype": "float32", "audio_only": True, "mel": False}
+    featurized(learning.parent / "corpus.csv", cache, encoders=(f"mine={own}@conv",), **kind)
     asked = ExperimentRequest(fusion="audio", tune=("audio",), fields={"epochs": 1})
     with pytest.raises(MmerError, match="came from a folder named own; pass --encoder mine=FOLDER"):
         planned(cache, asked)

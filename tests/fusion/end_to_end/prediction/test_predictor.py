@@ -135,7 +135,7 @@ def test_without_a_final_model_the_folds_are_averaged(spoken: Path, audio: RunFo
 def test_batches_and_int8_give_the_same(spoken: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     cache = Path(shutil.copytree(spoken.parent, small)) / "small.h5"
-    featurized(small / "corpus.csv", cache, encoders=("wav2vec2-tiny", "roberta-tiny"), dtype="int8")
+    featurized(small / "corpus.csv", cache, encoders=("wav2vec2-tiny", "roberta-tiny"), dtype="int8", mel=False)
     run = run_of(cache, tmp_path / "run", replace(RUNS["concat"], own_folds=ONE_FOLD))
     (fold,) = run.identity["folds"]
     predictor = load_predictor(run.path, fold=fold, device="cpu", batch_seconds=5)
@@ -149,7 +149,7 @@ def test_each_fold_reads_the_stream_of_its_own_encoder(spoken: Path, tuned: RunF
     folder = Path(shutil.copytree(spoken.parent, tmp_path / "corpus"))
     encoders = {f"own{fold}": tuned.model(fold, 0).path / "audio" for fold in TWO_FOLDS["session"]}
     requests = tuple(f"{name}={path}" for name, path in encoders.items())
-    featurized(folder / "corpus.csv", folder / "own.h5", encoders=requests, audio_only=True)
+    featurized(folder / "corpus.csv", folder / "own.h5", encoders=requests, audio_only=True, mel=False)
     run = run_of(folder / "own.h5", tmp_path / "run", wanted("audio", {"audio": "own*"}, only=TWO_FOLDS))
     assert list(run.identity["folds"]) == list(TWO_FOLDS["session"])
     for fold in run.identity["folds"]:

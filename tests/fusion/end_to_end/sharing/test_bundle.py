@@ -84,7 +84,7 @@ def test_a_frozen_encoder_of_a_folder_becomes_part_of_the_bundle(
 ) -> None:
     encoder = tuned.model("0", 0).path / "audio"
     corpus = Path(shutil.copytree(spoken.parent, tmp_path / "corpus"))
-    featurized(corpus / "corpus.csv", corpus / "own.h5", encoders=(f"own={encoder}",), audio_only=True)
+    featurized(corpus / "corpus.csv", corpus / "own.h5", encoders=(f"own={encoder}",), audio_only=True, mel=False)
     run = run_of(corpus / "own.h5", tmp_path / "run", wanted("audio", {"audio": "own"}, allow_leak=True))
     with pytest.raises(MmerError, match="it came from a folder named audio; pass --encoder own=FOLDER"):
         bundle_of(run.path, tmp_path / "bundle")
