@@ -45,7 +45,9 @@ def test_json_is_the_object_of_the_contract_and_nothing_else(trainable: Path, he
 
 
 def test_the_table_has_every_fold_and_what_the_scores_are_worth(trainable: Path, here: Path) -> None:
-    lines = done(train_by_command(trainable, "--fusion", "concat", "--seed", "1", "--seed", "2")).splitlines()
+    lines = done(
+        train_by_command(trainable, "--fusion", "concat", "--seed", "1", "--seed", "2", "--epochs", "1")
+    ).splitlines()
     assert lines[0].split() == ["fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1", "M-F1"]
     assert [line.split()[:2] for line in lines[1:7]] == [[str(f), str(s)] for s in (1, 2) for f in (1, 2, 3)]
     titles = ["mean", "std over folds", "std over seeds", "pooled", "95% of pooled"]
@@ -86,22 +88,22 @@ def test_replace_trains_another_run_into_the_same_folder(trainable: Path, here: 
 def test_flags_reach_the_run(trainable: Path, here: Path) -> None:
     options = ["--batch-size", "9", "--lr", "0.02", "--data-seed", "5", "--modality-dropout", "0.2", "--epochs", "1"]
     fields = ["--set", "monitor=ua", "--set", "pooling=max", "--audio", "logmel80", "--stream", "text=words@4"]
-    labels = ["--labels", "loud=angry+happy,low=sad+calm", "--protocol", "speaker"]
+    labels = ["--labels", "loud=angry+happy,low=sad+calm", "--protocol", "speakers:3"]
     told = json.loads(done(train_by_command(trainable, "--fusion", "concat", *options, *fields, *labels, "--json")))
     decides = json.loads((here / told["run"] / "run.json").read_text())["decides"]
     training = {"batch_size": 9, "lr": 0.02, "data_seed": 5, "epochs": 1, "monitor": "ua"}
     assert decides["training"].items() >= training.items()
     assert (decides["head"]["modality_dropout"], decides["head"]["pooling"]) == (0.2, "max")
     assert decides["streams"]["audio"].startswith("logmel80 ")
-    assert (told["protocol"], told["labels"], len(told["folds"])) == ("speaker", ["loud", "low"], 6)
+    assert (told["protocol"], told["labels"], len(told["folds"])) == ("speakers:3", ["loud", "low"], 3)
 
 
 def test_only_some_utterances_take_part_and_that_is_told(trainable: Path, here: Path) -> None:
     told = json.loads(done(train_by_command(trainable, "--fusion", "audio", "--only", "session=1+3", "--json")))
     assert [one["fold"] for one in told["folds"]] == ["1", "3"]
     assert "only session=1+3: 48 of 72 utterances" in told["notes"]
-    whole = json.loads(done(train_by_command(trainable, "--fusion", "audio", "--json")))
-    assert whole["run"] != told["run"]
+    whole = json.loads(done(train_by_command(trainable, "--fusion", "audio", "--dry-run", "--json")))
+    assert whole["folder"] != told["run"]
     decides = json.loads((here / told["run"] / "run.json").read_text())["decides"]
     assert decides["only"] == {"session": ["1", "3"]}
 
@@ -132,7 +134,7 @@ def test_quiet_prints_scores_and_what_limits_them_and_nothing_else(trainable: Pa
 
 def test_a_recipe_prints_the_published_figures_beside_the_obtained_ones(trainable: Path, here: Path) -> None:
     labels = "angry=angry,happy=happy,sad=sad,calm=calm"
-    streams = ["--audio", "voice", "--text", "words@4", "--labels", labels, "--set", "layers=1"]
+    streams = ["--audio", "voice", "--text", "words@4", "--labels", labels, "--set", "layers=1", "--epochs", "1"]
     told = done(train_by_command(trainable, "--recipe", "gcf2net-iemocap", *streams))
     assert "obtained" in told
     assert f"toy, frozen features, protocol session, labels {labels}" in told
@@ -162,25 +164,26 @@ def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -
 def test_shards_give_the_folds_and_scores_of_the_merged_file(tmp_path: Path, here: Path) -> None:
     from tests.support.shards import write_piece
 
-    whole = write_cache(tmp_path / "whole.h5")
-    streams, ids = ["voice", "words@4"], [f"u{index:02}" for index in range(72)]
+    whole = write_cache(tmp_path / "whole.h5", without=["logmel80", "vit", "words.tokens", "ctc.chars", "voice.codes"])
+    streams, ids = ["voice"], [f"u{index:02}" for index in range(72)]
     pieces = [write_piece(whole, tmp_path / f"s-{place}-of-3.h5", ids[place::3], streams) for place in range(3)]
     merge_caches(tmp_path / "merged.h5", pieces)
     told = [
-        json.loads(done(train_by_command(tmp_path / name, "--fusion", "concat", "--out", out, "--json")))
+        json.loads(done(train_by_command(tmp_path / name, "--fusion", "audio", "--out", out, "--json")))
         for name, out in (("merged.h5", "a"), ("s-*-of-3.h5", "b"))
     ]
     assert told[0]["cache"] != told[1]["cache"]
     assert {**told[0], "cache": "", "run": ""} == {**told[1], "cache": "", "run": ""}
     one, other = files_of(here / "a"), files_of(here / "b")
     assert {name for name in one if one[name] != other[name]} == {"run.json", "results.json"}
-    assert "runs/s-of-3-concat-" in done(train_by_command(tmp_path / "s-*-of-3.h5", "--fusion", "concat"))
+    dry = done(train_by_command(tmp_path / "s-*-of-3.h5", "--fusion", "audio", "--dry-run"))
+    assert "would write runs/s-of-3-audio-" in dry
 
 
 def test_utterances_left_out_and_too_long_ones_are_told(tmp_path: Path, here: Path) -> None:
     cache = write_cache(tmp_path / "a.h5", failing={"voice": 5})
     options = ["--fusion", "rescmfa", "--set", "sgu=dense", "--set", "audio_slots=18", "--allow-missing"]
-    told = done(train_by_command(cache, *options))
+    told = done(train_by_command(cache, *options, "--set", "layers=1", "--epochs", "1"))
     assert " 23 of 24 " in told
     assert "fold 1: 1 of 24 test utterances are left out, they have no features (u05: no voice, it is silent)" in told
     assert " test utterances are longer than the head can read in full: u" in told
