@@ -140,7 +140,7 @@ def test_nothing_to_predict_is_one_line(corpus: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_a_file_of_rows_is_continued_to_the_rows_of_one_run(corpus: Path, tmp_path: Path, suffix: str) -> None:
-    files = sorted(corpus.glob("*.wav"))
+    files = sorted(corpus.glob("*.wav"))[:8]
     whole, partial = tmp_path / f"whole{suffix}", tmp_path / f"partial{suffix}"
     assert called(corpus / "dropped", *files, "--resume", whole).exit_code == 0
     assert called(corpus / "dropped", *files[:5], "--resume", partial).exit_code == 0
@@ -148,7 +148,7 @@ def test_a_file_of_rows_is_continued_to_the_rows_of_one_run(corpus: Path, tmp_pa
     result = called(corpus / "dropped", *files, "--resume", partial)
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert f"{partial} has 4 recordings already; 12 are left" in result.stderr
+    assert f"{partial} has 4 recordings already; 4 are left" in result.stderr
     assert partial.read_bytes() == whole.read_bytes()
 
 
