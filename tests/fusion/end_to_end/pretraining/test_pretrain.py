@@ -197,13 +197,14 @@ def test_fine_tuning_of_a_pre_trained_encoder_keeps_the_record_of_pre_training(
 ) -> None:
     encoder = run.folds[0].encoder
     root = str(open_cache(copy).header["corpus"]["root"])
-    featurize_sessions(Path(root) / "corpus.csv", copy, f"pre={encoder}", f"pre={encoder}@conv", f"pre={encoder}@3")
+    featurize_sessions(Path(root) / "corpus.csv", copy, f"pre={encoder}", f"pre={encoder}@3")
     opened = open_cache(copy)
     wanted = ExperimentRequest(
         fusion="audio",
         fields={"epochs": 1, "batch_size": 8},
         streams={"audio": "pre"},
         tune=("audio=1",),
+        only={"session": ("1", "2")},
         encoders={"pre": encoder},
         allow_leak=True,
     )
