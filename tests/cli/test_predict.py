@@ -15,13 +15,14 @@ from click.testing import CliRunner, Result
 
 import mmer
 from cli.predict import predict
+from fusion.end_to_end.prediction import predictor
 from fusion.run.folder import RunFolder
 from tests.support.predicted import run_of, wanted
 from tests.support.processes import command, forked, wait_until
 from tests.support.voices import RATE_HZ, featurized, tone, write_corpus
 
 LABELS = ("calm", "sad")
-MANY = 160  # recordings, of which a killed command leaves some
+BLOCK, MANY = 16, 64  # recordings: predicted together, and in all, of which a killed command leaves some
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,12 @@ def test_a_file_of_rows_is_continued_to_the_rows_of_one_run(corpus: Path, tmp_pa
     assert partial.read_bytes() == whole.read_bytes()
 
 
+def predict_in_blocks(*arguments: str) -> None:
+    """Runs the command with small blocks, whose rows are written together; to be forked."""
+    predictor.BLOCK = BLOCK
+    command("cli.predict", "predict", *arguments)
+
+
 def test_a_killed_command_continues(corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
@@ -159,7 +166,7 @@ def test_a_killed_command_continues(corpus: Path, tmp_path: Path) -> None:
         shutil.copy(corpus / f"u{number % 16:02}.wav", folder / f"{number:03}.wav")
     rows = tmp_path / "rows.jsonl"
     arguments = [str(corpus / "dropped"), str(folder), "--resume", str(rows), "--device", "cpu"]
-    with forked(command, "cli.predict", "predict", *arguments) as process:
+    with forked(predict_in_blocks, *arguments) as process:
         wait_until(lambda: rows.exists() and rows.stat().st_size, process)
         assert process.kill() == -signal.SIGKILL
     assert 0 < len(rows.read_bytes().splitlines()) < MANY

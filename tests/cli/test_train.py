@@ -11,7 +11,7 @@ from cli.train import train
 from fusion.heads.catalog import HEADS
 from fusion.recipes.catalog import RECIPES
 from tests.support.commands import stopped
-from tests.support.runs import files_of, train_by_command, write_cache
+from tests.support.runs import STREAMS, files_of, train_by_command, write_cache
 
 KEYS = ["fusion", "cache", "corpus", "streams", "protocol", "protocol_name", "labels", "run", "folds"]
 KEYS += ["mean", "std", "std_seeds", "interval", "pooled"]
@@ -23,6 +23,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def without(*names: str) -> list[str]:
+    """The streams of the trainable cache but these."""
+    return [name for name, _, _ in STREAMS.values() if name not in names]
 
 
 def done(result: Result) -> str:
@@ -164,7 +169,7 @@ def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -
 def test_shards_give_the_folds_and_scores_of_the_merged_file(tmp_path: Path, here: Path) -> None:
     from tests.support.shards import write_piece
 
-    whole = write_cache(tmp_path / "whole.h5", without=["logmel80", "vit", "words.tokens", "ctc.chars", "voice.codes"])
+    whole = write_cache(tmp_path / "whole.h5", without=without("voice"))
     streams, ids = ["voice"], [f"u{index:02}" for index in range(72)]
     pieces = [write_piece(whole, tmp_path / f"s-{place}-of-3.h5", ids[place::3], streams) for place in range(3)]
     merge_caches(tmp_path / "merged.h5", pieces)
@@ -191,7 +196,8 @@ def test_utterances_left_out_and_too_long_ones_are_told(tmp_path: Path, here: Pa
 
 
 def test_an_encoder_that_has_seen_test_speakers_is_told_when_allowed(tmp_path: Path, here: Path) -> None:
-    cache = write_cache(tmp_path / "a.h5", trained_on={"corpus": "toy", "speakers": ["1F"]})
+    seen = {"corpus": "toy", "speakers": ["1F"]}
+    cache = write_cache(tmp_path / "a.h5", trained_on=seen, without=without("voice", "words@4"))
     result = train_by_command(cache, "--fusion", "audio", "--allow-leak")
     told = done(result)
     assert "fold 1: the encoder of voice has seen speaker 1F of test" in told
@@ -220,7 +226,8 @@ def test_a_pattern_of_one_file_is_that_file(trainable: Path, here: Path) -> None
 
 
 def test_event_tags_that_are_kept_are_told_with_every_result(tmp_path: Path, here: Path) -> None:
-    cache = write_cache(tmp_path / "a.h5", specs={"text": {"preprocessing": {"event_tags": "keep"}}})
+    specs = {"text": {"preprocessing": {"event_tags": "keep"}}}
+    cache = write_cache(tmp_path / "a.h5", specs=specs, without=without("words@4"))
     told = done(train_by_command(cache, "--fusion", "text", "--quiet"))
     note = "event tags such as [LAUGHTER] are kept in the transcripts of words@4"
     assert note in told.splitlines()
