@@ -266,7 +266,10 @@ class JoinedCache:
 
     def weights(self, encoder: str) -> dict[str, npt.NDArray[Any]]:
         """Reads the weights of an encoder that initialize heads, by name; empty if it has none."""
-        return self.all_weights().get(encoder, {})
+        united: dict[str, npt.NDArray[Any]] = {}
+        for file in self.files:
+            united = {**file.weights(encoder), **united}
+        return united
 
     def all_weights(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
         """Reads the weights of all encoders, by encoder and name, each from the first file that has it."""

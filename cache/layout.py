@@ -9,6 +9,7 @@ shape and bytes of format 1 and lies inside this file, and the offsets divide th
 """
 
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,7 +78,7 @@ class Region:
     @property
     def row_bytes(self) -> int:
         """Bytes from one row to the next."""
-        return int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     @property
     def end(self) -> int:
@@ -197,12 +198,15 @@ def open_layout(path: Path) -> Iterator[tuple[CacheLayout, int]]:
         yield _layout(path, root, descriptor), descriptor
 
 
-def read_weights(path: Path, stamp: tuple[int, int] | None = None) -> dict[str, dict[str, npt.NDArray[Any]]]:
+def read_weights(
+    path: Path, stamp: tuple[int, int] | None = None, *, encoder: str | None = None
+) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """Reads the weights that initialize heads, by encoder and name.
 
     Args:
         path: the file.
         stamp: `CacheLayout.stamp` of the file that the weights must belong to; None for any file.
+        encoder: the only encoder to read, if the file has weights of it; None for all.
 
     Raises:
         CacheMissing: if the file does not exist.
@@ -215,7 +219,8 @@ def read_weights(path: Path, stamp: tuple[int, int] | None = None) -> dict[str, 
         if "weights" not in names_in(root):
             return {}
         weights = open_group(root, "weights")
-        return {name: _arrays(open_group(weights, name), descriptor, found.st_size) for name in names_in(weights)}
+        names = [name for name in names_in(weights) if encoder in {None, name}]
+        return {name: _arrays(open_group(weights, name), descriptor, found.st_size) for name in names}
 
 
 def reason_bytes(reason: str) -> bytes:

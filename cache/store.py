@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -219,6 +218,8 @@ class FeatureCache:
         self.streams: Mapping[str, Stream] = {
             name: Stream(layout, self._file, self.ids, path) for name, layout in self.layout.streams.items()
         }
+        # Read once: the plans of a grid share these arrays, which take a hundred megabytes for a large encoder.
+        self._weights: dict[str, dict[str, npt.NDArray[Any]]] = {}
 
     def __reduce__(self) -> tuple[type["FeatureCache"], tuple[Path]]:
         return FeatureCache, (self.path,)
@@ -260,15 +261,12 @@ class FeatureCache:
 
     def weights(self, encoder: str) -> dict[str, npt.NDArray[Any]]:
         """Reads the weights of an encoder that initialize heads, by name; empty if it has none."""
-        return self.all_weights().get(encoder, {})
+        if encoder not in self._weights:
+            self._weights[encoder] = read_weights(self.path, self.layout.stamp, encoder=encoder).get(encoder, {})
+        return self._weights[encoder]
 
     def all_weights(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
         """Reads the weights of all encoders, by encoder and name."""
-        return self._weights
-
-    @cached_property
-    def _weights(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        # read once: the plans of a grid share these arrays, which take a hundred megabytes for a large encoder
         return read_weights(self.path, self.layout.stamp)
 
 

@@ -86,6 +86,15 @@ def quick_folds() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def quick_encoders(child_processes: None) -> Iterator[None]:
+    """Builds an encoder without files once, which takes longer than to encode a few short recordings."""
+    from tests.support.loaded_once import encoders_loaded_once
+
+    with encoders_loaded_once():
+        yield
+
+
 @pytest.fixture(scope="session")
 def toy_template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "StreamPlan"]:
     """The cache that every test of `toy` has a copy of."""

@@ -157,8 +157,9 @@ def head_inputs(
     """
     learned = learned or {}
     specs = {role: cache.stream(name).spec for role, name in {**selection.starts, **selection.streams}.items()}
-    stored = cache.all_weights()
-    weights: dict[str, Weights] = {role: stored[spec.encoder] for role, spec in specs.items() if spec.encoder in stored}
+    weights: dict[str, Weights] = {
+        role: stored for role, spec in specs.items() if (stored := cache.weights(spec.encoder))
+    }
     return HeadInputs(
         classes=tuple(classes),
         loss=loss,
@@ -214,7 +215,6 @@ class _Selector:
 
     def __init__(self, cache: AnyCache, config: HeadConfig, requested: Mapping[str, str]) -> None:
         self.cache, self.config, self.requested = cache, config, requested
-        self.weights = cache.all_weights() if config.weight_roles else {}
 
     def select(self, role: str, streams: Mapping[str, str]) -> str:
         """Returns the stream for a role: the requested one, or the only one that fits.
@@ -314,7 +314,7 @@ class _Selector:
     def _has_weights(self, spec: StreamSpec) -> bool:
         """Checks whether the cache has the layers that follow a stream; those of a ViT start from patches."""
         prefix = f"layers.{spec.layers}." if spec.role == TEXT else "layers."
-        return any(name.startswith(prefix) for name in self.weights.get(spec.encoder, {}))
+        return any(name.startswith(prefix) for name in self.cache.weights(spec.encoder))
 
     def _without(self, role: str) -> str:
         """Returns a text with the option that reads the other modality alone; empty if cache or head cannot."""

@@ -2,6 +2,7 @@ import os
 import pickle
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -100,3 +101,14 @@ def test_readers_see_commits_of_a_writer_beside_them(tmp_path: Path) -> None:
 def test_weights_of_an_encoder_without_any_are_empty(toy: tuple[Path, StreamPlan]) -> None:
     assert FeatureCache(toy[0]).weights("other") == {}
     assert FeatureCache(toy[0]).weights("enc")["w"].tolist() == [0, 1, 2]
+
+
+def test_weights_of_an_encoder_are_read_once_and_without_those_of_others(toy: tuple[Path, StreamPlan]) -> None:
+    with h5py.File(toy[0], "r+") as file:
+        file["weights/other/w"] = h5py.SoftLink("/weights/enc/w")
+    cache = FeatureCache(toy[0])
+    weights = cache.weights("enc")
+    with pytest.raises(MmerError, match="w is a link"):
+        cache.weights("other")
+    toy[0].unlink()
+    assert cache.weights("enc") is weights

@@ -74,9 +74,9 @@ def findings(path: Path) -> list[str]:
     return sorted(set(found), key=lambda text: int(text.partition(":")[0]))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_code_speaks_plain_english(path: Path) -> None:
-    assert not findings(path)
+def test_code_speaks_plain_english() -> None:
+    assert len(FILES) > 300
+    assert not {str(path.relative_to(ROOT)): found for path in FILES if (found := findings(path))}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

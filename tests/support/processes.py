@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).parents[2]
 # and what is imported on the way: by the first step of an optimizer, to make folds, for intervals, sounds and pictures
@@ -144,6 +145,7 @@ def _forked_in_place(path: str, arguments: Sequence[str], descriptors: Sequence[
             os.closerange(before + 1, after)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         os.environ["PYTHONPATH"] = str(ROOT)
+        threadpool_limits(1)  # a plugin may have imported numpy before conftest.py said so
         warnings.resetwarnings()
         for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)  # as Python starts, without what pytest makes of warnings
