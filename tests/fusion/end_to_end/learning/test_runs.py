@@ -40,7 +40,7 @@ def trained(cache: Path, out: Path, wanted: ExperimentRequest, **options: Any) -
 FAST = {"audio_lr": 1e-2, "text_lr": 1e-2}
 TWO_FOLDS = {"session": ("0", "1")}  # of three
 WANTED = {
-    "rescmfa": replace(request("rescmfa", "audio", "text=2", audio_lr=1e-3), only=TWO_FOLDS),
+    "rescmfa": replace(request("rescmfa", "audio", "text=2", epochs=1, audio_lr=1e-3), only=TWO_FOLDS),
     "lora": replace(request("concat", "audio=lora:2", "text=lora:4", epochs=1, **FAST), own_folds=ONE_FOLD),
     "jfm": replace(request("jfm", "text=2", epochs=1, text_lr=1e-3), own_folds=ONE_FOLD),
 }
