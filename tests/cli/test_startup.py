@@ -14,7 +14,7 @@ LIBRARIES = ("torch", "transformers", "librosa", "soundfile", "sklearn", "scipy"
 # Imports the modules of all commands and the readers of caches, catalogs and settings, and then runs each requested
 # command in a fork of its own, as its script does.
 RUNNER = """
-import atexit, gc, importlib, json, os, sys
+import gc, importlib, json, os, sys
 libraries, modules = sys.argv[1].split(","), sys.argv[2].split(",")
 found = lambda: [library for library in libraries if library in sys.modules]
 for module in modules:
@@ -28,8 +28,13 @@ for line in sys.stdin:
     os.chdir(folder)
     for stream, path in ((1, output), (2, errors)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
-    atexit.register(lambda: print("imported", *found(), file=sys.stderr))
-    sys.exit(getattr(importlib.import_module(module), name)())
+    try:
+        status = getattr(importlib.import_module(module), name)()
+    except SystemExit as end:
+        status = end.code
+    print("imported", *found(), file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(status or 0)  # to take all modules apart takes most of the time of a fork
 """
 QUICK = (
     "cache.joined",
