@@ -180,7 +180,7 @@ def test_bad_options_are_one_line(cache: Path, tmp_path: Path, options: dict[str
 
 def test_utterances_without_room_for_a_span_are_left_out_with_a_note(cache: Path, tmp_path: Path) -> None:
     watcher = Watcher()
-    run = pretrained(cache, tmp_path, watcher, config={"steps": 1, "mask_length": 26})
+    run = pretrained(cache, tmp_path, watcher, config={"steps": 1, "mask_length": 18})
     (note,) = [note for note in watcher.notes if "shorter than a masked span" in note]
     assert note.startswith("fold 1: ")
     assert run.folds[0].train < 16 - 2
