@@ -8,6 +8,7 @@ import pytest
 
 from fusion.grid.journal import ENTRY
 from tests.support.grids import weights_of
+from tests.support.pictures import pictures_by, write_axes, write_run
 from tests.support.processes import Child, command, forked, wait_until
 
 AXES = ["--grid", "lr=0.03,0.003", "--grid", "dropout=0.1,0.3", "--epochs", "2"]
@@ -18,8 +19,14 @@ def options_of(cache: Path) -> list[str]:
     return ["--fusion", "audio", "--cache", str(cache), "--device", "cpu", *quick, *AXES]
 
 
+def grid_without_drawing(*options: str) -> None:
+    """Runs the command with text in place of pictures; to be forked."""
+    with pictures_by(write_run, write_axes):
+        command("cli.grid", "grid", *options)
+
+
 def grid(cache: Path, folder: Path) -> AbstractContextManager[Child]:
-    return forked(command, "cli.grid", "grid", *options_of(cache), folder=folder)
+    return forked(grid_without_drawing, *options_of(cache), folder=folder)
 
 
 def finished(process: Child) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,14 @@ from tests.support.heads import CLASSES, TEXT_LAYER, Sample, head_inputs, sample
 
 COUNT, SESSIONS = 72, 3
 CPU = torch.device("cpu")
-QUICK = {"epochs": "2", "batch_size": "16", "lr": "0.01"}
+QUICK = {"epochs": "2", "batch_size": "21", "lr": "0.01"}
 SMALL: Mapping[str, Mapping[str, object]] = {  # of the heads that are large by default
     "rescmfa": {"layers": 1, "text_slots": 15, "audio_slots": 30},
     "tab": {"layers": 1, "feedforward": 24},
     "jfm": {"blocks": 1, "extractor_layers": 1},
     "bimodal": {"feedforward": 24, "cpc_steps": 3, "cpc_dim": 16, "cpc_anchors": 8, "cpc_negatives": 16},
 }
+TWO_FOLDS: Mapping[str, Any] = {"only": {"session": ("1", "2")}}  # where two folds show as much as three
 # Role -> stream, how it is stored, and layers.
 STREAMS: dict[str, tuple[str, str, str]] = {
     "audio": ("voice", "float16", "last"),
@@ -75,15 +76,17 @@ def write_cache(path: Path, *, failing: Mapping[str, int] | None = None, **chang
     Args:
         path: of the file.
         failing: stream -> an utterance that it lacks.
-        changes: ``without`` names streams to leave out, ``views`` adds one of augmented voices, ``trained_on`` is what
-            the encoder of the role ``trained`` has seen, that of voices by default; ``corpus`` and ``utterances`` take
-            the place of the usual ones.
+        changes: ``roles`` names the roles to write, all by default, and ``without`` streams to leave out; ``views``
+            adds one of augmented voices, ``trained_on`` is what the encoder of the role ``trained`` has seen, that of
+            voices by default; ``corpus`` and ``utterances`` take the place of the usual ones.
     """
     drawn = samples(COUNT)
     lacking, without = failing or {}, changes.get("without", ())
     plans, rows = [], []
-    for role, (name, dtype, layers) in (STREAMS | (VIEWS if changes.get("views") else {})).items():
-        if name in without:
+    offered = STREAMS | (VIEWS if changes.get("views") else {})
+    roles = changes.get("roles", offered)
+    for role, (name, dtype, layers) in offered.items():
+        if name in without or role not in roles:
             continue
         trained_on = changes.get("trained_on", {}) if role == changes.get("trained", "audio") else {}
         spec = _spec(role, name, dtype, layers, trained_on=trained_on)
@@ -92,10 +95,11 @@ def write_cache(path: Path, *, failing: Mapping[str, int] | None = None, **chang
         failures = {lacking[name]: "it is silent"} if name in lacking else {}
         lengths[list(failures)] = 0
         plans.append(StreamPlan(spec=spec, lengths=lengths, failures=failures))
-        rows += [_row(name, index, one, role, dtype) for index, one in enumerate(drawn) if index not in failures]
+        rows += [row for row in _rows(name, role, dtype) if row.index not in failures]
     header = {"mmer_version": "0", "created": "2026", "corpus": changes.get("corpus", {"name": "toy", "root": "a b"})}
     inputs = head_inputs()
-    weights = {name: inputs.weights[role] for role, name in (("audio", "voice"), ("text", "words"), ("patches", "vit"))}
+    encoders = {"audio": "voice", "text": "words", "patches": "vit"}
+    weights = {name: inputs.weights[role] for role, name in encoders.items() if role in roles}
     with writing_lock(path):
         told = changes.get("utterances") or utterances(drawn)
         build_file(path, header=header, utterances=told, plans=plans, weights=weights)
@@ -200,6 +204,12 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def _spec(role: str, name: str, dtype: str, layers: str, *, trained_on: Mapping[str, object]) -> StreamSpec:
     shape, role = head_inputs().shapes[role], role.removesuffix(".view")
     return StreamSpec(name=name, role=role, source=name, layers=layers, shape=shape, dtype=dtype, trained_on=trained_on)
+
+
+@cache
+def _rows(name: str, role: str, dtype: str) -> tuple[Row, ...]:
+    """All rows of a stream, which nobody writes to."""
+    return tuple(_row(name, index, one, role, dtype) for index, one in enumerate(samples(COUNT)))
 
 
 def _row(name: str, index: int, sample: Sample, role: str, dtype: str) -> Row:

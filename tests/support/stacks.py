@@ -37,7 +37,7 @@ APART: Mapping[str, Sequence[Mapping[str, object]]] = {
     "label-guided": [{"mu_m": 2.0, "mu_c": 0.1}, {"text_labels": "random", "words": 3, "tonal_labels": "random"}],
 }
 STACKED = [name for name in HEADS if name not in {"bimodal", "probe"}]
-CONFIG = TrainConfig(epochs=2, batch_size=4, patience=100)
+CONFIG = TrainConfig(epochs=2, batch_size=8, patience=100)
 
 
 @dataclass(frozen=True, kw_only=True)

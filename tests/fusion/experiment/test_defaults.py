@@ -64,7 +64,7 @@ def test_text_with_history_pools_its_own_tokens_unless_the_head_is_of_a_paper(en
 
 
 def test_the_probe_reads_the_modalities_that_a_cache_has(encoded: Path, tmp_path: Path) -> None:
-    speech = write_cache(tmp_path / "speech.h5", without=["words@4", "words.tokens"])
+    speech = write_cache(tmp_path / "speech.h5", roles=["audio"])
     assert settings(speech, "probe")["modalities"] == "audio"
     assert settings(encoded, "probe")["modalities"] == "both"
     assert settings(encoded, "probe", fields={"modalities": "text"})["modalities"] == "text"

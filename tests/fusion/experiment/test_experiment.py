@@ -14,7 +14,7 @@ from fusion.experiment.request import ExperimentRequest
 from fusion.fingerprint import digest_of
 from fusion.head_config import HeadConfig
 from fusion.training.config import TrainConfig
-from tests.support.runs import plan, scramble
+from tests.support.runs import QUICK, plan, scramble
 from tests.support.shards import write_piece
 
 
@@ -116,7 +116,7 @@ def test_a_request_names_a_head_or_a_recipe_that_agree() -> None:
 
 def test_a_warm_up_that_no_training_completes_is_noted(trainable: Path) -> None:
     longest = max(len(fold.train) for fold in plan(trainable, "text").split.folds)
-    steps = 2 * -(-longest // 16)
+    steps = 2 * -(-longest // int(QUICK["batch_size"]))
     assert not [note for note in plan(trainable, "text", {"warmup_steps": steps}).notes if "warm-up" in note]
     (note,) = [note for note in plan(trainable, "text", {"warmup_steps": 8000}).notes if "warm-up" in note]
     assert note == f"the warm-up has 8000 steps, the longest training {steps}: lr is not reached"

@@ -30,6 +30,11 @@ def chosen(cache: AnyCache, fusion: str, requested: dict[str, str] | None = None
     return select_streams(cache, config_for(fusion, values), requested or {})
 
 
+def roles_of(fusion: str) -> set[str]:
+    config = config_for(fusion, {})
+    return {*config.roles, *config.training_roles, *config.prepare_roles, *config.weight_roles}
+
+
 @pytest.mark.parametrize("fusion", HEADS)
 def test_every_head_finds_all_that_it_reads(trainable: Path, fusion: str) -> None:
     cache, config = open_cache(trainable), config_for(fusion, {})
@@ -99,7 +104,7 @@ def test_a_missing_stream_is_told_with_the_command_that_adds_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a b").mkdir()
-    path = write_cache(tmp_path / "a b.h5", without=[gone])
+    path = write_cache(tmp_path / "a b.h5", without=[gone], roles=roles_of(fusion))
     add = f"mmer-featurize toy --root 'a b' --cache '{path}' --encoder {encoder}"
     with pytest.raises(MmerError, match=re.escape(f"; add it with {add}")):
         chosen(open_cache(path), fusion)
@@ -107,13 +112,13 @@ def test_a_missing_stream_is_told_with_the_command_that_adds_it(
 
 @pytest.mark.parametrize(("gone", "other"), [("words@4", "audio"), ("voice", "text")])
 def test_a_head_of_both_modalities_may_read_the_one_that_is_there(tmp_path: Path, gone: str, other: str) -> None:
-    path = write_cache(tmp_path / "a.h5", without=[gone])
+    path = write_cache(tmp_path / "a.h5", without=[gone], roles=["audio", "text"])
     with pytest.raises(MmerError, match=f", or read {other} alone by --modalities {other}$"):
         chosen(open_cache(path), "probe")
 
 
 def test_the_demo_is_told_of_built_in_encoders(tmp_path: Path) -> None:
-    path = write_cache(tmp_path / "a.h5", without=["voice"], corpus={"name": "demo", "root": "cache/demo"})
+    path = write_cache(tmp_path / "a.h5", roles=["text"], corpus={"name": "demo", "root": "cache/demo"})
     with pytest.raises(MmerError, match=r"--encoder wav2vec2-tiny$"):
         chosen(open_cache(path), "audio")
 
@@ -200,6 +205,13 @@ def test_a_head_that_needs_views_is_told_the_command_that_adds_them(tmp_path: Pa
     assert set(chosen(cache, "bimodal", tasks="cpc+supervised").streams) == {"audio", "text"}
 
 
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """What a bimodal head reads, with and without views of the voices."""
+    folder, roles = tmp_path_factory.mktemp("views"), [*roles_of("bimodal"), "audio.view"]
+    return {views: write_cache(folder / f"{views}.h5", views=views, roles=roles) for views in (False, True)}
+
+
 @pytest.mark.parametrize(
     ("views", "values", "tasks", "roles"),
     [
@@ -212,10 +224,10 @@ def test_a_head_that_needs_views_is_told_the_command_that_adds_them(tmp_path: Pa
     ],
 )
 def test_a_plan_says_which_tasks_run(
-    tmp_path: Path, views: bool, values: dict[str, object], tasks: str, roles: set[str]
+    caches: dict[bool, Path], views: bool, values: dict[str, object], tasks: str, roles: set[str]
 ) -> None:
     """B-13: on every cache, never silently nothing; the run is known by what it does."""
-    planned = plan(write_cache(tmp_path / "a.h5", views=views), "bimodal", values)
+    planned = plan(caches[views], "bimodal", values)
     assert planned.identity["head"]["tasks"] == tasks
     assert set(planned.selection.streams) == set(planned.identity["streams"]) == roles
 
@@ -237,7 +249,7 @@ def test_a_head_starts_from_the_encoder_that_is_named(tmp_path: Path, trainable:
 @pytest.mark.parametrize(("fusion", "role"), [("jfm", "patches"), ("jfm", "mel"), ("bimodal", "audio.view")])
 def test_no_encoder_that_has_seen_test_speakers_gets_in_by_a_side_door(tmp_path: Path, fusion: str, role: str) -> None:
     seen = {"corpus": "toy", "speakers": ["2M"]}
-    path = write_cache(tmp_path / "a.h5", trained=role, trained_on=seen, views=True)
+    path = write_cache(tmp_path / "a.h5", trained=role, trained_on=seen, views=True, roles={*roles_of(fusion), role})
     with pytest.raises(MmerError, match=r"has seen speaker 2M of test; choose another encoder, or pass --allow-leak"):
         plan(path, fusion)
     allowed = plan(path, fusion, allow_leak=True)

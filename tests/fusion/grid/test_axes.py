@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.errors import MmerError
@@ -23,6 +23,7 @@ def test_whole_numbers_come_back_as_whole_numbers(values: list[int]) -> None:
     assert {type(value) for value in read} == {int}
 
 
+@settings(max_examples=15)  # names of this form take long to draw
 @given(
     st.lists(st.from_regex(r"[a-z][a-z0-9]{0,5}(@\d(,\d\d){0,3})?(\+history\d|\.codes)?", fullmatch=True), unique=True)
 )

@@ -1,6 +1,7 @@
 """The journal of a grid: what is in it is found again, and its test parts are those of mmer-train."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,47 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from cache.errors import MmerError
-from fusion.grid.combinations import ModelOutcome
+from fusion.data.features import CachedFeatures
+from fusion.grid.combinations import Combination, Model, ModelOutcome
 from fusion.grid.journal import DIGEST, ENTRY, Journal
 from fusion.run.artifacts import with_digests
 from fusion.run.folder import PREDICTIONS, SCORES, WEIGHTS, RunFolder
 from fusion.run.load import load_model
 from fusion.training.evaluate import predict_probabilities
 from tests.support.grids import CPU, models, planned, sources, trained
-from tests.support.runs import finish
+from tests.support.runs import TWO_FOLDS, finish
 
 FIELDS = {"dropout": 0.2, "standardize": True}
+
+
+Kept = tuple[Journal, Model, CachedFeatures]
+
+
+@pytest.fixture(scope="module")
+def every(trainable: Path) -> list[Combination]:
+    """One combination, of a small head."""
+    return planned(trainable, "audio", {})
+
+
+@pytest.fixture(scope="module")
+def source(every: list[Combination]) -> CachedFeatures:
+    """Its features."""
+    return sources(every).at(0)
+
+
+@pytest.fixture(scope="module")
+def one_model(every: list[Combination], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal with the model of its first fold."""
+    folder = tmp_path_factory.mktemp("one-model") / "grid"
+    trained(folder, every, folds=["1"])
+    return folder
+
+
+@pytest.fixture
+def kept(every: list[Combination], source: CachedFeatures, one_model: Path, tmp_path: Path) -> Kept:
+    """A copy of that journal, its model and its features."""
+    journal = Journal(Path(shutil.copytree(one_model, tmp_path / "grid")))
+    return journal, models(every, folds=["1"])[0], source
 
 
 def without_digest(entry: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +60,7 @@ def without_digest(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_model_scores_what_it_scores_in_mmer_train(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "concat", FIELDS)
+    every = planned(trainable, "concat", FIELDS, **TWO_FOLDS)
     journal, _ = trained(tmp_path / "grid", every)
     finish(every[0].plan, tmp_path / "run")
     for model in models(every):
@@ -45,22 +77,17 @@ def test_a_model_scores_what_it_scores_in_mmer_train(trainable: Path, tmp_path: 
         assert result.seconds > 0
 
 
-def test_a_test_part_is_opened_once(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "audio", {})
-    journal, _ = trained(tmp_path, every, folds=["1"])
-    (model,) = models(every, folds=["1"])
-    source = sources(every).at(0)
+def test_a_test_part_is_opened_once(kept: Kept) -> None:
+    journal, model, source = kept
     journal.open_test(model, source)
     (journal.folder(model).path / WEIGHTS).unlink()
     journal.open_test(model, source)  # reads no weights any more
     assert journal.scores(model, 0).test is not None
 
 
-def test_a_model_of_a_version_without_macro_f1_has_it_on_test_alone(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "audio", {})
-    journal, _ = trained(tmp_path, every, folds=["1"])
-    (model,) = models(every, folds=["1"])
-    journal.open_test(model, sources(every).at(0))
+def test_a_model_of_a_version_without_macro_f1_has_it_on_test_alone(kept: Kept) -> None:
+    journal, model, source = kept
+    journal.open_test(model, source)
     result, folder = journal.scores(model, 0), journal.folder(model)
     entry = without_digest(folder.read(ENTRY))
     for one in entry["curves"]:
@@ -69,18 +96,16 @@ def test_a_model_of_a_version_without_macro_f1_has_it_on_test_alone(trainable: P
     scores = {name: one for name, one in folder.read(SCORES).items() if name not in {"mf1", "digests"}}
     folder.write(SCORES, with_digests(folder, scores, (WEIGHTS, PREDICTIONS)))
     before = (folder.path / SCORES).read_bytes()
-    journal.open_test(model, sources(every).at(0))
+    journal.open_test(model, source)
     older = journal.scores(model, 0)
     assert older.test == result.test
     assert older.dev == {name: value for name, value in result.dev.items() if name != "mf1"}
     assert (folder.path / SCORES).read_bytes() == before
 
 
-def test_predictions_that_are_damaged_are_made_anew_from_the_weights(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "audio", {})
-    journal, _ = trained(tmp_path, every, folds=["1"])
-    (model,) = models(every, folds=["1"])
-    source, path = sources(every).at(0), journal.folder(model).path / PREDICTIONS
+def test_predictions_that_are_damaged_are_made_anew_from_the_weights(kept: Kept) -> None:
+    journal, model, source = kept
+    path = journal.folder(model).path / PREDICTIONS
     journal.open_test(model, source)
     whole = path.read_text()
     path.write_text(whole.replace(",0.", ",0.0"))
@@ -93,10 +118,8 @@ def test_predictions_that_are_damaged_are_made_anew_from_the_weights(trainable: 
         journal.open_test(model, source)
 
 
-def test_a_default_that_is_another_by_now_makes_no_two_models_one(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "audio", {})
-    journal, _ = trained(tmp_path, every, folds=["1"])
-    (model,) = models(every, folds=["1"])
+def test_a_default_that_is_another_by_now_makes_no_two_models_one(kept: Kept) -> None:
+    journal, model, _ = kept
     folder = journal.folder(model)
     entry = without_digest(folder.read(ENTRY))
     del entry["decides"]["training"]["schedule"]  # of a version that had no such field
@@ -112,13 +135,9 @@ def test_a_default_that_is_another_by_now_makes_no_two_models_one(trainable: Pat
 
 @pytest.mark.parametrize("name", [SCORES, PREDICTIONS])
 @pytest.mark.parametrize("content", ["", "{}"])
-def test_scores_that_cannot_be_read_are_closed_until_they_are_made_anew(
-    trainable: Path, tmp_path: Path, name: str, content: str
-) -> None:
-    every = planned(trainable, "audio", {})
-    journal, _ = trained(tmp_path, every, folds=["1"])
-    (model,) = models(every, folds=["1"])
-    source, path = sources(every).at(0), journal.folder(model).path
+def test_scores_that_cannot_be_read_are_closed_until_they_are_made_anew(kept: Kept, name: str, content: str) -> None:
+    journal, model, source = kept
+    path = journal.folder(model).path
     journal.open_test(model, source)
     whole, result = (path / name).read_bytes(), journal.scores(model, 0)
     (path / name).write_text(content)
@@ -129,18 +148,15 @@ def test_scores_that_cannot_be_read_are_closed_until_they_are_made_anew(
 
 
 @pytest.mark.parametrize("content", ["", "{}"])
-def test_a_cost_that_cannot_be_read_is_none(trainable: Path, tmp_path: Path, content: str) -> None:
-    every = planned(trainable, "audio", {})
-    journal, _ = trained(tmp_path, every, folds=["1"])
-    (model,) = models(every, folds=["1"])
+def test_a_cost_that_cannot_be_read_is_none(kept: Kept, content: str) -> None:
+    journal, model, _ = kept
     result = journal.scores(model, 0)
     (journal.folder(model).path / "cost.json").write_text(content)
     assert journal.scores(model, 0) == replace(result, seconds=0.0)
 
 
-def test_a_failure_is_kept_with_its_reason(trainable: Path, tmp_path: Path) -> None:
-    every, journal = planned(trainable, "audio", {}), Journal(tmp_path)
-    model = models(every)[0]
+def test_a_failure_is_kept_with_its_reason(every: list[Combination], tmp_path: Path) -> None:
+    journal, model = Journal(tmp_path), models(every)[0]
     assert not journal.holds(model)
     journal.write(model, ModelOutcome(failure="diverged: so"), CPU)
     assert journal.holds(model)
@@ -150,26 +166,25 @@ def test_a_failure_is_kept_with_its_reason(trainable: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 99}', '{"format_version": 1}'])
-def test_an_entry_that_cannot_be_read_is_told_in_one_line(trainable: Path, tmp_path: Path, content: str) -> None:
-    every, journal = planned(trainable, "audio", {}), Journal(tmp_path)
-    model = models(every)[0]
+def test_an_entry_that_cannot_be_read_is_told_in_one_line(
+    every: list[Combination], tmp_path: Path, content: str
+) -> None:
+    journal, model = Journal(tmp_path), models(every)[0]
     journal.folder(model).make()
     (journal.folder(model).path / ENTRY).write_text(content)
     with pytest.raises(MmerError, match=f"{ENTRY} is not an entry of this version; delete .* to train the model again"):
         journal.scores(model, 0)
 
 
-def test_weights_that_are_gone_are_told_with_the_way_out(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "audio", {})
-    journal, _ = trained(tmp_path, every, folds=["1"])
-    model = models(every)[0]
+def test_weights_that_are_gone_are_told_with_the_way_out(kept: Kept) -> None:
+    journal, model, source = kept
     (journal.folder(model).path / WEIGHTS).write_bytes(b"no weights")
     with pytest.raises(MmerError, match=r"cannot read .*weights.safetensors .*; delete .* to train the model again"):
-        journal.open_test(model, sources(every).at(0))
+        journal.open_test(model, source)
 
 
 def test_a_model_of_the_journal_is_loaded_as_that_of_the_run(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "label-guided", {"epochs": "1"})
+    every = planned(trainable, "label-guided", {"epochs": "1"}, **TWO_FOLDS)
     journal, _ = trained(tmp_path / "grid", every, folds=["1"])
     (model,) = models(every, folds=["1"])
     finish(every[0].plan, tmp_path / "run")
@@ -181,10 +196,8 @@ def test_a_model_of_the_journal_is_loaded_as_that_of_the_run(trainable: Path, tm
     )
 
 
-def test_weights_of_another_head_are_one_line(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "audio", {})
-    journal, _ = trained(tmp_path, every, folds=["1"])
-    model = models(every, folds=["1"])[0]
+def test_weights_of_another_head_are_one_line(kept: Kept) -> None:
+    journal, model, _ = kept
     folder = journal.folder(model)
     save_file({"linear.weight": np.zeros(3, dtype=np.float32)}, folder.path / WEIGHTS)
     folder.write(ENTRY, {**without_digest(folder.read(ENTRY)), "weights": folder.digest(WEIGHTS)})
@@ -194,8 +207,8 @@ def test_weights_of_another_head_are_one_line(trainable: Path, tmp_path: Path) -
         journal.load_model(model)
 
 
-def test_a_model_is_claimed_by_one_at_a_time(trainable: Path, tmp_path: Path) -> None:
-    first, second = models(planned(trainable, "audio", {}))[:2]
+def test_a_model_is_claimed_by_one_at_a_time(every: list[Combination], tmp_path: Path) -> None:
+    first, second = models(every)[:2]
     journal, other = Journal(tmp_path), Journal(tmp_path)
     with journal.claim(first) as mine, other.claim(first) as theirs, other.claim(second) as free:
         assert (mine, theirs, free) == (True, False, True)
@@ -229,10 +242,8 @@ def test_the_entry_says_what_was_trained(trainable: Path, tmp_path: Path) -> Non
         (["digest"], ["a"]),
     ],
 )
-def test_entries_of_other_values_are_one_line(trainable: Path, tmp_path: Path, path: list[str], value: object) -> None:
-    every = planned(trainable, "audio", {})
-    journal, _ = trained(tmp_path, every, folds=["1"])
-    (model,) = models(every, folds=["1"])
+def test_entries_of_other_values_are_one_line(kept: Kept, path: list[str], value: object) -> None:
+    journal, model, _ = kept
     folder = journal.folder(model)
     entry = without_digest(folder.read(ENTRY))
     held = entry
@@ -244,10 +255,8 @@ def test_entries_of_other_values_are_one_line(trainable: Path, tmp_path: Path, p
         journal.scores(model, 0)
 
 
-def test_an_edited_score_of_the_development_subset_is_found(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "audio", {})
-    journal, _ = trained(tmp_path, every, folds=["1"])
-    (model,) = models(every, folds=["1"])
+def test_an_edited_score_of_the_development_subset_is_found(kept: Kept) -> None:
+    journal, model, _ = kept
     folder = journal.folder(model)
     entry = folder.read(ENTRY)
     entry["curves"][0]["dev"]["ua"] = 0.999

@@ -12,7 +12,7 @@ from fusion.grid.journal import ENTRY
 from fusion.grid.run import estimate_grid, run_grid
 from fusion.grid.space import GridRequest, Search, grid_space, parse_search
 from tests.support.grids import GridTold
-from tests.support.runs import QUICK, reader_of
+from tests.support.runs import QUICK, TWO_FOLDS, reader_of
 
 AUDIO = ExperimentRequest(fusion="audio", fields=QUICK)
 
@@ -80,7 +80,7 @@ def test_an_unknown_engine_is_a_bad_argument(trainable: Path, tmp_path: Path) ->
 def test_a_recipe_brings_its_published_scores(trainable: Path, tmp_path: Path) -> None:
     base = ExperimentRequest(
         recipe="gcf2net-iemocap",
-        fields={**QUICK, "epochs": 1, "dim": 8},
+        fields={**QUICK, "epochs": 1, "dim": 8, "text_slots": 15, "audio_slots": 30},
         streams={"audio": "voice", "text": "words@4"},
         labels="a=happy,b=sad",
     )
@@ -132,7 +132,7 @@ def test_a_grid_prints_the_probe_on_its_folds(trainable: Path, tmp_path: Path) -
 
 def test_a_grid_of_probes_has_no_other_and_an_estimate_counts_the_probe(trainable: Path, tmp_path: Path) -> None:
     cache = reader_of(trainable)
-    probes = requested({"monitor": ["ua", "wf1"]}, base=ExperimentRequest(fusion="probe"))
+    probes = requested({"monitor": ["ua"]}, base=ExperimentRequest(fusion="probe", **TWO_FOLDS))
     found = run_grid(probes, cache, out=tmp_path / "grid", engine="shared", with_probe=True)
     assert "reference" not in found.results
     estimate = estimate_grid(requested({"dropout": [0.1, 0.2]}), cache, out=tmp_path / "other", with_probe=True)
@@ -142,7 +142,8 @@ def test_a_grid_of_probes_has_no_other_and_an_estimate_counts_the_probe(trainabl
 
 
 def test_grids_of_one_journal_have_the_probe_of_their_own_streams(trainable: Path, tmp_path: Path) -> None:
-    cache, base = reader_of(trainable), ExperimentRequest(fusion="concat", fields={**QUICK, "epochs": 1})
+    cache = reader_of(trainable)
+    base = ExperimentRequest(fusion="concat", fields={**QUICK, "epochs": 1}, **TWO_FOLDS)
     found = [
         run_grid(requested(grid, base=base), cache, out=tmp_path / "grid", engine="shared", with_probe=True)
         for grid in ({"modalities": ["audio"]}, {"modalities": ["text"]})

@@ -58,11 +58,11 @@ def test_values_are_of_their_axis_and_stand_in_its_order() -> None:
 
 def test_scores_lead_to_where_they_are_better() -> None:
     space = space_of("layers=0..200")
-    best, worst = (searched(space, 10, maximize=maximize) for maximize in (True, False))
-    near, far = ([abs(int(str(fields["layers"])) - 40) for fields in found[-20:]] for found in (best, worst))
+    best, worst = (searched(space, 6, maximize=maximize) for maximize in (True, False))
+    near, far = ([abs(int(str(fields["layers"])) - 40) for fields in found[-15:]] for found in (best, worst))
     assert sum(near) / len(near) < 50
     assert sum(far) / len(far) > 65
-    assert len({fields_key(fields) for fields in best}) == 50
+    assert len({fields_key(fields) for fields in best}) == 30
 
 
 def test_the_same_seed_and_scores_ask_for_the_same_whatever_the_order_of_scores() -> None:

@@ -1,6 +1,7 @@
 """The winner of a grid is the run folder that ``mmer-train`` writes, and nothing is trained for it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,15 @@ from fusion.run.folder import RunFolder
 from fusion.run.load import load_model
 from fusion.run.train import train_run
 from tests.support.grids import GridTold
-from tests.support.runs import QUICK, Told, files_of, reader_of
+from tests.support.runs import QUICK, TWO_FOLDS, Told, files_of, reader_of
 
 SEEDS = (0, 1)
+ONLY = ["--only", "session=1+2"]
 CHOSEN = "results.json", "results.md", "run.json"  # they have a note on the choice, or paths
 
 
 def kept_by(cache_path: Path, progress: GridTold | None = None) -> GridRun:
-    base = ExperimentRequest(fusion="audio", fields=QUICK, seeds=SEEDS)
+    base = ExperimentRequest(fusion="audio", fields=QUICK, seeds=SEEDS, **TWO_FOLDS)
     cache = open_cache(cache_path)
     request = GridRequest(
         base=base, space=grid_space(base, grid=["dropout=0,0.2"], cache=cache), search=parse_search("grid")
@@ -32,15 +34,29 @@ def kept_by(cache_path: Path, progress: GridTold | None = None) -> GridRun:
     return run_grid(request, cache, engine="shared", keep=True, progress=progress)
 
 
-def test_the_winner_equals_the_run_of_its_settings(
-    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def searched(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GridRun]:
+    """A grid that has ended with its winner, and the folder that it was started in."""
+    folder = tmp_path_factory.mktemp("searched") / "home"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return folder, kept_by(trainable)
+
+
+@pytest.fixture
+def found(searched: tuple[Path, GridRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GridRun:
+    """A copy of it in the current folder."""
+    shutil.copytree(searched[0], tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    found = kept_by(trainable)
+    return searched[1]
+
+
+def test_the_winner_equals_the_run_of_its_settings(trainable: Path, tmp_path: Path, found: GridRun) -> None:
     assert found.kept is not None
     assert found.winner is not None
     folder = found.kept.folder
-    request = ExperimentRequest(fusion="audio", fields={**QUICK, **found.winner}, seeds=SEEDS)
+    request = ExperimentRequest(fusion="audio", fields={**QUICK, **found.winner}, seeds=SEEDS, **TWO_FOLDS)
     trained = train_run(request.experiment(reader_of(trainable)), reader_of(trainable), out=tmp_path / "trained")
     ours, theirs = files_of(folder), files_of(trained.folder)
     assert ours.keys() == theirs.keys()
@@ -60,11 +76,7 @@ def test_the_winner_equals_the_run_of_its_settings(
     assert progress.started == []
 
 
-def test_a_winner_that_was_trained_before_has_the_note_on_its_choice_too(
-    trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    found = kept_by(trainable)
+def test_a_winner_that_was_trained_before_has_the_note_on_its_choice_too(trainable: Path, found: GridRun) -> None:
     assert found.kept is not None
     folder, record = RunFolder(found.kept.folder), (found.kept.folder / "run.json").read_bytes()
     folder.write("run.json", {name: value for name, value in folder.record.items() if name != "chosen"})
@@ -77,13 +89,25 @@ def test_a_grid_names_the_journal_entries_and_streams_of_its_rows(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = ["--cache", str(trainable), "--fusion", "audio", "--epochs", "1", "--device", "cpu", "--seeds", "2"]
+    options = [
+        "--cache",
+        str(trainable),
+        "--fusion",
+        "audio",
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+        "--seeds",
+        "2",
+        *ONLY,
+    ]
     result = CliRunner().invoke(grid, [*options, "--grid", "lr=0.01,0.02", "--keep-winner", "--json"])
     assert result.exit_code == 0, result.output
     plain = json.loads(result.stdout)
     journal = next(Path("runs").glob("*-grid"))
     for row in plain["rows"]:
-        assert [(fold, list(entries)) for fold, entries in row["journal"].items()] == [(f, ["0", "1"]) for f in "123"]
+        assert [(fold, list(entries)) for fold, entries in row["journal"].items()] == [(f, ["0", "1"]) for f in "12"]
         for fold, entries in row["journal"].items():
             for seed, key in entries.items():
                 entry = json.loads((journal / "models" / key / "entry.json").read_text())

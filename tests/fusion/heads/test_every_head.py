@@ -42,26 +42,25 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @pytest.mark.parametrize(("name", "modalities"), CASES)
-def test_x1_padding_of_any_kind_changes_no_logit(
-    name: str, modalities: str, dtype: torch.dtype, tolerance: float
-) -> None:
+def test_x1_padding_of_any_kind_changes_no_logit(name: str, modalities: str) -> None:
     head = made(name, modalities)
     total(head, batch_of(8))  # batch norms have seen something
-    head.to(dtype)
     chosen = samples(5)
-    alone = torch.cat([predicted(head, collate([utterance], dtype=dtype)) for utterance in chosen])
     extra = dict.fromkeys([*MODALITIES["audio"]], 50) | dict.fromkeys([*MODALITIES["text"], "chars"], 20)
-    padded = predicted(head, collate(chosen, extra=extra | {"mel": 100}, noise=1e3, dtype=dtype))
-    assert (padded - alone).abs().max() <= tolerance
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
+        head.to(dtype)
+        alone = torch.cat([predicted(head, collate([utterance], dtype=dtype)) for utterance in chosen])
+        padded = predicted(head, collate(chosen, extra=extra | {"mel": 100}, noise=1e3, dtype=dtype))
+        assert (padded - alone).abs().max() <= tolerance, dtype
 
 
 @pytest.mark.parametrize(("name", "modalities"), CASES)
 def test_x1_padding_changes_no_loss_of_training(name: str, modalities: str) -> None:
     chosen = samples(8)
-    padded = [losses(made(name, modalities, dropout=0.0), collate(chosen, extra=50, noise=noise)) for noise in (0, 1e3)]
-    tight = losses(made(name, modalities, dropout=0.0), collate(chosen))
+    head = made(name, modalities, dropout=0.0)
+    padded = [losses(head, collate(chosen, extra=50, noise=noise)) for noise in (0, 1e3)]
+    tight = losses(head, collate(chosen))
     for loss in set(tight) - {"cpc"}:  # its negatives are drawn by place in the padded batch
         torch.testing.assert_close(padded[1][loss], tight[loss], atol=1e-5, rtol=1e-5)
     assert padded[0].keys() == padded[1].keys() == tight.keys()
@@ -76,16 +75,18 @@ def test_x2_the_order_of_a_batch_is_that_of_its_logits(name: str, modalities: st
     torch.testing.assert_close(shuffled, predicted(head, collate(chosen))[order], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("modality", ["audio", "text"])
 @pytest.mark.parametrize(("name", "modalities"), CASES)
-def test_x3_a_modality_matters_exactly_where_it_is_read(name: str, modalities: str, modality: str) -> None:
-    head, batch, other = made(name, modalities), batch_of(4), batch_of(4)
-    for role in MODALITIES[modality]:
-        rows = other.features[role]
-        other = replaced(other, role, rows + 1 if role != "tokens" else rows.flip(1))
-    other = replaced(other, modality, other.features[modality] * 2)
-    changed = (predicted(head, batch) != predicted(head, other)).any(dim=1)
-    assert changed.tolist() == [modalities in {"both", modality}] * 4
+def test_x3_a_modality_matters_exactly_where_it_is_read(name: str, modalities: str) -> None:
+    head, batch = made(name, modalities), batch_of(4)
+    logits = predicted(head, batch)
+    for modality in MODALITIES:
+        other = batch
+        for role in MODALITIES[modality]:
+            rows = other.features[role]
+            other = replaced(other, role, rows + 1 if role != "tokens" else rows.flip(1))
+        other = replaced(other, modality, other.features[modality] * 2)
+        changed = (logits != predicted(head, other)).any(dim=1)
+        assert changed.tolist() == [modalities in {"both", modality}] * 4, modality
 
 
 @pytest.mark.parametrize(("name", "modalities"), CASES)
@@ -97,18 +98,19 @@ def test_x4_every_parameter_gets_a_gradient(name: str, modalities: str) -> None:
 @pytest.mark.parametrize(("name", "modalities"), CASES)
 def test_x4_each_auxiliary_loss_alone_reaches_what_the_logits_come_from(name: str, modalities: str) -> None:
     head, batch = made(name, modalities, adapter=name != "jfm"), batch_of(12)
-    assert set(losses(head, batch)) - {""} == {name for name, weight in head.config.loss_weights.items() if weight}
+    computed = set(losses(head, batch)) - {""}
+    assert computed == {name for name, weight in head.config.loss_weights.items() if weight}
     logits = head.eval()(read_by(head.config, batch, training=False)).logits
     behind = backward(head, functional.cross_entropy(logits, batch.labels))
     shared = {name for name in behind if ".adapter." in name} if adapters(head) else behind
-    for auxiliary in set(losses(head, batch)) - {""}:
+    for auxiliary in computed:
         assert backward(head, losses(head, batch)[auxiliary]) & shared, auxiliary
 
 
 @pytest.mark.parametrize(("name", "modalities"), DEFAULTS)
 def test_x5_sixteen_utterances_are_learned_by_heart(name: str, modalities: str) -> None:
     head, batch = made(name, modalities), batch_of(16)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2, fused=True)
     for step in range(300):
         optimizer.zero_grad()
         total(head, batch).backward()  # type: ignore[no-untyped-call]
@@ -132,10 +134,10 @@ def test_x7_a_seed_decides_every_bit(name: str, modalities: str) -> None:
         torch.manual_seed(elsewhere)  # whatever else has been drawn
         before = torch.random.get_rng_state()
         head = made(name, modalities, dropout=0.3)
-        optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
+        optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, fused=True)
         for seed in range(2):
             optimizer.zero_grad()
-            total(head, batch_of(8, seed=seed)).backward()  # type: ignore[no-untyped-call]
+            total(head, batch_of(6, seed=seed)).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         assert torch.equal(torch.random.get_rng_state(), before)
         weights.append(head.state_dict())
@@ -159,13 +161,13 @@ def test_an_absent_modality_is_no_number_and_no_noise(name: str, modality_dropou
     torch.testing.assert_close(predicted(head, noisy), logits, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("modality", ["audio", "text"])
 @pytest.mark.parametrize("name", FUSING)
-def test_a_batch_may_lack_a_modality_altogether(name: str, modality: str) -> None:
+def test_a_batch_may_lack_a_modality_altogether(name: str) -> None:
     head = made(name)
-    batch = without(batch_of(6), modality, list(range(6)))
-    assert backward(head, total(head, batch))
-    assert predicted(head, batch).isfinite().all()
+    for modality in MODALITIES:
+        batch = without(batch_of(6), modality, list(range(6)))
+        assert backward(head, total(head, batch)), modality
+        assert predicted(head, batch).isfinite().all(), modality
 
 
 @pytest.mark.parametrize(("name", "modalities"), DEFAULTS)

@@ -19,7 +19,7 @@ from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import RUN, SCORES, WEIGHTS, ModelFolder, RunFolder
 from fusion.run.load import load_model
 from fusion.training.evaluate import predict_probabilities
-from tests.support.runs import CPU, Told, finish, plan, reader_of, write_cache
+from tests.support.runs import CPU, TWO_FOLDS, Told, finish, plan, reader_of, write_cache
 
 SINGLE = ("audio", "text")
 NO_FIELDS: Mapping[str, object] = {}
@@ -51,8 +51,8 @@ def test_weights_are_written_into_the_file_that_is_locked(
             kept.append((name, path.stat().st_ino == before))
 
     monkeypatch.setattr(ModelFolder, "replacing", watched)
-    finish(plan(trainable, "audio", {"epochs": "1"}), tmp_path)
-    assert [same for name, same in kept if name == WEIGHTS] == [True] * 3
+    finish(plan(trainable, "audio", {"epochs": "1"}, **TWO_FOLDS), tmp_path)
+    assert [same for name, same in kept if name == WEIGHTS] == [True] * 2
 
 
 def test_utterances_that_a_head_cannot_take_in_full_are_listed_for_every_part(trainable: Path, tmp_path: Path) -> None:
@@ -71,14 +71,14 @@ def test_utterances_that_a_head_cannot_take_in_full_are_listed_for_every_part(tr
 def test_a_loaded_model_predicts_what_the_run_stored(
     trainable: Path, tmp_path: Path, fusion: str, fields: Mapping[str, object]
 ) -> None:
-    planned = plan(trainable, fusion, {"epochs": "1", **fields}, only={"session": ("1", "2")})
+    planned = plan(trainable, fusion, {"epochs": "1", **fields}, **TWO_FOLDS)
     second = replace(planned, split=replace(planned.split, folds=planned.split.folds[1:]))
     cross_validate(second, RunFolder(tmp_path), device=CPU, progress=Told())
     _check_predictions(RunFolder(tmp_path), planned, "2", 0)
 
 
 def test_a_model_that_was_trained_on_views_is_loaded(tmp_path: Path) -> None:
-    planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"epochs": "1"})
+    planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"epochs": "1", "dim": "8"}, **TWO_FOLDS)
     assert "audio.view" in planned.selection.streams
     finish(planned, tmp_path / "run")
     _check_predictions(RunFolder(tmp_path / "run"), planned, "1", 0)
@@ -100,7 +100,7 @@ def _check_predictions(run: RunFolder, planned: RunPlan, fold: str, seed: int) -
 def trained(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of label-guided, which starts from weights in the cache and learns before step 0."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    finish(plan(trainable, "label-guided", {"epochs": "1"}), folder)
+    finish(plan(trainable, "label-guided", {"epochs": "1"}, **TWO_FOLDS), folder)
     return folder
 
 
@@ -208,7 +208,7 @@ def test_what_cannot_be_loaded_is_one_line(run: RunFolder, change: Callable[[Run
 
 @pytest.mark.parametrize(("fold", "seed"), [("9", 0), ("2", 7), ("../2", 0)])
 def test_a_model_that_the_run_does_not_have_is_one_line(run: RunFolder, fold: str, seed: int) -> None:
-    told = rf"run has no model of fold {fold} and seed {seed}; folds: 1, 2, 3; seeds: 0$"
+    told = rf"run has no model of fold {fold} and seed {seed}; folds: 1, 2; seeds: 0$"
     with pytest.raises(MmerError, match=told):
         load_model(run, fold, seed)
 
@@ -216,7 +216,7 @@ def test_a_model_that_the_run_does_not_have_is_one_line(run: RunFolder, fold: st
 def test_a_run_of_an_older_version_is_loaded_if_its_head_starts_from_no_weights(
     trainable: Path, tmp_path: Path
 ) -> None:
-    planned, run = plan(trainable, "rescmfa", {"epochs": "1"}), RunFolder(tmp_path)
+    planned, run = plan(trainable, "rescmfa", {"epochs": "1"}, **TWO_FOLDS), RunFolder(tmp_path)
     finish(planned, tmp_path)
     _remove("inputs", "weights")(run)
     scores = run.model("2", 0).read(SCORES)

@@ -18,7 +18,7 @@ from fusion.heads.catalog import HEADS
 from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import RunFolder
 from fusion.training.evaluate import predict_probabilities
-from tests.support.runs import Told, finish, plan, scramble, write_cache
+from tests.support.runs import TWO_FOLDS, Told, finish, plan, scramble, write_cache
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +77,10 @@ def test_noise_in_place_of_the_development_part_leaves_the_first_epoch_bit_ident
 def test_only_the_final_scoring_reads_the_test_part(
     trainable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fusion: str
 ) -> None:
-    planned = plan(trainable, fusion, {"epochs": "1"})
+    planned = plan(trainable, fusion, {"epochs": "1"}, **TWO_FOLDS)
     spy = _Spy(monkeypatch)
     finish(planned, tmp_path)
-    assert [name for name, _ in spy.opened] == ["train", "test"] * 3
+    assert [name for name, _ in spy.opened] == ["train", "test"] * 2
     for place, fold in enumerate(planned.split.folds):
         (_, training), (_, scoring) = spy.opened[2 * place : 2 * place + 2]
         assert training <= {*fold.train.tolist(), *fold.dev.tolist()}
@@ -91,7 +91,7 @@ def test_only_the_final_scoring_reads_the_test_part(
 def test_t001_7_views_are_read_for_the_training_part_of_a_fold_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"epochs": "1", "dim": "8"})
+    planned = plan(write_cache(tmp_path / "a.h5", views=True), "bimodal", {"epochs": "1", "dim": "8"}, **TWO_FOLDS)
     spy = _Spy(monkeypatch)
     finish(planned, tmp_path / "run")
     assert spy.augmented == [set(fold.train.tolist()) for fold in planned.split.folds]

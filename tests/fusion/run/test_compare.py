@@ -22,7 +22,7 @@ SEEDS = (1, 2)
 
 def trained(cache: Path, out: Path, fusion: str = "audio", **asked: object) -> Path:
     """Trains a quick run and returns its folder."""
-    request = ExperimentRequest(fusion=fusion, **{"fields": QUICK, "seeds": (0,), **asked})  # type: ignore[arg-type]
+    request = ExperimentRequest(fusion=fusion, **{"fields": {**QUICK, "epochs": 1}, "seeds": (0,), **asked})  # type: ignore[arg-type]
     return train_run(request.experiment(reader_of(cache)), reader_of(cache), out=out).folder
 
 
@@ -214,7 +214,7 @@ def test_other_labels_of_an_utterance_are_refused(runs: dict[str, Path], tmp_pat
 
     named = utterances(samples(COUNT))
     named[0] = replace(named[0], label=next(u.label for u in named if u.label != named[0].label))
-    other = trained(write_cache(tmp_path / "other.h5", utterances=named), tmp_path / "run")
+    other = trained(write_cache(tmp_path / "other.h5", utterances=named, roles=["audio"]), tmp_path / "run")
     with pytest.raises(MmerError, match="have different labels of u00 "):
         compare_runs([runs["audio"], other])
 

@@ -15,27 +15,29 @@ from fusion.run.load import load_model
 from fusion.run.train import train_across, train_run
 from fusion.training.evaluate import predict_probabilities
 from tests.support.heads import CLASSES
-from tests.support.runs import CPU, finish, other_corpus, plan, reader_of, train_by_command
+from tests.support.runs import CPU, TWO_FOLDS, finish, other_corpus, plan, reader_of, train_by_command
+
+VOICES = {"roles": ["audio"]}  # all that these heads read
 
 
 @pytest.fixture(scope="module")
 def run(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = tmp_path_factory.mktemp("cross") / "run"
-    finish(plan(trainable, "audio", seeds=(1, 2)), folder)
+    finish(plan(trainable, "audio", seeds=(1, 2), **TWO_FOLDS), folder)
     return RunFolder(folder)
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert CLASSES[0] == "angry"
-    return other_corpus(tmp_path_factory.mktemp("other") / "other.h5", {"angry": "ang", CLASSES[1]: "bored"})
+    return other_corpus(tmp_path_factory.mktemp("other") / "other.h5", {"angry": "ang", CLASSES[1]: "bored"}, **VOICES)
 
 
 def test_every_model_is_scored_on_the_common_classes(trainable: Path, run: RunFolder, other: Path) -> None:
-    planned = plan(trainable, "audio", seeds=(1, 2))
+    planned = plan(trainable, "audio", seeds=(1, 2), **TWO_FOLDS)
     found = plan_other_corpus(planned, open_cache(other))
     scores = score_other_corpus(planned, run, found, device=CPU)
-    assert [(model["fold"], model["seed"]) for model in scores["models"]] == [(f, s) for s in (1, 2) for f in "123"]
+    assert [(model["fold"], model["seed"]) for model in scores["models"]] == [(f, s) for s in (1, 2) for f in "12"]
     every = sorted(CLASSES)  # the order of the label set
     common = [name for name in every if name != CLASSES[1]]
     assert scores["labels"] == common
@@ -64,14 +66,14 @@ def test_what_is_left_out_and_joined_is_told(trainable: Path, other: Path) -> No
 def test_a_cache_without_the_stream_or_with_another_key_is_one_line(trainable: Path, tmp_path: Path) -> None:
     planned = plan(trainable, "audio")
     with pytest.raises(MmerError, match=r"o.h5 has no stream voice with the key of the run \(\w+\); compute it"):
-        plan_other_corpus(planned, open_cache(other_corpus(tmp_path / "o.h5", {}, without=["voice"])))
-    changed = other_corpus(tmp_path / "p.h5", {}, specs={"audio": {"revision": "another"}})
+        plan_other_corpus(planned, open_cache(other_corpus(tmp_path / "o.h5", {}, roles=["text"])))
+    changed = other_corpus(tmp_path / "p.h5", {}, specs={"audio": {"revision": "another"}}, **VOICES)
     with pytest.raises(MmerError, match=r"p.h5: voice was computed differently than in the run \(.*another.*\)"):
         plan_other_corpus(planned, open_cache(changed))
 
 
 def test_fewer_than_two_common_classes_are_one_line(trainable: Path, tmp_path: Path) -> None:
-    path = other_corpus(tmp_path / "o.h5", {name: f"z{name}" for name in CLASSES})
+    path = other_corpus(tmp_path / "o.h5", {name: f"z{name}" for name in CLASSES}, **VOICES)
     planned = plan(trainable, "audio")
     with pytest.raises(
         MmerError, match=r"o.h5 has utterances of 0 classes of the run .* --test-labels, such as angry="
@@ -97,7 +99,7 @@ def test_each_corpus_is_trained_on_and_tested_on_the_other(trainable: Path, othe
 
 
 def test_a_wrong_test_cache_is_answered_before_any_training(trainable: Path, tmp_path: Path) -> None:
-    wrong = other_corpus(tmp_path / "o.h5", {}, without=["voice"])
+    wrong = other_corpus(tmp_path / "o.h5", {}, roles=["text"])
     experiment = ExperimentRequest(fusion="audio").experiment(reader_of(trainable))
     with pytest.raises(MmerError, match="has no stream voice"):
         train_run(experiment, reader_of(trainable), out=tmp_path / "run", test_caches=[open_cache(wrong)])

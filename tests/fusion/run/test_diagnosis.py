@@ -5,14 +5,23 @@ from typing import Any
 import pytest
 
 from fusion.experiment.request import ExperimentRequest
+from fusion.protocols.filters import Filters
 from fusion.run.score_table import reference_rows
 from fusion.run.train import TrainedRun, train_run
-from tests.support.runs import reader_of
+from tests.support.runs import TWO_FOLDS, reader_of
 
 
-def trained(cache: Path, out: Path, *, with_probe: bool = False, fusion: str = "audio", **fields: object) -> TrainedRun:
+def trained(
+    cache: Path,
+    out: Path,
+    *,
+    with_probe: bool = False,
+    fusion: str = "audio",
+    only: Filters | None = None,
+    **fields: object,
+) -> TrainedRun:
     quick: dict[str, object] = {"epochs": 1, "batch_size": 32, **fields}
-    request = ExperimentRequest(fusion=fusion, fields=quick, streams={"audio": "voice"})
+    request = ExperimentRequest(fusion=fusion, fields=quick, streams={"audio": "voice"}, only=only or {})
     return train_run(request.experiment(reader_of(cache)), reader_of(cache), out=out, with_probe=with_probe)
 
 
@@ -47,8 +56,10 @@ def test_a_training_that_learns_has_no_such_note(trainable: Path, tmp_path: Path
 
 @pytest.mark.parametrize("fusion", ["audio", "concat"])
 def test_the_probe_stands_in_the_table_and_in_the_results(trainable: Path, tmp_path: Path, fusion: str) -> None:
-    run = trained(trainable, tmp_path / "run", with_probe=True, fusion=fusion)
-    alone = trained(trainable, tmp_path / "alone", fusion="probe", modalities="audio" if fusion == "audio" else "both")
+    run = trained(trainable, tmp_path / "run", with_probe=True, fusion=fusion, **TWO_FOLDS)
+    alone = trained(
+        trainable, tmp_path / "alone", fusion="probe", modalities="audio" if fusion == "audio" else "both", **TWO_FOLDS
+    )
     written = json.loads((tmp_path / "run" / "results.json").read_text())["reference"]
     assert written["mean"] == alone.results["mean"]
     assert any(note.startswith("C is selected on dev by wf1, and column epoch") for note in alone.results["notes"])

@@ -25,7 +25,7 @@ from tests.support.runs import COUNT, reader_of, utterances, write_cache
 def cache(tmp_path_factory: pytest.TempPathFactory) -> AnyCache:
     """A cache without dialogues, whose sessions have two speakers each."""
     alone = [replace(held, dialogue="") for held in utterances(samples(COUNT))]
-    return open_cache(write_cache(tmp_path_factory.mktemp("earlier") / "a.h5", utterances=alone))
+    return open_cache(write_cache(tmp_path_factory.mktemp("earlier") / "a.h5", utterances=alone, roles=["audio"]))
 
 
 def requested(cache: AnyCache, **fields: object) -> Experiment:

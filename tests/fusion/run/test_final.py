@@ -25,7 +25,7 @@ from tests.support.heads import samples
 from tests.support.runs import COUNT, Told, files_of, finish, plan, reader_of, train_by_command, utterances, write_cache
 
 CPU = torch.device("cpu")
-FIELDS: Mapping[str, object] = {"epochs": 5, "schedule": "cosine", "batch_size": 16}
+FIELDS: Mapping[str, object] = {"epochs": 4, "schedule": "cosine", "batch_size": 24}
 
 
 class Killed(Exception):
@@ -181,7 +181,7 @@ def test_folds_must_be_scored_first_and_their_names_leave_the_name_free(trainabl
         train_finals(run, tmp_path / "empty")
     names = {"1F": "final"}
     speakers = [replace(turn, speaker=names.get(turn.speaker, turn.speaker)) for turn in utterances(samples(COUNT))]
-    cache = write_cache(tmp_path / "a.h5", utterances=speakers)
+    cache = write_cache(tmp_path / "a.h5", utterances=speakers, roles=["text"])
     called = plan(cache, "text", FIELDS, protocol="speaker")
     assert "final" in {fold.name for fold in called.split.folds}
     with pytest.raises(MmerError, match="--final needs the name final for its model, and a fold has it"):
@@ -189,7 +189,7 @@ def test_folds_must_be_scored_first_and_their_names_leave_the_name_free(trainabl
 
 
 def test_the_command_trains_the_folds_and_then_the_final_model(trainable: Path, tmp_path: Path) -> None:
-    options = ("--fusion", "concat", "--out", str(tmp_path / "run"))
+    options = ("--fusion", "audio", "--out", str(tmp_path / "run"))
     first = train_by_command(trainable, *options)
     before = files_of(tmp_path / "run")
     assert "final model" not in first.output
@@ -214,7 +214,7 @@ def test_the_command_trains_the_folds_and_then_the_final_model(trainable: Path, 
 
 
 def test_all_utterances_are_those_of_the_protocol(tmp_path: Path) -> None:
-    cache = write_cache(tmp_path / "a.h5", failing={"voice": 5})
+    cache = write_cache(tmp_path / "a.h5", failing={"voice": 5}, roles=["audio"])
     run = plan(cache, "audio", FIELDS, allow_missing=True)
     assert 5 not in utterances_of(run)
     cross_validate(run, RunFolder(tmp_path / "run"), device=CPU, progress=Told())

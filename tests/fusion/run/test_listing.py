@@ -18,7 +18,7 @@ from fusion.grid.space import GridRequest, grid_space, parse_search
 from fusion.run.folder import RunFolder
 from fusion.run.listing import RunList, delete_run, list_runs
 from fusion.run.train import train_run
-from tests.support.runs import QUICK, reader_of
+from tests.support.runs import QUICK, TWO_FOLDS, reader_of
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def made(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs that differ in lr and seeds, a grid, and a folder of something else."""
     folder, cache = tmp_path_factory.mktemp("listed") / "runs", reader_of(trainable)
     for name, lr, seeds in (("slow", 1e-4, (0,)), ("fast", 0.03, (0, 1))):
-        request = ExperimentRequest(fusion="audio", fields={**QUICK, "epochs": 1, "lr": lr}, seeds=seeds)
+        request = ExperimentRequest(fusion="audio", fields={**QUICK, "epochs": 1, "lr": lr}, seeds=seeds, **TWO_FOLDS)
         train_run(request.experiment(cache), cache, out=folder / name)
-    base = ExperimentRequest(fusion="audio", fields={"epochs": 1, "batch_size": 16})
+    base = ExperimentRequest(fusion="audio", fields={"epochs": 1, "batch_size": 16}, **TWO_FOLDS)
     space = grid_space(base, grid=["lr=0.01,0.03"], cache=cache)
     tried = GridRequest(base=base, space=space, search=parse_search("grid"))
     run_grid(tried, cache, out=folder / "tried", engine="shared")
@@ -98,7 +98,7 @@ def test_a_run_that_is_not_finished_or_damaged_is_listed_without_scores(runs: Pa
     (runs / "fast" / "2-seed1" / "scores.json").unlink()
     (runs / "slow" / "run.json").write_text("{")
     fast, slow, _ = list_runs(runs).runs
-    assert (fast.state, fast.scores) == ("5 of 6 models", {})
+    assert (fast.state, fast.scores) == ("3 of 4 models", {})
     assert (slow.scores, "cannot be read" in slow.state) == ({}, True)
 
 

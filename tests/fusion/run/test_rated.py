@@ -28,10 +28,9 @@ from fusion.run.load import load_model, load_scale
 from fusion.run.score_fusion import fuse_scores
 from fusion.run.train import TrainedRun, train_run
 from fusion.training.evaluate import predict_probabilities
-from tests.support.every_head import SMALL
 from tests.support.grids import planned, trained
 from tests.support.heads import samples
-from tests.support.runs import QUICK, reader_of, utterances, write_cache
+from tests.support.runs import QUICK, SMALL, reader_of, utterances, write_cache
 
 TARGET = "valence,activation"
 MONITOR: dict[str, object] = {"monitor": "ccc"}
@@ -251,7 +250,11 @@ def test_models_are_scored_on_the_ratings_of_another_corpus(
         replace(held, id=f"x{held.id}", valence=None if held.valence is None else held.valence * unit)
         for held in reader_of(rated).utterances
     ]
-    other = open_cache(write_cache(tmp_path / "other.h5", utterances=told, corpus={"name": "other", "root": ""}))
+    other = open_cache(
+        write_cache(
+            tmp_path / "other.h5", utterances=told, corpus={"name": "other", "root": ""}, roles=["audio", "text"]
+        )
+    )
     if target:
         run = run_of(rated, tmp_path / "run", target=target, epochs=1)
     opened = reader_of(rated)

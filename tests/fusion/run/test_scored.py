@@ -10,21 +10,27 @@ from safetensors.numpy import load_file, save_file
 
 from cache.errors import MmerError
 from fusion.evaluation.metrics import METRICS as SCORES
+from fusion.experiment.plan import RunPlan
 from fusion.fingerprint import digest_of
 from fusion.run import cross_validation as crossval
 from fusion.run.artifacts import find_damage, read_cost, read_predictions, read_probabilities, read_scores
 from fusion.run.cross_validation import cross_validate
 from fusion.run.folder import ModelFolder, RunFolder
 from tests.support.heads import CLASSES
-from tests.support.runs import CPU, Told, files_of, finish, plan
+from tests.support.runs import CPU, TWO_FOLDS, Told, files_of, finish, plan
 
 NAMES = sorted(CLASSES)
 
 
 @pytest.fixture(scope="module")
-def run(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def planned(trainable: Path) -> RunPlan:
+    return plan(trainable, "audio", **TWO_FOLDS)
+
+
+@pytest.fixture(scope="module")
+def run(planned: RunPlan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scored") / "run"
-    finish(plan(trainable, "audio"), folder)
+    finish(planned, folder)
     return folder
 
 
@@ -129,7 +135,7 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str]] = [
 
 @pytest.mark.parametrize("case", DAMAGES, ids=lambda case: case[0])
 def test_what_is_damaged_is_told_and_trained_anew_to_the_same_bits(
-    trainable: Path, run: Path, part: ModelFolder, case: tuple[str, Callable[[Path], Any], str]
+    planned: RunPlan, run: Path, part: ModelFolder, case: tuple[str, Callable[[Path], Any], str]
 ) -> None:
     name, act, told = case
     act(part.path / name)
@@ -138,9 +144,15 @@ def test_what_is_damaged_is_told_and_trained_anew_to_the_same_bits(
     watcher, folder = Told(), part.path.parent
     before = {path.name: path.read_bytes() for path in part.path.iterdir()}
     with pytest.raises(KeyboardInterrupt):  # nothing is lost before it is trained
-        cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, progress=watcher, stopping=lambda: True)
+        cross_validate(
+            planned,
+            RunFolder(folder),
+            device=CPU,
+            progress=watcher,
+            stopping=lambda: True,
+        )
     assert {path.name: path.read_bytes() for path in part.path.iterdir()} == before
-    cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, progress=watcher)
+    cross_validate(planned, RunFolder(folder), device=CPU, progress=watcher)
     assert [one for one in watcher.started if one[0] != "end"] == [("1", 0)]
     assert any(name in note for note in watcher.notes)
     mine, theirs = files_of(folder), files_of(run)
@@ -164,7 +176,7 @@ def older(part: ModelFolder) -> str:
 
 
 def test_a_score_that_an_older_version_did_not_write_follows_from_the_predictions(
-    trainable: Path, run: Path, part: ModelFolder
+    planned: RunPlan, run: Path, part: ModelFolder
 ) -> None:
     written = read_scores(part)
     before = older(part)
@@ -173,7 +185,7 @@ def test_a_score_that_an_older_version_did_not_write_follows_from_the_prediction
     assert {name: found[name] for name in SCORES} == {name: written[name] for name in SCORES}
     assert find_damage(part, NAMES) == ""
     watcher, folder = Told(), part.path.parent
-    results = finish(plan(trainable, "audio"), folder, watcher)
+    results = finish(planned, folder, watcher)
     assert watcher.started == []
     assert (part.path / "scores.json").read_text() == before
     expected = RunFolder(run).read("results.json")
@@ -197,11 +209,11 @@ def test_predictions_that_no_older_score_follows_from_are_damage(part: ModelFold
 
 
 def test_scores_do_not_outlive_the_weights_that_they_are_of(
-    trainable: Path, run: Path, part: ModelFolder, monkeypatch: pytest.MonkeyPatch
+    planned: RunPlan, run: Path, part: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without("digests")(part.path / "scores.json")
     cut(part.path / "weights.safetensors")
-    asked, folder = plan(trainable, "audio"), RunFolder(part.path.parent)
+    asked, folder = planned, RunFolder(part.path.parent)
     with monkeypatch.context() as patched:
         patched.setattr(crossval, "score_test_subset", lambda *_, **__: 1 / 0)  # a kill before the test part was scored
         with pytest.raises(ZeroDivisionError):
@@ -232,12 +244,12 @@ BESIDE: list[tuple[str, Callable[[Path], Any], str]] = [
 
 @pytest.mark.parametrize("case", BESIDE, ids=lambda case: case[0])
 def test_nothing_is_trained_anew_for_a_file_that_no_score_depends_on(
-    trainable: Path, part: ModelFolder, case: tuple[str, Callable[[Path], Any], str]
+    planned: RunPlan, part: ModelFolder, case: tuple[str, Callable[[Path], Any], str]
 ) -> None:
     name, act, told = case
     act(part.path / name)
     watcher, folder = Told(), part.path.parent
-    cross_validate(plan(trainable, "audio"), RunFolder(folder), device=CPU, progress=watcher)
+    cross_validate(planned, RunFolder(folder), device=CPU, progress=watcher)
     assert watcher.started == []
     way_out = ".*; delete .*1-seed0/scores.json to train the model again"
     assert any(re.search(told + way_out, note) for note in watcher.notes)

@@ -29,6 +29,7 @@ from fusion.training.evaluate import predict_probabilities
 from tests.support.heads import samples
 from tests.support.runs import QUICK, reader_of, utterances, write_cache
 
+HEARD = ("audio", "text", "tokens", "codes", "chars")
 NAMES = ("angry", "calm", "happy", "sad")
 
 
@@ -41,7 +42,7 @@ def voted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         other = NAMES[(NAMES.index(utterance.label) + 1) % 4]
         votes = f"{utterance.label}:2,{other}:2" if index % 12 == 5 else f"{utterance.label}:3,{other}:1"
         told.append(replace(utterance, votes="" if index == 0 else votes))
-    return write_cache(tmp_path_factory.mktemp("voted") / "voted.h5", utterances=told)
+    return write_cache(tmp_path_factory.mktemp("voted") / "voted.h5", utterances=told, roles=HEARD)
 
 
 def rows_of(run: TrainedRun) -> list[dict[str, str]]:
@@ -150,7 +151,9 @@ def test_models_are_scored_on_the_votes_of_another_corpus(voted: Path, run: Trai
     for held in reader_of(voted).utterances:
         votes = held.votes.replace("angry", "anger").replace("sad", "bored")
         told.append(replace(held, id=f"x{held.id}", votes=votes))
-    other = open_cache(write_cache(tmp_path / "other.h5", utterances=told, corpus={"name": "other", "root": ""}))
+    other = open_cache(
+        write_cache(tmp_path / "other.h5", utterances=told, corpus={"name": "other", "root": ""}, roles=HEARD)
+    )
     opened = reader_of(voted)
     plan = plan_run(request(balanced_batches="true", class_weights="true").experiment(opened), opened)
     joined = plan_other_corpus(plan, other)

@@ -15,12 +15,14 @@ from fusion.recipes.catalog import recipe
 from fusion.run.published import compare_run
 from fusion.run.train import fuse_runs, train_run
 from tests.support.heads import samples
-from tests.support.runs import COUNT, QUICK, Told, reader_of, utterances, write_cache
+from tests.support.runs import COUNT, QUICK, SMALL, TWO_FOLDS, Told, reader_of, utterances, write_cache
 
 LABELS = "angry=angry,happy=happy,sad=sad,calm=calm"
 ELSEWHERE = f"labels={LABELS}, text=words@4"
 LATE = f"labels={LABELS}, patches=vit, text=words@4"
 AUDIO = f", NOT the recipe: modalities=audio, labels={LABELS}, audio=voice"
+SEEN = ("text", "mel", "patches")
+HEARD = ("audio", "text", "tokens", "codes", "chars")
 WAV2VEC = {"source": "facebook/wav2vec2-base"}
 MEAN = {"wa": 0.5, "ua": 0.5, "wf1": 0.5}
 
@@ -45,7 +47,7 @@ def told(
 def test_a_run_is_marked_as_a_published_variant_only_if_its_encoder_is_that_of_the_paper(
     trainable: Path, tmp_path: Path
 ) -> None:
-    papers = write_cache(tmp_path / "papers.h5", specs={"audio": WAV2VEC})
+    papers = write_cache(tmp_path / "papers.h5", specs={"audio": WAV2VEC}, roles=HEARD)
     lines = told(papers, of="gcf2net-iemocap", modalities="audio")
     assert lines[1].endswith(f"{AUDIO}, published as 'audio alone'")
     assert [line for line in lines if line.endswith(", the variant run here")] == [
@@ -58,10 +60,10 @@ def test_a_run_is_marked_as_a_published_variant_only_if_its_encoder_is_that_of_t
 
 def test_an_encoder_that_was_pre_trained_again_is_like_for_like_with_the_figures_that_have_it(tmp_path: Path) -> None:
     again = {"trained": "Transformer and quantizer, pre-trained", "source": "facebook/wav2vec2-base", "corpus": "other"}
-    cache = write_cache(tmp_path / "again.h5", specs={"audio": {"trained_on": again}})
+    cache = write_cache(tmp_path / "again.h5", specs={"audio": {"trained_on": again}}, roles=HEARD)
     lines = told(cache, of="lemer-iemocap", modalities="audio", tonal_labels="off")
     assert "published as 'B2: B5, no labels'" in lines[1]
-    once = write_cache(tmp_path / "once.h5", specs={"audio": WAV2VEC})
+    once = write_cache(tmp_path / "once.h5", specs={"audio": WAV2VEC}, roles=HEARD)
     lines = told(once, of="lemer-iemocap", modalities="audio", tonal_labels="off")
     assert "published as 'B1: B2, pre-trained once'" in lines[1]
     assert sum("not like for like: second-stage pre-training" in line for line in lines) == 9
@@ -98,14 +100,14 @@ def test_fewer_utterances_are_told_too(trainable: Path, tmp_path: Path) -> None:
     assert told(trainable, narrowed={"only": {"session": ("1", "2")}})[1].endswith(
         f"NOT the recipe: {ELSEWHERE}, --only session=1+2"
     )
-    lacking = write_cache(tmp_path / "lacking.h5", failing={"words@4": 3})
+    lacking = write_cache(tmp_path / "lacking.h5", failing={"words@4": 3}, roles=SEEN)
     missing = {"allow_missing": True}
     assert told(lacking, narrowed=missing)[1].endswith(f"NOT the recipe: {ELSEWHERE}, --allow-missing")
     assert told(trainable, narrowed=missing)[1].endswith(f"NOT the recipe: {ELSEWHERE}")
     named = utterances(samples(COUNT))
     named[3] = replace(named[3], id="test_dia38_utt4")  # published as broken: nobody has to allow it
     meld = {"corpus": {"name": "meld", "root": ""}, "utterances": named}
-    broken = write_cache(tmp_path / "broken.h5", failing={"words@4": 3}, **meld)
+    broken = write_cache(tmp_path / "broken.h5", failing={"words@4": 3}, roles=SEEN, **meld)
     assert told(broken)[1].endswith(f"NOT the recipe: {ELSEWHERE}")
 
 
@@ -162,7 +164,7 @@ def test_a_finished_run_is_printed_from_a_folder_that_cannot_be_written(
 def test_a_recipe_is_compared_with_its_paper(trainable: Path, tmp_path: Path) -> None:
     request = ExperimentRequest(
         recipe="gcf2net-iemocap",
-        fields={**QUICK, "epochs": 1, "layers": 1, "dim": 8},
+        fields={**QUICK, **SMALL["rescmfa"], "epochs": 1, "dim": 8},
         streams={"audio": "voice", "text": "words@4"},
         labels=LABELS,
     )
@@ -208,11 +210,11 @@ def test_the_sum_of_two_label_enhanced_runs_is_compared_with_the_score_fusion_of
     tmp_path: Path, history: int, lines: int
 ) -> None:
     bert = {"source": "google-bert/bert-base-uncased", "layers": "last", "preprocessing": {"history": history}}
-    cache = open_cache(write_cache(tmp_path / "toy.h5", specs={"audio": WAV2VEC, "text": bert}))
+    cache = open_cache(write_cache(tmp_path / "toy.h5", specs={"audio": WAV2VEC, "text": bert}, roles=HEARD))
     runs = []
     for modality, stream in (("audio", "voice"), ("text", "words@4")):
         fields, streams = {"modalities": modality}, {modality: stream}
-        request = ExperimentRequest(recipe="lemer-iemocap", fields=fields, streams=streams, labels=LABELS)
+        request = ExperimentRequest(recipe="lemer-iemocap", fields=fields, streams=streams, labels=LABELS, **TWO_FOLDS)
         runs.append(train_run(request.experiment(cache), cache, out=tmp_path / modality).folder)
     comparison = fuse_runs(runs, cache, out=tmp_path / "sum").comparison
     marked = [line for line in comparison if line.endswith("second-stage pre-training, the variant run here")]

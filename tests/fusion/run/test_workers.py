@@ -10,17 +10,18 @@ from cache.errors import MmerError
 from fusion.experiment.request import ExperimentRequest
 from fusion.run.train import TrainedRun, train_run
 from tests.support.clusters import small_cluster
-from tests.support.runs import files_of, reader_of
+from tests.support.runs import TWO_FOLDS, files_of, reader_of
 from tests.support.workers import Here
 
-QUICK = {"epochs": 2, "batch_size": 16, "lr": 0.01}
+QUICK = {"epochs": 2, "batch_size": 11, "lr": 0.01}
 
 
 def run_of(
     cache: Path, out: Path, fusion: str = "audio", fields: Mapping[str, object] | None = None, **options: Any
 ) -> TrainedRun:
     opened = reader_of(cache)
-    wanted = ExperimentRequest(fusion=fusion, fields={**QUICK, **(fields or {})}, seeds=options.pop("seeds", (0, 1)))
+    changed, seeds = {**QUICK, **(fields or {})}, options.pop("seeds", (0, 1))
+    wanted = ExperimentRequest(fusion=fusion, fields=changed, seeds=seeds, **TWO_FOLDS)
     return train_run(wanted.experiment(opened), opened, out=out, **options)
 
 

@@ -17,7 +17,7 @@ from tests.support.grids import CPU, models, planned, sources, trained
 RATES = [{"lr": 0.1 / (place + 1), "batch_size": 8} for place in range(8)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stack_groups(trainable: Path) -> StackGroups:
     every = planned(trainable, "concat", *RATES)
     return StackGroups(models(every), sources(every), stacking=True)
@@ -82,7 +82,8 @@ def test_little_work_is_worth_no_trial(trainable: Path) -> None:
     assert worth_calibrating(many, CPU)
 
 
-def test_a_trial_leaves_nothing_behind(trainable: Path, tmp_path: Path, stack_groups: StackGroups) -> None:
+def test_a_trial_leaves_nothing_behind(stack_groups: StackGroups, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "ROUNDS", 1)
     before = torch.random.get_rng_state(), torch.get_num_threads()
     calibrate(stack_groups, stack_groups.sources)
     assert torch.equal(torch.random.get_rng_state(), before[0])
@@ -99,7 +100,7 @@ def test_what_a_model_takes_grows_with_its_batch_and_its_width(trainable: Path) 
 
 
 def test_an_estimate_counts_what_is_left(trainable: Path, tmp_path: Path) -> None:
-    every = planned(trainable, "concat", {"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3})
+    every = planned(trainable, "audio", {"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3})
     trained(tmp_path, every[:1])
     found = estimate_cost(models(every), sources(every), Journal(tmp_path))
     assert (found.models, found.known) == (9, 3)

@@ -55,9 +55,10 @@ def test_a_stack_gives_what_each_head_gives_alone(name: str, seeds: bool, source
     evaluated = stack.logits(batch)
     for place, head in enumerate(alone):
         torch.testing.assert_close(evaluated[place], head.eval()(batch).logits, atol=1e-5, rtol=1e-5)
-        assert list(stack.state_dict(place)) == list(head.state_dict())
-        for state, tensor in head.state_dict().items():  # running statistics too
-            torch.testing.assert_close(stack.state_dict(place)[state], tensor)
+        state, found = head.state_dict(), stack.state_dict(place)
+        assert list(found) == list(state)
+        for part, tensor in state.items():  # running statistics too
+            torch.testing.assert_close(found[part], tensor)
 
 
 @pytest.mark.parametrize("pooling", ["max", "meanstd", "attention"])
