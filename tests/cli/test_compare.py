@@ -15,7 +15,7 @@ def pair(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]
     """Two finished runs over the same utterances."""
     folder = tmp_path_factory.mktemp("pair")
     for head in ("audio", "text"):
-        result = train_by_command(trainable, "--fusion", head, "--out", str(folder / head))
+        result = train_by_command(trainable, "--fusion", head, "--epochs", "1", "--out", str(folder / head))
         assert result.exit_code == 0, result.output
     return [str(folder / head) for head in ("audio", "text")]
 

@@ -13,7 +13,7 @@ from cli.train import train
 from fusion.experiment.config_file import CONFIG
 
 FIRST = [
-    "--fusion", "concat", "--epochs", "1", "--batch-size", "4", "--set", "class_weights=true", "--set", "lr=0.01",
+    "--fusion", "concat", "--epochs", "1", "--batch-size", "24", "--set", "class_weights=true", "--set", "lr=0.01",
     "--seed", "3", "--audio", "voice", "--stream", "text=words@4", "--only", "session=1+2+3",
     "--data-seed", "5", "--modality-dropout", "0.25", "--allow-leak", "--final",
 ]  # fmt: skip
@@ -55,11 +55,11 @@ def test_options_on_the_command_line_replace_those_of_the_file(trainable: Path, 
     (other,) = [found for found in folders(here) if found != folder]
     record = json.loads((other / "run.json").read_text())["decides"]
     assert (record["training"]["lr"], record["training"]["class_weights"], record["seeds"]) == (0.02, False, [1])
-    assert record["training"]["batch_size"] == 4
+    assert record["training"]["batch_size"] == 24
 
 
 def test_the_file_of_a_grid_gives_it_back(trainable: Path, here: Path) -> None:
-    axes = ["--grid", "lr=0.01,0.02", "--ablate", "batch_size=2", "--search", "random:1", "--seeds", "1"]
+    axes = ["--grid", "lr=0.01,0.02", "--ablate", "batch_size=40", "--search", "random:1", "--seeds", "1"]
     run(grid, "--cache", trainable, "--fusion", "audio", "--epochs", "1", *axes)
     (folder,) = folders(here)
     again = run(grid, "--config", folder / CONFIG, "--dry-run")

@@ -19,13 +19,14 @@ def manifest(tmp_path: Path) -> Path:
 
 
 TINY = ("--encoder", "wav2vec2-tiny", "--encoder", "roberta-tiny")
+QUICK = (*TINY, "--no-mel")
 
 
 def test_the_cache_of_a_manifest_is_named_after_it(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = run("manifest", "--root", str(manifest), *TINY)
+    result = run("manifest", "--root", str(manifest), *QUICK)
     assert result.exit_code == 0, result.output
     assert len(FeatureCache(tmp_path / "cache" / "corpus.h5")) == 4
     assert "cache/corpus.h5 is done" in result.stdout
@@ -67,7 +68,7 @@ def test_a_dry_run_for_people_names_disk_and_time(manifest: Path, tmp_path: Path
 
 
 def test_parity_check_prints_a_figure_per_encoder(manifest: Path, tmp_path: Path) -> None:
-    arguments = ("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *TINY)
+    arguments = ("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *QUICK)
     result = run(*arguments, "--parity-check", "3", "--dry-run")
     assert result.exit_code == 0, result.output
     assert "parity of wav2vec2-tiny (float32), 3 utterances" in result.stdout
@@ -81,7 +82,7 @@ def test_a_parity_that_is_off_stops_the_run(manifest: Path, tmp_path: Path, monk
     from featurize.encoders import speech
 
     monkeypatch.setattr(speech, "valid_mask", lambda lengths, device: None)  # as careless batching would
-    arguments = ("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *TINY)
+    arguments = ("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *QUICK)
     result = run(*arguments, "--parity-check", "4")
     assert result.exit_code == 1
     assert "wav2vec2-tiny deviates by more than 1e-05" in result.stderr
@@ -115,11 +116,11 @@ def test_interrupting_says_how_to_go_on(manifest: Path, tmp_path: Path, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(running, "extract", interrupted)
-    result = run("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *TINY)
+    result = run("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *QUICK)
     assert result.exit_code == 130  # as a shell sees SIGINT
     assert "run the same command again to resume" in result.stderr
     monkeypatch.undo()
-    assert run("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *TINY).exit_code == 0
+    assert run("manifest", "--root", str(manifest), "--cache", str(tmp_path / "a.h5"), *QUICK).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -142,5 +143,5 @@ def test_a_job_array_writes_a_file_for_each_share(tmp_path: Path) -> None:
     corpus = ["manifest", "--root", str(write_voices(tmp_path / "corpus", "ghijkl"))]
     for shard in ("1", "2"):
         cache = ["--cache", str(tmp_path / "a.h5"), "--shards", "2", "--shard", shard]
-        assert run(*corpus, *TINY, *cache).exit_code == 0
+        assert run(*corpus, *QUICK, *cache).exit_code == 0
     assert [path.name for path in sorted(tmp_path.glob("*.h5"))] == ["a-1-of-2.h5", "a-2-of-2.h5"]

@@ -12,22 +12,24 @@ from cli.finetune import finetune
 from cli.train import train
 from tests.support.folds import table_of_folds
 from tests.support.tuned import write_learning_cache
+from tests.support.voices import featurized
 
 QUICK = ("--device", "cpu", "--epochs", "1", "--batch-size", "8")
+TWO_FOLDS = ("--only", "session=0+1")  # of three
 OF_SPEECH = ("--fusion", "audio", "--tune", "audio")
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoders = ("wav2vec2-tiny", "wav2vec2-tiny@conv", "roberta-tiny")
-    return write_learning_cache(tmp_path_factory.mktemp("finetune"), encoders=encoders)
+    return write_learning_cache(tmp_path_factory.mktemp("finetune"), encoders=encoders, mel=False)
 
 
 @pytest.fixture(scope="module")
 def run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A finished run whose encoder of speech has learned, and the output of its command."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    return out, called(cache, *OF_SPEECH, "--out", str(out))
+    return out, called(cache, *OF_SPEECH, *TWO_FOLDS, "--out", str(out))
 
 
 def called(cache: Path, *options: str) -> Result:
@@ -35,7 +37,7 @@ def called(cache: Path, *options: str) -> Result:
 
 
 def test_every_role_of_the_head_learns_by_default(cache: Path, tmp_path: Path) -> None:
-    result = called(cache, "--fusion", "concat", "--out", str(tmp_path / "run"))
+    result = called(cache, "--fusion", "concat", *TWO_FOLDS, "--out", str(tmp_path / "run"))
     assert result.exit_code == 0, result.output
     assert "tuned encoders: audio wav2vec2-tiny (all layers, from wav2vec2-tiny@conv), text roberta-tiny (all" in (
         result.output
@@ -65,6 +67,7 @@ def test_the_command_that_is_printed_makes_streams_that_a_run_reads(
         str(copied),
         *QUICK,
         *shlex.split(reads),
+        *TWO_FOLDS,
         "--out",
         str(tmp_path / "later"),
     ]
@@ -74,16 +77,24 @@ def test_the_command_that_is_printed_makes_streams_that_a_run_reads(
 
 
 def test_python_trains_what_the_command_trains(cache: Path, run: tuple[Path, Result], tmp_path: Path) -> None:
-    command = called(cache, *OF_SPEECH, "--out", str(run[0]), "--json")  # reads what was trained before
+    command = called(cache, *OF_SPEECH, *TWO_FOLDS, "--out", str(run[0]), "--json")  # reads what was trained before
     other = mmer.train(
-        cache, fusion="audio", tune={"audio": "all"}, out=tmp_path / "there", device="cpu", epochs=1, batch_size=8
+        cache,
+        fusion="audio",
+        tune={"audio": "all"},
+        only={"session": ["0", "1"]},
+        out=tmp_path / "there",
+        device="cpu",
+        epochs=1,
+        batch_size=8,
     )
     printed = command.stdout.replace(str(run[0]), str(tmp_path / "there"))  # notes and `run` name the folder
     assert json.loads(printed) == json.loads(json.dumps(other.results))
 
 
 def test_an_encoder_that_nothing_fills_is_one_line(cache: Path, tmp_path: Path) -> None:
-    without = write_learning_cache(tmp_path, encoders=("mfcc39", "roberta-tiny"))
+    without = tmp_path / "without.h5"
+    featurized(cache.parent / "corpus.csv", without, encoders=("mfcc39", "roberta-tiny"), mel=False)
     result = called(without, "--fusion", "concat", "--audio", "mfcc39")
     assert result.exit_code == 1
     assert "--tune audio:" in result.output.splitlines()[-1]

@@ -11,7 +11,8 @@ from fusion.grid.journal import ENTRY
 from tests.support.heads import TEXT_LAYER
 
 STREAMS = ["--audio", "voice", "--text", f"words@{TEXT_LAYER}", "--protocol", "session", "--labels", "a=happy,b=sad"]
-RECIPE = ["--recipe", "gcf2net-iemocap", "--set", "dim=8", *STREAMS]
+TWO_FOLDS = ["--only", "session=1+2"]  # of three
+RECIPE = ["--recipe", "gcf2net-iemocap", "--set", "dim=8", *STREAMS, *TWO_FOLDS]
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def typed(cache: Path, *options: str) -> Result:
     head = [] if "--fusion" in options or "--recipe" in options else ["--fusion", "audio"]
-    quick = ["--batch-size", "16", "--epochs", "2"]
+    quick = ["--batch-size", "16", "--epochs", "1"]
     return CliRunner().invoke(grid, ["--cache", str(cache), "--device", "cpu", *head, *quick, *options])
 
 
@@ -60,7 +61,15 @@ def test_tables_say_what_was_chosen_and_how(trainable: Path, here: Path) -> None
 
 
 def test_an_ablation_is_one_command(trainable: Path, here: Path) -> None:
-    asked = ["--fusion", "concat", "--ablate", "modalities=audio,text", "--ablate", "dropout=0/adapter=false"]
+    asked = [
+        "--fusion",
+        "concat",
+        "--ablate",
+        "modalities=audio,text",
+        "--ablate",
+        "dropout=0/adapter=false",
+        *TWO_FOLDS,
+    ]
     lines = done(typed(trainable, *asked, "--report-all-tests", "--latex"))
     text = "\n".join(lines)
     assert "tests of combinations that were not chosen are shown" in text
@@ -91,7 +100,7 @@ def test_a_recipe_sets_what_no_axis_does(trainable: Path, here: Path) -> None:
 
 
 def test_the_variants_of_a_paper_are_one_word(trainable: Path, here: Path) -> None:
-    asked = [*RECIPE, "--ablate", "published"]
+    asked = [*RECIPE, "--set", "layers=1", "--ablate", "published"]
     told = json.loads("\n".join(done(typed(trainable, *asked, "--json"))))
     configs = [row["config"] for row in told["rows"]]
     assert sorted(configs, key=str) == [{"global_aware": False}, {"modalities": "audio"}, {}]

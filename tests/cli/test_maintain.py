@@ -10,7 +10,6 @@ from cache.joined import open_cache
 from cache.layout import StreamPlan, read_layout
 from cache.store import FeatureCache
 from cli.maintain import cache as command
-from tests.support.shards import SIX, write_shards, write_whole
 from tests.support.voices import RATE_HZ, featurized, tone, write_voices
 
 
@@ -109,11 +108,9 @@ def test_drop_takes_one_stream_away(copy: Path) -> None:
 
 
 @pytest.fixture
-def pattern(tmp_path: Path) -> Path:
+def pattern(six: Path) -> Path:
     """Six committed utterances in three files, named by a pattern."""
-    whole = write_whole(tmp_path / "whole.h5", SIX)
-    write_shards(whole, tmp_path, SIX)
-    return tmp_path / "shard-*.h5"
+    return six / "shard-*.h5"
 
 
 def test_info_sums_up_all_files_of_a_pattern(pattern: Path) -> None:

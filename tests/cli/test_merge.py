@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 from cache.layout import read_layout
 from cache.store import FeatureCache
 from cli.maintain import cache as command
-from tests.support.shards import SIX, everything, write_shards, write_whole
+from tests.support.shards import everything
 
 
 def run(*arguments: object) -> Result:
@@ -15,11 +15,9 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.fixture
-def whole(tmp_path: Path) -> Path:
-    """Six committed utterances in one file; beside it the same in three."""
-    path = write_whole(tmp_path / "whole.h5", SIX)
-    write_shards(path, tmp_path, SIX)
-    return path
+def whole(six: Path) -> Path:
+    """Six committed utterances in one file; next to it the same in three."""
+    return six / "whole.h5"
 
 
 def test_merge_joins_files_and_patterns(whole: Path, tmp_path: Path) -> None:

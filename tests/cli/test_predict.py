@@ -15,13 +15,15 @@ from click.testing import CliRunner, Result
 
 import mmer
 from cli.predict import predict
+from fusion.end_to_end.prediction import predictor
 from fusion.run.folder import RunFolder
 from tests.support.predicted import run_of, wanted
 from tests.support.processes import command, forked, wait_until
 from tests.support.voices import RATE_HZ, featurized, tone, write_corpus
 
 LABELS = ("calm", "sad")
-MANY = 160  # recordings, of which a killed command leaves some
+FEW = 6  # recordings of the smaller manifest
+BLOCK, MANY = 16, 64  # recordings: predicted together, and in all, of which a killed command leaves some
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         soundfile.write(folder / f"u{number:02}.wav", tone(0.3 + 0.02 * number, seed=number), RATE_HZ)
         speaker = str(number // 8)
         rows.append({"id": f"u{number:02}", "label": LABELS[number % 2], "speaker": speaker, "session": speaker})
-    featurized(write_corpus(folder, rows), folder / "cache.h5")
+    featurized(write_corpus(folder, rows), folder / "cache.h5", mel=False)
+    table = (folder / "corpus.csv").read_text().splitlines(keepends=True)
+    (folder / "few.csv").write_text("".join(table[: FEW + 1]))
     for name, dropout in (("run", 0.0), ("dropped", 0.3)):
         request = wanted("concat", {}, fields={"modality_dropout": dropout}, protocol="session")
         run_of(folder / "cache.h5", folder / name, request, final=True)
@@ -61,17 +65,17 @@ def test_a_recording_and_its_text_are_a_row_of_a_table(corpus: Path) -> None:
 
 
 def test_csv_and_json_have_the_same_rows(corpus: Path) -> None:
-    as_json = called(corpus / "run", corpus / "corpus.csv", "--json")
-    as_csv = called(corpus / "run", corpus / "corpus.csv", "--csv")
+    as_json = called(corpus / "run", corpus / "few.csv", "--json")
+    as_csv = called(corpus / "run", corpus / "few.csv", "--csv")
     rows = json_rows(as_json)
     table = list(csv.DictReader(StringIO(as_csv.stdout, newline="")))
-    assert len(rows) == len(table) == 16
+    assert len(rows) == len(table) == FEW
     for row, cells in zip(rows, table, strict=True):
         assert isinstance(row["probabilities"], dict)
         assert cells["file"] == row["file"]
         assert cells["label"] == row["label"] == max(LABELS, key=row["probabilities"].__getitem__)
         assert {name: float(cells[f"p_{name}"]) for name in LABELS} == row["probabilities"]
-    found = mmer.predict(corpus / "run", corpus / "corpus.csv", device="cpu")
+    found = mmer.predict(corpus / "run", corpus / "few.csv", device="cpu")
     assert [row.probabilities for row in found] == [row["probabilities"] for row in rows]
 
 
@@ -140,7 +144,7 @@ def test_nothing_to_predict_is_one_line(corpus: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_a_file_of_rows_is_continued_to_the_rows_of_one_run(corpus: Path, tmp_path: Path, suffix: str) -> None:
-    files = sorted(corpus.glob("*.wav"))
+    files = sorted(corpus.glob("*.wav"))[:8]
     whole, partial = tmp_path / f"whole{suffix}", tmp_path / f"partial{suffix}"
     assert called(corpus / "dropped", *files, "--resume", whole).exit_code == 0
     assert called(corpus / "dropped", *files[:5], "--resume", partial).exit_code == 0
@@ -148,8 +152,14 @@ def test_a_file_of_rows_is_continued_to_the_rows_of_one_run(corpus: Path, tmp_pa
     result = called(corpus / "dropped", *files, "--resume", partial)
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert f"{partial} has 4 recordings already; 12 are left" in result.stderr
+    assert f"{partial} has 4 recordings already; 4 are left" in result.stderr
     assert partial.read_bytes() == whole.read_bytes()
+
+
+def predict_in_blocks(*arguments: str) -> None:
+    """Runs the command with small blocks, whose rows are written together; to be forked."""
+    predictor.BLOCK = BLOCK
+    command("cli.predict", "predict", *arguments)
 
 
 def test_a_killed_command_continues(corpus: Path, tmp_path: Path) -> None:
@@ -159,7 +169,7 @@ def test_a_killed_command_continues(corpus: Path, tmp_path: Path) -> None:
         shutil.copy(corpus / f"u{number % 16:02}.wav", folder / f"{number:03}.wav")
     rows = tmp_path / "rows.jsonl"
     arguments = [str(corpus / "dropped"), str(folder), "--resume", str(rows), "--device", "cpu"]
-    with forked(command, "cli.predict", "predict", *arguments) as process:
+    with forked(predict_in_blocks, *arguments) as process:
         wait_until(lambda: rows.exists() and rows.stat().st_size, process)
         assert process.kill() == -signal.SIGKILL
     assert 0 < len(rows.read_bytes().splitlines()) < MANY

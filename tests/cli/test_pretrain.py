@@ -62,7 +62,7 @@ def test_the_default_folder_is_named_after_cache_encoder_and_settings(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for seed in ("0", "1", "0"):
-        assert run(cache, *QUICK, "--fold", "1", "--seed", seed).exit_code == 0
+        assert run(cache, *QUICK, "--steps", "1", "--fold", "1", "--seed", seed).exit_code == 0
     names = [path.name for path in (tmp_path / "runs").iterdir()]
     assert len(names) == 2
     assert all(name.startswith("a-pretrain-wav2vec2-tiny-") for name in names)

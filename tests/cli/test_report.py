@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from click.testing import CliRunner
 
 from cli.report import report
 from tests.support.commands import stopped
+from tests.support.reports import texts_for_pictures
 from tests.support.runs import finish, plan
 
 
@@ -14,6 +16,13 @@ def run(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "run"
     finish(plan(trainable, "audio", {"epochs": "1"}), folder)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_pages() -> Iterator[None]:
+    """Reports that have the texts of their pictures in place of them."""
+    with texts_for_pictures():
+        yield
 
 
 def test_the_command_prints_the_file_and_what_an_utterance_takes(run: Path, tmp_path: Path) -> None:

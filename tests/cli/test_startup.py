@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 LIBRARIES = ("torch", "transformers", "librosa", "soundfile", "sklearn", "scipy", "matplotlib", "dask", "optuna")
-# Imports the modules of all commands and the readers of caches and catalogs, and then runs each requested command in
-# a fork of its own, as its script does.
+# Imports the modules of all commands and the readers of caches, catalogs and settings, and then runs each requested
+# command in a fork of its own, as its script does.
 RUNNER = """
-import atexit, importlib, json, os, sys
+import gc, importlib, json, os, sys
 libraries, modules = sys.argv[1].split(","), sys.argv[2].split(",")
 found = lambda: [library for library in libraries if library in sys.modules]
 for module in modules:
     importlib.import_module(module)
+gc.freeze()  # a fork then copies no memory of these modules when it ends
 for line in sys.stdin:
     module, name, folder, output, errors, *sys.argv = json.loads(line)
     if child := os.fork():
@@ -27,10 +28,21 @@ for line in sys.stdin:
     os.chdir(folder)
     for stream, path in ((1, output), (2, errors)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
-    atexit.register(lambda: print("imported", *found(), file=sys.stderr))
-    sys.exit(getattr(importlib.import_module(module), name)())
+    try:
+        status = getattr(importlib.import_module(module), name)()
+    except SystemExit as end:
+        status = end.code
+    print("imported", *found(), file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(status or 0)  # to take all modules apart takes most of the time of a fork
 """
-QUICK = ("cache.joined", "fusion.heads.catalog", "fusion.recipes.catalog")
+QUICK = (
+    "cache.joined",
+    "featurize.corpora.catalog",
+    "fusion.grid.space",
+    "fusion.recipes.listing",
+    "fusion.run.listing",
+)
 COMMANDS = {
     "mmer": "cli.main:mmer",
     "mmer-featurize": "cli.extract:featurize",

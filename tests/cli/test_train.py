@@ -11,7 +11,7 @@ from cli.train import train
 from fusion.heads.catalog import HEADS
 from fusion.recipes.catalog import RECIPES
 from tests.support.commands import stopped
-from tests.support.runs import files_of, train_by_command, write_cache
+from tests.support.runs import STREAMS, files_of, train_by_command, write_cache
 
 KEYS = ["fusion", "cache", "corpus", "streams", "protocol", "protocol_name", "labels", "run", "folds"]
 KEYS += ["mean", "std", "std_seeds", "interval", "pooled"]
@@ -23,6 +23,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def without(*names: str) -> list[str]:
+    """The streams of the trainable cache but these."""
+    return [name for name, _, _ in STREAMS.values() if name not in names]
 
 
 def done(result: Result) -> str:
@@ -45,7 +50,9 @@ def test_json_is_the_object_of_the_contract_and_nothing_else(trainable: Path, he
 
 
 def test_the_table_has_every_fold_and_what_the_scores_are_worth(trainable: Path, here: Path) -> None:
-    lines = done(train_by_command(trainable, "--fusion", "concat", "--seed", "1", "--seed", "2")).splitlines()
+    lines = done(
+        train_by_command(trainable, "--fusion", "concat", "--seed", "1", "--seed", "2", "--epochs", "1")
+    ).splitlines()
     assert lines[0].split() == ["fold", "seed", "epoch", "train", "dev", "test", "WA", "UA", "W-F1", "M-F1"]
     assert [line.split()[:2] for line in lines[1:7]] == [[str(f), str(s)] for s in (1, 2) for f in (1, 2, 3)]
     titles = ["mean", "std over folds", "std over seeds", "pooled", "95% of pooled"]
@@ -86,22 +93,22 @@ def test_replace_trains_another_run_into_the_same_folder(trainable: Path, here: 
 def test_flags_reach_the_run(trainable: Path, here: Path) -> None:
     options = ["--batch-size", "9", "--lr", "0.02", "--data-seed", "5", "--modality-dropout", "0.2", "--epochs", "1"]
     fields = ["--set", "monitor=ua", "--set", "pooling=max", "--audio", "logmel80", "--stream", "text=words@4"]
-    labels = ["--labels", "loud=angry+happy,low=sad+calm", "--protocol", "speaker"]
+    labels = ["--labels", "loud=angry+happy,low=sad+calm", "--protocol", "speakers:3"]
     told = json.loads(done(train_by_command(trainable, "--fusion", "concat", *options, *fields, *labels, "--json")))
     decides = json.loads((here / told["run"] / "run.json").read_text())["decides"]
     training = {"batch_size": 9, "lr": 0.02, "data_seed": 5, "epochs": 1, "monitor": "ua"}
     assert decides["training"].items() >= training.items()
     assert (decides["head"]["modality_dropout"], decides["head"]["pooling"]) == (0.2, "max")
     assert decides["streams"]["audio"].startswith("logmel80 ")
-    assert (told["protocol"], told["labels"], len(told["folds"])) == ("speaker", ["loud", "low"], 6)
+    assert (told["protocol"], told["labels"], len(told["folds"])) == ("speakers:3", ["loud", "low"], 3)
 
 
 def test_only_some_utterances_take_part_and_that_is_told(trainable: Path, here: Path) -> None:
     told = json.loads(done(train_by_command(trainable, "--fusion", "audio", "--only", "session=1+3", "--json")))
     assert [one["fold"] for one in told["folds"]] == ["1", "3"]
     assert "only session=1+3: 48 of 72 utterances" in told["notes"]
-    whole = json.loads(done(train_by_command(trainable, "--fusion", "audio", "--json")))
-    assert whole["run"] != told["run"]
+    whole = json.loads(done(train_by_command(trainable, "--fusion", "audio", "--dry-run", "--json")))
+    assert whole["folder"] != told["run"]
     decides = json.loads((here / told["run"] / "run.json").read_text())["decides"]
     assert decides["only"] == {"session": ["1", "3"]}
 
@@ -132,7 +139,7 @@ def test_quiet_prints_scores_and_what_limits_them_and_nothing_else(trainable: Pa
 
 def test_a_recipe_prints_the_published_figures_beside_the_obtained_ones(trainable: Path, here: Path) -> None:
     labels = "angry=angry,happy=happy,sad=sad,calm=calm"
-    streams = ["--audio", "voice", "--text", "words@4", "--labels", labels, "--set", "layers=1"]
+    streams = ["--audio", "voice", "--text", "words@4", "--labels", labels, "--set", "layers=1", "--epochs", "1"]
     told = done(train_by_command(trainable, "--recipe", "gcf2net-iemocap", *streams))
     assert "obtained" in told
     assert f"toy, frozen features, protocol session, labels {labels}" in told
@@ -162,25 +169,26 @@ def test_the_logits_of_finished_runs_are_added_up(trainable: Path, here: Path) -
 def test_shards_give_the_folds_and_scores_of_the_merged_file(tmp_path: Path, here: Path) -> None:
     from tests.support.shards import write_piece
 
-    whole = write_cache(tmp_path / "whole.h5")
-    streams, ids = ["voice", "words@4"], [f"u{index:02}" for index in range(72)]
+    whole = write_cache(tmp_path / "whole.h5", without=without("voice"))
+    streams, ids = ["voice"], [f"u{index:02}" for index in range(72)]
     pieces = [write_piece(whole, tmp_path / f"s-{place}-of-3.h5", ids[place::3], streams) for place in range(3)]
     merge_caches(tmp_path / "merged.h5", pieces)
     told = [
-        json.loads(done(train_by_command(tmp_path / name, "--fusion", "concat", "--out", out, "--json")))
+        json.loads(done(train_by_command(tmp_path / name, "--fusion", "audio", "--out", out, "--json")))
         for name, out in (("merged.h5", "a"), ("s-*-of-3.h5", "b"))
     ]
     assert told[0]["cache"] != told[1]["cache"]
     assert {**told[0], "cache": "", "run": ""} == {**told[1], "cache": "", "run": ""}
     one, other = files_of(here / "a"), files_of(here / "b")
     assert {name for name in one if one[name] != other[name]} == {"run.json", "results.json"}
-    assert "runs/s-of-3-concat-" in done(train_by_command(tmp_path / "s-*-of-3.h5", "--fusion", "concat"))
+    dry = done(train_by_command(tmp_path / "s-*-of-3.h5", "--fusion", "audio", "--dry-run"))
+    assert "would write runs/s-of-3-audio-" in dry
 
 
 def test_utterances_left_out_and_too_long_ones_are_told(tmp_path: Path, here: Path) -> None:
     cache = write_cache(tmp_path / "a.h5", failing={"voice": 5})
     options = ["--fusion", "rescmfa", "--set", "sgu=dense", "--set", "audio_slots=18", "--allow-missing"]
-    told = done(train_by_command(cache, *options))
+    told = done(train_by_command(cache, *options, "--set", "layers=1", "--epochs", "1"))
     assert " 23 of 24 " in told
     assert "fold 1: 1 of 24 test utterances are left out, they have no features (u05: no voice, it is silent)" in told
     assert " test utterances are longer than the head can read in full: u" in told
@@ -188,7 +196,8 @@ def test_utterances_left_out_and_too_long_ones_are_told(tmp_path: Path, here: Pa
 
 
 def test_an_encoder_that_has_seen_test_speakers_is_told_when_allowed(tmp_path: Path, here: Path) -> None:
-    cache = write_cache(tmp_path / "a.h5", trained_on={"corpus": "toy", "speakers": ["1F"]})
+    seen = {"corpus": "toy", "speakers": ["1F"]}
+    cache = write_cache(tmp_path / "a.h5", trained_on=seen, without=without("voice", "words@4"))
     result = train_by_command(cache, "--fusion", "audio", "--allow-leak")
     told = done(result)
     assert "fold 1: the encoder of voice has seen speaker 1F of test" in told
@@ -217,7 +226,8 @@ def test_a_pattern_of_one_file_is_that_file(trainable: Path, here: Path) -> None
 
 
 def test_event_tags_that_are_kept_are_told_with_every_result(tmp_path: Path, here: Path) -> None:
-    cache = write_cache(tmp_path / "a.h5", specs={"text": {"preprocessing": {"event_tags": "keep"}}})
+    specs = {"text": {"preprocessing": {"event_tags": "keep"}}}
+    cache = write_cache(tmp_path / "a.h5", specs=specs, without=without("words@4"))
     told = done(train_by_command(cache, "--fusion", "text", "--quiet"))
     note = "event tags such as [LAUGHTER] are kept in the transcripts of words@4"
     assert note in told.splitlines()

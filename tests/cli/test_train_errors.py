@@ -9,9 +9,10 @@ import pytest
 from cache.joined import open_cache
 from fusion.run.folder import RunFolder
 from tests.support.commands import stopped
-from tests.support.runs import train_by_command, utterances, write_cache
+from tests.support.runs import STREAMS, train_by_command, utterances, write_cache
 
 AUDIO = ["--fusion", "audio"]
+UNREAD = [name for name, _, _ in STREAMS.values() if name != "voice"]  # streams that this head does not read
 
 
 @pytest.fixture(autouse=True)
@@ -103,18 +104,18 @@ def test_a_cache_that_is_not_there_is_one_line(name: str, told: str) -> None:
     ("changes", "options", "told"),
     [
         (
-            {"without": ["voice"]},
+            {"without": ["voice", *UNREAD]},
             [],
             "no stream for audio, which the head needs; add it with mmer-featurize, the corpus 'toy' as --root "
             "(recorded as a b, which is not here)",
         ),
         (
-            {"failing": {"voice": 5}},
+            {"failing": {"voice": 5}, "without": UNREAD},
             [],
             "fold 1: 1 of 24 test utterances have no features (u05: no voice, it is silent)",
         ),
         (
-            {"trained_on": {"corpus": "toy", "speakers": ["2M"]}},
+            {"trained_on": {"corpus": "toy", "speakers": ["2M"]}, "without": UNREAD},
             [],
             "fold 2: the encoder of voice has seen speaker 2M of test; choose another encoder, or pass --allow-leak",
         ),
@@ -131,7 +132,7 @@ def test_a_class_that_a_test_fold_lacks_is_a_note(tmp_path: Path) -> None:
 
     every = utterances(samples(72))
     told = [replace(one, label="happy") if one.session == "2" and one.label == "calm" else one for one in every]
-    cache = write_cache(tmp_path / "a.h5", utterances=told)
+    cache = write_cache(tmp_path / "a.h5", utterances=told, without=UNREAD)
     result = train_by_command(cache, *AUDIO)
     assert result.exit_code == 0, result.stderr
     assert (
@@ -174,6 +175,6 @@ def test_the_cache_has_no_labels_to_train_on(tmp_path: Path) -> None:
     from tests.support.heads import samples
 
     every = [replace(one, label="") for one in utterances(samples(72))]
-    cache = write_cache(tmp_path / "a.h5", utterances=every)
+    cache = write_cache(tmp_path / "a.h5", utterances=every, without=UNREAD)
     assert "need at least two different labels, got none" in stopped(train_by_command(cache, *AUDIO))
     assert len(open_cache(cache)) == 72

@@ -10,13 +10,14 @@ from featurize.encoders.catalog import ENCODERS, EncoderRequest
 from featurize.encoders.load import Encoders, load_encoders
 from featurize.encoders.options import EncodingOptions
 from featurize.extraction import job
+from fusion.end_to_end.prediction import encoders
 
 BUILT_IN = {name for name in ENCODERS if name.endswith("-tiny")}
 
 
 @contextmanager
 def encoders_loaded_once() -> Iterator[None]:
-    """Gives every featurization in this process the same built-in encoders; checkpoints are loaded each time."""
+    """Gives all that encodes in this process the same built-in encoders; checkpoints are loaded each time."""
     held = dict[tuple[tuple[EncoderRequest, ...], EncodingOptions], Encoders]()
 
     def load_once(requests: Sequence[EncoderRequest], options: EncodingOptions) -> Encoders:
@@ -29,5 +30,6 @@ def encoders_loaded_once() -> Iterator[None]:
         return replace(found, speech=[*found.speech], text=[*found.text], notes=[*found.notes])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "load_encoders", load_once)
+        for module in (job, encoders):
+            patch.setattr(module, "load_encoders", load_once)
         yield

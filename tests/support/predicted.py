@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from cache.joined import open_cache
 from cache.utterance import Utterance
 from fusion.end_to_end.prediction.listing import list_recordings
 from fusion.end_to_end.prediction.predictor import Prediction, Predictor
@@ -14,6 +13,7 @@ from fusion.experiment.request import ExperimentRequest
 from fusion.run.artifacts import read_probabilities
 from fusion.run.folder import RunFolder
 from fusion.run.train import train_run
+from tests.support.runs import reader_of
 from tests.support.tuned import SMALL, write_learning_cache
 from tests.support.voices import featurized
 
@@ -30,7 +30,7 @@ TOLERANCE = 1e-4
 def write_predictable_cache(folder: Path) -> Path:
     """Writes recordings with dialogues and their features, as float16 and with a history."""
     cache = write_learning_cache(folder, dtype="float16", encoders=ENCODERS)
-    featurized(folder / "corpus.csv", cache, encoders=("roberta-tiny",), history=3, max_tokens=40)
+    featurized(folder / "corpus.csv", cache, encoders=("roberta-tiny",), history=3, max_tokens=40, mel=False)
     return cache
 
 
@@ -41,7 +41,7 @@ def wanted(fusion: str, streams: dict[str, str] | None = None, **options: Any) -
 
 
 def run_of(cache: Path, out: Path, request: ExperimentRequest, **options: Any) -> RunFolder:
-    opened = open_cache(cache)
+    opened = reader_of(cache)
     return RunFolder(train_run(request.experiment(opened), opened, out=out, **options).folder)
 
 
@@ -51,7 +51,7 @@ def stored(run: RunFolder, fold: str, seed: int = 0) -> dict[str, Any]:
 
 
 def utterances(cache: Path) -> list[Utterance]:
-    return list(open_cache(cache).utterances)
+    return list(reader_of(cache).utterances)
 
 
 def predicted(predictor: Predictor, cache: Path, chosen: Collection[str] = ()) -> dict[str, Prediction]:

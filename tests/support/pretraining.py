@@ -31,7 +31,7 @@ def write_sessions(folder: Path) -> Path:
     for index in range(COUNT):
         session, place = divmod(index, COUNT // 3)
         name = f"u{index:02}"
-        sound = tone(0.3 + 0.02 * index, pitch_hz=100 + 7 * index, seed=index)
+        sound = tone(0.26 + 0.01 * index, pitch_hz=100 + 7 * index, seed=index)
         soundfile.write(folder / f"{name}.wav", sound, RATE_HZ)
         row = {"id": name, "label": ("sad", "happy")[place % 2], "speaker": f"{session + 1}{'FM'[place // 2 % 2]}"}
         rows.append({**row, "session": str(session + 1), "dialogue": f"d{session}{place // 4}"})

@@ -2,12 +2,19 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from fusion.report import page
 from tests.support.heads import CLASSES, samples
 from tests.support.runs import COUNT, finish, plan, utterances, write_cache
 
@@ -21,6 +28,18 @@ def rewritten(run: Path, folder: Path, **record: str) -> Path:
     held = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**held, **record}))
     return folder
+
+
+@contextmanager
+def texts_for_pictures() -> Iterator[None]:
+    """Writes the texts of the pictures of a report in their place: to draw them takes most of the time of a report."""
+
+    def texts(figure: Figure, salt: str) -> str:
+        return f"<svg><text>{salt} {escape(' '.join(text.get_text() for text in figure.findobj(Text)))}</text></svg>"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "page_svg", texts)
+        yield
 
 
 def train_hostile_run(folder: Path) -> Path:

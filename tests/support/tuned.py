@@ -8,15 +8,16 @@ import numpy as np
 import soundfile
 import torch
 
-from cache.joined import open_cache
 from fusion.data.features import CachedFeatures
 from fusion.experiment.plan import RunPlan, plan_run
 from fusion.experiment.request import ExperimentRequest
 from fusion.head import Head
+from fusion.protocols.own_folds import OwnFolds
 from fusion.run.cross_validation import build_and_prepare_head
+from tests.support.runs import reader_of
 from tests.support.voices import RATE_HZ, featurized, tone, write_corpus
 
-SESSIONS, TURNS = 3, 8
+SESSIONS, TURNS = 3, 6
 CLASSES = {"angry": (0.3, "i hate this"), "happy": (0.3, "we love this garden"), "sad": (0.0, "i hate this house")}
 ENCODERS = (
     *(f"wav2vec2-tiny{layers}" for layers in ("", "@conv", "@0", "@1", "@3")),
@@ -24,12 +25,19 @@ ENCODERS = (
     *(f"vit-mel-tiny{layers}" for layers in ("", "@0", "@4")),
 )
 CPU = torch.device("cpu")
+_SUBSETS = {"train": range(TURNS), "dev": range(TURNS, TURNS + 3), "test": range(2 * TURNS, 2 * TURNS + 4)}
+# Of each session some; every class is in every subset.
+ONE_FOLD = OwnFolds(
+    source="one fold",
+    folds={"1": {f"v{place:02}": subset for subset, places in _SUBSETS.items() for place in places}},
+)
 
 # Head -> the streams that it reads and what of it can learn.
 STREAMS: Mapping[str, Mapping[str, str]] = {"jfm": {"text": "roberta-tiny@4"}}
 SMALL: Mapping[str, Mapping[str, object]] = {
-    "rescmfa": {"text_slots": 40, "audio_slots": 60},
-    "jfm": {"joint_length": 2},
+    "rescmfa": {"layers": 1, "text_slots": 40, "audio_slots": 60},
+    "tab": {"layers": 1},
+    "jfm": {"joint_length": 2, "extractor_layers": 1},
 }
 
 
@@ -62,7 +70,7 @@ def request(fusion: str, *tune: str, **fields: object) -> ExperimentRequest:
 
 
 def planned(cache: Path, wanted: ExperimentRequest) -> RunPlan:
-    opened = open_cache(cache)
+    opened = reader_of(cache)
     return plan_run(wanted.experiment(opened), opened)
 
 

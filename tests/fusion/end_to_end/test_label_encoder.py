@@ -53,10 +53,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import soundfile
 
     folder, rows = tmp_path_factory.mktemp("corpus"), []
-    for index in range(36):
+    for index in range(18):
         label = list(SAID)[index % 3]
         words = SAID[label].split()
-        session, turn = divmod(index, 12)
+        session, turn = divmod(index, 6)
         row = {"id": f"u{index:02}", "label": label, "text": " ".join(words[index % 2 :]), "session": session + 1}
         rows.append({**row, "speaker": f"s{session}{turn % 2}", "dialogue": f"d{session}{turn // 3}", "turn": turn % 3})
         soundfile.write(folder / f"u{index:02}.wav", tone(0.25, pitch_hz=100 + index, seed=index), 16_000)

@@ -58,7 +58,7 @@ def test_macro_f1_is_over_the_classes_of_the_truth_as_ua_is() -> None:
     )  # 1 is guessed alone
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=25)
 @given(arrays(np.int64, (4, 4), elements=st.integers(0, 6)).filter(lambda counts: counts.sum(axis=1).all()))
 def test_macro_f1_agrees_with_scikit_learn(matrix: Integers) -> None:
     truth, guess = predictions_of(matrix)
@@ -89,7 +89,7 @@ def pairs_of(classes: int) -> st.SearchStrategy[list[tuple[int, int]]]:
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(st.integers(2, 11).flatmap(lambda classes: st.tuples(st.just(classes), pairs_of(classes))))
 def test_scores_are_bit_equal_to_scikit_learn_where_classes_are_missing(
     drawn: tuple[int, list[tuple[int, int]]],

@@ -1,5 +1,6 @@
 """Runs and reports, made once for all tests of reports, which do not write to them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,12 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile_report(hostile_run: Path) -> Path:
     """The report of that run."""
     return hostile_run / "report.html"
+
+
+@pytest.fixture
+def quick_pages() -> Iterator[None]:
+    """Reports that have the texts of their pictures in place of them."""
+    from tests.support.reports import texts_for_pictures
+
+    with texts_for_pictures():
+        yield

@@ -19,21 +19,35 @@ BOXES = (
 )
 
 
+WIDE, PHONE = {"width": 1280, "height": 720}, {"width": 360, "height": 740}
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def tab() -> Iterator[Any]:
+    """The only tab of a browser: a process for each page would take most of the time."""
     with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
+        running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield running.new_context().new_page()
         running.close()
 
 
 class Opened:
-    """A page with what the browser reported of it."""
+    """A page in the tab, with what the browser reported of it."""
 
-    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+    def __init__(
+        self,
+        tab: Any,
+        path: Path,
+        *,
+        viewport: dict[str, int] = WIDE,
+        color_scheme: str = "light",
+        media: str = "screen",
+    ) -> None:
         self.heard: list[str] = []
         self.requests: list[str] = []
-        self.page = browser.new_context(**options).new_page()
+        self.page = tab
+        self.page.set_viewport_size(viewport)
+        self.page.emulate_media(media=media, color_scheme=color_scheme)
         self.page.on("console", lambda message: self.heard.append(message.text))
         self.page.on("pageerror", lambda error: self.heard.append(str(error)))
         self.page.on("dialog", lambda dialog: self.heard.append(dialog.message))
@@ -44,15 +58,15 @@ class Opened:
         return self.page.evaluate(expression)
 
 
-def test_a_report_opens_without_an_error_and_loads_nothing_else(browser: Any, report: Path) -> None:
-    opened = Opened(browser, report)
+def test_a_report_opens_without_an_error_and_loads_nothing_else(tab: Any, report: Path) -> None:
+    opened = Opened(tab, report)
     assert opened.heard == []
     assert opened.requests == [report.as_uri()]
     assert opened.page.title() == "concat on toy"
 
 
-def test_every_picture_has_pixels(browser: Any, report: Path) -> None:
-    opened = Opened(browser, report)
+def test_every_picture_has_pixels(tab: Any, report: Path) -> None:
+    opened = Opened(tab, report)
     boxes = opened.ask(BOXES)
     assert len(boxes) == 9
     assert all(width > 200 and height > 80 for width, height in boxes)
@@ -65,15 +79,15 @@ def test_every_picture_has_pixels(browser: Any, report: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["report", "hostile_report"])
-def test_nothing_is_wider_than_a_phone(browser: Any, page: str, request: pytest.FixtureRequest) -> None:
-    opened = Opened(browser, request.getfixturevalue(page), viewport={"width": 360, "height": 740})
+def test_nothing_is_wider_than_a_phone(tab: Any, page: str, request: pytest.FixtureRequest) -> None:
+    opened = Opened(tab, request.getfixturevalue(page), viewport=PHONE)
     assert opened.ask("document.documentElement.scrollWidth") == 360
 
 
-def test_a_dark_page_has_light_text_in_pictures_too(browser: Any, report: Path) -> None:
+def test_a_dark_page_has_light_text_in_pictures_too(tab: Any, report: Path) -> None:
     colors = {}
     for scheme in ("light", "dark"):
-        opened = Opened(browser, report, color_scheme=scheme)
+        opened = Opened(tab, report, color_scheme=scheme)
         page = opened.ask("getComputedStyle(document.body).backgroundColor")
         text = opened.ask("getComputedStyle(document.querySelector('.drawing svg text')).fill")
         colors[scheme] = (_lightness(page), _lightness(text))
@@ -83,15 +97,14 @@ def test_a_dark_page_has_light_text_in_pictures_too(browser: Any, report: Path) 
     assert colors["dark"][1] > 0.7
 
 
-def test_print_is_light_and_leaves_out_what_paper_cannot_do(browser: Any, report: Path) -> None:
-    opened = Opened(browser, report, color_scheme="dark")
-    opened.page.emulate_media(media="print", color_scheme="dark")
+def test_print_is_light_and_leaves_out_what_paper_cannot_do(tab: Any, report: Path) -> None:
+    opened = Opened(tab, report, color_scheme="dark", media="print")
     assert _lightness(opened.ask("getComputedStyle(document.body).backgroundColor")) > 0.9
     assert opened.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
 
 
-def test_hostile_text_is_shown_and_not_run(browser: Any, hostile_report: Path) -> None:
-    opened = Opened(browser, hostile_report)
+def test_hostile_text_is_shown_and_not_run(tab: Any, hostile_report: Path) -> None:
+    opened = Opened(tab, hostile_report)
     assert opened.heard == []
     assert opened.requests == [hostile_report.as_uri()]
     assert opened.ask("document.querySelectorAll('script, img, b.x').length") == 0
@@ -102,8 +115,8 @@ def test_hostile_text_is_shown_and_not_run(browser: Any, hostile_report: Path) -
     assert len(opened.ask(BOXES)) >= 6
 
 
-def test_recordings_can_be_played(browser: Any, hostile_report: Path) -> None:
-    opened = Opened(browser, hostile_report)
+def test_recordings_can_be_played(tab: Any, hostile_report: Path) -> None:
+    opened = Opened(tab, hostile_report)
     opened.page.wait_for_function(
         "[...document.querySelectorAll('audio')].every(e => e.readyState >= 1)", timeout=10_000
     )

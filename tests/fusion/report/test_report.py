@@ -72,6 +72,7 @@ def test_a_report_holds_as_many_recordings_as_requested(hostile_report: Path) ->
     assert abs(samples).max() > 0.2
 
 
+@pytest.mark.usefixtures("quick_pages")
 def test_several_runs_are_compared_in_pairs(run: Path, trainable: Path, tmp_path: Path) -> None:
     other = rewritten(run, tmp_path / "other")
     page = write_report([run, other], out=tmp_path / "report.html", cache=trainable).path.read_text()
@@ -81,6 +82,7 @@ def test_several_runs_are_compared_in_pairs(run: Path, trainable: Path, tmp_path
         assert f"<figcaption>{name}: 24 test utterances of fold 1, seed 0, without a contrastive loss" in page
 
 
+@pytest.mark.usefixtures("quick_pages")
 def test_without_the_cache_a_report_says_what_it_lacks(run: Path, tmp_path: Path) -> None:
     other = rewritten(run, tmp_path / "other", cache="nowhere.h5")
     found = write_report([other])
@@ -104,6 +106,7 @@ def test_an_unfinished_run_is_one_line(run: Path, tmp_path: Path) -> None:
         write_report([tmp_path / "none"])
 
 
+@pytest.mark.usefixtures("quick_pages")
 def test_a_report_replaces_reports_and_nothing_else(run: Path, hostile_report: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(hostile_report, tmp_path / "report.html"))
     assert write_report([run], out=path).path == path

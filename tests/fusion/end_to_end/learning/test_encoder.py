@@ -1,6 +1,9 @@
 """Encoders that learn: outputs and gradients of padded batches are those of plain Hugging Face, one by one."""
 
+import copy
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -71,11 +74,15 @@ def compare(encoder: LearningEncoder, rows: Sequence[Tensor], expected: Sequence
     return gradients(encoder.model)
 
 
-def compare_gradients(found: dict[str, Tensor], model: nn.Module, expected: Sequence[Tensor]) -> None:
-    """Checks gradients of a batch against the sum of those of each utterance, where the batch has them."""
+def gradients_alone(model: nn.Module, expected: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Sums the gradients of each utterance."""
     model.zero_grad()
     sum((row * weighting(*row.shape)).sum() for row in expected).backward()  # type: ignore[union-attr]
-    alone = gradients(model)
+    return gradients(model)
+
+
+def compare_gradients(found: dict[str, Tensor], alone: dict[str, Tensor]) -> None:
+    """Checks gradients of a batch against the sum of those of each utterance, where the batch has them."""
     assert found
     for name, gradient in found.items():
         scale = max(1.0, float(alone[name].abs().max()))
@@ -95,46 +102,73 @@ def convolved(model: Any, waves: Sequence[Any]) -> list[Tensor]:
     return [model.feature_projection.layer_norm(rows)[0] for rows in features]
 
 
+@dataclass(frozen=True, kw_only=True)
+class OneByOne:
+    """A speech model, and the values that Hugging Face computes with it for each waveform of `MIX` alone."""
+
+    model: Any
+    conv: list[Tensor]
+    hidden: list[tuple[Tensor, ...]]
+    last: list[Tensor]
+    gradients: dict[str, Tensor]
+
+
+def one_by_one(fields: tuple[str, str, bool]) -> OneByOne:
+    """Returns the values of a family with a model that no other test has changed."""
+    computed = _one_by_one(fields)
+    return replace(computed, model=copy.deepcopy(computed.model))
+
+
+@functools.cache
+def _one_by_one(fields: tuple[str, str, bool]) -> OneByOne:
+    model, waves = fresh_speech(*fields), waveforms(MIX)
+    conv, (hidden, last) = convolved(model, waves), speech_states(model, waves)
+    alone = gradients_alone(model, last)
+    model.zero_grad()
+    return OneByOne(
+        model=model,
+        conv=conv,
+        hidden=[tuple(state.detach() for state in states) for states in hidden],
+        last=[row.detach() for row in last],
+        gradients=alone,
+    )
+
+
 @pytest.mark.parametrize("fields", SPEECH, ids=str)
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_speech_from_convolutions_is_hugging_face_one_by_one(
     fields: tuple[str, str, bool], checkpointing: bool
 ) -> None:
-    model = fresh_speech(*fields)
-    waves = waveforms(MIX)
-    conv, (_, last) = convolved(model, waves), speech_states(model, waves)
+    expected = one_by_one(fields)
     choice = parse_layers("last", layers=SPEECH_LAYERS, encoder="enc")
-    silence(model)
-    encoder = LearningSpeech(model, choice, first=None, checkpointing=checkpointing).train(checkpointing)
-    found = compare(encoder, conv, last)
+    silence(expected.model)
+    encoder = LearningSpeech(expected.model, choice, first=None, checkpointing=checkpointing).train(checkpointing)
+    found = compare(encoder, expected.conv, expected.last)
     assert not any(name.startswith("feature_extractor") or "projection.layer_norm" in name for name in found)
     assert {name.split(".")[2] for name in found if name.startswith("encoder.layers")} == {"0", "1", "2"}
-    compare_gradients(found, model, last)
+    compare_gradients(found, expected.gradients)
 
 
 @pytest.mark.parametrize("fields", SPEECH, ids=str)
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_speech_from_a_lower_layer_is_hugging_face_one_by_one(fields: tuple[str, str, bool], first: int) -> None:
-    model = fresh_speech(*fields)
-    hidden, last = speech_states(model, waveforms(MIX))
+    expected = one_by_one(fields)
     choice = parse_layers("last", layers=SPEECH_LAYERS, encoder="enc")
-    encoder = LearningSpeech(model, choice, first=first).eval()
-    found = compare(encoder, [states[first][0].detach() for states in hidden], last)
+    encoder = LearningSpeech(expected.model, choice, first=first).eval()
+    found = compare(encoder, [states[first][0] for states in expected.hidden], expected.last)
     learned = {int(name.split(".")[2]) for name in found if name.startswith("encoder.layers")}
     assert learned == set(range(first, SPEECH_LAYERS))
-    compare_gradients(found, model, last)
+    compare_gradients(found, expected.gradients)
 
 
 @pytest.mark.parametrize("fields", SPEECH, ids=str)
 def test_speech_from_waveforms_is_hugging_face_one_by_one(fields: tuple[str, str, bool]) -> None:
-    model = fresh_speech(*fields)
-    waves = waveforms(MIX)
-    _, last = speech_states(model, waves)
+    expected = one_by_one(fields)
     choice = parse_layers("last", layers=SPEECH_LAYERS, encoder="enc")
-    encoder = LearningSpeech(model, choice, first=None, wave=True).eval()
-    found = compare(encoder, [torch.from_numpy(wave) for wave in waves], last)
+    encoder = LearningSpeech(expected.model, choice, first=None, wave=True).eval()
+    found = compare(encoder, [torch.from_numpy(wave) for wave in waveforms(MIX)], expected.last)
     assert any(name.startswith("feature_extractor") for name in found)
-    compare_gradients(found, model, last)
+    compare_gradients(found, expected.gradients)
 
 
 @pytest.mark.parametrize("layers", ["2", "mean1-2", "1,3"])
@@ -166,7 +200,7 @@ def test_text_is_hugging_face_one_by_one(family: str, first: int | None) -> None
         rows = [output.hidden_states[first][0].detach() for output in outputs]
     found = compare(encoder, rows, last)
     assert any("word_embeddings" in name for name in found) == (first is None)
-    compare_gradients(found, model, last)
+    compare_gradients(found, gradients_alone(model, last))
 
 
 @pytest.mark.parametrize("first", [0, 2])
@@ -184,20 +218,18 @@ def test_patches_go_through_the_layers_of_a_vit(first: int) -> None:
     choice = parse_layers("last", layers=6, encoder="enc")
     expected = [alone(row[None]) for row in rows]
     found = compare(LearningPatches(model, choice, first=first).eval(), rows, expected)
-    compare_gradients(found, model, expected)
+    compare_gradients(found, gradients_alone(model, expected))
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 9])
 def test_pieces_of_a_batch_give_its_outputs_and_gradients(pieces: int) -> None:
-    model = fresh_speech("wav2vec2", "layer", True)
-    silence(model)
-    waves = waveforms(MIX)
-    conv, (_, last) = convolved(model, waves), speech_states(model, waves)
+    expected = one_by_one(("wav2vec2", "layer", True))
+    silence(expected.model)
     choice = parse_layers("last", layers=SPEECH_LAYERS, encoder="enc")
-    whole = compare(LearningSpeech(model, choice, first=None).train(), conv, last)
-    encoder = LearningSpeech(model, choice, first=None, pieces=pieces).train()
+    whole = compare(LearningSpeech(expected.model, choice, first=None).train(), expected.conv, expected.last)
+    encoder = LearningSpeech(expected.model, choice, first=None, pieces=pieces).train()
     whole = {name: gradient.clone() for name, gradient in whole.items()}
-    found = compare(encoder, conv, last)
+    found = compare(encoder, expected.conv, expected.last)
     for name, gradient in whole.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-4)
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from cache.errors import MmerError
-from cache.joined import open_cache
 from fusion.end_to_end.learning.wave import WaveFeatures
 from fusion.experiment.plan import plan_run
 from fusion.experiment.request import ExperimentRequest
@@ -17,63 +16,52 @@ from fusion.grid.space import GridRequest, grid_space
 from fusion.run.folder import RunFolder
 from fusion.run.reference import reference_of
 from fusion.run.train import train_run
+from tests.support.runs import reader_of
 from tests.support.tuned import CPU, planned, request
 from tests.support.voices import featurized
 
 
 @pytest.fixture(scope="module")
-def tuned(learning: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunFolder]:
-    """The cache with a stream of the tuned encoder of every fold."""
-    folder = tmp_path_factory.mktemp("tuned")
-    opened = open_cache(learning)
-    run = RunFolder(
-        train_run(
-            request("audio", "audio=1", audio_lr=1e-3, epochs=1).experiment(opened), opened, out=folder / "run"
-        ).folder
-    )
-    encoders = tuple(f"tuned{fold}={run.model(fold, 0).path / 'audio'}" for fold in run.identity["folds"])
-    cache = folder / "tuned.h5"
-    featurized(learning.parent / "corpus.csv", cache, encoders=(*encoders, "roberta-tiny"), dtype="float32", mel=False)
-    return cache, run
+def streams(spoken: Path, tuned: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with a stream of the tuned encoder of every fold."""
+    encoders = tuple(f"tuned{fold}={tuned.model(fold, 0).path / 'audio'}" for fold in tuned.identity["folds"])
+    cache = tmp_path_factory.mktemp("streams") / "tuned.h5"
+    featurized(spoken.parent / "corpus.csv", cache, encoders=encoders, audio_only=True, mel=False)
+    return cache
 
 
 def asked(name: str, **options: Any) -> ExperimentRequest:
     return ExperimentRequest(fusion="audio", streams={"audio": name}, fields={"epochs": 1, "lr": 0.01}, **options)
 
 
-def test_each_fold_reads_the_stream_of_its_own_encoder(tuned: tuple[Path, RunFolder]) -> None:
-    cache, _ = tuned
-    plan = planned(cache, asked("tuned*"))
+def test_each_fold_reads_the_stream_of_its_own_encoder(streams: Path) -> None:
+    plan = planned(streams, asked("tuned*"))
     assert plan.split.chosen == {fold.name: {"audio": f"tuned{fold.name}"} for fold in plan.split.folds}
     assert any("audio of each fold is of an encoder that has not seen its test subset" in note for note in plan.notes)
 
 
-def test_the_probe_of_a_run_reads_the_stream_of_each_fold_too(tuned: tuple[Path, RunFolder]) -> None:
-    cache, _ = tuned
-    plan = planned(cache, asked("tuned*"))
+def test_the_probe_of_a_run_reads_the_stream_of_each_fold_too(streams: Path) -> None:
+    plan = planned(streams, asked("tuned*"))
     assert plan_run(reference_of(plan), plan.cache).split.chosen == plan.split.chosen
 
 
-def test_a_single_stream_is_refused_where_its_encoder_saw_the_test(tuned: tuple[Path, RunFolder]) -> None:
-    cache, _ = tuned
+def test_a_single_stream_is_refused_where_its_encoder_saw_the_test(streams: Path) -> None:
     with pytest.raises(MmerError, match="the encoder of tuned0 has seen"):
-        planned(cache, asked("tuned0"))
-    allowed = planned(cache, asked("tuned0", allow_leak=True))
+        planned(streams, asked("tuned0"))
+    allowed = planned(streams, asked("tuned0", allow_leak=True))
     assert any("the encoder of tuned0 has seen" in note for note in allowed.notes)
 
 
-def test_a_fold_without_an_unseen_encoder_is_refused(tuned: tuple[Path, RunFolder]) -> None:
-    cache, _ = tuned
+def test_a_fold_without_an_unseen_encoder_is_refused(streams: Path) -> None:
     with pytest.raises(MmerError, match="fold 2: the encoder of tuned0 has seen"):
-        planned(cache, asked("tuned[01]"))
+        planned(streams, asked("tuned[01]"))
     with pytest.raises(MmerError, match=r"no stream of audio that matches tund\*"):
-        planned(cache, asked("tund*"))
+        planned(streams, asked("tund*"))
 
 
-def test_a_run_over_a_pattern_is_that_of_each_stream(tuned: tuple[Path, RunFolder], tmp_path: Path) -> None:
+def test_a_run_over_a_pattern_is_that_of_each_stream(streams: Path, tmp_path: Path) -> None:
     """The scores of each fold are those of a run over its stream alone."""
-    cache, _ = tuned
-    opened = open_cache(cache)
+    opened = reader_of(streams)
     run = train_run(asked("tuned*").experiment(opened), opened, out=tmp_path / "pattern")
     again = train_run(asked("tuned*").experiment(opened), opened, out=tmp_path / "pattern")
     assert run.results == again.results
@@ -87,23 +75,22 @@ def test_a_run_over_a_pattern_is_that_of_each_stream(tuned: tuple[Path, RunFolde
 
 
 def grid_of(base: ExperimentRequest, cache: Path, out: Path, **axes: object) -> GridRun:
-    return run_grid(GridRequest(base=base, space=grid_space(base, grid=axes)), open_cache(cache), out=out)
+    return run_grid(GridRequest(base=base, space=grid_space(base, grid=axes)), reader_of(cache), out=out)
 
 
-def test_a_grid_reads_the_streams_of_folds(tuned: tuple[Path, RunFolder], tmp_path: Path) -> None:
-    cache, _ = tuned
+def test_a_grid_reads_the_streams_of_folds(streams: Path, tmp_path: Path) -> None:
     base = replace(asked("tuned*"), fields={"epochs": 1})
-    grid = grid_of(base, cache, tmp_path / "grid", lr=[0.01])
-    opened = open_cache(cache)
+    grid = grid_of(base, streams, tmp_path / "grid", lr=[0.01])
+    opened = reader_of(streams)
     run = train_run(asked("tuned*").experiment(opened), opened, out=tmp_path / "run")
     assert grid.nested["wf1"] == pytest.approx(run.mean["wf1"], abs=1e-9)
 
 
 def test_a_grid_may_tune_encoders(learning: Path, tmp_path: Path) -> None:
-    wanted = request("audio", "audio=1", epochs=1)
+    wanted = replace(request("audio", "audio=1", epochs=1), only={"session": ("0", "1")})
     base = replace(wanted, fields={name: value for name, value in wanted.fields.items() if name != "lr"})
     grid = grid_of(base, learning, tmp_path / "grid", lr=[0.01])
-    opened = open_cache(learning)
+    opened = reader_of(learning)
     run = train_run(wanted.experiment(opened), opened, out=tmp_path / "run")
     assert grid.nested["wf1"] == pytest.approx(run.mean["wf1"], abs=1e-9)
     assert grid.winner == {"lr": 0.01}

@@ -1,5 +1,6 @@
 """Encoders and a head as one model: it starts as the frozen head, learns as Hugging Face does, resumes bit-equal."""
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ TUNES = [
 ]
 
 
+@functools.cache  # several cases compare with the same frozen run
 def logits_of(cache: Path, fusion: str, tune: tuple[str, ...], **fields: object) -> Tensor:
     plan = planned(cache, request(fusion, *tune, **fields))
     fold = plan.split.folds[0]
@@ -56,7 +58,7 @@ def test_the_adapter_is_left_out_only_where_features_learn(learning: Path) -> No
 
 @pytest.mark.parametrize("fusion", ["rescmfa", "concat"])
 def test_encoders_with_rate_0_leave_the_head_as_frozen_training_does(learning: Path, fusion: str) -> None:
-    silent = {"adapter": False, "epochs": 5, "patience": 5, "dropout": 0.1, "lr": 1e-3}
+    silent = {"adapter": False, "batch_size": 2, "epochs": 4, "patience": 4, "dropout": 0.1, "lr": 1e-3}
     weights = []
     for tune, rates in (((), {}), (("audio", "text"), {"audio_lr": 0, "text_lr": 0})):
         plan = planned(learning, request(fusion, *tune, **silent, **rates))
@@ -106,7 +108,16 @@ def test_twenty_steps_are_those_of_a_plain_loop_from_waveforms(learning: Path) -
     plan = planned(
         learning,
         request(
-            "audio", "audio", adapter=False, pooling="mean", epochs=7, patience=7, lr=0.01, audio_lr=rate, warmup=0.0
+            "audio",
+            "audio",
+            adapter=False,
+            pooling="mean",
+            batch_size=2,
+            epochs=5,
+            patience=5,
+            lr=0.01,
+            audio_lr=rate,
+            warmup=0.0,
         ),
     )
     fold, source, training = plan.split.folds[0], source_of(plan), plan.experiment.training

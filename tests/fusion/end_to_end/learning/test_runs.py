@@ -26,22 +26,23 @@ from fusion.run.train import train_run
 from fusion.training.evaluate import predict_probabilities
 from tests.support.checkpoints import altered, changed, saved
 from tests.support.once import made_once
-from tests.support.tuned import CPU, planned, request, source_of
+from tests.support.runs import reader_of
+from tests.support.tuned import CPU, ONE_FOLD, planned, request, source_of
 from tests.support.voices import featurized
 from tests.support.workers import Here
 
 
 def trained(cache: Path, out: Path, wanted: ExperimentRequest, **options: Any) -> RunFolder:
-    opened = open_cache(cache)
+    opened = reader_of(cache)
     return RunFolder(train_run(wanted.experiment(opened), opened, out=out, **options).folder)
 
 
 FAST = {"audio_lr": 1e-2, "text_lr": 1e-2}
 TWO_FOLDS = {"session": ("0", "1")}  # of three
 WANTED = {
-    "rescmfa": replace(request("rescmfa", "audio", "text=2", audio_lr=1e-3), only=TWO_FOLDS),
-    "lora": replace(request("concat", "audio=lora:2", "text=lora:4", epochs=1, **FAST), only=TWO_FOLDS),
-    "jfm": replace(request("jfm", "text=2", epochs=1, text_lr=1e-3), only=TWO_FOLDS),
+    "rescmfa": replace(request("rescmfa", "audio", "text=2", epochs=1, audio_lr=1e-3), only=TWO_FOLDS),
+    "lora": replace(request("concat", "audio=lora:2", "text=lora:4", epochs=1, **FAST), own_folds=ONE_FOLD),
+    "jfm": replace(request("jfm", "text=2", epochs=1, text_lr=1e-3), own_folds=ONE_FOLD),
 }
 
 
@@ -59,7 +60,7 @@ def run(
 def test_a_loaded_model_predicts_what_the_run_stored(learning: Path, run: tuple[str, RunFolder]) -> None:
     name, folder = run
     plan = planned(learning, WANTED[name])
-    for fold in plan.split.folds[:2]:
+    for fold in plan.split.folds:
         model = load_model(folder, fold.name, 0)
         found = predict_probabilities(model, source_of(plan), fold.test)
         stored = read_probabilities(folder.model(fold.name, 0), plan.inputs.classes, CLASSIFICATION)
@@ -70,14 +71,15 @@ def test_a_loaded_model_predicts_what_the_run_stored(learning: Path, run: tuple[
 def test_encoders_are_saved_with_what_they_were_trained_on(learning: Path, run: tuple[str, RunFolder]) -> None:
     name, folder = run
     plan = planned(learning, WANTED[name])
-    speakers = [{plan.cache.utterances[index].speaker for index in fold.test} for fold in plan.split.folds]
-    for fold, test in zip(plan.split.folds, speakers, strict=True):
+    for fold in plan.split.folds:
+        speakers = {plan.cache.utterances[index].speaker for index in (*fold.train, *fold.dev)}
+        assert not speakers & {plan.cache.utterances[index].speaker for index in fold.test}
         for role, start in plan.starts.items():
             kept = folder.model(fold.name, 0).path / role
             record = json.loads((kept / "trained_on.json").read_text())
             assert record["fold"] == fold.name
             assert record["tuned"] == start.tune.text
-            assert set(record["speakers"]) == set.union(*speakers) - test
+            assert set(record["speakers"]) == speakers
             assert (kept.with_name(f"{role}.lora").is_dir()) == (name == "lora")
     weights = folder.model(plan.split.folds[0].name, 0).path / "weights.safetensors"
     assert not any(weight.startswith("encoders") for weight in load_file(weights))
@@ -94,7 +96,7 @@ def test_a_finished_run_is_not_trained_again(
 
 
 def test_a_refit_tunes_encoders_twice_and_equally_on_workers(learning: Path, tmp_path: Path) -> None:
-    wanted = request("audio", "audio=1", epochs=1, audio_lr=1e-3, refit=True)
+    wanted = replace(request("audio", "audio=1", epochs=1, audio_lr=1e-3, refit=True), only=TWO_FOLDS)
     here, there = tmp_path / "here", tmp_path / "there"
     trained(learning, here, wanted)
     trained(learning, there, wanted, cluster=Here())
@@ -105,7 +107,8 @@ def test_a_refit_tunes_encoders_twice_and_equally_on_workers(learning: Path, tmp
     fold = plan.split.folds[0]
     record = json.loads((RunFolder(here).model(fold.name, 0).path / "audio" / "trained_on.json").read_text())
     test = {plan.cache.utterances[index].speaker for index in fold.test}
-    assert set(record["speakers"]) == {one.speaker for one in plan.cache.utterances} - test
+    taking_part = {one.speaker for one in plan.cache.utterances if one.session in TWO_FOLDS["session"]}
+    assert set(record["speakers"]) == taking_part - test
     model = load_model(RunFolder(here), fold.name, 0)
     found = predict_probabilities(model, source_of(plan), fold.test)
     stored = read_probabilities(RunFolder(here).model(fold.name, 0), plan.inputs.classes, CLASSIFICATION)
@@ -114,7 +117,7 @@ def test_a_refit_tunes_encoders_twice_and_equally_on_workers(learning: Path, tmp
 
 
 def test_a_changed_encoder_is_noticed(learning: Path, tmp_path: Path) -> None:
-    wanted = replace(request("audio", "audio=1", epochs=1), only=TWO_FOLDS)
+    wanted = replace(request("audio", "audio=1", epochs=1), own_folds=ONE_FOLD)
     folder = trained(learning, tmp_path / "run", wanted)
     fold = next(iter(folder.identity["folds"]))
     path = folder.model(fold, 0).path / "audio" / "model.safetensors"
@@ -128,7 +131,7 @@ def test_a_changed_encoder_is_noticed(learning: Path, tmp_path: Path) -> None:
 
 def test_a_stream_of_a_tuned_encoder_is_what_the_head_read(learning: Path, tmp_path: Path) -> None:
     """Featurizing with the saved encoder gives the rows that the tuned model computes."""
-    wanted = replace(request("audio", "audio", audio_lr=1e-3, epochs=1), only=TWO_FOLDS)
+    wanted = replace(request("audio", "audio", audio_lr=1e-3, epochs=1), own_folds=ONE_FOLD)
     folder = trained(learning, tmp_path / "run", wanted)
     plan = planned(learning, wanted)
     fold = plan.split.folds[0]
@@ -139,6 +142,7 @@ def test_a_stream_of_a_tuned_encoder_is_what_the_head_read(learning: Path, tmp_p
         encoders=(f"tuned={checkpoint}",),
         dtype="float32",
         audio_only=True,
+        mel=False,
     )
     stream = open_cache(tmp_path / "tuned.h5").stream("tuned")
     assert stream.spec.trained_on["fold"] == fold.name
@@ -164,7 +168,7 @@ def test_waveforms_give_what_their_features_give(learning: Path) -> None:
 
 
 def test_training_from_waveforms_moves_the_convolutions(learning: Path, tmp_path: Path) -> None:
-    wanted = replace(request("concat", "audio=wave", audio_lr=1e-3, epochs=1), only=TWO_FOLDS)
+    wanted = replace(request("concat", "audio=wave", audio_lr=1e-3, epochs=1), own_folds=ONE_FOLD)
     folder = trained(learning, tmp_path / "run", wanted)
     fold = next(iter(folder.identity["folds"]))
     tuned = load_file(folder.model(fold, 0).path / "audio" / "model.safetensors")
@@ -210,7 +214,7 @@ def test_bad_input_is_one_line(
 
 
 def test_int8_is_refused(learning: Path, tmp_path: Path) -> None:
-    small: dict[str, Any] = {"encoders": ("wav2vec2-tiny@conv",), "dtype": "int8", "audio_only": True}
+    small: dict[str, Any] = {"encoders": ("wav2vec2-tiny@conv",), "dtype": "int8", "audio_only": True, "mel": False}
     featurized(learning.parent / "corpus.csv", tmp_path / "small.h5", **small)
     with pytest.raises(MmerError, match="stored as int8, whose rounding is too coarse to learn from"):
         planned(tmp_path / "small.h5", ExperimentRequest(fusion="audio", tune=("audio",)))
@@ -219,7 +223,8 @@ def test_int8_is_refused(learning: Path, tmp_path: Path) -> None:
 def test_an_encoder_of_a_folder_is_named_and_checked(learning: Path, tmp_path: Path) -> None:
     own = saved(tmp_path / "own")
     cache = tmp_path / "own.h5"
-    featurized(learning.parent / "corpus.csv", cache, encoders=(f"mine={own}@conv",), dtype="float32", audio_only=True)
+    kind: dict[str, Any] = {"dtype": "float32", "audio_only": True, "mel": False}
+    featurized(learning.parent / "corpus.csv", cache, encoders=(f"mine={own}@conv",), **kind)
     asked = ExperimentRequest(fusion="audio", tune=("audio",), fields={"epochs": 1})
     with pytest.raises(MmerError, match="came from a folder named own; pass --encoder mine=FOLDER"):
         planned(cache, asked)
@@ -232,7 +237,7 @@ def test_an_encoder_of_a_folder_is_named_and_checked(learning: Path, tmp_path: P
 
 
 def test_a_final_model_keeps_its_tuned_encoder_and_is_loaded_with_it(learning: Path, tmp_path: Path) -> None:
-    wanted = request("text", "text=2", text_lr=1e-3, epochs=1)
+    wanted = replace(request("text", "text=2", text_lr=1e-3, epochs=1), own_folds=ONE_FOLD)
     folder = trained(learning, tmp_path / "run", wanted, final=True)
     model = folder.model("final", 0)
     record = json.loads((model.path / "text" / "trained_on.json").read_text())

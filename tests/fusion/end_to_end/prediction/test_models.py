@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from cache.errors import MmerError
 from fusion.end_to_end.prediction.predictor import load_predictor
 from fusion.run.folder import RunFolder
-from tests.support.predicted import run_of, wanted
 
 Record = dict[str, Any]
 
@@ -128,9 +127,8 @@ def test_a_link_out_of_the_folder_is_refused(copy: Path, tmp_path: Path) -> None
         loaded(copy)
 
 
-def test_an_encoder_with_a_file_that_leads_elsewhere_is_refused(spoken: Path, tmp_path: Path) -> None:
-    request = wanted("audio", {"audio": "wav2vec2-tiny"}, tune=("audio",))
-    run = run_of(spoken, tmp_path / "run", request)
+def test_an_encoder_with_a_file_that_leads_elsewhere_is_refused(tuned: RunFolder, tmp_path: Path) -> None:
+    run = RunFolder(Path(shutil.copytree(tuned.path, tmp_path / "run")))
     fold = next(iter(run.identity["folds"]))
     (run.model(fold, 0).path / "audio" / "adapter_config.json").write_text('{"base_model_name_or_path": "/etc"}')
     with pytest.raises(MmerError, match=r"holds 'adapter_config.json', which is not part of a tuned encoder"):

@@ -73,7 +73,7 @@ def test_a_file_that_was_cut_anywhere_continues_to_the_same_bytes(tmp_path: Path
         done = rows.begin(RECORDINGS)
         for recording in RECORDINGS:
             if key_of(recording) not in done:
-                rows.add(rows_of(recording.file, windows=2))
+                rows.add(rows_of(recording.file, windows=1))
         return {name for name, _, _ in done}
 
     assert write(path) == set()
@@ -88,7 +88,7 @@ def test_a_file_that_was_cut_anywhere_continues_to_the_same_bytes(tmp_path: Path
 
 def ends(content: bytes, suffix: str) -> list[int]:
     """Where the rows of each recording end in a file."""
-    lines = [rows_of(recording.file, windows=2) for recording in RECORDINGS]
+    lines = [rows_of(recording.file, windows=1) for recording in RECORDINGS]
     sizes = [
         sum(len(csv_line(row, CLASSES) if suffix == ".csv" else json_line(row) + "\n") for row in rows)
         for rows in lines

@@ -11,6 +11,7 @@ from fusion.end_to_end.prediction.recordings import Recording, load_waveform
 from fusion.run.folder import RunFolder
 from tests.support.predicted import TOLERANCE, run_of, stored, utterances, wanted
 from tests.support.recognizers import write_ctc_model
+from tests.support.tuned import ONE_FOLD
 from tests.support.voices import featurized
 
 LETTERS = "letters"
@@ -38,8 +39,8 @@ def test_a_recording_without_a_text_is_predicted_with_its_transcript(
 def test_a_run_on_transcripts_predicts_recordings_as_it_scored_them(spoken: Path, model: Path, tmp_path: Path) -> None:
     cache = tmp_path / "asr.h5"
     featurized(spoken.parent / "corpus.csv", cache, encoders=("roberta-tiny",), mel=False, asr=str(model), asr_all=True)
-    run = run_of(cache, tmp_path / "run", wanted("text", {"text": "roberta-tiny+asr"}))
-    fold = next(iter(run.identity["folds"]))
+    run = run_of(cache, tmp_path / "run", wanted("text", {"text": "roberta-tiny+asr"}, own_folds=ONE_FOLD))
+    (fold,) = run.identity["folds"]
     expected = stored(run, fold)
     name = next(iter(expected))
     predictor = load_predictor(run.path, device="cpu", fold=fold, asr=str(model))

@@ -11,8 +11,9 @@ from cache.joined import open_cache
 from featurize.encoders.catalog import EncoderRequest
 from fusion.end_to_end.pretraining.encoder import CONV, WAVE, find_request, load_start
 from tests.support.checkpoints import QUANTIZER_SIZE, altered, changed, saved
-from tests.support.pretraining import featurize_sessions, write_sessions
+from tests.support.pretraining import featurize_sessions
 from tests.support.runs import write_cache
+from tests.support.voices import write_voices
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +23,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_voices(tmp_path_factory.mktemp("voices") / "tones", "abc")
+
+
+@pytest.fixture(scope="module")
+def cache(manifest: Path, folder: Path) -> Path:
     """A cache of the built-in encoder and of that checkpoint, as ``pre``; ``last`` has no convolutional features."""
-    manifest = write_sessions(tmp_path_factory.mktemp("sessions") / "tones")
     encoders = ["wav2vec2-tiny@conv", f"pre={folder}@conv", "last=wav2vec2-tiny"]
     return featurize_sessions(manifest, manifest.parent.parent / "a.h5", *encoders)
 
@@ -95,8 +100,7 @@ def test_other_weights_than_those_of_the_stream(cache: Path, folder: Path, tmp_p
     assert "of mine); pass the folder of those weights as --encoder pre=PATH" in found
 
 
-def test_rows_in_int8(tmp_path: Path) -> None:
-    manifest = write_sessions(tmp_path / "tones")
+def test_rows_in_int8(manifest: Path, tmp_path: Path) -> None:
     cache = featurize_sessions(manifest, tmp_path / "a.h5", "wav2vec2-tiny@conv", dtype="int8")
     found = error_of(cache, "wav2vec2-tiny")
     assert "wav2vec2-tiny@conv is stored as int8, whose rounding the encoder would learn" in found
@@ -104,9 +108,8 @@ def test_rows_in_int8(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", [CONV, WAVE])
-def test_an_encoder_without_a_quantizer(tmp_path: Path, start: str) -> None:
+def test_an_encoder_without_a_quantizer(manifest: Path, tmp_path: Path, start: str) -> None:
     encoder = saved(tmp_path / "ctc", Wav2Vec2ForCTC)
-    manifest = write_sessions(tmp_path / "tones")
     cache = featurize_sessions(manifest, tmp_path / "a.h5", f"ctc={encoder}@conv")
     assert f"{encoder} (wav2vec2) has no quantizer, whose codes pre-training predicts" in error_of(
         cache, f"ctc={encoder}", start
@@ -135,13 +138,12 @@ def test_a_cache_without_speech(tmp_path: Path) -> None:
     assert "has no stream of speech that recordings can be compared with" in error_of(cache, "wav2vec2-tiny", WAVE)
 
 
-def test_a_missing_mask_embedding_is_drawn_from_the_seed(tmp_path: Path, folder: Path) -> None:
+def test_a_missing_mask_embedding_is_drawn_from_the_seed(manifest: Path, tmp_path: Path, folder: Path) -> None:
     without = altered(
         folder,
         tmp_path / "bare",
         lambda weights: {name: one for name, one in weights.items() if "masked_spec_embed" not in name},
     )
-    manifest = write_sessions(tmp_path / "tones")
     opened = open_cache(featurize_sessions(manifest, tmp_path / "a.h5", f"bare={without}@conv"))
     request = EncoderRequest(name="bare", source=str(without), layers=("conv",))
     drawn = [

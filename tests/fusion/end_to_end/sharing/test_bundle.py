@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +15,9 @@ from fusion.end_to_end.sharing.bundle import new_bundle
 from fusion.run.folder import RunFolder
 from tests.support.bundles import bundle_of
 from tests.support.predicted import run_of, utterances, wanted
+from tests.support.processes import command, forked
+from tests.support.tuned import ONE_FOLD
 from tests.support.voices import featurized
-
-ROOT = Path(__file__).parents[4]
 
 
 def recording(spoken: Path, number: int = 0) -> Path:
@@ -31,12 +29,12 @@ def probabilities(predictor: Predictor, spoken: Path) -> np.ndarray[tuple[int, .
     return np.array([list(row.probabilities.values()) for row in rows])
 
 
-@pytest.mark.parametrize("name", ["concat", "audio", "tuned"])
+@pytest.mark.parametrize(("name", "made"), [("concat", "exported"), ("audio", ""), ("tuned", "learned")])
 def test_a_bundle_predicts_what_its_run_predicts(
-    spoken: Path, tmp_path: Path, name: str, request: pytest.FixtureRequest
+    spoken: Path, tmp_path: Path, name: str, made: str, request: pytest.FixtureRequest
 ) -> None:
     run: RunFolder = request.getfixturevalue(name)
-    bundle = bundle_of(run.path, tmp_path / "bundle")
+    bundle: Path = request.getfixturevalue(made) if made else bundle_of(run.path, tmp_path / "bundle")
     expected, found = (load_predictor(path, device="cpu") for path in (run.path, bundle))
     assert expected.source == found.source
     np.testing.assert_array_equal(probabilities(found, spoken), probabilities(expected, spoken))
@@ -56,27 +54,30 @@ def test_a_bundle_of_ratings_predicts_values_on_their_scale(spoken: Path, rated:
     assert "calibrated" not in card
 
 
+def predict_elsewhere(home: Path, *arguments: str) -> None:
+    """Runs the command as a user does who has another home, without a hub cache; to be forked."""
+    from huggingface_hub import constants
+
+    os.environ["HOME"] = str(home)
+    constants.HF_HUB_CACHE = str(home / "hub")
+    command("cli.predict", "predict", *arguments)
+
+
 def test_a_bundle_predicts_on_another_machine(spoken: Path, concat: RunFolder, tmp_path: Path) -> None:
     """Another folder, another home, no run, no cache."""
     run = Path(shutil.copytree(concat.path, tmp_path / "run"))
     expected = load_predictor(run, device="cpu").predict(recording(spoken), text="i hate this")
-    shutil.copytree(bundle_of(run, tmp_path / "bundle"), tmp_path / "there" / "given")
-    shutil.copy(recording(spoken), tmp_path / "there" / "call.wav")
+    there = tmp_path / "there"
+    shutil.copytree(bundle_of(run, tmp_path / "bundle"), there / "given")
+    shutil.copy(recording(spoken), there / "call.wav")
     for gone in (run, tmp_path / "bundle"):
         shutil.rmtree(gone)
     (tmp_path / "home").mkdir()
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "cli.predict", "given", "call.wav", "--text", "i hate this", "--json"]
-    done = subprocess.run(
-        [*command, "--device", "cpu"],
-        cwd=tmp_path / "there",
-        env={**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    arguments = ("given", "call.wav", "--text", "i hate this", "--json", "--device", "cpu")
+    with forked(predict_elsewhere, tmp_path / "home", *arguments, folder=there) as process:
+        assert process.wait() == 0, process.errors.read_text()
+        found = json.loads(process.output.read_text())
+    assert found["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
 
 
 def test_a_frozen_encoder_of_a_folder_becomes_part_of_the_bundle(
@@ -84,8 +85,10 @@ def test_a_frozen_encoder_of_a_folder_becomes_part_of_the_bundle(
 ) -> None:
     encoder = tuned.model("0", 0).path / "audio"
     corpus = Path(shutil.copytree(spoken.parent, tmp_path / "corpus"))
-    featurized(corpus / "corpus.csv", corpus / "own.h5", encoders=(f"own={encoder}",), audio_only=True)
-    run = run_of(corpus / "own.h5", tmp_path / "run", wanted("audio", {"audio": "own"}, allow_leak=True))
+    featurized(corpus / "corpus.csv", corpus / "own.h5", encoders=(f"own={encoder}",), audio_only=True, mel=False)
+    run = run_of(
+        corpus / "own.h5", tmp_path / "run", wanted("audio", {"audio": "own"}, own_folds=ONE_FOLD, allow_leak=True)
+    )
     with pytest.raises(MmerError, match="it came from a folder named audio; pass --encoder own=FOLDER"):
         bundle_of(run.path, tmp_path / "bundle")
     assert not list(tmp_path.glob("*bundle*"))
@@ -98,21 +101,21 @@ def test_a_frozen_encoder_of_a_folder_becomes_part_of_the_bundle(
     )
 
 
-def test_a_bundle_names_no_utterance_and_no_path(spoken: Path, concat: RunFolder, tmp_path: Path) -> None:
-    bundle = bundle_of(concat.path, tmp_path / "bundle")
-    names = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
+def test_a_bundle_names_no_utterance_and_no_path(spoken: Path, concat: RunFolder, exported: Path) -> None:
+    names = {str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file()}
     model = {f"final-seed0/{name}" for name in ("weights.safetensors", "final.json", "curves.csv")}
     assert names == {"README.md", "bundle.json", "run.json", *model}
-    text = "".join(path.read_text() for path in bundle.rglob("*") if path.suffix in {".md", ".json", ".csv"})
+    text = "".join(path.read_text() for path in exported.rglob("*") if path.suffix in {".md", ".json", ".csv"})
     assert str(spoken.parent) not in text
-    assert str(tmp_path) not in text
+    assert str(concat.path) not in text
+    assert str(exported.parent) not in text
     assert not [utterance.id for utterance in utterances(spoken) if f'"{utterance.id}"' in text]
     with pytest.raises(MmerError, match="is a bundle without the models of fold 0; predict without --fold"):
-        load_predictor(bundle, fold="0", device="cpu")
+        load_predictor(exported, fold="0", device="cpu")
 
 
-def test_a_bundle_is_replaced_and_nothing_else_is(concat: RunFolder, tmp_path: Path) -> None:
-    bundle = bundle_of(concat.path, tmp_path / "bundle")
+def test_a_bundle_is_replaced_and_nothing_else_is(concat: RunFolder, exported: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(exported, tmp_path / "bundle"))
     before = (bundle / "README.md").read_text()
     bundle_of(concat.path, bundle, license="mit")
     assert "license: mit" in (bundle / "README.md").read_text() != before
@@ -129,12 +132,12 @@ def test_a_bundle_is_replaced_and_nothing_else_is(concat: RunFolder, tmp_path: P
 
 
 def test_a_stop_leaves_the_old_bundle_or_none(
-    concat: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    concat: RunFolder, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(facts: object) -> str:
         raise KeyboardInterrupt
 
-    bundle = bundle_of(concat.path, tmp_path / "bundle")
+    bundle = Path(shutil.copytree(exported, tmp_path / "bundle"))
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
     monkeypatch.setattr(exporting, "model_card", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -143,8 +146,8 @@ def test_a_stop_leaves_the_old_bundle_or_none(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_what_a_kill_leaves_is_cleared_by_the_next_call(concat: RunFolder, tmp_path: Path) -> None:
-    bundle = bundle_of(concat.path, tmp_path / "bundle")
+def test_what_a_kill_leaves_is_cleared_by_the_next_call(exported: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(exported, tmp_path / "bundle"))
     bundle.rename(tmp_path / ".bundle.old")  # killed between the two renames
     (tmp_path / ".bundle.part").mkdir()
     (tmp_path / ".bundle.part" / "half").touch()

@@ -14,18 +14,6 @@ from safetensors.torch import load_file, save_file
 from cache.errors import MmerError
 from fusion.end_to_end.prediction import trust
 from fusion.end_to_end.prediction.predictor import load_predictor
-from fusion.run.folder import RunFolder
-from tests.support.bundles import bundle_of
-
-
-@pytest.fixture(scope="module")
-def exported(concat: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundle_of(concat.path, tmp_path_factory.mktemp("exported") / "bundle")
-
-
-@pytest.fixture(scope="module")
-def learned(tuned: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundle_of(tuned.path, tmp_path_factory.mktemp("learned") / "bundle")
 
 
 @pytest.fixture

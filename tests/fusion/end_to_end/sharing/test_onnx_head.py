@@ -1,7 +1,8 @@
 """Heads as ONNX files: onnxruntime computes what torch computes, on padded batches of several sizes."""
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from cache.errors import MmerError
 from fusion.end_to_end.sharing import onnx_head
@@ -31,6 +33,14 @@ from tests.support.heads import batch_of
 
 QUICK = "score"  # the others take 5 to 30 seconds each to trace
 NAMES = [pytest.param(name, marks=[] if name == QUICK else [pytest.mark.slow]) for name in HEADS]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered_once() -> Iterator[None]:
+    """Fills torch's table of ONNX operators for the first export alone, which takes longer than an export."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 def small(name: str) -> Head:

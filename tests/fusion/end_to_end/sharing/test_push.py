@@ -10,7 +10,6 @@ from cache.errors import MmerError
 from fusion.end_to_end.prediction.predictor import load_predictor
 from fusion.end_to_end.sharing.export import ExportRequest, export_run
 from fusion.run.folder import RunFolder
-from tests.support.bundles import bundle_of
 from tests.support.hub import COMMIT, LocalHub, local_hub
 from tests.support.predicted import utterances
 
@@ -37,14 +36,14 @@ def files_of(bundle: Path) -> dict[str, bytes]:
 
 
 def test_a_bundle_is_pushed_and_predicts_from_the_hub(
-    spoken: Path, concat: RunFolder, hub: LocalHub, tmp_path: Path
+    spoken: Path, concat: RunFolder, exported: Path, hub: LocalHub, tmp_path: Path
 ) -> None:
     report = export_run(ExportRequest(run=concat.path, push="somebody/demo", private=True))
     assert report.out is None
     assert report.url == f"{hub.url}/somebody/demo"
     assert hub.private == {"somebody/demo"}
     held = hub.repositories["somebody/demo"]
-    expected = files_of(bundle_of(concat.path, tmp_path / "bundle"))
+    expected = files_of(exported)
     assert {name: held[name] for name in expected if name != "README.md"} == {
         name: content for name, content in expected.items() if name != "README.md"
     }
@@ -58,14 +57,13 @@ def test_a_bundle_is_pushed_and_predicts_from_the_hub(
     assert not list((tmp_path / "hub").rglob("README.md"))  # not needed to predict
 
 
-def test_a_bundle_replaces_an_earlier_one(concat: RunFolder, audio: RunFolder, hub: LocalHub, tmp_path: Path) -> None:
+def test_a_bundle_replaces_an_earlier_one(exported: Path, audio: RunFolder, hub: LocalHub) -> None:
     export_run(ExportRequest(run=audio.path, push="somebody/demo"))
     held = hub.repositories["somebody/demo"]
     assert "0-seed0/weights.safetensors" in held
-    bundle = bundle_of(concat.path, tmp_path / "bundle")
-    report = export_run(ExportRequest(run=bundle, push="somebody/demo"))  # a bundle as it is
-    assert report.out == bundle
-    assert set(held) == {".gitattributes", *files_of(bundle)}
+    report = export_run(ExportRequest(run=exported, push="somebody/demo"))  # a bundle as it is
+    assert report.out == exported
+    assert set(held) == {".gitattributes", *files_of(exported)}
 
 
 def test_another_repository_is_not_overwritten(concat: RunFolder, hub: LocalHub) -> None:
@@ -75,7 +73,7 @@ def test_another_repository_is_not_overwritten(concat: RunFolder, hub: LocalHub)
     assert hub.repositories["somebody/thesis"] == {"thesis.txt": b"years of work"}
 
 
-def test_a_name_or_a_hub_that_is_not_there_is_one_line(concat: RunFolder, tmp_path: Path) -> None:
+def test_a_name_or_a_hub_that_is_not_there_is_one_line(concat: RunFolder, exported: Path) -> None:
     with pytest.raises(MmerError, match="--push demo: expected OWNER/NAME, such as somebody/demo-emotions"):
         export_run(ExportRequest(run=concat.path, push="demo"))
     with pytest.raises(
@@ -83,8 +81,7 @@ def test_a_name_or_a_hub_that_is_not_there_is_one_line(concat: RunFolder, tmp_pa
     ) as caught:
         export_run(ExportRequest(run=concat.path, push="somebody/demo"))
     assert "\n" not in str(caught.value)
-    bundle = bundle_of(concat.path, tmp_path / "bundle")
     with pytest.raises(MmerError, match="is a bundle, which is put on a hub as it is; export the run"):
-        export_run(ExportRequest(run=bundle, push="somebody/demo", license="mit"))
+        export_run(ExportRequest(run=exported, push="somebody/demo", license="mit"))
     with pytest.raises(MmerError, match="nothing to do: pass a folder for the bundle, or --push OWNER/NAME"):
         export_run(ExportRequest(run=concat.path))
