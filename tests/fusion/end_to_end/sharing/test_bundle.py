@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from fusion.end_to_end.sharing.bundle import new_bundle
 from fusion.run.folder import RunFolder
 from tests.support.bundles import bundle_of
 from tests.support.predicted import run_of, utterances, wanted
-from tests.support.processes import command, forked
+from tests.support.processes import ROOT
 from tests.support.tuned import ONE_FOLD
 from tests.support.voices import featurized
 
@@ -54,30 +56,27 @@ def test_a_bundle_of_ratings_predicts_values_on_their_scale(spoken: Path, rated:
     assert "calibrated" not in card
 
 
-def predict_elsewhere(home: Path, *arguments: str) -> None:
-    """Runs the command as a user does who has another home, without a hub cache; to be forked."""
-    from huggingface_hub import constants
-
-    os.environ["HOME"] = str(home)
-    constants.HF_HUB_CACHE = str(home / "hub")
-    command("cli.predict", "predict", *arguments)
-
-
 def test_a_bundle_predicts_on_another_machine(spoken: Path, concat: RunFolder, tmp_path: Path) -> None:
     """Another folder, another home, no run, no cache."""
     run = Path(shutil.copytree(concat.path, tmp_path / "run"))
     expected = load_predictor(run, device="cpu").predict(recording(spoken), text="i hate this")
-    there = tmp_path / "there"
-    shutil.copytree(bundle_of(run, tmp_path / "bundle"), there / "given")
-    shutil.copy(recording(spoken), there / "call.wav")
+    shutil.copytree(bundle_of(run, tmp_path / "bundle"), tmp_path / "there" / "given")
+    shutil.copy(recording(spoken), tmp_path / "there" / "call.wav")
     for gone in (run, tmp_path / "bundle"):
         shutil.rmtree(gone)
     (tmp_path / "home").mkdir()
-    arguments = ("given", "call.wav", "--text", "i hate this", "--json", "--device", "cpu")
-    with forked(predict_elsewhere, tmp_path / "home", *arguments, folder=there) as process:
-        assert process.wait() == 0, process.errors.read_text()
-        found = json.loads(process.output.read_text())
-    assert found["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "cli.predict", "given", "call.wav", "--text", "i hate this", "--json"]
+    done = subprocess.run(
+        [*command, "--device", "cpu"],
+        cwd=tmp_path / "there",
+        env={**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
 
 
 def test_a_frozen_encoder_of_a_folder_becomes_part_of_the_bundle(
