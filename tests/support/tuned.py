@@ -41,8 +41,8 @@ SMALL: Mapping[str, Mapping[str, object]] = {
 }
 
 
-def write_learning_cache(folder: Path, **changes: Any) -> Path:
-    """Writes recordings of three sessions with two speakers each, and their features."""
+def write_learning_corpus(folder: Path) -> Path:
+    """Writes recordings of three sessions with two speakers each, and their manifest."""
     rows = []
     for place in range(SESSIONS * TURNS):
         session, turn = divmod(place, TURNS)
@@ -54,9 +54,14 @@ def write_learning_cache(folder: Path, **changes: Any) -> Path:
         told = {"speaker": f"s{session}{turn % 2}", "session": str(session), "dialogue": f"d{session}{turn // 3}"}
         told["valence"] = str(1.5 + turn % len(CLASSES) + 0.1 * session)
         rows.append({"id": f"v{place:02}", "text": text, "label": label, **told})
+    return write_corpus(folder, rows)
+
+
+def write_learning_cache(folder: Path, **changes: Any) -> Path:
+    """Writes those recordings and their features."""
     cache = folder / "voices.h5"
     options = {"dtype": "float32", "start_layers": 5, "encoders": ENCODERS, **changes}
-    featurized(write_corpus(folder, rows), cache, **options)
+    featurized(write_learning_corpus(folder), cache, **options)
     return cache
 
 
