@@ -1,6 +1,7 @@
 """The command ``mmer-compare``: compares finished runs over the same test utterances."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,12 +42,19 @@ def compare(*, runs: tuple[Path, ...], cache: Path | None, latex: bool, as_json:
     """
     with clean_errors():
         check_one_form(as_json=as_json, latex=latex)
-        for run in runs:
-            check_run(run)
+        _check_runs(runs)
         from fusion.run.compare import compare_runs
 
         found = compare_runs(runs, cache=cache)
         print_comparison(found, as_json=as_json, latex=latex)
+
+
+def _check_runs(runs: Sequence[Path]) -> None:
+    from fusion.run.folder import check_compared
+
+    for run in runs:
+        check_run(run)
+    check_compared(runs)
 
 
 def print_comparison(found: "RunComparison", *, as_json: bool = False, latex: bool = False) -> None:

@@ -244,6 +244,9 @@ def _trained(
     with_probe: bool,
     pictures: str,
 ) -> "GridRun | GridEstimate":
+    from fusion.grid.space import check_grid
+
+    splits = check_grid(request, opened)  # before torch: a wrong stream ends at once
     from cli.progress import GridBar
     from featurize.runtime.device import choose_device
     from fusion.grid.run import SilentGridProgress, estimate_grid, run_grid
@@ -255,6 +258,7 @@ def _trained(
             return estimate_grid(
                 request,
                 opened,
+                splits=splits,
                 out=out,
                 named_after=cache,
                 device=device,
@@ -265,6 +269,7 @@ def _trained(
         return run_grid(
             request,
             opened,
+            splits=splits,
             out=out,
             named_after=cache,
             device=device,

@@ -56,11 +56,18 @@ def report(
         mmer-report runs/mine-audio-mfcc39-e6ca2552 runs/mine-audio-wavlm-base-c68a5223 --out compared.html
     """
     with clean_errors():
+        _check_given(runs, out)
         tune_process()
         from fusion.report.report import write_report
 
         written = write_report(runs, out=out, cache=cache, sounds=sounds, complexity=complexity)
         print_report(written, as_json=as_json)
+
+
+def _check_given(runs: tuple[Path, ...], out: Path | None) -> None:
+    from fusion.report.given import check_given
+
+    check_given(runs, out=out)  # before torch: a wrong path ends at once
 
 
 def print_report(written: "Report", *, as_json: bool = False) -> None:

@@ -15,6 +15,7 @@ from cli.listing import listing_options
 from cli.options import (
     ExperimentOptions,
     check_one_form,
+    check_run,
     dashboard_option,
     experiment_options,
     experiment_request,
@@ -32,6 +33,8 @@ from cli.output import duration_text, echo, print_json, print_table, size_text
 if TYPE_CHECKING:
     from cache.joined import AnyCache
     from featurize.runtime.cluster import Cluster
+    from fusion.experiment.experiment import Experiment
+    from fusion.experiment.plan import Splits
     from fusion.experiment.request import ExperimentRequest
     from fusion.run.estimate import RunEstimate
     from fusion.run.train import TrainedRun
@@ -281,16 +284,17 @@ def _estimated(
     if runs:
         raise MmerError("--run trains nothing, so that --dry-run has nothing to estimate; leave one of them out")
     request, across = _requested(options, seeds=seeds, tune_all=tune_all)
+    (path, cache), *others = caches
+    experiment, splits = (None, None) if across else _checked(request, cache)
     from featurize.runtime.device import choose_device
     from fusion.run.estimate import estimate_across, estimate_run
 
     common: dict[str, Any] = {"device": choose_device(device), "resident_share": share, "test_labels": test_labels}
     common |= {name: flags[name] for name in ("replace", "final", "with_probe")} | {"out": out}
-    if across:
+    if experiment is None:
         return estimate_across(request, caches, **common)
-    (path, cache), *others = caches
     tested = [other for _, other in others]
-    return [estimate_run(request.experiment(cache), cache, named_after=path, test_caches=tested, **common)]
+    return [estimate_run(experiment, cache, splits=splits, named_after=path, test_caches=tested, **common)]
 
 
 def _requested(options: ExperimentOptions, *, seeds: Sequence[int], tune_all: bool) -> "tuple[ExperimentRequest, bool]":
@@ -300,6 +304,14 @@ def _requested(options: ExperimentOptions, *, seeds: Sequence[int], tune_all: bo
     across = options["protocol"] == CROSS
     data: ExperimentOptions = {**options, "protocol": None} if across else options
     return experiment_request(data, seeds=seeds, tune_all=tune_all), across
+
+
+def _checked(request: "ExperimentRequest", cache: "AnyCache") -> "tuple[Experiment, Splits]":
+    """Returns the experiment of a request and its splits, whose errors come before torch is imported."""
+    from fusion.experiment.plan import check_data
+
+    experiment = request.experiment(cache)
+    return experiment, check_data(experiment, cache)
 
 
 def _trained(
@@ -315,22 +327,22 @@ def _trained(
     **flags: Any,
 ) -> "list[TrainedRun]":
     request, across = _requested(options, seeds=seeds, tune_all=tune_all)  # before torch: a wrong setting ends at once
+    (path, cache), *others = caches
+    experiment, splits = (None, None) if across else _checked(request, cache)
     from cli.progress import TrainingBar
     from featurize.runtime.device import choose_device
     from fusion.run.cross_validation import SilentProgress
     from fusion.run.train import train_across, train_run
     from fusion.training.interrupt import deferred_interrupts
 
-    (path, cache), *others = caches
     common: dict[str, Any] = {"device": choose_device(device), "resident_share": share, **flags}
-    experiment = None if across else request.experiment(cache)
     bar_or_none = nullcontext(SilentProgress()) if quiet else TrainingBar()
     with machine() as cluster, bar_or_none as bar, deferred_interrupts() as stopping:
         common |= {"cluster": cluster, "progress": bar, "stopping": stopping}
         if experiment is None:
             return train_across(request, caches, **common)
         tested = [other for _, other in others]
-        return [train_run(experiment, cache, named_after=path, test_caches=tested, **common)]
+        return [train_run(experiment, cache, splits=splits, named_after=path, test_caches=tested, **common)]
 
 
 def _fused(
@@ -347,6 +359,8 @@ def _fused(
 ) -> "list[TrainedRun]":
     added = {"seeds": seeds, "final": final, "with_probe": with_probe, "test_cache": caches[1:]}
     _check_sum(runs, options, added)
+    for run in runs:  # before torch: a wrong path ends at once
+        check_run(run)
     from fusion.run.train import fuse_runs
 
     return [fuse_runs(runs, caches[0][1], out=out, replace=replace)]
@@ -355,7 +369,7 @@ def _fused(
 def _check_sum(runs: Sequence[Path], options: ExperimentOptions, added: Mapping[str, object]) -> None:
     """Checks that --run is not combined with options that finished runs cannot follow."""
     from cache.errors import MmerError
-    from fusion.run.score_fusion import SCORE_FUSION
+    from fusion.heads.catalog import SCORE_FUSION
 
     if len(runs) < 2 or options["fusion"] != SCORE_FUSION:
         raise MmerError("--run needs two or more finished runs, and --fusion score")

@@ -241,6 +241,29 @@ class Splits:
         return self._known[key]
 
 
+def check_data(experiment: Experiment, cache: AnyCache, splits: Splits | None = None) -> Splits:
+    """Checks the streams, labels and folds of an experiment as `plan_run` does, before torch is imported.
+
+    Of encoders that learn, only their roles and fields are checked: where they start to learn needs torch.
+
+    Args:
+        experiment: requested experiment.
+        cache: open cache.
+        splits: splits of this cache that other plans have made; None if there are none.
+
+    Returns:
+        The splits of the cache, for `plan_run`.
+
+    Raises:
+        MmerError: if a stream is missing or a promise does not hold.
+    """
+    _check_tunes(experiment)
+    splits = splits or Splits(cache)
+    if not experiment.tune:
+        splits.of(*_selected(experiment, cache, {}))
+    return splits
+
+
 def plan_run(experiment: Experiment, cache: AnyCache, splits: Splits | None = None) -> RunPlan:
     """Selects streams, labels and folds of an experiment, and checks them before any training.
 
@@ -253,12 +276,7 @@ def plan_run(experiment: Experiment, cache: AnyCache, splits: Splits | None = No
         MmerError: if a stream is missing, a promise does not hold, or the head cannot be built from the streams.
     """
     starts = _starts(experiment, cache)
-    learned = {role: start.stream for role, start in starts.items()}
-    selection = select_streams(cache, experiment.head, experiment.streams, learned)
-    head = experiment.head.bound_to(selection.streams)
-    if head != experiment.head:  # which streams it reads may follow from what the cache has
-        experiment = replace(experiment, head=head)
-        selection = select_streams(cache, head, experiment.streams, learned)
+    experiment, selection = _selected(experiment, cache, {role: start.stream for role, start in starts.items()})
     split = (splits or Splits(cache)).of(experiment, selection)
     identity = experiment.identity(cache, selection, split)
     loss = loss_of(task_of(identity), experiment.training.loss)
@@ -337,18 +355,42 @@ def build_model(plan: RunPlan, *, seed: int) -> "Head":
     return build_tuned(head, plan.starts, training, folders=plan.experiment.encoders)
 
 
-def _starts(experiment: Experiment, cache: AnyCache) -> "dict[str, Start]":
-    """Finds where the encoders of a run start to learn; checks the fields that only tuned encoders have."""
+def _selected(
+    experiment: Experiment, cache: AnyCache, learned: Mapping[str, str]
+) -> tuple[Experiment, StreamSelection]:
+    """Selects the streams of an experiment, and binds its head to them.
+
+    Args:
+        experiment: requested experiment.
+        cache: open cache.
+        learned: role -> stream that an encoder starts to learn from.
+    """
+    selection = select_streams(cache, experiment.head, experiment.streams, learned)
+    head = experiment.head.bound_to(selection.streams)
+    if head == experiment.head:
+        return experiment, selection
+    experiment = replace(experiment, head=head)  # which streams it reads may follow from what the cache has
+    return experiment, select_streams(cache, head, experiment.streams, learned)
+
+
+def _check_tunes(experiment: Experiment) -> None:
+    """Checks the roles of the encoders that learn, and the fields that only these have."""
     if not experiment.tune:
         defaults = TrainConfig()
         given = [name for name in TUNING if getattr(experiment.training, name) != getattr(defaults, name)]
         if given:
             raise MmerError(f"{', '.join(given)}: only tuned encoders have this; name one with --tune ROLE")
-        return {}
     for role in experiment.tune:
         if role not in experiment.head.roles:
             reads = ", ".join(experiment.head.roles)
             raise MmerError(f"--tune {role}: head {experiment.fusion} does not read {role}; it reads {reads}")
+
+
+def _starts(experiment: Experiment, cache: AnyCache) -> "dict[str, Start]":
+    """Finds where the encoders of a run start to learn."""
+    _check_tunes(experiment)
+    if not experiment.tune:
+        return {}
     from fusion.end_to_end.learning.start import find_start  # imports torch and transformers
 
     command = partial(featurize_command, cache)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cache.errors import MmerError
 from cache.joined import AnyCache
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.plan import RunPlan, Splits, plan_run
+from fusion.experiment.plan import RunPlan, Splits, check_data, plan_run
 from fusion.fingerprint import digest_of
 from fusion.protocols.folds import Fold
 from fusion.training.config import TrainConfig
@@ -164,13 +164,48 @@ def plan_combinations(
     splits = splits or Splits(cache)
     for fields in requested:
         try:
-            experiment = experiment_of(fields)
-            if experiment.training.refit:
-                raise MmerError(REFIT)
+            experiment = _without_refit(experiment_of(fields))
             planned.append(Combination(fields=fields, plan=plan_run(experiment, cache, splits)))
         except MmerError as error:
             skipped.append(Skipped(fields=fields, reason=str(error)))
     return planned, skipped
+
+
+def check_trainable(
+    requested: Sequence[FieldValues], experiment_of: Callable[[FieldValues], Experiment], cache: AnyCache
+) -> Splits:
+    """Checks that the streams, labels and folds of one combination suit the cache, before torch is imported.
+
+    Args:
+        requested: the fields of each combination.
+        experiment_of: returns the experiment that trains one combination only.
+        cache: the cache to read.
+
+    Returns:
+        The splits of the cache, for `plan_combinations`.
+
+    Raises:
+        MmerError: if no combination suits the cache, with the reason of the first.
+    """
+    skipped, splits = [], Splits(cache)
+    for fields in requested:
+        try:
+            return check_data(_without_refit(experiment_of(fields)), cache, splits)
+        except MmerError as error:
+            skipped.append(Skipped(fields=fields, reason=str(error)))
+    check_any([], skipped)
+    return splits
+
+
+def _without_refit(experiment: Experiment) -> Experiment:
+    """Returns an experiment unchanged, if a grid can train it.
+
+    Raises:
+        MmerError: if it is trained twice.
+    """
+    if experiment.training.refit:
+        raise MmerError(REFIT)
+    return experiment
 
 
 def check_any(planned: Sequence[Combination], skipped: Sequence[Skipped]) -> None:

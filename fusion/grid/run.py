@@ -10,6 +10,7 @@ import torch
 from cache.joined import AnyCache
 from fusion.data.features import RESIDENT_SHARE
 from fusion.experiment.config_file import write_config
+from fusion.experiment.plan import Splits
 from fusion.grid.combinations import Model, ModelOutcome, fields_text, models_of
 from fusion.grid.engine.calibration import CostEstimate, estimate_cost
 from fusion.grid.engine.local import Engine, GridProgress
@@ -109,6 +110,7 @@ def run_grid(
     request: GridRequest,
     cache: AnyCache,
     *,
+    splits: Splits | None = None,
     out: Path | None = None,
     named_after: Path | None = None,
     device: torch.device = CPU,
@@ -125,6 +127,7 @@ def run_grid(
     Args:
         request: experiment, space and search.
         cache: an open cache.
+        splits: splits of this cache that `fusion.grid.space.check_grid` has made; None if there are none.
         out: folder of the journal; by default one below ``runs/`` that is named after the cache and the head.
         named_after: path or pattern that the default folder is named after, the path of the cache by default.
         device: where models are trained and scored.
@@ -154,7 +157,7 @@ def run_grid(
         trainer = RemoteEngine(
             cluster=cluster, cache=path, journal=journal, progress=progress, resident_share=resident_share
         )
-    session = _session(request, cache, trainer, device=device, resident_share=resident_share)
+    session = _session(request, cache, trainer, splits, device=device, resident_share=resident_share)
     if with_probe:
         check_reference(session.first_plan(request.space, request.search, request.search_seed))
     results = session.run(request.space, request.search, seed=request.search_seed, all_tests=request.report_all_tests)
@@ -178,6 +181,7 @@ def estimate_grid(
     request: GridRequest,
     cache: AnyCache,
     *,
+    splits: Splits | None = None,
     out: Path | None = None,
     named_after: Path | None = None,
     device: torch.device = CPU,
@@ -194,7 +198,7 @@ def estimate_grid(
     """
     journal = Journal(out or _default_journal(request, named_after or cache.path))
     engine = Engine(AUTO, journal=journal, progress=progress or SilentGridProgress(), device=device)
-    session = _session(request, cache, engine, device=device, resident_share=resident_share)
+    session = _session(request, cache, engine, splits, device=device, resident_share=resident_share)
     search = request.search
     drawn = Search(kind=RANDOM, count=search.count) if search.kind == TPE else search
     session.plan(request.space.combinations(drawn, request.search_seed))
@@ -217,6 +221,7 @@ def _session(
     request: GridRequest,
     cache: AnyCache,
     trainer: Engine | RemoteEngine,
+    splits: Splits | None,
     *,
     device: torch.device,
     resident_share: float,
@@ -226,6 +231,7 @@ def _session(
     held = trainer.journal.held  # a journal of an older version is completed with its defaults
     return GridSession(
         cache=cache,
+        splits=splits,
         experiment_of=lambda axes: request.base.experiment(cache, axes).as_recorded(held),
         journal=trainer.journal,
         train=trainer.run,

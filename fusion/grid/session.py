@@ -98,6 +98,7 @@ class GridSession:
         device: where models are scored on test.
         progress: notified of notes.
         resident_share: share of the device's memory that features may take, in [0, 1].
+        splits: splits of the cache that are known already; None if there are none.
         sources: features of all planned combinations; they stay loaded.
         combinations: the planned combinations.
         skipped: combinations that cannot be trained.
@@ -110,6 +111,7 @@ class GridSession:
     device: torch.device
     progress: GridProgress
     resident_share: float = RESIDENT_SHARE
+    splits: Splits | None = None
     sources: Sources = field(init=False)
     combinations: list[Combination] = field(default_factory=list, init=False)
     skipped: list[Skipped] = field(default_factory=list, init=False)
@@ -121,7 +123,7 @@ class GridSession:
 
     def __post_init__(self) -> None:
         self.sources = Sources([], self.device, self.resident_share)
-        self._splits = Splits(self.cache)
+        self._splits = self.splits or Splits(self.cache)
 
     def run(self, space: Space, search: Search, *, seed: int, all_tests: bool = False) -> GridResults:
         """Trains the models that the journal lacks, selects winners, and scores them on test.

@@ -7,7 +7,8 @@ earlier ones (``tpe:N``, `fusion.grid.tpe`).
 import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from functools import partial
+from itertools import islice, product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import numpy as np
 
 from cache.errors import MmerError
 from cache.joined import AnyCache
+from fusion.experiment.plan import Splits
 from fusion.experiment.request import ExperimentRequest
 from fusion.grid.axes import Axis, AxisReader, ValueRange
-from fusion.grid.combinations import FieldValues
+from fusion.grid.combinations import FieldValues, check_trainable
 from fusion.grid.published import published_variants
 
 PUBLISHED = "published"  # stands for the changes of all variants that the recipe's paper published
@@ -223,6 +225,25 @@ def grid_space(
     return space.with_changes(variants.changes, variants.notes)
 
 
+def check_grid(request: GridRequest, cache: AnyCache) -> Splits:
+    """Checks that the cache suits a combination of a grid that trains all of them, before torch is imported.
+
+    Args:
+        request: the grid; a search that draws combinations is not checked.
+        cache: cache of the grid.
+
+    Returns:
+        The splits of the cache, for the plans of the combinations.
+
+    Raises:
+        MmerError: if no combination suits the cache, or an axis is a range.
+    """
+    if request.search.kind != GRID:  # what draws imports as much as torch
+        return Splits(cache)
+    requested = request.space.combinations(request.search, request.search_seed)
+    return check_trainable(requested, partial(request.base.experiment, cache), cache)
+
+
 def parse_search(text: str) -> Search:
     """Reads ``grid``, ``random:N`` or ``tpe:N``.
 
@@ -247,9 +268,10 @@ def parse_search(text: str) -> Search:
 
 def cross(products: Products) -> Iterator[FieldValues]:
     """Yields every combination of each product, the first axis slowest; ranges must be of whole numbers."""
-    from sklearn.model_selection import ParameterGrid  # here and below: the import takes more than a second
-
-    return map(_ordered, ParameterGrid([_parameters(axes, lists=True) for axes in products]))
+    for axes in products:
+        names = [axis.name for axis in axes]
+        for values in product(*(axis.choices for axis in axes)):
+            yield dict(zip(names, values, strict=True))
 
 
 def sample(products: Products, count: int, seed: int) -> list[FieldValues]:
@@ -325,7 +347,7 @@ def read_space(
 
 def _shuffle(spaces: Sequence[FieldValues], count: int, seed: int) -> Iterable[FieldValues]:
     """Draws without replacement from countable spaces."""
-    from sklearn.model_selection import ParameterGrid
+    from sklearn.model_selection import ParameterGrid  # here and below: the import takes more than a second
 
     combinations = ParameterGrid(spaces)
     if len(combinations) > SHUFFLED:

@@ -29,6 +29,7 @@ from fusion.heads.configs.tab import MulTABConfig
 if TYPE_CHECKING:
     from fusion.head import Head
 
+SCORE_FUSION = "score"  # also the late fusion of finished runs
 IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 

@@ -12,13 +12,13 @@ from fusion.evaluation.task import LOSS, Score, Task
 from fusion.fingerprint import Plain
 from fusion.grid.combinations import ModelScores, fields_text
 from fusion.grid.report.ablation import ABLATION_TEX
-from fusion.grid.report.export import GRID_CSV, MODELS_CSV
-from fusion.grid.report.output import REPORTS
+from fusion.grid.report.export import MODELS_CSV
 from fusion.grid.report.plots import ABLATION, PARALLEL, grid_figures
 from fusion.grid.report.reference import spreads
 from fusion.grid.selection import Ranked, Spread
 from fusion.report.page import Block, Code, Page, Pen, Pictures, Section, Table, Tile
 from fusion.run.folder import RESULTS, Folder
+from fusion.run.listing import GRID_CSV
 from fusion.run.score_table import REFERENCE, protocol_text
 
 MOST = 40  # combinations in the table
@@ -51,28 +51,11 @@ class FinishedGrid:
         return list(dict.fromkeys(name for row in self.ranked for name in row.fields))
 
 
-def find_grid(path: Path) -> Path | None:
-    """Returns the folder of the report of a grid; None if the path is not that of a grid.
-
-    Args:
-        path: folder of a grid's tables, or of its journal if that has one set of tables.
-
-    Raises:
-        MmerError: if the journal has several sets of tables.
-    """
-    if (path / GRID_CSV).exists() and (path / RESULTS).exists():
-        return path
-    found = sorted(folder.parent for folder in (path / REPORTS).glob(f"*/{RESULTS}"))
-    if len(found) > 1:
-        raise MmerError(f"{path} has {len(found)} grids; pass one of {', '.join(map(str, found))}")
-    return found[0] if found else None
-
-
 def read_grid(path: Path) -> FinishedGrid:
     """Reads a finished grid.
 
     Args:
-        path: folder that `find_grid` returns.
+        path: folder that `fusion.report.given.find_grid` returns.
 
     Raises:
         MmerError: if a file is missing or is not that of a grid.

@@ -9,7 +9,8 @@ from cache.files import replacing, writable
 from fusion.report.comparison import comparison_section
 from fusion.report.complexity import Complexity, measure, median_lengths
 from fusion.report.finished import FinishedRun, open_runs
-from fusion.report.grids import find_grid, grid_page, read_grid
+from fusion.report.given import DEFAULT, check_given
+from fusion.report.grids import grid_page, read_grid
 from fusion.report.mistakes import HARDEST, calibration_section, confusion_section, hardest_section, values_section
 from fusion.report.page import Facts, Page, Pen, Section, render
 from fusion.report.protocol import protocol_section, sentence
@@ -18,8 +19,6 @@ from fusion.report.sounds import Sounds
 from fusion.report.training import training_section
 from fusion.report.vectors import LoadedModel, load_test_model, vectors_section
 
-DEFAULT = "report.html"
-PAGE = b"<!doctype html"  # start of a report
 LABEL_GUIDED = "label-guided"
 
 
@@ -61,24 +60,15 @@ def write_report(
         MmerError: if a folder is not that of a finished run or grid, `out` is a file that is no report, or the file
             cannot be written.
     """
-    if not paths:
-        raise MmerError("a report needs a finished run; pass its folder")
-    if twice := next((path for path in paths if paths.count(path) > 1), None):
-        raise MmerError(f"{twice} is given more than once; pass each run once")
-    if out:
-        _check_replaceable(out)
+    grid = check_given(paths, out=out)
     measured: dict[str, Complexity] = {}
-    grids = [find_grid(path) for path in paths]
-    if any(grids):
-        if len(paths) > 1:
-            raise MmerError(f"a report has one grid or several runs, got {len(paths)} folders; pass the grid alone")
-        assert grids[0] is not None
-        page = grid_page(read_grid(grids[0]))
+    if grid:
+        page = grid_page(read_grid(grid))
     else:
         runs, notes = open_runs(paths, cache)
         _check_tasks(runs)
         page, measured = _run_page(runs, notes, cache, Sounds(sounds), complexity=complexity)
-    path = out or (grids[0] or paths[0]) / DEFAULT
+    path = out or (grid or paths[0]) / DEFAULT
     text = render(page)
     with writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,17 +76,6 @@ def write_report(
             temporary.write_text(text, encoding="utf-8", newline="\n")
     size_bytes = path.stat().st_size
     return Report(path=path, size_bytes=size_bytes, notes=tuple(page.notes), complexity=measured)
-
-
-def _check_replaceable(path: Path) -> None:
-    """Checks that a path is free or holds a page, before the page is drawn: a run's own files are not replaced."""
-    if not path.exists():
-        return
-    if not path.is_file():
-        raise MmerError(f"{path} is not a file; name an HTML file, such as --out {DEFAULT}")
-    with path.open("rb") as file:
-        if not file.read(len(PAGE)).lower().startswith(PAGE):
-            raise MmerError(f"{path} exists and is not a report; choose another --out")
 
 
 def _run_page(

@@ -30,7 +30,7 @@ from fusion.evaluation.statistics import (
 from fusion.evaluation.task import Score, Task
 from fusion.fingerprint import Plain
 from fusion.run.artifacts import read_predictions, read_probabilities, read_scores, truth_texts
-from fusion.run.folder import RunFolder
+from fusion.run.folder import RunFolder, check_compared
 from fusion.run.latex import escape_latex
 from fusion.run.names import main_streams, stream_names
 from fusion.run.results import pooled_predictions
@@ -185,9 +185,7 @@ def compare_runs(runs: Sequence[Path], *, cache: Path | None = None, seed: int =
         MmerError: if there are fewer than two runs, one is given twice or is not finished, or the runs have other label
             sets or test utterances.
     """
-    if len(runs) < 2:
-        raise MmerError(f"a comparison needs two or more finished runs, got {len(runs)}; pass each folder")
-    _check_distinct(runs)
+    check_compared(runs)
     folders = [RunFolder(path) for path in runs]
     identities = [folder.identity for folder in folders]
     for folder, identity in zip(folders[1:], identities[1:], strict=True):
@@ -297,13 +295,6 @@ def _right(predictions: Predictions, summed: Mapping[str, npt.NDArray[np.float64
     of_classes = predictions.majority if isinstance(predictions, SoftPredictions) else predictions
     truth = dict(zip(of_classes.ids.tolist(), of_classes.truth.tolist(), strict=True))
     return {name: bool(np.argmax(row) == truth[name]) for name, row in summed.items()}
-
-
-def _check_distinct(runs: Sequence[Path]) -> None:
-    resolved = [path.resolve() for path in runs]
-    for index, path in enumerate(resolved):
-        if path in resolved[:index]:
-            raise MmerError(f"{runs[index]} is given twice; name each run once")
 
 
 def _check_labels(first: RunFolder, expected: Plain, other: RunFolder, found: Plain) -> None:

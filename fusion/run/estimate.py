@@ -17,7 +17,7 @@ from fusion.data.features import RESIDENT_SHARE, CachedFeatures
 from fusion.data.memory import memory_needed, peak_memory, reset_peak
 from fusion.data.pooled import pooled_once
 from fusion.experiment.experiment import Experiment
-from fusion.experiment.plan import RunPlan, plan_run
+from fusion.experiment.plan import RunPlan, Splits, plan_run
 from fusion.experiment.request import ExperimentRequest
 from fusion.head import FittedHead
 from fusion.heads.build import count_parameters
@@ -147,6 +147,7 @@ def estimate_run(
     experiment: Experiment,
     cache: AnyCache,
     *,
+    splits: Splits | None = None,
     out: Path | None = None,
     named_after: Path | None = None,
     device: torch.device = CPU,
@@ -164,7 +165,7 @@ def estimate_run(
     Raises:
         MmerError: if the experiment does not suit the cache, the folder holds another run, or memory runs out.
     """
-    plan = plan_run(experiment, cache)
+    plan = plan_run(experiment, cache, splits)
     for other in test_caches:
         plan_other_corpus(plan, other, labels=test_labels)
     folder = RunFolder(out or default_run(plan, named_after or cache.path))

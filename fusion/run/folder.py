@@ -374,6 +374,20 @@ class RunFolder(Folder):
             check_unused(self.path)
 
 
+def check_compared(runs: Sequence[Path]) -> None:
+    """Checks that two or more run folders are given for a comparison, each once; reads none of them.
+
+    Raises:
+        MmerError: if there are fewer, or one is given twice.
+    """
+    if len(runs) < 2:
+        raise MmerError(f"a comparison needs two or more finished runs, got {len(runs)}; pass each folder")
+    resolved = [path.resolve() for path in runs]
+    for index, path in enumerate(resolved):
+        if path in resolved[:index]:
+            raise MmerError(f"{runs[index]} is given twice; name each run once")
+
+
 def _check_names(folds: Iterable[str]) -> None:
     """Raises an error for a fold whose name is too long for a folder."""
     for name in folds:

@@ -26,6 +26,7 @@ from fusion.run.names import main_streams, stream_names
 
 RUN_KIND, GRID_KIND = "run", "grid"
 MODELS, REPORTS, ENTRY = "models", "grids", "entry.json"  # of a grid, as in fusion.grid
+GRID_CSV = "grid.csv"  # of a grid: its combinations
 PRETRAINED = "pretrain.json"  # of a fold, as in fusion.end_to_end.pretraining
 LOCK = ".lock"
 NAME, CHANGED, SIZE = "name", "changed", "size"  # keys to sort by, in addition to fields and scores

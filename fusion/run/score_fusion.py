@@ -17,6 +17,7 @@ from cache.joined import AnyCache
 from fusion.evaluation.catalog import task_of
 from fusion.evaluation.task import ID, Task
 from fusion.fingerprint import Plain, digest_of
+from fusion.heads.catalog import SCORE_FUSION
 from fusion.run.artifacts import (
     Row,
     read_predictions,
@@ -30,7 +31,6 @@ from fusion.run.compare import check_targets
 from fusion.run.folder import PREDICTIONS, SCORES, ModelFolder, RunFolder
 from fusion.run.results import check_utterances, collect_results
 
-SCORE_FUSION = "score"
 MIN_PROBABILITY = float(np.finfo(np.float32).tiny)  # replaces probabilities that float32 rounds to 0
 
 Outputs = dict[str, npt.NDArray[np.float64]]

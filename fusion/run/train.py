@@ -19,11 +19,11 @@ from fusion.evaluation.catalog import task_of
 from fusion.experiment.config_file import write_config
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.featurize_commands import corpus_of, featurize_command
-from fusion.experiment.plan import RunPlan, plan_earlier, plan_run
+from fusion.experiment.plan import RunPlan, Splits, plan_earlier, plan_run
 from fusion.experiment.request import ExperimentRequest
 from fusion.fingerprint import Plain, digest_of
 from fusion.head_config import AUDIO, TEXT
-from fusion.heads.catalog import file_name_of
+from fusion.heads.catalog import SCORE_FUSION, file_name_of
 from fusion.run.artifacts import provenance
 from fusion.run.cross_corpus import cross_table, plan_other_corpus, score_other_corpus
 from fusion.run.cross_validation import SilentProgress, TrainingProgress, cross_validate, train_in_turn
@@ -38,7 +38,7 @@ from fusion.run.published import compare_run, compare_sum, published_figures
 from fusion.run.reference import PROBE, reference_folder, reference_of, reference_results
 from fusion.run.refit import train_and_refit
 from fusion.run.results import NO_REFERENCE, collect_results, total_cost, write_results
-from fusion.run.score_fusion import SCORE_FUSION, fuse_scores
+from fusion.run.score_fusion import fuse_scores
 from fusion.run.score_table import CROSS, definitions, detail_lines, score_header, score_table
 from fusion.run.seeds import take_over_models
 from fusion.run.tensorboard import TensorBoardProgress
@@ -147,6 +147,7 @@ def train_run(
     experiment: Experiment,
     cache: AnyCache,
     *,
+    splits: Splits | None = None,
     out: Path | None = None,
     named_after: Path | None = None,
     device: torch.device = CPU,
@@ -170,6 +171,7 @@ def train_run(
     Args:
         experiment: head, training, data and seeds.
         cache: open cache.
+        splits: splits of this cache that `fusion.experiment.plan.check_data` has made; None if there are none.
         out: run folder; by default a folder below ``runs/`` named after the cache, the head and the settings.
         named_after: path or pattern that names the default folder, the path of the cache by default.
         device: device that trains the head.
@@ -198,7 +200,7 @@ def train_run(
     experiment = replaced(experiment, options={**known, **experiment.options} if experiment.options else {})
     if out and not replace and (held := RunFolder(out).held):
         experiment = experiment.as_recorded(held)
-    plan = plan_run(experiment, cache)
+    plan = plan_run(experiment, cache, splits)
     folder = RunFolder(out or default_run(plan, named_after or cache.path))
     if not replace:
         plan, folder = _as_begun(plan, folder, out, named_after or cache.path)

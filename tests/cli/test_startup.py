@@ -48,6 +48,7 @@ COMMANDS = {
     "mmer-featurize": "cli.extract:featurize",
     "mmer-cache": "cli.maintain:cache",
     "mmer-train": "cli.train:train",
+    "mmer-finetune": "cli.finetune:finetune",
     "mmer-grid": "cli.grid:grid",
     "mmer-compare": "cli.compare:compare",
     "mmer-report": "cli.report:report",
@@ -63,6 +64,7 @@ ANSWERS = [
     "mmer-cache --help",
     "mmer-cache import --help",
     "mmer-train --help",
+    "mmer-finetune --help",
     "mmer-grid --help",
     "mmer-compare --help",
     "mmer-report --help",
@@ -92,6 +94,11 @@ ERRORS = {
     "mmer-runs nowhere": "nowhere is not a folder",
     "mmer-pretrain --encoder wav2vec2-tiny --cache nowhere.h5": "no cache at nowhere.h5",
     "mmer-compare nowhere nowhere-2": "nowhere is not a run folder, it does not exist",
+    "mmer-compare held": "a comparison needs two or more finished runs, got 1",
+    "mmer-compare held ./held": "held is given twice",
+    "mmer-report nowhere": "nowhere is not a run folder, it does not exist",
+    "mmer-report held held": "held is given more than once",
+    "mmer-finetune --fusion rescmfa --cache nowhere.h5": "no cache at nowhere.h5",
     "mmer-predict nowhere call.wav": "nowhere is not a run folder, it does not exist",
     "mmer-export nowhere bundle": "nowhere is not a run folder, it does not exist",
     "mmer-grid --fusion rescmfa --cache nowhere.h5 --grid lr=1,2": "no cache at nowhere.h5",
@@ -105,7 +112,18 @@ SETTINGS = {
     "mmer-train --fusion rescmfa --set monitor=none": "monitor must be one of",
     "mmer-train --fusion rescmfa --protocol none": "unknown protocol 'none'",
     "mmer-train --fusion rescmfa --labels none": "unknown label set 'none'",
+    "mmer-train --run a --run b": "--run needs two or more finished runs, and --fusion score",
+    "mmer-train --fusion score --run a --run b": "a is not a run folder, it does not exist",
+    "mmer-train --fusion rescmfa --audio none": "has no stream none",
+    "mmer-train --fusion rescmfa --audio none --dry-run": "has no stream none",
+    "mmer-train --fusion rescmfa --only none=1": "none",
+    "mmer-train --fusion jfm --stream mel=none": "has no stream none",
+    "mmer-train --recipe gcf2net-iemocap": "iemocap",
+    "mmer-finetune --fusion rescmfa --tune mel": "mel",
     "mmer-grid --fusion rescmfa --grid none=1,2": "no field 'none'",
+    "mmer-grid --fusion rescmfa --audio none --grid lr=1,2": "none of the 2 combinations can be trained",
+    "mmer-grid --fusion rescmfa --audio none --dry-run": "none of the 1 combinations can be trained",
+    "mmer-grid --fusion rescmfa --grid modalities=none": "modalities must be",
 }
 
 
@@ -166,6 +184,8 @@ def test_wrong_usage_imports_no_library_of_the_work(command: str, tmp_path: Path
 @pytest.mark.parametrize("command", ERRORS)
 def test_a_wrong_name_or_path_imports_no_library_of_the_work(command: str, tmp_path: Path, answer: Ask) -> None:
     (tmp_path / "text.h5").write_text("no HDF5 at all\n")
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "run.json").touch()
     ended = answer(command, tmp_path)
     assert ended.status == 1
     assert ERRORS[command] in ended.errors

@@ -19,8 +19,9 @@ from fusion.grid.selection import (
     tied_with_winners,
 )
 from fusion.run.folder import Folder
+from fusion.run.listing import GRID_CSV
 
-GRID_CSV, MODELS_CSV = "grid.csv", "models.csv"
+MODELS_CSV = "models.csv"
 
 
 def grid_json(

@@ -6,7 +6,8 @@ from cache.errors import MmerError
 from fusion.grid.combinations import FieldValues
 from fusion.grid.report.export import grid_json, write_csv
 from fusion.grid.selection import rank
-from fusion.report.grids import find_grid, read_grid
+from fusion.report.given import find_grid
+from fusion.report.grids import read_grid
 from fusion.report.report import write_report
 from fusion.run.folder import RESULTS, Folder
 from tests.support.scored import result
