@@ -14,7 +14,7 @@ from cli.command import Command
 from cli.ending import clean_errors, fail
 from cli.listing import LISTING, list_corpora, list_encoders
 from cli.maintain import print_streams
-from cli.options import dashboard_option, json_option, positive, tune_process
+from cli.options import check_device, dashboard_option, json_option, positive, tune_process
 from cli.output import duration_text, echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
@@ -419,6 +419,8 @@ def _devices(
     count: int | None, scheduler: str | None, device: str, *, dashboard: bool
 ) -> "tuple[Workers | None, torch.device]":
     """Returns the workers that encode, None for this process, and the device of this process, which plans."""
+    if not count and not scheduler:
+        check_device(device)
     from featurize.runtime.device import choose_device
 
     if not count and not scheduler:

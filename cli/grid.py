@@ -13,6 +13,7 @@ from cli.ending import clean_errors
 from cli.listing import listing_options
 from cli.options import (
     ExperimentOptions,
+    check_device,
     check_one_form,
     experiment_options,
     experiment_request,
@@ -246,6 +247,7 @@ def _trained(
 ) -> "GridRun | GridEstimate":
     from fusion.grid.space import check_grid
 
+    check_device(machine.device)
     splits = check_grid(request, opened)  # before torch: a wrong stream ends at once
     from cli.progress import GridBar
     from featurize.runtime.device import choose_device

@@ -57,6 +57,17 @@ def check_one_form(*, as_json: bool, latex: bool) -> None:
         raise MmerError("--latex and --json exclude each other (--json prints one object only); leave one of them out")
 
 
+def check_device(name: str) -> None:
+    """Checks the form of the name of a device, before torch is imported, which knows the devices of this machine.
+
+    Raises:
+        MmerError: if no device can have that name.
+    """
+    from featurize.runtime.device_name import check_device_name
+
+    check_device_name(name)
+
+
 def check_run(run: Path) -> None:
     """Checks that the folder of a run exists, before torch is imported; a bundle of a hub is looked up later.
 

@@ -9,7 +9,7 @@ import click
 
 from cli.command import Command
 from cli.ending import clean_errors, fail
-from cli.options import check_run, positive, tune_process
+from cli.options import check_device, check_run, positive, tune_process
 from cli.output import encodable, print_table
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def predict(*, files: tuple[str, ...], encoders: tuple[str, ...], as_csv: bool, 
     """
     with clean_errors():
         check_run(options["run"])
+        check_device(options["device"])
         tune_process()
         request = _request(files, encoders, as_csv=as_csv, as_json=as_json, **options)
         failed = _print_predictions(request, _form(as_csv=as_csv, as_json=as_json, resume=request.resume))

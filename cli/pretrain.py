@@ -9,7 +9,7 @@ import click
 
 from cli.command import Command
 from cli.ending import clean_errors
-from cli.options import folds_option, json_option, positive, share, tune_process
+from cli.options import check_device, folds_option, json_option, positive, share, tune_process
 from cli.output import echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
@@ -175,6 +175,7 @@ def pretrain(
 
         opened = open_cache(cache)  # before torch is imported, so that a wrong path is answered at once
         config = _settings(options, fields)
+        check_device(device)
         tune_process()
         run = _pretrained(opened, cache, config, options, device, out=out, share=resident_share, replace=replace)
         print_pretrained(run, as_json=as_json)

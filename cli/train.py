@@ -14,6 +14,7 @@ from cli.ending import clean_errors
 from cli.listing import listing_options
 from cli.options import (
     ExperimentOptions,
+    check_device,
     check_one_form,
     check_run,
     dashboard_option,
@@ -284,6 +285,7 @@ def _estimated(
     if runs:
         raise MmerError("--run trains nothing, so that --dry-run has nothing to estimate; leave one of them out")
     request, across = _requested(options, seeds=seeds, tune_all=tune_all)
+    check_device(device)
     (path, cache), *others = caches
     experiment, splits = (None, None) if across else _checked(request, cache)
     from featurize.runtime.device import choose_device
@@ -327,6 +329,7 @@ def _trained(
     **flags: Any,
 ) -> "list[TrainedRun]":
     request, across = _requested(options, seeds=seeds, tune_all=tune_all)  # before torch: a wrong setting ends at once
+    check_device(device)
     (path, cache), *others = caches
     experiment, splits = (None, None) if across else _checked(request, cache)
     from cli.progress import TrainingBar

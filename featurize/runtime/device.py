@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from cache.errors import MmerError
+from featurize.runtime.device_name import AUTO, check_device_name, unavailable
 
 # On a CPU, single utterances run near the speed of the matrix products alone, and padding only adds work. A GPU is
 # poorly used by small batches.
@@ -17,7 +17,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         MmerError: if the name is invalid or this machine has no such device.
     """
-    if name == "auto":
+    check_device_name(name)
+    if name == AUTO:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -25,7 +26,7 @@ def choose_device(name: str) -> torch.device:
             raise NotImplementedError(device.type)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise MmerError(f"device {name!r} is not available here; choose auto, cpu, cuda, cuda:N or mps") from error
+        raise unavailable(name) from error
     return device
 
 
