@@ -16,7 +16,6 @@ from cli.options import (
     ExperimentOptions,
     check_device,
     check_one_form,
-    check_run,
     dashboard_option,
     experiment_options,
     experiment_request,
@@ -362,8 +361,10 @@ def _fused(
 ) -> "list[TrainedRun]":
     added = {"seeds": seeds, "final": final, "with_probe": with_probe, "test_cache": caches[1:]}
     _check_sum(runs, options, added)
+    from fusion.run.folder import RunFolder
+
     for run in runs:  # before torch: a wrong path ends at once
-        check_run(run)
+        RunFolder(run).record  # noqa: B018 - raises the error
     from fusion.run.train import fuse_runs
 
     return [fuse_runs(runs, caches[0][1], out=out, replace=replace)]
