@@ -59,8 +59,8 @@ class Fold:
         train: training subset: positions among all utterances of the cache, int64 ``(n,)``, ascending.
         dev: development subset, likewise.
         test: test subset, likewise.
-        test_parts: name -> the utterances of `test` in one of several test subsets, which are scored apart too; empty for
-            a single test subset.
+        test_parts: name -> the utterances of `test` in one of several test subsets, which are scored apart too; empty
+            for a single test subset.
         dev_of: unit that dev was drawn in: ``dialogues``, ``speakers`` or ``utterances``; empty if it was not drawn.
     """
 
