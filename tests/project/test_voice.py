@@ -16,6 +16,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 # A function's first line starts with the verb of what it does; these verbs hide it.
 FIRST_WORDS = re.compile(r"(Gives|Tells|Says|Takes|Names|Refuses|Puts|Lets|What|Which|How|Who|Whether|Is|Are)\b")
+NOUNS = (
+    "number|run|pack|cache|folder|file|speech|stream|name|corpus|head|recipe|pattern|part|agreement|input|signature|"
+    "comparison|paper"
+)
 # Words of an older, foreign-sounding style, each with what to write instead.
 WORDS = {
     r"\banew\b": "again",
@@ -27,7 +31,7 @@ WORDS = {
     r"\bis to be\b|\bare to be\b": "must be, will be",
     r"\blet go\b|\blet it go\b": "delete, overwrite",
     r"\bgone on from\b|\bgoes on where\b|\bgo on where\b|\bgo on from\b": "resume, continue",
-    r"\b(is|are) no (number|run|pack|cache|folder|file|speech|stream|name|corpus|head|recipe)s?\b": "is not a",
+    rf"\b(is|are) no ({NOUNS})s?\b": "is not a",
 }
 ANY_WORD = re.compile("|".join(WORDS))  # a file without any of them need not be cut into tokens
 # File -> words that are data there: the vocabulary of the built-in tokenizer decides its weights.
