@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     type=float,
     callback=within(0),
     help="Seconds of audio in a batch, padding included, 0 or more; 0 encodes one by one.  "
-    "[default: 0 on a CPU, 200 on a GPU]",
+    "[default: 0 on a CPU, 200 on CUDA, 60 on MPS]",
 )
 def predict(*, files: tuple[str, ...], encoders: tuple[str, ...], as_csv: bool, as_json: bool, **options: Any) -> None:
     """Predicts recordings with the models of a run folder.

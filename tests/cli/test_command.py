@@ -78,7 +78,7 @@ def test_the_help_of_every_option_states_its_default() -> None:
 
 def test_the_help_of_every_number_states_its_limits() -> None:
     """The callbacks of numbers decide: what 0 or -1 is refused with must be in the help, in words alike everywhere."""
-    stated = {1: ("above 0", "from 1"), 0: ("0 or more", "from 0", "0 to ")}
+    stated = {1: ("above 0", "from 1", "1 to "), 0: ("0 or more", "from 0", "0 to ")}
     missing, limited = [], 0
     for name, option, text in options_with_a_value():
         least = 1 if refuses(option, 0) else 0 if refuses(option, -1) else None
@@ -90,7 +90,7 @@ def test_the_help_of_every_number_states_its_limits() -> None:
 
 
 def refuses(option: click.Option, number: int) -> bool:
-    """Returns True if an option of numbers accepts 5, or a share of 1, and not this number."""
+    """Returns True if the callback of an option of numbers refuses a number."""
     if option.callback is None or option.multiple or option.type.name not in {"integer", "float"}:
         return False
     try:
