@@ -99,7 +99,7 @@ class _Machine:
     "seeds",
     type=int,
     multiple=True,
-    help="Random seed of the models, instead of --seeds; repeatable.  [default: 0]",
+    help="Random seed of the models, 0 or more, instead of --seeds; repeatable.  [default: 0]",
 )
 @click.option(
     "--search-seed",

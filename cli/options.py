@@ -225,7 +225,7 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--data-seed",
         type=int,
-        help="Random seed of folds, development subsets and the order of batches.  [default: 0]",
+        help="Random seed, 0 or more, of folds, development subsets and the order of batches.  [default: 0]",
     ),
     click.option(
         "--set",

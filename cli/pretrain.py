@@ -65,11 +65,13 @@ SETTINGS: Sequence[Callable[[Any], Any]] = (
         type=click.Choice(["float32", "bfloat16", "float16"]),
         help="Precision of the Transformer.  [default: float32]",
     ),
-    click.option("--seed", type=int, help="Random seed of masks, negatives, dropout and noise.  [default: 0]"),
+    click.option(
+        "--seed", type=int, help="Random seed, 0 or more, of masks, negatives, dropout and noise.  [default: 0]"
+    ),
     click.option(
         "--data-seed",
         type=int,
-        help="Random seed of folds, development subsets and the order of batches.  [default: 0]",
+        help="Random seed, 0 or more, of folds, development subsets and the order of batches.  [default: 0]",
     ),
 )
 

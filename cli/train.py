@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     "seeds",
     type=int,
     multiple=True,
-    help="Random seed of the model; repeat the option to train several.  [default: 0]",
+    help="Random seed of the model, 0 or more; repeat the option to train several.  [default: 0]",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder to write.  [default: runs/CACHE-HEAD-STREAMS-DIGEST]"
