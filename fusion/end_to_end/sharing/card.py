@@ -178,7 +178,7 @@ def _use(facts: CardFacts) -> list[str]:
         "## How to use it",
         "",
         "```console",
-        "$ pip install mmer-toolkit",
+        "$ pip install .  # in a clone of mmer",
         f"$ mmer-predict hf:{name}{file}{text}{code}" if "/" in name else f"$ mmer-predict {name}{file}{text}{code}",
         "```",
     ]
