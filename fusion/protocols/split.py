@@ -184,7 +184,7 @@ def split_cache(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Targets:
-    """What is predicted of every utterance of a cache.
+    """Targets of the utterances of a cache.
 
     Attributes:
         target: rated dimensions or soft labels; None for classes.

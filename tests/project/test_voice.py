@@ -51,13 +51,13 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
             yield token.start[0], token.string
 
 
-def documented(nodes: Sequence[ast.AST]) -> Iterator[tuple[ast.AST, int, str]]:
-    """Yields every documented definition with its line and the first line of its docstring."""
+def documented(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
+    """Yields the line and the first line of the docstring of every documented definition."""
     for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node, clean=False)
             if text:
-                yield node, getattr(node, "lineno", 1), text.lstrip().partition("\n")[0]
+                yield getattr(node, "lineno", 1), text.lstrip().partition("\n")[0]
 
 
 def findings(path: Path) -> list[str]:
@@ -65,8 +65,8 @@ def findings(path: Path) -> list[str]:
     words = {pattern: instead for pattern, instead in WORDS.items() if pattern not in exempt(path)}
     source = path.read_text()
     found, nodes = [], list(ast.walk(ast.parse(source)))
-    for node, line, first in documented(nodes):
-        if FIRST_WORDS.match(first) and not isinstance(node, ast.ClassDef):
+    for line, first in documented(nodes):
+        if FIRST_WORDS.match(first):
             found.append(f"{line}: opens with {first.split()[0]!r}: {first}")
     for line, text in texts(path) if ANY_WORD.search(source) else ():
         found += [f"{line}: {pattern} -> {instead}" for pattern, instead in words.items() if re.search(pattern, text)]

@@ -50,7 +50,7 @@ METRIC_NAMES: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """What a model card states.
+    """Content of a model card.
 
     Attributes:
         name: name of the bundle or of its repository.

@@ -50,7 +50,7 @@ class OnnxFile:
 
 
 class ModelOutput(nn.Module):
-    """What a model predicts from the outputs of its head: probabilities, or values on the scale of the corpus.
+    """Last module of an exported model: turns outputs of the head into probabilities, or values on the corpus' scale.
 
     Args:
         scale: scale of the values; None for classes.
