@@ -1,6 +1,6 @@
 """File patterns: which paths are patterns of several files, and the files that match one.
 
-A path that exists is no pattern, nor is the part of a pattern that exists: folders may have brackets in their names.
+A path that exists is not a pattern, nor is the part of a pattern that exists: folders may have brackets in their names.
 """
 
 import glob

@@ -66,19 +66,19 @@ class _Machine:
     "--grid",
     multiple=True,
     metavar="FIELD=V1,V2",
-    help="Values of a field; the axes are crossed with each other; repeatable.",
+    help="Values of a field; the axes are crossed with each other; repeatable.  [default: none]",
 )
 @click.option(
     "--ablate",
     multiple=True,
     metavar="FIELD=V1,V2",
     help="Changes to the base configuration, one at a time; FIELD=V/FIELD=V changes both; published takes those of "
-    "the recipe's paper; repeatable.",
+    "the recipe's paper; repeatable.  [default: none]",
 )
 @click.option(
     "--grid-file",
     type=click.Path(path_type=Path),
-    help="JSON file of axes: an object of lists by field, or a list of such objects.",
+    help="JSON file of axes: an object of lists by field, or a list of such objects.  [default: none]",
 )
 @click.option(
     "--search",
@@ -92,14 +92,15 @@ class _Machine:
     "seed_count",
     type=int,
     callback=positive(int),
-    help="Number of models of each combination and fold, with seeds 0 to N-1.",
+    metavar="N",
+    help="Number of models of each combination and fold, above 0, with seeds 0 to N-1.  [default: 1]",
 )
 @click.option(
     "--seed",
     "seeds",
     type=int,
     multiple=True,
-    help="Random seed of the models, instead of --seeds; repeatable.  [default: 0]",
+    help="Random seed of the models, 0 or more, instead of --seeds; repeatable.  [default: 0]",
 )
 @click.option(
     "--search-seed",
@@ -114,9 +115,12 @@ class _Machine:
     type=click.Choice(ENGINES),
     default="auto",
     show_default=True,
-    help="How models share the device; auto takes the fastest one in a short trial.",
+    help="Training of several models on the device: fused as stacks that train as one model, shared side by side in "
+    "threads, dask on the workers of --scheduler; auto takes the fastest way in a short trial.",
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Address of the dask scheduler, for --engine dask.")
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Address of the dask scheduler, for --engine dask.  [default: none]"
+)
 @click.option(
     "--report-all-tests",
     is_flag=True,

@@ -104,11 +104,23 @@ def positive(kind: type[Number]) -> Callable[[click.Context, click.Parameter, Nu
     return check
 
 
-def share(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    """Checks that a number lies between 0 and 1."""
-    if not 0 <= value <= 1:
-        raise click.BadParameter(f"must be a number from 0 to 1, got {value}")
-    return value
+def within(
+    least: Number, most: float = float("inf")
+) -> Callable[[click.Context, click.Parameter, Number | None], Number | None]:
+    """Builds a callback that accepts numbers of a range; its help text, not click, states the range.
+
+    Args:
+        least: least number.
+        most: greatest number.
+    """
+
+    def check(ctx: click.Context, param: click.Parameter, value: Number | None) -> Number | None:
+        if value is not None and not least <= value <= most:
+            allowed = f"from {least} to {most}" if most < float("inf") else f"of at least {least}"
+            raise click.BadParameter(f"must be a number {allowed}, got {value}")
+        return value
+
+    return check
 
 
 folds_option = click.option(
@@ -160,7 +172,7 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         multiple=True,
         metavar="COLUMN=VALUE",
         help="Use only utterances with this value of a column, the corpus' own columns included, such as "
-        "style=improvised; join values by +; repeatable.",
+        "style=improvised; join values by +; repeatable.  [default: all]",
     ),
     click.option("--audio", metavar="STREAM", help="Stream to read as audio.  [default: the only one that fits]"),
     click.option("--text", metavar="STREAM", help="Stream to read as text.  [default: the only one that fits]"),
@@ -195,7 +207,8 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         "encoders",
         multiple=True,
         metavar="NAME=FOLDER",
-        help="Folder with the weights of an encoder that learns, if it did not come from a hub; repeatable.",
+        help="Folder with the weights of an encoder that learns, if it did not come from a hub; repeatable.  "
+        "[default: none]",
     ),
     click.option(
         "--root",
@@ -206,31 +219,31 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         "--epochs",
         type=int,
         callback=positive(int),
-        help="Maximum number of epochs; early stopping may end sooner.  [default: see --list-fields]",
+        help="Maximum number of epochs, above 0; early stopping may end sooner.  [default: see --list-fields]",
     ),
     click.option(
         "--batch-size",
         type=int,
         callback=positive(int),
-        help="Utterances in a batch.  [default: see --list-fields]",
+        help="Number of utterances in a batch, above 0.  [default: see --list-fields]",
     ),
     click.option(
         "--lr",
         type=float,
         callback=positive(float),
-        help="Learning rate after the warm-up.  [default: see --list-fields]",
+        help="Learning rate after the warm-up, above 0.  [default: see --list-fields]",
     ),
     click.option(
         "--data-seed",
         type=int,
-        help="Random seed of folds, development subsets and the order of batches.  [default: 0]",
+        help="Random seed, 0 or more, of folds, development subsets and the order of batches.  [default: 0]",
     ),
     click.option(
         "--set",
         "fields",
         multiple=True,
         metavar="FIELD=VALUE",
-        help="Value of any field of the head or its training (see --list-fields HEAD); repeatable.",
+        help="Value of any field of the head or its training (see --list-fields HEAD); repeatable.  [default: none]",
     ),
     click.option(
         "--label-encoder",
@@ -244,7 +257,7 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--resident-share",
         type=float,
-        callback=share,
+        callback=within(0, 1),
         default=0.5,
         show_default=True,
         help="Share of the device's memory that features may fill, from 0 to 1; larger features are read as needed.",

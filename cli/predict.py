@@ -9,7 +9,7 @@ import click
 
 from cli.command import Command
 from cli.ending import clean_errors, fail
-from cli.options import check_device, check_run, positive, tune_process
+from cli.options import check_device, check_run, positive, tune_process, within
 from cli.output import encodable, print_table
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     type=float,
     callback=positive(float),
     metavar="SECONDS",
-    help="Length of the windows of a time line, in seconds.  [default: whole recordings]",
+    help="Length of the windows of a time line, in seconds above 0.  [default: whole recordings]",
 )
 @click.option(
     "--hop",
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     type=float,
     callback=positive(float),
     metavar="SECONDS",
-    help="Distance of two windows in seconds, at most --window.  [default: the window]",
+    help="Distance of two windows in seconds, above 0 and at most --window.  [default: the window]",
 )
 @click.option("--vad", is_flag=True, help="Cut at pauses; needs the package silero-vad.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table, row by row.")
@@ -79,7 +79,9 @@ if TYPE_CHECKING:
 @click.option(
     "--batch-seconds",
     type=float,
-    help="Seconds of speech of one batch; 0 for one by one.  [default: 0 on a CPU, 200 on a GPU]",
+    callback=within(0),
+    help="Seconds of audio in a batch, padding included, 0 or more; 0 encodes one by one.  "
+    "[default: 0 on a CPU, 200 on CUDA, 60 on MPS]",
 )
 def predict(*, files: tuple[str, ...], encoders: tuple[str, ...], as_csv: bool, as_json: bool, **options: Any) -> None:
     """Predicts recordings with the models of a run folder.

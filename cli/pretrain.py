@@ -9,7 +9,7 @@ import click
 
 from cli.command import Command
 from cli.ending import clean_errors
-from cli.options import check_device, folds_option, json_option, positive, share, tune_process
+from cli.options import check_device, folds_option, json_option, positive, tune_process, within
 from cli.output import echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
@@ -19,26 +19,42 @@ if TYPE_CHECKING:
 
 # Options of the settings, by the field of `PretrainConfig` that they set; `--set` sets all of them.
 SETTINGS: Sequence[Callable[[Any], Any]] = (
-    click.option("--epochs", type=int, callback=positive(int), help="Number of epochs.  [default: 20]"),
+    click.option("--epochs", type=int, callback=positive(int), help="Number of epochs, above 0.  [default: 20]"),
     click.option(
-        "--steps", type=int, callback=positive(int), help="Number of steps, instead of whole epochs.  [default: epochs]"
+        "--steps",
+        type=int,
+        callback=positive(int),
+        help="Number of steps, above 0, instead of whole epochs.  [default: epochs]",
     ),
-    click.option("--batch-size", type=int, callback=positive(int), help="Utterances in a batch.  [default: 16]"),
+    click.option(
+        "--batch-size",
+        type=int,
+        callback=positive(int),
+        help="Number of utterances in a batch, above 0.  [default: 16]",
+    ),
     click.option(
         "--max-seconds",
         type=float,
         callback=positive(float),
-        help="Longest part of an utterance that a step reads, in seconds; cut at random.  [default: 20]",
+        help="Longest part of an utterance that a step reads, in seconds above 0; cut at random.  [default: 20]",
     ),
     click.option(
         "--lr",
         type=float,
         callback=positive(float),
-        help="Learning rate after the warm-up; it falls linearly to 0.  [default: 0.0001]",
+        help="Learning rate after the warm-up, above 0; it falls linearly to 0.  [default: 0.0001]",
     ),
-    click.option("--warmup-steps", type=int, help="Steps of the linear warm-up.  [default: a tenth of all steps]"),
-    click.option("--gumbel-max", type=float, help="Temperature of the Gumbel softmax at the first step.  [default: 2]"),
-    click.option("--gumbel-min", type=float, help="Lowest temperature of the Gumbel softmax.  [default: 0.5]"),
+    click.option(
+        "--warmup-steps",
+        type=int,
+        help="Number of steps of the linear warm-up, 0 or more.  [default: a tenth of all steps]",
+    ),
+    click.option(
+        "--gumbel-max",
+        type=float,
+        help="Temperature of the Gumbel softmax at the first step, at least --gumbel-min.  [default: 2]",
+    ),
+    click.option("--gumbel-min", type=float, help="Lowest temperature of the Gumbel softmax, above 0.  [default: 0.5]"),
     click.option(
         "--gumbel-decay",
         type=float,
@@ -49,11 +65,13 @@ SETTINGS: Sequence[Callable[[Any], Any]] = (
         type=click.Choice(["float32", "bfloat16", "float16"]),
         help="Precision of the Transformer.  [default: float32]",
     ),
-    click.option("--seed", type=int, help="Random seed of masks, negatives, dropout and noise.  [default: 0]"),
+    click.option(
+        "--seed", type=int, help="Random seed, 0 or more, of masks, negatives, dropout and noise.  [default: 0]"
+    ),
     click.option(
         "--data-seed",
         type=int,
-        help="Random seed of folds, development subsets and the order of batches.  [default: 0]",
+        help="Random seed, 0 or more, of folds, development subsets and the order of batches.  [default: 0]",
     ),
 )
 
@@ -124,7 +142,7 @@ def settings_options(command: Any) -> Any:
     multiple=True,
     metavar="COLUMN=VALUE",
     help="Use only utterances with this value of a column, the corpus' own columns included, such as style=improvised; "
-    "join values by +; repeatable.",
+    "join values by +; repeatable.  [default: all]",
 )
 @click.option("--fold", "folds", multiple=True, help="Fold to pre-train on; repeatable.  [default: all folds]")
 @settings_options
@@ -133,13 +151,14 @@ def settings_options(command: Any) -> Any:
     "fields",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Value of any field of the settings, such as mask_prob=0.5 (docs/pretrain.md lists them); repeatable.",
+    help="Value of any field of the settings, such as mask_prob=0.5 (docs/pretrain.md lists them); repeatable.  "
+    "[default: none]",
 )
 @click.option("--device", default="auto", show_default=True, help="Device to train on: auto, cpu, cuda, cuda:N or mps.")
 @click.option(
     "--resident-share",
     type=float,
-    callback=share,
+    callback=within(0, 1),
     default=0.5,
     show_default=True,
     help="Share of the device's memory that features may fill, from 0 to 1; larger features are read as needed.",

@@ -8,7 +8,7 @@ import click
 
 from cli.command import Command
 from cli.ending import clean_errors
-from cli.options import json_option, tune_process
+from cli.options import json_option, tune_process, within
 from cli.output import echo, print_json, print_table, size_text
 
 if TYPE_CHECKING:
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--sounds",
-    type=click.IntRange(0, 100),
+    type=int,
+    callback=within(0, 100),
     default=0,
     show_default=True,
     metavar="N",
-    help="Number of recordings to put into the file, the hardest utterances first.",
+    help="Number of recordings to put into the file, 0 to 100, the hardest utterances first.",
 )
 @click.option(
     "--complexity",

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     "names",
     multiple=True,
     metavar="NAME",
-    help="Delete this run or grid of DIR after a question, and nothing that is not its own; repeatable.",
+    help="Delete this run or grid of DIR after a question, and nothing that is not its own; repeatable.  "
+    "[default: none]",
 )
 @click.option("--yes", is_flag=True, help="Delete without a question.")
 @json_option

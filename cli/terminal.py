@@ -14,6 +14,7 @@ from rich.text import Text
 
 NUMBER = re.compile(r"[-+]?\d.*|-?")  # with or without a unit or a spread; "-" and nothing stand for a missing one
 BREAKS = "-/=_:,"  # a word that is longer than its column is broken after one of these
+PART = re.compile(rf"[^\s{re.escape(BREAKS)}]*[{re.escape(BREAKS)}]?")
 GAP = 2  # spaces between two columns
 
 
@@ -33,20 +34,30 @@ def print_aligned(rows: Sequence[Sequence[str]]) -> None:
     _print(rows, ["left"] * len(rows[0]) if rows else [], header=False)
 
 
-def fit_widths(widths: Sequence[int], room: int) -> list[int]:
+def fit_widths(widths: Sequence[int], room: int, least: Sequence[int] = ()) -> list[int]:
     """Narrows the widest columns until all of them fit into the room together.
 
-    The first column holds names, which readers copy: it keeps up to a quarter of the room.
+    The first column holds names, which readers copy: it keeps up to a quarter of the room. A column becomes narrower
+    than its longest word only where no other column can.
+
+    Args:
+        widths: width of each column without a limit.
+        room: width of all columns together.
+        least: length of the longest word of each column, which is not broken; empty for no words.
 
     Example:
         >>> fit_widths([30, 40, 6, 60], 80)
         [24, 25, 6, 25]
         >>> fit_widths([16, 40, 6, 60, 60], 64)
         [16, 14, 6, 14, 14]
+        >>> fit_widths([30, 40, 6, 60], 80, [1, 40, 6, 10])
+        [20, 40, 6, 14]
     """
-    fitted = list(widths)
+    fitted, whole = list(widths), least or [0] * len(widths)
     while sum(fitted) > max(room, len(fitted)):
         excess = [width if index or width > room // 4 else 1 for index, width in enumerate(fitted)]
+        if any(width > word for width, word in zip(fitted, whole, strict=True)):
+            excess = [width if fit > word else 0 for width, fit, word in zip(excess, fitted, whole, strict=True)]
         fitted[max(range(len(fitted)), key=excess.__getitem__)] -= 1
     return fitted
 
@@ -55,7 +66,8 @@ def _print(rows: Sequence[Sequence[str]], sides: Sequence[str], *, header: bool)
     # Neither markup nor emoji: brackets and colons in ids and paths print as they are.
     console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
     natural = [max(Text(cell).cell_len for cell in column) for column in zip(*rows, strict=True)]
-    widths = fit_widths(natural, console.width - GAP * (len(natural) - 1))
+    least = [max(map(_longest, column)) for column in zip(*rows, strict=True)]
+    widths = fit_widths(natural, console.width - GAP * (len(natural) - 1), least)
     table = Table.grid()
     for index, (side, width) in enumerate(zip(sides, widths, strict=True)):
         gap = GAP if index < len(widths) - 1 else 0
@@ -66,6 +78,11 @@ def _print(rows: Sequence[Sequence[str]], sides: Sequence[str], *, header: bool)
         padded = (Padding(cell, (0, GAP, 0, 0)) for cell in cells)
         table.add_row(*padded, last, style="bold" if header and index == 0 else "")
     console.print(table)
+
+
+def _longest(text: str) -> int:
+    """Counts the characters of the longest part of a text that is not broken."""
+    return max((len(part) for part in PART.findall(text)), default=0)
 
 
 def _broken(text: str, width: int) -> str:

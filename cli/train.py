@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     "seeds",
     type=int,
     multiple=True,
-    help="Random seed of the model; repeat the option to train several.  [default: 0]",
+    help="Random seed of the model, 0 or more; repeat the option to train several.  [default: 0]",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder to write.  [default: runs/CACHE-HEAD-STREAMS-DIGEST]"
@@ -58,7 +58,8 @@ if TYPE_CHECKING:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Finished run folder for late fusion (the logits are added); two or more, with --fusion score.",
+    help="Finished run folder for late fusion (the logits are added); two or more, with --fusion score.  "
+    "[default: none]",
 )
 @click.option(
     "--test-cache",
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Cache of another corpus on which every model is scored too; with --protocol cross, a run is trained on each "
-    "cache and scored on the others; repeatable.",
+    "cache and scored on the others; repeatable.  [default: none]",
 )
 @click.option(
     "--test-labels",
@@ -94,7 +95,7 @@ if TYPE_CHECKING:
     type=int,
     callback=positive(int),
     metavar="N",
-    help="Train folds and seeds in N processes of this machine, one GPU each if there are several.  "
+    help="Train folds and seeds in N processes of this machine, above 0, one GPU each if there are several.  "
     "[default: this process]",
 )
 @click.option(

@@ -1,1 +1,1 @@
-"""Fusion heads and their training on caches; recordings, corpus folders and hubs are never read."""
+"""Fusion heads and their training on caches; only `fusion.end_to_end` reads recordings and hubs."""

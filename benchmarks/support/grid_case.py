@@ -13,7 +13,7 @@ from fusion.grid.combinations import FieldValues
 
 HEAD, PROTOCOL = "rescmfa", "official"
 ROLES = ("audio", "text")  # whose rows count
-EPOCHS = 2  # of our arms, whose last one is measured: what models take once is no part of it
+EPOCHS = 2  # of our arms, whose last one is measured: what models take once does not count
 STEP_ROWS = BATCH * (MEAN_FRAMES + MEAN_TOKENS)  # of a batch of mean length
 
 

@@ -290,9 +290,9 @@ def _safetensors_writer(folder: Path, spec: StreamSpec, rows: int) -> Iterator[W
 def _npy_reader(folder: Path, spec: StreamSpec) -> Read:
     def read(fields: RowFields, rows: int, location: str) -> StoredRows:
         path = _file_at(folder, fields, location)
-        beside = path.with_suffix(".scales.npy")
-        check_inside(folder, beside, location)
-        scales = load_array(beside) if spec.dtype == "int8" else None
+        scales_path = path.with_suffix(".scales.npy")
+        check_inside(folder, scales_path, location)
+        scales = load_array(scales_path) if spec.dtype == "int8" else None
         return StoredRows(load_array(path), scales)
 
     return read

@@ -33,7 +33,7 @@ def read_audformat(source: str, splits: Sequence[str], folder: Path) -> Iterator
     try:
         import audformat
     except ImportError:
-        raise MmerError("audformat: needs the package; install it by pip install 'mmer-toolkit[audformat]'") from None
+        raise MmerError("audformat: needs the package; install it by pip install audformat") from None
     home, _, names = (source, "", "") if Path(source).is_dir() else source.rpartition(":")
     if not (Path(home) / "db.yaml").is_file():
         raise MmerError(f"audformat:{source}: no db.yaml in {home or source}; name the folder of a database")

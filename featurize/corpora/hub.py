@@ -31,7 +31,7 @@ def read_hub(source: str, splits: Sequence[str], folder: Path) -> Iterator[dict[
     try:
         import datasets
     except ImportError:
-        raise MmerError("hf: needs the package datasets; install it by pip install 'mmer-toolkit[datasets]'") from None
+        raise MmerError("hf: needs the package datasets; install it by pip install 'datasets[audio]'") from None
     datasets.disable_progress_bars()
     is_local = Path(source).exists()
     path, _, configuration = (source, "", "") if is_local else source.partition(":")

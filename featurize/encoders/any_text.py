@@ -43,7 +43,7 @@ class AnyTextEncoder(TextEncoder):
         alone = [self._encode([turn], precise=True)[0] for turn in sample]
         pairs = [pair for rows in zip(together, alone, strict=True) for pair in zip(*rows, strict=True)]
         worst = float(np.max([_deviation(found, expected) for found, expected in pairs]))
-        self.one_by_one = not worst <= TOLERANCE  # a NaN is no agreement
+        self.one_by_one = not worst <= TOLERANCE  # a NaN is not an agreement
         way = "texts are encoded one by one" if self.one_by_one else "texts are encoded in batches"
         return f"{self.specs[0].name} in a batch and alone differ by {worst:.0e} ({len(sample)} texts): {way}"
 

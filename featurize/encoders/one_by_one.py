@@ -218,7 +218,7 @@ def inputs_of(extractor: Any, waveforms: Sequence[Waveform]) -> dict[str, Tensor
     """Computes the inputs of a model by the checkpoint's feature extractor, padded by it if there are several."""
     several = {"padding": True} if len(waveforms) > 1 else {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # statistics of an input of one frame, which is no input
+        warnings.simplefilter("ignore", RuntimeWarning)  # statistics of an input of one frame, which is not an input
         return dict(extractor(list(waveforms), sampling_rate=RATE_HZ, return_tensors="pt", **several))
 
 

@@ -24,7 +24,7 @@ Weights = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNames:
-    """Names of the submodules of a Transformer layer in one model family.
+    """Submodule names of a Transformer layer in one model family.
 
     Attributes:
         projections: names of the projections of query, key and value.

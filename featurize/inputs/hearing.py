@@ -17,7 +17,7 @@ Sound = npt.NDArray[np.float32]
 
 
 class Hearing:
-    """What was heard of a sound so far; blocks are added in order.
+    """Peaks, power and clipping of a sound so far; blocks are added in order.
 
     Args:
         channels: number of channels.

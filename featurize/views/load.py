@@ -38,7 +38,7 @@ def load_views(
 
 
 def _lsa_views(loaded: Encoders) -> list[Encoder[Any, Any]]:
-    """Builds the view of each encoder of frames; log-mel and patches of log-mel are no input of head bimodal."""
+    """Builds the view of each encoder of frames; head bimodal reads neither log-mel nor its patches."""
     return [LsaView(encoder) for encoder in loaded.speech if any(spec.role == "audio" for spec in encoder.specs)]
 
 

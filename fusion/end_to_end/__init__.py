@@ -1,1 +1,1 @@
-"""Encoders and heads as one model: fine-tuning and pre-training from the cache; the door between the two wings."""
+"""Encoders and heads together: fine-tuning, pre-training, prediction, bundles; the door between the two wings."""

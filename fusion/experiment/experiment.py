@@ -208,6 +208,6 @@ def _fold_digest(cache: AnyCache, split: Split, fold: Fold) -> str:
     targets = split.targets.tolist()
     subsets = {
         name: sorted((cache.ids[index], targets[index]) for index in indices.tolist())
-        for name, indices in {**fold.subsets, **fold.parts}.items()
+        for name, indices in {**fold.subsets, **fold.test_parts}.items()
     }
     return digest_of(subsets)

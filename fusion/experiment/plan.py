@@ -152,7 +152,7 @@ class RunPlan:
         """The ids of the utterances of each of several test subsets; empty if every fold has a single one."""
         parts: dict[str, set[str]] = {}
         for fold in self.split.folds:
-            for name, indices in fold.parts.items():
+            for name, indices in fold.test_parts.items():
                 parts.setdefault(name, set()).update(self.cache.ids[index] for index in indices.tolist())
         return {name: frozenset(ids) for name, ids in parts.items()}
 

@@ -180,8 +180,8 @@ def stored_head_spec(name: str, *, allowed: str | None = None, source: str = "")
     if is_import_path(name) and name != allowed:
         named = f", not {allowed}" if allowed else ""
         raise MmerError(
-            f"the run was trained with head {name}, which is code outside mmer and is imported only on request; "
-            f"if you trust it, name it: --fusion {name}{named}"
+            f"the run was trained with head {name}, which is code outside mmer and is imported only on request; if you "
+            f"trust it, name it: --head {name}{named} (mmer-predict, mmer-export), or head={name!r} in Python"
         )
     spec = head_spec(name)
     if source and spec.source and source != spec.source:

@@ -71,8 +71,8 @@ def drop_uncovered(
         )
     train = fold.train[(complete & _committed(cache, training_streams))[fold.train]]
     dev = fold.dev[complete[fold.dev]]
-    parts = {part: indices[complete[indices]] for part, indices in fold.parts.items()}
-    covered = replace(fold, train=train, dev=dev, test=fold.test[complete[fold.test]], parts=parts)
+    parts = {part: indices[complete[indices]] for part, indices in fold.test_parts.items()}
+    covered = replace(fold, train=train, dev=dev, test=fold.test[complete[fold.test]], test_parts=parts)
     notes = [
         f"fold {fold.name}: {len(left_out)} of {len(indices)} {subset} utterances are left out, they have no "
         f"features ({_reasons(cache, [*streams, *training_streams], left_out)})"

@@ -75,7 +75,7 @@ def filter_utterances(classes: ClassIds, utterances: Sequence[Utterance], only: 
             counts = Counter(column_values[before >= 0].tolist()).most_common(SHOWN)
             found = ", ".join(f"{value!r} ({count})" if value else f"none ({count})" for value, count in counts)
             problem = "leaves no utterance" if unknown is None else f"has an unknown value {unknown!r}"
-            pattern = " (values are no patterns; join several by +)" if unknown and "*" in unknown else ""
+            pattern = " (values are not patterns; join several by +)" if unknown and "*" in unknown else ""
             raise MmerError(f"--only {filter_text} {problem}{pattern}; found: {found}")
         notes.append(f"only {filter_text}: {kept} of {total} utterances")
     return classes, notes

@@ -59,8 +59,8 @@ class Fold:
         train: training subset: positions among all utterances of the cache, int64 ``(n,)``, ascending.
         dev: development subset, likewise.
         test: test subset, likewise.
-        parts: name -> the utterances of `test` in one of several test subsets, which are scored apart too; empty for
-            a single test subset.
+        test_parts: name -> the utterances of `test` in one of several test subsets, which are scored apart too; empty
+            for a single test subset.
         dev_of: unit that dev was drawn in: ``dialogues``, ``speakers`` or ``utterances``; empty if it was not drawn.
     """
 
@@ -68,7 +68,7 @@ class Fold:
     train: Indices
     dev: Indices
     test: Indices
-    parts: Mapping[str, Indices] = field(default_factory=dict)
+    test_parts: Mapping[str, Indices] = field(default_factory=dict)
     dev_of: str = ""
 
     @property
@@ -170,7 +170,7 @@ class UtteranceTable:
         test: Indices,
         *,
         dev_of: str = "",
-        parts: Mapping[str, Indices] = NO_PARTS,
+        test_parts: Mapping[str, Indices] = NO_PARTS,
     ) -> Fold:
         """Builds a fold from positions in this table.
 
@@ -179,16 +179,16 @@ class UtteranceTable:
             division: training and development subset.
             test: test subset.
             dev_of: unit that dev was drawn in; empty if it was not drawn.
-            parts: test subsets that `test` consists of; a single one is not kept apart.
+            test_parts: test subsets that `test` consists of; a single one is not kept apart.
         """
         train, dev = division
-        several = {part: self.indices[held] for part, held in parts.items()} if len(parts) > 1 else {}
+        several = {part: self.indices[held] for part, held in test_parts.items()} if len(test_parts) > 1 else {}
         return Fold(
             name=name,
             train=self.indices[train],
             dev=self.indices[dev],
             test=self.indices[test],
-            parts=several,
+            test_parts=several,
             dev_of=dev_of,
         )
 
@@ -264,7 +264,7 @@ def by_published_split(table: UtteranceTable, seed: int) -> Iterator[Fold]:
     names = np.char.lower(table.splits)
     parts = {name: np.flatnonzero(names == name) for name in sorted({*names[test].tolist()})}
     division, unit = ((train, dev), "") if len(dev) else dev_of_rest(table, train, test, seed)
-    yield table.fold("official", division, test, dev_of=unit, parts=parts)
+    yield table.fold("official", division, test, dev_of=unit, test_parts=parts)
 
 
 def by_emobox_actors(table: UtteranceTable, seed: int) -> Iterator[Fold]:

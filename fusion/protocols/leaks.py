@@ -181,7 +181,7 @@ def note_classes(folds: Sequence[Fold], classes: ClassIds, names: Sequence[str])
     notes += [
         f"{part} has no utterance of class {_listed(missing)}; its UA and M-F1 are means over the other classes"
         for fold in folds
-        for part, indices in fold.parts.items()
+        for part, indices in fold.test_parts.items()
         if (missing := _missing(classes[indices], names))
     ]
     if len(notes) > NAMED:

@@ -111,7 +111,7 @@ class OwnFolds:
             given = DEV in subsets.values()
             division, unit = ((train, dev), "") if given else _draw_dev(table, train, test, seed)
             parts = {cell: np.flatnonzero(cells == cell) for cell in sorted({*cells[test].tolist()})}
-            yield table.fold(name, division, test, dev_of=unit, parts=parts)
+            yield table.fold(name, division, test, dev_of=unit, test_parts=parts)
 
     def promise(self, folds: Sequence[Fold], utterances: Sequence[Utterance]) -> str:
         """Returns what the folds keep, in words.

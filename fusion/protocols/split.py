@@ -184,7 +184,7 @@ def split_cache(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Targets:
-    """What is predicted of every utterance of a cache.
+    """Targets of the utterances of a cache.
 
     Attributes:
         target: rated dimensions or soft labels; None for classes.
@@ -329,8 +329,8 @@ def _rated(values: npt.NDArray[np.float64], target: Target) -> tuple[ClassIds, l
 
 def _without_ties(fold: Fold, tied: npt.NDArray[np.bool_]) -> Fold:
     """Returns a fold whose dev and test subset have no utterances without a majority."""
-    parts = {part: indices[~tied[indices]] for part, indices in fold.parts.items()}
-    return replace(fold, dev=fold.dev[~tied[fold.dev]], test=fold.test[~tied[fold.test]], parts=parts)
+    parts = {part: indices[~tied[indices]] for part, indices in fold.test_parts.items()}
+    return replace(fold, dev=fold.dev[~tied[fold.dev]], test=fold.test[~tied[fold.test]], test_parts=parts)
 
 
 def _choice_notes(chosen: Mapping[str, Mapping[str, str]]) -> list[str]:

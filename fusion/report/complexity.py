@@ -28,7 +28,7 @@ MB = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Complexity:
-    """What one utterance takes.
+    """Cost of one utterance.
 
     Attributes:
         parameters: number of parameters that learn.

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusion.evaluation.task import Score
 from fusion.fingerprint import Plain
@@ -12,6 +12,9 @@ from fusion.report.page import Block, Code, Pen, Pictures, Section, Table, Tile
 from fusion.report.protocol import differences_table
 from fusion.run.latex import latex_rows
 from fusion.run.score_table import REFERENCE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIRST = ("ua", "ccc")  # score of the bars of folds
 
@@ -67,7 +70,7 @@ def _score_table(runs: Sequence[FinishedRun]) -> Table:
     )
 
 
-def _score_figure(runs: Sequence[FinishedRun]) -> Any:
+def _score_figure(runs: Sequence[FinishedRun]) -> "Figure":
     scores = runs[0].task.scores
     by_run: dict[str, dict[str, tuple[float, tuple[float, float] | None]]] = {}
     for run in runs:

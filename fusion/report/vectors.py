@@ -15,6 +15,7 @@ from cache.errors import MmerError
 from fusion.arrays import ClassIds, Indices
 from fusion.data.features import CachedFeatures
 from fusion.head import Batch, Head
+from fusion.heads.catalog import is_import_path
 from fusion.pictures.vectors import draw_vectors
 from fusion.report.finished import FinishedRun
 from fusion.report.page import Pen, Picture, Pictures, Section
@@ -60,6 +61,10 @@ def load_test_model(run: FinishedRun) -> LoadedModel:
         raise MmerError(f"{run.folder.path}: its cache is not found")
     if any(str(text).startswith("wave") for text in run.identity.get("tune", {}).values()):
         raise MmerError(f"{run.folder.path}: its encoder learns from recordings")
+    if is_import_path(str(run.identity["fusion"])):
+        raise MmerError(
+            f"{run.folder.path}: its head {run.identity['fusion']} is code outside mmer, which is not imported"
+        )
     first = run.results["folds"][0]
     fold, seed = str(first["fold"]), int(first["seed"])
     head = load_model(run.folder, fold, seed)

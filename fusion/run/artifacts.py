@@ -89,10 +89,10 @@ def write_splits(plan: RunPlan, folder: RunFolder) -> None:
     """Writes the subset of every utterance of the cache, with a column for each fold."""
     folds, names = plan.split.folds, [*plan.inputs.classes, ""]  # utterances without a class have index -1
     dimensions = () if plan.task.has_classes else plan.inputs.classes
-    longest = max((len(part) for fold in folds for part in fold.parts), default=0)
+    longest = max((len(part) for fold in folds for part in fold.test_parts), default=0)
     subsets = np.full((len(plan.cache), len(folds)), LEFT_OUT, dtype=f"<U{max(longest, len(LEFT_OUT))}")
     for column, fold in enumerate(folds):
-        for subset, indices in {**fold.subsets, **fold.parts}.items():
+        for subset, indices in {**fold.subsets, **fold.test_parts}.items():
             subsets[indices, column] = subset
     if plan.task.has_classes or plan.split.values is None:
         labels = [[names[index]] for index in plan.split.classes]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from fusion.data.pooled import pooled_once
 from fusion.experiment.experiment import Experiment
 from fusion.experiment.plan import RunPlan, Splits, plan_run
 from fusion.experiment.request import ExperimentRequest
-from fusion.head import FittedHead
+from fusion.head import FittedHead, Head
 from fusion.heads.build import count_parameters
 from fusion.protocols.folds import Fold
 from fusion.run.cross_corpus import plan_other_corpus
@@ -143,6 +143,17 @@ class _Trial:
     steps: int = 0
 
 
+class EstimateOptions(TypedDict, total=False):
+    """Arguments of `estimate_run` that the runs of several corpora share."""
+
+    device: torch.device
+    resident_share: float
+    replace: bool
+    final: bool
+    test_labels: str | None
+    with_probe: bool
+
+
 def estimate_run(
     experiment: Experiment,
     cache: AnyCache,
@@ -211,7 +222,11 @@ def estimate_run(
 
 
 def estimate_across(
-    request: ExperimentRequest, caches: Sequence[tuple[Path, AnyCache]], *, out: Path | None = None, **options: Any
+    request: ExperimentRequest,
+    caches: Sequence[tuple[Path, AnyCache]],
+    *,
+    out: Path | None = None,
+    **options: Unpack[EstimateOptions],
 ) -> list[RunEstimate]:
     """Estimates the run on each of several corpora that are scored on each other; the arguments are of `train_across`.
 
@@ -221,8 +236,8 @@ def estimate_across(
     found = []
     for path, cache in caches:
         rest = [other for _, other in caches if other is not cache]
-        options = {**options, "test_caches": rest, "out": out and out / path.stem}
-        found.append(estimate_run(request.experiment(cache), cache, named_after=path, **options))
+        experiment, folder = request.experiment(cache), out and out / path.stem
+        found.append(estimate_run(experiment, cache, out=folder, named_after=path, test_caches=rest, **options))
     return found
 
 
@@ -311,7 +326,7 @@ def _sampled(plan: RunPlan, train: Indices, dev: Indices) -> tuple[Indices, Indi
 
 def _prepared(
     plan: RunPlan, fold: Fold, train: Indices, dev: Indices, *, device: torch.device, resident_share: float
-) -> tuple[Any, CachedFeatures]:
+) -> tuple[Head, CachedFeatures]:
     """Opens the features of a trial, and builds its head."""
     chosen = np.union1d(train, dev)
     source = plan.features(plan.every_stream, device=device, chosen=chosen, resident_share=resident_share)

@@ -7,7 +7,7 @@ from dataclasses import replace as replaced
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
@@ -141,6 +141,23 @@ class TrainedRun:
     def latex_header(self) -> str:
         """The header of rows of LaTeX tables."""
         return latex_header(task_of(self.results))
+
+
+class TrainOptions(TypedDict, total=False):
+    """Arguments of `train_run` that the runs of several corpora share."""
+
+    device: torch.device
+    progress: TrainingProgress
+    resident_share: float
+    replace: bool
+    tensorboard: bool
+    track: str
+    final: bool
+    cluster: WorkerCluster | None
+    stopping: StopRequested
+    test_labels: str | None
+    with_probe: bool
+    pictures: str
 
 
 def train_run(
@@ -314,7 +331,11 @@ def finish_run(
 
 
 def train_across(
-    request: ExperimentRequest, caches: Sequence[tuple[Path, AnyCache]], *, out: Path | None = None, **options: Any
+    request: ExperimentRequest,
+    caches: Sequence[tuple[Path, AnyCache]],
+    *,
+    out: Path | None = None,
+    **options: Unpack[TrainOptions],
 ) -> list[TrainedRun]:
     """Trains a run on each of several corpora, and scores its models on each other.
 
@@ -340,7 +361,7 @@ def train_across(
         for other in rest:
             plan_other_corpus(plan, other, labels=options.get("test_labels"))
     return [
-        train_run(experiment, cache, out=out and out / path.stem, named_after=path, **{**options, "test_caches": rest})
+        train_run(experiment, cache, out=out and out / path.stem, named_after=path, test_caches=rest, **options)
         for experiment, (path, cache), rest in zip(experiments, caches, others, strict=True)
     ]
 

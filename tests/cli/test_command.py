@@ -2,6 +2,7 @@
 
 import configparser
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,46 @@ def test_h_prints_the_help(name: str) -> None:
     assert short.exit_code == long.exit_code == 0
     assert short.stdout == long.stdout
     assert "-h, --help" in short.stdout
+
+
+def options_with_a_value() -> Iterator[tuple[str, click.Option, str]]:
+    """Yields every option that takes a value, with the command and its help; not those that print a list and exit."""
+    for name, command in EVERY.items():
+        context = click.Context(command)
+        for option in command.params:
+            record = option.get_help_record(context) if isinstance(option, click.Option) else None
+            if isinstance(option, click.Option) and record and not option.is_flag and option.expose_value:
+                yield f"{name} {option.opts[-1]}", option, record[1]
+
+
+def test_the_help_of_every_option_states_its_default() -> None:
+    helps = {name: text for name, option, text in options_with_a_value() if not option.required}
+    assert len(helps) > 100
+    assert not [name for name, text in helps.items() if not re.search(r"\w.*[.)] +\[default: [^]]+\]$", text)]
+
+
+def test_the_help_of_every_number_states_its_limits() -> None:
+    """The callbacks of numbers decide: what 0 or -1 is refused with must be in the help, in words alike everywhere."""
+    stated = {1: ("above 0", "from 1", "1 to "), 0: ("0 or more", "from 0", "0 to ")}
+    missing, limited = [], 0
+    for name, option, text in options_with_a_value():
+        least = 1 if refuses(option, 0) else 0 if refuses(option, -1) else None
+        limited += least is not None
+        if (least is not None and not any(words in text for words in stated[least])) or "<=" in text or ">=" in text:
+            missing.append(name)
+    assert limited > 30
+    assert not missing
+
+
+def refuses(option: click.Option, number: int) -> bool:
+    """Returns True if the callback of an option of numbers refuses a number."""
+    if option.callback is None or option.multiple or option.type.name not in {"integer", "float"}:
+        return False
+    try:
+        option.callback(click.Context(click.Command("any")), option, number)
+    except click.BadParameter:
+        return True
+    return False
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -1,7 +1,10 @@
 """The command mmer-export: what it prints, and that mmer-predict reads what it writes."""
 
+import json
+import shutil
 from pathlib import Path
 
+import click
 import pytest
 import soundfile
 from click.testing import CliRunner, Result
@@ -75,3 +78,21 @@ def test_an_argument_that_is_invalid_is_one_line(
     monkeypatch.chdir(tmp_path)
     assert message in stopped(called(corpus / "run", *arguments))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("command", "argument"), [(export, "bundle"), (predict, "u1.wav")])
+def test_a_head_that_is_not_named_is_an_error_with_the_option_of_the_command(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: click.Command, argument: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(corpus / "run", "run")
+    shutil.copy(corpus / "u1.wav", "u1.wav")
+    record = json.loads(Path("run", "run.json").read_text())
+    record["decides"]["fusion"] = "their_heads:Gated"
+    Path("run", "run.json").write_text(json.dumps(record))
+    options = {option for param in command.params for option in param.opts}
+    refused = stopped(CliRunner().invoke(command, ["run", argument]))
+    assert "if you trust it, name it: --head their_heads:Gated (" in refused
+    assert {word for word in refused.split() if word.startswith("--")} <= options
+    named = stopped(CliRunner().invoke(command, ["run", argument, "--head", "their_heads:Gated"]))
+    assert "head their_heads:Gated: module their_heads not found" in named

@@ -130,7 +130,10 @@ def test_interrupting_says_how_to_go_on(manifest: Path, tmp_path: Path, monkeypa
         (["--shard", "2"], "--shard 2 needs --shards of at least as many"),
         (["--shards", "2", "--shard", "3"], "--shard 3 needs --shards of at least as many"),
         (["--cache", "cache/voices-*.h5"], "names one file to write"),
-        (["--start-layers", "0"], "0 is not in the range"),
+        (["--start-layers", "0"], "must be a number from 1 to 12, got 0"),
+        (["--start-layers", "13"], "must be a number from 1 to 12, got 13"),
+        (["--batch-seconds", "nan"], "must be a number of at least 0, got nan"),
+        (["--history", "-1"], "must be a number of at least 0, got -1"),
     ],
 )
 def test_options_that_contradict_each_other_are_wrong_usage(manifest: Path, options: list[str], told: str) -> None:

@@ -89,6 +89,7 @@ def test_every_listing_fits_a_terminal() -> None:
         assert {line for line in lines if len(line) > columns} == set()
         assert any(line.startswith("gcf2net-iemocap") for line in lines)
     assert max(map(len, wide.splitlines())) > 80
+    assert "differences" in narrow.split()  # a column keeps its longest word where another can be narrower
 
 
 def test_the_table_of_a_run_fits_a_terminal(trainable: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 
@@ -13,13 +14,16 @@ import torch
 from cache.audit import summarize
 from cache.store import FeatureCache
 from featurize.corpora import catalog
+from featurize.encoders import catalog as encoders
 from featurize.encoders.base import WaveformEncoder
 from featurize.encoders.options import EncodingOptions
 from featurize.extraction.job import ExtractionJob
 from featurize.extraction.run import run_job
 from tests.support.voices import RATE_HZ, Silent, tone
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+SOURCE = (ROOT / "featurize" / "encoders" / "load.py").read_text()
 
 
 def python_blocks(page: str) -> list[str]:
@@ -80,3 +84,25 @@ def test_the_encoder_of_the_guide_encodes_what_it_plans(monkeypatch: pytest.Monk
     power = np.mean(waveforms[0][:400].astype(np.float64) ** 2)
     np.testing.assert_allclose(rows[0][0][0, 0], np.log(power + 1e-10), rtol=1e-5)
     assert rows[1][0].dtype == np.float32
+
+
+def test_the_steps_of_the_guide_make_its_encoder_available_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (DOCS / "add-an-encoder.md").read_text()
+    module_of("featurize.encoders.energy", python_blocks("add-an-encoder.md")[0], monkeypatch)
+    row = re.search(r'"energy": (_speech\(.*\)),', page)
+    steps = re.search(
+        r"`(from [\w.]+ import \w+)`, and three lines at the\s+start of `(\w+)`:\n\n   ```text\n(.*?)   ```", page, re.S
+    )
+    assert row is not None
+    assert steps is not None
+    line, function, added = steps.groups()
+    spec = eval(row[1], vars(encoders))
+    monkeypatch.setitem(encoders.ENCODERS, "energy", spec)
+    head = re.compile(rf"^def {function}\(.*?:$", re.M)
+    source, count = head.subn(lambda found: f"{found[0]}\n{textwrap.indent(textwrap.dedent(added), ' ' * 4)}", SOURCE)
+    assert count == 1
+    module = module_of("featurize.encoders.load_of_the_guide", f"{line}\n{source}", monkeypatch)
+    loaded = module.load_encoders(encoders.parse_requests(["energy"]), EncodingOptions(device=torch.device("cpu")))
+    (encoder,) = loaded.speech
+    assert (encoder.specs[0].shape, encoder.specs[0].rate_hz) == ((spec.dim,), spec.rate_hz)
+    assert len(encoder.encode([tone(0.3)])[0][0]) == encoder.plan([round(0.3 * RATE_HZ)])[0].rows[0]

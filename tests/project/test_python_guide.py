@@ -1,5 +1,6 @@
 """The examples of docs/python.md run in their order and print what stands below them."""
 
+import importlib
 import re
 import shutil
 import sys
@@ -42,3 +43,11 @@ def test_the_guide_has_examples_of_every_call() -> None:
     assert all(
         f"mmer.{name}(" in text for name in ("featurize", "open_cache", "train", "grid", "compare", "load", "predict")
     )
+
+
+def test_the_functions_of_the_other_commands_are_there() -> None:
+    names = re.findall(r"`((?:fusion|cache)\.[\w.]+)`", GUIDE.read_text())
+    assert len(names) >= 9
+    for name in names:
+        module, _, function = name.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), function))

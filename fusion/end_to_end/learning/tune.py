@@ -16,7 +16,7 @@ DEPTH = re.compile(rf"{ALL}|{WAVE}|{LORA}:[1-9]\d*|[1-9]\d*")
 
 @dataclass(frozen=True, kw_only=True)
 class Tune:
-    """What of the encoder of one role learns.
+    """Choice of the layers that learn in the encoder of one role.
 
     Attributes:
         role: role whose encoder learns: ``audio``, ``text`` or ``patches``.

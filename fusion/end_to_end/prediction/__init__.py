@@ -1,1 +1,1 @@
-"""Encoders that learn: from the rows of a cached stream to the rows that a head reads."""
+"""Prediction: from a run folder and recordings to labels with probabilities."""

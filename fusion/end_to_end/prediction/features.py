@@ -41,7 +41,7 @@ class Item:
 
 @dataclass(kw_only=True)
 class Computed:
-    """What was computed for items.
+    """Features computed for items, and the failures.
 
     Attributes:
         rows: identifier of a stream -> index of an item -> its rows as a cache stores them.

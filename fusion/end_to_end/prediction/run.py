@@ -28,7 +28,7 @@ class NoPredictionProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRequest:
-    """What a user asks to predict.
+    """Request of a prediction.
 
     Attributes:
         run: run folder.

@@ -50,7 +50,7 @@ METRIC_NAMES: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """What a model card states.
+    """Content of a model card.
 
     Attributes:
         name: name of the bundle or of its repository.
@@ -178,7 +178,7 @@ def _use(facts: CardFacts) -> list[str]:
         "## How to use it",
         "",
         "```console",
-        "$ pip install mmer-toolkit",
+        "$ pip install .  # in a clone of mmer",
         f"$ mmer-predict hf:{name}{file}{text}{code}" if "/" in name else f"$ mmer-predict {name}{file}{text}{code}",
         "```",
     ]

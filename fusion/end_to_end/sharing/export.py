@@ -16,7 +16,7 @@ from fusion.run.folder import RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """What a user asks to share.
+    """Request of an export.
 
     Attributes:
         run: run folder; a bundle can be put on a hub as it is.
@@ -43,7 +43,7 @@ class ExportRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """What was shared.
+    """Result of an export.
 
     Attributes:
         out: folder of the bundle; None if it was written for a hub only.

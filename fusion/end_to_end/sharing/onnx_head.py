@@ -34,7 +34,6 @@ TOLERANCE = 1e-4  # largest difference of a probability, or of a value of deviat
 EXPORTED = (3, 22)  # utterances and rows of the batch that is traced
 SHAPES = ((1, 17), (5, 40), (2, 3))  # utterances and rows of the batches that are compared
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-PACKAGE = "mmer-toolkit[onnx]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class OnnxFile:
 
 
 class ModelOutput(nn.Module):
-    """What a model predicts from the outputs of its head: probabilities, or values on the scale of the corpus.
+    """Last module of an exported model: turns outputs of the head into probabilities, or values on the corpus' scale.
 
     Args:
         scale: scale of the values; None for classes.
@@ -154,7 +153,7 @@ def check_packages() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MmerError(
-            f"--onnx needs the packages {', '.join(PACKAGES)}; install them with pip install '{PACKAGE}'"
+            f"--onnx needs the packages {', '.join(PACKAGES)}; install them by pip install {' '.join(PACKAGES)}"
         ) from error
 
 

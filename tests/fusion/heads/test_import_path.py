@@ -94,8 +94,15 @@ def test_what_looks_like_an_import_path_and_is_none_tells_the_form(name: str) ->
 def test_a_name_in_a_run_folder_runs_no_code_that_the_user_did_not_name(tmp_path: Path) -> None:
     with in_folder(tmp_path, my_head=f"open('ran', 'w').close()\n{example()}"):
         for allowed in (None, "my_head:Other", "my_head", "rescmfa"):
-            with pytest.raises(MmerError, match=r"trained with head my_head:MyHead, which is code outside mmer"):
+            with pytest.raises(
+                MmerError, match=r"trained with head my_head:MyHead, which is code outside mmer"
+            ) as error:
                 stored_head_spec(NAME, allowed=allowed)
+            way_out = str(error.value).partition("; ")[2]
+            assert way_out == (
+                f"if you trust it, name it: --head {NAME}{f', not {allowed}' if allowed else ''} "
+                f"(mmer-predict, mmer-export), or head={NAME!r} in Python"
+            )
         assert not (tmp_path / "ran").exists()
         spec = stored_head_spec(NAME, allowed=NAME)
         assert (tmp_path / "ran").exists()

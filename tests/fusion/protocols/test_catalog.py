@@ -297,9 +297,9 @@ def test_several_published_test_subsets_are_parts_of_the_fold() -> None:
     utterances = [replace(held, split=names[held.split]) for held in show()]
     utterances = [replace(held, split="Test2") if held.id.startswith("test_dia3") else held for held in utterances]
     (fold,) = make_folds(utterances, by_label(utterances), "official", 0)
-    assert {part: len(held) for part, held in fold.parts.items()} == {"test1": 12, "test2": 4}
+    assert {part: len(held) for part, held in fold.test_parts.items()} == {"test1": 12, "test2": 4}
     (single,) = make_folds(show(), by_label(show()), "official", 0)
-    assert not single.parts
+    assert not single.test_parts
 
 
 def test_a_promise_that_does_not_hold_names_fold_speaker_and_utterances() -> None:

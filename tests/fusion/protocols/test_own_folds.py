@@ -47,11 +47,11 @@ def test_subsets_are_taken_as_written_and_several_tests_are_kept_apart(tmp_path:
     rows = [(held.id, subsets[int(held.speaker) - 1]) for held in utterances]
     own = read_own_folds(table(tmp_path / "mine.tsv", rows, "id,subset", "\t"))
     (fold,) = folds_of(own, utterances)
-    assert {name: {utterances[index].speaker for index in held} for name, held in fold.parts.items()} == {
+    assert {name: {utterances[index].speaker for index in held} for name, held in fold.test_parts.items()} == {
         "test1": {"03"},
         "test2": {"04"},
     }
-    assert sorted(np.concatenate(list(fold.parts.values())).tolist()) == fold.test.tolist()
+    assert sorted(np.concatenate(list(fold.test_parts.values())).tolist()) == fold.test.tolist()
     assert {utterances[index].speaker for index in fold.dev} == {"02"}
     assert promise_of(OWN, [fold], utterances, "mine", own).endswith("dev is that of the file")
 

@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cache.errors import MmerError
 from fusion.heads.catalog import HEADS
 from fusion.report.attention import binned
 from fusion.report.finished import open_runs
@@ -24,6 +26,13 @@ def test_vectors_are_those_before_the_classifier(reported: Path) -> None:
     ids = [model.source.ids[index] for index in model.indices]
     stored = {row.row["id"]: run.probabilities[index] for index, row in enumerate(run.rows) if row.fold == model.fold}
     np.testing.assert_allclose(shares, [stored[name] for name in ids], atol=1e-5)
+
+
+def test_a_head_outside_mmer_is_not_imported(reported: Path) -> None:
+    (run,), _ = open_runs([reported])
+    own = replace(run, record={**run.record, "decides": {**run.identity, "fusion": "their_heads:Gated"}})
+    with pytest.raises(MmerError, match=r"its head their_heads:Gated is code outside mmer, which is not imported$"):
+        load_test_model(own)
 
 
 def test_a_map_keeps_groups_apart_and_is_repeated_exactly() -> None:
