@@ -1,4 +1,4 @@
-"""Names of devices, checked before torch is imported."""
+"""Device names, checked before torch is imported."""
 
 import re
 

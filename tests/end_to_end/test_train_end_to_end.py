@@ -11,7 +11,7 @@ import soundfile
 
 from fusion.training.checkpoint import load_checkpoint
 from tests.support.pictures import DRAWN, pictures_by
-from tests.support.processes import command, forked, started, wait_until
+from tests.support.processes import command, forked, wait_until
 from tests.support.runs import files_of, train_by_command
 from tests.support.voices import RATE_HZ, featurized, tone, write_corpus
 
@@ -57,7 +57,7 @@ def test_a_run_that_was_killed_ends_bit_equal_to_an_undisturbed_one(
     (tmp_path / "whole").mkdir()
     killed_in_the_second_fold(voices, tmp_path / "killed")
     options = options_of(voices, *OPTIONS, "--json")
-    with started("-m", "cli.train", *options, folder=tmp_path / "killed") as process:
+    with forked(command, "cli.train", "train", *options, folder=tmp_path / "killed") as process:
         status, told, progress = process.wait(), process.output.read_text(), process.errors.read_text()
     assert status == 0, progress
     assert "(0), seed 0" not in progress
