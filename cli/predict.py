@@ -108,13 +108,14 @@ def _request(
     files: Sequence[str], encoders: Sequence[str], *, as_csv: bool, as_json: bool, **options: Any
 ) -> "PredictionRequest":
     from cache.errors import MmerError
-    from fusion.end_to_end.prediction.run import PredictionRequest
     from fusion.experiment.fields import parse_fields
 
     if as_csv + as_json + (options["resume"] is not None) > 1:
         raise MmerError("--csv, --json and --resume exclude each other; --resume takes the format of its file's ending")
     folders = parse_fields(encoders, form="NAME=PATH", such_as="--encoder my-encoder=folder")
     named = {name: Path(folder) for name, folder in folders.items()}
+    from fusion.end_to_end.prediction.run import PredictionRequest  # and torch: a wrong option ends before
+
     return PredictionRequest(files=files, lines=sys.stdin, encoders=named, **options)
 
 

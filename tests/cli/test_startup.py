@@ -100,6 +100,7 @@ ERRORS = {
     "mmer-report held held": "held is given more than once",
     "mmer-finetune --fusion rescmfa --cache nowhere.h5": "no cache at nowhere.h5",
     "mmer-predict held call.wav --device none": "device 'none' is not available here",
+    "mmer-predict held call.wav --csv --json": "--csv, --json and --resume exclude each other",
     "mmer-featurize demo --device none": "device 'none' is not available here",
     "mmer-predict nowhere call.wav": "nowhere is not a run folder, it does not exist",
     "mmer-export nowhere bundle": "nowhere is not a run folder, it does not exist",
