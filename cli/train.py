@@ -362,10 +362,9 @@ def _fused(
 ) -> "list[TrainedRun]":
     added = {"seeds": seeds, "final": final, "with_probe": with_probe, "test_cache": caches[1:]}
     _check_sum(runs, options, added)
-    from fusion.run.folder import RunFolder
+    from fusion.run.folder import check_recorded
 
-    for run in runs:  # before torch: a wrong path ends at once
-        RunFolder(run).record  # noqa: B018 - raises the error
+    check_recorded(runs)  # before torch: a wrong path ends at once
     from fusion.run.train import fuse_runs
 
     return [fuse_runs(runs, caches[0][1], out=out, replace=replace)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache.errors import MmerError
-from fusion.run.folder import RESULTS, RunFolder
+from fusion.run.folder import RESULTS, check_recorded
 from fusion.run.listing import GRID_CSV, REPORTS
 
 DEFAULT = "report.html"
@@ -22,8 +22,8 @@ def check_given(paths: Sequence[Path], *, out: Path | None = None) -> Path | Non
         The folder of the tables of the grid; None for runs.
 
     Raises:
-        MmerError: if no folder is given or one twice, a folder is not that of a run or grid, or `out` is a file that is
-            no report.
+        MmerError: if no folder is given or one twice, a folder is not that of a run or grid, or `out` is a file but
+            not a report.
     """
     if not paths:
         raise MmerError("a report needs a finished run; pass its folder")
@@ -33,8 +33,7 @@ def check_given(paths: Sequence[Path], *, out: Path | None = None) -> Path | Non
         _check_replaceable(out)
     grids = [find_grid(path) for path in paths]
     if not any(grids):
-        for path in paths:
-            RunFolder(path).record  # noqa: B018 - raises the error
+        check_recorded(paths)
     elif len(paths) > 1:
         raise MmerError(f"a report has one grid or several runs, got {len(paths)} folders; pass the grid alone")
     return grids[0]

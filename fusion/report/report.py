@@ -57,7 +57,7 @@ def write_report(
         complexity: also measure what one utterance takes.
 
     Raises:
-        MmerError: if a folder is not that of a finished run or grid, `out` is a file that is no report, or the file
+        MmerError: if a folder is not that of a finished run or grid, `out` is a file but not a report, or the file
             cannot be written.
     """
     grid = check_given(paths, out=out)

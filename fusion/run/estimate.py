@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from fusion.run.cross_validation import build_and_prepare_head, memory_remedy, u
 from fusion.run.folder import RUN, RunFolder
 from fusion.run.notes import arrange
 from fusion.run.reference import PROBE, reference_folder, reference_of
-from fusion.run.train import default_run
+from fusion.run.train import RunOptions, default_run
 from fusion.training.loop import train_epochs, train_fold
 
 STEPS = 4  # timed steps, after one that is not timed: the first sets up the optimizer and is slower
@@ -143,17 +143,6 @@ class _Trial:
     steps: int = 0
 
 
-class EstimateOptions(TypedDict, total=False):
-    """Arguments of `estimate_run` that the runs of several corpora share."""
-
-    device: torch.device
-    resident_share: float
-    replace: bool
-    final: bool
-    test_labels: str | None
-    with_probe: bool
-
-
 def estimate_run(
     experiment: Experiment,
     cache: AnyCache,
@@ -226,7 +215,7 @@ def estimate_across(
     caches: Sequence[tuple[Path, AnyCache]],
     *,
     out: Path | None = None,
-    **options: Unpack[EstimateOptions],
+    **options: Unpack[RunOptions],
 ) -> list[RunEstimate]:
     """Estimates the run on each of several corpora that are scored on each other; the arguments are of `train_across`.
 

@@ -374,6 +374,15 @@ class RunFolder(Folder):
             check_unused(self.path)
 
 
+def check_recorded(runs: Sequence[Path]) -> None:
+    """Checks that folders are those of runs, in their order.
+
+    Raises:
+        MmerError: if the record of one is missing or damaged.
+    """
+    _ = [RunFolder(run).record for run in runs]
+
+
 def check_compared(runs: Sequence[Path]) -> None:
     """Checks that two or more run folders are given for a comparison, each once; reads none of them.
 

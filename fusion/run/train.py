@@ -143,20 +143,25 @@ class TrainedRun:
         return latex_header(task_of(self.results))
 
 
-class TrainOptions(TypedDict, total=False):
-    """Arguments of `train_run` that the runs of several corpora share."""
+class RunOptions(TypedDict, total=False):
+    """Arguments of a run, trained or estimated, that the runs of several corpora share."""
 
     device: torch.device
-    progress: TrainingProgress
     resident_share: float
     replace: bool
-    tensorboard: bool
-    track: str
     final: bool
-    cluster: WorkerCluster | None
-    stopping: StopRequested
     test_labels: str | None
     with_probe: bool
+
+
+class TrainOptions(RunOptions, total=False):
+    """Further ones of `train_run` alone."""
+
+    progress: TrainingProgress
+    tensorboard: bool
+    track: str
+    cluster: WorkerCluster | None
+    stopping: StopRequested
     pictures: str
 
 
